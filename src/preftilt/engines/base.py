@@ -1,0 +1,106 @@
+"""The engine contract: sample continuations, score given ones; token ids in, token ids out.
+
+Both calls are lists in, lists out, in order. No cache handle crosses the interface: token ids are the handle, and
+an engine that keeps key/value caches finds them by the ids. The laws an engine must obey are executable:
+``preftilt.testing.laws``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.prompt import ChatTokenizer
+from preftilt.types import Completion, Sampling, Step, Stream, Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """Draw one continuation of ``prompt + prefix`` for every slot.
+
+    ``prefix`` is the part of the response that exists already; the first new token stands at position
+    ``len(prefix)`` of the stream of its slot, so chunked and one-shot drawing give the same tokens.
+    ``keep`` says that the caller expects to continue or score these continuations further: a hint to hold their
+    caches, never a promise.
+    """
+
+    prompt: Tokens
+    prefix: Tokens = ()
+    slots: tuple[int, ...]
+    stream: Stream
+    sampling: Sampling
+    max_tokens: int
+    step: Step | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Log-probs of ``completion`` after ``prompt + prefix``; ``keep`` as in :class:`SampleRequest`."""
+
+    prompt: Tokens
+    prefix: Tokens = ()
+    completion: Tokens
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do, established when it is opened.
+
+    max_context: tokens of prompt and response together.
+    eos: ids that end a response.
+    sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to stand in for them.
+    keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
+    """
+
+    max_context: int
+    eos: frozenset[int]
+    sampler_logprobs: bool
+    keyed_streams: bool
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that can sample and score. Safe to call from many tasks at once; it batches what it is given."""
+
+    @property
+    def name(self) -> str:
+        """What the engine is and which model it holds, e.g. ``transformers:demo``."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model's id or path, as given."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """Its chat template and vocabulary."""
+        ...
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that made the numbers, for the record."""
+        ...
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """One list of completions a request, one completion a slot, in the order of its slots."""
+        ...
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """One array of log-probs a request: nats, temperature 1, unfiltered, float64."""
+        ...
+
+    def close(self) -> None:
+        """Give back threads and memory; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        ...

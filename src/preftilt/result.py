@@ -1,0 +1,110 @@
+"""What came out: a frozen record of everything a run saw, one JSON object with a schema version.
+
+``docs/schema/realigned.schema.json`` describes the object; ``preftilt run`` writes one a line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.path import Segment
+from preftilt.types import Finish, Tokens
+
+SCHEMA = "preftilt.realigned/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredCandidate:
+    """A response with everything its score is made of.
+
+    ``logprobs`` maps a view's name to per-token log-probs [T] (nats). ``score`` is
+    ``question_logprob + lambda * preference_gain``; under ``mean`` all three are divided by the
+    number of scored tokens.
+    ``gains`` [T] is the per-token preference gain, before discount and division.
+    """
+
+    rank: int
+    text: str
+    tokens: Tokens
+    finish: Finish
+    logprobs: Mapping[str, Float[np.ndarray, "T"]]
+    gains: Float[np.ndarray, "T"]
+    question_logprob: float
+    preference_gain: float
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rank": self.rank,
+            "text": self.text,
+            "tokens": list(self.tokens),
+            "finish": self.finish,
+            "logprobs": {name: [number(x) for x in view] for name, view in self.logprobs.items()},
+            "question_logprob": number(self.question_logprob),
+            "preference_gain": number(self.preference_gain),
+            "score": number(self.score),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Realigned:
+    """The answer to a request, the candidates it was chosen from, and what every other λ would have chosen.
+
+    ``candidates`` are best first; ``path`` holds which of them wins on which interval of λ (indices into
+    ``candidates``). For a tree search the path re-ranks the candidates that the search at this λ ended with.
+    ``pieces`` are the display texts of the candidates' tokens.
+    """
+
+    id: str | None
+    text: str
+    model: str
+    engine: str
+    seed: int
+    settings: Mapping[str, Any]
+    prompts: Mapping[str, Tokens]
+    candidates: tuple[ScoredCandidate, ...]
+    path: tuple[Segment, ...]
+    usage: Mapping[str, Any]
+    timing: Mapping[str, float]
+    versions: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    pieces: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def lam(self) -> float:
+        """λ the answer was chosen with."""
+        return self.settings["lambda"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``docs/schema/realigned.schema.json``."""
+        record: dict[str, Any] = {"schema": SCHEMA}
+        if self.id is not None:
+            record["id"] = self.id
+        return record | {
+            "text": self.text,
+            "model": self.model,
+            "engine": self.engine,
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "prompts": {name: list(tokens) for name, tokens in self.prompts.items()},
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "path": [
+                {"from": one.start, "to": number(one.stop), "candidate": one.candidate}
+                for one in self.path
+            ],
+            "usage": dict(self.usage),
+            "timing": dict(self.timing),
+            "versions": dict(self.versions),
+            "notes": list(self.notes),
+        }
+
+
+def number(x: float) -> float | None:
+    """A JSON number; infinities, which JSON cannot say, become null."""
+    return float(x) if math.isfinite(x) else None

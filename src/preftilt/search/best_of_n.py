@@ -1,0 +1,37 @@
+"""Best-of-N: draw N responses, keep the one with the highest score (REAR, arXiv 2606.30339, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from preftilt.errors import BadInput
+from preftilt.search.base import Plan, Score, rank
+from preftilt.types import Candidate, Expand, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfN:
+    """Draw ``n`` responses and rank them; ``n`` = 1 is plain sampling."""
+
+    n: int = 16
+    name: str = "best-of-n"
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise BadInput(f"best-of-n needs n of at least 1, not {self.n}")
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [self._plan(root, score, max_tokens)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+    def _plan(self, root: Candidate, score: Score, max_tokens: int) -> Plan:
+        responses = yield Expand(parent=root, slots=tuple(range(self.n)), max_tokens=max_tokens)
+        return Outcome(rank(responses, score), stopped="all candidates drawn")

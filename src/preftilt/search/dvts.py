@@ -1,0 +1,69 @@
+"""Diverse verifier tree search with REAR as the verifier.
+
+Beeching, Tunstall and Rush (2024) for the search; REAR (arXiv 2606.30339, section 4 and appendix) for the score. Each
+subtree keeps one live node, draws ``width`` continuations of one step, and keeps the one whose **whole partial
+response** scores highest. Deviations from the published searches, all for the better answer: the delimiter token stays
+in the text; a step is never blank; the final answer is chosen among the subtrees' own finished responses, not among
+losing or unfinished siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from preftilt.errors import BadInput
+from preftilt.search.base import Plan, Score, best, rank
+from preftilt.types import Candidate, Expand, Outcome, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DVTS:
+    """``subtrees`` × ``width`` tree search; a step ends at ``delimiter``, the last of ``max_steps`` at EOS."""
+
+    subtrees: int = 4
+    width: int = 4
+    delimiter: str = "\n"
+    max_steps: int = 40
+    name: str = "dvts"
+
+    def __post_init__(self) -> None:
+        for field in ("subtrees", "width", "max_steps"):
+            if getattr(self, field) < 1:
+                raise BadInput(f"dvts needs {field} of at least 1, not {getattr(self, field)}")
+        if not self.delimiter:
+            raise BadInput("dvts needs a delimiter that is not empty, for instance a line break")
+
+    @property
+    def candidates(self) -> int:
+        return self.subtrees * self.width
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [self._grow(root, score, max_tokens, tree) for tree in range(self.subtrees)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        leaves = [candidate for outcome in outcomes for candidate in outcome.ranked]
+        return Outcome(
+            rank(leaves, score),
+            stopped="; ".join(dict.fromkeys(outcome.stopped for outcome in outcomes)),
+            steps=max(outcome.steps for outcome in outcomes),
+        )
+
+    def _grow(self, root: Candidate, score: Score, max_tokens: int, tree: int) -> Plan:
+        slots = tuple(range(tree * self.width, (tree + 1) * self.width))
+        node = root
+        for step in range(1, self.max_steps + 1):
+            children = yield Expand(
+                parent=node,
+                slots=slots,
+                max_tokens=max_tokens - len(node.tokens),
+                step=Step(self.delimiter) if step < self.max_steps else None,
+            )
+            node = best(children, score)
+            if node.finish != "stop":
+                break
+            if len(node.tokens) >= max_tokens:
+                node = Candidate(node.tokens, node.logprobs, "length", node.slot)
+                break
+        stopped = "end of the response" if node.finished else "token budget spent"
+        return Outcome((node,), stopped=stopped, steps=step)

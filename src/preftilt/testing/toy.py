@@ -1,0 +1,172 @@
+"""A model you can write down, behind the real engine contract: exact, instant, and without torch.
+
+Searches, scores and the driver are tested against it, and everything a random algorithm can do on it can be enumerated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.steps import step_ended
+from preftilt.errors import EngineError, PromptTooLong
+from preftilt.prompt import Message
+from preftilt.streams import draw, position_key, stream_key
+from preftilt.types import Completion, Finish, Sampling, Tokens
+
+NextLogprobs = Callable[[Tokens], Float[np.ndarray, "V"]]
+"""A language model in one function: context → log-probs of the next token (nats, normalised)."""
+
+WORDS = ("<end>", "\n", "maths", "play", "points", "draw", "read", "sleep", ".", " ", "not", "win")
+
+
+def hashed_bigrams(seed: int, vocabulary: int = len(WORDS), sharpness: float = 1.5) -> NextLogprobs:
+    """A model whose next token depends on the context's first tokens (the prompt) and its last one.
+
+    The first four tokens stand for the prompt: two prompts give two different models, as REAR needs.
+    """
+
+    def next_logprobs(context: Tokens) -> Float[np.ndarray, "V"]:
+        text = f"{seed}/{context[:4]}/{context[-1:]}".encode()
+        rng = np.random.default_rng(int.from_bytes(blake2b(text, digest_size=8).digest(), "little"))
+        logits = sharpness * rng.standard_normal(vocabulary)
+        return logits - np.log(np.exp(logits).sum())
+
+    return next_logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class ToyTokenizer:
+    """One token a known word or character; roles become tokens of their own so that views differ."""
+
+    words: tuple[str, ...] = WORDS
+
+    def render(self, messages: Sequence[Message]) -> Tokens:
+        """Four tokens that hash the conversation before the last turn's text, so any change shows."""
+        digest = blake2b(repr(messages).encode(), digest_size=4).digest()
+        return (*(byte % len(self.words) for byte in digest), 2)
+
+    def encode_response(self, text: str) -> Tokens:
+        """Longest match first; a finished response ends with token 0."""
+        tokens: list[int] = []
+        while text:
+            hit = max((w for w in self.words[1:] if text.startswith(w)), key=len, default=None)
+            if hit is None:
+                raise EngineError(f"the toy vocabulary cannot spell {text!r}")
+            tokens.append(self.words.index(hit))
+            text = text[len(hit) :]
+        return (*tokens, 0)
+
+    def decode(self, tokens: Tokens) -> str:
+        return "".join(self.words[token] for token in tokens if token != 0)
+
+    def pieces(self, tokens: Tokens) -> list[str]:
+        return [self.words[token] for token in tokens]
+
+
+@dataclass(slots=True)
+class ToyEngine:
+    """The engine contract over a :data:`NextLogprobs`; ``counts`` tallies what was asked of it."""
+
+    next_logprobs: NextLogprobs = field(default_factory=lambda: hashed_bigrams(0))
+    max_context: int = 512
+    sampler_logprobs: bool = True
+    name: str = "toy"
+    model: str = "toy"
+    tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("sampled", "scored"), 0))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            max_context=self.max_context,
+            eos=frozenset({0}),
+            sampler_logprobs=self.sampler_logprobs,
+            keyed_streams=True,
+        )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"numpy": np.__version__}
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        await asyncio.sleep(0)
+        return [[self._continue(request, slot) for slot in request.slots] for request in requests]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        await asyncio.sleep(0)
+        return [self._score(request) for request in requests]
+
+    def close(self) -> None:
+        pass
+
+    def _continue(self, request: SampleRequest, slot: int) -> Completion:
+        self._check_room(request.prompt + request.prefix)
+        context = request.prompt + request.prefix
+        key = stream_key(request.stream, slot)
+        tokens: list[int] = []
+        logprobs: list[float] = []
+        finish: Finish = "length"
+        while len(tokens) < request.max_tokens:
+            raw = self.next_logprobs(context + tuple(tokens))
+            position = len(request.prefix) + len(tokens)
+            token = _pick(raw, request.sampling, position_key(key, position))
+            tokens.append(token)
+            logprobs.append(float(raw[token]))
+            if token == 0:
+                finish = "eos"
+                break
+            if request.step is not None:
+                text = "".join(self.tokenizer.pieces(tuple(tokens)))
+                if step_ended(text, request.step.delimiter):
+                    finish = "stop"
+                    break
+        self.counts["sampled"] += len(tokens)
+        return Completion(tuple(tokens), np.array(logprobs), finish)
+
+    def _score(self, request: ScoreRequest) -> Float[np.ndarray, "T"]:
+        self._check_room(request.prompt + request.prefix + request.completion)
+        context = request.prompt + request.prefix
+        self.counts["scored"] += len(request.completion)
+        return np.array(
+            [
+                self.next_logprobs(context + request.completion[:t])[token]
+                for t, token in enumerate(request.completion)
+            ],
+            dtype=np.float64,
+        )
+
+    def _check_room(self, tokens: Tokens) -> None:
+        if len(tokens) > self.max_context:
+            over = len(tokens) - self.max_context
+            raise PromptTooLong(f"{over} tokens too many for a context of {self.max_context}")
+
+
+def filtered(logprobs: Float[np.ndarray, "V"], sampling: Sampling) -> Float[np.ndarray, "V"]:
+    """Tempered log-probs with what top-k and then top-p leave out at −inf; the reference for every engine.
+
+    Top-p keeps the smallest set of most likely tokens whose tempered probability reaches ``top_p``.
+    """
+    scaled = logprobs / sampling.temperature
+    scaled = scaled - np.logaddexp.reduce(scaled)
+    order = np.argsort(-scaled, kind="stable")
+    keep = np.ones(scaled.size, dtype=bool)
+    if sampling.top_k:
+        keep[order[sampling.top_k :]] = False
+    if sampling.top_p < 1:
+        kept = np.where(keep[order], np.exp(scaled[order]), 0.0)
+        before = np.cumsum(kept) - kept
+        keep[order[before >= sampling.top_p * kept.sum()]] = False
+    return np.where(keep, scaled, -np.inf)
+
+
+def _pick(logprobs: Float[np.ndarray, "V"], sampling: Sampling, key: int) -> int:
+    if sampling.temperature == 0:
+        return int(np.argmax(logprobs))
+    return draw(filtered(logprobs, sampling), key)

@@ -1,0 +1,154 @@
+"""The nouns of preftilt: frozen values that every other module speaks in.
+
+Log-probabilities are **nats at temperature 1 from the unfiltered distribution**, whatever the sampling
+settings were; arrays are float64. Shapes: K views, T tokens of a response, N candidates, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+Tokens = tuple[int, ...]
+"""Token ids: the only form a prompt or a response has inside the core."""
+
+Finish = Literal["eos", "stop", "length"]
+"""Why a completion ended: a terminal action, the end of a search step (it may go on), or its token budget."""
+
+Placement = Literal["system", "user", "history"]
+"""Where a preference stands in the prompt: system message, last user turn, or stated in the history."""
+
+Reduction = Literal["sum", "mean"]
+EosScoring = Literal["include", "exclude"]
+GenerateWith = Literal["full", "question"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What the user wants and how much.
+
+    ``strength`` is λ of REAR (arXiv 2606.30339, eq. 9): 1 is the model as it is, 0 ignores the preference,
+    larger follows it more strongly, negative turns away from it. ``None`` takes the request's ``lam``.
+    """
+
+    text: str
+    strength: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One scoring pass over a response: the prompt it is read under and its weight in the score.
+
+    REAR with one preference is two views, ``question`` (1 − λ) and ``full`` (λ); k preferences are k + 1 views.
+    """
+
+    name: str
+    prompt: Tokens
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """All a run needs to know of a request: the prompt to sample from and the views to score under.
+
+    The first view is always ``question``. ``ratios[i]`` is λ_i / λ of view ``i + 1``, so that the score is
+    ``question_logprob + lam * preference_gain`` for one preference and for several alike.
+    """
+
+    prompt: Tokens
+    views: tuple[View, ...]
+    lam: float
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The key of a request's randomness; slot and token position complete it (see ``streams.py``)."""
+
+    seed: int
+    item: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How candidates are drawn. It changes the candidates, never their scores.
+
+    ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 filter nothing.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a search step ends: at the first token that completes ``delimiter`` after some visible text.
+
+    The token stays in the step. White space before the first visible character does not end a step, so no
+    step is blank.
+    """
+
+    delimiter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A drawn continuation. ``tokens`` [T] includes the EOS it ended with; ``logprobs`` [T] are raw."""
+
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "T"]
+    finish: Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A whole or partial response with its log-probs under every view; the root is the empty one."""
+
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "K T"]
+    finish: Finish
+    slot: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response ended with a terminal action (EOS)."""
+        return self.finish == "eos"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expand:
+    """What a search asks for: one continuation of ``parent`` a slot, of at most ``max_tokens`` new tokens."""
+
+    parent: Candidate
+    slots: tuple[int, ...]
+    max_tokens: int
+    step: Step | None = None
+    greedy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a search found: candidates, best first, and why it stopped."""
+
+    ranked: tuple[Candidate, ...]
+    stopped: str
+    steps: int = 1
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens and seconds spent on one request, counted by the driver only.
+
+    ``prompt`` and ``scored`` are per view name; ``sampled`` are new tokens drawn; ``reused`` are scores that
+    came for free from the sampler; ``duplicates`` are candidates that were not scored a second time.
+    """
+
+    prompt: dict[str, int] = field(default_factory=dict)
+    sampled: int = 0
+    scored: dict[str, int] = field(default_factory=dict)
+    reused: int = 0
+    duplicates: int = 0

@@ -1,0 +1,78 @@
+"""The λ-path equals brute force, also with ties, duplicates and impossible candidates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preftilt.path import Segment, upper_envelope, winner
+from preftilt.reward import Line
+
+coarse = st.integers(-6, 6).map(float)
+fine = st.floats(-1e3, 1e3, allow_subnormal=False)
+lines = st.lists(
+    st.one_of(
+        st.builds(Line, coarse, coarse),
+        st.builds(Line, fine, fine),
+        st.just(Line(-math.inf, 0.0)),
+    ),
+    min_size=1,
+    max_size=24,
+)
+starts = st.sampled_from([0.0, -3.0, -20.0])
+
+
+@given(lines, starts)
+def test_the_path_s_winner_has_the_highest_score_everywhere(candidates, start):
+    path = upper_envelope(candidates, start)
+    inner = [x for one in path for x in (one.start, min(one.stop, one.start + 1e6))]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(inner)]
+    for lam in [*np.linspace(start, 60, 49), *inner, *middles]:
+        best = max(one.at(lam) for one in candidates)
+        chosen = candidates[winner(path, lam)].at(lam)
+        assert chosen == pytest.approx(best, rel=1e-9, abs=1e-7 * (1 + abs(lam)))
+
+
+@given(lines, starts)
+def test_the_path_covers_every_lambda_once(candidates, start):
+    path = upper_envelope(candidates, start)
+    assert path[0].start == start
+    assert path[-1].stop == math.inf
+    assert all(a.stop == b.start > a.start for a, b in itertools.pairwise(path))
+
+
+@given(lines, starts)
+def test_gain_rises_and_question_logprob_falls_along_the_path(candidates, start):
+    won = [candidates[one.candidate] for one in upper_envelope(candidates, start)]
+    gains = [one.preference_gain for one in won]
+    assert gains == sorted(gains)
+    questions = [one.question_logprob for one in won]
+    if all(map(math.isfinite, questions)) and start == 0.0:
+        assert all(b <= a + 1e-6 for a, b in itertools.pairwise(questions))
+
+
+def test_the_first_of_equal_candidates_wins():
+    same = Line(-2.0, 1.0)
+    assert upper_envelope([same, same, Line(-5.0, 0.0), same]) == (Segment(0.0, math.inf, 0),)
+
+
+def test_where_two_lines_cross_the_steeper_takes_over():
+    path = upper_envelope([Line(-1.0, 0.0), Line(-3.0, 1.0), Line(-2.0, 0.1)])
+    assert path == (Segment(0.0, 2.0, 0), Segment(2.0, math.inf, 1))
+
+
+def test_impossible_candidates_win_only_among_themselves():
+    none = Line(-math.inf, 0.0)
+    assert upper_envelope([none, Line(-9.0, -9.0)]) == (Segment(0.0, math.inf, 1),)
+    assert upper_envelope([none, none]) == (Segment(0.0, math.inf, 0),)
+    assert upper_envelope([]) == ()
+
+
+def test_a_lambda_left_of_the_path_is_refused():
+    with pytest.raises(ValueError, match="outside the path"):
+        winner(upper_envelope([Line(0.0, 0.0)]), -1.0)

@@ -1,0 +1,174 @@
+"""Searches are pure plans: fed by hand, their every decision can be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preftilt.errors import BadInput
+from preftilt.search import DVTS, BestOfN, Greedy, Sample, Search
+from preftilt.types import Candidate, Expand, Finish, Outcome, Step
+
+ROOT = Candidate((), np.zeros((2, 0)), "stop")
+
+
+def grow(parent: Candidate, tokens: tuple[int, ...], finish: Finish) -> Candidate:
+    whole = parent.tokens + tokens
+    return Candidate(whole, np.zeros((2, len(whole))), finish)
+
+
+def drive(
+    search: Search,
+    children: Callable[[Expand], list[Candidate]],
+    score: Callable[[Candidate], float],
+    max_tokens: int = 100,
+) -> tuple[Outcome, list[Expand]]:
+    """Run every plan with children made by hand; also returns what was asked for."""
+    asked: list[Expand] = []
+    outcomes = []
+    for plan in search.plans(ROOT, score, max_tokens):
+        try:
+            expand = next(plan)
+            while True:
+                asked.append(expand)
+                expand = plan.send(children(expand))
+        except StopIteration as end:
+            outcomes.append(end.value)
+    return search.conclude(outcomes, score), asked
+
+
+def by_last_token(candidate: Candidate) -> float:
+    return float(candidate.tokens[-1])
+
+
+def test_best_of_n_asks_once_and_ranks_what_comes_back():
+    def children(expand: Expand) -> list[Candidate]:
+        return [grow(expand.parent, (value,), "eos") for value in (3, 9, 9, 1)]
+
+    outcome, asked = drive(BestOfN(n=4), children, by_last_token)
+    assert [one.slots for one in asked] == [(0, 1, 2, 3)]
+    assert asked[0].step is None
+    assert [one.tokens[-1] for one in outcome.ranked] == [9, 9, 3, 1]
+
+
+def test_an_unfinished_response_wins_only_if_none_finished():
+    def children(expand: Expand) -> list[Candidate]:
+        return [
+            grow(expand.parent, (9,), "length"),
+            grow(expand.parent, (2,), "eos"),
+            grow(expand.parent, (5,), "length"),
+        ]
+
+    outcome, _ = drive(BestOfN(n=3), children, by_last_token)
+    assert [one.tokens[-1] for one in outcome.ranked] == [2, 9, 5]
+
+
+def test_a_constant_score_keeps_the_first_drawn():
+    def children(expand: Expand) -> list[Candidate]:
+        return [grow(expand.parent, (value,), "eos") for value in (4, 5, 6)]
+
+    outcome, _ = drive(BestOfN(n=3), children, lambda _: 0.0)
+    assert [one.tokens for one in outcome.ranked] == [(4,), (5,), (6,)]
+
+
+# A golden tree, two subtrees wide: each expansion's children, by (first slot, parent's tokens).
+GOLDEN: dict[tuple[int, tuple[int, ...]], list[tuple[tuple[int, ...], Finish]]] = {
+    (0, ()): [((1, 10), "stop"), ((2, 12), "stop")],
+    (0, (2, 12)): [((3, 7), "stop"), ((4, 5), "eos")],
+    (0, (2, 12, 3, 7)): [((5, 20), "eos"), ((6, 30), "length")],
+    (2, ()): [((7, 40), "eos"), ((8, 39), "stop")],
+}
+
+
+def golden_children(expand: Expand) -> list[Candidate]:
+    made = GOLDEN[expand.slots[0], expand.parent.tokens]
+    return [grow(expand.parent, tokens, finish) for tokens, finish in made]
+
+
+def test_dvts_grows_the_golden_tree():
+    outcome, asked = drive(DVTS(subtrees=2, width=2), golden_children, by_last_token)
+    assert [(one.slots, one.parent.tokens) for one in asked] == [
+        ((0, 1), ()),
+        ((0, 1), (2, 12)),
+        ((0, 1), (2, 12, 3, 7)),
+        ((2, 3), ()),
+    ]
+    # Subtree 0's best-scored last child was cut off by the budget, so its finished sibling ends the path.
+    assert [one.tokens for one in outcome.ranked] == [(7, 40), (2, 12, 3, 7, 5, 20)]
+    assert outcome.steps == 3
+    assert outcome.stopped == "end of the response"
+
+
+def test_dvts_with_a_reversed_score_takes_the_other_path():
+    def children(expand: Expand) -> list[Candidate]:
+        finish: Finish = "eos" if len(expand.parent.tokens) == 2 else "stop"
+        return [grow(expand.parent, (value,), finish) for value in (5, 3, 8)]
+
+    outcome, _ = drive(DVTS(subtrees=1, width=3), children, lambda one: -by_last_token(one))
+    assert outcome.ranked[0].tokens == (3, 3, 3)
+
+
+def test_the_last_step_of_dvts_runs_to_the_end_of_the_response():
+    def children(expand: Expand) -> list[Candidate]:
+        finish: Finish = "stop" if expand.step else "eos"
+        return [grow(expand.parent, (1,), finish) for _ in expand.slots]
+
+    outcome, asked = drive(DVTS(subtrees=1, width=2, max_steps=3), children, by_last_token)
+    assert [one.step for one in asked] == [Step("\n"), Step("\n"), None]
+    assert outcome.ranked[0].finished
+
+
+def test_dvts_spends_no_more_than_its_token_budget_and_never_loops():
+    def children(expand: Expand) -> list[Candidate]:
+        assert expand.max_tokens > 0
+        return [grow(expand.parent, (1,), "stop") for _ in expand.slots]
+
+    outcome, asked = drive(DVTS(subtrees=1, width=2, max_steps=50), children, by_last_token, 5)
+    assert len(asked) == 5
+    assert outcome.ranked[0].finish == "length"
+    assert outcome.stopped == "token budget spent"
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(1, 3), st.integers(1, 3))
+def test_every_subtree_s_answer_is_a_path_of_its_own_children(values, subtrees, width):
+    def children(expand: Expand) -> list[Candidate]:
+        depth = len(expand.parent.tokens)
+        finish: Finish = "eos" if depth + 1 == len(values) else "stop"
+        return [grow(expand.parent, (10 * slot + values[depth],), finish) for slot in expand.slots]
+
+    outcome, asked = drive(DVTS(subtrees=subtrees, width=width), children, by_last_token)
+    assert len(outcome.ranked) == subtrees
+    assert len(asked) == subtrees * len(values)
+    for leaf in outcome.ranked:
+        trees = {token // 10 // width for token in leaf.tokens}
+        assert len(trees) == 1
+
+
+def test_greedy_and_sample_draw_one_response():
+    def children(expand: Expand) -> list[Candidate]:
+        return [grow(expand.parent, (1,), "eos")]
+
+    for search in (Greedy(), Sample()):
+        _, [asked] = drive(search, children, by_last_token)
+        assert asked.slots == (0,)
+        assert asked.greedy == (search.name == "greedy")
+        assert search.candidates == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BestOfN(n=0), "n of at least 1"),
+        (lambda: DVTS(subtrees=0), "subtrees of at least 1"),
+        (lambda: DVTS(width=-1), "width of at least 1"),
+        (lambda: DVTS(max_steps=0), "max_steps of at least 1"),
+        (lambda: DVTS(delimiter=""), "delimiter"),
+    ],
+)
+def test_searches_refuse_what_they_cannot_do(make, message):
+    with pytest.raises(BadInput, match=message):
+        make()
