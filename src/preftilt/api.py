@@ -23,7 +23,7 @@ from preftilt.prompt import Message, PromptSettings, build_query
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.run import OnProgress, Run, fit_max_tokens
-from preftilt.search import BestOfN, Search
+from preftilt.search import BestOfN, Search, rank
 from preftilt.types import Candidate, Completion, Preference, Query, Sampling, Stream
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Realigner:
             finish = "eos" if tokens[-1] in self.engine.capabilities.eos else "length"
             given.append(Completion(tokens, np.zeros(len(tokens)), finish))
         candidates = await run.score_given(given)
-        ranked = sorted(candidates, key=lambda one: -rewards.score(one, query, settings.reward))
+        ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
         return self._record(query, run, settings, preferences, ranked, item, began, given=True)
 
     def _prepare(
@@ -210,6 +210,7 @@ def _scored(
     line = rewards.line(candidate, query.ratios, reward)
     return ScoredCandidate(
         rank=rank,
+        slot=candidate.slot,
         text=text,
         tokens=candidate.tokens,
         finish=candidate.finish,

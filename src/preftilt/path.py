@@ -34,13 +34,13 @@ def upper_envelope(lines: Sequence[Line], start: float = 0.0) -> tuple[Segment, 
     hull: list[int] = []
     starts: list[float] = []
     for i in sorted(finite, key=lambda i: (lines[i].preference_gain, lines[i].at(start), -i)):
+        takes_over = start
         while hull:
             takes_over = _crossing(lines[hull[-1]], lines[i], start)
             if takes_over > starts[-1]:
                 break
             hull.pop()
             starts.pop()
-        if not hull:
             takes_over = start
         if takes_over < math.inf:
             hull.append(i)

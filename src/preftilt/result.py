@@ -26,10 +26,12 @@ class ScoredCandidate:
     ``logprobs`` maps a view's name to per-token log-probs [T] (nats). ``score`` is
     ``question_logprob + lambda * preference_gain``; under ``mean`` all three are divided by the
     number of scored tokens.
-    ``gains`` [T] is the per-token preference gain, before discount and division.
+    ``gains`` [T] is the per-token preference gain, before discount and division. ``slot`` is the stream it was drawn
+    from: the candidates of best-of-n with a smaller n are those with the smaller slots.
     """
 
     rank: int
+    slot: int
     text: str
     tokens: Tokens
     finish: Finish
@@ -42,6 +44,7 @@ class ScoredCandidate:
     def to_json(self) -> dict[str, Any]:
         return {
             "rank": self.rank,
+            "slot": self.slot,
             "text": self.text,
             "tokens": list(self.tokens),
             "finish": self.finish,

@@ -92,9 +92,10 @@ class Run:
         return search.conclude([task.result() for task in tasks], self._score)
 
     async def score_given(self, completions: Sequence[Completion]) -> list[Candidate]:
-        """Score responses that exist already, under every view; nothing is drawn."""
+        """Score responses that exist already, under every view; nothing is drawn. Slots count them up."""
         self._count_prompts()
-        return await self._judge(self._root(), completions, drawn=False)
+        candidates = await self._judge(self._root(), completions, drawn=False)
+        return [replace(one, slot=slot) for slot, one in enumerate(candidates)]
 
     def _root(self) -> Candidate:
         return Candidate((), np.zeros((len(self.query.views), 0)), "stop")

@@ -8,7 +8,7 @@ Plans of one search do not look at each other and run concurrently; ``conclude``
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from preftilt.types import Candidate, Expand, Outcome
 
@@ -20,7 +20,9 @@ Plan = Generator[Expand, list[Candidate], Outcome]
 
 
 class Search(Protocol):
-    """The settings of a search; ``name`` is its name on the command line and in results."""
+    """The settings of a search, a frozen dataclass; ``name`` is its name on the command line and in results."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str: ...

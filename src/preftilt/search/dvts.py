@@ -10,7 +10,7 @@ losing or unfinished siblings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preftilt.errors import BadInput
 from preftilt.search.base import Plan, Score, best, rank
@@ -51,19 +51,17 @@ class DVTS:
 
     def _grow(self, root: Candidate, score: Score, max_tokens: int, tree: int) -> Plan:
         slots = tuple(range(tree * self.width, (tree + 1) * self.width))
-        node = root
-        for step in range(1, self.max_steps + 1):
+        node, steps = root, 0
+        while steps < self.max_steps and node.finish == "stop" and len(node.tokens) < max_tokens:
+            steps += 1
             children = yield Expand(
                 parent=node,
                 slots=slots,
                 max_tokens=max_tokens - len(node.tokens),
-                step=Step(self.delimiter) if step < self.max_steps else None,
+                step=Step(self.delimiter) if steps < self.max_steps else None,
             )
             node = best(children, score)
-            if node.finish != "stop":
-                break
-            if len(node.tokens) >= max_tokens:
-                node = Candidate(node.tokens, node.logprobs, "length", node.slot)
-                break
+        if node.finish == "stop":
+            node = replace(node, finish="length")
         stopped = "end of the response" if node.finished else "token budget spent"
-        return Outcome((node,), stopped=stopped, steps=step)
+        return Outcome((node,), stopped=stopped, steps=steps)
