@@ -103,10 +103,9 @@ class Realigner:
         query, run = self._prepare(messages, preferences, settings, item, None)
         given = []
         for text in responses:
-            tokens = self.engine.tokenizer.encode_response(text)
+            tokens = (*self.engine.tokenizer.encode(text), self.engine.capabilities.turn_end)
             fit_max_tokens(query, self.engine.capabilities.max_context, len(tokens))
-            finish = "eos" if tokens[-1] in self.engine.capabilities.eos else "length"
-            given.append(Completion(tokens, np.zeros(len(tokens)), finish))
+            given.append(Completion(tokens, np.zeros(len(tokens)), "eos"))
         candidates = await run.score_given(given)
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
         return self._record(query, run, settings, preferences, ranked, item, began, given=True)

@@ -54,12 +54,14 @@ class Capabilities:
 
     max_context: tokens of prompt and response together.
     eos: ids that end a response.
+    turn_end: the one of them that the model's chat template ends an answer with; given responses are closed with it.
     sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to stand in for them.
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
     """
 
     max_context: int
     eos: frozenset[int]
+    turn_end: int
     sampler_logprobs: bool
     keyed_streams: bool
 

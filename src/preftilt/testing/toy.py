@@ -52,8 +52,8 @@ class ToyTokenizer:
         digest = blake2b(repr(messages).encode(), digest_size=4).digest()
         return (*(byte % len(self.words) for byte in digest), 2)
 
-    def encode_response(self, text: str) -> Tokens:
-        """Longest match first; a finished response ends with token 0."""
+    def encode(self, text: str) -> Tokens:
+        """Longest match first."""
         tokens: list[int] = []
         while text:
             hit = max((w for w in self.words[1:] if text.startswith(w)), key=len, default=None)
@@ -61,7 +61,7 @@ class ToyTokenizer:
                 raise EngineError(f"the toy vocabulary cannot spell {text!r}")
             tokens.append(self.words.index(hit))
             text = text[len(hit) :]
-        return (*tokens, 0)
+        return tuple(tokens)
 
     def decode(self, tokens: Tokens) -> str:
         return "".join(self.words[token] for token in tokens if token != 0)
@@ -87,6 +87,7 @@ class ToyEngine:
         return Capabilities(
             max_context=self.max_context,
             eos=frozenset({0}),
+            turn_end=0,
             sampler_logprobs=self.sampler_logprobs,
             keyed_streams=True,
         )

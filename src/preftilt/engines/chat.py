@@ -1,0 +1,296 @@
+"""A Hugging Face tokenizer and its chat template, as the ``ChatTokenizer`` that prompts are made
+with.
+
+Everything a template could change between two views, or drop without a word, is pinned or checked
+here: the date, thinking mode, messages that the template leaves out. A template that cannot do what
+is asked is refused, with the remedy in the message, before a token is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+
+from preftilt.errors import BadInput, NoChatTemplate
+from preftilt.prompt import Message
+from preftilt.types import Tokens
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""Variables that turn thinking on and off in templates: Qwen3's; DeepSeek's and Granite's."""
+
+_RESERVED = frozenset(
+    {"messages", "add_generation_prompt", "strftime_now", "raise_exception"}
+    | {"conversation", "chat_template", "tokenize", "tools", "documents", "tokenizer_kwargs"}
+    | {"padding", "truncation", "max_length", "return_tensors", "return_dict"}
+    | {"return_assistant_tokens_mask", "continue_final_message"}
+)
+"""Taken already: by ``render``, by what every template may call, by ``apply_chat_template``."""
+
+
+class HfChatTokenizer:
+    """Renders conversations with a chat template; see :class:`~preftilt.prompt.ChatTokenizer`.
+
+    tokenizer: any tokenizer of transformers.
+    chat_template: ``None`` for the model's own, the name of a built-in one
+        (:func:`builtin_templates`), or a file in Jinja. The built-in ``plain`` writes the dialogue
+        out for a base model (``User: … Assistant:``); such a model knows no end of a turn, so a
+        response ends at the end of a document or at its token budget.
+    thinking: lets a model that can think before it answers do so, by the template's
+        ``enable_thinking`` or ``thinking``. A template without such a switch is refused if True; a
+        model that always thinks ignores it.
+    template_kwargs: more variables of the template, e.g. ``{"reasoning_effort": "low"}``. One that
+        the template does not read is refused.
+    now: the moment that templates with a date see (``strftime_now``), the same in every prompt of
+        this object; ``None`` takes the moment it is made. A moment given here is also the
+        ``date_string`` of a template that reads one (Llama 3.1; without it such templates show a
+        constant date of their own).
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        chat_template: str | None = None,
+        thinking: bool = False,
+        template_kwargs: Mapping[str, object] | None = None,
+        now: datetime | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._pieces: dict[int, str] = {}
+        self._label = f"the chat template of {tokenizer.name_or_path or 'the model'}"
+        if chat_template is None:
+            self._template = _own_template(tokenizer)
+        else:
+            self._template = load_template(chat_template)
+            self._label = f"the chat template {chat_template}"
+        self._variables = self._template_variables(thinking, template_kwargs or {}, now)
+
+    @property
+    def template(self) -> str:
+        """The template in use, in Jinja.
+
+        Raises :class:`~preftilt.errors.NoChatTemplate` if there is none: an engine can ask before
+        it loads weights.
+        """
+        if self._template is None:
+            name = self._tokenizer.name_or_path or "the model"
+            raise NoChatTemplate(
+                f"{name} has no chat template (it may be a base model); give one with"
+                " --chat-template FILE, or use the built-in one for base models:"
+                " --chat-template plain"
+            )
+        return self._template
+
+    def render(self, messages: Sequence[Message]) -> Tokens:
+        """Token ids of the conversation up to where the assistant's next answer begins.
+
+        The template alone decides about BOS; none is added. Raises
+        :class:`~preftilt.errors.NoChatTemplate` if there is no template, or it refuses or drops the
+        system message or the question, and :class:`~preftilt.errors.BadInput` if it refuses the
+        conversation otherwise.
+        """
+        try:
+            text = self._render(messages)
+        except _Failed as failure:
+            raise self._refusal(messages, failure) from failure.__cause__
+        self._check_nothing_dropped(messages, text)
+        return self.encode(text)
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of a text as it stands; nothing is added."""
+        # Not verbose: whether a prompt is too long is the engine's to say, once and as an error.
+        encoded: Any = self._tokenizer(text, add_special_tokens=False, verbose=False)
+        return tuple(int(one) for one in encoded["input_ids"])
+
+    def decode(self, tokens: Tokens) -> str:
+        """The text of a response, special tokens left out, white space as the model wrote it."""
+        text: Any = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def pieces(self, tokens: Tokens) -> list[str]:
+        """The text of each token by itself, special tokens too; part of a character shows as �."""
+        return [self._piece(token) for token in tokens]
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            # Decoders of the SentencePiece kind strip the space in front of a text's first token;
+            # so look at what the token adds when it stands second.
+            once, twice = self._decode_raw([token]), self._decode_raw([token, token])
+            self._pieces[token] = twice[len(once) :] if twice.startswith(once) else once
+        return self._pieces[token]
+
+    def _decode_raw(self, tokens: list[int]) -> str:
+        text: Any = self._tokenizer.decode(
+            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        template = self.template
+        try:
+            text: Any = self._tokenizer.apply_chat_template(
+                [{"role": one.role, "content": one.content} for one in messages],
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=True,
+                **self._variables,
+            )
+        except _FAILURES as error:
+            raise _Failed(str(error)) from error
+        return text
+
+    def _template_variables(
+        self, thinking: bool, given: Mapping[str, object], now: datetime | None
+    ) -> dict[str, Any]:
+        """Everything the template sees besides the messages."""
+        variables: dict[str, Any] = {"strftime_now": _frozen_clock(now or datetime.now())}
+        if self._template is None:
+            return variables
+        read = self._variables_read(self._template)
+        switches = [name for name in THINKING_SWITCHES if name in read]
+        if thinking and not switches:
+            raise BadInput(
+                f"{self._label} has no switch for thinking ({' or '.join(THINKING_SWITCHES)});"
+                " ask without thinking, or set the template's own variable"
+            )
+        if given.keys().isdisjoint(switches):
+            variables |= dict.fromkeys(switches, thinking)
+        if now is not None and "date_string" in read:
+            variables["date_string"] = now.strftime("%d %b %Y")
+        for name in given:
+            if name in _RESERVED:
+                raise BadInput(f"the template variable {name!r} is preftilt's to set; leave it out")
+            if name not in read:
+                raise BadInput(f"{self._label} never reads the variable {name!r}; leave it out")
+        return {**variables, **given}
+
+    def _variables_read(self, template: str) -> set[str]:
+        """Names the template takes from outside; its syntax is checked on the way."""
+        try:
+            return meta.find_undeclared_variables(_PARSER.parse(template))
+        except TemplateSyntaxError as error:
+            raise BadInput(
+                f"{self._label} is not valid Jinja: line {error.lineno}: {error.message};"
+                " mend it or give another one (--chat-template FILE)"
+            ) from error
+
+    def _refusal(self, messages: Sequence[Message], failure: _Failed) -> BadInput:
+        """Why the template failed, found out by leaving the system message away."""
+        if messages[0].role == "system" and self._accepts(messages[1:]):
+            return NoChatTemplate(
+                f"{self._label} takes no system message ({failure}); state the preference in the"
+                " user turn (--placement user) and leave out --system"
+            )
+        return BadInput(
+            f"{self._label} refuses this conversation: {failure}; check that user and assistant take"
+            " turns, or give another template (--chat-template FILE)"
+        )
+
+    def _accepts(self, messages: Sequence[Message]) -> bool:
+        try:
+            self._render(messages)
+        except _Failed:
+            return False
+        return True
+
+    def _check_nothing_dropped(self, messages: Sequence[Message], text: str) -> None:
+        """Some templates pass over a system message, or over text where they expect pictures."""
+        if messages[0].role == "system" and self._ignores(messages, 0, text):
+            raise NoChatTemplate(
+                f"{self._label} ignores system messages; state the preference in the user turn"
+                " (--placement user) and leave out --system"
+            )
+        if self._ignores(messages, len(messages) - 1, text):
+            raise NoChatTemplate(
+                f"{self._label} leaves out the text of the user's turn (it may be made for"
+                " pictures); give another one (--chat-template FILE)"
+            )
+
+    def _ignores(self, messages: Sequence[Message], index: int, text: str) -> bool:
+        """Whether the prompt stays the same when one message says something else."""
+        other = [*messages]
+        other[index] = Message(messages[index].role, messages[index].content + "x")
+        return self._render(other) == text
+
+
+def builtin_templates() -> list[str]:
+    """Names of the chat templates in the package."""
+    suffix = ".jinja"
+    found = (files("preftilt") / "chat_templates").iterdir()
+    return sorted(one.name.removesuffix(suffix) for one in found if one.name.endswith(suffix))
+
+
+def load_template(name: str) -> str:
+    """A built-in template by name, or a template file by path (``./plain`` is a file).
+
+    Raises :class:`~preftilt.errors.BadInput` if it is neither, cannot be read or is empty.
+    """
+    builtin = builtin_templates()
+    if name in builtin:
+        return (files("preftilt") / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(
+            f"--chat-template {name}: no such file, and no built-in template of that name;"
+            f" built in: {', '.join(builtin)}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"--chat-template {name} cannot be read: {error}; give a text file in Jinja"
+        ) from error
+    if not text.strip():
+        raise BadInput(f"--chat-template {name} is empty; give a file with a template in Jinja")
+    return text
+
+
+class _Failed(Exception):
+    """The template raised; its words."""
+
+
+_FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
+"""What a template can raise: Jinja's errors, and Python's where it computes with what is missing."""
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}`` marks answers in templates for training; here its body is all that counts."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+_PARSER = Environment(extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
+"""Reads what transformers reads; transformers itself runs the template, in its sandbox."""
+
+
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The model's template; of several named ones, ``default``."""
+    template: Any = tokenizer.chat_template
+    if isinstance(template, list):
+        template = {one["name"]: one["template"] for one in template}
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template or None
+
+
+def _frozen_clock(now: datetime) -> Callable[[str], str]:
+    def strftime_now(form: str) -> str:
+        return now.strftime(form)
+
+    return strftime_now

@@ -1,0 +1,167 @@
+"""Run a model over the demo world and keep what every method could have chosen from.
+
+One pool of candidates an item serves all λ, all N (streams are nested) and both reductions. Tree searches depend on λ;
+they share the steps on which they agree through a remembering engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from preftilt.api import Realigner, Settings
+from preftilt.demo.world import Item, check
+from preftilt.engines.base import Engine
+from preftilt.engines.memo import MemoEngine
+from preftilt.prompt import Message
+from preftilt.result import ScoredCandidate
+from preftilt.reward import Reward
+from preftilt.search import DVTS, BestOfN, Greedy, Search
+from preftilt.types import Preference, Reduction
+
+LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+POOL = 32
+IN_FLIGHT = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its verdict and the two numbers every λ is made of (nats, summed over ``length`` tokens)."""
+
+    text: str
+    length: int
+    finished: bool
+    question_logprob: float
+    preference_gain: float
+    helpful: bool
+    violates: bool
+    cause: str | None
+
+    @property
+    def following(self) -> bool:
+        """PrefEval's headline: helpful, and not violating the preference."""
+        return self.helpful and not self.violates
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything measured on one item: ``pool`` in slot order, ``trees[reduction][λ]`` what DVTS returned."""
+
+    id: str
+    question: str
+    preference: str
+    kind: str
+    combination: str
+    greedy: Answer
+    pool: tuple[Answer, ...]
+    trees: dict[str, dict[str, Answer]]
+
+
+async def collect(
+    engine: Engine,
+    items: Sequence[Item],
+    path: Path,
+    *,
+    seed: int = 0,
+    on_item: Callable[[int], None] | None = None,
+) -> list[Record]:
+    """Records of all items, in their order; those in ``path`` already are not measured again."""
+    done = {record.id: record for record in read(path)} if path.exists() else {}
+    room = asyncio.Semaphore(IN_FLIGHT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as out:
+
+        async def one(item: Item) -> None:
+            async with room:
+                record = await measure(engine, item, seed)
+            done[item.id] = record
+            out.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+            out.flush()
+            if on_item is not None:
+                on_item(len(done))
+
+        async with asyncio.TaskGroup() as group:
+            for item in items:
+                if item.id not in done:
+                    group.create_task(one(item))
+    return [done[item.id] for item in items]
+
+
+async def measure(engine: Engine, item: Item, seed: int) -> Record:
+    """Greedy, a pool of samples, and a tree for every λ and reduction."""
+    realigner = Realigner(MemoEngine(engine))
+
+    async def answers(search: Search, lam: float, reduction: Reduction) -> list[Answer]:
+        settings = Settings(lam=lam, search=search, reward=Reward(reduction=reduction), seed=seed)
+        result = await realigner.realign(
+            [Message("user", item.question)],
+            [Preference(item.preference)],
+            settings=settings,
+            item=item.id,
+        )
+        by_slot = sorted(result.candidates, key=lambda one: one.slot)
+        first = result.candidates if isinstance(search, DVTS) else by_slot
+        return [_answer(item, one, reduction) for one in first]
+
+    grid: list[tuple[Reduction, float]] = [
+        (reduction, lam) for reduction in REDUCTIONS for lam in LAMBDAS
+    ]
+    drawn = await asyncio.gather(
+        answers(Greedy(), 1.0, "sum"),
+        answers(BestOfN(n=POOL), 1.0, "sum"),
+        *(answers(DVTS(), lam, reduction) for reduction, lam in grid),
+    )
+    greedy, pool, trees = drawn[0][0], drawn[1], drawn[2:]
+    found: dict[str, dict[str, Answer]] = {reduction: {} for reduction in REDUCTIONS}
+    for (reduction, lam), best_first in zip(grid, trees, strict=True):
+        found[reduction][str(lam)] = best_first[0]
+    return Record(
+        item.id,
+        item.question,
+        item.preference,
+        item.kind,
+        item.combination,
+        greedy,
+        tuple(pool),
+        found,
+    )
+
+
+def read(path: Path) -> Iterable[Record]:
+    """The records of a file; a torn last line, left by a kill, is passed over."""
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            raw = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield Record(
+            **{
+                **raw,
+                "greedy": Answer(**raw["greedy"]),
+                "pool": tuple(Answer(**one) for one in raw["pool"]),
+                "trees": {
+                    reduction: {lam: Answer(**one) for lam, one in by_lambda.items()}
+                    for reduction, by_lambda in raw["trees"].items()
+                },
+            }
+        )
+
+
+def _answer(item: Item, candidate: ScoredCandidate, reduction: Reduction) -> Answer:
+    verdict = check(item.question, item.preference, candidate.text)
+    length = len(candidate.tokens)
+    total = length if reduction == "mean" else 1
+    return Answer(
+        text=candidate.text,
+        length=length,
+        finished=candidate.finish == "eos",
+        question_logprob=candidate.question_logprob * total,
+        preference_gain=candidate.preference_gain * total,
+        helpful=verdict.helpful,
+        violates=verdict.violates,
+        cause=verdict.cause,
+    )

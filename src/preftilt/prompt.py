@@ -1,0 +1,374 @@
+"""Messages and preferences become the token prompts that the views are read under.
+
+A request is a conversation, one or several preferences, and a strength λ_i for each. Its score is
+
+    S = question + Σ_i λ_i (p_i − question)
+
+where ``question`` is the log-prob of the response after the conversation without any preference and
+p_i its log-prob after the conversation with preference i alone (REAR, arXiv 2606.30339, eq. 9, for
+one preference). Text ends here: everything behind this module speaks token ids.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+from preftilt.errors import BadInput, NoChatTemplate
+from preftilt.types import GenerateWith, Placement, Preference, Query, Tokens, View
+
+History = Literal["both", "preference"]
+"""What earlier turns are: part of every view, or themselves the (implicit) preference."""
+
+ROLES = ("system", "user", "assistant")
+
+ACKNOWLEDGEMENT = "Thank you, I will keep that in mind."
+"""What the assistant answers to a preference stated with ``placement="history"``."""
+
+_NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_NOT_FINITE = r"[+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+_STRENGTH = re.compile(rf"=\s*({_NUMBER}|{_NOT_FINITE})\s*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class ChatTokenizer(Protocol):
+    """A model's chat template and vocabulary."""
+
+    def render(self, messages: Sequence[Message]) -> Tokens:
+        """Token ids of the conversation up to where the assistant's next answer begins.
+
+        Raises :class:`~preftilt.errors.NoChatTemplate` if the model has no template or the template
+        lacks a role.
+        """
+        ...
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of a response's text, no special tokens added."""
+        ...
+
+    def decode(self, tokens: Tokens) -> str:
+        """The text of a response, special tokens left out."""
+        ...
+
+    def pieces(self, tokens: Tokens) -> list[str]:
+        """The text of each token by itself, for display."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSettings:
+    """Where things stand in the prompts.
+
+    placement: where a preference is stated. ``system``: it is the system message, after the
+        conversation's own one if there is any. ``user``: after the last user turn. ``history``: in
+        a first exchange, which the assistant acknowledges. Several preferences in one prompt stand
+        on a line each.
+    system: a system message of the conversation itself; stands in every view. ``""`` is an empty
+        system message, which keeps a template from putting in its default one.
+    question_system: fills the system slot of the question view only, when the preference's removal
+        leaves it empty. ``None`` leaves it to the template: none, or the template's default system
+        prompt.
+    generate_with: the prompt that candidates are sampled from. ``full``: the conversation with all
+        preferences whose strength is not negative; if there is none, and with ``question``, the
+        question view's prompt.
+    history: ``both`` keeps earlier turns in every view. ``preference`` takes them for the
+        preference itself, as in PrefEval's implicit tasks: the ``full`` view is the whole
+        conversation, the question view its last user turn alone (a system message stands in both),
+        and no preference may be given; ``placement`` has no say.
+    """
+
+    placement: Placement = "system"
+    system: str | None = None
+    question_system: str | None = None
+    generate_with: GenerateWith = "full"
+    history: History = "both"
+
+    def __post_init__(self) -> None:
+        _check_choice("placement", self.placement, get_args(Placement))
+        _check_choice("generate_with", self.generate_with, get_args(GenerateWith))
+        _check_choice("history", self.history, get_args(History))
+        if self.question_system is None:
+            return
+        if self.history == "preference" or self.placement != "system":
+            raise BadInput(
+                "question_system stands in for a preference in the system message; leave it out,"
+                ' or use placement "system" and history "both"'
+            )
+
+
+def build_query(
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    preferences: Sequence[Preference],
+    *,
+    lam: float,
+    settings: PromptSettings,
+) -> Query:
+    """The prompts and weights of a request.
+
+    The first view is ``question``; then comes ``full`` for one preference, or ``preference_1`` …
+    ``preference_k`` for several, each with that preference alone. ``lam`` is the strength of every
+    preference without its own. ``Query.lam`` is the strength of largest magnitude, first among
+    equals, and ``Query.ratios`` are the strengths divided by it (all 1 if every strength is 0).
+    ``Query.prompt`` is, id for id, one of the views' prompts unless several preferences are stated
+    together in it.
+
+    Raises :class:`~preftilt.errors.BadInput` for a request that cannot be served as asked, and
+    :class:`~preftilt.errors.NoChatTemplate` if the template cannot say what has to be said.
+    """
+    check_messages(messages)
+    system, turns = _split_system(messages, settings)
+    strengths = _strengths(preferences, lam, settings)
+    texts = _texts(preferences)
+    if settings.history == "preference":
+        question = _conversation(system, turns[-1:])
+        conversations = [_conversation(system, _earlier_and_last(turns))]
+    else:
+        question = _conversation(settings.question_system if system is None else system, turns)
+        conversations = [_with_preference(system, turns, text, settings) for text in texts]
+    prompts = [tokenizer.render(one) for one in (question, *conversations)]
+    _check_prompts(prompts, settings)
+
+    stated = [i for i, strength in enumerate(strengths) if strength >= 0]
+    if settings.generate_with == "question" or not stated:
+        prompt = prompts[0]
+    elif len(stated) == 1:
+        prompt = prompts[1 + stated[0]]
+    else:
+        together = "\n".join(texts[i] for i in stated)
+        prompt = tokenizer.render(_with_preference(system, turns, together, settings))
+    return _query(prompt, prompts, strengths)
+
+
+def read_messages(data: object) -> list[Message]:
+    """A conversation from parsed JSON: a list of ``{"role": …, "content": …}`` objects.
+
+    Raises :class:`~preftilt.errors.BadInput` naming the message (counted from 0) and the field at
+    fault.
+    """
+    if not isinstance(data, list):
+        raise BadInput(
+            f"messages must be a list of objects with role and content, not {_json_type(data)}"
+        )
+    messages = [_read_message(index, one) for index, one in enumerate(data)]
+    check_messages(messages)
+    return messages
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` unless the messages are a conversation that waits
+    for an answer.
+
+    Roles are known, a system message comes first or not at all, and the last turn is the user's and
+    not blank. Whether user and assistant must take turns is for the model's template to say.
+    """
+    if not messages:
+        raise BadInput("messages is empty: it needs at least one user turn")
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if message.role not in ROLES:
+            raise BadInput(
+                f"{where}.role is {message.role!r}; it must be one of {', '.join(ROLES)}"
+            )
+        if message.role == "system" and index > 0:
+            raise BadInput(
+                f"{where}.role: a system message can only come first; move it to the front"
+            )
+        _check_encodable(message.content, f"{where}.content")
+    if messages[-1].role != "user":
+        raise BadInput(
+            f"messages[{len(messages) - 1}].role is {messages[-1].role}; the last message must be"
+            " a user turn, the question to answer"
+        )
+    if not messages[-1].content.strip():
+        raise BadInput("the question is empty: the last user turn needs some text")
+
+
+def parse_preference(argument: str) -> Preference:
+    """``TEXT`` or ``TEXT=NUMBER``: a preference as the command line takes it.
+
+    A number after the last ``=`` is the preference's own strength: ``no gamification=20``,
+    ``puns=-1.5``. Anything else behind a ``=`` is text. A text that must end in ``=5`` keeps it if
+    a full stop or a strength follows: ``take x=5.`` or ``take x=5=20``.
+    """
+    match = _STRENGTH.search(argument)
+    if match is None:
+        text, strength = argument.strip(), None
+    else:
+        text, strength = argument[: match.start()].strip(), float(match.group(1))
+    if not text:
+        raise BadInput(f"the preference {argument!r} has no text; write TEXT or TEXT=NUMBER")
+    if strength is not None and not math.isfinite(strength):
+        raise BadInput(
+            f"the preference {argument!r} has the strength {strength}; it must be a finite number"
+            " (if it belongs to the text, end the text with a full stop)"
+        )
+    return Preference(text, strength)
+
+
+def _split_system(
+    messages: Sequence[Message], settings: PromptSettings
+) -> tuple[str | None, Sequence[Message]]:
+    """The conversation's own system message, wherever it was given, and its turns."""
+    for name, text in (("system", settings.system), ("question_system", settings.question_system)):
+        if text is not None:
+            _check_encodable(text, name)
+    if messages[0].role != "system":
+        return settings.system, messages
+    if settings.system is not None:
+        raise BadInput(
+            "there are two system messages: one in messages and one in the system setting"
+            " (--system); leave one of them out"
+        )
+    return messages[0].content, messages[1:]
+
+
+def _conversation(system: str | None, turns: Sequence[Message]) -> list[Message]:
+    return [*turns] if system is None else [Message("system", system), *turns]
+
+
+def _with_preference(
+    system: str | None, turns: Sequence[Message], text: str, settings: PromptSettings
+) -> list[Message]:
+    """The conversation with a preference, or the lines of several, in its place."""
+    if settings.placement == "system":
+        return _conversation(f"{system}\n\n{text}" if system else text, turns)
+    if settings.placement == "user":
+        last = Message("user", f"{turns[-1].content}\n\n{text}")
+        return _conversation(system, [*turns[:-1], last])
+    exchange = [Message("user", text), Message("assistant", ACKNOWLEDGEMENT)]
+    return _conversation(system, [*exchange, *turns])
+
+
+def _earlier_and_last(turns: Sequence[Message]) -> Sequence[Message]:
+    if len(turns) < 2:
+        raise BadInput(
+            'history "preference" takes the earlier turns for the preference, and there are none;'
+            " give a conversation of several turns, or state a preference"
+        )
+    return turns
+
+
+def _strengths(
+    preferences: Sequence[Preference], lam: float, settings: PromptSettings
+) -> list[float]:
+    """λ_i of every view but the first, all finite."""
+    if not math.isfinite(lam):
+        raise BadInput(f"λ is {lam}; it must be a finite number (--lambda)")
+    if settings.history == "preference":
+        if preferences:
+            raise BadInput(
+                'with history "preference" the earlier turns are the preference;'
+                ' state none beside them, or use history "both"'
+            )
+        return [float(lam)]
+    if not preferences:
+        raise BadInput("no preference given: state at least one (--preference TEXT)")
+    strengths = [float(lam if one.strength is None else one.strength) for one in preferences]
+    for number, strength in enumerate(strengths, start=1):
+        if not math.isfinite(strength):
+            raise BadInput(f"preference {number} has the strength {strength}; it must be finite")
+    if not math.isfinite(1 - sum(strengths)):
+        raise BadInput("the strengths of the preferences are too large to add up; use smaller ones")
+    return strengths
+
+
+def _texts(preferences: Sequence[Preference]) -> list[str]:
+    """The preferences as their users wrote them, without outer white space."""
+    for number, one in enumerate(preferences, start=1):
+        if not one.text.strip():
+            raise BadInput(f"preference {number} is empty: say what is preferred, or leave it out")
+        _check_encodable(one.text, f"preference {number}")
+    return [one.text.strip() for one in preferences]
+
+
+def _query(prompt: Tokens, prompts: Sequence[Tokens], strengths: Sequence[float]) -> Query:
+    lam = max(strengths, key=abs)
+    names = [f"preference_{number}" for number in range(1, len(strengths) + 1)]
+    if len(strengths) == 1:
+        names = ["full"]
+    views = [View("question", prompts[0], 1 - sum(strengths))]
+    views += [View(*one) for one in zip(names, prompts[1:], strengths, strict=True)]
+    ratios = tuple(strength / lam if lam else 1.0 for strength in strengths)
+    return Query(prompt=prompt, views=tuple(views), lam=lam, ratios=ratios)
+
+
+def _check_prompts(prompts: Sequence[Tokens], settings: PromptSettings) -> None:
+    """Every view differs from the question's and ends in the same token, the assistant's header."""
+    question, *others = prompts
+    for other in others:
+        if other == question:
+            raise NoChatTemplate(_ignored(settings))
+        if not (question and other and question[-1] == other[-1]):
+            raise NoChatTemplate(
+                "the prompts with and without the preference do not end in the same token, so the"
+                " chat template does not lead both to one place where the answer begins;"
+                " try --placement system or give another template (--chat-template FILE)"
+            )
+
+
+def _ignored(settings: PromptSettings) -> str:
+    """What to say, and to do, when the prompt with a preference is the prompt without it."""
+    another = "give another template (--chat-template FILE)"
+    move = "state the preference in the user turn instead (--placement user)"
+    if settings.history == "preference":
+        what, remedy = "earlier turns", another
+    elif settings.placement == "system":
+        what, remedy = "system messages (or has this very text as its default)", move
+    elif settings.placement == "history":
+        what, remedy = "earlier turns", move
+    else:
+        what, remedy = "the end of the user turn", another
+    return (
+        "the prompt with the preference equals the prompt without it: the chat template ignores"
+        f" {what}; {remedy}"
+    )
+
+
+def _read_message(index: int, data: object) -> Message:
+    where = f"messages[{index}]"
+    if not isinstance(data, Mapping):
+        raise BadInput(f"{where} must be an object with role and content, not {_json_type(data)}")
+    fields: dict[str, str] = {}
+    for name, value in data.items():
+        if name not in ("role", "content"):
+            raise BadInput(f"{where} has an unknown field {name!r}; only role and content are read")
+        if not isinstance(value, str):
+            raise BadInput(f"{where}.{name} must be a string, not {_json_type(value)}")
+        fields[name] = value
+    for name in ("role", "content"):
+        if name not in fields:
+            raise BadInput(f"{where} has no {name}; every message needs role and content")
+    return Message(fields["role"], fields["content"])
+
+
+def _json_type(value: object) -> str:
+    names = {"NoneType": "null", "str": "a string", "list": "a list", "dict": "an object"}
+    numbers = {"bool": "a boolean", "int": "a number", "float": "a number"}
+    return (names | numbers).get(type(value).__name__, type(value).__name__)
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise BadInput(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_encodable(text: str, where: str) -> None:
+    """JSON can smuggle in half a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"{where} is not valid Unicode (half a surrogate pair at character {error.start});"
+            " mend the text"
+        ) from error

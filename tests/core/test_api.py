@@ -1,0 +1,154 @@
+"""The front door on the toy engine: what a request comes back as."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+import preftilt as pt
+from preftilt.errors import BadInput, PromptTooLong
+from preftilt.path import winner
+from preftilt.testing.toy import ToyEngine, hashed_bigrams
+
+QUESTION = [pt.Message("user", "How do I study maths?")]
+DISLIKE = [pt.Preference("I dislike games.")]
+
+
+@pytest.fixture
+def realigner() -> pt.Realigner:
+    return pt.Realigner(ToyEngine(hashed_bigrams(1)), pt.Settings(max_tokens=20))
+
+
+def realign(realigner: pt.Realigner, preferences=DISLIKE, **changes) -> pt.Realigned:
+    settings = pt.Settings(max_tokens=20, **changes)
+    return asyncio.run(realigner.realign(QUESTION, preferences, settings=settings))
+
+
+def test_candidates_come_best_first_with_everything_their_score_is_made_of(realigner):
+    result = realign(realigner, lam=5.0)
+    assert result.text == result.candidates[0].text
+    assert [one.rank for one in result.candidates] == list(range(1, 17))
+    assert sorted(one.slot for one in result.candidates) == list(range(16))
+    for one in result.candidates:
+        q, p = one.logprobs["question"], one.logprobs["full"]
+        assert one.question_logprob == pytest.approx(q.sum())
+        assert one.preference_gain == pytest.approx((p - q).sum()) == pytest.approx(one.gains.sum())
+        assert one.score == pytest.approx(one.question_logprob + 5.0 * one.preference_gain)
+        assert len(one.tokens) == len(q) == len(p)
+    ranked = [(one.finish != "eos", -one.score) for one in result.candidates]
+    assert ranked == sorted(ranked)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("lam", [0.0, 0.7, 3.0, 20.0, 80.0])
+def test_the_path_says_what_another_lambda_would_have_chosen(realigner, reduction, lam):
+    reward = pt.Reward(reduction=reduction)
+    here = realign(realigner, lam=2.0, reward=reward)
+    there = realign(realigner, lam=lam, reward=reward)
+    assert here.candidates[winner(here.path, lam)].text == there.text
+
+
+def test_several_preferences_keep_the_record_s_identity(realigner):
+    both = [pt.Preference("I dislike games.", 4.0), pt.Preference("I like drawing.", -2.0)]
+    result = realign(realigner, both)
+    assert result.lam == 4.0
+    assert set(result.prompts) == {"question", "preference_1", "preference_2"}
+    for one in result.candidates:
+        q, first, second = one.logprobs.values()
+        by_hand = q.sum() + 4.0 * (first - q).sum() - 2.0 * (second - q).sum()
+        assert one.score == pytest.approx(by_hand)
+        assert one.score == pytest.approx(one.question_logprob + 4.0 * one.preference_gain)
+
+
+def test_a_negative_strength_turns_away_and_its_path_reaches_it(realigner):
+    away = realign(realigner, [pt.Preference("I dislike games.", -8.0)])
+    assert away.lam == -8.0
+    assert away.path[0].start == -8.0
+    assert away.candidates[winner(away.path, -8.0)].text == away.text
+    assert set(away.usage["scored"]) == {"full"}  # drawn from the question's prompt
+
+
+def test_the_same_item_gives_the_same_answer_alone_and_beside_others(realigner):
+    async def together():
+        return await asyncio.gather(
+            *(realigner.realign(QUESTION, DISLIKE, item=str(i)) for i in range(4))
+        )
+
+    company = asyncio.run(together())
+    alone = asyncio.run(realigner.realign(QUESTION, DISLIKE, item="2"))
+    assert alone.id == "2"
+    assert [one.tokens for one in company[2].candidates] == [one.tokens for one in alone.candidates]
+    texts = {one.candidates[0].tokens for one in company}
+    assert len(texts) > 1
+
+
+def test_the_record_holds_no_infinity_and_round_trips_through_json(realigner):
+    record = realign(realigner).to_json()
+    again = json.loads(json.dumps(record, allow_nan=False))
+    assert again == record
+    assert again["path"][-1]["to"] is None
+    assert again["settings"]["search"] == {"name": "best-of-n", "n": 16}
+    assert again["settings"]["lambda"] == 20.0
+    assert again["versions"]["preftilt"] == pt.__version__
+
+
+def test_usage_adds_up(realigner):
+    usage = realign(realigner).usage
+    assert usage["sampled"] >= usage["reused"]
+    assert usage["scored"]["question"] == usage["reused"]
+    assert set(usage["prompt"]) == {"question", "full"}
+
+
+def test_given_responses_are_scored_and_ranked(realigner):
+    texts = ["maths play", "read sleep.", "maths play"]
+    result = asyncio.run(realigner.score(QUESTION, DISLIKE, texts))
+    assert result.settings["search"] == {"name": "given"}
+    assert sorted(one.slot for one in result.candidates) == [0, 1, 2]
+    assert {one.slot: one.text for one in result.candidates} == dict(enumerate(texts))
+    assert result.usage["sampled"] == 0
+    assert result.usage["duplicates"] == 1
+    assert all(one.tokens[-1] == 0 for one in result.candidates)
+
+
+def test_a_call_works_inside_a_running_event_loop():
+    async def notebook() -> str:
+        work = pt.Realigner(ToyEngine()).realign(QUESTION, DISLIKE)
+        return pt.run_sync(work).text
+
+    assert asyncio.run(notebook())
+
+
+@pytest.mark.parametrize("lam", [math.nan, math.inf])
+def test_a_lambda_that_is_not_a_number_is_refused(lam):
+    with pytest.raises(BadInput, match="finite"):
+        pt.Settings(lam=lam)
+
+
+@pytest.mark.parametrize("responses", [[], ["fine", "  "]])
+def test_empty_responses_are_refused(realigner, responses):
+    with pytest.raises(BadInput, match="at least one response"):
+        asyncio.run(realigner.score(QUESTION, DISLIKE, responses))
+
+
+def test_what_cannot_fit_is_refused_before_a_token_is_drawn():
+    engine = ToyEngine(max_context=5)
+    with pytest.raises(PromptTooLong):
+        asyncio.run(pt.Realigner(engine).realign(QUESTION, DISLIKE))
+    assert engine.counts == {"sampled": 0, "scored": 0}
+
+
+def test_stored_logprobs_reproduce_any_lambda_gamma_and_reduction(realigner):
+    base = realign(realigner, lam=1.0)
+    for lam, gamma in itertools.product((0.0, 3.0, 20.0), (1.0, 0.9)):
+        other = realign(realigner, lam=lam, reward=pt.Reward(gamma=gamma, reduction="mean"))
+        by_slot = {one.slot: one for one in other.candidates}
+        for one in base.candidates:
+            q, p = one.logprobs["question"], one.logprobs["full"]
+            weights = gamma ** np.arange(len(q))
+            by_hand = weights @ (q + lam * (p - q)) / len(q)
+            assert by_slot[one.slot].score == pytest.approx(by_hand)

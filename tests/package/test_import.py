@@ -1,0 +1,59 @@
+"""Importing preftilt is light: no torch, no engine, under 0.3 s."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("torch", "transformers", "matplotlib", "typer", "rich", "pydantic")
+
+MEASURE = """
+import sys, time
+began = time.perf_counter()
+import preftilt as pt
+pt.Realigner, pt.Settings, pt.BestOfN, pt.open_engine
+print(time.perf_counter() - began)
+print(*[name for name in {heavy!r} if name in sys.modules])
+"""
+
+WITHOUT_TORCH = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+import preftilt as pt
+pt.realign, pt.Realigner
+try:
+    pt.open_engine("demo")
+except pt.PreftiltError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_core_imports_in_a_third_of_a_second_and_brings_nothing_heavy():
+    outputs = [run(MEASURE.format(heavy=HEAVY)).split("\n") for _ in range(5)]
+    assert all(loaded == "" for _, loaded, *_ in outputs)
+    assert min(float(seconds) for seconds, *_ in outputs) < 0.3
+
+
+def test_without_torch_opening_a_model_names_the_extra_to_install():
+    said = run(WITHOUT_TORCH)
+    assert said.startswith("MissingPackage")
+    assert 'pip install "preftilt[transformers]"' in said
+
+
+def test_every_public_name_exists_and_is_documented():
+    import preftilt as pt
+
+    for name in pt.__all__:
+        assert name == "__version__" or getattr(pt, name).__doc__
+    assert set(dir(pt)) == set(pt.__all__)
