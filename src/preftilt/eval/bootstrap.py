@@ -6,6 +6,7 @@ Two methods measured on the same items are compared item by item, so their inter
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -33,11 +34,15 @@ def mean_interval(values: Float[np.ndarray, "N"], seed: int = 0) -> Interval:
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("an interval needs at least one value, all of them finite")
-    rng = np.random.default_rng(seed)
-    # Weights instead of indices: the same resample for every metric of the same length, one product each.
-    counts = rng.multinomial(values.size, np.full(values.size, 1 / values.size), size=RESAMPLES)
-    low, high = np.percentile(counts @ values / values.size, [2.5, 97.5])
+    low, high = np.percentile(_weights(values.size, seed) @ values, [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), int(values.size))
+
+
+@lru_cache(maxsize=4)
+def _weights(n: int, seed: int) -> Float[np.ndarray, "R N"]:
+    """How much each item counts in each resample: the same for every metric of the same length."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 
 def paired_difference(

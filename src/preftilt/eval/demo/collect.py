@@ -17,6 +17,7 @@ from preftilt.demo.world import Item, check
 from preftilt.engines.base import Engine
 from preftilt.engines.memo import MemoEngine
 from preftilt.prompt import Message
+from preftilt.records.journal import Journal, Survey, survey
 from preftilt.result import ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.search import DVTS, BestOfN, Greedy, Search
@@ -70,24 +71,30 @@ async def collect(
     on_item: Callable[[int], None] | None = None,
 ) -> list[Record]:
     """Records of all items, in their order; those in ``path`` already are not measured again."""
-    done = {record.id: record for record in read(path)} if path.exists() else {}
-    room = asyncio.Semaphore(IN_FLIGHT)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as out:
+    known = survey(path) if path.exists() else Survey()
+    journal = Journal.resume(path, known, again=set())
+    room = asyncio.Semaphore(IN_FLIGHT)
+    left = [item for item in items if item.id not in known.done]
+    finished = len(items) - len(left)
 
-        async def one(item: Item) -> None:
-            async with room:
-                record = await measure(engine, item, seed)
-            done[item.id] = record
-            out.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
-            out.flush()
-            if on_item is not None:
-                on_item(len(done))
+    async def one(item: Item) -> None:
+        nonlocal finished
+        async with room:
+            journal.write(asdict(await measure(engine, item, seed)))
+        finished += 1
+        if on_item is not None:
+            on_item(finished)
 
+    try:
         async with asyncio.TaskGroup() as group:
-            for item in items:
-                if item.id not in done:
-                    group.create_task(one(item))
+            for item in left:
+                group.create_task(one(item))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    finally:
+        journal.close()
+    done = {record.id: record for record in read(path)}
     return [done[item.id] for item in items]
 
 
@@ -132,12 +139,9 @@ async def measure(engine: Engine, item: Item, seed: int) -> Record:
 
 
 def read(path: Path) -> Iterable[Record]:
-    """The records of a file; a torn last line, left by a kill, is passed over."""
+    """The records of a file that :func:`collect` has finished."""
     for line in path.read_text("utf-8").splitlines():
-        try:
-            raw = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+        raw = json.loads(line)
         yield Record(
             **{
                 **raw,
@@ -152,7 +156,7 @@ def read(path: Path) -> Iterable[Record]:
 
 
 def _answer(item: Item, candidate: ScoredCandidate, reduction: Reduction) -> Answer:
-    verdict = check(item.question, item.preference, candidate.text)
+    verdict = check(item, candidate.text)
     length = len(candidate.tokens)
     total = length if reduction == "mean" else 1
     return Answer(

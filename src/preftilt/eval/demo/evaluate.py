@@ -1,0 +1,88 @@
+"""The whole measurement: collect on validation and test for every model, report, draw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from preftilt.demo.world import Item, Split, items
+from preftilt.engines.open import demo_folder, open_engine
+from preftilt.errors import BadInput
+from preftilt.eval.demo.collect import Record, collect
+from preftilt.eval.demo.figures import draw
+from preftilt.eval.demo.markdown import markdown
+from preftilt.eval.demo.report import Measured, report_json
+
+OnItem = Callable[[str, Split, int, int], None]
+"""Called with the model, the split, the items done and the items in all."""
+
+
+def evaluate(
+    models: Sequence[str],
+    out: Path,
+    records: Path,
+    *,
+    command: str,
+    limit: int | None = None,
+    seed: int = 0,
+    on_item: OnItem | None = None,
+) -> str:
+    """Measure ``models`` on their world; writes report.md, report.json and the figures into ``out``.
+
+    Records go to ``records``, one file a model and split, and are not measured again while the weights, the seed and
+    the items stay the same. Returns the Markdown.
+    """
+    measured = []
+    for model in models:
+        splits = {
+            split: _records(model, split, records, limit, seed, on_item)
+            for split in ("validation", "test")
+        }
+        measured.append(Measured(model, splits["validation"], splits["test"]))
+    out.mkdir(parents=True, exist_ok=True)
+    report = report_json(measured, seed)
+    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
+    draw(report, out)
+    text = markdown(report, command)
+    (out / "report.md").write_text(text, "utf-8")
+    return text
+
+
+def _records(
+    model: str,
+    split: Split,
+    folder: Path,
+    limit: int | None,
+    seed: int,
+    on_item: OnItem | None,
+) -> list[Record]:
+    chosen: Sequence[Item] = items(split)[:limit]
+    name = re.sub(r"\W+", "-", Path(model).name)
+    path = folder / f"{name}-{_fingerprint(model, chosen, seed)}-{split}.jsonl"
+
+    def progress(done: int) -> None:
+        if on_item is not None:
+            on_item(model, split, done, len(chosen))
+
+    engine = open_engine(model)
+    try:
+        return asyncio.run(collect(engine, chosen, path, seed=seed, on_item=progress))
+    finally:
+        engine.close()
+
+
+def _fingerprint(model: str, chosen: Sequence[Item], seed: int) -> str:
+    """Changes when the weights, the items or the seed do, so that stale records are never taken for new ones."""
+    folder = demo_folder() if model == "demo" else Path(model)
+    weights = Path(folder) / "model.safetensors"
+    if not weights.is_file():
+        raise BadInput(
+            f"{model} is not the folder of a model made for the demo world: no {weights}"
+        )
+    digest = sha256(weights.read_bytes())
+    digest.update(repr((chosen, seed)).encode())
+    return digest.hexdigest()[:12]
