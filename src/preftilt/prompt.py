@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.types import GenerateWith, Placement, Preference, Query, Tokens, View
@@ -41,6 +41,7 @@ class Message:
     content: str
 
 
+@runtime_checkable
 class ChatTokenizer(Protocol):
     """A model's chat template and vocabulary."""
 
