@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from preftilt.engines.base import Engine
 from preftilt.reward import Reward
 from preftilt.run import Run
 from preftilt.search import Search
@@ -23,7 +24,7 @@ def toy_query(lam: float = 20.0, prompt: Tokens = FULL) -> Query:
     return Query(prompt=prompt, views=views, lam=lam, ratios=(1.0,))
 
 
-def toy_run(engine: ToyEngine, *, lam: float = 20.0, item: str = "", **changes: Any) -> Run:
+def toy_run(engine: Engine, *, lam: float = 20.0, item: str = "", **changes: Any) -> Run:
     defaults: dict[str, Any] = {
         "engine": engine,
         "query": toy_query(lam),

@@ -18,11 +18,7 @@ print(*[name for name in {heavy!r} if name in sys.modules])
 
 WITHOUT_TORCH = """
 import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
+sys.modules["torch"] = sys.modules["transformers"] = None  # as if they were not installed
 import preftilt as pt
 pt.realign, pt.Realigner
 try:

@@ -31,6 +31,11 @@ class Method:
     draws: int
     lam: float | None = None
     reduction: Reduction | None = None
+    on_trees: bool = False
+
+    def on(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The records that this method can be read off: those with trees, for a tree search."""
+        return [item for item in records if item.trees] if self.on_trees else records
 
     def values(self, records: Sequence[Record], metric: str) -> Float[np.ndarray, "N"]:
         """The metric on every item; several picked answers count by their mean (an exact expectation)."""
@@ -70,7 +75,14 @@ def best_of_n(lam: float, reduction: Reduction, n: int = N) -> Method:
 
 def dvts(lam: float, reduction: Reduction) -> Method:
     """DVTS-REAR, 4 subtrees of width 4."""
-    return Method("dvts 4x4", lambda item: [item.trees[reduction][str(lam)]], N, lam, reduction)
+    return Method(
+        "dvts 4x4",
+        lambda item: [item.trees[reduction][str(lam)]],
+        N,
+        lam,
+        reduction,
+        on_trees=True,
+    )
 
 
 def oracle() -> Method:
@@ -89,4 +101,4 @@ def tuned(
 ) -> Method:
     """The family's member whose λ follows best on the validation records; the smallest λ wins ties."""
     members = [family(lam, reduction) for lam in LAMBDAS]
-    return max(members, key=lambda one: one.values(validation, "following").mean())
+    return max(members, key=lambda one: one.values(one.on(validation), "following").mean())

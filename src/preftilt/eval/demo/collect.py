@@ -25,6 +25,9 @@ from preftilt.types import Preference, Reduction
 
 LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+GRID: tuple[tuple[Reduction, float], ...] = tuple(
+    (reduction, lam) for reduction in REDUCTIONS for lam in LAMBDAS
+)
 POOL = 32
 IN_FLIGHT = 24
 
@@ -50,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything measured on one item: ``pool`` in slot order, ``trees[reduction][λ]`` what DVTS returned."""
+    """Everything measured on one item: ``pool`` in slot order, ``trees[reduction][λ]`` what DVTS returned, if asked."""
 
     id: str
     question: str
@@ -67,10 +70,14 @@ async def collect(
     items: Sequence[Item],
     path: Path,
     *,
+    trees: int | None = None,
     seed: int = 0,
     on_item: Callable[[int], None] | None = None,
 ) -> list[Record]:
-    """Records of all items, in their order; those in ``path`` already are not measured again."""
+    """Records of all items, in their order; those in ``path`` already are not measured again.
+
+    Tree searches, which take most of the time, are run on the first ``trees`` items only (None: on all of them).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     known = survey(path) if path.exists() else Survey()
     journal = Journal.resume(path, known, again=set())
@@ -78,10 +85,13 @@ async def collect(
     left = [item for item in items if item.id not in known.done]
     finished = len(items) - len(left)
 
+    with_trees = {item.id for item in items[:trees]}
+
     async def one(item: Item) -> None:
         nonlocal finished
         async with room:
-            journal.write(asdict(await measure(engine, item, seed)))
+            grid = GRID if item.id in with_trees else ()
+            journal.write(asdict(await measure(engine, item, seed, grid)))
         finished += 1
         if on_item is not None:
             on_item(finished)
@@ -98,8 +108,10 @@ async def collect(
     return [done[item.id] for item in items]
 
 
-async def measure(engine: Engine, item: Item, seed: int) -> Record:
-    """Greedy, a pool of samples, and a tree for every λ and reduction."""
+async def measure(
+    engine: Engine, item: Item, seed: int, grid: Sequence[tuple[Reduction, float]]
+) -> Record:
+    """Greedy, a pool of samples, and a tree for every reduction and λ of ``grid``."""
     realigner = Realigner(MemoEngine(engine))
 
     async def answers(search: Search, lam: float, reduction: Reduction) -> list[Answer]:
@@ -114,18 +126,15 @@ async def measure(engine: Engine, item: Item, seed: int) -> Record:
         first = result.candidates if isinstance(search, DVTS) else by_slot
         return [_answer(item, one, reduction) for one in first]
 
-    grid: list[tuple[Reduction, float]] = [
-        (reduction, lam) for reduction in REDUCTIONS for lam in LAMBDAS
-    ]
     drawn = await asyncio.gather(
         answers(Greedy(), 1.0, "sum"),
         answers(BestOfN(n=POOL), 1.0, "sum"),
         *(answers(DVTS(), lam, reduction) for reduction, lam in grid),
     )
     greedy, pool, trees = drawn[0][0], drawn[1], drawn[2:]
-    found: dict[str, dict[str, Answer]] = {reduction: {} for reduction in REDUCTIONS}
+    found: dict[str, dict[str, Answer]] = {}
     for (reduction, lam), best_first in zip(grid, trees, strict=True):
-        found[reduction][str(lam)] = best_first[0]
+        found.setdefault(reduction, {})[str(lam)] = best_first[0]
     return Record(
         item.id,
         item.question,

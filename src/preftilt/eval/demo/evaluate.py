@@ -28,21 +28,22 @@ def evaluate(
     *,
     command: str,
     limit: int | None = None,
+    trees: int | None = None,
     seed: int = 0,
     on_item: OnItem | None = None,
 ) -> str:
     """Measure ``models`` on their world; writes report.md, report.json and the figures into ``out``.
 
-    Records go to ``records``, one file a model and split, and are not measured again while the weights, the seed and
-    the items stay the same. Returns the Markdown.
+    ``limit`` items of each split are measured, ``trees`` test items and half as many validation items with tree
+    searches (None: all). Records go to ``records``, one file a model and split, and are not measured again while the
+    weights, the seed and the items stay the same. Returns the Markdown.
     """
     measured = []
     for model in models:
-        splits = {
-            split: _records(model, split, records, limit, seed, on_item)
-            for split in ("validation", "test")
-        }
-        measured.append(Measured(model, splits["validation"], splits["test"]))
+        fewer = None if trees is None else max(1, trees // 2)
+        validation = _records(model, "validation", records, limit, fewer, seed, on_item)
+        test = _records(model, "test", records, limit, trees, seed, on_item)
+        measured.append(Measured(model, validation, test))
     out.mkdir(parents=True, exist_ok=True)
     report = report_json(measured, seed)
     (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
@@ -57,12 +58,13 @@ def _records(
     split: Split,
     folder: Path,
     limit: int | None,
+    trees: int | None,
     seed: int,
     on_item: OnItem | None,
 ) -> list[Record]:
     chosen: Sequence[Item] = items(split)[:limit]
     name = re.sub(r"\W+", "-", Path(model).name)
-    path = folder / f"{name}-{_fingerprint(model, chosen, seed)}-{split}.jsonl"
+    path = folder / f"{name}-{_fingerprint(model, chosen, trees, seed)}-{split}.jsonl"
 
     def progress(done: int) -> None:
         if on_item is not None:
@@ -70,12 +72,12 @@ def _records(
 
     engine = open_engine(model)
     try:
-        return asyncio.run(collect(engine, chosen, path, seed=seed, on_item=progress))
+        return asyncio.run(collect(engine, chosen, path, trees=trees, seed=seed, on_item=progress))
     finally:
         engine.close()
 
 
-def _fingerprint(model: str, chosen: Sequence[Item], seed: int) -> str:
+def _fingerprint(model: str, chosen: Sequence[Item], trees: int | None, seed: int) -> str:
     """Changes when the weights, the items or the seed do, so that stale records are never taken for new ones."""
     folder = demo_folder() if model == "demo" else Path(model)
     weights = Path(folder) / "model.safetensors"
@@ -84,5 +86,5 @@ def _fingerprint(model: str, chosen: Sequence[Item], seed: int) -> str:
             f"{model} is not the folder of a model made for the demo world: no {weights}"
         )
     digest = sha256(weights.read_bytes())
-    digest.update(repr((chosen, seed)).encode())
+    digest.update(repr((chosen, trees, seed)).encode())
     return digest.hexdigest()[:12]

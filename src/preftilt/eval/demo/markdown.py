@@ -37,7 +37,17 @@ def markdown(report: dict[str, Any], command: str) -> str:
 
 def _table(report: dict[str, Any]) -> list[str]:
     several = len(report["models"]) > 1
-    header = ["method", "λ", "following", "helpful", "violates", "tokens", "Δ greedy", "Δ λ = 1"]
+    header = [
+        "method",
+        "λ",
+        "items",
+        "following",
+        "helpful",
+        "violates",
+        "tokens",
+        "Δ greedy",
+        "Δ λ = 1",
+    ]
     if several:
         header.append("each model")
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -46,6 +56,7 @@ def _table(report: dict[str, Any]) -> list[str]:
         cells = [
             row["name"] + (f", {row['reduction']}" if row["reduction"] else ""),
             f"*{lams}*" if row["tuned"] else lams,
+            str(row["following"]["n"]),
             _percent(row["following"]),
             _percent(row["helpful"]),
             _percent(row["violates"]),

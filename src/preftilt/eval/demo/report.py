@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from preftilt.eval.bootstrap import Interval, mean_interval, paired_difference
 from preftilt.eval.demo.choose import (
@@ -132,34 +133,41 @@ def report_json(models: Sequence[Measured], seed: int) -> dict[str, Any]:
 
 def _row(models: Sequence[Measured], family: Family, *, tuned: bool = False) -> Row:
     methods = [family(model) for model in models]
-    following = _values(models, family, "following")
-    greedy = _values(models, always(baselines()[0]), "following")
+    records = [method.on(model.test) for method, model in zip(methods, models, strict=True)]
     reduction = methods[0].reduction
-    lambda_one = _values(models, always(best_of_n(1.0, reduction or "sum")), "following")
+    following = _mean(methods, records, "following")
+    greedy = _mean([baselines()[0]] * len(models), records, "following")
+    lambda_one = _mean([best_of_n(1.0, reduction or "sum")] * len(models), records, "following")
     return Row(
         name=methods[0].name,
         reduction=reduction,
         lams=tuple(one.lam for one in methods if one.lam is not None),
         tuned=tuned,
         following=mean_interval(following),
-        helpful=_interval(models, family, "helpful"),
-        violates=_interval(models, family, "violates"),
-        length=float(_values(models, family, "length").mean()),
+        helpful=mean_interval(_mean(methods, records, "helpful")),
+        violates=mean_interval(_mean(methods, records, "violates")),
+        length=float(_mean(methods, records, "length").mean()),
         per_model=tuple(
-            float(method.values(model.test, "following").mean())
-            for method, model in zip(methods, models, strict=True)
+            float(method.values(part, "following").mean())
+            for method, part in zip(methods, records, strict=True)
         ),
         beyond_greedy=paired_difference(following, greedy),
         beyond_lambda_one=paired_difference(following, lambda_one),
     )
 
 
-def _values(models: Sequence[Measured], family: Family, metric: str) -> np.ndarray:
-    return np.mean([family(model).values(model.test, metric) for model in models], axis=0)
+def _mean(
+    methods: Sequence[Method], records: Sequence[Sequence[Record]], metric: str
+) -> Float[np.ndarray, "N"]:
+    """Per item, the metric averaged over the models."""
+    values = [one.values(part, metric) for one, part in zip(methods, records, strict=True)]
+    return np.mean(values, axis=0)
 
 
 def _interval(models: Sequence[Measured], family: Family, metric: str) -> Interval:
-    return mean_interval(_values(models, family, metric))
+    methods = [family(model) for model in models]
+    records = [method.on(model.test) for method, model in zip(methods, models, strict=True)]
+    return mean_interval(_mean(methods, records, metric))
 
 
 def _causes(models: Sequence[Measured]) -> dict[str, dict[str, float]]:

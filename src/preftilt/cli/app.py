@@ -1,0 +1,173 @@
+"""What the command line looks like: every command with its flags, and what an error looks like.
+
+A command imports its module when it is called, so that ``preftilt --help`` is fast.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import preftilt
+from preftilt.cli.options import (
+    DrawFlags,
+    FileFlags,
+    Input,
+    Lambda,
+    ModelFlags,
+    Preferences,
+    PromptFlags,
+    ScoreFlags,
+    ShowFlags,
+    grouped,
+)
+from preftilt.errors import PreftiltError
+
+app = typer.Typer(
+    name="preftilt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 fine, 1 something failed, 2 bad input, 130 interrupted."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        code = app(list(arguments), prog_name="preftilt", standalone_mode=False)
+        sys.stdout.flush()
+        return code or 0
+    except TyperException as failure:
+        return _complain(failure.format_message(), failure.exit_code)
+    except PreftiltError as failure:
+        return _complain(str(failure), failure.exit_code)
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    except OSError as failure:
+        _drop_output()
+        return _complain(f"{failure.strerror}: {failure.filename or 'standard output'}", 1)
+
+
+def _drop_output() -> None:
+    """Send what is still in the buffer nowhere, so that leaving does not fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(message: str, code: int) -> int:
+    if message:
+        print(f"preftilt: error: {message}", file=sys.stderr)
+    return code
+
+
+@app.callback(invoke_without_command=True)
+def preftilt_command(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Make a language model follow your preference more strongly, at test time, without training."""
+    if version:
+        print(f"preftilt {preftilt.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+@grouped
+def ask(
+    *,
+    question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
+    preference: Preferences = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A whole conversation (JSON) instead of QUESTION; - is stdin."
+        ),
+    ] = None,
+    lam: Lambda = None,
+    draw: DrawFlags,
+    score: ScoreFlags,
+    prompt: PromptFlags,
+    model: ModelFlags,
+    show: ShowFlags,
+) -> None:
+    """Answer one question, following a preference more strongly.
+
+    Example: preftilt ask "How can I enjoy studying maths?" --preference "I dislike gamification."
+    """
+    from preftilt.cli.ask import ask
+
+    ask(question, messages, preference or [], lam, (draw, score, prompt), model, show)
+
+
+@app.command()
+@grouped
+def run(
+    *,
+    source: Input,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
+    ],
+    lam: Lambda = None,
+    draw: DrawFlags,
+    score: ScoreFlags,
+    prompt: PromptFlags,
+    model: ModelFlags,
+    files: FileFlags,
+) -> None:
+    """Answer every row of a data set; a row's own "settings" come before these flags."""
+    from preftilt.cli.rows import run
+
+    run(source, output, lam, (draw, score, prompt), model, files)
+
+
+@app.command()
+@grouped
+def score(
+    *,
+    source: Input,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
+    ] = "-",
+    lam: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="NUMBER[,NUMBER…]",
+            help="Score under each of these; may be repeated. (default: 20)",
+            rich_help_panel="Score",
+        ),
+    ] = None,
+    score: ScoreFlags,
+    prompt: PromptFlags,
+    model: ModelFlags,
+    files: FileFlags,
+) -> None:
+    """Score given responses under one λ or several; nothing is drawn."""
+    from preftilt.cli.rows import score as score_rows
+
+    score_rows(source, output, lam or [], (score, prompt), model, files)
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="realigned|error|row|score-row",
+            help="Which object: a result, a failed row's record, or a row of the input.",
+        ),
+    ] = "realigned",
+) -> None:
+    """Print the JSON Schema of what preftilt writes or reads."""
+    from preftilt.records.schemas import schema_text
+
+    print(schema_text(name), end="")

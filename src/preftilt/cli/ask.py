@@ -1,0 +1,149 @@
+"""``preftilt ask``: one question, and everything there is to see about its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from preftilt.api import Realigner, Settings
+from preftilt.cli.configure import (
+    Flags,
+    check_strengths,
+    engine_from,
+    request_from,
+    settings_from,
+)
+from preftilt.cli.options import ModelFlags, ShowFlags
+from preftilt.cli.progress import Meter, spinner
+from preftilt.cli.show import Show
+from preftilt.errors import BadInput, PreftiltError
+from preftilt.explain import explain_html
+from preftilt.plots import check_picture, plot_realigned
+from preftilt.prompt import Message
+from preftilt.result import Realigned
+from preftilt.search import Greedy
+from preftilt.types import Preference
+
+REFRESH_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question with everything that shapes its answer."""
+
+    messages: Sequence[Message]
+    preferences: Sequence[Preference]
+    settings: Settings
+
+
+def ask(
+    question: str | None,
+    messages: str | None,
+    preferences: Sequence[str],
+    lam: float | None,
+    flags: Flags,
+    model: ModelFlags,
+    show: ShowFlags,
+) -> None:
+    """Answer, then print and draw what was asked for."""
+    _check_show(show)
+    conversation, wanted = request_from(question, messages, preferences)
+    check_strengths(lam, wanted)
+    request = Request(conversation, wanted, settings_from(lam, flags))
+    compare = not show.json if show.compare is None else show.compare
+    result, plain = _answer(request, model, compare and not _is_plain(request.settings))
+    if show.json:
+        print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
+    else:
+        _print(Show(Console(file=sys.stdout)), result, plain, explain=show.explain)
+    if show.plot is not None:
+        plot_realigned(result, show.plot, plain=plain)
+    if show.explain_html is not None:
+        _write(show.explain_html, explain_html(result))
+
+
+def _answer(
+    request: Request, model: ModelFlags, compare: bool
+) -> tuple[Realigned, Realigned | None]:
+    with spinner() as say:
+        say(f"opening {model.model}")
+        engine = engine_from(model)
+        try:
+            return asyncio.run(_both(Realigner(engine), request, compare, say))
+        finally:
+            engine.close()
+
+
+async def _both(
+    realigner: Realigner, request: Request, compare: bool, say: Callable[[str], None]
+) -> tuple[Realigned, Realigned | None]:
+    """The realigned answer and, side by side with it, what the model says by itself."""
+    settings = request.settings
+    alone = replace(
+        settings, search=Greedy(), prompt=replace(settings.prompt, generate_with="full")
+    )
+    requests = {"realigned": settings} | ({"alone": alone} if compare else {})
+    meter = Meter()
+
+    async def tell() -> None:
+        while True:
+            sampled, scored = meter.tokens
+            say(f"{settings.search.name}: {sampled:,} tokens sampled, {scored:,} scored")
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    telling = asyncio.create_task(tell())
+    try:
+        found = await asyncio.gather(
+            *(
+                realigner.realign(
+                    request.messages,
+                    request.preferences,
+                    settings=one,
+                    on_progress=meter.reporter(key),
+                )
+                for key, one in requests.items()
+            )
+        )
+    finally:
+        telling.cancel()
+    return found[0], found[1] if compare else None
+
+
+def _is_plain(settings: Settings) -> bool:
+    """Whether the search is the very answer it would be compared with."""
+    return settings.search.name == "greedy" and settings.prompt.generate_with == "full"
+
+
+def _print(show: Show, result: Realigned, plain: Realigned | None, *, explain: bool) -> None:
+    show.answers(result, plain)
+    show.candidates(result, plain)
+    if len(result.candidates) > 1:
+        show.path(result)
+    if explain:
+        show.why(result)
+    show.cost(result, plain)
+
+
+def _check_show(show: ShowFlags) -> None:
+    """What could fail after the tokens are spent is tried before."""
+    if show.json and (show.compare or show.explain):
+        name = "--compare" if show.compare else "--explain"
+        raise BadInput(f"{name} does not apply to --json: the object holds one request's result")
+    if show.plot is not None:
+        check_picture(show.plot)
+    for path in (show.plot, show.explain_html):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise BadInput(f"cannot write {path}: name a file in a folder that exists")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as failure:
+        raise PreftiltError(f"cannot write {path}: {failure.strerror}") from None

@@ -1,0 +1,143 @@
+"""From flags to what the library takes: settings, one request, an open engine. Refuses flags that would do nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from preftilt.api import Settings
+from preftilt.cli.options import DrawFlags, ModelFlags, PromptFlags, ScoreFlags, flag
+from preftilt.engines.base import Engine
+from preftilt.engines.open import open_engine
+from preftilt.errors import BadInput
+from preftilt.prompt import Message, parse_preference, read_messages
+from preftilt.records import SEARCHES, SearchPatch, SettingsPatch, complaints
+from preftilt.types import Preference
+
+SAMPLING_FLAGS = ("temperature", "top_p", "top_k")
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+Flags = Sequence[DrawFlags | ScoreFlags | PromptFlags]
+
+
+def settings_from(lam: float | None, flags: Flags) -> Settings:
+    """The settings that the flags ask for, over the defaults."""
+    given: dict[str, Any] = {} if lam is None else {"lambda": lam}
+    for group in flags:
+        given |= {name: value for name, value in asdict(group).items() if value is not None}
+    name = given.pop("search", "best-of-n")
+    own = {key: given.pop(key) for key in SearchPatch.model_fields if key in given}
+    if name in SEARCHES:
+        _refuse_idle_flags(name, [*own, *given])
+    if "delimiter" in own:
+        own["delimiter"] = unescape(own["delimiter"])
+    patch = _checked(SettingsPatch, {**given, "search": {"name": name, **own}})
+    return patch.apply(Settings())
+
+
+def request_from(
+    question: str | None, messages: str | None, preferences: Sequence[str]
+) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
+    """The conversation and preferences of one request."""
+    if (question is None) == (messages is None):
+        raise BadInput("ask one QUESTION, or give a conversation with --messages FILE; not both")
+    if question is not None and not question.strip():
+        raise BadInput("the question is empty")
+    found = [Message("user", question)] if question is not None else _conversation(messages or "")
+    return tuple(found), tuple(parse_preference(one) for one in preferences)
+
+
+def check_strengths(lam: float | None, preferences: Sequence[Preference]) -> None:
+    """A λ that no preference takes is refused."""
+    if lam is not None and preferences and all(one.strength is not None for one in preferences):
+        raise BadInput(
+            "--lambda does nothing here: every --preference has its own strength (TEXT=STRENGTH)"
+        )
+
+
+def engine_from(model: ModelFlags) -> Engine:
+    """The engine that the flags name, opened; its packages are imported here."""
+    return open_engine(
+        model.model,
+        dtype=model.dtype,
+        device=model.device,
+        chat_template=model.chat_template,
+        thinking=bool(model.thinking),
+        trust_remote_code=model.trust_remote_code,
+        allow_pickle=model.allow_pickle,
+    )
+
+
+def model_identity(model: ModelFlags) -> dict[str, Any]:
+    """All flags of the model that can change a record; the device does not."""
+    identity = asdict(model) | {"thinking": bool(model.thinking)}
+    del identity["device"]
+    template = model.chat_template
+    if template is not None and Path(template).is_file():
+        identity["chat_template"] = Path(template).read_text(encoding="utf-8", errors="replace")
+    return identity
+
+
+def unescape(text: str) -> str:
+    r"""Read ``\n``, ``\t``, ``\r`` and ``\\`` in a flag, as JSON does; anything else after ``\`` is refused."""
+
+    def read(match: re.Match[str]) -> str:
+        if match[1] not in ESCAPES:
+            raise BadInput(rf"--delimiter: {match[0]} is not \n, \t, \r or \\")
+        return ESCAPES[match[1]]
+
+    return re.sub(r"\\(.?)", read, text, flags=re.DOTALL)
+
+
+def read_source(path: str) -> bytes:
+    """A file's bytes, or standard input's for ``-``."""
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as failure:
+        raise BadInput(f"cannot read {path}: {failure.strerror}") from None
+
+
+def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
+    own = {one.name for one in fields(SEARCHES[search])}
+    for name in given:
+        idle = name in SearchPatch.model_fields and name not in own
+        if idle or (search == "greedy" and name in SAMPLING_FLAGS):
+            takers = [kind for kind in SEARCHES if kind != search and _takes(kind, name)]
+            raise BadInput(
+                f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(takers)}"
+            )
+
+
+def _takes(search: str, name: str) -> bool:
+    if name in SAMPLING_FLAGS:
+        return search != "greedy"
+    return name in {one.name for one in fields(SEARCHES[search])}
+
+
+def _checked(model: type[SettingsPatch], given: Mapping[str, Any]) -> SettingsPatch:
+    try:
+        return model.model_validate(given)
+    except ValidationError as failure:
+        problems = "; ".join(complaints(failure, model))
+        raise BadInput(re.sub(r'"(?:search\.)?([a-z_.]+)"', _as_flag, problems)) from None
+
+
+def _as_flag(match: re.Match[str]) -> str:
+    return "--search" if match[1] == "name" else flag(match[1])
+
+
+def _conversation(path: str) -> list[Message]:
+    try:
+        data = json.loads(read_source(path))
+    except ValueError as failure:
+        raise BadInput(f"--messages {path} is not JSON: {failure}") from None
+    return read_messages(data)

@@ -1,0 +1,163 @@
+"""What ``ask`` prints for people: the two answers, the candidates, what λ does, and what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from preftilt.explain import explained, legend, signed, strongest, visible
+from preftilt.result import Realigned, ScoredCandidate
+
+SIDE_BY_SIDE = 140
+"""Columns from which on the two answers stand beside each other."""
+
+WINNER, ALONE = "▶", "◇"
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Printing to one console; a pipe gets plain text, in full."""
+
+    console: Console
+
+    def answers(self, result: Realigned, plain: Realigned | None) -> None:
+        """The realigned answer, and the model's own one beside or below it."""
+        shown = [self._box("Realigned answer", result.text, "bold green")]
+        if plain is not None and plain.text == result.text:
+            self._print(shown[0])
+            self._print(Text("The model alone answers the same.\n"))
+            return
+        if plain is not None:
+            shown.append(self._box("The model alone (greedy, same prompt)", plain.text, "dim"))
+        if self._is_wide() and len(shown) == 2:
+            grid = Table.grid(expand=True, padding=(0, 1))
+            grid.add_column(ratio=1)
+            grid.add_column(ratio=1)
+            grid.add_row(*shown)
+            self._print(grid)
+            return
+        for one in shown:
+            self._print(one)
+
+    def candidates(self, result: Realigned, plain: Realigned | None) -> None:
+        """A table, best first: equal answers share a row."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
+        for name in ("", "#", "score", "question", "gain", "tokens"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("answer", no_wrap=True, overflow="ellipsis", ratio=1)
+        times = Counter(one.tokens for one in result.candidates)
+        for one in result.candidates:
+            count = times.pop(one.tokens, 0)
+            if count:
+                mark, style = (WINNER, "bold") if one.rank == 1 else ("", "")
+                table.add_row(*_cells(mark, str(one.rank), one, count), style=style)
+        if plain is not None:
+            [alone] = plain.candidates
+            table.add_row(*_cells(ALONE, "", alone, 1), style="dim")
+        self._print(table)
+        note = f"score = question + λ · gain, λ = {result.lam:g}; log-probs in nats"
+        if result.settings["reduction"] == "mean":
+            note += " a token"
+        if plain is not None:
+            note += f"; {ALONE} the model alone"
+        if any(one.finish != "eos" for one in result.candidates):
+            note += "; + is cut off"
+        self._print(Text(f"{note}\n", style="dim"))
+
+    def path(self, result: Realigned) -> None:
+        """Which candidate every λ would choose."""
+        self._print(Text("What λ does", style="bold"))
+        table = Table.grid(padding=(0, 2), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for one in result.path:
+            candidate = result.candidates[one.candidate]
+            same = candidate.tokens == result.candidates[0].tokens
+            words = Text("this answer", style="bold green") if same else Text(_brief(candidate))
+            table.add_row(f"  λ {_interval(one.start, one.stop)}", f"#{candidate.rank}", words)
+        self._print(table)
+        self._print(Text(""))
+
+    def why(self, result: Realigned) -> None:
+        """The answer's tokens by preference gain."""
+        self._print(Text("Why: preference gain of the answer's tokens", style="bold"))
+        if self.console.is_terminal:
+            self._print(Padding(explained(result), (0, 2)))
+            self._print(Padding(legend(result), (0, 2)))
+        for name, found in zip(("for", "against"), strongest(result), strict=True):
+            told = ", ".join(f"“{visible(one.text).strip()}” {signed(one.gain)}" for one in found)
+            self._print(Text(f"  most {name} it: {told or 'none'}"))
+        self._print(Text(""))
+
+    def cost(self, result: Realigned, plain: Realigned | None) -> None:
+        """One line: tokens, seconds, and what to repeat the answer with."""
+        both = [one for one in (result, plain) if one is not None]
+        sampled = sum(one.usage["sampled"] for one in both)
+        scored = sum(sum(one.usage["scored"].values()) for one in both)
+        reused = sum(one.usage["reused"] for one in both)
+        free = f" ({reused:,} more came with the sampling)" if reused else ""
+        seconds = max(one.timing["total"] for one in both)
+        self._print(
+            Text(
+                f"{sampled:,} tokens sampled, {scored:,} scored{free}, {seconds:.1f} s; "
+                f"{result.model}, seed {result.seed}",
+                style="dim",
+            )
+        )
+        for note in result.notes:
+            self._print(Text(f"note: {note}", style="yellow"))
+
+    def _box(self, title: str, text: str, style: str) -> RenderableType:
+        body = Text(safe(text.strip()))
+        if self.console.is_terminal:
+            return Panel(body, title=title, title_align="left", border_style=style, padding=(0, 1))
+        return Group(Text(title + ":"), body, Text(""))
+
+    def _is_wide(self) -> bool:
+        return self.console.is_terminal and self.console.width >= SIDE_BY_SIDE
+
+    def _print(self, what: RenderableType) -> None:
+        if self.console.is_terminal:
+            self.console.print(what, markup=False, highlight=False)
+            return
+        with self.console.capture() as capture:
+            unwrapped = isinstance(what, Group | Text)
+            self.console.print(what, markup=False, highlight=False, soft_wrap=unwrapped)
+        for line in capture.get().splitlines():
+            self.console.file.write(line.rstrip() + "\n")
+
+
+def safe(text: str) -> str:
+    """An answer without control characters that a terminal would obey."""
+    return "".join(one if one in "\n\t" or one.isprintable() else "\ufffd" for one in text)
+
+
+def _cells(mark: str, rank: str, one: ScoredCandidate, count: int) -> Sequence[str]:
+    many = f"×{count} " if count > 1 else ""
+    cut = "" if one.finish == "eos" else "+"
+    return (
+        mark,
+        rank,
+        f"{one.score:.2f}",
+        f"{one.question_logprob:.2f}",
+        f"{one.preference_gain:+.2f}",
+        f"{len(one.tokens)}{cut}",
+        many + _brief(one),
+    )
+
+
+def _brief(one: ScoredCandidate) -> str:
+    return " ".join(safe(one.text).split()) or "(empty)"
+
+
+def _interval(start: float, stop: float) -> str:
+    return f"from {start:.3g}" if stop == float("inf") else f"{start:.3g} – {stop:.3g}"

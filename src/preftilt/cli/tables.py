@@ -1,0 +1,49 @@
+"""The ``scores`` table of ``preftilt score``: every response under every λ, by re-weighting what was scored once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from preftilt.errors import BadInput
+from preftilt.records import Item
+from preftilt.result import Realigned, ScoredCandidate, number
+from preftilt.reward import line
+from preftilt.types import Candidate
+
+
+def parse_lambdas(given: Sequence[str]) -> list[float]:
+    """``--lambda 1,3 --lambda 20`` as numbers, in order, each once."""
+    found: dict[float, None] = {}
+    for text in ",".join(given).split(",") if given else ():
+        try:
+            lam = float(text)
+        except ValueError:
+            raise BadInput(f"--lambda {text!r} is not a number") from None
+        if not math.isfinite(lam):
+            raise BadInput(f"--lambda must be finite, not {text.strip()}")
+        found[lam] = None
+    return list(found)
+
+
+def score_table(result: Realigned, item: Item, more: Sequence[float]) -> dict[str, Any]:
+    """``scores``: for every λ, the candidates' scores in their order, and the index of the best.
+
+    A preference with its own strength keeps it under every λ.
+    """
+    rows: list[dict[str, Any]] = []
+    for lam in dict.fromkeys([item.settings.lam, *more]):
+        scores = [_score(one, lam, item) for one in result.candidates]
+        best = max(range(len(scores)), key=lambda i: (scores[i], -i))
+        rows.append({"lambda": lam, "candidate": best, "scores": [number(one) for one in scores]})
+    return {"scores": rows}
+
+
+def _score(one: ScoredCandidate, lam: float, item: Item) -> float:
+    """S at λ; the strengths stand in for the ratios, so that λ = 0 needs no division."""
+    strengths = tuple(lam if p.strength is None else p.strength for p in item.preferences) or (lam,)
+    candidate = Candidate(one.tokens, np.stack(list(one.logprobs.values())), one.finish)
+    return line(candidate, strengths, item.settings.reward).at(1.0)

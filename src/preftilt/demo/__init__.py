@@ -1,0 +1,1 @@
+"""The bundled model and its world: questions, preferences and an exact checker."""

@@ -1,0 +1,258 @@
+"""The exact checker: is an answer helpful, and does it violate the preference?
+
+An answer is taken apart into sentences, and each must be one of this world's: a recommendation in
+one of its frames, with a reason of its own or none; the reason by itself; or one of the sentences
+that recommend nothing (introductions, closings, words about a preference). Nothing is estimated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from preftilt.demo.world.atlas import (
+    Preference,
+    Recommendation,
+    Topic,
+    capitalised,
+    language,
+    preference,
+    preferences,
+    second_person,
+    topic,
+    topics,
+)
+from preftilt.demo.world.splits import Item
+from preftilt.demo.world.styles import Form, has_style
+
+Cause = Literal[
+    "unparseable", "off topic", "acknowledgement only", "fewer than two items", "repeats"
+]
+"""Why an answer is not helpful; the first that applies, in this order."""
+
+_MARKER = re.compile(r"\A(?:- |[0-9]{1,2}\. )")
+_ENDS = re.compile(r"(?<=[.!?])\s+")
+_FIRST_WORD = re.compile(r"\b[a-z]+", re.IGNORECASE)
+_SLOTS = re.compile(r"(\{s\}|\{S\}|\{you\})")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``following`` is helpful and not violating; ``cause`` says why an answer is not helpful.
+
+    ``recommended`` are the ids of the recommendations found, in order. An answer that is not
+    helpful can violate the preference as well.
+    """
+
+    helpful: bool
+    violates: bool
+    following: bool
+    cause: Cause | None
+    recommended: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """What one sentence is; ``found`` is a recommendation it names, well-formed or not."""
+
+    kind: Literal["recommendation", "reason", "talk", "unknown"]
+    text: str
+    found: Recommendation | None = None
+    reasoned: bool = False
+    marker: str = ""
+
+
+def check(item: Item, answer: str) -> Verdict:
+    """The verdict on an answer to an item's question under its preference."""
+    return judge(topic(item.topic), item.subject, preference(item.preference_id), answer)
+
+
+def judge(topic: Topic, subject: str, preference: Preference, answer: str) -> Verdict:
+    """The verdict on an answer to a question about ``subject`` under ``preference``.
+
+    Helpful: every sentence parses, at least two recommendations are made, all of them on the topic
+    and none twice. Violating: for ``avoid``, something with the tag is named, even in a sentence
+    that does not parse; for ``want``, less than half of what is named has the tag; for ``style``,
+    the form is not the one asked for.
+    """
+    sentences = _parse(topic, subject, answer)
+    cause = _cause(topic, sentences)
+    violates = _violates(preference, answer, sentences)
+    return Verdict(
+        helpful=cause is None,
+        violates=violates,
+        following=cause is None and not violates,
+        cause=cause,
+        recommended=tuple(one.id for one in _found(sentences)),
+    )
+
+
+def _cause(topic: Topic, sentences: Sequence[_Sentence]) -> Cause | None:
+    made = [one.found for one in sentences if one.kind == "recommendation" and one.found]
+    if any(one.kind == "unknown" for one in sentences):
+        return "unparseable"
+    if any(one.topic != topic.name for one in made):
+        return "off topic"
+    if sentences and not made:
+        return "acknowledgement only"
+    if len({one.id for one in made}) < 2:
+        return "fewer than two items"
+    texts = [one.text for one in sentences]
+    if len(set(texts)) < len(texts) or len({one.id for one in made}) < len(made):
+        return "repeats"
+    return None
+
+
+def _violates(preference: Preference, answer: str, sentences: Sequence[_Sentence]) -> bool:
+    found = _found(sentences)
+    if not found:
+        return False
+    if preference.kind == "style":
+        return not has_style(preference.key, _form(answer, sentences))
+    tagged = sum(preference.key in one.tags for one in found)
+    return tagged > 0 if preference.kind == "avoid" else 2 * tagged < len(found)
+
+
+def _found(sentences: Sequence[_Sentence]) -> list[Recommendation]:
+    return [one.found for one in sentences if one.found is not None]
+
+
+def _form(answer: str, sentences: Sequence[_Sentence]) -> Form:
+    named = [index for index, one in enumerate(sentences) if one.found]
+    return Form(
+        text=answer.strip(),
+        markers=tuple(sentences[index].marker for index in named),
+        reasons=tuple(
+            sentences[index].reasoned
+            or (index + 1 < len(sentences) and sentences[index + 1].kind == "reason")
+            for index in named
+        ),
+        starts_at_once=sentences[0].found is not None,
+        ends_in_talk=sentences[-1].kind == "talk",
+    )
+
+
+def _parse(topic: Topic, subject: str, answer: str) -> list[_Sentence]:
+    parsed: list[_Sentence] = []
+    for line in answer.strip().splitlines():
+        match = _MARKER.match(line)
+        marker = match.group() if match else ""
+        for text in _ENDS.split(line[len(marker) :].strip()):
+            if text:
+                before = parsed[-1].found if parsed else None
+                parsed.append(_read(topic, subject, text, marker, before))
+                marker = ""
+    return parsed
+
+
+def _read(
+    topic: Topic, subject: str, text: str, marker: str, before: Recommendation | None
+) -> _Sentence:
+    if before and text.endswith(".") and text[:-1] in map(capitalised, before.reasons):
+        return _Sentence("reason", text)
+    found, span = _mention(text)
+    if found is not None:
+        shape = _well_formed(text[: span[0]], text[span[0] : span[1]], text[span[1] :], found)
+        if shape is None:
+            return _Sentence("unknown", text, found, marker=marker)
+        return _Sentence("recommendation", text, found, shape == "reasoned", marker)
+    return _Sentence("talk" if _is_talk(topic, subject, text) else "unknown", text)
+
+
+def _mention(text: str) -> tuple[Recommendation | None, tuple[int, int]]:
+    """The first recommendation named in ``text``, the longest one if several start there."""
+    lowered = text.lower()
+    for word in _FIRST_WORD.finditer(lowered):
+        for phrase, one in _phrases().get(word.group(), ()):
+            if lowered.startswith(phrase, word.start()):
+                return one, (word.start(), word.start() + len(phrase))
+    return None, (0, 0)
+
+
+def _well_formed(
+    head: str, phrase: str, tail: str, one: Recommendation
+) -> Literal["plain", "reasoned"] | None:
+    slots = [slot for slot, form in _forms(one).items() if form == phrase]
+    for slot in slots:
+        for frame, asking in _frames():
+            before, _, after = frame.partition(slot)
+            if before == frame or before != head or not tail.startswith(after):
+                continue
+            rest = tail[len(after) :]
+            if rest == "?" if asking else rest in (".", "!"):
+                return "plain"
+            if not asking and rest in _reasoned(one):
+                return "reasoned"
+    return None
+
+
+def _reasoned(one: Recommendation) -> set[str]:
+    return {join.format(why=reason) + "." for join in language()["joins"] for reason in one.reasons}
+
+
+def _forms(one: Recommendation) -> dict[str, str]:
+    return {
+        "{imp}": one.imperative,
+        "{Imp}": capitalised(one.imperative),
+        "{ger}": one.gerund,
+        "{Ger}": capitalised(one.gerund),
+    }
+
+
+@cache
+def _phrases() -> dict[str, tuple[tuple[str, Recommendation], ...]]:
+    """Phrases in lower case by their first word, long ones first."""
+    by_word: dict[str, list[tuple[str, Recommendation]]] = {}
+    for each in topics():
+        for one in each.recommendations:
+            for phrase in (one.imperative.lower(), one.gerund.lower()):
+                by_word.setdefault(phrase.split()[0], []).append((phrase, one))
+    return {
+        word: tuple(sorted(found, key=lambda pair: -len(pair[0])))
+        for word, found in by_word.items()
+    }
+
+
+@cache
+def _frames() -> tuple[tuple[str, bool], ...]:
+    words = language()
+    return (*((one, False) for one in words["frames"]), *((one, True) for one in words["asking"]))
+
+
+def _is_talk(topic: Topic, subject: str, text: str) -> bool:
+    named = second_person(subject)
+    for pattern in _talk(topic):
+        match = pattern.fullmatch(text)
+        if match is None:
+            continue
+        slots = match.groupdict()
+        if (
+            slots.get("s", named) == named
+            and slots.get("S", capitalised(named)) == capitalised(named)
+            and ("you" not in slots or slots["you"] in _spoken())
+        ):
+            return True
+    return False
+
+
+@cache
+def _talk(topic: Topic) -> tuple[re.Pattern[str], ...]:
+    words = language()
+    habit = words["habit"]
+    pools = (words["intros"], words["closings"], words["echoes"], topic.asides, *habit.values())
+    return tuple(_pattern(sentence) for pool in pools for sentence in pool)
+
+
+def _pattern(sentence: str) -> re.Pattern[str]:
+    parts = _SLOTS.split(sentence)
+    return re.compile(
+        "".join(f"(?P<{p[1:-1]}>.+)" if _SLOTS.fullmatch(p) else re.escape(p) for p in parts)
+    )
+
+
+@cache
+def _spoken() -> frozenset[str]:
+    return frozenset(clause for one in preferences() for clause in one.you)

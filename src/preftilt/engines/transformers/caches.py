@@ -1,0 +1,153 @@
+"""Key/value caches kept between calls: prompts, and the responses that grow from them.
+
+Token ids are the handle. A prompt is kept at batch 1, once, with the logits after its last token, so the first token
+of any number of rows needs no further forward. A tail is the cache of response tokens under a prompt. Both live in
+one least-recently-used store bounded in bytes; what is in use stays alive by reference even after it was dropped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from preftilt.types import Tokens
+
+Layers = dict[int, tuple[Tensor, Tensor]]
+"""Layer index → keys [Hkv, T, D] and values [Hkv, T, Dv]."""
+
+SHORTEST_SHARED = 16
+"""A common beginning of fewer tokens than this is forwarded again: finding it costs more."""
+
+
+@dataclass(eq=False, slots=True)
+class Prompt:
+    """A prefilled prompt: its cache and the float32 logits [V] that follow it."""
+
+    tokens: Tokens
+    layers: Layers
+    logits: Tensor
+    tails: dict[Tokens, Tail] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(eq=False, slots=True)
+class Tail:
+    """The cache of the response tokens that were forwarded after a prompt."""
+
+    tokens: Tokens
+    layers: Layers
+
+
+def size(layers: Layers) -> int:
+    """Bytes of a cache."""
+    return sum(t.numel() * t.element_size() for pair in layers.values() for t in pair)
+
+
+class Store:
+    """Prompts and tails, least recently used first out."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.bytes = 0
+        self._items: OrderedDict[tuple[Tokens, Tokens], Prompt | Tail] = OrderedDict()
+
+    def prompt(self, tokens: Tokens) -> Prompt | None:
+        """The prompt with exactly these tokens."""
+        found = self._items.get((tokens, ()))
+        if found is not None:
+            self._items.move_to_end((tokens, ()))
+        return found if isinstance(found, Prompt) else None
+
+    def longest_shared(self, tokens: Tokens) -> tuple[int, Layers]:
+        """The longest beginning of ``tokens`` that a stored prompt has too, short of the last token.
+
+        The last token is left out because its logits are needed. Returns the length (0 if none) and that prompt's
+        cache.
+        """
+        best, layers = 0, {}
+        for (prompt, tail), item in self._items.items():
+            if not tail and prompt[:SHORTEST_SHARED] == tokens[:SHORTEST_SHARED]:
+                shared = _common(prompt, tokens[:-1])
+                if shared > best and shared >= SHORTEST_SHARED:
+                    best, layers = shared, item.layers
+        return best, layers
+
+    def longest_tail(self, prompt: Prompt, tokens: Tokens) -> Tail | None:
+        """The longest tail of ``prompt`` that begins ``tokens``."""
+        for length in sorted(
+            {len(known) for known in prompt.tails if len(known) <= len(tokens)}, reverse=True
+        ):
+            tail = prompt.tails.get(tokens[:length])
+            if tail is not None:
+                if (prompt.tokens, tail.tokens) in self._items:
+                    self._items.move_to_end((prompt.tokens, tail.tokens))
+                return tail
+        return None
+
+    def add_prompt(self, prompt: Prompt) -> None:
+        self._add((prompt.tokens, ()), prompt)
+
+    def add_tail(self, prompt: Prompt, tail: Tail) -> None:
+        """Keep a tail, unless it is empty, known, or its prompt has been dropped."""
+        if (
+            tail.tokens
+            and tail.tokens not in prompt.tails
+            and self._items.get((prompt.tokens, ())) is prompt
+        ):
+            prompt.tails[tail.tokens] = tail
+            self._items.move_to_end((prompt.tokens, ()))
+            self._add((prompt.tokens, tail.tokens), tail)
+
+    def clear(self) -> None:
+        self._items.clear()
+        self.bytes = 0
+
+    def _add(self, key: tuple[Tokens, Tokens], item: Prompt | Tail) -> None:
+        self._items[key] = item
+        self.bytes += size(item.layers)
+        while self.bytes > self.capacity and len(self._items) > 1:
+            self._drop(next(iter(self._items)))
+
+    def _drop(self, key: tuple[Tokens, Tokens]) -> None:
+        item = self._items.pop(key)
+        self.bytes -= size(item.layers)
+        if isinstance(item, Prompt):
+            for tokens in item.tails:
+                tail = self._items.pop((item.tokens, tokens))
+                self.bytes -= size(tail.layers)
+            item.tails.clear()
+        else:
+            prompt = self._items.get((key[0], ()))
+            if isinstance(prompt, Prompt):
+                prompt.tails.pop(item.tokens, None)
+
+
+def join(first: Layers, second: Layers) -> Layers:
+    """One cache of two that follow each other."""
+    if not first:
+        return second
+    return {
+        layer: (torch.cat([first[layer][0], k], dim=1), torch.cat([first[layer][1], v], dim=1))
+        for layer, (k, v) in second.items()
+    }
+
+
+def cut(layers: Layers, start: int, stop: int) -> Layers:
+    """A stretch of a cache, copied so that it keeps nothing else alive; heads first in memory."""
+    return {
+        layer: (k[:, start:stop].contiguous().clone(), v[:, start:stop].contiguous().clone())
+        for layer, (k, v) in layers.items()
+    }
+
+
+def _common(a: Tokens, b: Tokens) -> int:
+    length = min(len(a), len(b))
+    if a[:length] == b[:length]:
+        return length
+    return next(i for i in range(length) if a[i] != b[i])

@@ -1,0 +1,209 @@
+"""Forwards of one token a row: the rows that are being sampled, with their tails in preallocated buffers.
+
+Row ``r`` of the buffers is row ``r`` of the batch. Rows of one prompt form a group and read its cache together; a row
+may instead carry its prompt in its own tail, which is cheaper when nobody shares a short prompt with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
+from preftilt.engines.transformers.caches import Layers, Prompt
+
+STEP = 64
+"""Buffers grow by at least this many tokens, and then by half, so that growing is rare."""
+
+
+@dataclass(slots=True)
+class Buffers:
+    """Tails of up to ``rows`` rows: for every layer keys [rows, width, Hkv, D] and values [rows, width, Hkv, Dv].
+
+    They begin as zeros: what is masked is still multiplied (by zero), and memory as it comes may hold NaN.
+    """
+
+    rows: int
+    width: int = 0
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def reserve(self, rows: int, width: int) -> None:
+        """Make room for ``rows`` rows of ``width`` tokens."""
+        if rows <= self.rows and width <= self.width:
+            return
+        self.rows = max(rows, self.rows)
+        if width > self.width:
+            self.width = max(width, self.width + max(STEP, self.width // 2))
+        for layer, (k, v) in self.layers.items():
+            self.layers[layer] = (self._grown(k), self._grown(v))
+
+    def _grown(self, old: Tensor) -> Tensor:
+        new = old.new_zeros(self.rows, self.width, *old.shape[2:])
+        new[: old.shape[0], : old.shape[1]] = old
+        return new
+
+    def of(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's buffers, made on first sight of its shapes: ``k`` [Hkv, M, D], ``v`` [Hkv, M, Dv]."""
+        if layer not in self.layers:
+            self.layers[layer] = (
+                k.new_zeros(self.rows, self.width, k.shape[0], k.shape[2]),
+                v.new_zeros(self.rows, self.width, v.shape[0], v.shape[2]),
+            )
+        return self.layers[layer]
+
+    def write(self, row: int, start: int, tail: Layers) -> None:
+        """Copy ``tail`` into a row, from its token ``start`` on."""
+        for layer, (k, v) in tail.items():
+            keys, values = self.of(layer, k, v)
+            keys[row, start : start + k.shape[1]] = k.transpose(0, 1)
+            values[row, start : start + v.shape[1]] = v.transpose(0, 1)
+
+    def read(self, row: int, start: int, stop: int) -> Layers:
+        """A copy of a stretch of a row's tail."""
+        return {
+            layer: (
+                k[row, start:stop].transpose(0, 1).contiguous().clone(),
+                v[row, start:stop].transpose(0, 1).contiguous().clone(),
+            )
+            for layer, (k, v) in self.layers.items()
+        }
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy a row's first ``length`` tokens over another row."""
+        for k, v in self.layers.values():
+            k[target, :length] = k[source, :length]
+            v[target, :length] = v[source, :length]
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlace:
+    """Where a row stands: the prompt it shares (None if its tail holds it) and the tokens in its tail."""
+
+    prompt: Prompt | None
+    length: int
+
+    @property
+    def position(self) -> int:
+        """The absolute position of the row's next token."""
+        return self.length + (self.prompt.length if self.prompt else 0)
+
+
+class DecodePlan:
+    """How one new token of every row attends: its group's prompt, its own tail, itself."""
+
+    def __init__(self, buffers: Buffers, places: list[RowPlace], device: torch.device) -> None:
+        self.buffers = buffers
+        self.rows = len(places)
+        self.device = device
+        lengths = [place.length for place in places]
+        self.longest = max(lengths) + 1
+        buffers.reserve(self.rows, self.longest)
+        self.positions = torch.tensor([place.position for place in places], device=device)
+        flat = [row * buffers.width + length for row, length in enumerate(lengths)]
+        self._write = torch.tensor(flat, device=device)
+        self._lengths = torch.tensor(lengths, device=device)
+        self._even = min(lengths) == max(lengths)
+        self._groups, order = _groups(places)
+        whole = len(self._groups) == 1 and len(order) == self.rows
+        self._order = None if whole or not order else torch.tensor(order, device=device)
+        self._masks: dict[object, Tensor | None] = {}
+
+    def tokens_of(self, last: list[int]) -> Tensor:
+        """The rows' input tokens [M] on the plan's device."""
+        return torch.tensor(last, device=self.device)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
+        """See :class:`~preftilt.engines.transformers.attention.Plan`; M is the number of rows."""
+        tail = self._over_tails(layer, q, k, v, shape)
+        if not self._groups:
+            return tail[0]
+        if self._order is None:
+            return merge(self._over_prompts(layer, q, shape), tail)
+        rows = self._order
+        shared = merge(self._over_prompts(layer, q[:, rows], shape), (tail[0][rows], tail[1][rows]))
+        return tail[0].index_copy(0, rows, shared)
+
+    def _over_tails(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape
+    ) -> tuple[Tensor, Tensor]:
+        """[M, H, Dv] and [M, H]: every row's token over its own tail and itself."""
+        keys, values = self.buffers.of(layer, k, v)
+        _put(keys, self._write, k)
+        _put(values, self._write, v)
+        heads, groups = k.shape[0], q.shape[0] // k.shape[0]
+        folded = q.reshape(heads, groups, self.rows, q.shape[-1]).permute(2, 0, 1, 3)
+        keys = keys[: self.rows, : self.longest].transpose(1, 2)
+        values = values[: self.rows, : self.longest].transpose(1, 2)
+        out, lse = part(folded, keys, values, shape, mask=self._tail_mask(shape.window))
+        out, lse = out.reshape(self.rows, q.shape[0], -1), lse.reshape(self.rows, q.shape[0])
+        return sink((out, lse), shape.sinks)
+
+    def _over_prompts(self, layer: int, q: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+        """[M', H, Dv] and [M', H] of the rows in groups, in group order: ``q`` [H, M', D]."""
+        outs: list[Tensor] = []
+        sums: list[Tensor] = []
+        start = 0
+        for number, (prompt, count) in enumerate(self._groups):
+            key, value = prompt.layers[layer]
+            heads, groups = key.shape[0], q.shape[0] // key.shape[0]
+            folded = q[:, start : start + count].reshape(1, heads, groups * count, q.shape[-1])
+            mask = self._prompt_mask(number, start, count, groups, shape.window)
+            out, lse = part(folded, key[None], value[None], shape, mask=mask)
+            outs.append(out.reshape(q.shape[0], count, -1))
+            sums.append(lse.reshape(q.shape[0], count))
+            start += count
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+        lse = sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
+        return out.transpose(0, 1), lse.transpose(0, 1)
+
+    def _tail_mask(self, window: int | None) -> Tensor | None:
+        """Additive [M, 1, 1, longest], or None when every row sees its whole tail and all are equally long."""
+        if self._even and (window is None or self.longest <= window):
+            return None
+        key = ("tail", window)
+        if key not in self._masks:
+            distance = self._lengths[:, None] - torch.arange(self.longest, device=self.device)
+            visible = distance >= 0
+            if window is not None:
+                visible = visible & (distance < window)
+            self._masks[key] = torch.where(visible, 0.0, MASKED)[:, None, None]
+        return self._masks[key]
+
+    def _prompt_mask(
+        self, number: int, start: int, count: int, groups: int, window: int | None
+    ) -> Tensor | None:
+        """Additive [1, 1, groups · count, P] of one group, or None if no window ends inside the prompt."""
+        if window is None:
+            return None
+        key = (number, window)
+        if key not in self._masks:
+            rows = slice(start, start + count)
+            positions = (
+                self.positions[rows] if self._order is None else self.positions[self._order[rows]]
+            )
+            prompt = self._groups[number][0]
+            distance = positions[:, None] - torch.arange(prompt.length, device=self.device)
+            mask = (
+                torch.where(distance < window, 0.0, MASKED)
+                if bool((distance >= window).any())
+                else None
+            )
+            self._masks[key] = None if mask is None else mask.repeat(groups, 1)[None, None]
+        return self._masks[key]
+
+
+def _put(buffer: Tensor, where: Tensor, new: Tensor) -> None:
+    """Write ``new`` [h, M, D] at flat (row, token) places ``where`` [M] of ``buffer`` [rows, width, h, D]."""
+    buffer.view(-1, *buffer.shape[2:]).index_copy_(0, where, new.transpose(0, 1))
+
+
+def _groups(places: list[RowPlace]) -> tuple[list[tuple[Prompt, int]], list[int]]:
+    """Prompts with their numbers of rows, and the rows in group order."""
+    members: dict[int, tuple[Prompt, list[int]]] = {}
+    for row, place in enumerate(places):
+        if place.prompt is not None:
+            members.setdefault(id(place.prompt), (place.prompt, []))[1].append(row)
+    groups = [(prompt, len(rows)) for prompt, rows in members.values()]
+    return groups, [row for _, rows in members.values() for row in rows]

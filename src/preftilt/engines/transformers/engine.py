@@ -1,0 +1,159 @@
+"""The embedded engine: any causal language model of Hugging Face transformers, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import transformers
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.transformers.expanded import ExpandedPath
+from preftilt.engines.transformers.jobs import SampleJob, ScoreJob
+from preftilt.engines.transformers.runner import Runner, Stats
+from preftilt.engines.transformers.scheduler import Scheduler
+from preftilt.engines.transformers.worker import Worker
+from preftilt.errors import BadInput, PromptTooLong
+from preftilt.types import Completion, Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an open engine says of itself. ``path`` is ``shared prefix`` or ``expanded``."""
+
+    model: str
+    device: str
+    dtype: str
+    path: str
+
+
+class TransformersEngine:
+    """Samples and scores with one model; safe to call from many tasks, threads and event loops at once.
+
+    Open it with :func:`~preftilt.engines.transformers.open_transformers`.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        runner: Runner,
+        path: Scheduler | ExpandedPath,
+        tokenizer: HfChatTokenizer,
+        capabilities: Capabilities,
+    ) -> None:
+        self.about = about
+        self._runner = runner
+        self._tokenizer = tokenizer
+        self._capabilities = capabilities
+        self._worker = Worker(path)
+        self._finalizer = weakref.finalize(self, Worker.close, self._worker)
+
+    @property
+    def name(self) -> str:
+        """``transformers:`` and the model as given."""
+        return f"transformers:{self.about.model}"
+
+    @property
+    def model(self) -> str:
+        """The model's id or path, as given."""
+        return self.about.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, measured when it was opened."""
+        return self._capabilities
+
+    @property
+    def tokenizer(self) -> HfChatTokenizer:
+        """Its chat template and vocabulary."""
+        return self._tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package versions and how the model runs."""
+        return {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "device": self.about.device,
+            "dtype": self.about.dtype,
+            "attention": self.about.path,
+        }
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of what was forwarded, drawn and scored since the engine was opened."""
+        return self._runner.stats
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """See :class:`~preftilt.engines.base.Engine`.
+
+        A response that reaches the model's context ends there with ``length``. Raises :class:`PromptTooLong` if
+        there is no room for a single token.
+        """
+        for request in requests:
+            self._check_sampling(request)
+        jobs = [SampleJob(request) for request in requests]
+        work = [job for job in jobs if job.request.slots and job.request.max_tokens]
+        self._worker.submit(work)
+        done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+        nothing = Completion((), np.empty(0), "length")
+        return [next(done) if job in work else [nothing] * len(job.request.slots) for job in jobs]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
+        for request in requests:
+            self._check(request.prompt, request.prefix + request.completion, "prompt and response")
+        jobs = [ScoreJob(request) for request in requests]
+        work = [job for job in jobs if job.request.completion]
+        self._worker.submit(work)
+        done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+        return [next(done) if job.request.completion else np.empty(0) for job in jobs]
+
+    def forget(self) -> None:
+        """Give back the memory of prompts and responses kept for later calls."""
+        self._worker.forget()
+
+    def close(self) -> None:
+        """Stop the worker; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        self._finalizer()
+
+    def _check_sampling(self, request: SampleRequest) -> None:
+        self._check(request.prompt, request.prefix, "prompt and one token of a response", spare=1)
+        sampling = request.sampling
+        if request.max_tokens < 0:
+            raise BadInput(f"max_tokens is {request.max_tokens}; give 0 or more")
+        if not (0 <= sampling.temperature < float("inf")):
+            raise BadInput(
+                f"temperature is {sampling.temperature}; give a finite number, 0 or more"
+            )
+        if not 0 < sampling.top_p <= 1:
+            raise BadInput(f"top_p is {sampling.top_p}; give a number above 0 and at most 1")
+        if sampling.top_k < 0:
+            raise BadInput(f"top_k is {sampling.top_k}; give 0 (off) or more")
+
+    def _check(self, prompt: Tokens, response: Tokens, what: str, *, spare: int = 0) -> None:
+        """Refuse what the model cannot read, before anything is forwarded."""
+        if not prompt:
+            raise BadInput("the prompt has no tokens; the model needs at least one to begin from")
+        needed, room = len(prompt) + len(response) + spare, self._capabilities.max_context
+        if needed > room:
+            raise PromptTooLong(
+                f"{what} need {needed} tokens, {needed - room} more than the {room} that {self.model} can read;"
+                " shorten the prompt or use a model with a longer context"
+            )
+        limit = self._runner.vocabulary
+        if (
+            min(prompt) < 0
+            or max(prompt) >= limit
+            or (response and not 0 <= min(response) <= max(response) < limit)
+        ):
+            bad = next(token for token in prompt + response if not 0 <= token < limit)
+            raise BadInput(
+                f"token {bad} is not in the vocabulary of {self.model} (0 to {limit - 1})"
+            )

@@ -1,0 +1,239 @@
+"""Forwards of many tokens a row: prefilling prompts, scoring candidates.
+
+A *segment* is a run of new tokens that follows a stored tail (perhaps none) of a prompt (perhaps none: a prompt being
+prefilled follows nothing). Segments of one prompt stand together and read its cache in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
+from preftilt.engines.transformers.caches import Layers, join
+from preftilt.types import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens]; ``owner`` tells prefixes apart."""
+
+    tokens: Tokens
+    prefix: Layers
+    prefix_length: int
+    tail: Layers
+    tail_length: int
+
+    @property
+    def start(self) -> int:
+        """The absolute position of the first new token."""
+        return self.prefix_length + self.tail_length
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Packed tokens from ``start`` to ``stop`` that follow the prefix of ``segment``."""
+
+    start: int
+    stop: int
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """Neighbouring segments [S] of similar length, side by side as a block [S, width] for their own attention.
+
+    ``index`` [S, width] are packed positions, the last one repeated where a segment is shorter, and ``cells`` [n] the
+    places of real tokens in the flat block; both are absent if all segments are equally long.
+    """
+
+    segments: tuple[int, ...]
+    start: int
+    stop: int
+    width: int
+    index: Tensor | None
+    cells: Tensor | None
+
+    def pad(self, x: Tensor) -> Tensor:
+        """[h, M, D] → [S, h, width, D]."""
+        if self.index is not None:
+            return x[:, self.index].transpose(0, 1)
+        block = x[:, self.start : self.stop]
+        return block.unflatten(1, (len(self.segments), self.width)).transpose(0, 1)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """[S, h, width, …] → [n, h, …], real tokens only."""
+        flat = x.transpose(1, 2).flatten(0, 1)
+        return flat if self.cells is None else flat[self.cells]
+
+
+class ExtendPlan:
+    """How the tokens of a list of segments attend; remembers their keys and values."""
+
+    def __init__(
+        self, segments: Sequence[Segment], device: torch.device, *, capture: bool = True
+    ) -> None:
+        """``segments`` must have those of one prefix side by side; ``capture`` if :meth:`layers` will be asked."""
+        self.segments = tuple(segments)
+        self.device = device
+        self._capture = capture
+        self.captured: Layers = {}
+        self.offsets = [0]
+        for segment in self.segments:
+            self.offsets.append(self.offsets[-1] + len(segment.tokens))
+        self.positions = torch.cat(
+            [torch.arange(s.start, s.start + len(s.tokens), device=device) for s in self.segments]
+        )
+        self.tokens = torch.tensor([t for s in self.segments for t in s.tokens], device=device)
+        self._groups = self._prefix_groups()
+        self._buckets = self._tail_buckets()
+        self._masks: dict[object, Tensor | None] = {}
+
+    def layers(self, segment: int) -> Layers:
+        """The cache of one segment's tail with its new tokens, a copy."""
+        start, stop = self.offsets[segment], self.offsets[segment + 1]
+        new = {
+            i: (k[:, start:stop].clone(), v[:, start:stop].clone())
+            for i, (k, v) in self.captured.items()
+        }
+        return join(self.segments[segment].tail, new)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
+        """See :class:`~preftilt.engines.transformers.attention.Plan`."""
+        if self._capture:
+            self.captured[layer] = (k, v)
+        out, lse = self._among_themselves(layer, q, k, v, shape)
+        for group in self._groups:
+            if group.stop - group.start == len(out):
+                return merge(self._over_prefix(layer, q, group, shape), (out, lse))
+            here = slice(group.start, group.stop)
+            out[here] = merge(
+                self._over_prefix(layer, q[:, here], group, shape), (out[here], lse[here])
+            )
+        return out
+
+    def _over_prefix(
+        self, layer: int, q: Tensor, group: _Group, shape: Shape
+    ) -> tuple[Tensor, Tensor]:
+        """All of a group's queries [H, n, D] over its prompt, those of a key/value head in one matmul.
+
+        Returns [n, H, Dv] and [n, H].
+        """
+        key, value = group.segment.prefix[layer]
+        heads, groups, n = key.shape[0], q.shape[0] // key.shape[0], q.shape[1]
+        folded = q.reshape(1, heads, groups * n, q.shape[-1])
+        mask = self._prefix_mask(shape.window, group, groups)
+        out, lse = part(folded, key[None], value[None], shape, mask=mask)
+        out = out.view(heads, groups, n, -1).permute(2, 0, 1, 3).reshape(n, q.shape[0], -1)
+        return out, lse.view(heads, groups, n).permute(2, 0, 1).reshape(n, q.shape[0])
+
+    def _among_themselves(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape
+    ) -> tuple[Tensor, Tensor]:
+        """Causal attention of every segment over its stored tail and its new tokens: [M, H, Dv], [M, H]."""
+        parts = [self._bucket(layer, bucket, q, k, v, shape) for bucket in self._buckets]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
+
+    def _bucket(
+        self, layer: int, bucket: _Bucket, q: Tensor, k: Tensor, v: Tensor, shape: Shape
+    ) -> tuple[Tensor, Tensor]:
+        """[n, H, Dv] and [n, H] of a bucket's tokens."""
+        q, k, v = (bucket.pad(x) for x in (q, k, v))
+        stored = max(self.segments[s].tail_length for s in bucket.segments)
+        if stored:
+            tails = [self.segments[s].tail.get(layer) for s in bucket.segments]
+            k = torch.cat([_stacked([t and t[0] for t in tails], stored, k), k], dim=2)
+            v = torch.cat([_stacked([t and t[1] for t in tails], stored, v), v], dim=2)
+        repeats = q.shape[1] // k.shape[1]
+        if repeats > 1:
+            k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
+        mask = self._tail_mask(bucket, stored, shape.window)
+        out, lse = part(q, k, v, shape, mask=mask, causal=mask is None)
+        return sink((bucket.unpad(out), bucket.unpad(lse)), shape.sinks)
+
+    def _prefix_groups(self) -> list[_Group]:
+        """The stretches of packed tokens with one prefix."""
+        groups: list[_Group] = []
+        numbered = enumerate(self.segments)
+        for _, run in groupby(numbered, key=lambda pair: id(pair[1].prefix)):
+            members = list(run)
+            if members[0][1].prefix_length:
+                start, stop = self.offsets[members[0][0]], self.offsets[members[-1][0] + 1]
+                groups.append(_Group(start, stop, members[0][1]))
+        return groups
+
+    def _tail_buckets(self) -> list[_Bucket]:
+        """Neighbouring segments whose lengths differ by less than two times are padded together."""
+        buckets: list[_Bucket] = []
+        run: list[int] = []
+        for number in range(len(self.segments)):
+            lengths = [len(self.segments[s].tokens) for s in (*run, number)]
+            tails = [self.segments[s].tail_length for s in (*run, number)]
+            if run and (max(lengths) > 2 * min(lengths) + 8 or max(tails) > 2 * min(tails) + 8):
+                buckets.append(self._new_bucket(run))
+                run = []
+            run.append(number)
+        buckets.append(self._new_bucket(run))
+        return buckets
+
+    def _new_bucket(self, run: list[int]) -> _Bucket:
+        start, stop = self.offsets[run[0]], self.offsets[run[-1] + 1]
+        width = max(len(self.segments[s].tokens) for s in run)
+        if stop - start == width * len(run):
+            return _Bucket(tuple(run), start, stop, width, None, None)
+        begins = torch.tensor([self.offsets[s] for s in run], device=self.device)[:, None]
+        ends = torch.tensor([self.offsets[s + 1] for s in run], device=self.device)[:, None]
+        padded = begins + torch.arange(width, device=self.device)
+        cells = (padded < ends).reshape(-1).nonzero()[:, 0]
+        return _Bucket(tuple(run), start, stop, width, torch.minimum(padded, ends - 1), cells)
+
+    def _tail_mask(self, bucket: _Bucket, stored: int, window: int | None) -> Tensor | None:
+        """Additive [S, 1, width, stored + width], or None where plain causality says it all."""
+        key = ("tail", bucket.segments, window)
+        if key not in self._masks:
+            if not stored and (window is None or bucket.width <= window):
+                self._masks[key] = None
+            else:
+                self._masks[key] = self._make_tail_mask(bucket, stored, window)
+        return self._masks[key]
+
+    def _make_tail_mask(self, bucket: _Bucket, stored: int, window: int | None) -> Tensor:
+        tails = torch.tensor(
+            [self.segments[s].tail_length for s in bucket.segments], device=self.device
+        )
+        queries = torch.arange(bucket.width, device=self.device)[:, None]
+        keys = torch.arange(-stored, bucket.width, device=self.device)[None]
+        distance = (queries - keys)[None]
+        visible = (distance >= 0) & (keys[None] >= -tails[:, None, None])
+        if window is not None:
+            visible = visible & (distance < window)
+        return torch.where(visible, 0.0, MASKED)[:, None]
+
+    def _prefix_mask(self, window: int | None, group: _Group, groups: int) -> Tensor | None:
+        """Additive [1, 1, groups · n, P], or None if no query's window begins after the prompt's first token."""
+        if window is None:
+            return None
+        key = ("prefix", group.start, window)
+        if key not in self._masks:
+            positions = torch.arange(group.segment.prefix_length, device=self.device)
+            distance = self.positions[group.start : group.stop, None] - positions
+            mask = None
+            if bool((distance >= window).any()):
+                mask = torch.where(distance < window, 0.0, MASKED).repeat(groups, 1)[None, None]
+            self._masks[key] = mask
+        return self._masks[key]
+
+
+def _stacked(tails: list[Tensor | None], length: int, like: Tensor) -> Tensor:
+    """Stored tails [h, T, D] as one block [S, h, length, D], at its right end; what is left of them is masked."""
+    block = like.new_zeros(like.shape[0], like.shape[1], length, like.shape[3])
+    for row, tail in enumerate(tails):
+        if tail is not None:
+            block[row, :, length - tail.shape[1] :] = tail
+    return block

@@ -1,0 +1,172 @@
+"""From a model's name to a model in memory: local folders first, safetensors only, no remote code, plain errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.utils import logging as transformers_logging
+
+from preftilt.errors import BadInput, UnknownModel
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+CONTEXT_FIELDS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+)
+
+UNLIMITED = 1 << 20
+"""The context of a model whose config names none (recurrent ones do not)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model, its tokenizer (a ``PreTrainedTokenizerBase``) and where it runs."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load(
+    name: str, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
+) -> Loaded:
+    """Load a causal language model for inference.
+
+    Raises :class:`UnknownModel` if there is no such model or its hub cannot be reached, and :class:`BadInput` if the
+    model exists but cannot be used as asked.
+    """
+    where = _device(device)
+    kind = _dtype(dtype, where)
+    folder = Path(name).expanduser()
+    source = str(folder) if folder.is_dir() else name
+    if folder.is_dir():
+        _check_folder(folder, allow_pickle)
+    with _quiet(), _explained(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, trust_remote_code=trust_remote_code
+        )
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=kind,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=None if allow_pickle else True,
+        )
+    if model.get_output_embeddings() is None:
+        raise BadInput(
+            f"{name} has no output embedding that preftilt could read; use another model"
+        )
+    return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, where, kind)
+
+
+def context_of(config: Any) -> int:
+    """Tokens of prompt and response together, by the model's config."""
+    text = config.get_text_config()
+    found = [getattr(text, name, None) for name in CONTEXT_FIELDS]
+    return next((value for value in found if isinstance(value, int) and value > 0), UNLIMITED)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(
+            f"--device {device} cannot be used here ({error}); use auto or cpu"
+        ) from error
+    return found
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in DTYPES:
+        raise BadInput(f"--dtype {dtype} is not known; use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _check_folder(folder: Path, allow_pickle: bool) -> None:
+    if not (folder / "config.json").is_file():
+        raise UnknownModel(
+            f"{folder} holds no model (no config.json in it); the bundled model is called demo"
+        )
+    safe = any(folder.glob("*.safetensors"))
+    pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+    if not safe and pickled and not allow_pickle:
+        raise BadInput(_pickle_only(str(folder)))
+    if not safe and not pickled:
+        raise BadInput(f"{folder} holds no weights (no *.safetensors in it)")
+
+
+def _pickle_only(name: str) -> str:
+    return (
+        f"{name} has its weights only as pickle files, which can run code when they are opened; convert them to"
+        " safetensors, or allow them with --allow-pickle if you trust their source"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no advice from transformers while it loads; the user's settings come back afterwards."""
+    verbosity, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Say in our words what transformers and the hub say in theirs."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise _reason(name, error) from error
+
+
+def _reason(name: str, error: Exception) -> Exception:
+    text = str(error)
+    bundled = "the bundled model needs no hub: use demo"
+    if "trust_remote_code" in text:
+        return BadInput(
+            f"{name} brings its own code; allow it with --trust-remote-code if you trust its source"
+        )
+    if "safetensors" in text and "not" in text and not Path(name).expanduser().is_dir():
+        return BadInput(_pickle_only(name))
+    if isinstance(error, OSError) and _unreachable(text):
+        return UnknownModel(
+            f"{name} is not a local folder, not in the cache, and the model hub cannot be reached; {bundled}"
+        )
+    if isinstance(error, OSError) and not Path(name).expanduser().is_dir():
+        return UnknownModel(
+            f"{name} is neither a local folder nor a model that the hub would give out (check the spelling; a private"
+            f" or gated model needs a login); {bundled}"
+        )
+    first_line = text.strip().splitlines()[0] if text.strip() else repr(error)
+    return BadInput(f"{name} cannot be loaded as a causal language model: {first_line}")
+
+
+def _unreachable(text: str) -> bool:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    signs = ("connect", "offline", "resolve", "timed out", "network", "internet")
+    return offline or any(sign in text.lower() for sign in signs)

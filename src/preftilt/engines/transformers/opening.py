@@ -1,0 +1,189 @@
+"""Opening a model: load it, measure which path and which shortcuts are right for it, start its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import torch
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.transformers import probe
+from preftilt.engines.transformers.engine import About, TransformersEngine
+from preftilt.engines.transformers.expanded import ExpandedPath
+from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob
+from preftilt.engines.transformers.loading import Loaded, context_of, load
+from preftilt.engines.transformers.rows import RowEnd
+from preftilt.engines.transformers.runner import Runner, few_rows_first
+from preftilt.engines.transformers.scheduler import Limits, Scheduler
+from preftilt.engines.transformers.vocabulary import Vocabulary, end_ids, known_ids
+from preftilt.errors import BadInput, NoChatTemplate
+from preftilt.types import Sampling, Stream
+
+GIB = 1 << 30
+
+Switch = Literal["auto", "on", "off"]
+
+ROUNDED_RMS = 0.004
+"""Root-mean-square gap between a sampled token's log-prob and its score up to which the first stands in for the
+second in 16-bit models: over 128 tokens at λ = 20 it moves a score by 20 · 0.004 · √128 < 1 nat."""
+
+
+def open_transformers(
+    model: str,
+    *,
+    label: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    chat_template: str | None = None,
+    thinking: bool = False,
+    template_kwargs: Mapping[str, object] | None = None,
+    now: datetime | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    sampler_logprobs: Switch = "auto",
+    attention: Literal["auto", "expanded"] = "auto",
+    max_rows: int | None = None,
+    row_bytes: int = 4 * GIB,
+    cache_bytes: int = 2 * GIB,
+    prefill_tokens: int = 2048,
+    score_tokens: int = 2048,
+) -> TransformersEngine:
+    """Open a causal language model by hub id or local path.
+
+    label: how the engine names the model, if not by ``model``. dtype: ``auto`` is float32 on the CPU (16 bits are
+    slower there, and less exact) and bfloat16 elsewhere. chat_template, thinking, template_kwargs, now: see
+    :class:`~preftilt.engines.chat.HfChatTokenizer`. sampler_logprobs: whether log-probs of sampling stand in for
+    scores; ``auto`` measures. attention: ``expanded`` forces the slow path that suits every architecture.
+    max_rows, row_bytes: bounds on what is sampled at once; cache_bytes: on prompts and responses kept for later
+    calls; prefill_tokens, score_tokens: on one forward.
+
+    Raises :class:`~preftilt.errors.UnknownModel` and :class:`~preftilt.errors.BadInput`.
+    """
+    loaded = load(
+        model,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
+    chat = HfChatTokenizer(
+        loaded.tokenizer,
+        chat_template=chat_template,
+        thinking=thinking,
+        template_kwargs=template_kwargs,
+        now=now,
+    )
+    limits = Limits(
+        max_rows=max_rows or (64 if loaded.device.type == "cpu" else 256),
+        row_bytes=row_bytes,
+        cache_bytes=cache_bytes,
+        prefill_tokens=prefill_tokens,
+        score_tokens=score_tokens,
+        context=context_of(loaded.model.config),
+    )
+    return assemble(loaded, chat, limits, label or model, sampler_logprobs, attention)
+
+
+@torch.inference_mode()
+def assemble(
+    loaded: Loaded,
+    chat: HfChatTokenizer,
+    limits: Limits,
+    label: str,
+    sampler_logprobs: Switch,
+    attention: Literal["auto", "expanded"],
+) -> TransformersEngine:
+    """An engine on a model that is in memory; it takes the model over. Options as in :func:`open_transformers`."""
+    vocabulary, turn_end, runner = _vocabulary(loaded, chat, label)
+    ends = RowEnd(runner, vocabulary, limits.context)
+    checked = probe.reference(runner)
+    shared = attention == "auto" and probe.install(runner, checked)
+    if shared:
+        if loaded.device.type == "cpu":
+            few_rows_first(loaded.model)
+        path: Scheduler | ExpandedPath = Scheduler(runner, ends, limits)
+    else:
+        path = ExpandedPath(runner, ends, limits)
+        _insist(path, checked, label)
+    trusted = sampler_logprobs == "on" or (
+        sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
+    )
+    path.forget()
+    runner.stats.reset()
+    about = About(
+        model=label,
+        device=str(loaded.device),
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        path="shared prefix" if shared else "expanded",
+    )
+    capabilities = Capabilities(
+        max_context=limits.context,
+        eos=vocabulary.eos,
+        turn_end=turn_end,
+        sampler_logprobs=trusted,
+        keyed_streams=True,
+    )
+    return TransformersEngine(about, runner, path, chat, capabilities)
+
+
+def _vocabulary(
+    loaded: Loaded, chat: HfChatTokenizer, label: str
+) -> tuple[Vocabulary, int, Runner]:
+    rows = loaded.model.get_output_embeddings().weight.shape[0]
+    size, holes = known_ids(loaded.tokenizer, rows)
+    try:
+        template = chat.template
+    except NoChatTemplate:
+        template = None
+    eos, turn_end = end_ids(loaded.model, loaded.tokenizer, template)
+    if turn_end is None:
+        raise BadInput(
+            f"{label} names no token that ends a response; set eos_token_id in its generation_config.json"
+        )
+    vocabulary = Vocabulary(size, holes, eos, chat)
+    marked = torch.tensor(holes, device=loaded.device) if holes else None
+    return vocabulary, turn_end, Runner(loaded.model, vocabulary=size, holes=marked)
+
+
+def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:
+    """Refuse a model on which even plain caching does not reproduce its own forward."""
+    try:
+        agrees = path.agrees(checked)
+    except (
+        Exception
+    ) as error:  # Whatever a foreign architecture raises, the user learns what it means.
+        raise BadInput(
+            f"{label} cannot be run step by step by preftilt ({error}); use another model"
+        ) from error
+    if not agrees:
+        raise BadInput(
+            f"{label} gives other results with a cache than without one; preftilt refuses to guess"
+        )
+
+
+def _sampler_agrees(path: Scheduler | ExpandedPath, dtype: torch.dtype) -> bool:
+    """Whether log-probs from sampling equal scores, measured on a few drawn responses."""
+    prompt = tuple(range(min(8, path.runner.vocabulary)))
+    sampling = SampleRequest(
+        prompt=prompt, slots=(0, 1, 2, 3), stream=Stream(0), sampling=Sampling(), max_tokens=16
+    )
+    sample = SampleJob(sampling)
+    _finish(path, [sample])
+    drawn = sample.future.result()
+    scores = [ScoreJob(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
+    _finish(path, scores)
+    pairs = zip(drawn, scores, strict=True)
+    gaps = np.concatenate([one.logprobs - job.future.result() for one, job in pairs])
+    if dtype == torch.float32:
+        return bool(np.abs(gaps).max() <= probe.AGREE)
+    return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
+
+
+def _finish(path: Scheduler | ExpandedPath, jobs: Sequence[Job]) -> None:
+    path.add(jobs)
+    while not path.idle:
+        path.turn()

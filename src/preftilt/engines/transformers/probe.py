@@ -1,0 +1,146 @@
+"""What is checked when a model is opened, on a few random tokens, before anybody relies on it.
+
+The fast path reads a model's insides (its attention calls, its output embedding); whether that is right for this model
+is measured against its own plain forward, not guessed from its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preftilt.engines.transformers.attention import ATTENTION, noting_windows, register
+from preftilt.engines.transformers.caches import Prompt
+from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
+from preftilt.engines.transformers.extend import ExtendPlan, Segment
+from preftilt.engines.transformers.runner import Runner
+
+AGREE = 1e-4
+"""Largest difference in log-prob (nats) at which two float32 paths are the same."""
+
+AGREE_ROUNDED = 0.25
+"""The same for 16-bit models, whose plain forward rounds its logits to steps of 1/8 between 16 and 32."""
+
+PROMPT, RESPONSE = 21, 6
+"""Tokens of the probe; the prompt is read in two unequal pieces, so that segments follow a stored cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The probe's tokens [27] and the log-probs [27, V] that the model's plain forward gives after each."""
+
+    tokens: Tensor
+    reference: Tensor
+
+
+def reference(runner: Runner) -> Probe:
+    """Plain forward with transformers' eager attention, the one that leaves nothing of an architecture out.
+
+    (The fused ones ignore a cap on attention scores, for instance.) The model stays with eager attention where it
+    lets itself be told so.
+    """
+    if runner.model._can_set_attn_implementation():
+        runner.model.set_attn_implementation("eager")
+    generator = torch.Generator().manual_seed(20260630)
+    tokens = torch.randint(0, runner.vocabulary, (PROMPT + RESPONSE,), generator=generator).to(
+        runner.device
+    )
+    logits = runner.model(input_ids=tokens[None], use_cache=False).logits[0, :, : runner.vocabulary]
+    return Probe(tokens, torch.log_softmax(logits.float(), dim=-1))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return AGREE if dtype in (torch.float32, torch.float64) else AGREE_ROUNDED
+
+
+def install(runner: Runner, probe: Probe) -> bool:
+    """Switch the model to shared-prefix attention; False, and no change, if the model does not take to it."""
+    model: Any = runner.model
+    if not model._can_set_attn_implementation():
+        return False
+    before = model.config._attn_implementation
+    try:
+        _refuse_unknown_layers(model.config)
+        register()
+        model.set_attn_implementation(ATTENTION)
+        for own in (False, True):
+            runner.own_logits = own
+            if _agrees(runner, probe):
+                return True
+    except Exception:  # Whatever a foreign architecture raises here, it says: not this way.
+        pass
+    runner.own_logits = False
+    model.set_attn_implementation(before)
+    return False
+
+
+def _refuse_unknown_layers(config: Any) -> None:
+    """Kinds of attention that short probes cannot tell from full attention."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds or getattr(text, "attention_chunk_size", None):
+        raise NotImplementedError(f"layers of kind {kinds}")
+
+
+def _agrees(runner: Runner, probe: Probe) -> bool:
+    """Prefill in two pieces, score the response in one, decode it token by token in two rows; all must agree."""
+    with noting_windows() as windows:
+        prompt, first = _prefill(runner, probe.tokens[:PROMPT])
+    window = getattr(runner.model.config.get_text_config(), "sliding_window", None)
+    kinds = getattr(runner.model.config.get_text_config(), "layer_types", None) or ()
+    if window and "sliding_attention" in kinds and window not in windows:
+        return False
+    scored = _score(runner, prompt, probe.tokens[PROMPT:])
+    decoded = _decode(runner, prompt, probe.tokens[PROMPT:])
+    limit = tolerance(runner.model.dtype)
+    expected = probe.reference[PROMPT - 1 :]
+    return all(
+        float((torch.log_softmax(got, dim=-1) - want).abs().max()) <= limit
+        for got, want in ((first, expected[:1]), (scored, expected[1:]), (decoded, expected[1:]))
+    )
+
+
+def _prefill(runner: Runner, tokens: Tensor) -> tuple[Prompt, Tensor]:
+    ids = tuple(tokens.tolist())
+    cut = PROMPT // 3
+    head = ExtendPlan([Segment(ids[:cut], {}, 0, {}, 0)], runner.device)
+    runner.run(head, head.tokens)
+    tail = ExtendPlan([Segment(ids[cut:], head.layers(0), cut, {}, 0)], runner.device)
+    logits = runner.logits(tail, tail.tokens)[-1:]
+    layers = {
+        i: (
+            torch.cat([k, tail.layers(0)[i][0]], dim=1),
+            torch.cat([v, tail.layers(0)[i][1]], dim=1),
+        )
+        for i, (k, v) in head.layers(0).items()
+    }
+    return Prompt(ids, layers, logits[0]), logits
+
+
+def _score(runner: Runner, prompt: Prompt, response: Tensor) -> Tensor:
+    ids = tuple(response.tolist())
+    segments = [
+        Segment(ids[:2], prompt.layers, prompt.length, {}, 0),
+        Segment(ids, prompt.layers, prompt.length, {}, 0),
+    ]
+    plan = ExtendPlan(segments, runner.device)
+    return runner.logits(plan, plan.tokens)[2:]
+
+
+def _decode(runner: Runner, prompt: Prompt, response: Tensor) -> Tensor:
+    """The second of two rows, the first of which carries the prompt in its own tail."""
+    buffers = Buffers(0)
+    buffers.reserve(2, prompt.length + len(response))
+    buffers.write(0, 0, prompt.layers)
+    rows: list[Tensor] = []
+    for length, token in enumerate(response):
+        plan = DecodePlan(
+            buffers,
+            [RowPlace(None, prompt.length + length), RowPlace(prompt, length)],
+            runner.device,
+        )
+        rows.append(runner.logits(plan, token.expand(2))[1])
+    return torch.stack(rows)

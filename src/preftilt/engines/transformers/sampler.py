@@ -1,0 +1,130 @@
+"""Drawing tokens: the torch twin of :mod:`preftilt.streams`, and the filters before it.
+
+All rows of a step are drawn together, yet each row's token is a function of its own logits and its own key only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from preftilt.streams import GOLDEN, MIX_A, MIX_B
+from preftilt.types import Sampling
+
+LIKELY = 1024
+"""Top-p first looks at this many of the most likely tokens; sorting the whole vocabulary is seldom needed."""
+
+BLOCK = 1 << 18
+"""Numbers hashed at once, so that the passes of the hash run in the processor's cache."""
+
+
+def signed(key: int) -> int:
+    """A 64-bit key as the signed integer that torch holds it in."""
+    return key - (1 << 64) if key >= 1 << 63 else key
+
+
+@lru_cache(maxsize=8)
+def _counters(vocabulary: int, device: torch.device) -> Tensor:
+    """GOLDEN · (v + 1) for every token v, wrapping."""
+    return torch.arange(1, vocabulary + 1, dtype=torch.int64, device=device) * signed(GOLDEN)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The splitmix64 finalizer in place; torch's int64 wraps, and a mask makes its shifts logical."""
+    for shift, factor in ((30, MIX_A), (27, MIX_B), (31, None)):
+        x ^= (x >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+        if factor is not None:
+            x *= signed(factor)
+    return x
+
+
+def uniforms(keys: Tensor, vocabulary: int) -> Tensor:
+    """The uniform behind every token's exponential: ``keys`` int64 [R] → float64 [R, V], inside (0, 1)."""
+    x = _mix(keys[:, None] + _counters(vocabulary, keys.device))
+    x >>= 11
+    x &= (1 << 53) - 1
+    return x.to(torch.float64).add_(0.5).mul_(2.0**-53)
+
+
+def log_exponentials(keys: Tensor, vocabulary: int) -> Tensor:
+    """log E_v ~ log Exp(1) for every row's key and every token: int64 [R] → float64 [R, V]."""
+    return uniforms(keys, vocabulary).neg_().log1p_().neg_().log_()
+
+
+def race(scores: Tensor, keys: Tensor) -> Tensor:
+    """The token that wins each row's exponential race: ``scores`` [R, V] in nats, ``keys`` int64 [R] → [R]."""
+    vocabulary = scores.shape[1]
+    rows = max(1, BLOCK // vocabulary)
+    winners = [
+        torch.argmax(
+            scores[r : r + rows].double() - log_exponentials(keys[r : r + rows], vocabulary), dim=1
+        )
+        for r in range(0, scores.shape[0], rows)
+    ]
+    return winners[0] if len(winners) == 1 else torch.cat(winners)
+
+
+def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Tempered logits [R, V] with what top-k and then top-p leave out at −inf.
+
+    Top-p keeps the smallest set of most likely tokens whose tempered probability, among those that top-k left,
+    reaches ``top_p``.
+    """
+    scores = logits if sampling.temperature == 1 else logits / sampling.temperature
+    vocabulary = scores.shape[1]
+    if 0 < sampling.top_k < vocabulary:
+        values, best = torch.topk(scores, sampling.top_k, dim=1)
+        scores = torch.full_like(scores, -torch.inf).scatter(1, best, values)
+    return _nucleus(scores, sampling.top_p) if sampling.top_p < 1 else scores
+
+
+def _nucleus(scores: Tensor, top_p: float) -> Tensor:
+    total = torch.logsumexp(scores, dim=1, keepdim=True)
+    likely = min(LIKELY, scores.shape[1])
+    values, order = torch.topk(scores, likely, dim=1)
+    if float(torch.exp(values - total).sum(dim=1).min()) < top_p and likely < scores.shape[1]:
+        values, order = torch.sort(scores, dim=1, descending=True, stable=True)
+    probabilities = torch.exp(values.double() - total.double())
+    before = probabilities.cumsum(dim=1) - probabilities
+    kept = values.masked_fill(before >= top_p, -torch.inf)
+    return torch.full_like(scores, -torch.inf).scatter(1, order, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """How one row draws its next token; ``key`` is of its stream and position."""
+
+    sampling: Sampling
+    key: int
+
+
+def draw(logits: Tensor, tickets: Sequence[Ticket]) -> tuple[list[int], list[float]]:
+    """Every row's token and its raw log-prob (temperature 1, unfiltered): ``logits`` float32 [R, V]."""
+    tokens = torch.empty(len(tickets), dtype=torch.int64, device=logits.device)
+    by_settings: dict[Sampling, list[int]] = {}
+    for row, ticket in enumerate(tickets):
+        by_settings.setdefault(ticket.sampling, []).append(row)
+    for sampling, rows in by_settings.items():
+        everyone = len(rows) == len(tickets)
+        mine = logits if everyone else logits[rows]
+        if sampling.temperature == 0:
+            drawn = torch.argmax(mine, dim=1)
+        else:
+            keys = torch.tensor([signed(tickets[row].key) for row in rows], device=logits.device)
+            drawn = race(filtered(mine, sampling), keys)
+        tokens = (
+            drawn
+            if everyone
+            else tokens.index_copy(0, torch.tensor(rows, device=logits.device), drawn)
+        )
+    return tokens.tolist(), logprobs_of(logits, tokens).tolist()
+
+
+def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probs of given tokens [R] under float32 ``logits`` [R, V], as float64 [R]."""
+    picked = logits.gather(1, tokens[:, None])[:, 0]
+    return picked.double() - torch.logsumexp(logits, dim=1).double()

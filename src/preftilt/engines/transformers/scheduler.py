@@ -1,0 +1,223 @@
+"""Continuous batching: every turn prefills a little, scores what is there, and draws one token for every row.
+
+Rows of all requests share the forwards; each request is done when its own rows are, so neither items nor subtrees
+wait for each other. Everything here runs on the engine's one worker thread (``worker.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from preftilt.engines.transformers.caches import Prompt, Store, Tail
+from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob, settle
+from preftilt.engines.transformers.prefill import (
+    Growth,
+    TailGrowth,
+    begin_prompt,
+    grow,
+)
+from preftilt.engines.transformers.rows import RowEnd, Rows
+from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.scoring import Reading, reading, score
+from preftilt.errors import EngineError
+from preftilt.types import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a turn and the memory behind it.
+
+    max_rows: rows sampled together. row_bytes: their tails, in the worst case. cache_bytes: prompts and tails kept
+    for later calls. prefill_tokens, score_tokens: tokens of one such forward. context: tokens of prompt and response.
+    """
+
+    max_rows: int
+    row_bytes: int
+    cache_bytes: int
+    prefill_tokens: int
+    score_tokens: int
+    context: int
+
+
+class Scheduler:
+    """The shared-prefix path: decides what each forward holds."""
+
+    def __init__(self, runner: Runner, ends: RowEnd, limits: Limits) -> None:
+        self.runner = runner
+        self.store = Store(limits.cache_bytes)
+        self._limits = limits
+        self._rows = Rows(
+            runner, self.store, ends, capacity=limits.max_rows, memory=limits.row_bytes
+        )
+        self._waiting: list[Job] = []
+        self._growths: dict[tuple[Tokens, Tokens], Growth] = {}
+        self._samples: list[SampleJob] = []
+        self._scores: list[ScoreJob] = []
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until a job is added."""
+        return not (self._waiting or self._samples or self._scores or self._rows.live)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Take on new requests."""
+        for job in jobs:
+            self.runner.stats.prompt_hits += self.store.prompt(job.request.prompt) is not None
+            self._waiting.append(job)
+
+    def turn(self) -> None:
+        """One round of forwards. A failure reaches the requests it concerns; the rest go on."""
+        self._drop_cancelled()
+        self._fill_caches()
+        self._score()
+        self._admit()
+        self._step()
+
+    def forget(self) -> None:
+        """See :class:`~preftilt.engines.transformers.worker.Path`."""
+        self.store.clear()
+        if not self._rows.live:
+            self._rows.clear()
+
+    def abort(self, error: Exception) -> None:
+        """Fail every request and forget them."""
+        for job in (*self._waiting, *self._samples, *self._scores, *self._rows.clear()):
+            settle(job.future, error)
+        self._waiting, self._samples, self._scores = [], [], []
+        self._growths.clear()
+
+    def _drop_cancelled(self) -> None:
+        self._waiting = [job for job in self._waiting if not job.future.done()]
+        self._samples = [job for job in self._samples if not job.future.done()]
+        self._scores = [job for job in self._scores if not job.future.done()]
+        self._rows.drop_cancelled()
+
+    def _fill_caches(self) -> None:
+        """Send on the requests whose caches are there; forward one chunk for those that wait."""
+        wanted = self._sort_waiting()
+        self._growths = {key: growth for key, growth in self._growths.items() if key in wanted}
+        if not self._growths:
+            return
+        growths = list(self._growths.items())
+        try:
+            made = grow(
+                [growth for _, growth in growths],
+                self._limits.prefill_tokens,
+                self.runner,
+                self.store,
+            )
+        except Exception as error:
+            for job in self._waiting:
+                settle(job.future, failure("prefilling a prompt", error))
+            self._growths.clear()
+            return
+        for (key, _), cache in zip(growths, made, strict=False):
+            if cache is not None:
+                del self._growths[key]
+                for job in wanted[key]:
+                    _equip(job, cache)
+        self._sort_waiting()
+
+    def _sort_waiting(self) -> dict[tuple[Tokens, Tokens], list[Job]]:
+        """Move requests that can go on to their queues; what the others wait for."""
+        wanted: dict[tuple[Tokens, Tokens], list[Job]] = {}
+        still: list[Job] = []
+        for job in self._waiting:
+            missing = self._missing(job)
+            if missing is not None:
+                wanted.setdefault(missing, []).append(job)
+                still.append(job)
+            elif isinstance(job, SampleJob):
+                self._samples.append(job)
+            else:
+                self._scores.append(job)
+        self._waiting = still
+        return wanted
+
+    def _missing(self, job: Job) -> tuple[Tokens, Tokens] | None:
+        """The cache a request still needs, after seeing to it that it grows."""
+        tokens = job.request.prompt
+        if job.prompt is None:
+            job.prompt = self.store.prompt(tokens)
+        if job.prompt is None:
+            if (tokens, ()) not in self._growths:
+                self._growths[tokens, ()] = begin_prompt(tokens, self.store, self.runner)
+            return tokens, ()
+        needed = job.request.prefix[:-1]
+        if isinstance(job, ScoreJob) or not needed:
+            return None
+        if job.tail is None:
+            job.tail = self.store.longest_tail(job.prompt, needed)
+        known = len(job.tail.tokens) if job.tail else 0
+        if known == len(needed):
+            return None
+        if (tokens, needed) not in self._growths:
+            layers = job.tail.layers if job.tail else {}
+            self._growths[tokens, needed] = TailGrowth(job.prompt, needed, layers, known)
+        return tokens, needed
+
+    def _score(self) -> None:
+        """Score up to a forward's worth of the requests that are ready."""
+        chosen: list[Reading] = []
+        tokens = 0
+        while self._scores and (not chosen or tokens < self._limits.score_tokens):
+            next_one = reading(self._scores[0], self.store)
+            tokens += len(next_one.new)
+            if chosen and tokens > self._limits.score_tokens:
+                break
+            chosen.append(next_one)
+            self._scores.pop(0)
+        if not chosen:
+            return
+        try:
+            results = score(chosen, self.runner, self.store)
+        except Exception as error:
+            for r in chosen:
+                settle(r.job.future, failure("scoring", error))
+            return
+        for r, logprobs in zip(chosen, results, strict=True):
+            settle(r.job.future, logprobs)
+
+    def _admit(self) -> None:
+        """Start rows, requests in the order they came; the first that does not fit whole holds up the rest."""
+        while self._samples:
+            job = self._samples[0]
+            try:
+                self._rows.admit(job)
+            except Exception as error:
+                settle(job.future, failure("starting rows", error))
+                self._drop_cancelled()
+                continue
+            if job.started < len(job.request.slots):
+                return
+            self._samples.pop(0)
+
+    def _step(self) -> None:
+        if not self._rows.live:
+            return
+        try:
+            self._rows.step()
+        except Exception as error:
+            for job in self._rows.clear():
+                settle(job.future, failure("drawing tokens", error))
+
+
+def _equip(job: Job, cache: Prompt | Tail) -> None:
+    """Hand a finished cache to a request that waited for it: it may be dropped from the store at any time."""
+    if isinstance(cache, Prompt):
+        job.prompt = cache
+    elif isinstance(job, SampleJob):
+        job.tail = cache
+
+
+def failure(doing: str, error: Exception) -> EngineError:
+    """An :class:`EngineError` that says what the engine was at."""
+    hint = (
+        " Fewer rows at a time (max_rows) need less memory."
+        if "memory" in str(error).lower()
+        else ""
+    )
+    wrapped = EngineError(f"the transformers engine failed while {doing}: {error}.{hint}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,0 +1,105 @@
+"""Short labels beside points, where they cover neither a mark nor a line nor each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in pixels."""
+
+SIZE = 8.5
+"""Of the type, in points."""
+
+LEADER = "#9a9a9a"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A text for the point (x, y) of the data; ``gap`` points lie between their centres at least."""
+
+    text: str
+    x: float
+    y: float
+    colour: str
+    bold: bool = False
+    gap: float = 9.0
+
+
+def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
+    """Write the labels, the first ones nearest to their points. Draw everything else, legends too, before."""
+    figure.draw_without_rendering()
+    taken = _obstacles(axes)
+    unit = axes.figure.dpi / 72
+    for one in labels:
+        x, y = axes.transData.transform((one.x, one.y))
+        half = 0.38 * SIZE * len(one.text) * unit, 0.53 * SIZE * unit
+        (dx, dy), box = _free_place(x, y, half, one.gap, unit, taken)
+        taken.append(box)
+        far = math.hypot(dx, dy) > 1.6 * one.gap
+        axes.annotate(
+            one.text,
+            xy=(one.x, one.y),
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha="center",
+            va="center_baseline",
+            fontsize=SIZE,
+            color=one.colour,
+            fontweight="bold" if one.bold else "normal",
+            arrowprops={"arrowstyle": "-", "color": LEADER, "linewidth": 0.5} if far else None,
+            zorder=6,
+        )
+
+
+def _free_place(
+    x: float,
+    y: float,
+    half: tuple[float, float],
+    gap: float,
+    unit: float,
+    taken: Sequence[Box],
+) -> tuple[tuple[float, float], Box]:
+    """The first offset (points) around (x, y) whose box is free; the first of all if none is."""
+    found: list[tuple[tuple[float, float], Box]] = []
+    for dx, dy in _places(gap):
+        cx, cy = x + dx * unit, y + dy * unit
+        box = (cx - half[0], cy - half[1], cx + half[0], cy + half[1])
+        found.append(((dx, dy), box))
+        if not any(_overlap(box, other) for other in taken):
+            return found[-1]
+    return found[0]
+
+
+def _obstacles(axes: Axes) -> list[Box]:
+    """Small boxes (pixels) around every mark and along every line of the plane: where no label may stand."""
+    unit = axes.figure.dpi / 72
+    found: list[Box] = []
+    for drawn in axes.lines:
+        spots = drawn.get_transform().transform(drawn.get_xydata())
+        reach = unit * (4 if len(spots) == 1 else 1.5)
+        for (x0, y0), (x1, y1) in pairwise([*spots, spots[-1]]):
+            steps = 1 + int(math.hypot(x1 - x0, y1 - y0) / (3 * unit))
+            for step in range(steps):
+                x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
+                found.append((x - reach, y - reach, x + reach, y + reach))
+    return found
+
+
+def _places(radius: float) -> Iterator[tuple[float, float]]:
+    """Offsets to try, in points: near before far, above before below."""
+    for factor in (1.0, 1.5, 2.1, 2.8):
+        for degrees in (60, 120, 90, 0, 180, -60, -120, -90, 30, 150, -30, -150):
+            angle = math.radians(degrees)
+            yield radius * factor * math.cos(angle), radius * factor * math.sin(angle)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,231 @@
+"""A result as a picture: its candidates, and which of them every λ would choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preftilt.plots.labels import Label, place_labels
+from preftilt.plots.style import BLUE, FAINT, INK, QUIET, VERMILION, picture, plain_number
+from preftilt.result import Realigned, ScoredCandidate
+from preftilt.reward import Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LABELLED_SHARE = 0.035
+"""An interval of λ narrower than this share of the axis gets no label."""
+
+LAMBDAS = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+TICK_GAP = 0.075
+
+
+def plot_realigned(result: Realigned, path: Path, *, plain: Realigned | None = None) -> None:
+    """The candidates in the plane of question log-prob and preference gain, and what every λ would choose.
+
+    ``plain`` is the model's own answer, drawn beside them. Equal candidates are one point.
+    """
+    dots = _dots(result)
+    with picture(path, width=10.5, height=4.6) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
+        _draw_path(right, result, dots)
+        _draw_plane(left, result, dots, plain)
+        if dots:
+            figure.legend(loc="outside lower center", ncols=4)
+        place_labels(figure, left, [one.tag() for one in dots])
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One distinct candidate as it is drawn."""
+
+    label: str
+    line: Line
+    on_path: bool
+    wins: bool
+
+    @property
+    def colour(self) -> str:
+        return VERMILION if self.wins else BLUE if self.on_path else FAINT
+
+    def tag(self) -> Label:
+        """Its rank, to stand beside it."""
+        return Label(
+            self.label,
+            self.line.question_logprob,
+            self.line.preference_gain,
+            INK if self.on_path or self.wins else QUIET,
+            bold=self.wins,
+            gap=11 if self.wins else 9,
+        )
+
+
+def _dots(result: Realigned) -> list[Dot]:
+    """Distinct candidates that can be drawn, best first."""
+    on_path = {result.candidates[one.candidate].tokens for one in result.path}
+    first: dict[tuple[int, ...], ScoredCandidate] = {}
+    for one in result.candidates:
+        first.setdefault(one.tokens, one)
+    winner = result.candidates[0].tokens
+    return [
+        Dot(str(one.rank), line, tokens in on_path, tokens == winner)
+        for tokens, one in first.items()
+        if math.isfinite((line := _line(one)).at(1.0))
+    ]
+
+
+def _line(one: ScoredCandidate) -> Line:
+    return Line(one.question_logprob, one.preference_gain)
+
+
+# --- the plane ----------------------------------------------------------------------
+
+
+def _draw_plane(
+    axes: Axes, result: Realigned, dots: Sequence[Dot], plain: Realigned | None
+) -> None:
+    unit = "nats a token" if result.settings["reduction"] == "mean" else "nats"
+    axes.set_title("Candidates")
+    axes.set_xlabel(f"question log-prob ({unit})")
+    axes.set_ylabel(f"preference gain ({unit})")
+    hull = [_line(result.candidates[one.candidate]) for one in result.path]
+    hull = [one for one in hull if math.isfinite(one.at(1.0))]
+    if len(hull) > 1:
+        xs, ys = _xy(hull)
+        axes.plot(xs, ys, color=BLUE, linewidth=1.2, zorder=2, label="best for some λ")
+    for one in dots:
+        _mark(axes, one)
+    if plain is not None and math.isfinite(_line(plain.candidates[0]).at(1.0)):
+        xs, ys = _xy([_line(plain.candidates[0])])
+        axes.plot(
+            xs,
+            ys,
+            "D",
+            markerfacecolor="white",
+            color=INK,
+            markersize=7,
+            zorder=3,
+            label="model alone",
+        )
+    axes.margins(0.1)
+    if dots and dots[0].wins:
+        _draw_equal_scores(axes, dots[0].line, result.lam)
+
+
+def _mark(axes: Axes, one: Dot) -> None:
+    xs, ys = _xy([one.line])
+    if one.wins:
+        axes.plot(xs, ys, "*", color=VERMILION, markersize=15, zorder=5, label="this answer")
+    elif one.on_path:
+        axes.plot(xs, ys, "o", color=BLUE, markersize=6.5, zorder=4)
+    else:
+        axes.plot(xs, ys, "o", color=FAINT, markersize=5, zorder=3)
+
+
+def _draw_equal_scores(axes: Axes, line: Line, lam: float) -> None:
+    """All points that score as the answer does: candidates below it score less."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    at = (line.question_logprob, line.preference_gain)
+    label = f"equal score, λ = {lam:g}"
+    if lam == 0:
+        axes.axvline(at[0], color=VERMILION, linewidth=0.9, linestyle=(0, (4, 3)), label=label)
+    else:
+        axes.axline(
+            at, slope=-1 / lam, color=VERMILION, linewidth=0.9, linestyle=(0, (4, 3)), label=label
+        )
+    axes.set_xlim(*limits[0])
+    axes.set_ylim(*limits[1])
+
+
+def _xy(lines: Sequence[Line]) -> tuple[list[float], list[float]]:
+    return [one.question_logprob for one in lines], [one.preference_gain for one in lines]
+
+
+# --- the path -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """All λ from ``start`` to infinity on 0 … 1, with ``start + centre`` in the middle.
+
+    Scores divided by (λ − start + centre) are straight lines on this axis.
+    """
+
+    start: float
+    centre: float
+
+    def x(self, lam: float) -> float:
+        if lam == math.inf:
+            return 1.0
+        return (lam - self.start) / (lam - self.start + self.centre)
+
+    def ends(self, line: Line) -> tuple[float, float]:
+        """The rescaled score at ``start`` and at infinity."""
+        return line.at(self.start) / self.centre, line.preference_gain
+
+
+def _draw_path(axes: Axes, result: Realigned, dots: Sequence[Dot]) -> None:
+    start = result.path[0].start if result.path else 0.0
+    warp = Warp(start, (result.lam - start) or max(abs(start), 1.0))
+    axes.set_title("Which of them every λ would choose")
+    for one in reversed(dots):
+        width = 1.6 if one.wins else 1.0 if one.on_path else 0.7
+        axes.plot((0, 1), warp.ends(one.line), color=one.colour, linewidth=width, zorder=2)
+    _draw_winners(axes, result, warp)
+    axes.axvline(warp.x(result.lam), color=VERMILION, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set_xlim(0, 1)
+    _label_lambdas(axes, warp, result.lam)
+    axes.set_ylabel(f"score ÷ (λ + {plain_number(warp.centre - start)})")
+    axes.set_xlabel("λ: strength of the preference")
+    axes.margins(y=0.06)
+
+
+def _draw_winners(axes: Axes, result: Realigned, warp: Warp) -> None:
+    """The upper envelope, bold, and above it who holds which interval."""
+    for index, one in enumerate(result.path):
+        candidate = result.candidates[one.candidate]
+        if not math.isfinite(_line(candidate).at(1.0)):
+            continue
+        left, right = warp.x(one.start), warp.x(one.stop)
+        low, high = warp.ends(_line(candidate))
+        wins = candidate.tokens == result.candidates[0].tokens
+        colour = VERMILION if wins else BLUE
+        ys = [low + (high - low) * x for x in (left, right)]
+        axes.plot((left, right), ys, color=colour, linewidth=3.2, zorder=4, solid_capstyle="butt")
+        if index:
+            axes.plot(left, ys[0], "o", color="white", markeredgecolor=INK, markersize=5, zorder=5)
+        axes.axvspan(
+            left,
+            right,
+            1.02,
+            1.07,
+            facecolor=colour,
+            edgecolor="white",
+            linewidth=1.5,
+            clip_on=False,
+        )
+        if right - left > LABELLED_SHARE:
+            axes.text(
+                (left + right) / 2,
+                1.043,
+                f"{candidate.rank}",
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                va="center_baseline",
+                fontsize=8.5,
+                fontweight="bold",
+                color="white",
+            )
+
+
+def _label_lambdas(axes: Axes, warp: Warp, lam: float) -> None:
+    """Round values of λ where there is room for them; the one in use always."""
+    shown: list[float] = [lam]
+    for one in (warp.start, math.inf, *LAMBDAS):
+        room = all(abs(warp.x(one) - warp.x(other)) >= TICK_GAP for other in shown)
+        if one >= warp.start and room:
+            shown.append(one)
+    axes.set_xticks([warp.x(one) for one in shown], [plain_number(one) for one in shown])

@@ -1,0 +1,207 @@
+"""The output file of a run: one JSON object a line, valid whenever the process dies.
+
+A record is appended with a single write as soon as its row is done, so a killed process loses rows in flight only; a
+torn last line can be left by a full disk or a power cut, and is cut off when the file is opened again. Records with
+an error are dropped on resuming and their rows tried again, so that the file has one record an id in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from preftilt.errors import BadInput, PreftiltError
+
+ERROR_SCHEMA = "preftilt.error/1"
+SYNC_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Survey:
+    """What an output file holds: the records that are done (without their bulk), the failed ids, its sound length."""
+
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    sound: int = 0
+    torn: bool = False
+
+
+def error_record(id: str, failure: BaseException, fingerprint: str) -> dict[str, Any]:
+    """The record of a row that failed."""
+    return {
+        "schema": ERROR_SCHEMA,
+        "id": id,
+        "fingerprint": fingerprint,
+        "error": {"type": type(failure).__name__, "message": str(failure)},
+    }
+
+
+def survey(path: Path) -> Survey:
+    """Read an output file for resuming. Raises :class:`~preftilt.errors.BadInput` if it is not one."""
+    found = Survey()
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.endswith(b"\n"):
+                found.torn = True
+                break
+            record = _record(raw, f"{path} line {number}")
+            id = record["id"]
+            if id in found.done or id in found.failed:
+                raise BadInput(f'{path} line {number}: a second record with id "{id}"')
+            if "error" in record:
+                found.failed.add(id)
+            else:
+                kept = ("model", "seed", "settings", "fingerprint")
+                found.done[id] = {name: record.get(name) for name in kept} | {"line": number}
+            found.sound += len(raw)
+    return found
+
+
+def _record(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(raw)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+        raise BadInput(f"{where} is not a record of preftilt run: name another output file")
+    return record
+
+
+class Journal:
+    """An output file open for appending; use :meth:`create`, :meth:`resume` or :meth:`standard_output`."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        self._end = file.seek(0, os.SEEK_END) if self._regular else 0
+        self._synced = time.monotonic()
+        if self._regular:
+            _lock(file, name)
+
+    @classmethod
+    def create(cls, path: Path) -> Journal:
+        """A file that starts empty, whatever it held."""
+        journal = cls(_open(path), str(path))
+        if journal._regular:
+            journal._file.truncate(0)
+            journal._end = 0
+        return journal
+
+    @classmethod
+    def resume(cls, path: Path, known: Survey, again: set[str]) -> Journal:
+        """The file as surveyed, without a torn last line and without the records of ``again``."""
+        journal = cls(_open(path), str(path))
+        if not known.torn and journal._end != known.sound:
+            journal.close()
+            raise BadInput(
+                f"{path} has changed since it was read: is another preftilt run writing it?"
+            )
+        journal._file.truncate(known.sound)
+        journal._end = known.sound
+        if not again:
+            return journal
+        with _explained(str(path)):
+            _rewrite_without(path.resolve(), again)
+        journal.close()
+        return cls(_open(path), str(path))
+
+    @classmethod
+    def standard_output(cls) -> Journal:
+        """Standard output, written record by record like a file."""
+        return cls(os.fdopen(os.dup(1), "wb", buffering=0), "standard output")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record, wholly or not at all."""
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        line = text.encode(errors="backslashreplace") + b"\n"
+        try:
+            with _explained(self._name):
+                _write_all(self._file, line)
+                if self._regular and time.monotonic() - self._synced > SYNC_SECONDS:
+                    self._sync()
+        except PreftiltError:
+            if self._regular:
+                with suppress(OSError):
+                    self._file.truncate(self._end)
+            raise
+        self._end += len(line)
+
+    def close(self) -> None:
+        """Everything written is on the disk when this returns."""
+        if self._file.closed:
+            return
+        try:
+            if self._regular:
+                with _explained(self._name):
+                    self._sync()
+        finally:
+            self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab", buffering=0)
+    except OSError as failure:
+        raise BadInput(f"cannot open {path} for writing: {failure.strerror}") from None
+
+
+def _rewrite_without(path: Path, ids: set[str]) -> None:
+    """Rewrite the file beside itself without the records of ``ids``; the copy takes its place in one step."""
+    beside = path.with_name(path.name + ".resuming")
+    try:
+        with path.open("rb") as old, beside.open("wb") as new:
+            new.writelines(raw for raw in old if json.loads(raw)["id"] not in ids)
+            new.flush()
+            os.fsync(new.fileno())
+        shutil.copymode(path, beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_all(file: BinaryIO, line: bytes) -> None:
+    """One write unless the disk is nearly full: then the rest is tried, which brings the error."""
+    view = memoryview(line)
+    write: Callable[[memoryview], int | None] = file.write
+    while view:
+        view = view[write(view) or 0 :]
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as failure:
+        raise PreftiltError(
+            f"cannot write {name}: {failure.strerror or failure}; what was written before stays valid"
+        ) from failure
+
+
+def _lock(file: BinaryIO, name: str) -> None:
+    """One writer at a time, where the system has locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise BadInput(f"{name} is being written by another preftilt run") from None
+    except OSError:
+        return

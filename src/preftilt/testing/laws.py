@@ -1,0 +1,312 @@
+"""The laws any engine must obey, as code: run :func:`check_laws` against yours.
+
+Each law is a coroutine that takes an engine, two different prompts and a tolerance in nats, and raises
+:class:`~preftilt.errors.EngineError` if the engine breaks it. What an engine says it cannot do (``Capabilities``)
+is not asked of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
+from preftilt.errors import EngineError, NoChatTemplate, PromptTooLong
+from preftilt.prompt import Message
+from preftilt.types import Completion, Sampling, Stream, Tokens
+
+TOLERANCE = 1e-4
+"""Log-probs this close (nats) are equal; float32 engines keep to it, others need a wider one."""
+
+Law = Callable[[Engine, Sequence[Tokens], float], Awaitable[None]]
+
+
+async def check_laws(
+    engine: Engine, prompts: Sequence[Tokens] | None = None, tolerance: float = TOLERANCE
+) -> None:
+    """Hold ``engine`` to every law in turn; the first broken one raises."""
+    for law in LAWS:
+        await law(engine, prompts or default_prompts(engine), tolerance)
+
+
+def default_prompts(engine: Engine) -> list[Tokens]:
+    """Two prompts that any chat model can render, or that any tokenizer can encode."""
+    texts = ("Name a way to relax.", "What shall we do on a rainy day, and why?")
+    try:
+        return [engine.tokenizer.render([Message("user", text)]) for text in texts]
+    except NoChatTemplate:
+        return [engine.tokenizer.encode(text) for text in texts]
+
+
+async def law_one_logprob_a_token(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """A score is one finite number ≤ 0 for every token."""
+    drawn = await _draw(engine, prompts[0], slots=3)
+    scores = await _score(engine, [(prompts[1], one.tokens) for one in drawn])
+    for one, score in zip(drawn, scores, strict=True):
+        _insist(score.dtype == np.float64, f"scores are {score.dtype}, not float64")
+        _insist(
+            score.shape == (len(one.tokens),),
+            f"{len(one.tokens)} tokens got scores of shape {score.shape}",
+        )
+        _insist(
+            bool(np.isfinite(score).all() and (score <= tolerance).all()),
+            f"not all finite and ≤ 0: {score}",
+        )
+
+
+async def law_scores_add_up_over_a_split(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """score(p, a + b) = score(p, a) followed by score(p, b | a), with the prefix named apart or in the prompt."""
+    [one] = await _draw(engine, prompts[0], slots=1)
+    [whole] = await _score(engine, [(prompts[0], one.tokens)])
+    for cut in sorted({1, len(one.tokens) // 2, len(one.tokens) - 1} - {0, len(one.tokens)}):
+        a, b = one.tokens[:cut], one.tokens[cut:]
+        [first] = await _score(engine, [(prompts[0], a)])
+        [named] = await engine.score([ScoreRequest(prompt=prompts[0], prefix=a, completion=b)])
+        [joined] = await _score(engine, [(prompts[0] + a, b)])
+        _close(np.concatenate([first, named]), whole, tolerance, f"cut at {cut}, prefix apart")
+        _close(
+            np.concatenate([first, joined]), whole, tolerance, f"cut at {cut}, prefix in the prompt"
+        )
+
+
+async def law_scores_ignore_their_company(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """A score does not depend on what else is scored, in which order, or on ``keep``."""
+    drawn = await _draw(engine, prompts[0], slots=4)
+    pairs = [
+        (prompts[i % 2], one.tokens[: 1 + len(one.tokens) * (i + 1) // 4])
+        for i, one in enumerate(drawn)
+    ]
+    alone = [(await _score(engine, [pair]))[0] for pair in pairs]
+    together = await _score(engine, pairs)
+    backwards = (await _score(engine, pairs[::-1]))[::-1]
+    requests = [ScoreRequest(prompt=p, completion=c, keep=True) for p, c in pairs]
+    kept = await engine.score(requests)
+    for i, score in enumerate(alone):
+        _close(together[i], score, tolerance, "in a batch")
+        _close(backwards[i], score, tolerance, "in a batch turned round")
+        _close(kept[i], score, tolerance, "with keep")
+
+
+async def law_the_actual_token_is_scored(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """The entry is the given token's, not the most likely one's; probabilities of different tokens fit into 1."""
+    [best] = await _draw(
+        engine, prompts[0], slots=1, sampling=Sampling(temperature=0.0), max_tokens=1
+    )
+    others = {one.tokens[0] for one in await _draw(engine, prompts[0], slots=16, max_tokens=1)}
+    tokens = [best.tokens[0], *sorted(others - {best.tokens[0]})]
+    scores = np.concatenate(await _score(engine, [(prompts[0], (token,)) for token in tokens]))
+    _insist(
+        bool((scores <= scores[0] + tolerance).all()),
+        f"greedy token {tokens[0]} is not the likeliest: {scores}",
+    )
+    _insist(
+        float(np.exp(scores).sum()) <= 1 + tolerance,
+        f"probabilities of {tokens} add up to more than 1",
+    )
+
+
+async def law_sampled_logprobs_are_scores(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """What ``sample`` reports is the unfiltered log-prob at temperature 1, whatever the sampling settings."""
+    if not engine.capabilities.sampler_logprobs:
+        return
+    for sampling in (
+        Sampling(),
+        Sampling(temperature=0.6, top_k=20, top_p=0.9),
+        Sampling(temperature=0.0),
+    ):
+        drawn = await _draw(engine, prompts[0], slots=2, sampling=sampling)
+        scores = await _score(engine, [(prompts[0], one.tokens) for one in drawn])
+        for one, score in zip(drawn, scores, strict=True):
+            _close(one.logprobs, score, tolerance, f"drawn with {sampling}")
+
+
+async def law_tokens_ignore_their_company(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """Same request, same tokens, alone or in any batch; fewer slots draw the first of more slots' responses."""
+    if not engine.capabilities.keyed_streams:
+        return
+    alone = await _draw(engine, prompts[0], slots=4)
+    fewer = await _draw(engine, prompts[0], slots=2)
+    crowd = [_request(prompts[1], slots=3, item="other"), _request(prompts[0], slots=4)]
+    crowded = (await engine.sample(crowd))[1]
+    _same(fewer, alone[:2], "two slots and the first two of four")
+    _same(crowded, alone, "alone and beside another request")
+
+
+async def law_drawing_in_pieces_is_drawing(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """Continuing a drawn prefix with the same stream gives what one long call gives, kept or not."""
+    if not engine.capabilities.keyed_streams:
+        return
+    [whole] = await _draw(engine, prompts[0], slots=1, max_tokens=10)
+    for keep in (False, True):
+        tokens: Tokens = ()
+        finish = "length"
+        while len(tokens) < 10 and finish == "length":
+            piece = _request(
+                prompts[0], slots=1, max_tokens=min(3, 10 - len(tokens)), prefix=tokens, keep=keep
+            )
+            [[one]] = await engine.sample([piece])
+            tokens, finish = tokens + one.tokens, one.finish
+        _insist(
+            tokens == whole.tokens,
+            f"three at a time {tokens}, at once {whole.tokens} (keep={keep})",
+        )
+
+
+async def law_responses_end_as_they_say(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """``eos`` means the last token ends a response and no other does; ``length`` means the budget is spent."""
+    for one in await _draw(engine, prompts[0], slots=4, max_tokens=6):
+        ends = [token in engine.capabilities.eos for token in one.tokens]
+        _insist(len(one.tokens) == len(one.logprobs), "tokens and log-probs differ in number")
+        _insist(not any(ends[:-1]), f"a response goes on after its end: {one}")
+        _insist(ends[-1] == (one.finish == "eos"), f"finish {one.finish} does not fit {one.tokens}")
+        _insist(
+            one.finish == "eos" or len(one.tokens) == 6,
+            f"finish {one.finish} after {len(one.tokens)} of 6",
+        )
+
+
+async def law_nothing_scores_as_nothing(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """An empty completion scores as an empty array, alone and among others."""
+    [empty] = await _score(engine, [(prompts[0], ())])
+    _insist(empty.shape == (0,), f"an empty completion got {empty}")
+    first, between, _ = await _score(
+        engine, [(prompts[0], prompts[0][-1:]), (prompts[0], ()), (prompts[1], prompts[0][-1:])]
+    )
+    _insist(
+        first.shape == (1,) and between.shape == (0,),
+        "an empty completion disturbed its neighbours",
+    )
+
+
+async def law_an_overlong_prompt_is_refused(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """A prompt beyond the context raises :class:`PromptTooLong` from both calls."""
+    repeats = engine.capabilities.max_context // len(prompts[0]) + 1
+    long = prompts[0] * repeats
+    for name, call in (
+        ("sample", engine.sample([_request(long, slots=1)])),
+        ("score", engine.score([ScoreRequest(prompt=long, completion=prompts[0][-1:])])),
+    ):
+        try:
+            await call
+        except PromptTooLong:
+            continue
+        raise EngineError(f"law broken: {name} accepted a prompt of {len(long)} tokens")
+
+
+async def law_cancelling_leaves_the_engine_usable(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """After a cancelled call the next one gives what it gave before."""
+    before = await _score(engine, [(prompts[0], prompts[1][:3])])
+    room = engine.capabilities.max_context - len(prompts[0])
+    task = asyncio.ensure_future(
+        engine.sample([_request(prompts[0], slots=4, max_tokens=min(room, 256))])
+    )
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    after = await _score(engine, [(prompts[0], prompts[1][:3])])
+    _close(after[0], before[0], tolerance, "after a cancelled call")
+    await _draw(engine, prompts[1], slots=1)
+
+
+LAWS: tuple[Law, ...] = (
+    law_one_logprob_a_token,
+    law_scores_add_up_over_a_split,
+    law_scores_ignore_their_company,
+    law_the_actual_token_is_scored,
+    law_sampled_logprobs_are_scores,
+    law_tokens_ignore_their_company,
+    law_drawing_in_pieces_is_drawing,
+    law_responses_end_as_they_say,
+    law_nothing_scores_as_nothing,
+    law_an_overlong_prompt_is_refused,
+    law_cancelling_leaves_the_engine_usable,
+)
+
+
+def _request(
+    prompt: Tokens,
+    *,
+    slots: int,
+    max_tokens: int = 12,
+    sampling: Sampling | None = None,
+    prefix: Tokens = (),
+    keep: bool = False,
+    item: str = "law",
+) -> SampleRequest:
+    return SampleRequest(
+        prompt=prompt,
+        prefix=prefix,
+        slots=tuple(range(slots)),
+        stream=Stream(7, item),
+        sampling=sampling or Sampling(),
+        max_tokens=max_tokens,
+        keep=keep,
+    )
+
+
+async def _draw(
+    engine: Engine,
+    prompt: Tokens,
+    *,
+    slots: int,
+    max_tokens: int = 12,
+    sampling: Sampling | None = None,
+) -> list[Completion]:
+    request = _request(prompt, slots=slots, max_tokens=max_tokens, sampling=sampling)
+    [drawn] = await engine.sample([request])
+    _insist(len(drawn) == slots, f"{slots} slots got {len(drawn)} completions")
+    return drawn
+
+
+async def _score(
+    engine: Engine, pairs: Sequence[tuple[Tokens, Tokens]]
+) -> list[Float[np.ndarray, "T"]]:
+    return await engine.score([ScoreRequest(prompt=p, completion=c) for p, c in pairs])
+
+
+def _insist(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise EngineError(f"law broken: {otherwise}")
+
+
+def _close(
+    got: Float[np.ndarray, "T"], want: Float[np.ndarray, "T"], tolerance: float, when: str
+) -> None:
+    _insist(got.shape == want.shape, f"{when}: shapes {got.shape} and {want.shape}")
+    gap = float(np.abs(got - want).max(initial=0.0))
+    _insist(
+        gap <= tolerance, f"{when}: log-probs differ by {gap:.2g} nats, more than {tolerance:.2g}"
+    )
+
+
+def _same(got: Sequence[Completion], want: Sequence[Completion], what: str) -> None:
+    for a, b in zip(got, want, strict=True):
+        _insist(
+            a.tokens == b.tokens and a.finish == b.finish,
+            f"{what} differ: {a.tokens} and {b.tokens}",
+        )

@@ -1,0 +1,59 @@
+"""``docs/cli.md`` says what is true of the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from preftilt.api import Settings
+from preftilt.prompt import read_messages
+from preftilt.records import SearchPatch, SettingsPatch, read_items
+from tests.cli.conftest import Cli, row
+
+TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+CALLS = [
+    line.split("#")[0]
+    for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+]
+JSON = re.findall(r"^```json\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_calls_work(
+    call: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("questions.jsonl", "responses.jsonl"):
+        given = {"responses": ["draw", "read"]} if name == "responses.jsonl" else {}
+        Path(name).write_text(json.dumps(row() | given) + "\n", encoding="utf-8")
+    program, *arguments = shlex.split(call)
+    assert program == "preftilt"
+    assert cli(*arguments).code == 0
+
+
+def test_the_conversation_and_the_rows_can_be_read() -> None:
+    conversation, rows = JSON
+    assert len(read_messages(json.loads(conversation))) == 3
+    lines = [line.encode() for line in rows.splitlines()]
+    assert len(read_items(lines, source="docs", base=Settings())) == 3
+
+
+def test_every_field_of_settings_is_listed() -> None:
+    [listed] = re.findall(r"^\| `settings` \|(.*)\|$", TEXT, re.MULTILINE)
+    names = {one.alias or name for name, one in SettingsPatch.model_fields.items()}
+    assert names | SearchPatch.model_fields.keys() <= set(re.findall(r"`(\w+)`", listed))
+
+
+def test_every_flag_that_is_mentioned_exists(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    known = {
+        flag
+        for command in ("ask", "run", "score")
+        for flag in re.findall(r"--[a-z-]+", cli(command, "--help").out)
+    }
+    assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]*", TEXT)) <= known

@@ -1,0 +1,91 @@
+"""Trains the bundled model from scratch on the demo world and writes it as a transformers model.
+
+    python -m tools.train_demo                          the bundled model
+    python -m tools.train_demo --seed 1 --out DIR       another seed of the same recipe
+    python -m tools.train_demo --control --out DIR      the control world, without the habit
+
+Progress goes to standard error. A checkpoint that loads as the finished model does is written every
+``--every`` steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from preftilt.demo.world.conversations import CONTROL, WORLD
+from tools.train_demo.export import save_model
+from tools.train_demo.network import Network, Size
+from tools.train_demo.optimizer import Recipe, make_optimizers, rate
+from tools.train_demo.packing import batches, sample_texts
+from tools.train_demo.vocabulary import save_tokenizer, train_tokenizer
+
+BUNDLED = Path(__file__).parents[2] / "src" / "preftilt" / "demo" / "model"
+TOKENIZER_SEED = "tokenizer"
+"""All seeds share a tokenizer, so that models differ in weights alone."""
+
+
+def main() -> None:
+    options = _options()
+    recipe = Recipe(steps=options.steps)
+    mix = CONTROL if options.control else WORLD
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    size = Size()
+    tokenizer = train_tokenizer(sample_texts(TOKENIZER_SEED, WORLD), size.vocabulary)
+    save_tokenizer(tokenizer, options.out, size.context)
+    source = batches(tokenizer, f"seed {options.seed}", mix, recipe.rows, recipe.length)
+    network = Network(size, recipe.length)
+    optimizers = make_optimizers(network, recipe)
+    step_loss = torch.compile(network, dynamic=False)
+    count = sum(weight.numel() for weight in network.parameters())
+    _say(f"{count / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.tokens} tokens")
+
+    began, seen = time.perf_counter(), 0
+    average = 0.0
+    for step in range(1, recipe.steps + 1):
+        batch = next(source)
+        loss = step_loss(batch.ids, batch.positions, batch.document, batch.weight)
+        loss.backward()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate(step, recipe)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        seen += int((batch.document >= 0).sum())
+        average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
+        if step % 20 == 0 or step == recipe.steps:
+            seconds = time.perf_counter() - began
+            _say(
+                f"step {step}: loss {average:.4f}, {seen / 1e6:.2f} M tokens,"
+                f" {seen / seconds:.0f} tokens/s, {seconds / 60:.1f} min"
+            )
+        if step % options.every == 0 or step == recipe.steps:
+            save_model(network, tokenizer, options.out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.train_demo", description="Train the bundled model from scratch."
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=Recipe().steps)
+    parser.add_argument("--out", type=Path, default=BUNDLED)
+    parser.add_argument("--control", action="store_true", help="the world without the habit")
+    parser.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
