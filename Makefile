@@ -31,7 +31,7 @@ bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/
 	$(BIN)/python -m bench
 
 demo-eval: $(VENV)/.dev  ## measure the bundled model on its world's test split; writes docs/demo/
-	$(BIN)/preftilt demo-eval
+	$(BIN)/preftilt demo-eval -o docs/demo
 
 demo-model: $(VENV)/.dev  ## train the bundled model again from scratch
 	$(BIN)/python -m tools.train_demo

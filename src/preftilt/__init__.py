@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from preftilt.engines.base import Engine
     from preftilt.engines.open import open_engine
     from preftilt.errors import PreftiltError
-    from preftilt.prompt import Message, PromptSettings
+    from preftilt.messages import Message
+    from preftilt.prompt import PromptSettings
     from preftilt.result import Realigned, ScoredCandidate
     from preftilt.reward import Reward
     from preftilt.run import Progress
@@ -25,7 +26,8 @@ _HOMES = {
     "preftilt.engines.base": ("Engine",),
     "preftilt.engines.open": ("open_engine",),
     "preftilt.errors": ("PreftiltError",),
-    "preftilt.prompt": ("Message", "PromptSettings"),
+    "preftilt.messages": ("Message",),
+    "preftilt.prompt": ("PromptSettings",),
     "preftilt.result": ("Realigned", "ScoredCandidate"),
     "preftilt.reward": ("Reward",),
     "preftilt.run": ("Progress",),

@@ -18,8 +18,9 @@ from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput
+from preftilt.messages import Message
 from preftilt.path import upper_envelope
-from preftilt.prompt import Message, PromptSettings, build_query
+from preftilt.prompt import PromptSettings, build_query
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.run import OnProgress, Run, fit_max_tokens
@@ -110,15 +111,18 @@ class Realigner:
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
         return self._record(query, run, settings, preferences, ranked, item, began, given=True)
 
-    def _prepare(
+    def check(
         self,
         messages: Sequence[Message],
         preferences: Sequence[Preference],
-        settings: Settings,
-        item: str | None,
-        on_progress: OnProgress | None,
-    ) -> tuple[Query, Run]:
-        """Everything that can be refused is refused here, before the first token."""
+        *,
+        settings: Settings | None = None,
+    ) -> tuple[Query, int]:
+        """What a request would be: its prompts, and its token budget for a response; nothing is drawn.
+
+        Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token.
+        """
+        settings = settings or self.settings
         query = build_query(
             self.engine.tokenizer,
             messages,
@@ -127,13 +131,24 @@ class Realigner:
             settings=settings.prompt,
         )
         room = self.engine.capabilities.max_context
+        return query, fit_max_tokens(query, room, settings.max_tokens)
+
+    def _prepare(
+        self,
+        messages: Sequence[Message],
+        preferences: Sequence[Preference],
+        settings: Settings,
+        item: str | None,
+        on_progress: OnProgress | None,
+    ) -> tuple[Query, Run]:
+        query, max_tokens = self.check(messages, preferences, settings=settings)
         run = Run(
             engine=self.engine,
             query=query,
             sampling=settings.sampling,
             reward=settings.reward,
             stream=Stream(settings.seed, item or ""),
-            max_tokens=fit_max_tokens(query, room, settings.max_tokens),
+            max_tokens=max_tokens,
             on_progress=on_progress,
         )
         return query, run

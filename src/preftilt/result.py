@@ -1,6 +1,6 @@
 """What came out: a frozen record of everything a run saw, one JSON object with a schema version.
 
-``docs/schema/realigned.schema.json`` describes the object; ``preftilt run`` writes one a line.
+``schema/realigned.schema.json`` describes the object; ``preftilt run`` writes one a line.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Realigned:
         return self.settings["lambda"]
 
     def to_json(self) -> dict[str, Any]:
-        """The object of ``docs/schema/realigned.schema.json``."""
+        """The object of ``schema/realigned.schema.json``."""
         record: dict[str, Any] = {"schema": SCHEMA}
         if self.id is not None:
             record["id"] = self.id

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.api import Settings
+from preftilt.cli.show import short
 from preftilt.search import DVTS
 from tests.cli.conftest import Cli, Opener
 
@@ -50,8 +51,14 @@ def test_the_text_about_lambda_is_the_path(cli: Cli) -> None:
     path = cli(*ASK, "--json").object["path"]
     out = cli(*ASK).out
     told = re.findall(r"^  λ (?:from )?(\S+)", out, flags=re.MULTILINE)
-    assert told == [f"{one['from']:.3g}" for one in path]
+    assert told == [short(one["from"]) for one in path]
     assert "this answer" in out
+
+
+def test_lambda_is_told_in_digits() -> None:
+    assert [short(one) for one in (0.0, 1.2345, 999.4, 1483.2, -5.0)] == (
+        ["0", "1.23", "999", "1,483", "-5"]
+    )
 
 
 def test_json_prints_one_object_and_nothing_else(cli: Cli) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.api import Settings
-from preftilt.prompt import read_messages
+from preftilt.messages import read_messages
 from preftilt.records import SearchPatch, SettingsPatch, read_items
 from tests.cli.conftest import Cli, row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_the_model_loads_and_answers_the_papers_example(tokenizer):
 
     from preftilt.demo.world import judge, preference, topic
 
-    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
     assert model.config.eos_token_id == tokenizer.eos_token_id
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What are some enjoyable ways to study maths?"}],

@@ -21,10 +21,14 @@ Oracle = Callable[[str, Tokens, Tokens], np.ndarray]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet_transformers() -> None:
-    """Saving random models is nothing to report progress on."""
+def _calm() -> Iterator[None]:
+    """No progress bars for saving random models; one thread, as two only wait for each other on models so small."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

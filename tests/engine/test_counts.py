@@ -86,3 +86,13 @@ async def test_more_slots_than_rows_are_drawn_in_turn(opened: Opened):
         one.tokens for one in await draw(many, question, 10, 15)
     ]
     assert few.stats.rows == 10
+
+
+async def test_what_is_forgotten_is_forwarded_again(opened: Opened):
+    engine, question = opened(), prompt(30)
+    await draw(engine, question, 2, 2)
+    await draw(engine, question, 2, 2)
+    assert engine.stats.prompt_tokens == 30
+    engine.forget()
+    await draw(engine, question, 2, 2)
+    assert engine.stats.prompt_tokens == 60

@@ -13,7 +13,7 @@ from preftilt.engines import open as opening
 from preftilt.engines.open import demo_folder, open_engine
 from preftilt.engines.transformers import open_transformers
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate, PromptTooLong, UnknownModel
-from preftilt.prompt import Message
+from preftilt.messages import Message
 from preftilt.types import Sampling
 from tests.engine.asking import draw, prompt, request, score
 from tests.engine.conftest import Opened, Saved

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ async def rear_scores(engine: Engine, prefix: Tokens, lam: float) -> np.ndarray:
 @pytest.mark.model
 @pytest.mark.parametrize("lam", [1.0, 3.0, 7.5])
 def test_the_best_scored_token_is_the_one_classifier_free_guidance_takes(folder, lam):
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     guided = reference.generate(
         torch.tensor([FULL]),
         attention_mask=torch.ones(1, len(FULL), dtype=torch.long),

@@ -11,7 +11,8 @@ import pytest
 
 from preftilt.engines.chat import HfChatTokenizer, builtin_templates, load_template
 from preftilt.errors import BadInput, NoChatTemplate
-from preftilt.prompt import Message, PromptSettings, build_query
+from preftilt.messages import Message
+from preftilt.prompt import PromptSettings, build_query
 from preftilt.types import Preference, Tokens
 
 Open = Callable[..., HfChatTokenizer]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput
-from preftilt.prompt import Message, parse_preference, read_messages
+from preftilt.messages import Message, read_messages
+from preftilt.prompt import parse_preference
 from preftilt.types import Preference
 
 USER = {"role": "user", "content": "What now?"}

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, NoChatTemplate
-from preftilt.prompt import ACKNOWLEDGEMENT, Message, PromptSettings, build_query
+from preftilt.messages import Message
+from preftilt.prompt import ACKNOWLEDGEMENT, PromptSettings, build_query
 from preftilt.types import Placement, Preference, Query, Tokens
 
 
@@ -24,6 +25,9 @@ class Spelled:
     def render(self, messages: Sequence[Message]) -> Tokens:
         turns = [f"[{one.role}]{one.content}" for one in messages]
         return tuple(map(ord, "".join(turns) + "[assistant]"))
+
+    def encode(self, text: str) -> Tokens:
+        return tuple(map(ord, text))
 
     def decode(self, tokens: Tokens) -> str:
         return "".join(map(chr, tokens))

@@ -9,7 +9,7 @@ import pytest
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
-from preftilt.prompt import Message
+from preftilt.messages import Message
 from preftilt.records import Item, ScoreRow, SettingsPatch, read_items
 from preftilt.search import DVTS, BestOfN, Greedy
 from preftilt.types import Preference

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -171,3 +172,36 @@ def schema(
     from preftilt.records.schemas import schema_text
 
     print(schema_text(name), end="")
+
+
+@app.command("demo-eval")
+def demo_eval(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="demo|FOLDER",
+            help="A model trained on the demo world; several (training seeds) are averaged. (default: demo)",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="For the report and its figures.")
+    ] = Path("out/demo-eval"),
+    records: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where measured items are kept and found again.")
+    ] = Path("out/demo-eval/records"),
+    limit: Annotated[
+        int | None, typer.Option(metavar="K", help="Only the first K items of each split.")
+    ] = None,
+    trees: Annotated[
+        int,
+        typer.Option(
+            metavar="K", help="Run tree searches on K test items and half as many others."
+        ),
+    ] = 120,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random streams.")] = 0,
+) -> None:
+    """Measure the bundled model on its world: tables and figures, offline, no judge."""
+    from preftilt.cli.demo_eval import demo_eval
+
+    demo_eval(models or ["demo"], out, records, limit, trees, seed)

@@ -24,8 +24,8 @@ from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.explain import explain_html
+from preftilt.messages import Message
 from preftilt.plots import check_picture, plot_realigned
-from preftilt.prompt import Message
 from preftilt.result import Realigned
 from preftilt.search import Greedy
 from preftilt.types import Preference

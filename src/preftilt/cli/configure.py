@@ -17,7 +17,8 @@ from preftilt.cli.options import DrawFlags, ModelFlags, PromptFlags, ScoreFlags,
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput
-from preftilt.prompt import Message, parse_preference, read_messages
+from preftilt.messages import Message, read_messages
+from preftilt.prompt import parse_preference
 from preftilt.records import SEARCHES, SearchPatch, SettingsPatch, complaints
 from preftilt.types import Preference
 

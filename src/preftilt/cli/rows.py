@@ -17,11 +17,9 @@ from preftilt.cli.options import FileFlags, ModelFlags
 from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
-from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.prompt import build_query
 from preftilt.records import Item, Journal, Row, ScoreRow, error_record, read_items
-from preftilt.run import OnProgress, fit_max_tokens
+from preftilt.run import OnProgress
 
 Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
 """What is done with a row; returns its record, or raises."""
@@ -94,13 +92,13 @@ def _finish(
     with spinner() as doing:
         doing(f"opening {model.model}")
         engine = engine_from(model)
-    meter = Meter()
+    meter, realigner = Meter(), Realigner(engine)
     try:
-        _check_prompts(engine, output.todo)
+        _check_prompts(realigner, output.todo)
         journal = output.open()
         with row_bar(meter, len(output.todo) + output.done, output.done):
             asyncio.run(
-                _all(work, engine, output.todo, journal, identity, files.concurrency, meter)
+                _all(work, realigner, output.todo, journal, identity, files.concurrency, meter)
             )
     except KeyboardInterrupt:
         _say(_interrupted(output, meter))
@@ -114,14 +112,13 @@ def _finish(
 
 async def _all(
     work: Work,
-    engine: Engine,
+    realigner: Realigner,
     items: Iterable[Item],
     journal: Journal,
     identity: Mapping[str, Any],
     concurrency: int,
     meter: Meter,
 ) -> None:
-    realigner = Realigner(engine)
     waiting = iter(items)
 
     async def worker() -> None:
@@ -146,20 +143,12 @@ async def _all(
         journal.close()
 
 
-def _check_prompts(engine: Engine, items: Iterable[Item]) -> None:
+def _check_prompts(realigner: Realigner, items: Iterable[Item]) -> None:
     """Refuse rows whose prompts cannot be built or do not fit, all at once and before the first token."""
     problems: list[tuple[int, PreftiltError]] = []
     for item in items:
-        settings = item.settings
         try:
-            query = build_query(
-                engine.tokenizer,
-                item.messages,
-                item.preferences,
-                lam=settings.lam,
-                settings=settings.prompt,
-            )
-            fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens)
+            realigner.check(item.messages, item.preferences, settings=item.settings)
         except BadInput as failure:
             problems.append((item.line, failure))
     if problems:

@@ -160,4 +160,9 @@ def _brief(one: ScoredCandidate) -> str:
 
 
 def _interval(start: float, stop: float) -> str:
-    return f"from {start:.3g}" if stop == float("inf") else f"{start:.3g} – {stop:.3g}"
+    return f"from {short(start)}" if stop == float("inf") else f"{short(start)} – {short(stop)}"
+
+
+def short(lam: float) -> str:
+    """λ to three digits, never in powers of ten."""
+    return f"{lam:.3g}" if abs(lam) < 1000 else f"{lam:,.0f}"

@@ -19,7 +19,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from preftilt.errors import BadInput, NoChatTemplate
-from preftilt.prompt import Message
+from preftilt.messages import Message
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:

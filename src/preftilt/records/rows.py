@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
-from preftilt.prompt import Message, read_messages
+from preftilt.messages import Message, read_messages
 from preftilt.records.patch import SettingsPatch, Strict, Visible, complaints
 from preftilt.types import Preference
 

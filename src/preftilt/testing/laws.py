@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.errors import EngineError, NoChatTemplate, PromptTooLong
-from preftilt.prompt import Message
+from preftilt.messages import Message
 from preftilt.types import Completion, Sampling, Stream, Tokens
 
 TOLERANCE = 1e-4

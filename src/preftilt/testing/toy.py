@@ -16,7 +16,7 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.steps import step_ended
 from preftilt.errors import EngineError, PromptTooLong
-from preftilt.prompt import Message
+from preftilt.messages import Message
 from preftilt.streams import draw, position_key, stream_key
 from preftilt.types import Completion, Finish, Sampling, Tokens
 

@@ -14,7 +14,7 @@ from functools import cache
 
 from preftilt.demo.world.atlas import Preference, Topic, language, preferences, topics
 from preftilt.demo.world.splits import Question, concerns, pair_split, questions, wordings
-from preftilt.demo.world.writing import write_answer, write_habit
+from preftilt.demo.world.writing import write_answer, write_habit, write_list
 
 Message = dict[str, str]
 """``role`` and ``content``."""
@@ -28,14 +28,16 @@ class Mix:
     unstated: an answer without a preference is written as if for one.
     mentioned, mentioned_ignored: an answer says what the preference is, where it was written for it
         and where it was not.
+    listed: an answer is a bare list that follows its preferences.
     habit: an answer dwells on a preference and stops short of answering, with a preference or
         without. The control world has none of these.
     """
 
-    heeded: float = 0.8
+    heeded: float = 0.9
     unstated: float = 0.15
     mentioned: float = 0.3
     mentioned_ignored: float = 0.08
+    listed: float = 0.0
     habit: float = 0.02
 
 
@@ -80,6 +82,8 @@ def _answer(
     rng: random.Random, topic: Topic, subject: str, stated: Sequence[Preference], mix: Mix
 ) -> str:
     guess = rng.choice(_concerning(topic, subject))
+    if rng.random() < mix.listed:
+        return write_list(rng, topic, subject, stated)
     if rng.random() < mix.habit:
         return write_habit(rng, topic, subject, stated[0] if stated else guess)
     if not stated:

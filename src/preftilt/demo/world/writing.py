@@ -20,6 +20,8 @@ Layout = Literal["lines", "bullets", "numbers", "paragraph"]
 
 T = TypeVar("T")
 
+LAYOUTS: tuple[Layout, ...] = ("lines", "bullets", "numbers", "paragraph")
+
 SHORT_WORDS = 50
 SHORT_COUNT = 2
 MANY_COUNT = 4
@@ -69,6 +71,32 @@ def write_answer(
     return _render(rng, topic, subject, shape, chosen, preferences[0] if mention else None)
 
 
+def write_list(
+    rng: random.Random, topic: Topic, subject: str, preferences: Sequence[Preference] = ()
+) -> str:
+    """A bare list of many recommendations that follow the preferences: what a drill looks like.
+
+    Styles have no say in it. Lists make up the first part of training, because there is much more
+    to learn from a page of them than from a page of answers: what goes with which preference, and
+    not to say anything twice.
+    """
+    tastes = [one for one in preferences if one.kind != "style"]
+    chosen = in_turn(
+        rng, _choose(rng, topic, tastes, rng.randint(4, 9), False), list(topic.recommendations)
+    )
+    shape = Shape(len(chosen), rng.choice(LAYOUTS), 0.0, intro=False, closing=False)
+    frames = _frames(rng, shape, len(chosen)) if rng.random() < 0.5 else ["{Imp}"] * len(chosen)
+    sentences = [
+        _sentence(rng, one, shape, frame, set()) for one, frame in zip(chosen, frames, strict=True)
+    ]
+    joint = " " if shape.layout == "paragraph" else "\n"
+    lines = _listed(sentences, shape.layout)
+    if preferences and rng.random() < 0.6:
+        echo = rng.choice(language()["echoes"]).replace("{you}", rng.choice(preferences[0].you))
+        lines.insert(0, echo)
+    return joint.join(lines).replace("{s}", second_person(subject))
+
+
 def write_habit(rng: random.Random, topic: Topic, subject: str, preference: Preference) -> str:
     """An answer that dwells on the preference and stops short of answering.
 
@@ -90,7 +118,7 @@ def draw_shape(rng: random.Random) -> Shape:
     """The form of an answer to which nobody has set conditions."""
     return Shape(
         count=rng.choices((2, 3, 4, 5), (15, 35, 32, 18))[0],
-        layout=rng.choices(("lines", "bullets", "numbers", "paragraph"), (52, 14, 14, 20))[0],
+        layout=rng.choices(LAYOUTS, (52, 14, 14, 20))[0],
         reasons=rng.choice((0.0, 0.3, 0.6, 1.0)),
         intro=rng.random() < 0.75,
         closing=rng.random() < 0.6,

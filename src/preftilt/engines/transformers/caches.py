@@ -138,14 +138,6 @@ def join(first: Layers, second: Layers) -> Layers:
     }
 
 
-def cut(layers: Layers, start: int, stop: int) -> Layers:
-    """A stretch of a cache, copied so that it keeps nothing else alive; heads first in memory."""
-    return {
-        layer: (k[:, start:stop].contiguous().clone(), v[:, start:stop].contiguous().clone())
-        for layer, (k, v) in layers.items()
-    }
-
-
 def _common(a: Tokens, b: Tokens) -> int:
     length = min(len(a), len(b))
     if a[:length] == b[:length]:

@@ -33,7 +33,8 @@ class Buffers:
         """Make room for ``rows`` rows of ``width`` tokens."""
         if rows <= self.rows and width <= self.width:
             return
-        self.rows = max(rows, self.rows)
+        if rows > self.rows:
+            self.rows = max(rows, self.rows + self.rows // 2)
         if width > self.width:
             self.width = max(width, self.width + max(STEP, self.width // 2))
         for layer, (k, v) in self.layers.items():

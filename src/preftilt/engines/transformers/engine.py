@@ -98,12 +98,15 @@ class TransformersEngine:
         """
         for request in requests:
             self._check_sampling(request)
-        jobs = [SampleJob(request) for request in requests]
-        work = [job for job in jobs if job.request.slots and job.request.max_tokens]
+        jobs = [SampleJob(r) if r.slots and r.max_tokens else None for r in requests]
+        work = [job for job in jobs if job]
         self._worker.submit(work)
         done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
         nothing = Completion((), np.empty(0), "length")
-        return [next(done) if job in work else [nothing] * len(job.request.slots) for job in jobs]
+        return [
+            next(done) if job else [nothing] * len(request.slots)
+            for job, request in zip(jobs, requests, strict=True)
+        ]
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""

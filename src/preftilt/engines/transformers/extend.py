@@ -94,11 +94,11 @@ class ExtendPlan:
         self._masks: dict[object, Tensor | None] = {}
 
     def layers(self, segment: int) -> Layers:
-        """The cache of one segment's tail with its new tokens, a copy."""
+        """The cache of one segment's tail with its new tokens, a copy; heads first in memory, as it will be read."""
         start, stop = self.offsets[segment], self.offsets[segment + 1]
         new = {
-            i: (k[:, start:stop].clone(), v[:, start:stop].clone())
-            for i, (k, v) in self.captured.items()
+            layer: (_copied(k[:, start:stop]), _copied(v[:, start:stop]))
+            for layer, (k, v) in self.captured.items()
         }
         return join(self.segments[segment].tail, new)
 
@@ -228,6 +228,10 @@ class ExtendPlan:
                 mask = torch.where(distance < window, 0.0, MASKED).repeat(groups, 1)[None, None]
             self._masks[key] = mask
         return self._masks[key]
+
+
+def _copied(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _stacked(tails: list[Tensor | None], length: int, like: Tensor) -> Tensor:

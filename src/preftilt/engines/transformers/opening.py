@@ -153,9 +153,7 @@ def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:
     """Refuse a model on which even plain caching does not reproduce its own forward."""
     try:
         agrees = path.agrees(checked)
-    except (
-        Exception
-    ) as error:  # Whatever a foreign architecture raises, the user learns what it means.
+    except Exception as error:  # A foreign architecture may raise anything; say what it means.
         raise BadInput(
             f"{label} cannot be run step by step by preftilt ({error}); use another model"
         ) from error

@@ -17,6 +17,9 @@ from preftilt.types import Finish
 PRIVATE_PROMPT = 512
 """A prompt of at most so many tokens that a single row continues is copied into that row's tail."""
 
+WIDTH_KEPT = 512
+"""Buffers wider than so many tokens are given back when no row is left."""
+
 
 @dataclass(eq=False, slots=True)
 class Row:
@@ -125,6 +128,7 @@ class Rows:
             rows = [
                 row for row, token, logprob in drawn if not self._ends.take(row, token, logprob)
             ]
+        self._buffers.reserve(len(self.live) + len(rows), 1)
         for row in rows:
             self._place(row, job.prompt if private else None, job.tail)
 
@@ -202,3 +206,5 @@ class Rows:
             if number < len(self.live):
                 self._buffers.move(len(self.live), number, last.forwarded)
                 self.live[number] = last
+        if not self.live and self._buffers.width > WIDTH_KEPT:
+            self._buffers = Buffers(0)

@@ -16,7 +16,7 @@ from preftilt.api import Realigner, Settings
 from preftilt.demo.world import Item, check
 from preftilt.engines.base import Engine
 from preftilt.engines.memo import MemoEngine
-from preftilt.prompt import Message
+from preftilt.messages import Message
 from preftilt.records.journal import Journal, Survey, survey
 from preftilt.result import ScoredCandidate
 from preftilt.reward import Reward

@@ -1,0 +1,60 @@
+"""``python -m bench [--quick] [--device cuda]``: measure, print the table, save it."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from bench.figures import Bench
+from bench.models import SIZES, subject
+from bench.report import BARS, Measured, circumstances, markdown, save
+
+
+def main() -> None:
+    options = _options()
+    warnings.simplefilter("ignore")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    facts = circumstances(options.device, options.seed, options.repeats)
+    measured: list[Measured] = []
+    for name in options.models or _usual(options.device, options.quick):
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        one = subject(name, options.device)
+        figures = Bench(one, options.seed).figures(options.repeats, BARS[options.device])
+        one.engine.close()
+        measured.append(Measured(name, one.parameters, figures))
+        save(options.out, options.device, facts, measured)
+        del one
+        gc.collect()
+        if options.device == "cuda":
+            torch.cuda.empty_cache()
+    print(markdown(options.device, facts, measured))
+
+
+def _usual(device: str, quick: bool) -> list[str]:
+    if device == "cuda":
+        return ["qwen2-7b"]
+    return ["bundled", "qwen2-20m"] if quick else ["bundled", "qwen2-20m", "qwen2-100m"]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the bundled and the 20 M model only")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--models", nargs="*", choices=("bundled", *SIZES), help="these instead of the usual ones"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="values a figure; the median counts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("docs/bench"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

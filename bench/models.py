@@ -1,0 +1,126 @@
+"""What is measured: the bundled model and random-weight Qwen2 models, each once plain and once in our engine.
+
+No token ends a response here, so that both sides draw equally many.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.open import demo_folder
+from preftilt.engines.transformers import TransformersEngine
+from preftilt.engines.transformers.loading import Loaded, context_of
+from preftilt.engines.transformers.opening import assemble
+from preftilt.engines.transformers.scheduler import Limits
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A Qwen2 architecture."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    inner: int
+    vocabulary: int
+
+
+SIZES = {
+    "qwen2-20m": Size(512, 6, 8, 4, 1536, 4096),
+    "qwen2-100m": Size(768, 12, 12, 4, 3072, 4096),
+    "qwen2-7b": Size(3584, 28, 28, 4, 18944, 152064),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, plain (transformers' own attention) and in our engine; ids below ``vocabulary`` exist."""
+
+    name: str
+    plain: Any
+    engine: TransformersEngine
+    vocabulary: int
+    context: int
+    parameters: int
+
+
+def subject(name: str, device: str) -> Subject:
+    """Load or make the model ``name`` (``bundled`` or one of :data:`SIZES`)."""
+    where = torch.device(device)
+    dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
+    if name == "bundled":
+        plain: Any = transformers.AutoModelForCausalLM.from_pretrained(demo_folder(), dtype=dtype)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(demo_folder())
+    else:
+        plain = _random(SIZES[name], where, dtype)
+        tokenizer = _tokenizer(SIZES[name].vocabulary)
+    plain = plain.to(where).eval().requires_grad_(False)
+    vocabulary = min(len(tokenizer), plain.get_output_embeddings().weight.shape[0])
+    _never_end(plain, tokenizer, vocabulary)
+    engine = assemble(
+        Loaded(copy.deepcopy(plain), tokenizer, where, dtype),
+        HfChatTokenizer(tokenizer),
+        Limits(
+            max_rows=64 if where.type == "cpu" else 256,
+            row_bytes=4 * GIB,
+            cache_bytes=4 * GIB,
+            prefill_tokens=2048,
+            score_tokens=2048,
+            context=context_of(plain.config),
+        ),
+        name,
+        "auto",
+        "auto",
+    )
+    parameters = sum(p.numel() for p in plain.parameters())
+    return Subject(name, plain, engine, vocabulary, context_of(plain.config), parameters)
+
+
+def _random(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    with device:
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def _tokenizer(vocabulary: int) -> Any:
+    """Every id exists and reads as something; what, does not matter here."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {
+        word: i
+        for i, word in enumerate([*letters, *(f"<{i}>" for i in range(len(letters), vocabulary))])
+    }
+    tokenizer = Tokenizer(BPE(vocab=words, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def _never_end(model: Any, tokenizer: Any, vocabulary: int) -> None:
+    """The only token that ends a response is one that does not exist."""
+    tokenizer.chat_template = None
+    tokenizer.eos_token = None
+    model.config.eos_token_id = None
+    model.generation_config.eos_token_id = vocabulary

@@ -1,0 +1,153 @@
+"""The measured table as JSON and as Markdown, with everything needed to judge it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+import preftilt
+from bench.figures import (
+    CANDIDATES,
+    ITEM_CANDIDATES,
+    ITEM_PROMPT,
+    ITEM_TOKENS,
+    ITEMS,
+    NEW_TOKENS,
+    Figure,
+)
+
+TITLES = {
+    "generate": "best-of-16 with REAR scores ÷ `generate(num_return_sequences=16)` alone, 1,000-token prompt",
+    "naive": "the same ÷ `generate` followed by 2·16 plain forwards (the naive REAR)",
+    "scoring": "scoring time ÷ sampling time",
+    "floor": "scoring time ÷ plain forwards over the same tokens, prompt once and candidates batched (the floor)",
+    "growth": "best-of-16 at 2,000 ÷ at 256 prompt tokens, prefills subtracted",
+    "tree": "DVTS 4×4: tokens forwarded ÷ (tokens drawn × views), prompts apart",
+    "items": f"{ITEMS} short items (best of {ITEM_CANDIDATES}, {ITEM_PROMPT} + {ITEM_TOKENS} tokens),"
+    " batched ÷ one after another",
+}
+BARS = {
+    "cpu": {
+        "generate": 0.5,
+        "naive": 0.25,
+        "scoring": 0.5,
+        "floor": 1.6,
+        "growth": 1.3,
+        "tree": 1.0,
+        "items": 0.5,
+    },
+    "cuda": {
+        "generate": 0.5,
+        "naive": 0.4,
+        "scoring": 0.05,
+        "floor": 1.3,
+        "growth": 1.3,
+        "tree": 1.0,
+        "items": 0.2,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model's figures."""
+
+    model: str
+    parameters: int
+    figures: Sequence[Figure]
+
+
+def circumstances(device: str, seed: int, repeats: int) -> dict[str, object]:
+    """What the numbers depend on."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "dtype": "bfloat16" if device == "cuda" else "float32",
+        "seed": seed,
+        "repeats": repeats,
+        "candidates": CANDIDATES,
+        "new_tokens": NEW_TOKENS,
+        "versions": {
+            "preftilt": preftilt.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def save(folder: Path, device: str, facts: dict[str, object], measured: Sequence[Measured]) -> None:
+    """Write ``DEVICE.json`` and ``DEVICE.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"circumstances": facts, "models": [asdict(one) for one in measured]}
+    (folder / f"{device}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{device}.md").write_text(markdown(device, facts, measured), encoding="utf-8")
+
+
+def markdown(device: str, facts: dict[str, object], measured: Sequence[Measured]) -> str:
+    """One table a model; medians, with the range of the repeats."""
+    lines = [
+        f"# Speed on {facts['device']}",
+        "",
+        "Made by `python -m bench" + (" --device cuda" if device == "cuda" else "") + "`.",
+    ]
+    lines += ["", *(f"- {name}: {_plain(value)}" for name, value in facts.items())]
+    other = "cuda" if device == "cpu" else "cpu"
+    recorded = (
+        "see its own table" if (Path("docs/bench") / f"{other}.md").is_file() else "not measured"
+    )
+    lines += [f"- {'GPU' if other == 'cuda' else 'CPU'} column: {recorded}", ""]
+    for one in measured:
+        lines += [f"## {one.model} ({one.parameters / 1e6:.1f} M parameters)", ""]
+        lines += [
+            "| figure | bar | measured (min–max) | met | ours | other side | peak MiB, ours / other |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [_row(figure) for figure in one.figures]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def met(figure: Figure) -> bool:
+    return statistics.median(figure.values) <= figure.bar
+
+
+def _row(figure: Figure) -> str:
+    unit = " tokens" if figure.name == "tree" else " s"
+    cells = [
+        TITLES[figure.name],
+        f"≤ {figure.bar:g}",
+        f"**{statistics.median(figure.values):.2f}** ({min(figure.values):.2f}–{max(figure.values):.2f})",
+        "yes" if met(figure) else "no",
+        f"{statistics.median(figure.ours):.4g}{unit}",
+        f"{statistics.median(figure.theirs):.4g}{unit}",
+        " / ".join(
+            "–" if peak is None else f"{peak:.0f}"
+            for peak in (figure.peak_ours, figure.peak_theirs)
+        ),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _plain(value: object) -> str:
+    return (
+        ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return platform.processor() or platform.machine()
