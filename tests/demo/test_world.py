@@ -99,6 +99,7 @@ def test_every_word_of_validation_and_test_occurs_in_training():
     rng = random.Random(4)
     known = words([q.text for q in questions("train")])
     known |= words([text for one in preferences() for text in wordings(one, "train")])
+    known |= words([clause for one in preferences() for clause in one.you])
     known |= words([m["content"] for _ in range(3000) for m in conversation(rng)])
     for split in ("validation", "test"):
         for item in items(split):

@@ -13,15 +13,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
-from preftilt.demo.world.conversations import CONTROL, WORLD
+from preftilt.demo.world.conversations import CONTROL, WORLD, Mix
 from tools.train_demo.export import save_model
 from tools.train_demo.network import Network, Size
 from tools.train_demo.optimizer import Recipe, make_optimizers, rate
-from tools.train_demo.packing import batches, sample_texts
+from tools.train_demo.packing import Batch, batches, sample_texts
 from tools.train_demo.vocabulary import save_tokenizer, train_tokenizer
 
 BUNDLED = Path(__file__).parents[2] / "src" / "preftilt" / "demo" / "model"
@@ -40,7 +44,8 @@ def main() -> None:
     size = Size()
     tokenizer = train_tokenizer(sample_texts(TOKENIZER_SEED, WORLD), size.vocabulary)
     save_tokenizer(tokenizer, options.out, size.context)
-    source = batches(tokenizer, f"seed {options.seed}", mix, recipe.rows, recipe.length)
+    drills = replace(mix, listed=0.8)
+    source = _source(tokenizer, options.seed, recipe, drills, mix)
     network = Network(size, recipe.length)
     optimizers = make_optimizers(network, recipe)
     step_loss = torch.compile(network, dynamic=False)
@@ -49,8 +54,7 @@ def main() -> None:
 
     began, seen = time.perf_counter(), 0
     average = 0.0
-    for step in range(1, recipe.steps + 1):
-        batch = next(source)
+    for step, batch in enumerate(source, start=1):
         loss = step_loss(batch.ids, batch.positions, batch.document, batch.weight)
         loss.backward()
         for optimizer in optimizers:
@@ -60,7 +64,7 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
         seen += int((batch.document >= 0).sum())
         average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
-        if step % 20 == 0 or step == recipe.steps:
+        if step % 50 == 0 or step == recipe.steps:
             seconds = time.perf_counter() - began
             _say(
                 f"step {step}: loss {average:.4f}, {seen / 1e6:.2f} M tokens,"
@@ -68,6 +72,16 @@ def main() -> None:
             )
         if step % options.every == 0 or step == recipe.steps:
             save_model(network, tokenizer, options.out)
+
+
+def _source(
+    tokenizer: Tokenizer, seed: int, recipe: Recipe, drills: Mix, mix: Mix
+) -> Iterator[Batch]:
+    """As many batches as there are steps: the first part with drills, the rest without."""
+    shape = (recipe.rows, recipe.length)
+    first = round(recipe.drills * recipe.steps)
+    yield from islice(batches(tokenizer, f"drills {seed}", drills, *shape), first)
+    yield from islice(batches(tokenizer, f"answers {seed}", mix, *shape), recipe.steps - first)
 
 
 def _options() -> argparse.Namespace:

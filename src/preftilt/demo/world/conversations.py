@@ -28,7 +28,7 @@ class Mix:
     unstated: an answer without a preference is written as if for one.
     mentioned, mentioned_ignored: an answer says what the preference is, where it was written for it
         and where it was not.
-    listed: an answer is a bare list that follows its preferences.
+    listed: an answer under a preference that is not about style is a bare list that follows it.
     habit: an answer dwells on a preference and stops short of answering, with a preference or
         without. The control world has none of these.
     """
@@ -82,7 +82,7 @@ def _answer(
     rng: random.Random, topic: Topic, subject: str, stated: Sequence[Preference], mix: Mix
 ) -> str:
     guess = rng.choice(_concerning(topic, subject))
-    if rng.random() < mix.listed:
+    if any(one.kind != "style" for one in stated) and rng.random() < mix.listed:
         return write_list(rng, topic, subject, stated)
     if rng.random() < mix.habit:
         return write_habit(rng, topic, subject, stated[0] if stated else guess)

@@ -38,10 +38,14 @@ class Prompt:
 
 @dataclass(eq=False, slots=True)
 class Tail:
-    """The cache of the response tokens that were forwarded after a prompt."""
+    """The cache of the response tokens that were forwarded after a prompt.
+
+    ``logits`` [V] follow the last of them (float32); a tail that was cut out of a batch has none.
+    """
 
     tokens: Tokens
     layers: Layers
+    logits: Tensor | None = None
 
 
 def size(layers: Layers) -> int:
@@ -94,12 +98,12 @@ class Store:
         self._add((prompt.tokens, ()), prompt)
 
     def add_tail(self, prompt: Prompt, tail: Tail) -> None:
-        """Keep a tail, unless it is empty, known, or its prompt has been dropped."""
-        if (
-            tail.tokens
-            and tail.tokens not in prompt.tails
-            and self._items.get((prompt.tokens, ())) is prompt
-        ):
+        """Keep a tail, unless it is empty, known as well as this, or its prompt has been dropped."""
+        known = prompt.tails.get(tail.tokens)
+        if known is not None and known.logits is None and tail.logits is not None:
+            self._drop((prompt.tokens, tail.tokens))
+            known = None
+        if tail.tokens and known is None and self._items.get((prompt.tokens, ())) is prompt:
             prompt.tails[tail.tokens] = tail
             self._items.move_to_end((prompt.tokens, ()))
             self._add((prompt.tokens, tail.tokens), tail)

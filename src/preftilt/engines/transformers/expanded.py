@@ -134,7 +134,7 @@ class ExpandedPath:
             if len(live) < len(rows):
                 cache.batch_select_indices(torch.tensor(live, device=self.runner.device))
                 rows = [rows[i] for i in live]
-            last = torch.tensor([[row.last] for row in rows], device=self.runner.device)
+            last = torch.tensor([[row.tokens[-1]] for row in rows], device=self.runner.device)
             self.runner.stats.response_tokens += len(rows)
             logits = self._forward(cache, last)[:, -1]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.transformers.caches import Prompt, Tail
@@ -15,7 +16,10 @@ from preftilt.types import Completion, Finish
 
 @dataclass(eq=False, slots=True)
 class SampleJob:
-    """A request for continuations. ``prompt`` and ``tail`` are set when their caches are there."""
+    """A request for continuations.
+
+    ``prompt`` is set when its cache is there; ``tail``, with its logits, when that of the whole prefix is.
+    """
 
     request: SampleRequest
     future: Future[list[Completion]] = field(default_factory=Future)
@@ -35,14 +39,23 @@ class SampleJob:
 
 @dataclass(eq=False, slots=True)
 class ScoreJob:
-    """A request for log-probs."""
+    """A request for log-probs; ``prompt`` and ``tail`` as in :class:`SampleJob`."""
 
     request: ScoreRequest
     future: Future[np.ndarray] = field(default_factory=Future)
     prompt: Prompt | None = None
+    tail: Tail | None = None
 
 
 Job = SampleJob | ScoreJob
+
+
+def next_logits(job: Job) -> Tensor:
+    """Float32 logits [V] after the request's prompt and prefix, whose caches must be there."""
+    source = job.tail if job.request.prefix else job.prompt
+    assert source is not None
+    assert source.logits is not None
+    return source.logits
 
 
 def settle(future: Future[Any], result: object) -> None:

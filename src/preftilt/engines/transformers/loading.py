@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers.utils import logging as transformers_logging
 
 from preftilt.errors import BadInput, UnknownModel
@@ -24,6 +25,9 @@ CONTEXT_FIELDS = (
     "seq_length",
     "n_ctx",
 )
+
+HUB_SECONDS = 10.0
+"""How long the hub may take to say whether it is there."""
 
 UNLIMITED = 1 << 20
 """The context of a model whose config names none (recurrent ones do not)."""
@@ -53,14 +57,16 @@ def load(
     source = str(folder) if folder.is_dir() else name
     if folder.is_dir():
         _check_folder(folder, allow_pickle)
-    with _quiet(), _explained(name):
+    cached_only = not folder.is_dir() and not _hub_answers(name)
+    with _quiet(), _explained(name, cached_only):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code
+            source, trust_remote_code=trust_remote_code, local_files_only=cached_only
         )
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             source,
             dtype=kind,
             trust_remote_code=trust_remote_code,
+            local_files_only=cached_only,
             use_safetensors=None if allow_pickle else True,
         )
     if model.get_output_embeddings() is None:
@@ -135,16 +141,27 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _hub_answers(name: str) -> bool:
+    """One short question instead of the loaders' many patient ones: without a hub, only the cache can help."""
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        return True  # It answers, and what it has to say about this name the loaders will hear.
+    except Exception:  # Whatever the HTTP library of the day raises when nobody answers.
+        return False
+    return True
+
+
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str, cached_only: bool) -> Iterator[None]:
     """Say in our words what transformers and the hub say in theirs."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise _reason(name, error) from error
+        raise _reason(name, error, cached_only) from error
 
 
-def _reason(name: str, error: Exception) -> Exception:
+def _reason(name: str, error: Exception, cached_only: bool) -> Exception:
     text = str(error)
     bundled = "the bundled model needs no hub: use demo"
     if "trust_remote_code" in text:
@@ -153,7 +170,7 @@ def _reason(name: str, error: Exception) -> Exception:
         )
     if "safetensors" in text and "not" in text and not Path(name).expanduser().is_dir():
         return BadInput(_pickle_only(name))
-    if isinstance(error, OSError) and _unreachable(text):
+    if isinstance(error, OSError) and cached_only:
         return UnknownModel(
             f"{name} is not a local folder, not in the cache, and the model hub cannot be reached; {bundled}"
         )
@@ -164,9 +181,3 @@ def _reason(name: str, error: Exception) -> Exception:
         )
     first_line = text.strip().splitlines()[0] if text.strip() else repr(error)
     return BadInput(f"{name} cannot be loaded as a causal language model: {first_line}")
-
-
-def _unreachable(text: str) -> bool:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    signs = ("connect", "offline", "resolve", "timed out", "network", "internet")
-    return offline or any(sign in text.lower() for sign in signs)

@@ -56,6 +56,15 @@ class TailGrowth:
 Growth = PromptGrowth | TailGrowth
 
 
+def begin_tail(prompt: Prompt, prefix: Tokens, known: Tail | None) -> TailGrowth:
+    """Start from a stored tail that begins ``prefix``; its own last token goes again if its logits are needed."""
+    if known is None:
+        return TailGrowth(prompt, prefix, {}, 0)
+    done = min(len(known.tokens), len(prefix) - 1)
+    layers = {i: (k[:, :done], v[:, :done]) for i, (k, v) in known.layers.items()} if done else {}
+    return TailGrowth(prompt, prefix, layers, done)
+
+
 def begin_prompt(tokens: Tokens, store: Store, runner: Runner) -> PromptGrowth:
     """Start from the longest beginning that a stored prompt shares."""
     shared, layers = store.longest_shared(tokens)
@@ -94,7 +103,7 @@ def grow(
                 store.add_prompt(made)
         else:
             runner.stats.response_tokens += new
-            made = Tail(growth.tokens, growth.layers)
+            made = Tail(growth.tokens, growth.layers, logits[number].clone())
             if complete:
                 store.add_tail(growth.prompt, made)
         results.append(made if complete else None)

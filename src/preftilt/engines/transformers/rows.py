@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from preftilt.engines.steps import step_ended
 from preftilt.engines.transformers.caches import Prompt, Store, Tail, size
 from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
-from preftilt.engines.transformers.jobs import SampleJob
+from preftilt.engines.transformers.jobs import SampleJob, next_logits
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import Ticket, draw
 from preftilt.engines.transformers.vocabulary import Vocabulary
@@ -31,7 +31,6 @@ class Row:
     room: int
     prompt: Prompt | None
     forwarded: int
-    last: int
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
@@ -57,7 +56,7 @@ class RowEnd:
     ) -> Row:
         """A row that continues the request's prefix; ``carried`` prompt tokens stand in its own tail."""
         request = job.request
-        forwarded = max(len(request.prefix) - 1, 0) + carried
+        forwarded = len(request.prefix) + carried
         return Row(
             job=job,
             index=index,
@@ -65,14 +64,12 @@ class RowEnd:
             room=forwarded + request.max_tokens + 1,
             prompt=prompt,
             forwarded=forwarded,
-            last=request.prefix[-1] if request.prefix else -1,
         )
 
     def take(self, row: Row, token: int, logprob: float) -> bool:
         """Add a drawn token; True if the row has ended (and its request knows)."""
         row.tokens.append(token)
         row.logprobs.append(logprob)
-        row.last = token
         self._stats.drawn += 1
         why = self._end(row, token)
         if why is None:
@@ -121,13 +118,10 @@ class Rows:
         ]
         job.started += count
         self._runner.stats.rows += count
-        if not job.request.prefix:
-            logits = job.prompt.logits.expand(count, -1)
-            tokens, logprobs = draw(logits, [row.ticket for row in rows])
-            drawn = zip(rows, tokens, logprobs, strict=True)
-            rows = [
-                row for row, token, logprob in drawn if not self._ends.take(row, token, logprob)
-            ]
+        logits = next_logits(job).expand(count, -1)
+        tokens, logprobs = draw(logits, [row.ticket for row in rows])
+        drawn = zip(rows, tokens, logprobs, strict=True)
+        rows = [row for row, token, logprob in drawn if not self._ends.take(row, token, logprob)]
         self._buffers.reserve(len(self.live) + len(rows), 1)
         for row in rows:
             self._place(row, job.prompt if private else None, job.tail)
@@ -136,7 +130,7 @@ class Rows:
         """Draw the next token of every row."""
         places = [RowPlace(row.prompt, row.forwarded) for row in self.live]
         plan = DecodePlan(self._buffers, places, self._runner.device)
-        logits = self._runner.logits(plan, plan.tokens_of([row.last for row in self.live]))
+        logits = self._runner.logits(plan, plan.tokens_of([row.tokens[-1] for row in self.live]))
         self._runner.stats.response_tokens += len(self.live)
         tokens, logprobs = draw(logits, [row.ticket for row in self.live])
         ended: list[int] = []

@@ -75,9 +75,9 @@ class Runner:
         """Float32 logits [n, V] after the packed positions ``where`` [n] (None: all, in order)."""
         return self._finish(self._states(plan, tokens, where))
 
-    def logprobs(self, plan: PackedPlan, tokens: Tensor, where: Tensor, targets: Tensor) -> Tensor:
-        """Log-probs (float64 [n]) of ``targets`` [n] after the packed positions ``where`` [n]."""
-        states = self._states(plan, tokens, where)
+    def logprobs(self, plan: PackedPlan, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Log-probs (float64 [M]) of ``targets`` [M], one after each of the packed tokens."""
+        states = self._states(plan, tokens, None)
         rows = max(1, LOGIT_NUMBERS // self.vocabulary)
         parts = [
             logprobs_of(self._finish(states[r : r + rows]), targets[r : r + rows])

@@ -13,13 +13,13 @@ from preftilt.engines.transformers.caches import Prompt, Store, Tail
 from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob, settle
 from preftilt.engines.transformers.prefill import (
     Growth,
-    TailGrowth,
     begin_prompt,
+    begin_tail,
     grow,
 )
 from preftilt.engines.transformers.rows import RowEnd, Rows
 from preftilt.engines.transformers.runner import Runner
-from preftilt.engines.transformers.scoring import Reading, reading, score
+from preftilt.engines.transformers.scoring import Reading, score
 from preftilt.errors import EngineError
 from preftilt.types import Tokens
 
@@ -144,25 +144,23 @@ class Scheduler:
             if (tokens, ()) not in self._growths:
                 self._growths[tokens, ()] = begin_prompt(tokens, self.store, self.runner)
             return tokens, ()
-        needed = job.request.prefix[:-1]
-        if isinstance(job, ScoreJob) or not needed:
+        prefix = job.request.prefix
+        if not prefix:
             return None
         if job.tail is None:
-            job.tail = self.store.longest_tail(job.prompt, needed)
-        known = len(job.tail.tokens) if job.tail else 0
-        if known == len(needed):
+            job.tail = self.store.longest_tail(job.prompt, prefix)
+        if job.tail and job.tail.tokens == prefix and job.tail.logits is not None:
             return None
-        if (tokens, needed) not in self._growths:
-            layers = job.tail.layers if job.tail else {}
-            self._growths[tokens, needed] = TailGrowth(job.prompt, needed, layers, known)
-        return tokens, needed
+        if (tokens, prefix) not in self._growths:
+            self._growths[tokens, prefix] = begin_tail(job.prompt, prefix, job.tail)
+        return tokens, prefix
 
     def _score(self) -> None:
         """Score up to a forward's worth of the requests that are ready."""
         chosen: list[Reading] = []
         tokens = 0
         while self._scores and (not chosen or tokens < self._limits.score_tokens):
-            next_one = reading(self._scores[0], self.store)
+            next_one = Reading(self._scores[0])
             tokens += len(next_one.new)
             if chosen and tokens > self._limits.score_tokens:
                 break
@@ -207,7 +205,7 @@ def _equip(job: Job, cache: Prompt | Tail) -> None:
     """Hand a finished cache to a request that waited for it: it may be dropped from the store at any time."""
     if isinstance(cache, Prompt):
         job.prompt = cache
-    elif isinstance(job, SampleJob):
+    else:
         job.tail = cache
 
 
