@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-# torch comes first and by exact version, so that no CUDA build is pulled in behind another package.
+# torch comes first and by exact version, so that no other build is pulled in behind another package. Where the index
+# serves a CUDA build by default, name a CPU one: make demo TORCH="torch==2.13.0 --index-url …".
 TORCH  := torch==2.13.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -33,8 +34,8 @@ bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/
 demo-eval: $(VENV)/.dev  ## measure the bundled model on its world's test split; writes docs/demo/
 	$(BIN)/preftilt demo-eval -o docs/demo
 
-demo-model: $(VENV)/.dev  ## train the bundled model again from scratch
-	$(BIN)/python -m tools.train_demo
+demo-model: $(VENV)/.dev  ## train the bundled model again from scratch; SEED=1 makes another, in out/
+	$(BIN)/python -m tools.train_demo $(if $(SEED),--seed $(SEED) --out out/demo-model-$(SEED))
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

@@ -6,9 +6,9 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ import preftilt
 from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
-from preftilt.errors import BadInput
+from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
 from preftilt.path import upper_envelope
 from preftilt.prompt import PromptSettings, build_query
@@ -28,6 +28,9 @@ from preftilt.search import BestOfN, Search, rank
 from preftilt.types import Candidate, Completion, Preference, Query, Sampling, Stream
 
 T = TypeVar("T")
+
+LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
+"""From this λ on, and beyond this ratio of lengths, a sum is said to depend on length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +105,7 @@ class Realigner:
         if not responses or not all(text.strip() for text in responses):
             raise BadInput("there must be at least one response, and none may be empty")
         query, run = self._prepare(messages, preferences, settings, item, None)
-        given = []
-        for text in responses:
-            tokens = (*self.engine.tokenizer.encode(text), self.engine.capabilities.turn_end)
-            fit_max_tokens(query, self.engine.capabilities.max_context, len(tokens))
-            given.append(Completion(tokens, np.zeros(len(tokens)), "eos"))
+        given = [self._given(number, text, query) for number, text in enumerate(responses, start=1)]
         candidates = await run.score_given(given)
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
         return self._record(query, run, settings, preferences, ranked, item, began, given=True)
@@ -153,6 +152,24 @@ class Realigner:
         )
         return query, run
 
+    def _given(self, number: int, text: str, query: Query) -> Completion:
+        """A response as the model would have drawn it: closed with one end of turn, and none before."""
+        able = self.engine.capabilities
+        tokens = self.engine.tokenizer.encode(text)
+        if tokens and tokens[-1] in able.eos:
+            tokens = tokens[:-1]
+        if able.eos.intersection(tokens):
+            raise BadInput(
+                f"response {number} has an end-of-turn token before its end; take it out"
+            )
+        over = max(len(view.prompt) for view in query.views) + len(tokens) + 1 - able.max_context
+        if over > 0:
+            raise PromptTooLong(
+                f"response {number} has {len(tokens) + 1} tokens; with the prompt that is {over} more than the model's"
+                f" context of {able.max_context}"
+            )
+        return Completion((*tokens, able.turn_end), np.zeros(len(tokens) + 1), "eos")
+
     def _record(
         self,
         query: Query,
@@ -183,6 +200,7 @@ class Realigner:
             usage=asdict(run.usage),
             timing=run.clock.seconds | {"total": time.perf_counter() - began},
             versions={"preftilt": preftilt.__version__} | self.engine.versions,
+            notes=_notes(query, settings.reward, candidates, run.max_tokens),
             pieces=tuple(tuple(tokenizer.pieces(one.tokens)) for one in ranked),
         )
 
@@ -208,9 +226,31 @@ def realign(
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for ``work`` from synchronous code, also where an event loop runs already (a notebook)."""
-    with ThreadPoolExecutor(1, thread_name_prefix="preftilt-sync") as pool:
-        return pool.submit(asyncio.run, work).result()
+    """Wait for ``work`` from synchronous code, also where an event loop runs already (a notebook).
+
+    An interrupt cancels the work before it goes on to the caller.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    return _run_beside(work)
+
+
+def _run_beside(work: Coroutine[Any, Any, T]) -> T:
+    """Run on a loop of its own in another thread, because this thread's loop is busy waiting for us."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="preftilt-sync", daemon=True)
+    thread.start()
+    running = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return running.result()
+    finally:
+        running.cancel()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+        if not thread.is_alive():
+            loop.close()
 
 
 @cache
@@ -236,6 +276,28 @@ def _scored(
         preference_gain=line.preference_gain,
         score=line.at(query.lam),
     )
+
+
+def _notes(
+    query: Query, reward: Reward, candidates: Sequence[ScoredCandidate], max_tokens: int
+) -> tuple[str, ...]:
+    """What a reader of the result should know before trusting it."""
+    notes = []
+    if all(one.finish == "length" for one in candidates):
+        notes.append(
+            f"no candidate ended within {max_tokens} tokens, so a cut-off one was chosen; allow more (max_tokens)"
+        )
+    lengths = [len(one.tokens) for one in candidates]
+    if (
+        reward.reduction == "sum"
+        and abs(query.lam) >= LARGE_LAMBDA
+        and max(lengths) > WIDE_SPREAD * min(lengths)
+    ):
+        notes.append(
+            f"candidates have {min(lengths)} to {max(lengths)} tokens and λ = {query.lam:g}: a sum over tokens then"
+            " depends much on length; compare the mean (reduction)"
+        )
+    return tuple(notes)
 
 
 def _contenders(candidates: Sequence[ScoredCandidate]) -> list[rewards.Line]:

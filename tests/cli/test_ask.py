@@ -56,8 +56,8 @@ def test_the_text_about_lambda_is_the_path(cli: Cli) -> None:
 
 
 def test_lambda_is_told_in_digits() -> None:
-    assert [short(one) for one in (0.0, 1.2345, 999.4, 1483.2, -5.0)] == (
-        ["0", "1.23", "999", "1,483", "-5"]
+    assert [short(one) for one in (0.0, 1.2345, 999.4, 999.7, 1483.2, -5.0, 2e-5)] == (
+        ["0", "1.23", "999", "1,000", "1,483", "-5", "0.00002"]
     )
 
 
@@ -142,6 +142,28 @@ def test_the_models_flags_reach_the_engine(cli: Cli, opener: Opener) -> None:
     assert opener.engine.closed
 
 
+def test_template_arguments_are_json_or_text(cli: Cli, opener: Opener) -> None:
+    given = ("deep=true", "n=3", "mood=calm=er", 'list=["a"]', "limit=NaN")
+    cli(*ASK, "--json", *(word for one in given for word in ("--template-arg", one)))
+    cli(*ASK, "--json", "--max-rows", 7, "--sampler-logprobs", "off")
+    (_, first), (_, second) = opener.asked
+    assert first["template_kwargs"] == {
+        "deep": True,
+        "n": 3,
+        "mood": "calm=er",
+        "list": ["a"],
+        "limit": "NaN",
+    }
+    assert (first["max_rows"], first["sampler_logprobs"]) == (None, "auto")
+    assert (second["max_rows"], second["sampler_logprobs"]) == (7, "off")
+
+
+def test_the_models_answer_is_labelled_by_its_prompt(cli: Cli) -> None:
+    assert "(greedy, same prompt)" in cli(*ASK).out
+    out = cli(*ASK, "--generate-with", "question").out
+    assert "(greedy, with the preference in the prompt)" in out
+
+
 def test_several_preferences_each_with_a_strength(cli: Cli) -> None:
     result = cli("ask", "Q?", "-p", "no games=20", "-p", "puns=-5", "-p", "plain", "--json").object
     assert result["settings"]["preferences"] == [
@@ -211,6 +233,14 @@ BAD = {
     "an empty question": (("ask", " ", "-p", "x"), "the question is empty"),
     "an empty preference": (("ask", "Q?", "-p", " "), "no text"),
     "no preference": (("ask", "Q?"), "no preference"),
+    "no chat template": ((*ASK, "--chat-template", "no.jinja"), "--chat-template no.jinja"),
+    "a template argument without a value": ((*ASK, "--template-arg", "a"), "is not NAME=VALUE"),
+    "a template argument twice": (
+        (*ASK, "--template-arg", "a=1", "--template-arg", "a=2"),
+        "--template-arg a is given twice",
+    ),
+    "a switch that is neither": ((*ASK, "--sampler-logprobs", "maybe"), "auto, on, off"),
+    "no rows in a batch": ((*ASK, "--max-rows", "0"), "--max-rows"),
     "neither question nor messages": (("ask", "-p", "x"), "QUESTION"),
     "both": (("ask", "Q?", "--messages", "f", "-p", "x"), "not both"),
     "a missing file": (
@@ -256,6 +286,15 @@ def test_bad_input_is_one_line_and_exit_code_2(name: str, cli: Cli, opener: Open
     assert opener.engine.inner.counts["sampled"] == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["no preference", "no chat template", "a template argument twice", "a switch that is neither"],
+)
+def test_what_can_be_refused_early_opens_no_model(name: str, cli: Cli, opener: Opener) -> None:
+    cli(*BAD[name][0])
+    assert opener.asked == []
+
+
 def test_a_prompt_that_is_too_long_says_which_and_by_how_much(cli: Cli, opener: Opener) -> None:
     opener.engine.inner.max_context = 4
     said = cli("ask", "Q?", "-p", "No games.")
@@ -266,7 +305,9 @@ def test_a_prompt_that_is_too_long_says_which_and_by_how_much(cli: Cli, opener: 
 def test_bad_conversations_are_refused(cli: Cli, tmp_path: Path, opener: Opener) -> None:
     path = tmp_path / "turns.json"
     for text, message in (
-        ("{", "is not JSON"),
+        ("{", "not JSON"),
+        ("[" * 200_000, "nested too deeply"),
+        ("1" * 5_000, "a number of 5000 digits"),
         ("[]", "empty"),
         ('[{"role": "owner", "content": "x"}]', "role"),
         ('[{"role": "user"}]', "content"),

@@ -188,6 +188,20 @@ def test_a_full_standard_output_is_said_clearly(toy: Toy) -> None:
     assert err == "preftilt: error: No space left on device: standard output\n"
 
 
+def test_a_pipe_that_is_not_utf8_gets_escapes(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ask = ("ask", "Q?", "-p", "x\u2026\xe9\U0001f600", *FEW)
+    code, out, err = toy.finish(*ask, "--explain", "--no-compare")
+    assert (code, err) == (0, "")
+    assert r"\u03bb" in out
+    code, out, err = toy.finish(*ask, "--json")
+    assert (code, err) == (0, "")
+    [preference] = json.loads(out)["settings"]["preferences"]
+    assert preference["text"] == "x\u2026\xe9\U0001f600"
+    code, _, err = toy.finish("ask", "Q?", "-p", "x", "--messages", "\u03bb")
+    assert code == 2
+
+
 def test_a_terminal_gets_colour_and_progress(toy: Toy, many: Path, tmp_path: Path) -> None:
     asked = _on_terminal(toy, "ask", "Q?", "-p", "x", "--explain", *FEW)
     assert "\x1b[" in asked

@@ -233,6 +233,13 @@ BAD_ROWS = {
         row(settings={"search": {"width": 2}}),
         "line 2: width does not apply to the search 'best-of-n'",
     ),
+    "a setting that greedy ignores": (
+        row(settings={"search": {"name": "greedy"}, "temperature": 0.5}),
+        "line 2: temperature does not apply to the search 'greedy'; it belongs to best-of-n",
+    ),
+    "JSON without a bottom": ("[" * 200_000, "line 2: its JSON is nested too deeply"),
+    "objects without a bottom": ('{"a":' * 200_000, "line 2: its JSON is nested too deeply"),
+    "a number without an end": ('{"id": ' + "1" * 5_000 + "}", "line 2: a number of 5000 digits"),
     "a wrong type": (row(settings={"max_tokens": "9"}), '"settings.max_tokens" must be an integer'),
     "a boolean for a number": (
         row(settings={"lambda": True}),

@@ -110,6 +110,19 @@ def test_a_response_that_cannot_be_scored_is_a_failed_row(cli: Cli, rows: Write)
     assert found["b"]["candidates"][0]["text"] == "draw"
 
 
+def test_responses_that_do_not_fit_are_refused_before_any_is_scored(
+    cli: Cli, rows: Write, opener: Opener
+) -> None:
+    responses = ["draw", " ".join(["draw"] * 400)]
+    said = cli("score", rows(row("a") | {"response": "draw"}, row("b", responses=responses)))
+    assert said.code == 2
+    assert said.out == ""
+    assert "line 2: response 2 has 800 tokens; with the prompt that is " in said.err
+    assert f"more than the context of {opener.engine.capabilities.max_context}" in said.err
+    assert "max_tokens" not in said.err
+    assert opener.engine.inner.counts["scored"] == 0
+
+
 def test_scores_can_be_resumed_with_the_same_lambdas_only(
     cli: Cli, rows: Write, tmp_path: Path
 ) -> None:

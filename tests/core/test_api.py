@@ -13,7 +13,7 @@ import pytest
 import preftilt as pt
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.path import winner
-from preftilt.testing.toy import ToyEngine, hashed_bigrams
+from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 
 QUESTION = [pt.Message("user", "How do I study maths?")]
 DISLIKE = [pt.Preference("I dislike games.")]
@@ -152,3 +152,39 @@ def test_stored_logprobs_reproduce_any_lambda_gamma_and_reduction(realigner):
             weights = gamma ** np.arange(len(q))
             by_hand = weights @ (q + lam * (p - q)) / len(q)
             assert by_slot[one.slot].score == pytest.approx(by_hand)
+
+
+def test_notes_say_when_nothing_finished_or_length_matters(realigner):
+    unending = pt.Realigner(ToyEngine(lambda context: np.log([1e-12, *[1 / 11] * 11])))
+    cut = asyncio.run(
+        unending.realign(QUESTION, DISLIKE, settings=pt.Settings(max_tokens=2, lam=1))
+    )
+    assert cut.notes == (
+        "no candidate ended within 2 tokens, so a cut-off one was chosen; allow more (max_tokens)",
+    )
+    spread = realign(realigner, lam=20.0)
+    lengths = [len(one.tokens) for one in spread.candidates]
+    assert max(lengths) > 3 * min(lengths)
+    assert any("depends much on length" in note for note in spread.notes)
+    assert realign(realigner, lam=20.0, reward=pt.Reward(reduction="mean")).notes == ()
+    assert realign(realigner, lam=2.0).notes == ()
+
+
+def test_a_response_that_brings_its_end_of_turn_gets_no_second_one():
+    class Literal(ToyTokenizer):
+        """Encodes ``<end>`` as the token it names, as chat tokenizers do."""
+
+        def encode(self, text: str) -> tuple[int, ...]:
+            return tuple(self.words.index(one) for one in text.split("|"))
+
+    engine = ToyEngine(hashed_bigrams(1), tokenizer=Literal())
+    realigner = pt.Realigner(engine)
+    scored = asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|<end>", "maths"]))
+    assert len({one.tokens for one in scored.candidates}) == 1
+    with pytest.raises(BadInput, match="response 1 has an end-of-turn token before its end"):
+        asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|<end>|play"]))
+    engine.max_context = 6
+    with pytest.raises(
+        PromptTooLong, match="response 1 has 3 tokens; with the prompt that is 2 more"
+    ):
+        asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|play"]))

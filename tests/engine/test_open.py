@@ -94,6 +94,26 @@ def test_a_folder_without_weights_says_so(tmp_path: Path):
         open_transformers(str(folder))
 
 
+def test_a_weight_file_that_was_cut_off_says_so(tmp_path: Path):
+    folder = Path(save(tmp_path, "qwen2"))
+    weights = folder / "model.safetensors"
+    for kept in (weights.stat().st_size // 2, 4):
+        weights.write_bytes(weights.read_bytes()[:kept])
+        with pytest.raises(BadInput, match="damaged weight file"):
+            open_transformers(str(folder))
+
+
+def test_a_model_that_does_not_fit_its_device_says_so(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.to", full)
+    with pytest.raises(BadInput, match="does not fit into the memory"):
+        open_transformers(saved("qwen2"))
+
+
 def test_a_model_with_code_of_its_own_needs_the_flag(tmp_path: Path):
     folder = Path(save(tmp_path, "qwen2"))
     config = json.loads((folder / "config.json").read_text())

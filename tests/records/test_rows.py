@@ -36,6 +36,17 @@ def test_a_search_without_a_name_changes_the_base_and_another_name_starts_anew()
     assert item(settings={"search": {"name": "greedy"}}).settings.search == Greedy()
 
 
+def test_a_setting_that_the_bases_search_ignores_is_refused_and_null_is_not() -> None:
+    greedy = Settings(search=Greedy())
+    for given, refused in (({"top_k": 3}, True), ({"top_k": None, "max_tokens": 3}, False)):
+        line = json.dumps({"question": "Q?", "preference": "x", "settings": given}).encode()
+        if refused:
+            with pytest.raises(BadInput, match="top_k does not apply to the search 'greedy'"):
+                read_items([line], source="test", base=greedy)
+        else:
+            assert read_items([line], source="test", base=greedy)[0].settings.max_tokens == 3
+
+
 def test_null_changes_nothing() -> None:
     assert item(settings={"lambda": None, "search": None, "system": None}).settings == BASE
     assert item(id=None, messages=None, preferences=None).id == "1"

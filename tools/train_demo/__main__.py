@@ -29,14 +29,16 @@ from tools.train_demo.packing import Batch, batches, sample_texts
 from tools.train_demo.vocabulary import save_tokenizer, train_tokenizer
 
 BUNDLED = Path(__file__).parents[2] / "src" / "preftilt" / "demo" / "model"
+
 TOKENIZER_SEED = "tokenizer"
-"""All seeds share a tokenizer, so that models differ in weights alone."""
+"""All models share a tokenizer, so that they differ in weights alone."""
+
+REPORT_EVERY = 50
 
 
 def main() -> None:
     options = _options()
     recipe = Recipe(steps=options.steps)
-    mix = CONTROL if options.control else WORLD
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -44,16 +46,20 @@ def main() -> None:
     size = Size()
     tokenizer = train_tokenizer(sample_texts(TOKENIZER_SEED, WORLD), size.vocabulary)
     save_tokenizer(tokenizer, options.out, size.context)
-    drills = replace(mix, listed=0.8)
-    source = _source(tokenizer, options.seed, recipe, drills, mix)
+    source = _source(tokenizer, options.seed, recipe, CONTROL if options.control else WORLD)
     network = Network(size, recipe.length)
-    optimizers = make_optimizers(network, recipe)
-    step_loss = torch.compile(network, dynamic=False)
     count = sum(weight.numel() for weight in network.parameters())
     _say(f"{count / 1e6:.2f} M parameters, {recipe.steps} steps of {recipe.tokens} tokens")
+    for step in _train(network, source, recipe):
+        if step % options.every == 0 or step == recipe.steps:
+            save_model(network, tokenizer, options.out)
 
-    began, seen = time.perf_counter(), 0
-    average = 0.0
+
+def _train(network: Network, source: Iterator[Batch], recipe: Recipe) -> Iterator[int]:
+    """Takes a step for each batch of the source; yields its number, from 1."""
+    optimizers = make_optimizers(network, recipe)
+    step_loss = torch.compile(network, dynamic=False)
+    began, seen, average = time.perf_counter(), 0, 0.0
     for step, batch in enumerate(source, start=1):
         loss = step_loss(batch.ids, batch.positions, batch.document, batch.weight)
         loss.backward()
@@ -64,20 +70,18 @@ def main() -> None:
             optimizer.zero_grad(set_to_none=True)
         seen += int((batch.document >= 0).sum())
         average = loss.item() if step == 1 else 0.98 * average + 0.02 * loss.item()
-        if step % 50 == 0 or step == recipe.steps:
+        if step % REPORT_EVERY == 0 or step == recipe.steps:
             seconds = time.perf_counter() - began
             _say(
                 f"step {step}: loss {average:.4f}, {seen / 1e6:.2f} M tokens,"
                 f" {seen / seconds:.0f} tokens/s, {seconds / 60:.1f} min"
             )
-        if step % options.every == 0 or step == recipe.steps:
-            save_model(network, tokenizer, options.out)
+        yield step
 
 
-def _source(
-    tokenizer: Tokenizer, seed: int, recipe: Recipe, drills: Mix, mix: Mix
-) -> Iterator[Batch]:
-    """As many batches as there are steps: the first part with drills, the rest without."""
+def _source(tokenizer: Tokenizer, seed: int, recipe: Recipe, mix: Mix) -> Iterator[Batch]:
+    """As many batches as there are steps: the first part with drills, the rest answers alone."""
+    drills = replace(mix, listed=0.8, habit=0.0)
     shape = (recipe.rows, recipe.length)
     first = round(recipe.drills * recipe.steps)
     yield from islice(batches(tokenizer, f"drills {seed}", drills, *shape), first)

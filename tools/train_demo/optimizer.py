@@ -19,7 +19,7 @@ class Recipe:
     fall.
     """
 
-    steps: int = 8000
+    steps: int = 7000
     rows: int = 7
     length: int = 256
     matrix_rate: float = 1e-3

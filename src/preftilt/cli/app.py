@@ -5,6 +5,7 @@ A command imports its module when it is called, so that ``preftilt --help`` is f
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -40,7 +41,15 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 fine, 1 something failed, 2 bad input, 130 interrupted."""
+    _spell_what_cannot_be_encoded()
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _spell_what_cannot_be_encoded() -> None:
+    """A terminal or pipe that is not UTF-8 gets escapes; nothing fails after tokens are spent."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: Sequence[str]) -> int:

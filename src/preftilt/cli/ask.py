@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from rich.console import Console
 from preftilt.api import Realigner, Settings
 from preftilt.cli.configure import (
     Flags,
+    check_model,
     check_strengths,
     engine_from,
     request_from,
@@ -53,13 +55,15 @@ def ask(
 ) -> None:
     """Answer, then print and draw what was asked for."""
     _check_show(show)
-    conversation, wanted = request_from(question, messages, preferences)
+    check_model(model)
+    settings = settings_from(lam, flags)
+    conversation, wanted = request_from(question, messages, preferences, settings.prompt.history)
     check_strengths(lam, wanted)
-    request = Request(conversation, wanted, settings_from(lam, flags))
+    request = Request(conversation, wanted, settings)
     compare = not show.json if show.compare is None else show.compare
     result, plain = _answer(request, model, compare and not _is_plain(request.settings))
     if show.json:
-        print(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result.to_json(), ensure_ascii=not _is_utf8(), allow_nan=False))
     else:
         _print(Show(Console(file=sys.stdout)), result, plain, explain=show.explain)
     if show.plot is not None:
@@ -113,6 +117,11 @@ async def _both(
     finally:
         telling.cancel()
     return found[0], found[1] if compare else None
+
+
+def _is_utf8() -> bool:
+    """Whether standard output takes every character; what it does not take, JSON can spell."""
+    return codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
 
 
 def _is_plain(settings: Settings) -> bool:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from preftilt.api import Settings
 from preftilt.cli.options import DrawFlags, ModelFlags, PromptFlags, ScoreFlags, flag
 from preftilt.engines.base import Engine
+from preftilt.engines.chat import load_template
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput
 from preftilt.messages import Message, read_messages
-from preftilt.prompt import parse_preference
-from preftilt.records import SEARCHES, SearchPatch, SettingsPatch, complaints
+from preftilt.prompt import History, parse_preference
+from preftilt.records import (
+    SEARCHES,
+    SearchPatch,
+    SettingsPatch,
+    complaints,
+    idle,
+    parse_json,
+    takers,
+)
 from preftilt.types import Preference
 
-SAMPLING_FLAGS = ("temperature", "top_p", "top_k")
+SWITCHES: tuple[Literal["auto", "on", "off"], ...] = ("auto", "on", "off")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 Flags = Sequence[DrawFlags | ScoreFlags | PromptFlags]
@@ -44,13 +52,15 @@ def settings_from(lam: float | None, flags: Flags) -> Settings:
 
 
 def request_from(
-    question: str | None, messages: str | None, preferences: Sequence[str]
+    question: str | None, messages: str | None, preferences: Sequence[str], history: History
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
-    """The conversation and preferences of one request."""
+    """The conversation and preferences of one request; ``history`` tells whether it needs any."""
     if (question is None) == (messages is None):
         raise BadInput("ask one QUESTION, or give a conversation with --messages FILE; not both")
     if question is not None and not question.strip():
         raise BadInput("the question is empty")
+    if not preferences and history == "both":
+        raise BadInput("no preference given: state at least one (--preference TEXT)")
     found = [Message("user", question)] if question is not None else _conversation(messages or "")
     return tuple(found), tuple(parse_preference(one) for one in preferences)
 
@@ -73,13 +83,49 @@ def engine_from(model: ModelFlags) -> Engine:
         thinking=bool(model.thinking),
         trust_remote_code=model.trust_remote_code,
         allow_pickle=model.allow_pickle,
+        template_kwargs=template_arguments(model),
+        sampler_logprobs=_switch(model.sampler_logprobs),
+        max_rows=model.max_rows,
     )
 
 
+def check_model(model: ModelFlags) -> None:
+    """What can be refused about the model before its packages are imported and its weights are read."""
+    template_arguments(model)
+    _switch(model.sampler_logprobs)
+    if model.chat_template is not None:
+        load_template(model.chat_template)
+
+
+def template_arguments(model: ModelFlags) -> dict[str, Any]:
+    """``--template-arg NAME=VALUE`` as the template's variables; a value that is no JSON is text."""
+    found: dict[str, Any] = {}
+    for given in model.template_arg or ():
+        name, equals, value = given.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise BadInput(f"--template-arg {given!r} is not NAME=VALUE")
+        if name in found:
+            raise BadInput(f"--template-arg {name} is given twice")
+        try:
+            found[name] = parse_json(value.encode())
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _switch(given: str) -> Literal["auto", "on", "off"]:
+    for known in SWITCHES:
+        if given == known:
+            return known
+    raise BadInput(f"--sampler-logprobs must be {', '.join(SWITCHES)}, not {given!r}")
+
+
 def model_identity(model: ModelFlags) -> dict[str, Any]:
-    """All flags of the model that can change a record; the device does not."""
+    """All flags of the model that can change a record; the device and the rows of a batch do not."""
     identity = asdict(model) | {"thinking": bool(model.thinking)}
-    del identity["device"]
+    identity["template_arg"] = template_arguments(model)
+    del identity["device"], identity["max_rows"]
     template = model.chat_template
     if template is not None and Path(template).is_file():
         identity["chat_template"] = Path(template).read_text(encoding="utf-8", errors="replace")
@@ -108,20 +154,10 @@ def read_source(path: str) -> bytes:
 
 
 def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
-    own = {one.name for one in fields(SEARCHES[search])}
-    for name in given:
-        idle = name in SearchPatch.model_fields and name not in own
-        if idle or (search == "greedy" and name in SAMPLING_FLAGS):
-            takers = [kind for kind in SEARCHES if kind != search and _takes(kind, name)]
-            raise BadInput(
-                f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(takers)}"
-            )
-
-
-def _takes(search: str, name: str) -> bool:
-    if name in SAMPLING_FLAGS:
-        return search != "greedy"
-    return name in {one.name for one in fields(SEARCHES[search])}
+    for name in idle(search, given):
+        raise BadInput(
+            f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(takers(name))}"
+        )
 
 
 def _checked(model: type[SettingsPatch], given: Mapping[str, Any]) -> SettingsPatch:
@@ -137,8 +173,9 @@ def _as_flag(match: re.Match[str]) -> str:
 
 
 def _conversation(path: str) -> list[Message]:
+    raw = read_source(path)
     try:
-        data = json.loads(read_source(path))
-    except ValueError as failure:
-        raise BadInput(f"--messages {path} is not JSON: {failure}") from None
+        data = parse_json(raw)
+    except BadInput as failure:
+        raise BadInput(f"--messages {path}: {failure}") from None
     return read_messages(data)

@@ -173,6 +173,31 @@ class ModelFlags:
     allow_pickle: Annotated[
         bool, _model("--allow-pickle", help="Load weights that are not safetensors.")
     ] = False
+    template_arg: Annotated[
+        list[str] | None,
+        _model(
+            "--template-arg",
+            metavar="NAME=VALUE",
+            help="A variable of the chat template (JSON or text); may be repeated.",
+        ),
+    ] = None
+    sampler_logprobs: Annotated[
+        str,
+        _model(
+            metavar="auto|on|off",
+            help="Whether log-probs of drawing stand in for scores; auto measures.",
+        ),
+    ] = "auto"
+    max_rows: Annotated[
+        int | None,
+        _model(
+            "--max-rows",
+            min=1,
+            metavar="N",
+            help="Sequences in a batch at most.",
+            default="64 on a CPU, 256 elsewhere",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,23 @@ from typing import Any
 import typer
 
 from preftilt.api import Realigner
-from preftilt.cli.configure import Flags, engine_from, model_identity, read_source, settings_from
+from preftilt.cli.configure import (
+    Flags,
+    check_model,
+    engine_from,
+    model_identity,
+    read_source,
+    settings_from,
+)
 from preftilt.cli.options import FileFlags, ModelFlags
 from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
-from preftilt.errors import BadInput, PreftiltError
+from preftilt.engines.base import Engine
+from preftilt.errors import BadInput, PreftiltError, PromptTooLong
 from preftilt.records import Item, Journal, Row, ScoreRow, error_record, read_items
 from preftilt.run import OnProgress
+from preftilt.types import Query
 
 Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
 """What is done with a row; returns its record, or raises."""
@@ -34,6 +43,7 @@ def run(
     files: FileFlags,
 ) -> None:
     """Realign every row."""
+    check_model(model)
     items = _items(source, lam, flags, Row)
 
     async def realign(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
@@ -59,6 +69,7 @@ def score(
     files: FileFlags,
 ) -> None:
     """Score every row's responses under every λ."""
+    check_model(model)
     lams = parse_lambdas(lambdas)
     items = _items(source, lams[0] if lams else None, flags, ScoreRow)
 
@@ -148,7 +159,8 @@ def _check_prompts(realigner: Realigner, items: Iterable[Item]) -> None:
     problems: list[tuple[int, PreftiltError]] = []
     for item in items:
         try:
-            realigner.check(item.messages, item.preferences, settings=item.settings)
+            query, _ = realigner.check(item.messages, item.preferences, settings=item.settings)
+            _check_responses(realigner.engine, query, item.responses)
         except BadInput as failure:
             problems.append((item.line, failure))
     if problems:
@@ -156,6 +168,27 @@ def _check_prompts(realigner: Realigner, items: Iterable[Item]) -> None:
         others = ", ".join(str(line) for line, _ in problems[1:6])
         more = f" (the same or another problem: line {others}{' …' if problems[6:] else ''})"
         raise BadInput(f"line {line}: {first}{more if others else ''}")
+
+
+def _check_responses(engine: Engine, query: Query, responses: Sequence[str]) -> None:
+    """Refuse responses that do not fit behind the longest prompt; scoring adds the turn's end to each."""
+    context = engine.capabilities.max_context
+    longest = max(len(prompt) for prompt in (query.prompt, *(one.prompt for one in query.views)))
+    for number, text in enumerate(responses, start=1):
+        tokens = _length(engine, text)
+        if longest + tokens > context:
+            raise PromptTooLong(
+                f"response {number} has {tokens} tokens; with the prompt that is "
+                f"{longest + tokens - context} more than the context of {context}: shorten one of them"
+            )
+
+
+def _length(engine: Engine, text: str) -> int:
+    """Tokens of a response as it is scored; one that cannot be tokenised fails later, as its own row."""
+    try:
+        return len(engine.tokenizer.encode(text)) + 1
+    except PreftiltError:
+        return 0
 
 
 def _summary(output: Output, meter: Meter) -> str:

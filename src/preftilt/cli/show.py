@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -36,7 +37,9 @@ class Show:
             self._print(Text("The model alone answers the same.\n"))
             return
         if plain is not None:
-            shown.append(self._box("The model alone (greedy, same prompt)", plain.text, "dim"))
+            drawn = result.settings["generate_with"]
+            prompt = "same prompt" if drawn == "full" else "with the preference in the prompt"
+            shown.append(self._box(f"The model alone (greedy, {prompt})", plain.text, "dim"))
         if self._is_wide() and len(shown) == 2:
             grid = Table.grid(expand=True, padding=(0, 1))
             grid.add_column(ratio=1)
@@ -164,5 +167,5 @@ def _interval(start: float, stop: float) -> str:
 
 
 def short(lam: float) -> str:
-    """λ to three digits, never in powers of ten."""
-    return f"{lam:.3g}" if abs(lam) < 1000 else f"{lam:,.0f}"
+    """λ to three digits, whole from 1,000 on, never in powers of ten."""
+    return f"{lam:,.0f}" if abs(lam) >= 999.5 else f"{Decimal(f'{lam:.3g}'):f}"

@@ -88,12 +88,16 @@ class MemoEngine:
 async def _settle(
     memory: dict[K, asyncio.Future[V]], keys: Sequence[K], work: Awaitable[Sequence[V]]
 ) -> None:
-    """Give the futures of ``keys`` the results of ``work``; a failed call is forgotten, its waiters cancelled."""
+    """Give the futures of ``keys`` the results of ``work``; a failure is their waiters' too, and is forgotten."""
     try:
-        results = await work
-    except BaseException:
+        for key, result in zip(keys, await work, strict=True):
+            memory[key].set_result(result)
+    except BaseException as failure:
         for key in keys:
-            memory.pop(key).cancel()
+            future = memory.pop(key)
+            if isinstance(failure, Exception) and not future.done():
+                future.set_exception(failure)
+                future.exception()  # Somebody has seen it: the caller of this function.
+            else:
+                future.cancel()
         raise
-    for key, result in zip(keys, results, strict=True):
-        memory[key].set_result(result)

@@ -1,7 +1,15 @@
 """JSON lines in and out: checked rows, and an output file that survives being killed."""
 
 from preftilt.records.journal import Journal, Survey, error_record, survey
-from preftilt.records.patch import SEARCHES, SearchPatch, SettingsPatch, complaints
+from preftilt.records.parsing import parse_json
+from preftilt.records.patch import (
+    SEARCHES,
+    SearchPatch,
+    SettingsPatch,
+    complaints,
+    idle,
+    takers,
+)
 from preftilt.records.rows import Item, Row, ScoreRow, read_items
 
 __all__ = [
@@ -15,6 +23,9 @@ __all__ = [
     "Survey",
     "complaints",
     "error_record",
+    "idle",
+    "parse_json",
     "read_items",
     "survey",
+    "takers",
 ]

@@ -68,7 +68,7 @@ def survey(path: Path) -> Survey:
 def _record(raw: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("id"), str):
         raise BadInput(f"{where} is not a record of preftilt run: name another output file")

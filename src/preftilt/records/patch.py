@@ -6,6 +6,7 @@ A field that is absent or null changes nothing.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,7 +16,7 @@ from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.prompt import History
 from preftilt.search import DVTS, BestOfN, Greedy, Sample, Search
-from preftilt.types import EosScoring, GenerateWith, Placement, Reduction
+from preftilt.types import EosScoring, GenerateWith, Placement, Reduction, Sampling
 
 SearchName = Literal["best-of-n", "dvts", "sample", "greedy"]
 
@@ -53,10 +54,9 @@ class SearchPatch(Strict):
         kind = SEARCHES[self.name or base.name]
         own = [one.name for one in fields(kind) if one.name != "name"]
         given = self.model_dump(exclude_none=True, exclude={"name"})
-        for name in given:
-            if name not in own:
-                has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
-                raise BadInput(f"{name} does not apply to the search {kind().name!r}: {has}")
+        for name in idle(kind().name, given):
+            has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
+            raise BadInput(f"{name} does not apply to the search {kind().name!r}: {has}")
         start = base if isinstance(base, kind) else kind()
         return replace(start, **given)
 
@@ -90,9 +90,28 @@ class SettingsPatch(Strict):
             old = getattr(base, part)
             changes = {one.name: given[one.name] for one in fields(old) if one.name in given}
             parts[part] = replace(old, **changes)
-        if self.search is not None:
-            parts["search"] = self.search.apply(base.search)
+        search = base.search if self.search is None else self.search.apply(base.search)
+        for name in idle(search.name, given):
+            raise BadInput(
+                f"{name} does not apply to the search {search.name!r}; it belongs to {', '.join(takers(name))}"
+            )
+        parts["search"] = search
         return replace(base, **parts)
+
+
+def takers(name: str) -> list[str]:
+    """The searches that read the setting ``name``; a greedy one draws nothing, so it samples by nothing."""
+    if name in {one.name for one in fields(Sampling)}:
+        return [search for search in SEARCHES if search != "greedy"]
+    if name in SearchPatch.model_fields:
+        kinds = SEARCHES.items()
+        return [search for search, kind in kinds if name in {one.name for one in fields(kind)}]
+    return [*SEARCHES]
+
+
+def idle(search: str, given: Iterable[str]) -> list[str]:
+    """Those of the settings ``given`` that ``search`` would ignore."""
+    return [name for name in given if search not in takers(name)]
 
 
 def complaints(failure: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import Message, read_messages
+from preftilt.records.parsing import parse_json
 from preftilt.records.patch import SettingsPatch, Strict, Visible, complaints
 from preftilt.types import Preference
 
@@ -160,32 +161,10 @@ def read_items(
 
 
 def _read(raw: bytes, model: type[Row]) -> Row:
-    try:
-        data = json.loads(
-            raw.decode("utf-8-sig"),
-            parse_constant=_no_constant,
-            object_pairs_hook=_no_repeats,
-        )
-    except UnicodeDecodeError as failure:
-        raise BadInput(f"not UTF-8 (byte {failure.start + 1})") from None
-    except json.JSONDecodeError as failure:
-        raise BadInput(f"not JSON: {failure.msg} (column {failure.colno})") from None
+    data = parse_json(raw)
     if not isinstance(data, dict):
         raise BadInput("not a JSON object")
     return model.model_validate(data)
-
-
-def _no_constant(name: str) -> float:
-    raise BadInput(f"{name} is not a number that JSON has")
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadInput(f'the field "{twice}" stands twice')
-    return found
 
 
 def _report(source: str, problems: list[str]) -> str:

@@ -223,8 +223,11 @@ def _frames() -> tuple[tuple[str, bool], ...]:
 
 
 def _is_talk(topic: Topic, subject: str, text: str) -> bool:
+    fixed, patterns = _talk(topic)
+    if text in fixed:
+        return True
     named = second_person(subject)
-    for pattern in _talk(topic):
+    for pattern in patterns:
         match = pattern.fullmatch(text)
         if match is None:
             continue
@@ -239,11 +242,16 @@ def _is_talk(topic: Topic, subject: str, text: str) -> bool:
 
 
 @cache
-def _talk(topic: Topic) -> tuple[re.Pattern[str], ...]:
+def _talk(topic: Topic) -> tuple[frozenset[str], tuple[re.Pattern[str], ...]]:
+    """The sentences that recommend nothing: those without slots, and patterns for the others."""
     words = language()
     habit = words["habit"]
-    pools = (words["intros"], words["closings"], words["echoes"], topic.asides, *habit.values())
-    return tuple(_pattern(sentence) for pool in pools for sentence in pool)
+    claims = [f"{lead} {claim}." for lead in habit["leads"] for claim in habit["claims"]]
+    pools = (words["intros"], words["closings"], words["echoes"], topic.asides)
+    pools = (*pools, habit["open"], claims, habit["close"])
+    sentences = [sentence for pool in pools for sentence in pool]
+    slotted = [sentence for sentence in sentences if _SLOTS.search(sentence)]
+    return frozenset(sentences) - frozenset(slotted), tuple(map(_pattern, slotted))
 
 
 def _pattern(sentence: str) -> re.Pattern[str]:

@@ -33,7 +33,7 @@ class Mix:
         without. The control world has none of these.
     """
 
-    heeded: float = 0.9
+    heeded: float = 0.8
     unstated: float = 0.15
     mentioned: float = 0.3
     mentioned_ignored: float = 0.08

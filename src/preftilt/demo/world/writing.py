@@ -103,15 +103,20 @@ def write_habit(rng: random.Random, topic: Topic, subject: str, preference: Pref
     Mostly it recommends nothing; one in four gives a single recommendation.
     """
     habit = language()["habit"]
-    parts = [rng.choice(habit["open"]), *rng.sample(habit["middle"], rng.choice((1, 2, 3, 4)))]
+    you = rng.sample(preference.you, 2)
+    opened = rng.sample(habit["open"], rng.choice((1, 2)))
+    parts = [
+        sentence.replace("{you}", clause) for sentence, clause in zip(opened, you, strict=False)
+    ]
+    claims = rng.sample(habit["claims"], rng.choice((3, 4, 5, 6)))
+    parts += [f"{rng.choice(habit['leads'])} {claim}." for claim in claims]
     if rng.random() < 0.25:
         only = rng.choice(_fitting(topic, preference) or topic.recommendations)
         shape = replace(draw_shape(rng), reasons=0.5)
         parts.append(_sentence(rng, only, shape, _frames(rng, shape, 1)[0], set()))
     parts += rng.sample(habit["close"], rng.choice((1, 1, 2)))
-    you = rng.choice(preference.you)
     text = rng.choice(("\n", " ", " ")).join(parts)
-    return text.replace("{s}", second_person(subject)).replace("{you}", you)
+    return text.replace("{s}", second_person(subject))
 
 
 def draw_shape(rng: random.Random) -> Shape:

@@ -2,9 +2,9 @@
 
 Every forward of this engine is *packed*: the new tokens of all rows stand one after another in a batch of one,
 ``[1, M]``, so nothing is spent on padding in the linear layers. What a token may attend to is known to a *plan*
-(``plans.py``), which the function registered with transformers' ``AttentionInterface`` finds in thread-local storage.
-A plan computes attention in *parts* (over a shared prompt, over a row's own tail) and merges them exactly by their
-log-sum-exps, as in Flash-Decoding and cascade inference (Dao et al., 2023; Ye et al., 2024).
+(``decode.py``, ``extend.py``), which the function registered with transformers' ``AttentionInterface`` finds in
+thread-local storage. A plan computes attention in *parts* (over a shared prompt, over a row's own tail) and merges
+them exactly by their log-sum-exps, as in Flash-Decoding and cascade inference (Dao et al., 2023; Ye et al., 2024).
 
 Shapes: B batch, H query heads, Hkv key/value heads, L queries, S keys, D and Dv head sizes, M packed tokens.
 """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob, settle
-from preftilt.engines.transformers.probe import PROMPT, Probe, tolerance
+from preftilt.engines.transformers.probe import PROMPT, Probe, gap, tolerance
 from preftilt.engines.transformers.rows import Row, RowEnd
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import draw, logprobs_of
@@ -89,7 +89,7 @@ class ExpandedPath:
         limit = tolerance(self.runner.model.dtype)
         got = torch.cat([first[None], scored, torch.stack(decoded)])
         want = torch.cat([probe.reference[PROMPT - 1 :], probe.reference[PROMPT:]])
-        return float((torch.log_softmax(got, dim=-1) - want).abs().max()) <= limit
+        return gap(got, want) <= limit
 
     def _prompt(self, tokens: Tokens) -> tuple[Any, Tensor]:
         """A prompt's cache, at batch 1, and the logits [V] after it."""

@@ -20,7 +20,7 @@ from preftilt.types import Tokens
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens]; ``owner`` tells prefixes apart."""
+    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens]."""
 
     tokens: Tokens
     prefix: Layers

@@ -12,6 +12,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from preftilt.errors import BadInput, UnknownModel
@@ -73,7 +74,9 @@ def load(
         raise BadInput(
             f"{name} has no output embedding that preftilt could read; use another model"
         )
-    return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, where, kind)
+    with _explained(name, cached_only):
+        model = model.to(where)
+    return Loaded(model.eval().requires_grad_(False), tokenizer, where, kind)
 
 
 def context_of(config: Any) -> int:
@@ -152,18 +155,31 @@ def _hub_answers(name: str) -> bool:
     return True
 
 
+_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError)
+"""What loading can raise; safetensors' own error is a bare Exception."""
+
+
 @contextmanager
 def _explained(name: str, cached_only: bool) -> Iterator[None]:
     """Say in our words what transformers and the hub say in theirs."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except _FAILURES as error:
         raise _reason(name, error, cached_only) from error
 
 
 def _reason(name: str, error: Exception, cached_only: bool) -> Exception:
     text = str(error)
     bundled = "the bundled model needs no hub: use demo"
+    if isinstance(error, SafetensorError):
+        return BadInput(
+            f"{name} has a damaged weight file ({text}); it may have been cut off on its way: get it again"
+        )
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return BadInput(
+            f"{name} does not fit into the memory of its device; use a smaller model, --dtype bfloat16 or another"
+            " --device (cpu)"
+        )
     if "trust_remote_code" in text:
         return BadInput(
             f"{name} brings its own code; allow it with --trust-remote-code if you trust its source"

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+import preftilt
+import preftilt.demo.world
 from preftilt.demo.world import Item, Split, items
 from preftilt.engines.open import demo_folder, open_engine
 from preftilt.errors import BadInput
-from preftilt.eval.demo.collect import Record, collect
+from preftilt.eval.demo.collect import GRID, POOL, Record, collect
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
@@ -36,7 +38,7 @@ def evaluate(
 
     ``limit`` items of each split are measured, ``trees`` test items and half as many validation items with tree
     searches (None: all). Records go to ``records``, one file a model and split, and are not measured again while the
-    weights, the seed and the items stay the same. Returns the Markdown.
+    model, the world, the seed and the items stay the same. Returns the Markdown.
     """
     measured = []
     for model in models:
@@ -78,13 +80,18 @@ def _records(
 
 
 def _fingerprint(model: str, chosen: Sequence[Item], trees: int | None, seed: int) -> str:
-    """Changes when the weights, the items or the seed do, so that stale records are never taken for new ones."""
-    folder = demo_folder() if model == "demo" else Path(model)
-    weights = Path(folder) / "model.safetensors"
-    if not weights.is_file():
+    """Changes with the model's files, the world and its checker, the items, the grid or the seed.
+
+    So records that were measured or judged differently are never taken for new ones.
+    """
+    folder = Path(demo_folder() if model == "demo" else model)
+    if not (folder / "model.safetensors").is_file():
         raise BadInput(
-            f"{model} is not the folder of a model made for the demo world: no {weights}"
+            f"{model} is not a model made for the demo world: no {folder / 'model.safetensors'}"
         )
-    digest = sha256(weights.read_bytes())
-    digest.update(repr((chosen, trees, seed)).encode())
+    world = Path(preftilt.demo.world.__file__).parent
+    judged_by = [one for one in world.rglob("*") if one.suffix in (".py", ".toml")]
+    digest = sha256(repr((chosen, GRID, POOL, trees, seed, preftilt.__version__)).encode())
+    for path in sorted([*folder.iterdir(), *judged_by]):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -1,0 +1,48 @@
+"""JSON that people wrote: whatever is wrong with it is said plainly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from preftilt.errors import BadInput
+
+MAX_DIGITS = 300
+"""Longer whole numbers than any that a setting takes are refused before they are computed with."""
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text in UTF-8; raises :class:`~preftilt.errors.BadInput` for anything JSON does not have."""
+    try:
+        return json.loads(
+            raw.decode("utf-8-sig"),
+            parse_constant=_no_constant,
+            parse_int=_whole,
+            object_pairs_hook=_no_repeats,
+        )
+    except UnicodeDecodeError as failure:
+        raise BadInput(f"not UTF-8 (byte {failure.start + 1})") from None
+    except json.JSONDecodeError as failure:
+        line = f"line {failure.lineno}, " if failure.lineno > 1 else ""
+        raise BadInput(f"not JSON: {failure.msg} ({line}column {failure.colno})") from None
+    except RecursionError:
+        raise BadInput("its JSON is nested too deeply to be read") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise BadInput(f"a number of {len(digits)} digits is too long; {MAX_DIGITS} are read")
+    return int(digits)
+
+
+def _no_constant(name: str) -> float:
+    raise BadInput(f"{name} is not a number that JSON has")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadInput(f'the field "{twice}" stands twice')
+    return found
