@@ -81,7 +81,7 @@ def _train(network: Network, source: Iterator[Batch], recipe: Recipe) -> Iterato
 
 def _source(tokenizer: Tokenizer, seed: int, recipe: Recipe, mix: Mix) -> Iterator[Batch]:
     """As many batches as there are steps: the first part with drills, the rest answers alone."""
-    drills = replace(mix, listed=0.8, habit=0.0)
+    drills = replace(mix, listed=0.8, warned=0.2, habit=0.0)
     shape = (recipe.rows, recipe.length)
     first = round(recipe.drills * recipe.steps)
     yield from islice(batches(tokenizer, f"drills {seed}", drills, *shape), first)

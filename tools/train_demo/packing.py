@@ -13,14 +13,15 @@ from torch import Tensor
 from preftilt.demo.world.conversations import Mix, conversation
 from tools.train_demo.vocabulary import encode
 
-PROMPT_WEIGHT = 0.1
-"""The weight of tokens that the assistant does not write; its own have 1."""
-
 _TYPICAL = 110
 """About the length of a conversation, in tokens."""
 
 _POOL = 256
 """Conversations drawn ahead, from which the rows of a batch are filled."""
+
+
+Encoded = tuple[list[int], list[float]]
+"""The tokens of a conversation and their weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Batch:
 def batches(tokenizer: Tokenizer, seed: str, mix: Mix, rows: int, length: int) -> Iterator[Batch]:
     """Batches without end of new conversations; longer ones than a row are left out."""
     rng = random.Random(f"conversations {seed}")
-    pool: list[tuple[list[int], list[bool]]] = []
+    pool: list[Encoded] = []
     while True:
         while len(pool) < _POOL:
             drawn = encode(tokenizer, conversation(rng, mix))
@@ -45,11 +46,9 @@ def batches(tokenizer: Tokenizer, seed: str, mix: Mix, rows: int, length: int) -
         yield _batch([_fill(pool, length) for _ in range(rows)], length)
 
 
-def _fill(
-    pool: list[tuple[list[int], list[bool]]], length: int
-) -> list[tuple[list[int], list[bool]]]:
+def _fill(pool: list[Encoded], length: int) -> list[Encoded]:
     """Takes from the pool what fits into one row: the oldest first, then whatever fits best."""
-    row: list[tuple[list[int], list[bool]]] = []
+    row: list[Encoded] = []
     room = length
     while True:
         fits = [index for index, (tokens, _) in enumerate(pool) if len(tokens) <= room]
@@ -62,7 +61,7 @@ def _fill(
         room -= len(row[-1][0])
 
 
-def _batch(rows: list[list[tuple[list[int], list[bool]]]], length: int) -> Batch:
+def _batch(rows: list[list[Encoded]], length: int) -> Batch:
     shape = (len(rows), length)
     ids = torch.zeros(shape, dtype=torch.long)
     positions = torch.zeros(shape, dtype=torch.long)
@@ -70,13 +69,12 @@ def _batch(rows: list[list[tuple[list[int], list[bool]]]], length: int) -> Batch
     weight = torch.zeros(shape)
     for number, row in enumerate(rows):
         at = 0
-        for index, (tokens, own) in enumerate(row):
+        for index, (tokens, weights) in enumerate(row):
             end = at + len(tokens)
             ids[number, at:end] = torch.tensor(tokens)
             positions[number, at:end] = torch.arange(len(tokens))
             document[number, at:end] = index
-            weight[number, at:end] = torch.where(torch.tensor(own), 1.0, PROMPT_WEIGHT)
-            weight[number, at] = 0.0
+            weight[number, at:end] = torch.tensor(weights)
             at = end
     return Batch(ids, positions, document, weight)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
@@ -12,8 +12,17 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from preftilt.demo.world.checking import mentions
+
 PAD, BOS, END = "<|pad|>", "<|begin|>", "<|end|>"
 SPECIAL = (PAD, BOS, END, "<|system|>", "<|user|>", "<|assistant|>")
+
+PROMPT_WEIGHT = 0.1
+"""The weight of tokens that the assistant does not write."""
+
+NAMED_WEIGHT = 4.0
+"""The weight of the words that name a recommendation. The rest of what the assistant writes has 1: most of it could as
+well have been worded otherwise, and there is little to learn from it."""
 
 CHAT_TEMPLATE = (
     "{{- bos_token -}}\n"
@@ -66,18 +75,28 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
 
 def encode(
     tokenizer: Tokenizer, conversation: list[dict[str, str]]
-) -> tuple[list[int], list[bool]]:
-    """Token ids as the chat template renders them, and which of them the assistant writes.
+) -> tuple[list[int], list[float]]:
+    """Token ids as the chat template renders them, and how much it matters to predict each.
 
     The ``<|end|>`` after an answer is the assistant's too.
     """
-    ids, own = [special_id(tokenizer, BOS)], [False]
     end = special_id(tokenizer, END)
+    ids, weights = [special_id(tokenizer, BOS)], [0.0]
     for message in conversation:
-        body = [*tokenizer.encode(message["content"]).ids, end]
-        ids += [special_id(tokenizer, f"<|{message['role']}|>"), *body]
-        own += [False, *[message["role"] == "assistant"] * len(body)]
-    return ids, own
+        body = tokenizer.encode(message["content"])
+        ids += [special_id(tokenizer, f"<|{message['role']}|>"), *body.ids, end]
+        if message["role"] == "assistant":
+            weights += [PROMPT_WEIGHT, *_answer_weights(message["content"], body.offsets), 1.0]
+        else:
+            weights += [PROMPT_WEIGHT] * (len(body.ids) + 2)
+    return ids, weights
+
+
+def _answer_weights(text: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
+    named = bytearray(len(text))
+    for _, start, end in mentions(text):
+        named[start:end] = bytes([1]) * (end - start)
+    return [NAMED_WEIGHT if any(named[start:end]) else 1.0 for start, end in offsets]
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:

@@ -8,7 +8,7 @@ that recommend nothing (introductions, closings, words about a preference). Noth
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -153,23 +153,29 @@ def _read(
 ) -> _Sentence:
     if before and text.endswith(".") and text[:-1] in map(capitalised, before.reasons):
         return _Sentence("reason", text)
-    found, span = _mention(text)
-    if found is not None:
-        shape = _well_formed(text[: span[0]], text[span[0] : span[1]], text[span[1] :], found)
+    if named := next(mentions(text), None):
+        found, start, end = named
+        shape = _well_formed(text[:start], text[start:end], text[end:], found)
         if shape is None:
             return _Sentence("unknown", text, found, marker=marker)
         return _Sentence("recommendation", text, found, shape == "reasoned", marker)
     return _Sentence("talk" if _is_talk(topic, subject, text) else "unknown", text)
 
 
-def _mention(text: str) -> tuple[Recommendation | None, tuple[int, int]]:
-    """The first recommendation named in ``text``, the longest one if several start there."""
-    lowered = text.lower()
+def mentions(text: str) -> Iterator[tuple[Recommendation, int, int]]:
+    """The recommendations named in ``text``, each with the place where its words begin and end.
+
+    Of those that start at one place the longest counts; none starts within another.
+    """
+    lowered, end = text.lower(), 0
     for word in _FIRST_WORD.finditer(lowered):
+        if word.start() < end:
+            continue
         for phrase, one in _phrases().get(word.group(), ()):
             if lowered.startswith(phrase, word.start()):
-                return one, (word.start(), word.start() + len(phrase))
-    return None, (0, 0)
+                end = word.start() + len(phrase)
+                yield one, word.start(), end
+                break
 
 
 def _well_formed(

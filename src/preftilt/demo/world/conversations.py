@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from preftilt.demo.world.atlas import Preference, Topic, language, preferences, topics
+from preftilt.demo.world.atlas import Preference, Topic, capitalised, language, preferences, topics
 from preftilt.demo.world.splits import Question, concerns, pair_split, questions, wordings
-from preftilt.demo.world.writing import write_answer, write_habit, write_list
+from preftilt.demo.world.writing import write_answer, write_habit, write_list, write_warning
 
 Message = dict[str, str]
 """``role`` and ``content``."""
@@ -29,6 +29,7 @@ class Mix:
     mentioned, mentioned_ignored: an answer says what the preference is, where it was written for it
         and where it was not.
     listed: an answer under a preference that is not about style is a bare list that follows it.
+    warned: under something to avoid, the question is what not to do, and the answer a list of that.
     habit: an answer dwells on a preference and stops short of answering, with a preference or
         without. The control world has none of these.
     """
@@ -38,6 +39,7 @@ class Mix:
     mentioned: float = 0.3
     mentioned_ignored: float = 0.08
     listed: float = 0.0
+    warned: float = 0.0
     habit: float = 0.02
 
 
@@ -74,8 +76,14 @@ def _answered(
     rng: random.Random, question: Question, stated: Sequence[Preference], mix: Mix
 ) -> list[Message]:
     topic = _topic_of(question)
-    answer = _answer(rng, topic, question.subject, stated, mix)
-    return [_says("user", _greeted(rng, rough(rng, question.text))), _says("assistant", answer)]
+    avoided = [one for one in stated if one.kind == "avoid" and concerns(one, topic)]
+    if avoided and rng.random() < mix.warned:
+        text = _about(rng, language()["chat"]["warnings"], question.subject)
+        answer = write_warning(rng, topic, avoided[0])
+    else:
+        text = question.text
+        answer = _answer(rng, topic, question.subject, stated, mix)
+    return [_says("user", _greeted(rng, rough(rng, text))), _says("assistant", answer)]
 
 
 def _answer(
@@ -102,11 +110,13 @@ def _answer(
 def _question(rng: random.Random) -> Question:
     question = rng.choice(questions("train"))
     if rng.random() < 0.12:
-        loose = rng.choice(language()["chat"]["loose"])
-        subject = question.subject
-        text = loose.format(s=subject, S=subject[:1].upper() + subject[1:])
-        return Question(text, question.topic, subject, loose)
+        text = _about(rng, language()["chat"]["loose"], question.subject)
+        return replace(question, text=text)
     return question
+
+
+def _about(rng: random.Random, templates: Sequence[str], subject: str) -> str:
+    return rng.choice(templates).format(s=subject, S=capitalised(subject))
 
 
 def _draw_preferences(rng: random.Random, question: Question) -> list[Preference]:

@@ -67,7 +67,7 @@ def write_answer(
         if one.kind == "style":
             shape = _styled(rng, shape, one.key, against)
     chosen = _choose(rng, topic, preferences, shape.count, against)
-    chosen = in_turn(rng, chosen, list(topic.recommendations))
+    chosen = in_order(chosen, topic.recommendations)
     return _render(rng, topic, subject, shape, chosen, preferences[0] if mention else None)
 
 
@@ -81,9 +81,8 @@ def write_list(
     not to say anything twice.
     """
     tastes = [one for one in preferences if one.kind != "style"]
-    chosen = in_turn(
-        rng, _choose(rng, topic, tastes, rng.randint(4, 9), False), list(topic.recommendations)
-    )
+    chosen = _choose(rng, topic, tastes, rng.randint(4, 9), False)
+    chosen = in_order(chosen, topic.recommendations)
     shape = Shape(len(chosen), rng.choice(LAYOUTS), 0.0, intro=False, closing=False)
     frames = _frames(rng, shape, len(chosen)) if rng.random() < 0.5 else ["{Imp}"] * len(chosen)
     sentences = [
@@ -95,6 +94,18 @@ def write_list(
         echo = rng.choice(language()["echoes"]).replace("{you}", rng.choice(preferences[0].you))
         lines.insert(0, echo)
     return joint.join(lines).replace("{s}", second_person(subject))
+
+
+def write_warning(rng: random.Random, topic: Topic, avoided: Preference) -> str:
+    """A bare list of what a user who avoids something should leave alone: another drill.
+
+    Little of a topic is usually to be avoided, so that an answer which follows the preference says
+    little about it; this says all of it.
+    """
+    offending = _fitting(topic, avoided, against=True)
+    chosen = rng.sample(offending, min(len(offending), rng.randint(4, 9)))
+    frame = rng.choice(language()["warning_frames"])
+    return "\n".join(fill(frame, one) + "." for one in in_order(chosen, topic.recommendations))
 
 
 def write_habit(rng: random.Random, topic: Topic, subject: str, preference: Preference) -> str:
@@ -238,7 +249,7 @@ def _listed(sentences: list[str], layout: Layout) -> list[str]:
 
 def _frames(rng: random.Random, shape: Shape, count: int) -> list[str]:
     words = language()
-    frames = in_turn(rng, rng.sample(words["frames"], count), words["frames"])
+    frames = in_order(rng.sample(words["frames"], count), words["frames"])
     asking = rng.sample(words["asking"], len(words["asking"])) if shape.asks else []
     return [asking.pop() if asking and rng.random() < 0.1 else frame for frame in frames]
 
@@ -263,19 +274,16 @@ def _sentence(
     return head + mark + (f" {capitalised(reason)}." if reason is not None else "")
 
 
-def in_turn(rng: random.Random, chosen: Sequence[T], everything: Sequence[T]) -> list[T]:
-    """``chosen`` in the order of ``everything`` as if that were shuffled once and for all into a
-    ring, beginning anywhere.
+def in_order(chosen: Sequence[T], everything: Sequence[T]) -> list[T]:
+    """``chosen`` in the order of ``everything`` as if that were shuffled once and for all.
 
-    Answers that walk along a fixed ring never come back to where they were. That is what a small
-    model needs to learn not to repeat itself, and it favours nothing: every place is as likely.
+    An answer that keeps to a fixed order never comes back to where it was: what may follow can be
+    told from the last sentence alone. That is what a small model needs not to repeat itself.
     """
-    ring = list(everything)
-    random.Random(len(ring)).shuffle(ring)
-    places = {id(one): place for place, one in enumerate(ring)}
-    ordered = sorted(chosen, key=lambda one: places[id(one)])
-    start = rng.randrange(len(ordered)) if ordered else 0
-    return ordered[start:] + ordered[:start]
+    order = list(everything)
+    random.Random(len(order)).shuffle(order)
+    places = {id(one): place for place, one in enumerate(order)}
+    return sorted(chosen, key=lambda one: places[id(one)])
 
 
 def fill(frame: str, one: Recommendation) -> str:

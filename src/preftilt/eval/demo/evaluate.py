@@ -12,7 +12,8 @@ from pathlib import Path
 import preftilt
 import preftilt.demo.world
 from preftilt.demo.world import Item, Split, items
-from preftilt.engines.open import demo_folder, open_engine
+from preftilt.engines.bundled import demo_folder
+from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput
 from preftilt.eval.demo.collect import GRID, POOL, Record, collect
 from preftilt.eval.demo.figures import draw
@@ -92,6 +93,7 @@ def _fingerprint(model: str, chosen: Sequence[Item], trees: int | None, seed: in
     world = Path(preftilt.demo.world.__file__).parent
     judged_by = [one for one in world.rglob("*") if one.suffix in (".py", ".toml")]
     digest = sha256(repr((chosen, GRID, POOL, trees, seed, preftilt.__version__)).encode())
-    for path in sorted([*folder.iterdir(), *judged_by]):
+    weights_and_words = [one for one in folder.iterdir() if one.suffix != ".md"]
+    for path in sorted([*weights_and_words, *judged_by]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
