@@ -1,17 +1,19 @@
-"""``python -m bench [--quick] [--device cuda]``: measure, print the table, save it."""
+"""``python -m bench [--quick] [--device cuda]``: measure, print the table, save it; about ten minutes on two cores."""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import shlex
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import torch
 from transformers.utils import logging as transformers_logging
 
-from bench.figures import Bench
+from bench.figures import Bench, Effort
 from bench.models import SIZES, subject
 from bench.report import BARS, Measured, circumstances, markdown, save
 
@@ -21,12 +23,19 @@ def main() -> None:
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    facts = circumstances(options.device, options.seed, options.repeats)
+    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    facts = circumstances(options.device, options.seed, command)
+    effort = Effort(1, 0) if options.quick else Effort(options.repeats, options.seconds)
+    began = time.perf_counter()
+
+    def say(words: str) -> None:
+        print(f"{time.perf_counter() - began:6.0f} s  {words}", file=sys.stderr, flush=True)
+
     measured: list[Measured] = []
     for name in options.models or _usual(options.device, options.quick):
-        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        say(f"{name}: loading")
         one = subject(name, options.device)
-        figures = Bench(one, options.seed).figures(options.repeats, BARS[options.device])
+        figures = Bench(one, options.seed, say).figures(effort, BARS[options.device])
         one.engine.close()
         measured.append(Measured(name, one.parameters, figures))
         save(options.out, options.device, facts, measured)
@@ -34,6 +43,7 @@ def main() -> None:
         gc.collect()
         if options.device == "cuda":
             torch.cuda.empty_cache()
+    say(f"done; {options.out}/{options.device}.md is written")
     print(markdown(options.device, facts, measured))
 
 
@@ -45,12 +55,21 @@ def _usual(device: str, quick: bool) -> list[str]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the bundled and the 20 M model only")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the bundled and the 20 M model only, one value a figure",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
         "--models", nargs="*", choices=("bundled", *SIZES), help="these instead of the usual ones"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="values a figure; the median counts")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="most values a figure; the median counts"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=45.0, help="no further value of a figure after so long"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/bench"))
     return parser.parse_args()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 
-from bench.memory import Peak, measuring
+from bench.memory import measuring
 from bench.models import Subject
 from preftilt.engines.base import ScoreRequest
 from preftilt.reward import Reward
@@ -24,6 +24,10 @@ T = TypeVar("T")
 CANDIDATES, NEW_TOKENS = 16, 128
 SHORT, MIDDLE, LONG = 256, 1000, 2000
 ITEMS, ITEM_PROMPT, ITEM_CANDIDATES, ITEM_TOKENS = 64, 40, 4, 32
+EVERY = 4
+"""Of work that is one like the other and takes long (plain forwards of candidates, items one after another) every
+fourth is timed, and counted four times."""
+WAKE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -43,35 +47,60 @@ class Figure:
         self.ours.append(ours)
         self.theirs.append(theirs)
 
+    def held(self, ours: float | None, theirs: float | None) -> None:
+        """Peaks of memory of one repeat; the largest count."""
+        self.peak_ours = _larger(self.peak_ours, ours)
+        self.peak_theirs = _larger(self.peak_theirs, theirs)
+
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds and peak memory (MiB above what was held before) of one side."""
+    """Seconds and peak memory (MiB above the loaded models; None where it is not told) of one side."""
 
     seconds: float
-    peak: float
+    peak: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often a figure is measured: ``repeats`` times, or fewer once it has taken ``seconds``; at least once."""
+
+    repeats: int
+    seconds: float
+
+    def rounds(self) -> Iterator[int]:
+        """1, 2, …: the number of the next value, for as long as there is to be one."""
+        began = time.perf_counter()
+        for number in range(1, self.repeats + 1):
+            yield number
+            if time.perf_counter() - began >= self.seconds:
+                return
 
 
 class Bench:
-    """Measures one model; ``seed`` fixes its prompts and draws."""
+    """Measures one model; ``seed`` fixes its prompts and draws, ``say`` hears what is being measured."""
 
-    def __init__(self, subject: Subject, seed: int) -> None:
+    def __init__(self, subject: Subject, seed: int, say: Callable[[str], None]) -> None:
         self.subject = subject
         self._random = random.Random(seed)
         self._seed = seed
+        self._say = say
         self._device = subject.plain.device
 
-    def figures(self, repeats: int, bars: dict[str, float]) -> list[Figure]:
-        """Every row of the table, ``repeats`` values each."""
+    def figures(self, effort: Effort, bars: dict[str, float]) -> list[Figure]:
+        """Every row of the table; the two sides of a value are measured right after each other."""
         rows = {name: Figure(name, bar) for name, bar in bars.items()}
         self._warm_up()
-        for _ in range(repeats):
-            self._against_generate(rows)
-            self._growth(rows["growth"])
-        self._tree(rows["tree"])
-        for _ in range(repeats):
-            self._items(rows["items"])
+        self._repeat("best-of-16", effort, lambda: self._against_generate(rows))
+        self._repeat("growth with the prompt", effort, lambda: self._growth(rows["growth"]))
+        self._repeat("tree", Effort(1, 0), lambda: self._tree(rows["tree"]))
+        self._repeat("many short items", effort, lambda: self._items(rows["items"]))
         return list(rows.values())
+
+    def _repeat(self, what: str, effort: Effort, measure: Callable[[], None]) -> None:
+        for number in effort.rounds():
+            self._say(f"{self.subject.name}: {what}, value {number} of at most {effort.repeats}")
+            measure()
 
     def _warm_up(self) -> None:
         self._search(self._query(64), BestOfN(n=CANDIDATES), 8)
@@ -80,51 +109,44 @@ class Bench:
     def _against_generate(self, rows: dict[str, Figure]) -> None:
         """Rows 1 to 4: best-of-16 with REAR scores at the middle prompt, and what others do instead."""
         query = self._query(min(MIDDLE, self.subject.context - NEW_TOKENS))
-        self._forget()
-        with measuring(self._device) as peak:
-            run, ours = self._timed(
-                lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS), peak
-            )
-        with measuring(self._device) as peak:
-            drawn, generated = self._timed(lambda: self._generate(query.prompt), peak)
-        with measuring(self._device) as peak:
-            _, forwards = self._timed(lambda: self._naive_scores(query, drawn), peak)
-        with measuring(self._device) as peak:
-            _, floor = self._timed(lambda: self._floor(query.views[0].prompt, drawn), peak)
+        run, ours = self._timed(lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS))
+        drawn, generated = self._timed(lambda: self._generate(query.prompt))
+        _, forwards = self._timed(lambda: self._naive_scores(query, drawn[::EVERY]))
+        _, floor = self._timed(lambda: self._floor(query.views[0].prompt, drawn))
         sampling, scoring = run.clock.seconds["sampling"], run.clock.seconds["scoring"]
         rows["generate"].add(ours.seconds, generated.seconds)
-        rows["naive"].add(ours.seconds, generated.seconds + forwards.seconds)
+        rows["naive"].add(ours.seconds, generated.seconds + EVERY * forwards.seconds)
         rows["scoring"].add(scoring, sampling)
         rows["floor"].add(scoring, floor.seconds)
-        for name, other in (("generate", generated), ("naive", forwards), ("floor", floor)):
-            rows[name].peak_ours, rows[name].peak_theirs = ours.peak, other.peak
-        rows["scoring"].peak_ours = ours.peak
+        rows["generate"].held(ours.peak, generated.peak)
+        rows["naive"].held(ours.peak, _larger(generated.peak, forwards.peak))
+        rows["scoring"].held(ours.peak, None)
+        rows["floor"].held(ours.peak, floor.peak)
 
     def _growth(self, row: Figure) -> None:
-        """Row 5: best-of-16 with its prompts there already, long against short."""
-        seconds: dict[int, float] = {}
-        for length in (SHORT, min(LONG, self.subject.context - NEW_TOKENS)):
+        """Row 5: best-of-16 with its prompts there already, long against short; their memory is counted."""
+        search = BestOfN(n=CANDIDATES)
+        timed: list[Timed] = []
+        for length in (min(LONG, self.subject.context - NEW_TOKENS), SHORT):
             query = self._query(length)
-            self._forget()
-            self._prefill(query)
-            with measuring(self._device) as peak:
-                _, timed = self._timed(
-                    lambda q=query: self._search(q, BestOfN(n=CANDIDATES), NEW_TOKENS), peak
-                )
-            seconds[length] = timed.seconds
-            row.peak_ours, row.peak_theirs = timed.peak, row.peak_ours
-        row.add(seconds[max(seconds)], seconds[SHORT])
+            _, one = self._timed(
+                lambda query=query: self._search(query, search, NEW_TOKENS),
+                before=lambda query=query: self._prefill(query),
+            )
+            timed.append(one)
+        long, short = timed
+        row.add(long.seconds, short.seconds)
+        row.held(long.peak, short.peak)
 
     def _tree(self, row: Figure) -> None:
         """Row 6: tokens forwarded by DVTS 4×4 against tokens drawn times views; a count, not a time."""
-        self._forget()
-        engine = self.subject.engine
-        engine.stats.reset()
+        stats = self.subject.engine.stats
+        stats.reset()
         query = self._query(SHORT)
-        with measuring(self._device) as peak:
-            self._search(query, DVTS(delimiter=self._common_piece(), max_steps=8), NEW_TOKENS)
-        row.add(engine.stats.response_tokens, engine.stats.drawn * len(query.views))
-        row.peak_ours = peak.mib
+        search = DVTS(delimiter=self._common_piece(), max_steps=8)
+        _, timed = self._timed(lambda: self._search(query, search, NEW_TOKENS))
+        row.add(stats.response_tokens, stats.drawn * len(query.views))
+        row.held(timed.peak, None)
 
     def _items(self, row: Figure) -> None:
         """Row 7: many short items, all at once against one after another."""
@@ -137,17 +159,13 @@ class Bench:
             )
 
         async def in_turn() -> None:
-            for i, query in enumerate(queries):
-                await self._start(query, search, ITEM_TOKENS, str(i))
+            for i in range(0, ITEMS, EVERY):
+                await self._start(queries[i], search, ITEM_TOKENS, str(i))
 
-        self._forget()
-        with measuring(self._device) as peak:
-            _, batched = self._timed(lambda: asyncio.run(together()), peak)
-        self._forget()
-        with measuring(self._device) as peak:
-            _, single = self._timed(lambda: asyncio.run(in_turn()), peak)
-        row.add(batched.seconds, single.seconds)
-        row.peak_ours, row.peak_theirs = batched.peak, single.peak
+        _, batched = self._timed(lambda: asyncio.run(together()))
+        _, single = self._timed(lambda: asyncio.run(in_turn()))
+        row.add(batched.seconds, EVERY * single.seconds)
+        row.held(batched.peak, single.peak)
 
     def _search(self, query: Query, search: Search, max_tokens: int) -> Run:
         return asyncio.run(self._start(query, search, max_tokens, ""))
@@ -170,7 +188,9 @@ class Bench:
         asyncio.run(self.subject.engine.score(requests))
 
     def _forget(self) -> None:
+        """Give back what the engine holds for later calls; its thread, which is idle, does so when it wakes up."""
         self.subject.engine.forget()
+        time.sleep(WAKE_SECONDS)
 
     @torch.inference_mode()
     def _generate(self, prompt: Tokens) -> torch.Tensor:
@@ -204,12 +224,18 @@ class Bench:
     def _plain(self, ids: torch.Tensor, **options: int) -> None:
         self.subject.plain(input_ids=ids.to(self._device), use_cache=False, **options)
 
-    def _timed(self, work: Callable[[], T], peak: Peak) -> tuple[T, Timed]:
-        self._synchronize()
-        began = time.perf_counter()
-        result = work()
-        self._synchronize()
-        seconds = time.perf_counter() - began
+    def _timed(
+        self, work: Callable[[], T], before: Callable[[], object] = lambda: None
+    ) -> tuple[T, Timed]:
+        """What ``work`` returns, and its time; memory is that of ``before`` and ``work``, from empty caches on."""
+        self._forget()
+        with measuring(self._device) as peak:
+            before()
+            self._synchronize()
+            began = time.perf_counter()
+            result = work()
+            self._synchronize()
+            seconds = time.perf_counter() - began
         return result, Timed(seconds, peak.mib)
 
     def _synchronize(self) -> None:
@@ -228,3 +254,8 @@ class Bench:
     def _common_piece(self) -> str:
         """A text that random responses hold every few dozen tokens, so that trees have steps."""
         return "1"
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    known = [peak for peak in (one, other) if peak is not None]
+    return max(known, default=None)

@@ -14,8 +14,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
+from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat import HfChatTokenizer
-from preftilt.engines.open import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.engines.transformers.loading import Loaded, context_of
 from preftilt.engines.transformers.opening import assemble

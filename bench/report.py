@@ -17,6 +17,7 @@ import transformers
 import preftilt
 from bench.figures import (
     CANDIDATES,
+    EVERY,
     ITEM_CANDIDATES,
     ITEM_PROMPT,
     ITEM_TOKENS,
@@ -66,16 +67,16 @@ class Measured:
     figures: Sequence[Figure]
 
 
-def circumstances(device: str, seed: int, repeats: int) -> dict[str, object]:
-    """What the numbers depend on."""
+def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
+    """What the numbers depend on; ``command`` makes them again."""
     return {
+        "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
         "dtype": "bfloat16" if device == "cuda" else "float32",
         "seed": seed,
-        "repeats": repeats,
         "candidates": CANDIDATES,
         "new_tokens": NEW_TOKENS,
         "versions": {
@@ -96,13 +97,17 @@ def save(folder: Path, device: str, facts: dict[str, object], measured: Sequence
 
 
 def markdown(device: str, facts: dict[str, object], measured: Sequence[Measured]) -> str:
-    """One table a model; medians, with the range of the repeats."""
+    """One table a model; medians, with the range of the values and how many there are."""
     lines = [
         f"# Speed on {facts['device']}",
         "",
-        "Made by `python -m bench" + (" --device cuda" if device == "cuda" else "") + "`.",
+        f"Made by `{facts['command']}`. Medians of n values, both sides of each measured right after each other. Of"
+        f" plain forwards of candidates and of items one after another every {EVERY}th is timed and counted {EVERY}"
+        " times. Peak memory is what is held above the loaded models.",
+        "",
     ]
-    lines += ["", *(f"- {name}: {_plain(value)}" for name, value in facts.items())]
+    told = {name: value for name, value in facts.items() if name != "command"}
+    lines += [f"- {name}: {_plain(value)}" for name, value in told.items()]
     other = "cuda" if device == "cpu" else "cpu"
     recorded = (
         "see its own table" if (Path("docs/bench") / f"{other}.md").is_file() else "not measured"
@@ -111,7 +116,7 @@ def markdown(device: str, facts: dict[str, object], measured: Sequence[Measured]
     for one in measured:
         lines += [f"## {one.model} ({one.parameters / 1e6:.1f} M parameters)", ""]
         lines += [
-            "| figure | bar | measured (min–max) | met | ours | other side | peak MiB, ours / other |"
+            "| figure | bar | measured (min–max, n) | met | ours | other side | peak MiB, ours / other |"
         ]
         lines += ["|---|---|---|---|---|---|---|"]
         lines += [_row(figure) for figure in one.figures]
@@ -128,7 +133,7 @@ def _row(figure: Figure) -> str:
     cells = [
         TITLES[figure.name],
         f"≤ {figure.bar:g}",
-        f"**{statistics.median(figure.values):.2f}** ({min(figure.values):.2f}–{max(figure.values):.2f})",
+        f"**{statistics.median(figure.values):.2f}** ({_spread(figure.values)})",
         "yes" if met(figure) else "no",
         f"{statistics.median(figure.ours):.4g}{unit}",
         f"{statistics.median(figure.theirs):.4g}{unit}",
@@ -138,6 +143,12 @@ def _row(figure: Figure) -> str:
         ),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return "n 1"
+    return f"{min(values):.2f}–{max(values):.2f}, n {len(values)}"
 
 
 def _plain(value: object) -> str:

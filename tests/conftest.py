@@ -8,6 +8,8 @@ CHECKED = (
     "preftilt.engines.memo",
     "preftilt.eval.bootstrap",
     "preftilt.path",
+    "preftilt.result",
+    "preftilt.reward",
     "preftilt.run",
     "preftilt.search",
     "preftilt.streams",

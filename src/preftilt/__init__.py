@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from preftilt.api import Realigner, Settings, realign, run_sync
     from preftilt.engines.base import Engine
     from preftilt.engines.open import open_engine
+    from preftilt.engines.options import EngineOptions
     from preftilt.errors import PreftiltError
     from preftilt.messages import Message
     from preftilt.prompt import PromptSettings
@@ -25,6 +26,7 @@ _HOMES = {
     "preftilt.api": ("Realigner", "Settings", "realign", "run_sync"),
     "preftilt.engines.base": ("Engine",),
     "preftilt.engines.open": ("open_engine",),
+    "preftilt.engines.options": ("EngineOptions",),
     "preftilt.errors": ("PreftiltError",),
     "preftilt.messages": ("Message",),
     "preftilt.prompt": ("PromptSettings",),
@@ -40,6 +42,7 @@ __all__ = [
     "DVTS",
     "BestOfN",
     "Engine",
+    "EngineOptions",
     "Greedy",
     "Message",
     "Preference",

@@ -95,6 +95,7 @@ class Realigner:
         *,
         settings: Settings | None = None,
         item: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Realigned:
         """Score given responses, drawing nothing; the record is that of :meth:`realign`, ``search`` named "given".
 
@@ -102,11 +103,8 @@ class Realigner:
         """
         began = time.perf_counter()
         settings = settings or self.settings
-        if not responses or not all(text.strip() for text in responses):
-            raise BadInput("there must be at least one response, and none may be empty")
-        query, run = self._prepare(messages, preferences, settings, item, None)
-        given = [self._given(number, text, query) for number, text in enumerate(responses, start=1)]
-        candidates = await run.score_given(given)
+        query, run = self._prepare(messages, preferences, settings, item, on_progress)
+        candidates = await run.score_given(self.check_responses(query, responses))
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
         return self._record(query, run, settings, preferences, ranked, item, began, given=True)
 
@@ -132,6 +130,16 @@ class Realigner:
         room = self.engine.capabilities.max_context
         return query, fit_max_tokens(query, room, settings.max_tokens)
 
+    def check_responses(self, query: Query, responses: Sequence[str]) -> list[Completion]:
+        """Given responses as the model would have drawn them: closed with one end of turn, and none before.
+
+        ``query`` is what :meth:`check` returned. Raises :class:`~preftilt.errors.BadInput` if there are none or one
+        is empty, and :class:`~preftilt.errors.PromptTooLong` if one does not fit behind the longest prompt.
+        """
+        if not responses or not all(text.strip() for text in responses):
+            raise BadInput("there must be at least one response, and none may be empty")
+        return [self._given(number, text, query) for number, text in enumerate(responses, start=1)]
+
     def _prepare(
         self,
         messages: Sequence[Message],
@@ -153,7 +161,6 @@ class Realigner:
         return query, run
 
     def _given(self, number: int, text: str, query: Query) -> Completion:
-        """A response as the model would have drawn it: closed with one end of turn, and none before."""
         able = self.engine.capabilities
         tokens = self.engine.tokenizer.encode(text)
         if tokens and tokens[-1] in able.eos:
@@ -166,7 +173,7 @@ class Realigner:
         if over > 0:
             raise PromptTooLong(
                 f"response {number} has {len(tokens) + 1} tokens; with the prompt that is {over} more than the model's"
-                f" context of {able.max_context}"
+                f" context of {able.max_context}: shorten one of them"
             )
         return Completion((*tokens, able.turn_end), np.zeros(len(tokens) + 1), "eos")
 

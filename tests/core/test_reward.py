@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,15 +12,15 @@ from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, EngineError
 from preftilt.reward import IMPOSSIBLE, Line, Reward, line, score, token_gains
-from preftilt.types import Candidate, Query, View
+from preftilt.types import Candidate, Finish, Query, View
 
 logprob = st.floats(-30, 0)
 lambdas = st.floats(-50, 100)
 gammas = st.floats(0.05, 1)
 
 
-def candidate(q: list[float], p: list[float], finish: str = "eos") -> Candidate:
-    return Candidate(tuple(range(len(q))), np.array([q, p], dtype=float).reshape(2, -1), finish)  # type: ignore[arg-type]
+def candidate(q: list[float], p: list[float], finish: Finish = "eos") -> Candidate:
+    return Candidate(tuple(range(len(q))), np.array([q, p], dtype=float).reshape(2, -1), finish)
 
 
 def query(lam: float) -> Query:
@@ -157,7 +158,9 @@ def test_an_engine_that_returns_nonsense_is_reported(broken):
     "wrong",
     [{"gamma": 0.0}, {"gamma": 1.5}, {"gamma": math.nan}, {"reduction": "max"}, {"eos": "no"}],
 )
-def test_settings_out_of_range_are_refused(wrong):
+def test_settings_out_of_range_are_refused(wrong, monkeypatch):
+    """Also in a program without the type checker of these tests, which would see a wrong word first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(BadInput):
         Reward(**wrong)
 

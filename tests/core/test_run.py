@@ -212,6 +212,28 @@ def test_progress_is_reported_with_running_totals(engine):
     assert [one.sampled for one in seen] == sorted(one.sampled for one in seen)
 
 
+def test_whole_responses_are_reported_once_each_when_they_are_scored(engine):
+    seen = []
+    outcome = asyncio.run(toy_run(engine, on_progress=seen.append).search(BestOfN(n=6)))
+    [reported] = [one.candidates for one in seen if one.candidates]
+    assert [one.slot for one in reported] == [0, 1, 2, 3, 4, 5]
+    assert {one.slot: one.tokens for one in reported} == {
+        one.slot: one.tokens for one in outcome.ranked
+    }
+    assert all(one.logprobs.shape == (2, len(one.tokens)) for one in reported)
+
+
+def test_steps_of_a_tree_are_not_reported_as_responses(engine):
+    seen = []
+    run = toy_run(engine, on_progress=seen.append)
+    outcome = asyncio.run(run.search(DVTS(subtrees=2, width=3)))
+    reported = [one for report in seen for one in report.candidates]
+    assert all(one.finish != "stop" for one in reported)
+    assert {one.tokens for one in outcome.ranked if one.finish != "stop"} <= {
+        one.tokens for one in reported
+    }
+
+
 def test_given_responses_are_scored_without_drawing(engine):
     drawn = asyncio.run(toy_run(engine).search(BestOfN(n=3)))
     given = [Completion(one.tokens, np.zeros(len(one.tokens)), one.finish) for one in drawn.ranked]

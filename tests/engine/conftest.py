@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 import transformers
 
-from preftilt.engines.transformers import TransformersEngine, open_transformers
+from preftilt.engines.options import EngineOptions
+from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers
 from preftilt.types import Tokens
 from tests.engine.models import VOCABULARY, save
 
@@ -50,8 +52,11 @@ def opened(saved: Saved) -> Iterator[Opened]:
     """Opens an engine on a random model, with any options; closes it when the test is over."""
     engines: list[TransformersEngine] = []
 
-    def engine(architecture: str = "qwen2", **options: Any) -> TransformersEngine:
-        engines.append(open_transformers(saved(architecture), **options))
+    def engine(architecture: str = "qwen2", **given: Any) -> TransformersEngine:
+        tuning = {one.name: given.pop(one.name) for one in fields(Tuning) if one.name in given}
+        engines.append(
+            open_transformers(saved(architecture), EngineOptions(**given), Tuning(**tuning))
+        )
         return engines[-1]
 
     yield engine

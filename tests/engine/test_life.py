@@ -5,12 +5,16 @@ import gc
 import threading
 import weakref
 
+import numpy as np
 import pytest
+from torch import Tensor
 
-from preftilt.engines.transformers import open_transformers
+from preftilt.engines.transformers import TransformersEngine, open_transformers
+from preftilt.engines.transformers.extend import ExtendPlan
 from preftilt.errors import EngineError
-from tests.engine.asking import draw, prompt, score, tokens
+from tests.engine.asking import draw, prompt, request, score, tokens
 from tests.engine.conftest import Opened, Saved
+from tests.engine.models import END_ID
 
 pytestmark = pytest.mark.model
 
@@ -47,6 +51,71 @@ async def test_a_failure_reaches_the_call_it_belongs_to_and_no_other(
     await sampling
     monkeypatch.setattr(runner, "logprobs", logprobs)
     assert len((await score(engine, good, (1, 2, 3)))[0]) == 3
+
+
+def fail_on(engine: TransformersEngine, doing: str, marked: int, patch: pytest.MonkeyPatch) -> None:
+    """Stands in for what no small model does by itself: forwards with the token ``marked`` in them fail."""
+    real = getattr(engine._runner, doing)
+
+    def fail(plan: ExtendPlan, tokens: Tensor, *more: Tensor) -> Tensor:
+        if marked in tokens.tolist():
+            raise RuntimeError("no room for this one")
+        return real(plan, tokens, *more)
+
+    patch.setattr(engine._runner, doing, fail)
+
+
+async def test_a_failed_prefill_fails_the_requests_of_that_prompt_only(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    good, other, longer = prompt(20), prompt(18, 1), prompt(90, 2)
+    bad = (*prompt(15, 3), END_ID)
+    alone = [tokens(await draw(opened(), one, 2)) for one in (good, other, longer)]
+    engine = opened(prefill_tokens=64)
+    fail_on(engine, "logits", END_ID, monkeypatch)
+    asked = [request(one, 2) for one in (good, bad, other, longer)]
+    scoring = asyncio.ensure_future(score(engine, bad, (1, 2)))
+    drawn = await asyncio.gather(*(engine.sample([one]) for one in asked), return_exceptions=True)
+    assert [tokens(one[0]) for one in drawn if isinstance(one, list)] == alone
+    reason = "prefilling a prompt: no room for this one"
+    assert isinstance(drawn[1], EngineError)
+    assert reason in str(drawn[1])
+    with pytest.raises(EngineError, match=reason):
+        await scoring
+    assert engine.stats.prompt_tokens == len(good) + len(other) + len(longer)
+
+
+async def test_a_failed_prefix_fails_its_own_requests_only(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    engine, question = opened(), prompt(20)
+    before = await draw(engine, question, 2, prefix=(5, 6))
+    engine.forget()
+    fail_on(engine, "logits", END_ID, monkeypatch)
+    good, bad = await asyncio.gather(
+        draw(engine, question, 2, prefix=(5, 6)),
+        draw(engine, question, 2, prefix=(5, END_ID)),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, EngineError)
+    assert isinstance(good, list)
+    assert tokens(good) == tokens(before)
+
+
+async def test_a_failed_score_fails_its_own_request_only(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    engine, question = opened(), prompt(20)
+    [before] = await score(engine, question, (1, 2, 3))
+    fail_on(engine, "logprobs", END_ID, monkeypatch)
+    good, bad = await asyncio.gather(
+        score(engine, question, (1, 2, 3)),
+        score(engine, question, (1, END_ID, 3)),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, EngineError)
+    assert isinstance(good, list)
+    np.testing.assert_allclose(good[0], before, atol=1e-5)
 
 
 @pytest.mark.parametrize("phase", ["prefilling", "drawing"])

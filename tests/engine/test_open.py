@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from preftilt.engines import open as opening
-from preftilt.engines.open import demo_folder, open_engine
+from preftilt.engines.bundled import demo_folder
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import open_transformers
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate, PromptTooLong, UnknownModel
 from preftilt.messages import Message
@@ -42,9 +44,11 @@ def test_demo_is_the_bundled_model():
     assert Path(demo_folder(), "config.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["", "  ", "transformers:", "vllm:some/model"])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "transformers:", "abacus:some/model", "http://127.0.0.1:8000"]
+)
 def test_a_name_that_cannot_be_meant_is_refused(name: str):
-    with pytest.raises(BadInput, match=r"no model is named|no engine"):
+    with pytest.raises(BadInput, match=r"no model is named|no engine|which kind of server"):
         open_engine(name)
 
 
@@ -84,7 +88,7 @@ def test_pickled_weights_are_refused_unless_allowed(tmp_path: Path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(BadInput, match="--allow-pickle"):
         open_transformers(str(folder))
-    open_transformers(str(folder), allow_pickle=True).close()
+    open_transformers(str(folder), EngineOptions(allow_pickle=True)).close()
 
 
 def test_a_folder_without_weights_says_so(tmp_path: Path):
@@ -135,16 +139,32 @@ def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path):
 
 def test_unknown_devices_and_types_are_refused(saved: Saved):
     with pytest.raises(BadInput, match="--device"):
-        open_transformers(saved("qwen2"), device="abacus")
+        open_transformers(saved("qwen2"), EngineOptions(device="abacus"))
     with pytest.raises(BadInput, match="--dtype"):
-        open_transformers(saved("qwen2"), dtype="int3")
+        open_transformers(saved("qwen2"), EngineOptions(dtype="int3"))
 
 
-def test_a_base_model_opens_and_names_the_flag_when_asked_to_chat(tmp_path: Path):
-    engine = open_transformers(save(tmp_path, "gpt2", template=None))
-    with pytest.raises(NoChatTemplate, match="--chat-template"):
-        engine.tokenizer.render([Message("user", "hello")])
+def test_a_base_model_is_refused_before_its_weights_are_read(tmp_path: Path):
+    """They are damaged here: whoever reads them, finds out."""
+    folder = save(tmp_path, "gpt2", template=None)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"no weights")
+    with pytest.raises(NoChatTemplate, match="--chat-template plain"):
+        open_transformers(folder)
+    with pytest.raises(BadInput, match="damaged weight file"):
+        open_transformers(folder, EngineOptions(chat_template="plain"))
+
+
+def test_a_base_model_opens_with_a_template(tmp_path: Path):
+    folder = save(tmp_path, "gpt2", template=None)
+    engine = open_transformers(folder, EngineOptions(chat_template="plain"))
+    assert engine.tokenizer.render([Message("user", "hello")])
     engine.close()
+
+
+def test_a_device_without_float64_is_refused_before_anything_is_read(tmp_path: Path):
+    with pytest.raises(BadInput, match=r"--device mps cannot be used.*float64.*use cpu"):
+        open_transformers(str(tmp_path / "nothing"), EngineOptions(device="mps"))
 
 
 def test_the_special_token_after_the_assistants_words_ends_a_response(tmp_path: Path):

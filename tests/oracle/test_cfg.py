@@ -23,6 +23,7 @@ from transformers import (
 
 from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
 from preftilt.reward import Reward, score
 from preftilt.types import Candidate, Query, Tokens, View
 
@@ -87,7 +88,7 @@ def test_the_best_scored_token_is_the_one_classifier_free_guidance_takes(folder,
         do_sample=False,
         max_new_tokens=8,
     )[0, len(FULL) :].tolist()
-    engine = open_engine(str(folder), chat_template="plain")
+    engine = open_engine(str(folder), EngineOptions(chat_template="plain"))
     try:
         for t, token in enumerate(guided):
             scores = asyncio.run(rear_scores(engine, tuple(guided[:t]), lam))
@@ -99,7 +100,7 @@ def test_the_best_scored_token_is_the_one_classifier_free_guidance_takes(folder,
 @pytest.mark.model
 def test_the_scores_of_one_token_answers_are_the_guided_distribution_s_logits(folder):
     lam = 4.0
-    engine = open_engine(str(folder), chat_template="plain")
+    engine = open_engine(str(folder), EngineOptions(chat_template="plain"))
     try:
         scores = asyncio.run(rear_scores(engine, (3, 1), lam))
     finally:

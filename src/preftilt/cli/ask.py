@@ -62,14 +62,10 @@ def ask(
     request = Request(conversation, wanted, settings)
     compare = not show.json if show.compare is None else show.compare
     result, plain = _answer(request, model, compare and not _is_plain(request.settings))
-    if show.json:
-        print(json.dumps(result.to_json(), ensure_ascii=not _is_utf8(), allow_nan=False))
-    else:
-        _print(Show(Console(file=sys.stdout)), result, plain, explain=show.explain)
-    if show.plot is not None:
-        plot_realigned(result, show.plot, plain=plain)
-    if show.explain_html is not None:
-        _write(show.explain_html, explain_html(result))
+    try:  # Files first: whoever reads the output may stop reading (| head), which ends the program.
+        _write_files(show, result, plain)
+    finally:
+        _print(show, result, plain)
 
 
 def _answer(
@@ -129,12 +125,23 @@ def _is_plain(settings: Settings) -> bool:
     return settings.search.name == "greedy" and settings.prompt.generate_with == "full"
 
 
-def _print(show: Show, result: Realigned, plain: Realigned | None, *, explain: bool) -> None:
+def _write_files(show: ShowFlags, result: Realigned, plain: Realigned | None) -> None:
+    if show.plot is not None:
+        plot_realigned(result, show.plot, plain=plain)
+    if show.explain_html is not None:
+        _write(show.explain_html, explain_html(result))
+
+
+def _print(flags: ShowFlags, result: Realigned, plain: Realigned | None) -> None:
+    if flags.json:
+        print(json.dumps(result.to_json(), ensure_ascii=not _is_utf8(), allow_nan=False))
+        return
+    show = Show(Console(file=sys.stdout))
     show.answers(result, plain)
     show.candidates(result, plain)
     if len(result.candidates) > 1:
         show.path(result)
-    if explain:
+    if flags.explain:
         show.why(result)
     show.cost(result, plain)
 

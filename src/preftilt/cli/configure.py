@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from preftilt.cli.options import DrawFlags, ModelFlags, PromptFlags, ScoreFlags,
 from preftilt.engines.base import Engine
 from preftilt.engines.chat import load_template
 from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions, Switch
 from preftilt.errors import BadInput
 from preftilt.messages import Message, read_messages
 from preftilt.prompt import History, parse_preference
@@ -30,7 +31,7 @@ from preftilt.records import (
 )
 from preftilt.types import Preference
 
-SWITCHES: tuple[Literal["auto", "on", "off"], ...] = ("auto", "on", "off")
+SWITCHES: tuple[Switch, ...] = ("auto", "on", "off")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 Flags = Sequence[DrawFlags | ScoreFlags | PromptFlags]
@@ -75,24 +76,36 @@ def check_strengths(lam: float | None, preferences: Sequence[Preference]) -> Non
 
 def engine_from(model: ModelFlags) -> Engine:
     """The engine that the flags name, opened; its packages are imported here."""
-    return open_engine(
-        model.model,
-        dtype=model.dtype,
-        device=model.device,
+    return open_engine(model.model, options_from(model))
+
+
+def options_from(model: ModelFlags) -> EngineOptions:
+    """The options that the flags give."""
+    return EngineOptions(
         chat_template=model.chat_template,
         thinking=bool(model.thinking),
+        template_kwargs=template_arguments(model) or None,
+        tokenizer=model.tokenizer,
+        dtype=model.dtype,
+        device=model.device,
         trust_remote_code=model.trust_remote_code,
         allow_pickle=model.allow_pickle,
-        template_kwargs=template_arguments(model),
-        sampler_logprobs=_switch(model.sampler_logprobs),
         max_rows=model.max_rows,
+        max_context=model.max_context,
+        threads=model.threads,
+        adapter=model.adapter,
+        served_model=model.served_model,
+        api_key_env=model.api_key_env,
+        timeout=model.timeout,
+        max_connections=model.max_connections,
+        sampler_logprobs=_switch(model.sampler_logprobs),
+        scorer=model.scorer,
     )
 
 
 def check_model(model: ModelFlags) -> None:
     """What can be refused about the model before its packages are imported and its weights are read."""
-    template_arguments(model)
-    _switch(model.sampler_logprobs)
+    options_from(model)
     if model.chat_template is not None:
         load_template(model.chat_template)
 
@@ -114,7 +127,7 @@ def template_arguments(model: ModelFlags) -> dict[str, Any]:
     return found
 
 
-def _switch(given: str) -> Literal["auto", "on", "off"]:
+def _switch(given: str) -> Switch:
     for known in SWITCHES:
         if given == known:
             return known
@@ -122,10 +135,11 @@ def _switch(given: str) -> Literal["auto", "on", "off"]:
 
 
 def model_identity(model: ModelFlags) -> dict[str, Any]:
-    """All flags of the model that can change a record; the device and the rows of a batch do not."""
+    """All flags of the model that can change a record; those about speed and connections do not."""
     identity = asdict(model) | {"thinking": bool(model.thinking)}
     identity["template_arg"] = template_arguments(model)
-    del identity["device"], identity["max_rows"]
+    for name in ("device", "max_rows", "threads", "api_key_env", "timeout", "max_connections"):
+        del identity[name]
     template = model.chat_template
     if template is not None and Path(template).is_file():
         identity["chat_template"] = Path(template).read_text(encoding="utf-8", errors="replace")

@@ -24,11 +24,9 @@ from preftilt.cli.options import FileFlags, ModelFlags
 from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
-from preftilt.engines.base import Engine
-from preftilt.errors import BadInput, PreftiltError, PromptTooLong
+from preftilt.errors import BadInput, EngineError, PreftiltError
 from preftilt.records import Item, Journal, Row, ScoreRow, error_record, read_items
 from preftilt.run import OnProgress
-from preftilt.types import Query
 
 Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
 """What is done with a row; returns its record, or raises."""
@@ -75,7 +73,12 @@ def score(
 
     async def score_one(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
         result = await realigner.score(
-            item.messages, item.preferences, item.responses, settings=item.settings, item=item.id
+            item.messages,
+            item.preferences,
+            item.responses,
+            settings=item.settings,
+            item=item.id,
+            on_progress=report,
         )
         return result.to_json() | score_table(result, item, lams[1:])
 
@@ -155,40 +158,24 @@ async def _all(
 
 
 def _check_prompts(realigner: Realigner, items: Iterable[Item]) -> None:
-    """Refuse rows whose prompts cannot be built or do not fit, all at once and before the first token."""
+    """Refuse rows whose prompts or responses cannot be read or do not fit, all at once and before the first token."""
     problems: list[tuple[int, PreftiltError]] = []
     for item in items:
         try:
             query, _ = realigner.check(item.messages, item.preferences, settings=item.settings)
-            _check_responses(realigner.engine, query, item.responses)
+            if item.responses:
+                realigner.check_responses(query, item.responses)
         except BadInput as failure:
             problems.append((item.line, failure))
+        except (
+            EngineError
+        ):  # A tokenizer that stumbles over one row: that row fails when its turn comes.
+            continue
     if problems:
         line, first = problems[0]
         others = ", ".join(str(line) for line, _ in problems[1:6])
         more = f" (the same or another problem: line {others}{' …' if problems[6:] else ''})"
         raise BadInput(f"line {line}: {first}{more if others else ''}")
-
-
-def _check_responses(engine: Engine, query: Query, responses: Sequence[str]) -> None:
-    """Refuse responses that do not fit behind the longest prompt; scoring adds the turn's end to each."""
-    context = engine.capabilities.max_context
-    longest = max(len(prompt) for prompt in (query.prompt, *(one.prompt for one in query.views)))
-    for number, text in enumerate(responses, start=1):
-        tokens = _length(engine, text)
-        if longest + tokens > context:
-            raise PromptTooLong(
-                f"response {number} has {tokens} tokens; with the prompt that is "
-                f"{longest + tokens - context} more than the context of {context}: shorten one of them"
-            )
-
-
-def _length(engine: Engine, text: str) -> int:
-    """Tokens of a response as it is scored; one that cannot be tokenised fails later, as its own row."""
-    try:
-        return len(engine.tokenizer.encode(text)) + 1
-    except PreftiltError:
-        return 0
 
 
 def _summary(output: Output, meter: Meter) -> str:

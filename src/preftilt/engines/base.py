@@ -106,3 +106,19 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back threads and memory; calls under way fail with :class:`~preftilt.errors.EngineError`."""
         ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """What an engine may offer besides :class:`Engine`: how far requests under way have come.
+
+    It is for showing progress and counts for nothing. The driver asks, rather than being called, so that decoding does
+    no work for it and an engine that cannot say (most servers) is left as it is: its progress shows as calls end.
+    """
+
+    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+        """Tokens drawn or scored for this very object, which a call is under way for; 0 if nothing is known of it.
+
+        Asked about ten times a second from the caller's event loop: it must return at once.
+        """
+        ...

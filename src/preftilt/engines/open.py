@@ -1,83 +1,117 @@
-"""From a model's name to an engine: ``demo``, a hub id or path, or ``transformers:`` and either."""
+"""From a name to an engine: ``demo``, a hub id or path, or ``SCHEME:NAME`` for other kinds of engine and for servers.
+
+========================  =============================================
+``transformers:``         the embedded engine; also without a scheme
+``vllm:``                 vLLM in this process
+``llamacpp:``             a GGUF file, by llama.cpp in this process
+``vllm+http(s)://``       a vLLM server
+``sglang+http(s)://``     an SGLang server
+``openai+http(s)://``     any other server with OpenAI's completions API
+========================  =============================================
+
+Packages add schemes of their own by an entry point of the group ``preftilt.engines`` that names an
+:data:`~preftilt.engines.options.Opener`; they cannot replace the ones above.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from importlib.resources import as_file, files
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from preftilt.engines.base import Engine
-from preftilt.errors import BadInput, MissingPackage, UnknownModel
+from preftilt.engines.bundled import DEMO
+from preftilt.engines.options import EngineOptions, Opener
+from preftilt.errors import BadInput, EngineError, MissingPackage
 
-DEMO = "demo"
-"""The name of the bundled model."""
-
-SCHEMES = ("transformers",)
+PLUGINS = "preftilt.engines"
+"""The entry point group of engines from other packages."""
 
 
-def open_engine(
-    spec: str = DEMO,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    chat_template: str | None = None,
-    thinking: bool = False,
-    template_kwargs: Mapping[str, object] | None = None,
-    now: datetime | None = None,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    sampler_logprobs: Literal["auto", "on", "off"] = "auto",
-    max_rows: int | None = None,
-) -> Engine:
-    """Open the engine that ``spec`` names; options as in ``open_transformers``.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where in ``preftilt.engines`` an opener is, the packages it needs, and the extra that brings them."""
 
-    Raises :class:`~preftilt.errors.BadInput` for an unknown scheme, :class:`~preftilt.errors.UnknownModel` for an
-    unknown model and :class:`~preftilt.errors.MissingPackage` where the engine's packages are not installed.
+    module: str
+    opener: str
+    packages: tuple[str, ...]
+    extra: str
+
+    def load(self, scheme: str) -> Opener:
+        for package in self.packages:
+            if find_spec(package) is None:
+                raise MissingPackage(
+                    f'{scheme} engines need {package}: pip install "preftilt[{self.extra}]"'
+                )
+        return getattr(import_module(f"preftilt.engines.{self.module}"), self.opener)
+
+
+KINDS = {
+    "transformers": Kind(
+        "transformers", "open_transformers", ("torch", "transformers"), "transformers"
+    ),
+    "vllm": Kind("vllm", "open_vllm", ("vllm",), "vllm"),
+    "llamacpp": Kind("llamacpp", "open_llamacpp", ("llama_cpp", "transformers"), "llamacpp"),
+}
+"""Engines in this process, by scheme."""
+
+SERVERS = {
+    "vllm": Kind("http.vllm", "open_vllm_server", ("httpx2", "transformers"), "http"),
+    "sglang": Kind("http.sglang", "open_sglang_server", ("httpx2", "transformers"), "http"),
+    "openai": Kind("http.openai", "open_openai_server", ("httpx2", "transformers"), "http"),
+}
+"""Servers, by the part of the scheme before ``+http`` or ``+https``."""
+
+TRANSPORTS = ("http", "https")
+
+
+def open_engine(spec: str = DEMO, options: EngineOptions | None = None) -> Engine:
+    """Open the engine that ``spec`` names::
+
+        open_engine("demo")
+        open_engine("Qwen/Qwen3-0.6B", EngineOptions(dtype="bfloat16"))
+        open_engine("vllm+http://127.0.0.1:8000", EngineOptions(tokenizer="Qwen/Qwen3-0.6B"))
+
+    Raises :class:`~preftilt.errors.BadInput` for an unknown scheme or an option that the engine cannot honour,
+    :class:`~preftilt.errors.UnknownModel` for an unknown model, :class:`~preftilt.errors.MissingPackage` where the
+    engine's packages are not installed and :class:`~preftilt.errors.EngineError` for a server that does not answer.
     """
-    name = _model_name(spec)
-    for package in ("torch", "transformers"):
-        if find_spec(package) is None:
-            raise MissingPackage(
-                f'running a model needs {package}: pip install "preftilt[transformers]"'
-            )
-    from preftilt.engines.transformers import open_transformers
-
-    return open_transformers(
-        demo_folder() if name == DEMO else name,
-        label=name,
-        dtype=dtype,
-        device=device,
-        chat_template=chat_template,
-        thinking=thinking,
-        template_kwargs=template_kwargs,
-        now=now,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-        sampler_logprobs=sampler_logprobs,
-        max_rows=max_rows,
-    )
+    scheme, name = _parts(spec)
+    return _opener(scheme, spec)(name, options or EngineOptions())
 
 
-def demo_folder() -> str:
-    """Where the bundled model lies."""
-    with as_file(files("preftilt") / "demo" / "model") as folder:
-        if not (folder / "config.json").is_file():
-            raise UnknownModel(
-                f"the bundled model is missing from {folder}; install preftilt again"
-            )
-        return str(folder)
-
-
-def _model_name(spec: str) -> str:
-    """The part after ``transformers:``; a path may hold a colon, and so may a drive letter."""
+def _parts(spec: str) -> tuple[str, str]:
+    """Scheme and name; a path may hold a colon, and so may a drive letter."""
     scheme, colon, rest = spec.partition(":")
-    if not spec.strip() or (colon and not rest.strip()):
+    if not spec.strip() or (colon and not rest.strip("/ ")):
         raise BadInput(f"no model is named in {spec!r}; give {DEMO}, a hub id or a path")
+    if scheme in TRANSPORTS:
+        known = ", ".join(f"{one}+{spec}" for one in SERVERS)
+        raise BadInput(f"say which kind of server {spec} is: {known}")
     if not colon or len(scheme) == 1 or Path(spec).exists():
-        return spec
-    if scheme not in SCHEMES:
-        raise BadInput(f"there is no engine {scheme!r} (in {spec!r}); known: {', '.join(SCHEMES)}")
-    return rest
+        return "transformers", spec
+    kind, plus, transport = scheme.partition("+")
+    if plus and kind in SERVERS and transport in TRANSPORTS:
+        return scheme, f"{transport}:{rest}"
+    return scheme, rest
+
+
+def _opener(scheme: str, spec: str) -> Opener:
+    if scheme in KINDS:
+        return KINDS[scheme].load(scheme)
+    kind, _, transport = scheme.partition("+")
+    if kind in SERVERS and transport in TRANSPORTS:
+        return SERVERS[kind].load(scheme)
+    plugins = {one.name: one for one in entry_points(group=PLUGINS)}
+    if scheme not in plugins:
+        servers = [f"{one}+http" for one in SERVERS]
+        known = ", ".join([*KINDS, *servers, *sorted(plugins)])
+        raise BadInput(f"there is no engine {scheme!r} (in {spec!r}); known: {known}")
+    try:
+        return plugins[scheme].load()
+    except Exception as error:  # A foreign package may raise anything when it is imported.
+        raise EngineError(
+            f"the engine {scheme!r} of {plugins[scheme].value} cannot be loaded ({error}); reinstall or remove it"
+        ) from error

@@ -4,10 +4,10 @@ The life of a request: ``engine.py`` checks it and hands it to the ``worker.py``
 decides what each forward holds. ``prefill.py`` fills caches (``caches.py``), ``rows.py`` draws tokens
 (``sampler.py``) and ``scoring.py`` reads given ones. ``extend.py`` and ``decode.py`` lay out the two kinds of
 forward, which ``runner.py`` runs with the attention of ``attention.py``. ``opening.py`` loads a model
-(``loading.py``, ``vocabulary.py``), measures what is right for it (``probe.py``), and falls back to ``expanded.py``.
+(``loading.py``), measures what is right for it (``probe.py``), and falls back to ``expanded.py``.
 """
 
 from preftilt.engines.transformers.engine import TransformersEngine
-from preftilt.engines.transformers.opening import open_transformers
+from preftilt.engines.transformers.opening import Tuning, open_transformers
 
-__all__ = ["TransformersEngine", "open_transformers"]
+__all__ = ["TransformersEngine", "Tuning", "open_transformers"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.jobs import SampleJob, ScoreJob
+from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob
 from preftilt.engines.transformers.runner import Runner, Stats
 from preftilt.engines.transformers.scheduler import Scheduler
 from preftilt.engines.transformers.worker import Worker
@@ -52,6 +53,7 @@ class TransformersEngine:
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._worker = Worker(path)
+        self._under_way: dict[int, Job] = {}
         self._finalizer = weakref.finalize(self, Worker.close, self._worker)
 
     @property
@@ -100,8 +102,8 @@ class TransformersEngine:
             self._check_sampling(request)
         jobs = [SampleJob(r) if r.slots and r.max_tokens else None for r in requests]
         work = [job for job in jobs if job]
-        self._worker.submit(work)
-        done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+        with self._submitted(work):
+            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
         nothing = Completion((), np.empty(0), "length")
         return [
             next(done) if job else [nothing] * len(request.slots)
@@ -114,9 +116,25 @@ class TransformersEngine:
             self._check(request.prompt, request.prefix + request.completion, "prompt and response")
         jobs = [ScoreJob(request) for request in requests]
         work = [job for job in jobs if job.request.completion]
-        self._worker.submit(work)
-        done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+        with self._submitted(work):
+            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
         return [next(done) if job.request.completion else np.empty(0) for job in jobs]
+
+    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+        """See :class:`~preftilt.engines.base.Watchable`. A number that the worker keeps anyway is read, no more."""
+        job = self._under_way.get(id(request))
+        return job.done if job else 0
+
+    @contextmanager
+    def _submitted(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Hand jobs to the worker; until they are done :meth:`so_far` finds them by their requests."""
+        self._worker.submit(jobs)
+        self._under_way.update({id(job.request): job for job in jobs})
+        try:
+            yield
+        finally:
+            for job in jobs:
+                self._under_way.pop(id(job.request), None)
 
     def forget(self) -> None:
         """Give back the memory of prompts and responses kept for later calls."""

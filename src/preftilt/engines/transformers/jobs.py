@@ -19,6 +19,7 @@ class SampleJob:
     """A request for continuations.
 
     ``prompt`` is set when its cache is there; ``tail``, with its logits, when that of the whole prefix is.
+    ``started`` counts its rows, ``done`` the tokens drawn for them.
     """
 
     request: SampleRequest
@@ -26,6 +27,7 @@ class SampleJob:
     prompt: Prompt | None = None
     tail: Tail | None = None
     started: int = 0
+    done: int = 0
     completions: dict[int, Completion] = field(default_factory=dict)
 
     def finish(self, index: int, tokens: list[int], logprobs: list[float], why: Finish) -> None:
@@ -45,6 +47,11 @@ class ScoreJob:
     future: Future[np.ndarray] = field(default_factory=Future)
     prompt: Prompt | None = None
     tail: Tail | None = None
+
+    @property
+    def done(self) -> int:
+        """Tokens scored so far: all at once."""
+        return len(self.request.completion) if self.future.done() else 0
 
 
 Job = SampleJob | ScoreJob

@@ -44,39 +44,70 @@ class Loaded:
     dtype: torch.dtype
 
 
-def load(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A model that was looked for: where it is, and how it will run. ``place`` is what transformers loads from."""
+
+    name: str
+    place: str
+    device: torch.device
+    dtype: torch.dtype
+    cached_only: bool
+    trust_remote_code: bool
+    allow_pickle: bool
+
+
+def find(
     name: str, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
-) -> Loaded:
-    """Load a causal language model for inference.
+) -> Source:
+    """Look for a causal language model, and see that it can be run as asked; nothing is loaded.
 
     Raises :class:`UnknownModel` if there is no such model or its hub cannot be reached, and :class:`BadInput` if the
-    model exists but cannot be used as asked.
+    model exists but cannot be used as asked. So do :func:`load_tokenizer` and :func:`load_model`.
     """
     where = _device(device)
     kind = _dtype(dtype, where)
     folder = Path(name).expanduser()
-    source = str(folder) if folder.is_dir() else name
     if folder.is_dir():
         _check_folder(folder, allow_pickle)
-    cached_only = not folder.is_dir() and not _hub_answers(name)
-    with _quiet(), _explained(name, cached_only):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code, local_files_only=cached_only
+    return Source(
+        name=name,
+        place=str(folder) if folder.is_dir() else name,
+        device=where,
+        dtype=kind,
+        cached_only=not folder.is_dir() and not _hub_answers(name),
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+    )
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The model's tokenizer (a ``PreTrainedTokenizerBase``): a small file, read before the weights are."""
+    with _quiet(), _explained(source.name, source.cached_only):
+        return transformers.AutoTokenizer.from_pretrained(
+            source.place,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=source.cached_only,
         )
+
+
+def load_model(source: Source, tokenizer: Any) -> Loaded:
+    """The model in memory, for inference."""
+    with _quiet(), _explained(source.name, source.cached_only):
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=kind,
-            trust_remote_code=trust_remote_code,
-            local_files_only=cached_only,
-            use_safetensors=None if allow_pickle else True,
+            source.place,
+            dtype=source.dtype,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=source.cached_only,
+            use_safetensors=None if source.allow_pickle else True,
         )
     if model.get_output_embeddings() is None:
         raise BadInput(
-            f"{name} has no output embedding that preftilt could read; use another model"
+            f"{source.name} has no output embedding that preftilt could read; use another model"
         )
-    with _explained(name, cached_only):
-        model = model.to(where)
-    return Loaded(model.eval().requires_grad_(False), tokenizer, where, kind)
+    with _explained(source.name, source.cached_only):
+        model = model.to(source.device)
+    return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
 
 
 def context_of(config: Any) -> int:
@@ -89,6 +120,11 @@ def context_of(config: Any) -> int:
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.partition(":")[0] == "mps":
+        raise BadInput(
+            "--device mps cannot be used: tokens are drawn and log-probs added up in float64, which Apple's GPUs lack;"
+            " use cpu"
+        )
     try:
         found = torch.device(device)
         torch.empty(0, device=found)

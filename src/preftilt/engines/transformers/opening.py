@@ -2,90 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.bundled import model_folder
 from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
 from preftilt.engines.transformers.engine import About, TransformersEngine
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob
-from preftilt.engines.transformers.loading import Loaded, context_of, load
+from preftilt.engines.transformers.loading import (
+    Loaded,
+    context_of,
+    find,
+    load_model,
+    load_tokenizer,
+)
 from preftilt.engines.transformers.rows import RowEnd
 from preftilt.engines.transformers.runner import Runner, few_rows_first
 from preftilt.engines.transformers.scheduler import Limits, Scheduler
-from preftilt.engines.transformers.vocabulary import Vocabulary, end_ids, known_ids
+from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.types import Sampling, Stream
 
 GIB = 1 << 30
-
-Switch = Literal["auto", "on", "off"]
 
 ROUNDED_RMS = 0.004
 """Root-mean-square gap between a sampled token's log-prob and its score up to which the first stands in for the
 second in 16-bit models: over 128 tokens at λ = 20 it moves a score by 20 · 0.004 · √128 < 1 nat."""
 
 
-def open_transformers(
-    model: str,
-    *,
-    label: str | None = None,
-    dtype: str = "auto",
-    device: str = "auto",
-    chat_template: str | None = None,
-    thinking: bool = False,
-    template_kwargs: Mapping[str, object] | None = None,
-    now: datetime | None = None,
-    trust_remote_code: bool = False,
-    allow_pickle: bool = False,
-    sampler_logprobs: Switch = "auto",
-    attention: Literal["auto", "expanded"] = "auto",
-    max_rows: int | None = None,
-    row_bytes: int = 4 * GIB,
-    cache_bytes: int = 2 * GIB,
-    prefill_tokens: int = 2048,
-    score_tokens: int = 2048,
-) -> TransformersEngine:
-    """Open a causal language model by hub id or local path.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How the embedded engine uses memory; the defaults suit most machines.
 
-    label: how the engine names the model, if not by ``model``. dtype: ``auto`` is float32 on the CPU (16 bits are
-    slower there, and less exact) and bfloat16 elsewhere. chat_template, thinking, template_kwargs, now: see
-    :class:`~preftilt.engines.chat.HfChatTokenizer`. sampler_logprobs: whether log-probs of sampling stand in for
-    scores; ``auto`` measures. attention: ``expanded`` forces the slow path that suits every architecture.
-    max_rows, row_bytes: bounds on what is sampled at once; cache_bytes: on prompts and responses kept for later
-    calls; prefill_tokens, score_tokens: on one forward.
-
-    Raises :class:`~preftilt.errors.UnknownModel` and :class:`~preftilt.errors.BadInput`.
+    attention: ``expanded`` forces the slow path that suits every architecture. row_bytes: bound on what is sampled at
+    once; cache_bytes: on prompts and responses kept for later calls; prefill_tokens, score_tokens: on one forward.
     """
-    loaded = load(
-        model,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
+
+    attention: Literal["auto", "expanded"] = "auto"
+    row_bytes: int = 4 * GIB
+    cache_bytes: int = 2 * GIB
+    prefill_tokens: int = 2048
+    score_tokens: int = 2048
+
+
+HONOURED = CHAT_OPTIONS | {
+    "dtype",
+    "device",
+    "trust_remote_code",
+    "allow_pickle",
+    "max_rows",
+    "sampler_logprobs",
+}
+
+
+def open_transformers(
+    model: str, options: EngineOptions | None = None, tuning: Tuning | None = None
+) -> TransformersEngine:
+    """Open a causal language model by hub id or local path, or the bundled one by its name.
+
+    Raises :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.NoChatTemplate` for a model that has none
+    where ``options`` give none, and :class:`~preftilt.errors.BadInput`.
+    """
+    options, tuning = options or EngineOptions(), tuning or Tuning()
+    refuse_others(options, "the embedded engine", HONOURED)
+    source = find(
+        model_folder(model),
+        dtype=options.dtype,
+        device=options.device,
+        trust_remote_code=options.trust_remote_code,
+        allow_pickle=options.allow_pickle,
     )
+    tokenizer = load_tokenizer(source)
     chat = HfChatTokenizer(
-        loaded.tokenizer,
-        chat_template=chat_template,
-        thinking=thinking,
-        template_kwargs=template_kwargs,
-        now=now,
+        tokenizer,
+        chat_template=options.chat_template,
+        thinking=options.thinking,
+        template_kwargs=options.template_kwargs,
+        now=options.now,
     )
+    _ = chat.template  # Raises now, before the weights are read, if there is none.
+    loaded = load_model(source, tokenizer)
     limits = Limits(
-        max_rows=max_rows or (64 if loaded.device.type == "cpu" else 256),
-        row_bytes=row_bytes,
-        cache_bytes=cache_bytes,
-        prefill_tokens=prefill_tokens,
-        score_tokens=score_tokens,
+        max_rows=options.max_rows or (64 if loaded.device.type == "cpu" else 256),
+        row_bytes=tuning.row_bytes,
+        cache_bytes=tuning.cache_bytes,
+        prefill_tokens=tuning.prefill_tokens,
+        score_tokens=tuning.score_tokens,
         context=context_of(loaded.model.config),
     )
-    return assemble(loaded, chat, limits, label or model, sampler_logprobs, attention)
+    return assemble(loaded, chat, limits, model, options.sampler_logprobs, tuning.attention)
 
 
 @torch.inference_mode()
@@ -97,7 +110,7 @@ def assemble(
     sampler_logprobs: Switch,
     attention: Literal["auto", "expanded"],
 ) -> TransformersEngine:
-    """An engine on a model that is in memory; it takes the model over. Options as in :func:`open_transformers`."""
+    """An engine on a model that is in memory; it takes the model over. ``label`` is how it names the model."""
     vocabulary, turn_end, runner = _vocabulary(loaded, chat, label)
     ends = RowEnd(runner, vocabulary, limits.context)
     checked = probe.reference(runner)

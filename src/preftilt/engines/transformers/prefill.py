@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from preftilt.engines.transformers.caches import Layers, Prompt, Store, Tail, join
 from preftilt.engines.transformers.extend import ExtendPlan, Segment
@@ -13,7 +14,7 @@ from preftilt.engines.transformers.runner import Runner
 from preftilt.types import Tokens
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class PromptGrowth:
     """A prompt on its way into the store: its first ``done`` tokens have been forwarded."""
 
@@ -25,14 +26,17 @@ class PromptGrowth:
         """The next stretch, of at most ``budget`` tokens."""
         return Segment(self.tokens[self.done : self.done + budget], self.layers, self.done, {}, 0)
 
-    def absorb(self, plan: ExtendPlan, number: int) -> bool:
-        """Take over what was forwarded; True when nothing is missing."""
-        self.layers = join(self.layers, plan.layers(number))
-        self.done += len(plan.segments[number].tokens)
-        return self.done == len(self.tokens)
+    def grown(self, plan: ExtendPlan, number: int) -> PromptGrowth:
+        """With what was forwarded as the plan's segment ``number``."""
+        done = self.done + len(plan.segments[number].tokens)
+        return PromptGrowth(self.tokens, join(self.layers, plan.layers(number)), done)
+
+    def finished(self, logits: Tensor) -> Prompt:
+        """The cache, when nothing is missing; ``logits`` [V] follow its last token."""
+        return Prompt(self.tokens, self.layers, logits.clone())
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class TailGrowth:
     """Response tokens to be forwarded once, for all the rows that continue them."""
 
@@ -46,11 +50,14 @@ class TailGrowth:
         new = self.tokens[self.done : self.done + budget]
         return Segment(new, self.prompt.layers, self.prompt.length, self.layers, self.done)
 
-    def absorb(self, plan: ExtendPlan, number: int) -> bool:
-        """As :meth:`PromptGrowth.absorb`."""
-        self.layers = plan.layers(number)
-        self.done += len(plan.segments[number].tokens)
-        return self.done == len(self.tokens)
+    def grown(self, plan: ExtendPlan, number: int) -> TailGrowth:
+        """As :meth:`PromptGrowth.grown`."""
+        done = self.done + len(plan.segments[number].tokens)
+        return TailGrowth(self.prompt, self.tokens, plan.layers(number), done)
+
+    def finished(self, logits: Tensor) -> Tail:
+        """As :meth:`PromptGrowth.finished`."""
+        return Tail(self.tokens, self.layers, logits.clone())
 
 
 Growth = PromptGrowth | TailGrowth
@@ -74,37 +81,45 @@ def begin_prompt(tokens: Tokens, store: Store, runner: Runner) -> PromptGrowth:
     )
 
 
-def grow(
-    growths: Sequence[Growth], budget: int, runner: Runner, store: Store
-) -> list[Prompt | Tail | None]:
-    """One forward of up to ``budget`` tokens over the first growths; what was completed, in their order.
-
-    Growths beyond the budget are not in the result.
-    """
-    chosen: list[Growth] = []
+def share(growths: Iterable[Growth], budget: int) -> list[Segment]:
+    """What a forward of up to ``budget`` tokens holds: a segment for each of the first growths, in order."""
     segments: list[Segment] = []
     for growth in growths:
         if budget <= 0:
             break
         segments.append(growth.segment(budget))
-        chosen.append(growth)
         budget -= len(segments[-1].tokens)
+    return segments
+
+
+def grow(
+    growths: Sequence[Growth], segments: Sequence[Segment], runner: Runner, store: Store
+) -> list[Growth | Prompt | Tail]:
+    """Forward one segment of each growth; what each has become, a cache in the store if nothing is missing.
+
+    All or nothing: after a failure the growths and the store are as they were.
+    """
     plan = ExtendPlan(segments, runner.device)
     last = torch.tensor([stop - 1 for stop in plan.offsets[1:]], device=runner.device)
     logits = runner.logits(plan, plan.tokens, last)
-    results: list[Prompt | Tail | None] = []
-    for number, growth in enumerate(chosen):
-        new = len(segments[number].tokens)
-        complete = growth.absorb(plan, number)
-        if isinstance(growth, PromptGrowth):
-            runner.stats.prompt_tokens += new
-            made = Prompt(growth.tokens, growth.layers, logits[number].clone())
-            if complete:
-                store.add_prompt(made)
-        else:
-            runner.stats.response_tokens += new
-            made = Tail(growth.tokens, growth.layers, logits[number].clone())
-            if complete:
-                store.add_tail(growth.prompt, made)
-        results.append(made if complete else None)
+    results: list[Growth | Prompt | Tail] = []
+    for number, growth in enumerate(growths):
+        grown = growth.grown(plan, number)
+        complete = grown.done == len(grown.tokens)
+        results.append(grown.finished(logits[number]) if complete else grown)
+    for growth, segment, result in zip(growths, segments, results, strict=True):
+        _count_and_keep(growth, len(segment.tokens), result, runner, store)
     return results
+
+
+def _count_and_keep(
+    growth: Growth, new: int, result: Growth | Prompt | Tail, runner: Runner, store: Store
+) -> None:
+    if isinstance(growth, PromptGrowth):
+        runner.stats.prompt_tokens += new
+    else:
+        runner.stats.response_tokens += new
+        if isinstance(result, Tail):
+            store.add_tail(growth.prompt, result)
+    if isinstance(result, Prompt):
+        store.add_prompt(result)

@@ -10,7 +10,7 @@ from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
 from preftilt.engines.transformers.jobs import SampleJob, next_logits
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import Ticket, draw
-from preftilt.engines.transformers.vocabulary import Vocabulary
+from preftilt.engines.vocabulary import Vocabulary
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Finish
 
@@ -70,6 +70,7 @@ class RowEnd:
         """Add a drawn token; True if the row has ended (and its request knows)."""
         row.tokens.append(token)
         row.logprobs.append(logprob)
+        row.job.done += 1
         self._stats.drawn += 1
         why = self._end(row, token)
         if why is None:

@@ -6,22 +6,27 @@ wait for each other. Everything here runs on the engine's one worker thread (``w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preftilt.engines.transformers.caches import Prompt, Store, Tail
+from preftilt.engines.transformers.extend import Segment
 from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob, settle
 from preftilt.engines.transformers.prefill import (
     Growth,
     begin_prompt,
     begin_tail,
     grow,
+    share,
 )
 from preftilt.engines.transformers.rows import RowEnd, Rows
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.scoring import Reading, score
 from preftilt.errors import EngineError
 from preftilt.types import Tokens
+
+CacheKey = tuple[Tokens, Tokens]
+"""A prompt and a response prefix after it, which is empty for the prompt's own cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ class Scheduler:
             runner, self.store, ends, capacity=limits.max_rows, memory=limits.row_bytes
         )
         self._waiting: list[Job] = []
-        self._growths: dict[tuple[Tokens, Tokens], Growth] = {}
+        self._growths: dict[CacheKey, Growth] = {}
         self._samples: list[SampleJob] = []
         self._scores: list[ScoreJob] = []
 
@@ -99,29 +104,52 @@ class Scheduler:
         self._growths = {key: growth for key, growth in self._growths.items() if key in wanted}
         if not self._growths:
             return
-        growths = list(self._growths.items())
-        try:
-            made = grow(
-                [growth for _, growth in growths],
-                self._limits.prefill_tokens,
-                self.runner,
-                self.store,
-            )
-        except Exception as error:
-            for job in self._waiting:
-                settle(job.future, failure("prefilling a prompt", error))
-            self._growths.clear()
-            return
-        for (key, _), cache in zip(growths, made, strict=False):
-            if cache is not None:
-                del self._growths[key]
-                for job in wanted[key]:
-                    _equip(job, cache)
+        segments = share(self._growths.values(), self._limits.prefill_tokens)
+        self._grow(list(self._growths)[: len(segments)], segments, wanted)
         self._sort_waiting()
 
-    def _sort_waiting(self) -> dict[tuple[Tokens, Tokens], list[Job]]:
+    def _grow(
+        self,
+        keys: Sequence[CacheKey],
+        segments: Sequence[Segment],
+        wanted: Mapping[CacheKey, Sequence[Job]],
+    ) -> None:
+        """One forward for several caches; if it fails, each by itself, and what fails then fails its own requests."""
+        made = None
+        try:
+            made = grow([self._growths[key] for key in keys], segments, self.runner, self.store)
+        except Exception as error:
+            if len(keys) == 1:
+                del self._growths[keys[0]]
+                for job in wanted[keys[0]]:
+                    settle(job.future, failure("prefilling a prompt", error))
+                self._drop_cancelled()
+        if made is not None:
+            self._hand_out(dict(zip(keys, made, strict=True)), wanted)
+        elif len(keys) > 1:  # Out here the memory of the failed forward is free again.
+            for key, segment in zip(keys, segments, strict=True):
+                self._grow([key], [segment], wanted)
+
+    def _hand_out(
+        self,
+        made: Mapping[CacheKey, Growth | Prompt | Tail],
+        wanted: Mapping[CacheKey, Sequence[Job]],
+    ) -> None:
+        """Give finished caches to the requests that waited: they may be dropped from the store at any time."""
+        for key, result in made.items():
+            if not isinstance(result, (Prompt, Tail)):
+                self._growths[key] = result
+                continue
+            del self._growths[key]
+            for job in wanted[key]:
+                if isinstance(result, Prompt):
+                    job.prompt = result
+                else:
+                    job.tail = result
+
+    def _sort_waiting(self) -> dict[CacheKey, list[Job]]:
         """Move requests that can go on to their queues; what the others wait for."""
-        wanted: dict[tuple[Tokens, Tokens], list[Job]] = {}
+        wanted: dict[CacheKey, list[Job]] = {}
         still: list[Job] = []
         for job in self._waiting:
             missing = self._missing(job)
@@ -135,7 +163,7 @@ class Scheduler:
         self._waiting = still
         return wanted
 
-    def _missing(self, job: Job) -> tuple[Tokens, Tokens] | None:
+    def _missing(self, job: Job) -> CacheKey | None:
         """The cache a request still needs, after seeing to it that it grows."""
         tokens = job.request.prompt
         if job.prompt is None:
@@ -166,16 +194,23 @@ class Scheduler:
                 break
             chosen.append(next_one)
             self._scores.pop(0)
-        if not chosen:
-            return
+        if chosen:
+            self._score_together(chosen)
+
+    def _score_together(self, chosen: Sequence[Reading]) -> None:
+        """One forward; if it fails, one for each request, so that a failure is only its own request's."""
+        results = None
         try:
             results = score(chosen, self.runner, self.store)
         except Exception as error:
-            for r in chosen:
-                settle(r.job.future, failure("scoring", error))
-            return
-        for r, logprobs in zip(chosen, results, strict=True):
-            settle(r.job.future, logprobs)
+            if len(chosen) == 1:
+                settle(chosen[0].job.future, failure("scoring", error))
+        if results is not None:
+            for r, logprobs in zip(chosen, results, strict=True):
+                settle(r.job.future, logprobs)
+        elif len(chosen) > 1:  # As in _grow.
+            for one in chosen:
+                self._score_together([one])
 
     def _admit(self) -> None:
         """Start rows, requests in the order they came; the first that does not fit whole holds up the rest."""
@@ -199,14 +234,6 @@ class Scheduler:
         except Exception as error:
             for job in self._rows.clear():
                 settle(job.future, failure("drawing tokens", error))
-
-
-def _equip(job: Job, cache: Prompt | Tail) -> None:
-    """Hand a finished cache to a request that waited for it: it may be dropped from the store at any time."""
-    if isinstance(cache, Prompt):
-        job.prompt = cache
-    else:
-        job.tail = cache
 
 
 def failure(doing: str, error: Exception) -> EngineError:

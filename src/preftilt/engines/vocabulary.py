@@ -1,4 +1,4 @@
-"""What the engine has to know of a tokenizer: which ids exist, which of them end a response, how each one reads."""
+"""What an engine has to know of a tokenizer: which ids exist, which of them end a response, how each one reads."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def known_ids(tokenizer: Any, rows: int) -> tuple[int, tuple[int, ...]]:
 
 def end_ids(model: Any, tokenizer: Any, template: str | None) -> tuple[frozenset[int], int | None]:
     """Every id that ends a response, and the one that ends an assistant's turn.
+
+    model: anything with a ``generation_config`` and a ``config``, which may be None.
 
     The union of what the generation config, the model's config and the tokenizer say, and of the special token with
     which the chat template closes an assistant's turn (``<|im_end|>``, ``<|eot_id|>``, …): instruct models end with it

@@ -7,16 +7,18 @@ Plans run side by side; none waits for another. The driver alone counts tokens a
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt import reward as rewards
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.errors import BadInput, EngineError, PromptTooLong
+from preftilt.run import watch
+from preftilt.run.watch import Clock, OnProgress, Progress, UnderWay
 from preftilt.search import Plan, Search
 from preftilt.types import (
     Candidate,
@@ -30,40 +32,9 @@ from preftilt.types import (
     Usage,
 )
 
+T = TypeVar("T")
+
 DEFAULT_MAX_TOKENS = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a request has come; ``phase`` has just ended. Token counts are totals so far."""
-
-    item: str
-    phase: str
-    sampled: int
-    scored: int
-
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(slots=True)
-class Clock:
-    """Wall seconds during which at least one plan was in a phase: phases of parallel plans overlap."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _active: dict[str, int] = field(default_factory=dict)
-    _since: dict[str, float] = field(default_factory=dict)
-
-    def enter(self, phase: str) -> None:
-        if not self._active.get(phase):
-            self._since[phase] = time.perf_counter()
-        self._active[phase] = self._active.get(phase, 0) + 1
-
-    def leave(self, phase: str) -> None:
-        self._active[phase] -= 1
-        if not self._active[phase]:
-            elapsed = time.perf_counter() - self._since[phase]
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,23 +50,37 @@ class Run:
     on_progress: OnProgress | None = None
     usage: Usage = field(default_factory=Usage)
     clock: Clock = field(default_factory=Clock)
+    _under_way: UnderWay = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._under_way = UnderWay(self.engine)
 
     async def search(self, search: Search) -> Outcome:
         """Drive every plan of ``search`` to its end, side by side, and join what they found."""
         self._count_prompts()
         plans = search.plans(self._root(), self._score, self.max_tokens)
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._drive(plan)) for plan in plans]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return search.conclude([task.result() for task in tasks], self._score)
+        outcomes = await self._together([self._drive(plan) for plan in plans])
+        return search.conclude(outcomes, self._score)
 
     async def score_given(self, completions: Sequence[Completion]) -> list[Candidate]:
         """Score responses that exist already, under every view; nothing is drawn. Slots count them up."""
         self._count_prompts()
-        candidates = await self._judge(self._root(), completions, drawn=False)
-        return [replace(one, slot=slot) for slot, one in enumerate(candidates)]
+        [scored] = await self._together([self._judge(self._root(), completions, drawn=False)])
+        candidates = [replace(one, slot=slot) for slot, one in enumerate(scored)]
+        self._report("scoring", tuple(candidates))
+        return candidates
+
+    async def _together(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Await all, side by side, and report meanwhile; the first failure is the request's."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                ticker = group.create_task(self._tick())
+                tasks = [group.create_task(one) for one in work]
+                await asyncio.wait(tasks)
+                ticker.cancel()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     def _root(self) -> Candidate:
         return Candidate((), np.zeros((len(self.query.views), 0)), "stop")
@@ -125,14 +110,17 @@ class Run:
         )
         self.clock.enter("sampling")
         try:
-            [completions] = await self.engine.sample([request])
+            with self._under_way.holding([request]):
+                [completions] = await self.engine.sample([request])
         finally:
             self.clock.leave("sampling")
         _check_completions(completions, expand)
         self.usage.sampled += sum(len(one.tokens) for one in completions)
         self._report("sampling")
-        children = await self._judge(expand.parent, completions, drawn=True)
-        return [replace(one, slot=slot) for one, slot in zip(children, expand.slots, strict=True)]
+        judged = await self._judge(expand.parent, completions, drawn=True)
+        children = [replace(one, slot=slot) for one, slot in zip(judged, expand.slots, strict=True)]
+        self._report("scoring", tuple(one for one in children if one.finish != "stop"))
+        return children
 
     async def _judge(
         self, parent: Candidate, completions: Sequence[Completion], *, drawn: bool
@@ -151,7 +139,6 @@ class Run:
             )
         finally:
             self.clock.leave("scoring")
-        self._report("scoring")
         found = {
             one.tokens: np.concatenate(
                 [parent.logprobs, np.stack([row[i] for row in rows])], axis=1
@@ -184,8 +171,9 @@ class Run:
             )
             for one in completions
         ]
+        with self._under_way.holding(requests):
+            logprobs = await self.engine.score(requests)
         self.usage.scored[name] = self.usage.scored.get(name, 0) + tokens
-        logprobs = await self.engine.score(requests)
         for one, row in zip(completions, logprobs, strict=True):
             if len(row) != len(one.tokens):
                 raise EngineError(f"{len(row)} log-probs came back for {len(one.tokens)} tokens")
@@ -196,12 +184,27 @@ class Run:
         if self.query.prompt not in [view.prompt for view in self.query.views]:
             self.usage.prompt["generation"] = len(self.query.prompt)
 
-    def _report(self, phase: str) -> None:
+    async def _tick(self) -> None:
+        """Report what calls under way have done, whenever that has grown; only cancelling ends it."""
+        if self.on_progress is None or not isinstance(self.engine, Watchable):
+            return
+        told = (0, 0)
+        while True:
+            await asyncio.sleep(watch.TICK_SECONDS)
+            if self._under_way.tokens() not in ((0, 0), told):
+                told = self._under_way.tokens()
+                self._report(self._under_way.phase)
+
+    def _report(self, phase: str, candidates: tuple[Candidate, ...] = ()) -> None:
         if self.on_progress is not None:
-            scored = sum(self.usage.scored.values())
+            sampled, scored = self._under_way.tokens()
             self.on_progress(
                 Progress(
-                    item=self.stream.item, phase=phase, sampled=self.usage.sampled, scored=scored
+                    item=self.stream.item,
+                    phase=phase,
+                    sampled=self.usage.sampled + sampled,
+                    scored=sum(self.usage.scored.values()) + scored,
+                    candidates=candidates,
                 )
             )
 

@@ -1,0 +1,25 @@
+"""The model that comes with the package."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+
+from preftilt.errors import UnknownModel
+
+DEMO = "demo"
+"""The name of the bundled model."""
+
+
+def demo_folder() -> str:
+    """Where the bundled model lies."""
+    with as_file(files("preftilt") / "demo" / "model") as folder:
+        if not (folder / "config.json").is_file():
+            raise UnknownModel(
+                f"the bundled model is missing from {folder}; install preftilt again"
+            )
+        return str(folder)
+
+
+def model_folder(name: str) -> str:
+    """``name`` itself, a hub id or path, unless it is the bundled model's."""
+    return demo_folder() if name == DEMO else name

@@ -1,0 +1,122 @@
+"""How an engine is opened, whatever its kind; the one place that lists the options.
+
+An opener is a function ``(name, options) -> Engine``. It calls :func:`refuse_others` first, so that an option it cannot
+honour is an error and never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Literal
+
+from preftilt.engines.base import Engine
+from preftilt.errors import BadInput
+
+Switch = Literal["auto", "on", "off"]
+
+CHAT_OPTIONS = frozenset({"chat_template", "thinking", "template_kwargs", "now"})
+"""What every engine honours that renders prompts with a Hugging Face tokenizer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Options of :func:`~preftilt.engines.open.open_engine`; an engine refuses those it cannot honour.
+
+    Prompts (see :class:`~preftilt.engines.chat.HfChatTokenizer`):
+
+    chat_template: a built-in template's name or a file; None is the model's own.
+    thinking: lets a model that can think before it answers do so.
+    template_kwargs: more variables of the template.
+    now: the moment that templates with a date see; None is the moment of opening.
+    tokenizer: hub id or path of the tokenizer, where it does not come with the model.
+
+    A model in this process:
+
+    dtype: ``auto`` is float32 on the CPU (16 bits are slower there, and less exact) and bfloat16 elsewhere.
+    device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+    trust_remote_code, allow_pickle: run code, or unpickle weights, that the model brings along.
+    max_rows: sequences sampled at once at most.
+    max_context: tokens of prompt and response to make room for; None is what the model was made for.
+    threads: CPU threads; None leaves it to the engine.
+    adapter: a LoRA adapter's folder or hub id, applied to every call.
+
+    A model behind a URL:
+
+    served_model: which of the server's models; None is its only one.
+    api_key_env: name of the environment variable that holds the key; no key is sent if it is empty or not set.
+    timeout: seconds that one question to the server may take, its retries included.
+    max_connections: questions under way at once at most.
+
+    Any:
+
+    sampler_logprobs: whether log-probs of sampling stand in for scores; ``auto`` measures.
+    scorer: a second engine's name, for one that can only sample; opened with the options about prompts.
+    """
+
+    chat_template: str | None = None
+    thinking: bool = False
+    template_kwargs: Mapping[str, object] | None = field(
+        default=None, metadata={"flag": "--template-arg"}
+    )
+    now: datetime | None = None
+    tokenizer: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    max_rows: int | None = None
+    max_context: int | None = None
+    threads: int | None = None
+    adapter: str | None = None
+    served_model: str | None = None
+    api_key_env: str = "PREFTILT_API_KEY"
+    timeout: float = 600.0
+    max_connections: int = 64
+    sampler_logprobs: Switch = "auto"
+    scorer: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_rows", "max_context", "threads", "max_connections"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} is {value}; give 1 or more")
+        if not 0 < self.timeout < float("inf"):
+            raise BadInput(f"timeout is {self.timeout}; give a number of seconds above 0")
+        if self.sampler_logprobs not in ("auto", "on", "off"):
+            raise BadInput(f"sampler_logprobs is {self.sampler_logprobs!r}; use auto, on or off")
+
+
+Opener = Callable[[str, EngineOptions], Engine]
+"""Opens the model ``name`` (what follows ``scheme:``; for servers the URL, ``http://host:port``)."""
+
+
+def given(options: EngineOptions) -> frozenset[str]:
+    """Names of the options that are not at their defaults."""
+    return frozenset(
+        one.name for one in fields(options) if getattr(options, one.name) != one.default
+    )
+
+
+def refuse_others(
+    options: EngineOptions, engine: str, honoured: Collection[str], *, reason: str = ""
+) -> None:
+    """Refuse every option that was given and is not among ``honoured``.
+
+    engine: how the message calls the engine, e.g. ``vllm+http``. reason: a half sentence, why it cannot honour them.
+    Raises :class:`~preftilt.errors.BadInput`, naming all of them.
+    """
+    idle = given(options) - frozenset(honoured)
+    if not idle:
+        return
+    flags = [
+        one.metadata.get("flag", "--" + one.name.replace("_", "-"))
+        for one in fields(options)
+        if one.name in idle
+    ]
+    because = f" ({reason})" if reason else ""
+    verb = "does" if len(flags) == 1 else "do"
+    raise BadInput(
+        f"{', '.join(flags)} {verb} not apply to {engine}{because}; leave {'it' if len(flags) == 1 else 'them'} out"
+    )

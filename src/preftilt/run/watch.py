@@ -1,0 +1,90 @@
+"""What can be seen of a request from outside while it runs: its progress and its clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.types import Candidate
+
+TICK_SECONDS = 0.1
+"""How often progress within a call to the engine is asked for, where the engine can say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a request has come. Token counts are totals so far, what a call under way has done included.
+
+    phase: ``sampling`` or ``scoring``, which has just ended or is under way. A report comes at the end of every call to
+    the engine, and in between from engines that are :class:`~preftilt.engines.base.Watchable`.
+    candidates: whole responses that have just been scored, in the order of their slots.
+    """
+
+    item: str
+    phase: str
+    sampled: int
+    scored: int
+    candidates: tuple[Candidate, ...] = ()
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class Clock:
+    """Wall seconds during which at least one plan was in a phase: phases of parallel plans overlap."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _active: dict[str, int] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def enter(self, phase: str) -> None:
+        if not self._active.get(phase):
+            self._since[phase] = time.perf_counter()
+        self._active[phase] = self._active.get(phase, 0) + 1
+
+    def leave(self, phase: str) -> None:
+        self._active[phase] -= 1
+        if not self._active[phase]:
+            elapsed = time.perf_counter() - self._since[phase]
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed
+
+
+@dataclass(slots=True)
+class UnderWay:
+    """The requests that an engine is at, and what it has done of them as far as it can say."""
+
+    engine: Engine
+    _requests: dict[int, SampleRequest | ScoreRequest] = field(default_factory=dict)
+
+    @contextmanager
+    def holding(self, requests: Sequence[SampleRequest | ScoreRequest]) -> Iterator[None]:
+        """Around the call for ``requests``."""
+        here = {id(one): one for one in requests}
+        self._requests.update(here)
+        try:
+            yield
+        finally:
+            for one in here:
+                del self._requests[one]
+
+    @property
+    def phase(self) -> str:
+        """``sampling`` while anything is drawn, otherwise ``scoring``."""
+        drawing = any(isinstance(one, SampleRequest) for one in self._requests.values())
+        return "sampling" if drawing else "scoring"
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens drawn and scored."""
+        sampled = scored = 0
+        if isinstance(self.engine, Watchable):
+            for request in self._requests.values():
+                done = self.engine.so_far(request)
+                if isinstance(request, SampleRequest):
+                    sampled += done
+                else:
+                    scored += done
+        return sampled, scored
