@@ -1,0 +1,108 @@
+"""What servers answer, as far as it is read: pydantic models that refuse what would be guessed otherwise."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+TokenId = Annotated[int, Field(ge=0)]
+
+
+class ModelCard(BaseModel):
+    """One model of ``/v1/models``; ``max_model_len`` and ``root`` are vLLM's and SGLang's."""
+
+    id: str
+    root: str | None = None
+    parent: str | None = None
+    max_model_len: Annotated[int, Field(gt=0)] | None = None
+
+
+class Models(BaseModel):
+    """``GET /v1/models``."""
+
+    data: list[ModelCard]
+
+
+class Cached(BaseModel):
+    """How many tokens of a prompt came from the server's cache."""
+
+    cached_tokens: int | None = None
+
+
+class Counts(BaseModel):
+    """The ``usage`` object."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: Cached | None = None
+
+
+class Logprobs(BaseModel):
+    """OpenAI's log-probs of a completion: one entry a token; the first of a prompt has none."""
+
+    tokens: list[str] = Field(default_factory=list)
+    token_logprobs: list[float | None] = Field(default_factory=list)
+
+
+class PromptEntry(BaseModel):
+    """vLLM's entry for one token at one place of a prompt."""
+
+    logprob: float | None
+
+
+PromptLogprobs = list[dict[int, PromptEntry] | None]
+
+
+class Choice(BaseModel):
+    """One completion; ids and ``prompt_logprobs`` are vLLM's."""
+
+    index: int
+    text: str
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+    token_ids: list[TokenId] | None = None
+    prompt_token_ids: list[TokenId] | None = None
+    prompt_logprobs: PromptLogprobs | None = None
+
+
+class Completions(BaseModel):
+    """``POST /v1/completions``."""
+
+    model: str
+    choices: list[Choice]
+    usage: Counts | None = None
+
+
+class Read(BaseModel):
+    """``POST /inference/v1/generate`` of vLLM, asked for the log-probs of its prompt."""
+
+    prompt_logprobs: PromptLogprobs | None = None
+    usage: Counts | None = None
+
+
+class ChatMessage(BaseModel):
+    """What a chat server says."""
+
+    content: str | None = None
+
+
+class ChatChoice(BaseModel):
+    """One answer of a chat server."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: str | None = None
+
+
+class ChatCompletions(BaseModel):
+    """``POST /v1/chat/completions``."""
+
+    model: str
+    choices: list[ChatChoice]
+
+
+class Version(BaseModel):
+    """``GET /version`` of vLLM."""
+
+    version: str

@@ -1,0 +1,189 @@
+"""The dialect of OpenAI's completions API, as far as a server really has it.
+
+Prompts go as token ids, or as text where ids are refused; responses come back as ids, or as text that is tokenised
+once. Scores come from ``echo``: the prompt's own log-probs. What works is found out by asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.http.answers import Choice, Completions, Models
+from preftilt.engines.http.connection import Connection
+from preftilt.engines.http.dialect import (
+    Draw,
+    Drawn,
+    checked_row,
+    prompt_row,
+)
+from preftilt.engines.http.engine import together
+from preftilt.engines.tokenizer import ModelTokenizer
+from preftilt.errors import BadInput, EngineError
+from preftilt.types import Tokens
+
+COMPLETIONS = "/v1/completions"
+
+NEUTRAL: dict[str, Any] = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Named in every question, because servers apply defaults of their own."""
+
+IDS_OUT: dict[str, Any] = {"return_token_ids": True, "return_tokens_as_token_ids": True}
+"""What servers that can return token ids want to be asked; strict ones refuse the fields."""
+
+AS_ID = "token_id:"
+
+Reading = Literal["echo", "echo and one token", "prompt_logprobs"]
+READINGS: dict[Reading, dict[str, Any]] = {
+    "echo": {"echo": True, "logprobs": 1, "max_tokens": 0},
+    "echo and one token": {"echo": True, "logprobs": 1, "max_tokens": 1},
+    "prompt_logprobs": {"echo": False, "prompt_logprobs": 0, "max_tokens": 1},
+}
+"""Ways to have a prompt's log-probs, in the order in which they are tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAiDialect:
+    """How such a server is asked; every flag is what its probe found.
+
+    ids_in: prompts go as token ids, else as text. ids_out: responses come back as ids, else as text. many: ``n``
+    responses come from one question. top_k: it is honoured, though it is not OpenAI's. reading: how prompts are scored,
+    None if they cannot be.
+    """
+
+    connection: Connection
+    model: str
+    tokenizer: ModelTokenizer
+    ids_in: bool
+    ids_out: bool
+    many: bool
+    top_k: bool
+    reading: Reading | None
+
+    async def draw(self, request: Draw) -> list[Drawn]:
+        sampling = request.sampling
+        if sampling.top_k and not self.top_k:
+            raise BadInput(
+                f"{self.connection.url} does not honour top_k, which is not part of OpenAI's API; leave it at 0"
+                " (--top-k), or use --top-p"
+            )
+        if request.stop is not None and not self.ids_out:
+            raise BadInput(
+                f"{self.connection.url} returns text without token ids, so no search can go on from a step (dvts); use"
+                " best-of-n"
+            )
+        body = {
+            "prompt": self.spelled(request.context),
+            "max_tokens": request.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stop": [request.stop] if request.stop else None,
+            "echo": False,
+        }
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
+        if self.ids_out:
+            body |= IDS_OUT | {"logprobs": 1, "include_stop_str_in_output": True}
+        if self.many:
+            choices = await self.complete(body | {"n": request.n, "seed": request.seed})
+        else:
+            parts = await together(
+                self.complete(body | {"n": 1, "seed": request.seed + i}) for i in range(request.n)
+            )
+            choices = [one for part in parts for one in part]
+        return [self._drawn(one, request.max_tokens) for one in choices]
+
+    async def read(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        if self.reading is None:
+            raise BadInput(f"{self.connection.url} cannot score; name a second engine (--scorer)")
+        return await together(self._read(context, one, self.reading) for one in completions)
+
+    async def models(self) -> list[str]:
+        return [one.id for one in (await self.connection.get("/v1/models", Models)).data]
+
+    async def complete(self, body: dict[str, Any]) -> list[Choice]:
+        """Choices in their order."""
+        answer = await self.ask(body)
+        return sorted(answer.choices, key=lambda one: one.index)
+
+    async def ask(self, body: dict[str, Any]) -> Completions:
+        """One question to the model; the answer must be of the same one."""
+        whole = {"model": self.model, "stream": False} | NEUTRAL | body
+        answer = await self.connection.post(COMPLETIONS, whole, Completions)
+        if answer.model != self.model:
+            raise EngineError(
+                f"{self.connection.url} answered with the model {answer.model} where {self.model} was asked; name the"
+                " model as the server does (--served-model), or open it again"
+            )
+        return answer
+
+    def spelled(self, tokens: Tokens) -> list[int] | str:
+        """A prompt as the server takes it.
+
+        Raises :class:`~preftilt.errors.EngineError` for ids that text does not lead back to.
+        """
+        if self.ids_in:
+            return list(tokens)
+        text = self.tokenizer.spell(tokens)
+        if self.tokenizer.chat.encode(text) != tokens:
+            raise EngineError(
+                f"{self.connection.url} only takes text, and the text of this prompt and response is tokenised"
+                " otherwise; use a server that takes token ids"
+            )
+        return text
+
+    async def _read(
+        self, context: Tokens, completion: Tokens, reading: Reading
+    ) -> Float[np.ndarray, "T"]:
+        prompt = context + completion
+        body = {"prompt": self.spelled(prompt), "n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0}
+        choices = await self.complete(body | READINGS[reading])
+        where = self.connection.url
+        if len(choices) != 1:
+            raise EngineError(f"{where} sent {len(choices)} answers where one was asked")
+        [choice] = choices
+        if reading == "prompt_logprobs":
+            return prompt_row(choice.prompt_logprobs, context, completion, where)
+        found = choice.logprobs.token_logprobs if choice.logprobs else []
+        most = len(prompt) + READINGS[reading]["max_tokens"]
+        if not len(prompt) <= len(found) <= most:
+            raise EngineError(
+                f"{where} echoed {len(found)} log-probs for {len(prompt)} tokens; does it add a token in front, or is"
+                " --tokenizer another one?"
+            )
+        return checked_row(found[len(context) : len(prompt)], len(completion), where)
+
+    def _drawn(self, choice: Choice, budget: int) -> Drawn:
+        if not self.ids_out:
+            tokens = self._ended(self.tokenizer.chat.encode(choice.text), choice)[:budget]
+            return Drawn(tokens, None, spent=choice.finish_reason == "length" and bool(tokens))
+        found = ids_of(choice)
+        if found is None:
+            raise EngineError(f"{self.connection.url} left out the token ids that it gave before")
+        tokens = self._ended(found, choice)
+        given = choice.logprobs.token_logprobs if choice.logprobs else []
+        if len(given) != len(tokens):
+            return Drawn(tokens, None)
+        return Drawn(tokens, checked_row(given, len(tokens), self.connection.url))
+
+    def _ended(self, tokens: Tokens, choice: Choice) -> Tokens:
+        """Many servers leave out the token that a response ended with."""
+        ended = any(token in self.tokenizer.vocabulary.eos for token in tokens)
+        if choice.finish_reason == "stop" and not ended:
+            return (*tokens, self.tokenizer.turn_end)
+        return tokens
+
+
+def ids_of(choice: Choice) -> Tokens | None:
+    """Token ids of a response, if the server tells them in either way."""
+    if choice.token_ids is not None:
+        return tuple(choice.token_ids)
+    texts = choice.logprobs.tokens if choice.logprobs else []
+    if texts and all(one.startswith(AS_ID) for one in texts):
+        return tuple(int(one.removeprefix(AS_ID)) for one in texts)
+    return None

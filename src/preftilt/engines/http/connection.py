@@ -1,0 +1,238 @@
+"""Questions to one server over pooled connections: limited, with a deadline, asked again only where that is safe.
+
+Asked again: what never reached the server (it refused the connection) and what it declined to start (429, 502, 503
+and 504), no sooner than it says (``Retry-After``). Never: what broke off in the middle, because the server may have
+done the work. A cancelled question closes its connection, which is how servers learn that nobody waits any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+import preftilt
+from preftilt.errors import BadInput, EngineError
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+ATTEMPTS = 6
+CONNECT_SECONDS = 10.0
+MOST_BYTES = 1 << 28
+"""No honest answer is longer; what is, would fill the memory."""
+
+QUOTED = 300
+"""Characters of a server's own words that an error repeats."""
+
+BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
+BUSY = frozenset({429, 502, 503, 504})
+
+
+class Declined(EngineError):
+    """The server answered with an error; ``status`` is HTTP's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Later(Declined):
+    """The server, or the way to it, is not ready; ``after`` is how many seconds it asks to wait, if it says."""
+
+    def __init__(self, message: str, status: int = 0, after: float | None = None) -> None:
+        super().__init__(message, status)
+        self.after = after
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One server; made by :func:`connect`. Belongs to one event loop."""
+
+    url: str
+    key_variable: str
+    timeout: float
+    client: httpx2.AsyncClient = field(repr=False)
+    slots: asyncio.Semaphore = field(repr=False)
+    secret: str = field(repr=False)
+
+    async def get(self, path: str, answer: type[Answer]) -> Answer:
+        """Ask for ``path``; errors as in :meth:`post`."""
+        return await self._ask("GET", path, None, answer)
+
+    async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
+        """Send ``body`` as JSON and read the answer as ``answer``.
+
+        Raises :class:`Declined` if the server answers with an error, and :class:`~preftilt.errors.EngineError` if it
+        does not answer, not in time, or with something else than ``answer``.
+        """
+        return await self._ask("POST", path, json.dumps(body, allow_nan=False).encode(), answer)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.aclose()
+
+    async def _ask(
+        self, method: str, path: str, body: bytes | None, answer: type[Answer]
+    ) -> Answer:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Later),
+            wait=_pause,
+            stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self.timeout),
+            reraise=True,
+        )
+        async with self.slots:
+            try:
+                async with asyncio.timeout(self.timeout):
+                    data = await retrying(self._once, method, path, body)
+            except TimeoutError:
+                raise EngineError(
+                    f"{self.url}{path} did not answer within {self.timeout:g} s; give it longer (--timeout),"
+                    " or ask for fewer or shorter responses"
+                ) from None
+        try:
+            return answer.model_validate_json(data)
+        except ValidationError as error:
+            raise EngineError(
+                f"{self.url}{path} answered with something else than {answer.__name__}: {_complaint(error)}"
+            ) from None
+
+    async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
+        try:
+            async with self.client.stream(method, self.url + path, content=body) as response:
+                data = await self._body(response, path)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise Later(
+                f"{self.url} cannot be reached ({error or type(error).__name__}); is the server running there?"
+            ) from None
+        except httpx2.HTTPError as error:
+            raise EngineError(
+                f"{self.url}{path} broke off in the middle of an answer ({error or type(error).__name__});"
+                " look at the server's log"
+            ) from None
+        if response.status_code == httpx2.codes.OK:
+            return data
+        raise self._declined(response, path, data)
+
+    async def _body(self, response: httpx2.Response, path: str) -> bytes:
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size > MOST_BYTES:
+                raise EngineError(f"{self.url}{path} answers without end ({size >> 20} MiB so far)")
+            parts.append(part)
+        return b"".join(parts)
+
+    def _declined(self, response: httpx2.Response, path: str, data: bytes) -> Declined:
+        status = response.status_code
+        words = _words(data)
+        if self.secret:
+            words = words.replace(self.secret, "…")
+        said = f"{self.url}{path} answered {status}: {words or response.reason_phrase}"
+        if status in BUSY:
+            return Later(said, status, _seconds(response.headers.get("retry-after", "")))
+        if status in (401, 403):
+            which = "is set, but refused" if self.secret else "is not set"
+            said += (
+                f" (the key comes from the environment variable {self.key_variable}, which {which})"
+            )
+        if 300 <= status < 400:
+            said += " (redirects are not followed; give the server's final URL)"
+        return Declined(said, status)
+
+
+def connect(url: str, *, key_variable: str, timeout: float, max_connections: int) -> Connection:
+    """A connection to the server at ``url`` (``http://host:port``, a path may follow).
+
+    Call it on the event loop that will ask. Nothing is sent yet. Raises :class:`~preftilt.errors.BadInput` for a URL
+    that is none, or that holds a password.
+    """
+    parts = _checked(url)
+    secret = os.environ.get(key_variable, "").strip()
+    if secret and not (secret.isascii() and secret.isprintable()):
+        raise BadInput(f"the key in {key_variable} has characters that no HTTP header can hold")
+    headers = {"content-type": "application/json", "user-agent": f"preftilt/{preftilt.__version__}"}
+    if secret:
+        headers["authorization"] = f"Bearer {secret}"
+    client = httpx2.AsyncClient(
+        headers=headers,
+        # The deadline is on the whole question; a long silence before the answer is what generation looks like.
+        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
+        limits=httpx2.Limits(
+            max_connections=max_connections, max_keepalive_connections=max_connections
+        ),
+    )
+    return Connection(
+        url=parts,
+        key_variable=key_variable,
+        timeout=timeout,
+        client=client,
+        slots=asyncio.Semaphore(max_connections),
+        secret=secret,
+    )
+
+
+def _checked(url: str) -> str:
+    """The URL without a slash, or a ``/v1`` that clients of other makes want, at its end."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.scheme not in ("http", "https"):
+        raise BadInput(f"{url!r} is no server's URL; it looks like http://HOST:PORT")
+    if parts.username or parts.password:
+        raise BadInput(
+            "a server's URL may hold no user name or password, because it stands in records and errors; put the key"
+            " into the environment variable PREFTILT_API_KEY"
+        )
+    if parts.query or parts.fragment:
+        raise BadInput(f"{url!r} has a query or a fragment; give http://HOST:PORT")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds until the next try: what the server asks for, else longer each time, with jitter."""
+    failure = state.outcome.exception() if state.outcome else None
+    if isinstance(failure, Later) and failure.after is not None:
+        return failure.after
+    return BACK_OFF(state)
+
+
+def _seconds(text: str) -> float | None:
+    """``Retry-After`` in seconds; its other form, a date, is left to our own back-off."""
+    try:
+        return max(0.0, min(float(text), 3600.0))
+    except ValueError:
+        return None
+
+
+def _words(data: bytes) -> str:
+    """What the server says is wrong, in one line."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = data.decode("utf-8", "replace")
+    while isinstance(found, dict):
+        found = next((found[key] for key in ("error", "message", "detail") if key in found), "")
+    text = " ".join(str(found).split())
+    shown = "".join(one for one in text if one.isprintable())
+    return shown if len(shown) <= QUOTED else shown[: QUOTED - 1] + "…"
+
+
+def _complaint(error: ValidationError) -> str:
+    """What is wrong first, without repeating the answer."""
+    [first, *others] = error.errors(include_url=False, include_input=False)
+    where = ".".join(str(one) for one in first["loc"])
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{where + ': ' if where else ''}{first['msg']}{more}"

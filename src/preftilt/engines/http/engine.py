@@ -1,0 +1,295 @@
+"""A server as an engine: the contract of ``engines/base.py`` over a dialect.
+
+What all servers have in common is here: what is refused, which seed a request gets, where a response ends, that the
+server still holds the model it was opened with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.checks import Readable
+from preftilt.engines.facts import Fact
+from preftilt.engines.http.connection import Connection
+from preftilt.engines.http.dialect import Dialect, Draw, Drawn
+from preftilt.engines.http.loop import Loop
+from preftilt.engines.steps import step_ended
+from preftilt.engines.tokenizer import ModelTokenizer
+from preftilt.engines.vocabulary import Vocabulary
+from preftilt.errors import EngineError
+from preftilt.streams import position_key, stream_key
+from preftilt.types import Completion, Finish, Step, Tokens
+
+T = TypeVar("T")
+
+SEEDS = (1 << 31) - 1
+"""Seeds are kept to 31 bits: every server takes those."""
+
+TOGETHER = 64
+"""Completions scored by one question at most."""
+
+RECHECK_SECONDS = 30.0
+"""How long a server is believed to hold the model that it held last."""
+
+SAME_MODEL = 0.1
+"""Mean difference (nats) of a re-read text's log-probs that is still the same model: 16-bit servers wobble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A text and its log-probs when the engine was opened; without any, only the model's name is watched."""
+
+    context: Tokens
+    completion: Tokens
+    logprobs: Float[np.ndarray, "T"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an engine on a server says of itself. ``facts`` and ``plan`` are what its probe found and concluded."""
+
+    name: str
+    model: str
+    facts: tuple[Fact, ...]
+    plan: tuple[str, ...]
+    versions: Mapping[str, str]
+
+
+class ServerEngine:
+    """Samples and scores on a server; safe to call from many tasks, threads and event loops at once.
+
+    Open it with :func:`~preftilt.engines.open.open_engine`. Draws are seeded, but a server's batches are not ours: the
+    same request draws the same tokens only as far as the server keeps to its seeds.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        loop: Loop,
+        connection: Connection,
+        dialect: Dialect,
+        tokenizer: ModelTokenizer,
+        capabilities: Capabilities,
+        canary: Canary,
+    ) -> None:
+        self.about = about
+        self._loop = loop
+        self._dialect = dialect
+        self._tokenizer = tokenizer
+        self._capabilities = capabilities
+        self._canary = canary
+        self._checking = asyncio.Lock()
+        self._checked = time.monotonic()
+        self._readable = Readable(
+            model=about.name,
+            max_context=capabilities.max_context,
+            vocabulary=tokenizer.vocabulary.size,
+        )
+        self._finalizer = weakref.finalize(self, Loop.close, loop, connection.close)
+
+    @property
+    def name(self) -> str:
+        """The scheme and the URL."""
+        return self.about.name
+
+    @property
+    def model(self) -> str:
+        """The model's id, as the server calls it."""
+        return self.about.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, established by the probe."""
+        return self._capabilities
+
+    @property
+    def tokenizer(self) -> HfChatTokenizer:
+        """The chat template and vocabulary that prompts are made with."""
+        return self._tokenizer.chat
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions as far as the server tells them."""
+        return dict(self.about.versions)
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What the probe found out."""
+        return self.about.facts
+
+    @property
+    def plan(self) -> tuple[str, ...]:
+        """How it draws and scores."""
+        return self.about.plan
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """See :class:`~preftilt.engines.base.Engine`."""
+        for request in requests:
+            self._readable.check_sample(request)
+        return await self._loop.wait(lambda: self._sample(requests))
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
+        for request in requests:
+            self._readable.check_score(request)
+        return await self._loop.wait(lambda: self._score(requests))
+
+    def close(self) -> None:
+        """Close the connections; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        self._finalizer()
+
+    async def _sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        await self._same_model()
+        return await together(self._draw(one) for one in requests)
+
+    async def _draw(self, request: SampleRequest) -> list[Completion]:
+        context = request.prompt + request.prefix
+        budget = min(request.max_tokens, self._capabilities.max_context - len(context))
+        if not budget or not request.slots:
+            return [Completion((), np.empty(0), "length")] * len(request.slots)
+        draw = Draw(
+            context=context,
+            # A greedy draw is one draw, and servers refuse to make it twice.
+            n=len(request.slots) if request.sampling.temperature else 1,
+            max_tokens=budget,
+            sampling=request.sampling,
+            seed=seed_of(request),
+            stop=request.step.delimiter if request.step else None,
+        )
+        drawn = await self._drawn(draw)
+        if draw.n < len(request.slots):
+            drawn = drawn * len(request.slots)
+        return await together(self._finish(draw, one, request.step) for one in drawn)
+
+    async def _drawn(self, draw: Draw) -> list[Drawn]:
+        drawn = await self._dialect.draw(draw)
+        if len(drawn) != draw.n:
+            raise EngineError(f"{self.name} sent {len(drawn)} responses where {draw.n} were asked")
+        limit = self._tokenizer.vocabulary.size
+        for one in drawn:
+            if len(one.tokens) > draw.max_tokens:
+                raise EngineError(
+                    f"{self.name} drew {len(one.tokens)} tokens where {draw.max_tokens} were allowed"
+                )
+            if any(not 0 <= token < limit for token in one.tokens):
+                raise EngineError(
+                    f"{self.name} drew tokens outside the vocabulary of {limit}; is --tokenizer the server's?"
+                )
+        return drawn
+
+    async def _finish(self, draw: Draw, first: Drawn, step: Step | None) -> Completion:
+        """Cut a response where it ends; a step that a server ended too early goes on."""
+        tokens, rows = first.tokens, [_row(first)]
+        while (end := _end(tokens, draw.max_tokens, self._tokenizer.vocabulary, step)) is None:
+            if first.spent:
+                end = len(tokens), "length"
+                break
+            if step is None or not rows[-1].size:
+                raise EngineError(
+                    f"{self.name} ended a response after {len(tokens)} of {draw.max_tokens} tokens without an end"
+                    " token; does it stop at strings of its own?"
+                )
+            [more] = await self._drawn(
+                Draw(
+                    context=draw.context + tokens,
+                    n=1,
+                    max_tokens=draw.max_tokens - len(tokens),
+                    sampling=draw.sampling,
+                    seed=draw.seed,
+                    stop=draw.stop,
+                )
+            )
+            tokens, rows = tokens + more.tokens, [*rows, _row(more)]
+        length, finish = end
+        return Completion(tokens[:length], np.concatenate(rows)[:length], finish)
+
+    async def _score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        await self._same_model()
+        groups: dict[Tokens, list[int]] = {}
+        for i, one in enumerate(requests):
+            if one.completion:
+                groups.setdefault(one.prompt + one.prefix, []).append(i)
+        parts = [
+            (context, members[start : start + TOGETHER])
+            for context, members in groups.items()
+            for start in range(0, len(members), TOGETHER)
+        ]
+        read = await together(
+            self._dialect.read(context, [requests[i].completion for i in members])
+            for context, members in parts
+        )
+        found = {
+            i: row
+            for (_, members), rows in zip(parts, read, strict=True)
+            for i, row in zip(members, rows, strict=True)
+        }
+        return [found.get(i, np.empty(0)) for i in range(len(requests))]
+
+    async def _same_model(self) -> None:
+        """Notice a server that changes its model while we are connected to it."""
+        async with self._checking:
+            if time.monotonic() - self._checked < RECHECK_SECONDS:
+                return
+            if self.model not in await self._dialect.models():
+                raise EngineError(
+                    f"{self.name} no longer serves {self.model}; open it again, what was scored before and after does"
+                    " not belong together"
+                )
+            await self._same_weights()
+            self._checked = time.monotonic()
+
+    async def _same_weights(self) -> None:
+        if self._canary.logprobs is None:
+            return
+        [row] = await self._dialect.read(self._canary.context, [self._canary.completion])
+        gap = float(np.abs(row - self._canary.logprobs).mean())
+        if gap > SAME_MODEL:
+            raise EngineError(
+                f"{self.name} has other weights behind the name {self.model} than when it was opened: log-probs of the"
+                f" same text differ by {gap:.2g} nats a token; open it again"
+            )
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; the first failure cancels the rest and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def seed_of(request: SampleRequest) -> int:
+    """A seed that names the request's first slot and its place in the response."""
+    return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
+
+
+def _row(drawn: Drawn) -> Float[np.ndarray, "T"]:
+    """Log-probs of drawing; zeros stand in for unknown ones, which ``sampler_logprobs`` says are not to be used."""
+    return np.zeros(len(drawn.tokens)) if drawn.logprobs is None else drawn.logprobs
+
+
+def _end(
+    tokens: Tokens, budget: int, vocabulary: Vocabulary, step: Step | None
+) -> tuple[int, Finish] | None:
+    """How many of the tokens belong to the response, and why it ends there; None if it does not end."""
+    text = ""
+    for length, token in enumerate(tokens, start=1):
+        if token in vocabulary.eos:
+            return length, "eos"
+        if step is not None:
+            text = vocabulary.grown(text, tokens[:length], step.delimiter)
+            if step_ended(text, step.delimiter):
+                return length, "stop"
+    return (len(tokens), "length") if len(tokens) == budget else None

@@ -1,0 +1,80 @@
+"""An event loop in a thread of its own: where an engine's connections live, whoever asks.
+
+Callers come from many loops (every ``run_sync`` has its own) and from none (opening an engine is synchronous), while
+pooled connections belong to one loop. So all requests run here, and callers wait for them from where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from preftilt.errors import EngineError
+
+T = TypeVar("T")
+
+CLOSING_SECONDS = 5.0
+"""How long closing waits for connections to say goodbye."""
+
+
+class Loop:
+    """Runs coroutines for other threads; ``close`` fails what is under way and ends the thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._closing = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="preftilt-http", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Wait for ``work`` from synchronous code; an interrupt cancels it."""
+        future = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Wait for ``work`` from any event loop; whoever is cancelled here cancels it."""
+        with self._lock:
+            if self._closing:
+                raise EngineError("the engine is closed; open it again")
+            future = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
+        return await asyncio.wrap_future(future)
+
+    def close(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Fail what is under way, do ``last``, and stop; closing twice is closing once."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        asyncio.run_coroutine_threadsafe(self._end(last), self._loop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(CLOSING_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            if self._closing:
+                raise EngineError("the engine was closed while a call was under way") from None
+            raise
+
+    async def _end(self, last: Callable[[], Awaitable[None]]) -> None:
+        try:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for one in others:
+                one.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            async with asyncio.timeout(CLOSING_SECONDS / 2):
+                await last()
+        finally:
+            self._loop.stop()

@@ -1,0 +1,174 @@
+"""Servers with OpenAI's completions API: what of it they really have, found out by asking."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from preftilt.engines.base import Engine
+from preftilt.engines.facts import Fact
+from preftilt.engines.http.answers import ModelCard
+from preftilt.engines.http.chat import is_chat_only, open_chat_server
+from preftilt.engines.http.completions import (
+    COMPLETIONS,
+    IDS_OUT,
+    READINGS,
+    OpenAiDialect,
+    ids_of,
+)
+from preftilt.engines.http.connection import Declined
+from preftilt.engines.http.dialect import Asking, Draw, Found
+from preftilt.engines.http.measures import check_sampler, check_scores
+from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.options import EngineOptions
+from preftilt.errors import BadInput, EngineError
+from preftilt.types import Sampling
+
+
+async def probe_openai(asking: Asking, card: ModelCard) -> Found:
+    """Ask a server what of the completions API it has."""
+    dialect = OpenAiDialect(
+        connection=asking.connection,
+        model=card.id,
+        tokenizer=asking.tokenizer,
+        ids_in=True,
+        ids_out=False,
+        many=False,
+        top_k=False,
+        reading=None,
+    )
+    dialect = await _ids_in(asking, dialect)
+    dialect = await _ids_out(asking, dialect)
+    dialect = await _many(asking, dialect)
+    dialect = await _top_k(asking, dialect)
+    if asking.options.scorer is None:
+        dialect = await _reading(asking, dialect)
+    trusted = False
+    if dialect.reading is not None:
+        await check_scores(asking, dialect)
+        trusted = await check_sampler(asking, dialect)
+    prompts = "token ids" if dialect.ids_in else "text"
+    responses = "token ids" if dialect.ids_out else "text"
+    many = "n responses a question" if dialect.many else "one question a response"
+    return Found(
+        dialect=dialect,
+        model=card.id,
+        scores=dialect.reading is not None,
+        sampler_logprobs=trusted,
+        max_context=card.max_model_len - 1 if card.max_model_len else None,
+        plan=(
+            f"draw: POST {COMPLETIONS}, {prompts} in, {responses} out, {many}",
+            f"score: {dialect.reading or 'by another engine (--scorer)'}",
+        ),
+        versions={"scoring": dialect.reading or "none"},
+    )
+
+
+def _tiny(prompt: list[int] | str) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "n": 1,
+        "max_tokens": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "seed": 5,
+        "echo": False,
+    }
+
+
+async def _ids_in(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+    """Token ids, or a text that the server turns into the same number of tokens."""
+    tokens = asking.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
+    try:
+        counted = await _prompt_tokens(dialect, list(tokens))
+    except Declined as failure:
+        if failure.status in (401, 403):
+            raise
+        counted = -1
+    if counted in (len(tokens), None):
+        asking.note(Fact("token ids in", "yes", "prompts are sent as they are scored"))
+        return dialect
+    counted = await _prompt_tokens(dialect, asking.tokenizer.spell(tokens))
+    if counted not in (len(tokens), None):
+        asking.note(Fact("tokenizer matches", f"{counted} tokens, not {len(tokens)}"))
+        raise BadInput(
+            f"{asking.connection.url} makes {counted} tokens of a text that has {len(tokens)} by the tokenizer here: it"
+            " is another tokenizer (--tokenizer), or the server adds tokens of its own; use one that takes token ids"
+        )
+    asking.note(Fact("token ids in", "no", "prompts are sent as text"))
+    return replace(dialect, ids_in=False)
+
+
+async def _prompt_tokens(dialect: OpenAiDialect, prompt: list[int] | str) -> int | None:
+    usage = (await dialect.ask(_tiny(prompt))).usage
+    return usage.prompt_tokens if usage else None
+
+
+async def _ids_out(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+    prompt = dialect.spelled(asking.tokenizer.chat.encode("Name a way to relax."))
+    try:
+        choices = await dialect.complete(_tiny(prompt) | IDS_OUT | {"logprobs": 1})
+    except Declined:
+        choices = []
+    if choices and ids_of(choices[0]) is not None:
+        asking.note(Fact("token ids out", "yes", "responses are never tokenised again"))
+        return replace(dialect, ids_out=True)
+    asking.note(Fact("token ids out", "no", "responses are tokenised here, once"))
+    return dialect
+
+
+async def _many(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+    """Whether ``n`` is honoured; with a seed, some servers send the same response n times."""
+    tokens = asking.tokenizer.chat.encode("Name a way to relax.")
+    draw = Draw(context=tokens, n=3, max_tokens=12, sampling=Sampling(), seed=5)
+    able = replace(dialect, many=True)
+    try:
+        drawn = {one.tokens for one in await able.draw(draw)}
+    except Declined:
+        drawn = set()
+    if len(drawn) > 1:
+        asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+        return able
+    asking.note(Fact("n responses in one question", "no", "one question a response"))
+    return dialect
+
+
+async def _top_k(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+    """Whether the likeliest tokens alone are drawn when that is asked: then responses are all the greedy one."""
+    tokens = asking.tokenizer.chat.encode("Name a way to relax.")
+    able = replace(dialect, top_k=True)
+    draws = [
+        Draw(context=tokens, n=n, max_tokens=12, sampling=sampling, seed=5)
+        for n, sampling in ((1, Sampling(temperature=0.0)), (2, Sampling(top_k=1)))
+    ]
+    try:
+        drawn = {one.tokens for draw in draws for one in await able.draw(draw)}
+    except Declined:
+        drawn = set()
+    if len(drawn) == 1:
+        asking.note(Fact("top_k", "yes"))
+        return able
+    asking.note(Fact("top_k", "no", "use top_p"))
+    return dialect
+
+
+async def _reading(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+    """The first way to have a prompt's log-probs that works."""
+    tokens = asking.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
+    for reading in READINGS:
+        able = replace(dialect, reading=reading)
+        try:
+            await able.read(tokens[:-3], [tokens[-3:]])
+        except EngineError:
+            continue
+        asking.note(Fact("log-probs of given text", reading, "it can score"))
+        return able
+    asking.note(Fact("log-probs of given text", "no", "a second engine must score (--scorer)"))
+    return dialect
+
+
+def open_openai_server(url: str, options: EngineOptions) -> Engine:
+    """Open a server by its URL; an :data:`~preftilt.engines.options.Opener`."""
+    if is_chat_only(url, options):
+        return open_chat_server(url, options)
+    return open_server(Kind("openai", probe_openai), url, options)

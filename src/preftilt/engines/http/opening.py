@@ -1,0 +1,181 @@
+"""Opening a server: which model it holds, which tokenizer goes with it, what its probe finds, and what follows."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from preftilt.engines.base import Capabilities
+from preftilt.engines.facts import Fact, ServerRefused
+from preftilt.engines.http.answers import ModelCard, Models
+from preftilt.engines.http.connection import Connection, connect
+from preftilt.engines.http.dialect import Asking, Found, Probe, probe_tokens
+from preftilt.engines.http.engine import About, Canary, ServerEngine
+from preftilt.engines.http.loop import Loop
+from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, refuse_others
+from preftilt.engines.scored_by import ScoredBy, open_scorer, scored_by
+from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
+from preftilt.errors import BadInput, UnknownModel
+
+HONOURED = CHAT_OPTIONS | {
+    "tokenizer",
+    "served_model",
+    "api_key_env",
+    "timeout",
+    "max_connections",
+    "max_context",
+    "sampler_logprobs",
+    "scorer",
+}
+
+CANARY = 8
+"""Tokens whose log-probs tell whether the server still holds the same weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of server: the part of its scheme before ``+``, and its probe."""
+
+    scheme: str
+    probe: Probe
+
+
+def open_server(kind: Kind, url: str, options: EngineOptions) -> ServerEngine | ScoredBy:
+    """Open the server at ``url``; with ``scorer``, an engine that samples there and scores elsewhere.
+
+    Raises :class:`ServerRefused`, with the remedy, for a server that cannot do what is needed, and
+    :class:`~preftilt.errors.EngineError` for one that does not answer.
+    """
+    label = f"{kind.scheme}+{urlsplit(url).scheme}"
+    refuse_others(options, label, HONOURED, reason="the server decided about them when it started")
+    if options.scorer is None:
+        return _open(kind, url, options, needs_scores=True)
+    with ExitStack() as opened:
+        engine = _open(kind, url, options, needs_scores=False)
+        opened.callback(engine.close)
+        scorer = open_scorer(options.scorer, options)
+        opened.callback(scorer.close)
+        both = scored_by(engine, scorer)
+        opened.pop_all()
+        return both
+
+
+def _open(kind: Kind, url: str, options: EngineOptions, *, needs_scores: bool) -> ServerEngine:
+    loop = Loop()
+    connection: Connection | None = None
+    facts: list[Fact] = []
+    try:
+        connection = loop.run(lambda: connected(url, options))
+        card = loop.run(lambda: chosen_model(connection, options.served_model))
+        facts.append(Fact("model", card.id))
+        tokenizer = find_tokenizer(card, options)
+        facts.append(Fact("tokenizer", tokenizer.raw.name_or_path))
+        asking = Asking(
+            connection=connection, options=options, tokenizer=tokenizer, note=facts.append
+        )
+        found = loop.run(lambda: kind.probe(asking, card))
+        if needs_scores and not found.scores:
+            raise BadInput(
+                f"{connection.url} can draw but not score; name a second engine that scores (--scorer SPEC, a model"
+                " with the same tokenizer)"
+            )
+        canary = loop.run(lambda: _canary(found, tokenizer))
+        context = _context(found, tokenizer, options, connection.url)
+        facts.append(Fact("context", f"{context:,} tokens"))
+        return _engine(kind, loop, connection, tokenizer, found, canary, context, tuple(facts))
+    except BaseException as failure:
+        loop.close(connection.close if connection is not None else nothing)
+        if type(failure) is BadInput:  # Its subclasses say something more precise.
+            raise ServerRefused(str(failure), tuple(facts)) from failure
+        raise
+
+
+def _engine(
+    kind: Kind,
+    loop: Loop,
+    connection: Connection,
+    tokenizer: ModelTokenizer,
+    found: Found,
+    canary: Canary,
+    context: int,
+    facts: tuple[Fact, ...],
+) -> ServerEngine:
+    about = About(
+        name=f"{kind.scheme}+{connection.url}",
+        model=found.model,
+        facts=facts,
+        plan=found.plan,
+        versions=found.versions,
+    )
+    capabilities = Capabilities(
+        max_context=context,
+        eos=tokenizer.vocabulary.eos,
+        turn_end=tokenizer.turn_end,
+        sampler_logprobs=found.sampler_logprobs,
+        keyed_streams=False,
+    )
+    return ServerEngine(about, loop, connection, found.dialect, tokenizer, capabilities, canary)
+
+
+async def connected(url: str, options: EngineOptions) -> Connection:
+    return connect(
+        url,
+        key_variable=options.api_key_env,
+        timeout=options.timeout,
+        max_connections=options.max_connections,
+    )
+
+
+async def nothing() -> None:
+    """There is no connection to close yet."""
+
+
+async def chosen_model(connection: Connection, wanted: str | None) -> ModelCard:
+    """The model that is asked for, or the only one."""
+    cards = (await connection.get("/v1/models", Models)).data
+    names = ", ".join(one.id for one in cards) or "none"
+    if wanted is not None:
+        found = [one for one in cards if one.id == wanted]
+        if not found:
+            raise UnknownModel(f"{connection.url} does not serve {wanted}; it serves: {names}")
+        return found[0]
+    # Adapters are listed beside the model that they belong to.
+    models = [one for one in cards if one.parent is None] or cards
+    if len(models) != 1:
+        raise BadInput(f"{connection.url} serves {names}; name one of them (--served-model ID)")
+    return models[0]
+
+
+def find_tokenizer(card: ModelCard, options: EngineOptions) -> ModelTokenizer:
+    """The tokenizer that the user names, or the one where the server says that its model comes from."""
+    if options.tokenizer is not None:
+        return open_tokenizer(options.tokenizer, options)
+    for name in dict.fromkeys(one for one in (card.root, card.parent, card.id) if one):
+        try:
+            return open_tokenizer(name, options)
+        except UnknownModel:
+            continue
+    raise BadInput(
+        f"the tokenizer of {json.dumps(card.id)} cannot be found by its name; give its folder or hub id (--tokenizer)"
+    )
+
+
+async def _canary(found: Found, tokenizer: ModelTokenizer) -> Canary:
+    tokens = probe_tokens(tokenizer)
+    context, completion = tokens[:-CANARY], tokens[-CANARY:]
+    if not found.scores:
+        return Canary(context, completion, None)
+    [row] = await found.dialect.read(context, [completion])
+    return Canary(context, completion, row)
+
+
+def _context(found: Found, tokenizer: ModelTokenizer, options: EngineOptions, url: str) -> int:
+    """Tokens of prompt and response: by the server, by the user if less, by the model's files if both are silent."""
+    known = [one for one in (found.max_context, options.max_context) if one is not None]
+    if known:
+        return min(known)
+    if tokenizer.context is None:
+        raise BadInput(f"{url} does not say how long its context is; give it (--max-context N)")
+    return tokenizer.context

@@ -1,0 +1,292 @@
+"""The dialect of SGLang's server: its own ``/generate``, token ids in and out.
+
+SGLang keeps the caches of prompts in a tree, token by token, and reads log-probs from any place of a prompt on. So a
+response is scored with its prompt from the cache by asking for the log-probs behind it (``logprob_start_len``).
+Log-probs of what it draws are those after temperature scaling, unless the server was started with
+``SGLANG_RETURN_ORIGINAL_LOGPROB=1``: the probe measures which, and where they are scaled, every response is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, RootModel
+
+from preftilt.engines.base import Engine
+from preftilt.engines.http.answers import ModelCard, Models, TokenId
+from preftilt.engines.http.connection import Connection, Declined
+from preftilt.engines.http.dialect import (
+    Asking,
+    Draw,
+    Drawn,
+    Fact,
+    Found,
+    checked_row,
+    probe_tokens,
+)
+from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
+from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.options import EngineOptions
+from preftilt.errors import BadInput, EngineError
+from preftilt.types import Sampling, Tokens
+
+GENERATE = "/generate"
+RAW_FLAG = "SGLANG_RETURN_ORIGINAL_LOGPROB=1"
+
+PREFIX = 100
+"""Tokens of the prompt that shows whether prefixes are shared."""
+
+NEUTRAL: dict[str, Any] = {
+    "min_p": 0.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "min_new_tokens": 0,
+    "skip_special_tokens": False,
+}
+"""Named in every question, so that no default of the server's or of the model's files changes what is drawn."""
+
+Entry = tuple[float | None, TokenId, str | None]
+"""Log-prob, token id and, where it was asked for, the token's text."""
+
+
+class Meta(BaseModel):
+    """What ``/generate`` says of an answer."""
+
+    cached_tokens: int | None = None
+    input_token_logprobs: list[Entry] | None = None
+    output_token_logprobs: list[Entry] | None = None
+
+
+class Generated(BaseModel):
+    """One answer of ``/generate``."""
+
+    output_ids: list[TokenId]
+    meta_info: Meta
+
+
+class Answers(RootModel[list[Generated]]):
+    """What ``/generate`` sends for several prompts, or for several responses to one."""
+
+
+class ServerInfo(BaseModel):
+    """``GET /server_info``, as far as it matters here."""
+
+    version: str
+    max_req_input_len: int | None = None
+    enable_deterministic_inference: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SglangDialect:
+    """How an SGLang server is asked.
+
+    ends: ids that end a response. seeded: the server keeps to seeds, and gives equal questions equal answers. shares:
+    scores may use its prefix cache.
+    """
+
+    connection: Connection
+    model: str
+    ends: tuple[int, ...]
+    seeded: bool
+    shares: bool
+
+    async def draw(self, request: Draw) -> list[Drawn]:
+        """One prompt with ``n``, or, where that would be n times the same response, n prompts with a seed each."""
+        sampling = request.sampling
+        params = NEUTRAL | {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "max_new_tokens": request.max_tokens,
+            "stop": [request.stop] if request.stop else None,
+            "no_stop_trim": True,
+            "stop_token_ids": list(self.ends),
+            "ignore_eos": True,
+        }
+        if self.seeded:
+            prompts = [list(request.context)] * request.n
+            each = [params | {"n": 1, "sampling_seed": request.seed + i} for i in range(request.n)]
+        else:
+            prompts, each = [list(request.context)], [params | {"n": request.n}]
+        answers = await self._generate(
+            {"input_ids": prompts, "sampling_params": each, "logprob_start_len": -1}
+        )
+        return [self._drawn(one) for one in answers]
+
+    async def read(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        if self.shares:
+            return await self.read_shared(context, completions)
+        return await self.read_plainly(context, completions)
+
+    async def models(self) -> list[str]:
+        return [one.id for one in (await self.connection.get("/v1/models", Models)).data]
+
+    async def read_plainly(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        """All prompts in one question; each is computed from its first token on."""
+        return await self._read(context, completions, 0)
+
+    async def read_shared(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        """One question that puts the context into the cache, where several share it, and one for all completions."""
+        if len(completions) > 1:
+            await self._generate(
+                {
+                    "input_ids": [list(context)],
+                    "sampling_params": [_reading_only()],
+                    "logprob_start_len": -1,
+                }
+            )
+        return await self._read(context, completions, len(context) - 1)
+
+    async def _read(
+        self, context: Tokens, completions: Sequence[Tokens], start: int
+    ) -> list[Float[np.ndarray, "T"]]:
+        answers = await self._generate(
+            {
+                "input_ids": [list(context + one) for one in completions],
+                "sampling_params": [_reading_only()] * len(completions),
+                "logprob_start_len": start,
+            }
+        )
+        if len(answers) != len(completions):
+            raise EngineError(
+                f"{self.connection.url} sent {len(answers)} answers for {len(completions)} prompts"
+            )
+        return [
+            self._row(answer.meta_info.input_token_logprobs, (context + one)[start:], len(one))
+            for answer, one in zip(answers, completions, strict=True)
+        ]
+
+    def _row(
+        self, entries: list[Entry] | None, tokens: Tokens, wanted: int
+    ) -> Float[np.ndarray, "T"]:
+        """The last ``wanted`` log-probs of entries that must be those of ``tokens``, one each."""
+        where = f"{self.connection.url}{GENERATE}"
+        if entries is None or tuple(token for _, token, _ in entries) != tokens:
+            raise EngineError(
+                f"{where} did not send the log-probs of the tokens that it was asked about; use another version of"
+                " SGLang"
+            )
+        return checked_row([logprob for logprob, _, _ in entries[-wanted:]], wanted, where)
+
+    def _drawn(self, answer: Generated) -> Drawn:
+        where = f"{self.connection.url}{GENERATE}"
+        entries = answer.meta_info.output_token_logprobs
+        tokens = tuple(answer.output_ids)
+        if entries is None or tuple(token for _, token, _ in entries) != tokens:
+            raise EngineError(
+                f"{where} sent other log-probs than those of the tokens it drew; use another version of SGLang"
+            )
+        return Drawn(
+            tokens, checked_row([logprob for logprob, _, _ in entries], len(tokens), where)
+        )
+
+    async def _generate(self, body: dict[str, Any]) -> list[Generated]:
+        """Prompts always go as a list, so that answers come as one."""
+        whole = body | {"stream": False, "return_logprob": True, "top_logprobs_num": 0}
+        return (await self.connection.post(GENERATE, whole, Answers)).root
+
+
+async def probe_sglang(asking: Asking, card: ModelCard) -> Found:
+    """Ask an SGLang server what it can do."""
+    if card.parent is not None:
+        raise BadInput(
+            f"{card.id} is an adapter of {card.parent}, which preftilt cannot ask an SGLang server for; serve the two"
+            " merged, or by vLLM"
+        )
+    info = await asking.connection.get("/server_info", ServerInfo)
+    asking.note(Fact("server", f"SGLang {info.version}"))
+    dialect = SglangDialect(
+        connection=asking.connection,
+        model=card.id,
+        ends=tuple(sorted(asking.tokenizer.vocabulary.eos)),
+        seeded=info.enable_deterministic_inference,
+        shares=False,
+    )
+    await _check_drawing(asking, dialect)
+    await check_scores(asking, dialect)
+    trusted = await check_sampler(asking, dialect)
+    dialect = await _sharing(asking, dialect)
+    many = "one prompt a response" if dialect.seeded else "n responses a prompt"
+    reading = (
+        "the prompt once, then only the responses"
+        if dialect.shares
+        else "prompt and response every time"
+    )
+    again = "" if trusted else f", also under the prompt they were drawn from ({RAW_FLAG} saves it)"
+    return Found(
+        dialect=dialect,
+        model=card.id,
+        scores=True,
+        sampler_logprobs=trusted,
+        max_context=_context(info, card),
+        plan=(
+            f"draw: POST {GENERATE}, token ids, {many}",
+            f"score: POST {GENERATE} with logprob_start_len: {reading}{again}",
+        ),
+        versions={
+            "sglang": info.version,
+            "scoring": "shared prefix" if dialect.shares else "plain",
+        },
+    )
+
+
+async def _check_drawing(asking: Asking, dialect: SglangDialect) -> None:
+    context = probe_tokens(asking.tokenizer)
+    draw = Draw(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
+    drawn = await dialect.draw(draw)
+    asking.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
+    if len(drawn) != 3:
+        raise BadInput(f"{asking.connection.url} sends {len(drawn)} responses for n = 3")
+    asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+    asking.note(
+        Fact("seeds", "kept", "draws can be had again")
+        if dialect.seeded
+        else Fact("seeds", "not kept", "--enable-deterministic-inference would keep them")
+    )
+
+
+async def _sharing(asking: Asking, dialect: SglangDialect) -> SglangDialect:
+    """Whether scores with the prompt from the cache can be had, and equal those without."""
+    context = probe_tokens(asking.tokenizer, PREFIX)
+    completions = [context[start : start + 6] for start in (1, 4, 9)]
+    question = "prompt from the cache when scoring"
+    try:
+        shared = await dialect.read_shared(context, completions)
+    except Declined as failure:
+        asking.note(Fact(question, f"not offered ({failure.status})", "prompts are read again"))
+        return dialect
+    plain = await dialect.read_plainly(context, completions)
+    gaps = np.abs(np.concatenate(shared) - np.concatenate(plain))
+    if gaps.max() > EXACT and gaps.mean() > ROUNDED:
+        asking.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
+        return dialect
+    asking.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
+    return replace(dialect, shares=True)
+
+
+def _reading_only() -> dict[str, Any]:
+    """Sampling settings of a question that draws nothing."""
+    return NEUTRAL | {"n": 1, "max_new_tokens": 0, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
+
+
+def _context(info: ServerInfo, card: ModelCard) -> int | None:
+    """SGLang takes inputs shorter than ``max_req_input_len``; a scored response is input."""
+    if info.max_req_input_len is not None:
+        return info.max_req_input_len - 1
+    return card.max_model_len - 1 if card.max_model_len else None
+
+
+def open_sglang_server(url: str, options: EngineOptions) -> Engine:
+    """Open an SGLang server by its URL; an :data:`~preftilt.engines.options.Opener`."""
+    return open_server(Kind("sglang", probe_sglang), url, options)

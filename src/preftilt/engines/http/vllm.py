@@ -1,0 +1,299 @@
+"""The dialect of vLLM's server: token ids in and out, n responses a question, scores by ``prompt_logprobs``.
+
+vLLM never takes a prompt from its cache when log-probs of it are wanted, because it keeps none for what is cached.
+Where its token-in/token-out endpoint is switched on (``--enable-scale-out``), it can be told to do so all the same;
+then only rows behind the cached part are read, and only if they equal those of the plain way when the engine is opened.
+This makes scoring many responses to one prompt several times cheaper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Engine
+from preftilt.engines.facts import Fact
+from preftilt.engines.http.answers import Choice, Completions, ModelCard, Models, Read, Version
+from preftilt.engines.http.connection import Connection, Declined
+from preftilt.engines.http.dialect import (
+    Asking,
+    Draw,
+    Drawn,
+    Found,
+    checked_row,
+    probe_tokens,
+    prompt_row,
+)
+from preftilt.engines.http.engine import together
+from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
+from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.options import EngineOptions
+from preftilt.errors import BadInput, EngineError
+from preftilt.types import Sampling, Tokens
+
+COLDEST = 0.01
+"""The lowest temperature besides 0 that vLLM draws at; it would raise a lower one to this without a word."""
+
+COMPLETIONS = "/v1/completions"
+GENERATE = "/inference/v1/generate"
+
+PREFIX = 300
+"""Tokens of the prompt that shows whether prefixes are shared: more than two blocks of any usual size."""
+
+DRAWING = f"draw: POST {COMPLETIONS}, token ids, n responses a question"
+
+NEUTRAL: dict[str, Any] = {
+    "min_p": 0.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "min_tokens": 0,
+}
+"""Named in every question, so that no default of the server's or of the model's files changes what is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmDialect:
+    """How a vLLM server is asked. ``ends``: ids that end a response; ``shares``: scores may use its prefix cache."""
+
+    connection: Connection
+    model: str
+    ends: tuple[int, ...]
+    reads_without_drawing: bool
+    shares: bool
+
+    async def draw(self, request: Draw) -> list[Drawn]:
+        sampling = request.sampling
+        if 0 < sampling.temperature < COLDEST:
+            raise BadInput(
+                f"temperature is {sampling.temperature}; vLLM draws at 0 (greedy) or at {COLDEST} and above"
+            )
+        body = {
+            "prompt": list(request.context),
+            "n": request.n,
+            "max_tokens": request.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "seed": request.seed,
+            "stop": [request.stop] if request.stop else [],
+            "include_stop_str_in_output": True,
+            "stop_token_ids": list(self.ends),
+            "ignore_eos": True,
+            "logprobs": 0,
+            "echo": False,
+            "return_token_ids": True,
+        }
+        choices = (await self._complete(body)).choices
+        return [self._drawn(one) for one in sorted(choices, key=lambda one: one.index)]
+
+    async def read(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        if not self.shares:
+            return await self.read_plainly(context, completions)
+        rows = await self.read_shared(context, completions)
+        missing = [i for i, row in enumerate(rows) if row is None]
+        if missing:
+            plain = await self.read_plainly(context, [completions[i] for i in missing])
+            rows = [*rows]
+            for i, row in zip(missing, plain, strict=True):
+                rows[i] = row
+        return [row for row in rows if row is not None]
+
+    async def models(self) -> list[str]:
+        return [one.id for one in (await self.connection.get("/v1/models", Models)).data]
+
+    async def read_plainly(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        """All prompts in one question; each is computed from its first token on."""
+        body = {
+            "prompt": [list(context + one) for one in completions],
+            "n": 1,
+            "max_tokens": 0 if self.reads_without_drawing else 1,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "seed": 0,
+            "echo": self.reads_without_drawing,
+            "prompt_logprobs": 0,
+        }
+        choices = (await self._complete(body)).choices
+        if len(choices) != len(completions):
+            raise EngineError(
+                f"{self.connection.url} sent {len(choices)} answers for {len(completions)} prompts"
+            )
+        ordered = sorted(choices, key=lambda one: one.index)
+        return [
+            prompt_row(answer.prompt_logprobs, context, one, self.connection.url)
+            for answer, one in zip(ordered, completions, strict=True)
+        ]
+
+    async def read_shared(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"] | None]:
+        """One question a completion, after one that puts the context into the cache; None where rows were cached."""
+        if len(completions) > 1:
+            await self._generate(context, {})
+        return await together(self._read_behind(context, one) for one in completions)
+
+    async def _read_behind(
+        self, context: Tokens, completion: Tokens
+    ) -> Float[np.ndarray, "T"] | None:
+        wanted = {"prompt_logprobs": 0, "skip_reading_prefix_cache": False}
+        try:
+            answer = await self._generate(context + completion, wanted)
+        except Declined as failure:
+            # Rows of the cached part are uninitialised; one that is no number cannot be sent as JSON.
+            if failure.status == 500:
+                return None
+            raise
+        cached = _cached(answer)
+        if cached is None or cached >= len(context):
+            return None
+        return prompt_row(answer.prompt_logprobs, context, completion, self.connection.url)
+
+    async def _generate(self, tokens: Tokens, more: dict[str, Any]) -> Read:
+        params = NEUTRAL | {"n": 1, "max_tokens": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
+        params |= {"seed": 0, "detokenize": False} | more
+        body = {"model": self.model, "token_ids": list(tokens), "sampling_params": params}
+        return await self.connection.post(GENERATE, body, Read)
+
+    async def _complete(self, body: dict[str, Any]) -> Completions:
+        whole = {"model": self.model, "stream": False, "add_special_tokens": False} | NEUTRAL | body
+        answer = await self.connection.post(COMPLETIONS, whole, Completions)
+        if answer.model != self.model:
+            raise EngineError(
+                f"{self.connection.url} answered with the model {answer.model} where {self.model} was asked; open it"
+                " again"
+            )
+        return answer
+
+    def _drawn(self, choice: Choice) -> Drawn:
+        where = f"{self.connection.url}{COMPLETIONS}"
+        if choice.token_ids is None or choice.logprobs is None:
+            raise EngineError(
+                f"{where} left out token ids or log-probs of what it drew; vLLM sends them from version 0.11 on"
+            )
+        tokens = tuple(choice.token_ids)
+        return Drawn(tokens, checked_row(choice.logprobs.token_logprobs, len(tokens), where))
+
+
+async def probe_vllm(asking: Asking, card: ModelCard) -> Found:
+    """Ask a vLLM server what it can do."""
+    connection, note = asking.connection, asking.note
+    version = (await connection.get("/version", Version)).version
+    note(Fact("server", f"vLLM {version}"))
+    ends = tuple(sorted(asking.tokenizer.vocabulary.eos))
+    dialect = VllmDialect(
+        connection=connection,
+        model=card.id,
+        ends=ends,
+        reads_without_drawing=False,
+        shares=False,
+    )
+    await _check_drawing(asking, dialect)
+    if asking.options.scorer is not None:
+        return _drawing_only(asking, dialect, card, version)
+    dialect = await _without_drawing(asking, dialect)
+    await check_scores(asking, dialect)
+    trusted = await check_sampler(asking, dialect)
+    dialect = await _sharing(asking, dialect, card.max_model_len)
+    reading = (
+        f"POST {GENERATE}: the prompt once, then only the responses"
+        if dialect.shares
+        else f"POST {COMPLETIONS} with prompt_logprobs: prompt and response every time"
+    )
+    return Found(
+        dialect=dialect,
+        model=card.id,
+        scores=True,
+        sampler_logprobs=trusted,
+        max_context=_room(card),
+        plan=(DRAWING, f"score: {reading}"),
+        versions={"vllm": version, "scoring": "shared prefix" if dialect.shares else "plain"},
+    )
+
+
+def _drawing_only(asking: Asking, dialect: VllmDialect, card: ModelCard, version: str) -> Found:
+    """Another engine scores, so nothing about scores needs to be known."""
+    return Found(
+        dialect=dialect,
+        model=card.id,
+        scores=False,
+        sampler_logprobs=False,
+        max_context=_room(card),
+        plan=(DRAWING, f"score: by {asking.options.scorer}"),
+        versions={"vllm": version},
+    )
+
+
+def _room(card: ModelCard) -> int | None:
+    """One token of the context is vLLM's: it draws one even when it only reads."""
+    return card.max_model_len - 1 if card.max_model_len else None
+
+
+async def _check_drawing(asking: Asking, dialect: VllmDialect) -> None:
+    context = probe_tokens(asking.tokenizer)
+    draw = Draw(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
+    drawn = await dialect.draw(draw)
+    asking.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
+    if len(drawn) != 3:
+        raise BadInput(f"{asking.connection.url} sends {len(drawn)} responses for n = 3")
+    asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+
+
+async def _without_drawing(asking: Asking, dialect: VllmDialect) -> VllmDialect:
+    """Whether the server reads a prompt without drawing a token."""
+    context = probe_tokens(asking.tokenizer)
+    able = replace(dialect, reads_without_drawing=True)
+    try:
+        await able.read(context[:-2], [context[-2:]])
+    except Declined:
+        asking.note(Fact("max_tokens = 0", "refused", "scoring draws one token in vain"))
+        return dialect
+    asking.note(Fact("max_tokens = 0", "yes", "scoring draws nothing"))
+    return able
+
+
+async def _sharing(asking: Asking, dialect: VllmDialect, room: int | None) -> VllmDialect:
+    """Whether scores with the prompt from the cache can be had, and equal those without."""
+    length = min(PREFIX, (room or PREFIX + 16) - 16)
+    context = probe_tokens(asking.tokenizer, length)
+    completions = [context[start : start + 6] for start in (1, 4, 9)]
+    question = "prompt from the cache when scoring"
+    try:
+        rows = await dialect.read_shared(context, completions)
+    except Declined as failure:
+        remedy = "start the server with --enable-scale-out to score faster"
+        asking.note(Fact(question, f"not offered ({failure.status})", remedy))
+        return dialect
+    except EngineError:
+        asking.note(Fact(question, "wrong rows", "not used"))
+        return dialect
+    if any(row is None for row in rows):
+        remedy = "start the server with --enable-prompt-tokens-details to score faster"
+        asking.note(Fact(question, "not told what was cached", remedy))
+        return dialect
+    plain = await dialect.read_plainly(context, completions)
+    gaps = np.abs(np.concatenate([one for one in rows if one is not None]) - np.concatenate(plain))
+    if gaps.max() > EXACT and gaps.mean() > ROUNDED:
+        asking.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
+        return dialect
+    asking.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
+    return replace(dialect, shares=True)
+
+
+def _cached(answer: Read) -> int | None:
+    details = answer.usage.prompt_tokens_details if answer.usage else None
+    return details.cached_tokens if details else None
+
+
+def open_vllm_server(url: str, options: EngineOptions) -> Engine:
+    """Open a vLLM server by its URL; an :data:`~preftilt.engines.options.Opener`."""
+    return open_server(Kind("vllm", probe_vllm), url, options)

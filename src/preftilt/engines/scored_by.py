@@ -1,0 +1,150 @@
+"""Two engines as one: the first draws, the second scores. For servers that can only sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
+from preftilt.engines.facts import Fact, Probed
+from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
+from preftilt.errors import BadInput, NoChatTemplate
+from preftilt.messages import Message
+from preftilt.prompt import ChatTokenizer
+from preftilt.types import Completion
+
+SAMPLES = (
+    "What shall we do on a rainy day, and why?",
+    "1. First item\n2. Second item: 3,141.59 €\n\n\tdef f(x):\n        return x**2",
+    "Größe, naïveté, 你好, здравствуй, 🎲",
+)
+"""Texts on which tokenizers that are not the same usually differ."""
+
+
+class Sampler(Protocol):
+    """What the first engine must be able to do; every :class:`~preftilt.engines.base.Engine` can."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def tokenizer(self) -> ChatTokenizer: ...
+
+    @property
+    def versions(self) -> dict[str, str]: ...
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBy:
+    """Draws with ``sampler`` and scores with ``scorer``; made by :func:`scored_by`.
+
+    Scores are the scorer's: the question's log-prob is then that of another model than the one that wrote the response,
+    which is what best-of-n with a judge of one's own means.
+    """
+
+    sampler: Sampler
+    scorer: Engine
+
+    @property
+    def name(self) -> str:
+        """Both engines' names."""
+        return f"{self.sampler.name} scored by {self.scorer.name}"
+
+    @property
+    def model(self) -> str:
+        """The sampler's model."""
+        return self.sampler.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What both can do; log-probs of drawing are another model's and never stand in for scores."""
+        drawing, scoring = self.sampler.capabilities, self.scorer.capabilities
+        return replace(
+            scoring,
+            max_context=min(drawing.max_context, scoring.max_context),
+            sampler_logprobs=False,
+            keyed_streams=drawing.keyed_streams,
+        )
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The sampler's; the scorer's gives the same ids."""
+        return self.sampler.tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The sampler's, and the scorer's with ``scorer`` before their names."""
+        scoring = {f"scorer {name}": value for name, value in self.scorer.versions.items()}
+        return {**self.sampler.versions, **scoring, "scorer": self.scorer.name}
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What the sampler's probe found out."""
+        return self.sampler.facts if isinstance(self.sampler, Probed) else ()
+
+    @property
+    def plan(self) -> tuple[str, ...]:
+        """How it draws and scores."""
+        drawing = self.sampler.plan[:1] if isinstance(self.sampler, Probed) else ()
+        return (*drawing, f"score: {self.scorer.name}")
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """By the sampler."""
+        return await self.sampler.sample(requests)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """By the scorer."""
+        return await self.scorer.score(requests)
+
+    def close(self) -> None:
+        """Close both."""
+        self.sampler.close()
+        self.scorer.close()
+
+
+def open_scorer(name: str, options: EngineOptions) -> Engine:
+    """Open the engine that scores, with those of ``options`` that are about prompts."""
+    from preftilt.engines.open import open_engine  # It opens us.
+
+    about_prompts = {name: getattr(options, name) for name in CHAT_OPTIONS}
+    return open_engine(name, EngineOptions(**about_prompts))
+
+
+def scored_by(sampler: Sampler, scorer: Engine) -> ScoredBy:
+    """Join two engines.
+
+    Raises :class:`~preftilt.errors.BadInput` if they do not speak the same token ids.
+    """
+    ours, theirs = sampler.tokenizer, scorer.tokenizer
+    same = sampler.capabilities.eos == scorer.capabilities.eos
+    same = same and all(ours.encode(text) == theirs.encode(text) for text in SAMPLES)
+    if not same:
+        raise BadInput(
+            f"{scorer.name} has another tokenizer than {sampler.name}, so it cannot score what that one draws; name a"
+            " scorer of the same family"
+        )
+    try:
+        prompts = [
+            one.render([Message("user", text)]) for one in (ours, theirs) for text in SAMPLES
+        ]
+    except NoChatTemplate:
+        prompts = []
+    if prompts[: len(SAMPLES)] != prompts[len(SAMPLES) :]:
+        raise BadInput(
+            f"{scorer.name} has another chat template than {sampler.name}; give both the same one (--chat-template)"
+        )
+    return ScoredBy(sampler, scorer)

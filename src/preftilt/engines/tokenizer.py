@@ -1,0 +1,94 @@
+"""A model's tokenizer without its weights, for engines whose model runs elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from preftilt.engines.bundled import model_folder
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.options import EngineOptions
+from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
+from preftilt.errors import BadInput, NoChatTemplate, UnknownModel
+from preftilt.types import Tokens
+
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTokenizer:
+    """A tokenizer and what its model's files say beside it.
+
+    turn_end: the id that ends an assistant's turn. context: tokens the model was made for, if its files say.
+    """
+
+    chat: HfChatTokenizer
+    vocabulary: Vocabulary
+    turn_end: int
+    context: int | None
+    raw: PreTrainedTokenizerBase
+
+    def spell(self, tokens: Tokens) -> str:
+        """The text of tokens, special ones too: what a server that only takes text is sent."""
+        text: Any = self.raw.decode(
+            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+
+def open_tokenizer(name: str, options: EngineOptions) -> ModelTokenizer:
+    """Open the tokenizer of a model by hub id, local path or as the bundled one, with the options about prompts.
+
+    Raises :class:`~preftilt.errors.UnknownModel` if there is none, and :class:`~preftilt.errors.BadInput` if it cannot
+    be used.
+    """
+    folder = model_folder(name)
+    try:
+        raw = transformers.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnknownModel(
+            f"{name} is neither a local folder with a tokenizer nor a hub id that can be had from here; name one with"
+            " --tokenizer"
+        ) from error
+    chat = HfChatTokenizer(
+        raw,
+        chat_template=options.chat_template,
+        thinking=options.thinking,
+        template_kwargs=options.template_kwargs,
+        now=options.now,
+    )
+    try:
+        template = chat.template
+    except NoChatTemplate:
+        template = None
+    config = _config(transformers.AutoConfig, folder)
+    generation = _config(transformers.GenerationConfig, folder)
+    named = SimpleNamespace(config=config, generation_config=generation)
+    eos, turn_end = end_ids(named, raw, template)
+    if turn_end is None:
+        raise BadInput(
+            f"{name} names no token that ends a response; set eos_token in its tokenizer_config.json"
+        )
+    rows = getattr(config, "vocab_size", None) or 1 + max(raw.get_vocab().values())
+    size, holes = known_ids(raw, rows)
+    context = getattr(config, "max_position_embeddings", None)
+    return ModelTokenizer(
+        chat=chat,
+        vocabulary=Vocabulary(size, holes, eos, chat),
+        turn_end=turn_end,
+        context=context if isinstance(context, int) and context > 0 else None,
+        raw=raw,
+    )
+
+
+def _config(kind: Any, folder: str) -> Any:
+    """A model's configuration file; a tokenizer may come without one."""
+    try:
+        found = kind.from_pretrained(folder)
+    except (OSError, ValueError):
+        return None
+    return found.get_text_config() if hasattr(found, "get_text_config") else found

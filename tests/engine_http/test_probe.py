@@ -1,0 +1,237 @@
+"""What a probe finds out, the plan it makes of it, and how ``preftilt probe`` tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from preftilt.cli import main
+from preftilt.engines.base import Engine
+from preftilt.engines.facts import Probed
+from preftilt.errors import BadInput
+from preftilt.testing.laws import (
+    LAWS,
+    default_prompts,
+    law_nothing_scores_as_nothing,
+    law_one_logprob_a_token,
+    law_responses_end_as_they_say,
+    law_the_actual_token_is_scored,
+)
+from tests.engine.models import byte_tokenizer
+from tests.engine_http.conftest import Opened, Running
+
+Said = tuple[int, str, str]
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(server: Running, tokenizer_folder: str, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """``preftilt probe`` on the stand-in: exit code, output, errors."""
+
+    def run(kind: str, *more: str) -> Said:
+        spec = f"{kind}+{server.url}"
+        with pytest.raises(SystemExit) as end:
+            main(["probe", spec, "--tokenizer", tokenizer_folder, *more])
+        out, err = capfd.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+    return run
+
+
+def test_a_vllm_server_is_used_to_the_full(opened: Opened):
+    engine = opened("vllm")
+    assert _fact(engine, "token ids in and out") == "yes"
+    assert _fact(engine, "n responses in one question") == "yes"
+    assert _fact(engine, "max_tokens = 0") == "yes"
+    assert _fact(engine, "log-probs of drawing").startswith("raw")
+    assert _fact(engine, "prompt from the cache when scoring").startswith("yes")
+    assert _fact(engine, "context") == "256 tokens"
+    assert engine.capabilities.sampler_logprobs
+    assert not engine.capabilities.keyed_streams
+    assert engine.versions == {"vllm": "0.0.stand-in", "scoring": "shared prefix"}
+    assert isinstance(engine, Probed)
+    assert any("the prompt once" in line for line in engine.plan)
+
+
+@pytest.mark.parametrize(
+    ("manners", "question", "answer"),
+    [
+        ({"shares_prefixes": False}, "prompt from the cache when scoring", "not offered (404)"),
+        ({"tells_cached": False}, "prompt from the cache when scoring", "not told what was cached"),
+        ({"lie": "scaled"}, "log-probs of drawing", "scaled by temperature"),
+    ],
+)
+def test_what_a_vllm_server_cannot_do_is_found_out(
+    manners: dict[str, Any], question: str, answer: str, server: Running, opened: Opened
+):
+    for key, value in manners.items():
+        setattr(server.manners, key, value)
+    assert _fact(opened("vllm"), question) == answer
+
+
+def test_scaled_log_probs_of_drawing_never_stand_in_for_scores(server: Running, opened: Opened):
+    server.manners.lie = "scaled"
+    assert not opened("vllm").capabilities.sampler_logprobs
+    with pytest.raises(BadInput, match="does not report raw log-probs"):
+        opened("vllm", sampler_logprobs="on")
+    server.manners.lie = "none"
+    assert not opened("vllm", sampler_logprobs="off").capabilities.sampler_logprobs
+
+
+@pytest.mark.parametrize(
+    ("manners", "found"),
+    [
+        ({}, ("yes", "yes", "yes", "echo")),
+        ({"returns_ids": False}, ("yes", "no", "yes", "echo")),
+        ({"reads_without_drawing": False}, ("yes", "yes", "yes", "echo and one token")),
+        ({"takes_ids": False, "takes_unknown_fields": False}, ("no", "no", "yes", "echo")),
+        ({"many": False}, ("yes", "yes", "no", "echo")),
+    ],
+)
+def test_an_openai_server_is_used_as_far_as_it_goes(
+    manners: dict[str, Any], found: tuple[str, ...], server: Running, opened: Opened
+):
+    for key, value in manners.items():
+        setattr(server.manners, key, value)
+    engine = opened("openai")
+    questions = ("token ids in", "token ids out", "n responses in one question")
+    assert tuple(_fact(engine, one) for one in (*questions, "log-probs of given text")) == found
+
+
+def test_a_tokenizer_that_is_not_the_servers_is_found_out(server: Running, opened: Opened):
+    server.manners.takes_ids = False
+    server.manners.adds_tokens = 1
+    with pytest.raises(BadInput, match=r"another tokenizer.*adds tokens of its own"):
+        opened("openai")
+
+
+def test_a_server_without_a_word_of_its_tokenizer_needs_one(
+    server: Running, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # No hub is asked.
+    with pytest.raises(BadInput, match=r'tokenizer of "toy" cannot be found.*--tokenizer'):
+        opened("vllm", tokenizer=None)
+
+
+def test_the_users_context_counts_if_it_is_shorter(opened: Opened):
+    assert opened("vllm", max_context=100).capabilities.max_context == 100
+    assert opened("vllm", max_context=1000).capabilities.max_context == 256
+
+
+def test_options_that_the_server_decided_about_are_refused(opened: Opened):
+    with pytest.raises(BadInput, match=r"--dtype, --max-rows do not apply to vllm\+http.*decided"):
+        opened("vllm", dtype="float16", max_rows=3)
+
+
+def test_the_command_prints_facts_plan_and_abilities(cli: Cli):
+    code, out, _ = cli("vllm")
+    assert code == 0
+    for words in ("token ids in and out", "raw, within", "score: POST", "max_context: 256"):
+        assert words in out
+
+
+def test_the_command_prints_json(cli: Cli, server: Running):
+    code, out, _ = cli("openai", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["engine"] == f"openai+{server.url}"
+    assert {"question": "token ids in", "answer": "yes"}.items() <= found["facts"][2].items()
+    assert found["capabilities"]["max_context"] == 256
+    assert found["refused"] is None
+
+
+def test_the_command_shows_what_it_found_before_it_refuses(cli: Cli, server: Running):
+    server.manners.echoes = False
+    code, out, err = cli("openai")
+    assert code == 2
+    assert "log-probs of given text" in out
+    assert "--scorer" in err
+    code, out, err = cli("openai", "--json")
+    assert (code, json.loads(out)["refused"] in err) == (2, True)
+
+
+def test_a_server_that_is_not_there_is_exit_code_1(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["probe", "vllm+http://127.0.0.1:9"])
+    assert end.value.code == 1
+    assert "cannot be reached" in capfd.readouterr().err
+
+
+class TestScorer:
+    """Servers that can only sample, together with an engine that scores."""
+
+    def test_a_server_without_echo_needs_one(self, server: Running, opened: Opened):
+        server.manners.echoes = False
+        with pytest.raises(BadInput, match=r"draw but not score.*--scorer"):
+            opened("openai")
+
+    async def test_draws_there_and_scores_here(
+        self, server: Running, opened: Opened, scorer_folder: str
+    ):
+        server.manners.echoes = False
+        engine = opened("openai", scorer=scorer_folder)
+        assert not engine.capabilities.sampler_logprobs
+        assert "scored by transformers:" in engine.name
+        for law in LAWS:
+            # What one model finds likeliest another one need not.
+            if law is not law_the_actual_token_is_scored:
+                await law(engine, default_prompts(engine), 1e-4)
+
+    async def test_one_stands_in_for_scores_that_cannot_be_used(
+        self, server: Running, opened: Opened, scorer_folder: str
+    ):
+        server.manners.lie = "rank 1"
+        for kind in ("vllm", "openai"):
+            engine = opened(kind, scorer=scorer_folder)
+            await law_responses_end_as_they_say(engine, default_prompts(engine), 1e-4)
+
+    def test_one_with_another_tokenizer_is_refused(self, server: Running, opened: Opened):
+        server.manners.echoes = False
+        with pytest.raises(BadInput, match="another tokenizer"):
+            opened("openai", scorer="demo")
+
+    def test_one_with_another_chat_template_is_refused(
+        self, server: Running, opened: Opened, scorer_folder: str, tmp_path: Path
+    ):
+        server.manners.echoes = False
+        template = "{% for m in messages %}<{{ m['content'] }}>{% endfor %}"
+        byte_tokenizer(template=template).save_pretrained(tmp_path)
+        with pytest.raises(BadInput, match="another chat template"):
+            opened("openai", tokenizer=str(tmp_path), scorer=scorer_folder)
+
+    async def test_a_chat_server_draws_what_the_scorer_scores(
+        self, server: Running, opened: Opened, scorer_folder: str
+    ):
+        server.manners.completions, server.manners.chats = False, True
+        engine = opened("openai", tokenizer=None, scorer=scorer_folder)
+        assert isinstance(engine, Probed)
+        assert engine.plan[1] == f"score: transformers:{scorer_folder}"
+        for law in (law_one_logprob_a_token, law_nothing_scores_as_nothing):
+            await law(engine, default_prompts(engine), 1e-4)
+        body = server.seen.asked("/v1/chat/completions")[-1]
+        assert body["messages"] == [{"role": "user", "content": "Name a way to relax."}]
+
+    async def test_a_chat_server_answers_conversations_only(
+        self, server: Running, opened: Opened, scorer_folder: str
+    ):
+        server.manners.completions, server.manners.chats = False, True
+        engine = opened("openai", tokenizer=None, scorer=scorer_folder)
+        with pytest.raises(BadInput, match="not token prompts from elsewhere"):
+            await law_responses_end_as_they_say(engine, [(1, 2, 3)], 1e-4)
+
+    def test_a_chat_server_without_a_scorer_is_refused(self, server: Running, opened: Opened):
+        server.manners.completions, server.manners.chats = False, True
+        with pytest.raises(BadInput, match=r"only chats.*--scorer"):
+            opened("openai")
+
+
+def _fact(engine: Engine, question: str) -> str:
+    assert isinstance(engine, Probed)
+    [answer] = [one.answer for one in engine.facts if one.question == question]
+    return answer
