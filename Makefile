@@ -8,7 +8,11 @@ BIN    := $(VENV)/bin
 TORCH  := torch==2.13.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench demo-eval demo-model clean help
+# The virtual environment of the real servers, and of the tests that need them; about 5 GB.
+SERVERS_VENV ?= .venv-servers
+SERVERS_PIP  := $(SERVERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
+
+.PHONY: demo test test-servers lint bench demo-eval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -21,6 +25,9 @@ demo: $(VENV)/.package  ## set up and do the main job with the bundled model
 
 test: $(VENV)/.dev  ## set up and run every test
 	$(BIN)/python -m pytest
+
+test-servers: $(SERVERS_VENV)/.servers  ## set up real vLLM and SGLang servers and run the tests that need them
+	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers
 
 lint: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -50,5 +57,15 @@ $(VENV)/.dev: $(VENV)/.package requirements/dev.txt
 	$(PIP) -c requirements/constraints.txt -r requirements/dev.txt
 	@touch $@
 
+# Every package is pinned, so none is resolved. SGLang imports torchvision, and the index has it only as built for CUDA,
+# which vLLM must not see: so it has a folder of its own (tools/servers/launch.py).
+$(SERVERS_VENV)/.servers: pyproject.toml requirements/servers.txt
+	$(PYTHON) -m venv $(SERVERS_VENV)
+	$(SERVERS_PIP) $(TORCH)
+	$(SERVERS_PIP) -r requirements/servers.txt -e . || { echo "$@: a package pinned in requirements/servers.txt \
+	cannot be installed (see above); its first lines say how to move the pins" >&2; exit 1; }
+	$(SERVERS_PIP) --target $(SERVERS_VENV)/sglang-only torchvision==0.28.0 timm==1.0.25
+	@touch $@
+
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(SERVERS_VENV) .cache .pytest_cache .ruff_cache .hypothesis out

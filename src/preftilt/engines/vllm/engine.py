@@ -1,0 +1,158 @@
+"""vLLM in this process as an engine: the contract of ``engines/base.py`` over the worker's sequences."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.checks import Readable
+from preftilt.engines.vllm.sequences import Drawing, First, Reading, Unread
+from preftilt.engines.vllm.worker import Worker
+from preftilt.engines.vocabulary import Vocabulary
+from preftilt.errors import BadInput, EngineError
+from preftilt.types import Completion, Tokens
+
+COLDEST, HOTTEST = 0.01, 2.0
+"""Temperatures besides 0 that vLLM draws at; it would raise a lower one without a word, and refuses a higher one."""
+
+
+class VllmEngine:
+    """Samples and scores with one model in vLLM; safe to call from many tasks, threads and event loops at once.
+
+    Open it with :func:`~preftilt.engines.vllm.open_vllm`. ``block`` is the number of tokens in a block of vLLM's cache,
+    or None if scores may not take prompts from it. The same request draws the same tokens as long as the
+    batch around it is the same; in another batch, sums are rounded otherwise and a draw can differ.
+    """
+
+    def __init__(
+        self,
+        readable: Readable,
+        worker: Worker,
+        tokenizer: HfChatTokenizer,
+        vocabulary: Vocabulary,
+        capabilities: Capabilities,
+        versions: Mapping[str, str],
+        block: int | None,
+    ) -> None:
+        self._readable = readable
+        self._worker = worker
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._capabilities = capabilities
+        self._versions = dict(versions)
+        self._block = block
+        self._finalizer = weakref.finalize(self, Worker.close, worker)
+
+    @property
+    def name(self) -> str:
+        """``vllm:`` and the model as given."""
+        return f"vllm:{self._readable.model}"
+
+    @property
+    def model(self) -> str:
+        """The model's id or path, as given."""
+        return self._readable.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, measured when it was opened."""
+        return self._capabilities
+
+    @property
+    def tokenizer(self) -> HfChatTokenizer:
+        """Its chat template and vocabulary."""
+        return self._tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package versions, how the model runs, and how it scores (``shared prefix`` or ``plain``)."""
+        return dict(self._versions)
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """See :class:`~preftilt.engines.base.Engine`.
+
+        A response that reaches the model's context ends there with ``length``. Raises
+        :class:`~preftilt.errors.PromptTooLong` and :class:`~preftilt.errors.BadInput` before anything is drawn.
+        """
+        for request in requests:
+            self._readable.check_sample(request)
+            temperature = request.sampling.temperature
+            if temperature and not COLDEST <= temperature <= HOTTEST:
+                raise BadInput(
+                    f"temperature is {temperature}; vLLM draws at 0 (greedy) or from {COLDEST} to {HOTTEST}"
+                )
+        drawings = [
+            [Drawing(request, slot, self._vocabulary) for slot in request.slots]
+            if request.max_tokens
+            else []
+            for request in requests
+        ]
+        work = [one for each in drawings for one in each]
+        self._worker.submit(work)
+        drawn = iter(await _all([one.future for one in work]))
+        nothing = Completion((), np.empty(0), "length")
+        return [
+            list(islice(drawn, len(each))) if request.max_tokens else [nothing] * len(request.slots)
+            for each, request in zip(drawings, requests, strict=True)
+        ]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
+        for request in requests:
+            self._readable.check_score(request)
+        found: dict[int, np.ndarray | Unread] = {
+            i: Unread() for i, one in enumerate(requests) if one.completion
+        }
+        for shared in (True, False) if self._block else (False,):
+            missing = [i for i, row in found.items() if isinstance(row, Unread)]
+            rows = await self._read([requests[i] for i in missing], shared=shared)
+            found.update(zip(missing, rows, strict=True))
+        return [_row(found[i]) if i in found else np.empty(0) for i in range(len(requests))]
+
+    async def _read(
+        self, requests: Sequence[ScoreRequest], *, shared: bool
+    ) -> list[np.ndarray | Unread]:
+        """Log-probs of every request, or that they could not be had this way."""
+        firsts: dict[tuple[Tokens, int], First] = {}
+        readings: list[Reading] = []
+        for one in requests:
+            before = one.prompt + one.prefix
+            skip = int(shared and self._block is not None and len(before) % self._block == 0)
+            readings.append(Reading(before, one.completion, shared, skip))
+            if skip:
+                key = before, one.completion[0]
+                firsts.setdefault(key, First(*key))
+        work = [*firsts.values(), *readings]
+        self._worker.submit(work)
+        done = await _all([one.future for one in work])
+        known, rows = dict(zip(firsts, done, strict=False)), done[len(firsts) :]
+        return [
+            np.concatenate([[known[one.before, one.completion[0]]], row])
+            if one.skip and not isinstance(row, Unread)
+            else row
+            for one, row in zip(readings, rows, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Stop vLLM and give back its memory; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        self._finalizer()
+
+
+async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
+    """Results in order; whoever is cancelled here cancels them."""
+    return list(await asyncio.gather(*(asyncio.wrap_future(one) for one in futures)))
+
+
+def _row(found: np.ndarray | Unread) -> np.ndarray:
+    if isinstance(found, Unread):
+        raise EngineError("vLLM returned no log-probs of given tokens, not even without its cache")
+    return found

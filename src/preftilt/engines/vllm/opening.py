@@ -1,0 +1,208 @@
+"""Starting vLLM in this process, and measuring what may be relied on."""
+
+# pyright: reportMissingImports=false
+# vLLM is not part of the environment that types are checked in.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+import vllm
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.executor import Executor
+
+from preftilt.engines.base import Capabilities, SampleRequest
+from preftilt.engines.bundled import model_folder
+from preftilt.engines.checks import Readable
+from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
+from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
+from preftilt.engines.transformers.opening import ROUNDED_RMS
+from preftilt.engines.transformers.probe import AGREE, tolerance
+from preftilt.engines.vllm.engine import VllmEngine
+from preftilt.engines.vllm.sequences import Drawing, Reading, Sequence
+from preftilt.engines.vllm.worker import Worker
+from preftilt.engines.vocabulary import Vocabulary
+from preftilt.errors import BadInput
+from preftilt.types import Sampling, Stream, Tokens
+
+HONOURED = CHAT_OPTIONS | {
+    "tokenizer",
+    "dtype",
+    "trust_remote_code",
+    "allow_pickle",
+    "max_rows",
+    "max_context",
+    "sampler_logprobs",
+}
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+"""What vLLM takes from the environment alone, unless the user has set it: run in this process, report nothing to
+vLLM's makers, log what went wrong and no more."""
+
+CPU_CACHE = 2 << 30
+"""Bytes of key/value cache on the CPU, where vLLM would take nearly all memory; VLLM_CPU_KVCACHE_SPACE overrides it."""
+
+CPU_BLOCK = 32
+"""Tokens in a block of the cache on the CPU: the least that vLLM's attention there is made for. Prefixes are shared by
+whole blocks."""
+
+
+def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
+    """Open a causal language model by hub id or local path, or the bundled one by its name, in vLLM.
+
+    vLLM decides about the device. Raises :class:`~preftilt.errors.UnknownModel` and
+    :class:`~preftilt.errors.BadInput`.
+    """
+    options = options or EngineOptions()
+    refuse_others(options, "vllm", HONOURED)
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    known = open_tokenizer(options.tokenizer or name, options)
+    arguments = _arguments(model_folder(name), known.context, options)
+    worker = Worker(lambda: _start(arguments))
+    try:
+        started = worker.started.result()
+    except Exception as error:  # vLLM may raise anything.
+        raise BadInput(
+            f"{name} cannot be opened by vLLM: {_reason(error)}; the embedded engine may (leave out vllm:)"
+        ) from error
+    try:
+        return _measured(name, worker, started, known, options.sampler_logprobs)
+    except BaseException:
+        worker.close()
+        raise
+
+
+def _arguments(folder: str, context: int | None, options: EngineOptions) -> EngineArgs:
+    """One token of the context is vLLM's: it draws one even when it only reads."""
+    length = options.max_context + 1 if options.max_context else None
+    on_cpu = current_platform.is_cpu()
+    dtype: Any = ("float32" if on_cpu else "bfloat16") if options.dtype == "auto" else options.dtype
+    return EngineArgs(
+        model=folder,
+        tokenizer=options.tokenizer,
+        dtype=dtype,
+        seed=0,
+        max_model_len=min(length, context) if length and context else length,
+        max_num_seqs=options.max_rows,
+        trust_remote_code=options.trust_remote_code,
+        load_format="auto" if options.allow_pickle else "safetensors",
+        enable_prefix_caching=True,
+        logprobs_mode="raw_logprobs",
+        generation_config="vllm",
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+        # Compiling for the CPU takes most of a minute and gains nothing.
+        enforce_eager=on_cpu,
+        block_size=CPU_BLOCK if on_cpu else None,
+        kv_cache_memory_bytes=CPU_CACHE if on_cpu else None,
+    )
+
+
+def _start(arguments: EngineArgs) -> LLMEngine:
+    config = arguments.create_engine_config()
+    return LLMEngine(
+        vllm_config=config,
+        executor_class=Executor.get_class(config),
+        log_stats=False,
+        multiprocess_mode=False,
+    )
+
+
+def _measured(
+    name: str, worker: Worker, started: LLMEngine, known: ModelTokenizer, trust_sampler: Switch
+) -> VllmEngine:
+    """The engine, with what was measured on it."""
+    model, vocabulary = started.model_config, known.vocabulary
+    context = model.max_model_len - 1
+    block = started.vllm_config.cache_config.block_size
+    shared = _shares_prefixes(worker, vocabulary.size, block, context, model.dtype)
+    trusted = trust_sampler == "on" or (
+        trust_sampler == "auto" and _sampler_agrees(worker, vocabulary, model.dtype)
+    )
+    capabilities = Capabilities(
+        max_context=context,
+        eos=vocabulary.eos,
+        turn_end=known.turn_end,
+        sampler_logprobs=trusted,
+        keyed_streams=False,
+    )
+    versions = {
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": str(started.vllm_config.device_config.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "scoring": "shared prefix" if shared else "plain",
+    }
+    readable = Readable(model=name, max_context=context, vocabulary=vocabulary.size)
+    return VllmEngine(
+        readable, worker, known.chat, vocabulary, capabilities, versions, block if shared else None
+    )
+
+
+def _shares_prefixes(
+    worker: Worker, vocabulary: int, block: int, context: int, dtype: torch.dtype
+) -> bool:
+    """Whether log-probs read with the prompt's beginning from the cache are those of the whole prompt.
+
+    Upstream does not promise this (vllm issue 42019), so it is measured on the model and the version at hand.
+    """
+    prompt = _some_tokens(2 * block + 5, vocabulary, 3)
+    responses = [_some_tokens(6, vocabulary, step) for step in (5, 7, 11)]
+    if len(prompt) + 6 > context:
+        return False
+    rows: dict[bool, list[Any]] = {}
+    for shared in (False, True):
+        readings = [Reading(prompt, one, shared) for one in responses]
+        rows[shared] = _ask(worker, readings)
+        if shared and not all(one.cached >= block for one in readings):
+            return False
+    return all(
+        isinstance(got, np.ndarray) and np.abs(got - want).max() <= tolerance(dtype)
+        for got, want in zip(rows[True], rows[False], strict=True)
+    )
+
+
+def _sampler_agrees(worker: Worker, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
+    """Whether log-probs from sampling equal scores, measured on a few responses drawn away from temperature 1."""
+    request = SampleRequest(
+        prompt=_some_tokens(8, vocabulary.size, 1),
+        slots=(0, 1, 2, 3),
+        stream=Stream(0),
+        sampling=Sampling(temperature=0.8),
+        max_tokens=16,
+    )
+    drawn = _ask(worker, [Drawing(request, slot, vocabulary) for slot in request.slots])
+    rows = _ask(worker, [Reading(request.prompt, one.tokens, shared=False) for one in drawn])
+    gaps = np.concatenate([one.logprobs - row for one, row in zip(drawn, rows, strict=True)])
+    if dtype == torch.float32:
+        return bool(np.abs(gaps).max() <= AGREE)
+    return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
+
+
+def _some_tokens(length: int, vocabulary: int, step: int) -> Tokens:
+    return tuple((step * i + step) % vocabulary for i in range(length))
+
+
+def _ask(worker: Worker, sequences: Iterable[Sequence]) -> list[Any]:
+    asked = list(sequences)
+    worker.submit(asked)
+    return [one.future.result() for one in asked]
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what another package says, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else repr(error)

@@ -1,0 +1,38 @@
+"""``python -m tools.servers vllm|sglang [--port 8000] [--model FOLDER] [-- more flags]``: a server until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from preftilt.engines.bundled import DEMO, model_folder
+from tools.servers.launch import RECIPES, start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.servers", description=__doc__)
+    parser.add_argument("kind", choices=sorted(RECIPES))
+    parser.add_argument(
+        "--model", default=DEMO, help="hub id or folder; the bundled model if left out"
+    )
+    parser.add_argument("--port", type=int, default=None, help="a free one if left out")
+    parser.add_argument("flags", nargs="*", help="more flags for the server, after --")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / f"{asked.kind}.log"
+        print(f"starting {asked.kind}; its log: {log}", flush=True)
+        server = start(
+            asked.kind, model_folder(asked.model), log, flags=asked.flags, port=asked.port
+        )
+        print(f"{asked.kind}+{server.url} answers; Ctrl-C ends it", flush=True)
+        try:
+            server.process.wait()
+        except KeyboardInterrupt:
+            print("stopping")
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
