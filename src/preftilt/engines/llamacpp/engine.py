@@ -1,0 +1,135 @@
+"""The engine of a laptop and a GGUF file: llama.cpp in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.checks import Readable
+from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob
+from preftilt.engines.llamacpp.probe import Agreement
+from preftilt.engines.llamacpp.scheduler import Scheduler, Stats
+from preftilt.engines.llamacpp.worker import Worker
+from preftilt.types import Completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What an open engine says of itself. ``agreement`` is what was measured at opening."""
+
+    model: str
+    versions: dict[str, str]
+    agreement: Agreement
+
+
+class LlamaCppEngine:
+    """Samples and scores with one GGUF file; safe to call from many tasks, threads and event loops at once.
+
+    Open it with :func:`~preftilt.engines.llamacpp.open_llamacpp`.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        scheduler: Scheduler,
+        tokenizer: HfChatTokenizer,
+        capabilities: Capabilities,
+    ) -> None:
+        self.about = about
+        self._tokenizer = tokenizer
+        self._capabilities = capabilities
+        self._readable = Readable(
+            model=about.model,
+            max_context=capabilities.max_context,
+            vocabulary=scheduler.context.model.size,
+        )
+        self._stats = scheduler.stats
+        self._worker = Worker(scheduler)
+        self._under_way: dict[int, Job] = {}
+        self._finalizer = weakref.finalize(self, Worker.close, self._worker)
+
+    @property
+    def name(self) -> str:
+        """``llamacpp:`` and the file as given."""
+        return f"llamacpp:{self.about.model}"
+
+    @property
+    def model(self) -> str:
+        """The file, as given."""
+        return self.about.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, measured when it was opened."""
+        return self._capabilities
+
+    @property
+    def tokenizer(self) -> HfChatTokenizer:
+        """The file's chat template, or the one given, and its vocabulary."""
+        return self._tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package versions, and how the file is computed with."""
+        return dict(self.about.versions)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts of what was forwarded, drawn and scored since the engine was opened."""
+        return self._stats
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """See :class:`~preftilt.engines.base.Engine`.
+
+        A response that reaches the context's end finishes there with ``length``. Raises
+        :class:`~preftilt.errors.PromptTooLong` if there is no room for a single token.
+        """
+        for request in requests:
+            self._readable.check_sample(request)
+        jobs = [SampleJob(one) if one.slots and one.max_tokens else None for one in requests]
+        work = [job for job in jobs if job]
+        with self._submitted(work):
+            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+        nothing = Completion((), np.empty(0), "length")
+        return [
+            next(done) if job else [nothing] * len(request.slots)
+            for job, request in zip(jobs, requests, strict=True)
+        ]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
+        for request in requests:
+            self._readable.check_score(request)
+        jobs = [ScoreJob(one) if one.completion else None for one in requests]
+        work = [job for job in jobs if job]
+        with self._submitted(work):
+            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+        return [next(done) if job else np.empty(0) for job in jobs]
+
+    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+        """See :class:`~preftilt.engines.base.Watchable`: a count that the thread keeps anyway."""
+        job = self._under_way.get(id(request))
+        return job.done if job else 0
+
+    def close(self) -> None:
+        """Stop the thread; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        self._finalizer()
+
+    @contextmanager
+    def _submitted(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Hand jobs over; until they are done :meth:`so_far` finds them by their requests."""
+        self._worker.submit(jobs)
+        self._under_way.update({id(job.request): job for job in jobs})
+        try:
+            yield
+        finally:
+            for job in jobs:
+                self._under_way.pop(id(job.request), None)

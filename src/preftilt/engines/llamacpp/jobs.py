@@ -1,0 +1,68 @@
+"""What the engine's thread works on: one job a request, with the future its caller awaits."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.types import Completion, Tokens
+
+
+@dataclass(eq=False, slots=True)
+class SampleJob:
+    """A request for continuations; ``started`` counts the slots whose rows have begun, ``done`` the tokens drawn."""
+
+    request: SampleRequest
+    future: Future[list[Completion]] = field(default_factory=Future)
+    started: int = 0
+    done: int = 0
+    completions: dict[int, Completion] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Tokens:
+        """All tokens before the first new one."""
+        return self.request.prompt + self.request.prefix
+
+    @property
+    def waiting(self) -> int:
+        """Slots whose rows have not begun."""
+        return len(self.request.slots) - self.started
+
+    def finish(self, index: int, completion: Completion) -> None:
+        """One slot is done; the request is when all are."""
+        self.completions[index] = completion
+        if len(self.completions) == len(self.request.slots):
+            answer(self.future, [self.completions[i] for i in range(len(self.request.slots))])
+
+
+@dataclass(eq=False, slots=True)
+class ScoreJob:
+    """A request for log-probs of a completion that is not empty; ``done`` counts its tokens that are scored."""
+
+    request: ScoreRequest
+    future: Future[np.ndarray] = field(default_factory=Future)
+    done: int = 0
+
+    @property
+    def context(self) -> Tokens:
+        """As :attr:`SampleJob.context`."""
+        return self.request.prompt + self.request.prefix
+
+
+Job = SampleJob | ScoreJob
+
+
+def answer(future: Future[Any], result: object) -> None:
+    """Give a waiting caller its result; one who went away gets none."""
+    if future.set_running_or_notify_cancel():
+        future.set_result(result)
+
+
+def refuse(future: Future[Any], error: Exception) -> None:
+    """Give a waiting caller an error, unless it went away or has its answer."""
+    if not future.done() and future.set_running_or_notify_cancel():
+        future.set_exception(error)

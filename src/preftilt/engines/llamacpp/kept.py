@@ -1,0 +1,111 @@
+"""Strands kept for later calls: token ids are the handle, the least recently used goes first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from preftilt.engines.llamacpp.strands import Strand, Strands
+from preftilt.types import Tokens
+
+
+class Kept:
+    """A store of strands that hold at most ``limit`` cells together.
+
+    Every cell that is held makes all forwards a little slower (llama.cpp reads the whole store under a mask), so the
+    limit is well below what would fit.
+    """
+
+    def __init__(self, strands: Strands, limit: int) -> None:
+        self._strands = strands
+        self._limit = limit
+        self._items: OrderedDict[Tokens, Strand] = OrderedDict()
+        self._shares = np.zeros_like(strands.holders)
+
+    def anchor(self, tokens: Tokens) -> Strand | None:
+        """The strand of exactly these tokens, if the logits after them are known."""
+        found = self._items.get(tokens)
+        if found is None or found.logits is None:
+            return None
+        self._items.move_to_end(tokens)
+        return found
+
+    def nearest(self, tokens: Tokens) -> tuple[Strand | None, int]:
+        """The strand with the longest common beginning, short of the last token: its logits are needed."""
+        best, shared = None, 0
+        for known, strand in self._items.items():
+            length = common(known, tokens[:-1])
+            if length > shared:
+                best, shared = strand, length
+        if best is not None:
+            self._items.move_to_end(tuple(best.tokens))
+        return best, shared
+
+    def add(self, strand: Strand) -> None:
+        """Take a strand over; one without logits that is known already is dropped."""
+        key = tuple(strand.tokens)
+        known = self._items.get(key)
+        if known is not None and strand.logits is None:
+            self._items.move_to_end(key)
+            self._strands.drop(strand)
+            return
+        if known is not None:
+            self._forget(key)
+        self._items[key] = strand
+        self._shares[strand.cells] += 1
+        while len(self._items) > 1 and np.count_nonzero(self._shares) > self._limit:
+            self._forget(next(iter(self._items)))
+
+    def make_room(self, cells: int, numbers: int, spare: Strand | None) -> bool:
+        """Let go of strands, ``spare`` apart, until so many cells and ids are free; False if that cannot be.
+
+        In that case nothing is let go.
+        """
+        strands = self._strands
+        others = [strand for strand in self._items.values() if strand is not spare]
+        if len(strands.free_numbers) + len(others) < numbers:
+            return False
+        if len(strands.free_cells) + self._loose(spare) < cells:
+            return False
+        for strand in others:
+            if len(strands.free_cells) >= cells and len(strands.free_numbers) >= numbers:
+                break
+            self._forget(tuple(strand.tokens))
+        return True
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        for key in [*self._items]:
+            self._forget(key)
+
+    def reset(self) -> None:
+        """After the strands were reset: there is nothing left to let go of."""
+        self._items.clear()
+        self._shares[:] = 0
+
+    def _loose(self, spare: Strand | None) -> int:
+        """Cells that nobody but kept strands other than ``spare`` holds."""
+        shares = self._shares
+        if spare is not None:
+            shares = shares.copy()
+            shares[spare.cells] = 0
+        return int(np.count_nonzero((shares > 0) & (shares == self._strands.holders)))
+
+    def _forget(self, key: Tokens) -> None:
+        strand = self._items.pop(key)
+        self._shares[strand.cells] -= 1
+        self._strands.drop(strand)
+
+
+def common(first: Sequence[int], second: Sequence[int]) -> int:
+    """The length of the common beginning; both are tuples, or both lists."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

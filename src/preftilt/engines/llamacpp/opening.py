@@ -1,0 +1,228 @@
+"""Opening a GGUF file: refuse what cannot work, load it, size its cache, and measure what company does to it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from preftilt.engines.base import Capabilities
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.llamacpp import probe
+from preftilt.engines.llamacpp.engine import About, LlamaCppEngine
+from preftilt.engines.llamacpp.feeds import Ending
+from preftilt.engines.llamacpp.library import CACHE_TYPES, Context, Model, Settings, library
+from preftilt.engines.llamacpp.scheduler import Limits, Scheduler, Stats
+from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
+from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
+from preftilt.errors import BadInput, EngineError, NoChatTemplate, UnknownModel
+
+HONOURED = CHAT_OPTIONS | {
+    "dtype",
+    "device",
+    "max_rows",
+    "max_context",
+    "threads",
+    "sampler_logprobs",
+}
+
+ROWS = 32
+"""Rows drawn together unless ``max_rows`` says otherwise."""
+
+RESPONSE = 512
+"""Tokens of a usual response: the cache has room for a row of so many each."""
+
+MOST_SEQUENCES = 256
+"""llama.cpp's own bound."""
+
+MAGIC = b"GGUF"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """How the engine uses memory; the defaults suit a laptop.
+
+    cache_bytes: for keys and values of everything under way and kept. batch: tokens of one call of llama.cpp.
+    logits_bytes: bound on the logits of one call. flash: flash attention; None leaves it off for a float32 cache and
+    on for a float16 one. repack: let llama.cpp rearrange quantised weights for the processor. That is faster, but those
+    kernels may add up in another order when a batch grows; with Q8_0 weights one build of llama-cpp-python 0.3.36
+    crashed in them, which no program can catch.
+    """
+
+    cache_bytes: int = 2 << 30
+    batch: int = 512
+    logits_bytes: int = 128 << 20
+    flash: bool | None = None
+    repack: bool = False
+
+
+def open_llamacpp(
+    name: str, options: EngineOptions | None = None, tuning: Tuning | None = None
+) -> LlamaCppEngine:
+    """Open the GGUF file ``name``.
+
+    Its weights keep the type they have in the file. ``dtype`` is that of keys and values: ``auto`` is float32;
+    float16 takes half the memory and lets flash attention do the work, at a loss in accuracy that is measured.
+
+    Raises :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
+    :class:`~preftilt.errors.MissingPackage`.
+    """
+    options, tuning = options or EngineOptions(), tuning or Tuning()
+    refuse_others(options, "llama.cpp", HONOURED, reason="tokenizer and weights are in the file")
+    dtype = _cache_type(options.dtype)
+    path = _file(name)
+    model = _load(name, path, options.device, tuning)
+    gguf = GgufTokenizer(model, name)
+    chat = HfChatTokenizer(
+        gguf,  # pyright: ignore[reportArgumentType]  # it answers what is asked of it
+        chat_template=options.chat_template,
+        thinking=options.thinking,
+        template_kwargs=options.template_kwargs,
+        now=options.now,
+    )
+    ending, turn_end = _ending(gguf, chat, name)
+    settings, limits = _sizes(name, model, options, tuning, dtype)
+    try:
+        context = Context(model, settings)
+    except EngineError as error:
+        raise BadInput(
+            f"there is not enough memory for {name} with {settings.cells} tokens of context in all ({error});"
+            " lower --max-context or --max-rows, or use --dtype float16"
+        ) from error
+    scheduler = Scheduler(context, ending, limits, gguf.unused())
+    return _assembled(name, scheduler, chat, turn_end, options.sampler_logprobs)
+
+
+def _assembled(
+    name: str, scheduler: Scheduler, chat: HfChatTokenizer, turn_end: int, trusted: Switch
+) -> LlamaCppEngine:
+    agreement = probe.measure(scheduler)
+    scheduler.forget()
+    scheduler.stats = Stats()
+    context = scheduler.context
+    capabilities = Capabilities(
+        max_context=scheduler.limits.context,
+        eos=scheduler.ending.eos,
+        turn_end=turn_end,
+        sampler_logprobs=(agreement.score <= probe.AGREE if trusted == "auto" else trusted == "on"),
+        keyed_streams=max(agreement.crowd, agreement.score) <= probe.AGREE,
+    )
+    versions = {
+        "llama-cpp-python": library().__version__,
+        "weights": context.model.description,
+        "cache": context.settings.dtype,
+        "attention": "flash" if context.settings.flash else "plain",
+    }
+    about = About(model=name, versions=versions, agreement=agreement)
+    return LlamaCppEngine(about, scheduler, chat, capabilities)
+
+
+def _cache_type(dtype: str) -> str:
+    if dtype == "auto":
+        return "float32"
+    if dtype not in CACHE_TYPES:
+        raise BadInput(
+            f"--dtype {dtype} is not known to the llama.cpp engine, where it is the type of keys and values;"
+            f" use auto or {' or '.join(CACHE_TYPES)}"
+        )
+    return dtype
+
+
+def _file(name: str) -> str:
+    """The path of a GGUF file, checked by its first bytes."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise BadInput(f"{name} is a folder; name the GGUF file in it: llamacpp:{name}/MODEL.gguf")
+    if not path.is_file():
+        raise UnknownModel(f"there is no file {name}; give the path of a GGUF file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error}") from error
+    if start != MAGIC:
+        raise BadInput(
+            f"{name} is not a GGUF file; convert the model with llama.cpp's convert_hf_to_gguf.py, or open it in"
+            " another format without llamacpp:"
+        )
+    return str(path)
+
+
+def _load(name: str, path: str, device: str, tuning: Tuning) -> Model:
+    """The model, if it is one that can be sampled and scored with."""
+    layers = _gpu_layers(device)
+    try:
+        model = Model(path, layers, repack=tuning.repack)
+    except EngineError as error:
+        raise BadInput(
+            f"llama.cpp cannot load {name}: {error}; the file may be damaged, cut off on its way, or newer than"
+            f" llama-cpp-python {library().__version__}"
+        ) from error
+    if not model.is_plain_decoder or not model.size:
+        raise BadInput(
+            f"{name} is not a plain causal language model (it is recurrent, encodes first, or has no vocabulary),"
+            " so its prompts cannot be shared; use another model"
+        )
+    return model
+
+
+def _gpu_layers(device: str) -> int:
+    if device == "cpu":
+        return 0
+    has_gpu = library().llama_supports_gpu_offload()
+    if device == "auto" or (device == "cuda" and has_gpu):
+        return -1 if has_gpu else 0
+    raise BadInput(
+        f"--device {device} cannot be used by this build of llama.cpp; use auto or cpu, or build llama-cpp-python"
+        " for your GPU"
+    )
+
+
+def _ending(gguf: GgufTokenizer, chat: HfChatTokenizer, name: str) -> tuple[Ending, int]:
+    try:
+        template = chat.template
+    except NoChatTemplate:
+        template = None
+    eos, turn_end = gguf.ends(template)
+    if turn_end is None:
+        raise BadInput(
+            f"{name} names no token that ends a response; set tokenizer.ggml.eos_token_id in the file"
+        )
+    return Ending(eos, gguf), turn_end
+
+
+def _sizes(
+    name: str, model: Model, options: EngineOptions, tuning: Tuning, dtype: str
+) -> tuple[Settings, Limits]:
+    """Cells for a whole context twice and for a usual response in every row, as far as the memory goes."""
+    rows = min(options.max_rows or ROWS, MOST_SEQUENCES // 2)
+    wanted = options.max_context or model.trained_context
+    if wanted > model.trained_context:
+        raise BadInput(
+            f"{name} was trained on {model.trained_context} tokens of context; --max-context {wanted} is more"
+        )
+    affordable = tuning.cache_bytes // model.cell_bytes(dtype)
+    # A context that was asked for is made room for, whatever it takes.
+    least = wanted if options.max_context else 0
+    cells = max(least, min(2 * wanted + rows * RESPONSE, affordable), 256)
+    context = min(wanted, cells)
+    batch = min(max(tuning.batch, rows), cells)
+    outputs = max(rows, tuning.logits_bytes // (4 * model.size))
+    settings = Settings(
+        cells=cells,
+        sequences=min(MOST_SEQUENCES, 4 * rows + 16),
+        batch=batch,
+        outputs=min(outputs, batch),
+        threads=options.threads or _threads(),
+        dtype=dtype,
+        flash=dtype != "float32" if tuning.flash is None else tuning.flash,
+    )
+    return settings, Limits(max_rows=rows, context=context, kept=cells // 2)
+
+
+def _threads() -> int:
+    """As torch has it: what OMP_NUM_THREADS says, or else the processors that the process may run on."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,75 @@
+"""What is measured when a file is opened: whether company in a batch changes log-probs.
+
+Some kernels of llama.cpp add up in another order when a batch grows, and flash attention rounds; how much that moves
+log-probs depends on the file, the machine and the build, so it is measured and not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob
+from preftilt.engines.llamacpp.scheduler import Scheduler
+from preftilt.types import Completion, Sampling, Stream, Tokens
+
+AGREE = 1e-4
+"""Largest difference in log-prob (nats) at which two ways to compute it are the same."""
+
+TEXT, OTHER = "Name a way to relax.", "What shall we do on a rainy day, and why?"
+TOKENS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Largest gaps in nats. crowd: a token drawn alone and in company; score: drawn and then scored."""
+
+    crowd: float
+    score: float
+
+
+def measure(scheduler: Scheduler) -> Agreement:
+    """Draw a few tokens alone, then beside others, then score them."""
+    encode = scheduler.ending.tokenizer.encode
+    prompt, other = encode(TEXT) or (0,), encode(OTHER) or (0,)
+    [alone] = _draw(scheduler, [_request(prompt, slots=1)])
+    company = _draw(scheduler, [_request(other, slots=3), _request(prompt, slots=4)])[1]
+    drawn = [*alone, *company]
+    jobs = [ScoreJob(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
+    _finish(scheduler, jobs)
+    scores = [job.future.result() for job in jobs]
+    return Agreement(
+        crowd=_gap(alone[0], company[0].tokens, company[0].logprobs),
+        score=max(_gap(one, one.tokens, score) for one, score in zip(drawn, scores, strict=True)),
+    )
+
+
+def _gap(drawn: Completion, tokens: Tokens, logprobs: np.ndarray) -> float:
+    if drawn.tokens != tokens:
+        return np.inf
+    return float(np.abs(drawn.logprobs - logprobs).max())
+
+
+def _request(prompt: Tokens, *, slots: int) -> SampleRequest:
+    return SampleRequest(
+        prompt=prompt,
+        slots=tuple(range(slots)),
+        stream=Stream(0),
+        sampling=Sampling(),
+        max_tokens=TOKENS,
+    )
+
+
+def _draw(scheduler: Scheduler, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+    jobs = [SampleJob(request) for request in requests]
+    _finish(scheduler, jobs)
+    return [job.future.result() for job in jobs]
+
+
+def _finish(scheduler: Scheduler, jobs: Sequence[Job]) -> None:
+    scheduler.add(jobs)
+    while not scheduler.idle:
+        scheduler.turn()

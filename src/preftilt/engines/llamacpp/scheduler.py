@@ -1,0 +1,283 @@
+"""Continuous batching: every turn is one call of llama.cpp, with whatever there is to forward.
+
+Rows of all requests go first, one token each; then prompts, then given completions, as far as the batch allows. Each
+request is done when its own rows are. Everything here runs on the engine's one thread (``worker.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from preftilt.engines.llamacpp.feeds import Ending, Feed, Growth, Offer, Reading, Row
+from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob, answer, refuse
+from preftilt.engines.llamacpp.kept import Kept
+from preftilt.engines.llamacpp.library import Context
+from preftilt.engines.llamacpp.sampler import logprobs_of
+from preftilt.engines.llamacpp.strands import Strand, Strands
+from preftilt.errors import EngineError
+from preftilt.streams import stream_key
+from preftilt.types import Tokens
+
+J = TypeVar("J", SampleJob, ScoreJob)
+F = TypeVar("F", Row, Reading)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts since the engine was opened.
+
+    calls: of llama.cpp. forwarded: tokens in them. shared: tokens of prompts and prefixes that were found in the
+    cache instead. drawn, scored: tokens of responses.
+    """
+
+    calls: int = 0
+    forwarded: int = 0
+    shared: int = 0
+    drawn: int = 0
+    scored: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """max_rows: rows drawn together. context: tokens of prompt and response. kept: cells held for later calls."""
+
+    max_rows: int
+    context: int
+    kept: int
+
+
+class State(Enum):
+    """What became of a job that was looked at."""
+
+    BEGUN = 1
+    WAITING = 2
+    NO_ROOM = 3
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """Decides what each batch holds. ``holes`` are ids without a token: they take no probability."""
+
+    context: Context
+    ending: Ending
+    limits: Limits
+    holes: Int[np.ndarray, "H"]
+    stats: Stats = field(default_factory=Stats)
+    strands: Strands = field(init=False)
+    kept: Kept = field(init=False)
+    rows: list[Row] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    growths: dict[Tokens, Growth] = field(default_factory=dict)
+    samples: list[SampleJob] = field(default_factory=list)
+    scores: list[ScoreJob] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.strands = Strands(self.context)
+        self.kept = Kept(self.strands, self.limits.kept)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until a job is added."""
+        return not (self.samples or self.scores or self.rows or self.readings)
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Take on new requests."""
+        for job in jobs:
+            if isinstance(job, SampleJob):
+                self.samples.append(job)
+            else:
+                self.scores.append(job)
+
+    def turn(self) -> None:
+        """One batch, and what follows from it."""
+        self._drop_cancelled()
+        spare = self.context.settings.batch - sum(one.left for one in self.readings)
+        self.scores = _advance(
+            self.scores, self._begin_score, lambda job: len(job.request.completion), spare
+        )
+        free = self.limits.max_rows - len(self.rows)
+        self.samples = _advance(self.samples, self._begin_sample, lambda job: job.waiting, free)
+        forwarded, collected = self._forward(), self._collect()
+        if not (forwarded or collected or self.idle):
+            raise EngineError("a request waits for room that nobody will give back")
+
+    def forget(self) -> None:
+        """Drop what is kept for later calls; what is under way goes on."""
+        self.kept.clear()
+
+    def abort(self, error: Exception) -> None:
+        """Fail every request, and begin again with an empty context."""
+        for job in (
+            *self.samples,
+            *self.scores,
+            *(feed.job for feed in (*self.rows, *self.readings)),
+        ):
+            refuse(job.future, error)
+        self.samples, self.scores, self.rows, self.readings = [], [], [], []
+        self.growths.clear()
+        self.kept.reset()
+        self.strands.reset()
+
+    def _drop_cancelled(self) -> None:
+        self.samples = [job for job in self.samples if not job.future.done()]
+        self.scores = [job for job in self.scores if not job.future.done()]
+        self.rows = self._still_wanted(self.rows)
+        self.readings = self._still_wanted(self.readings)
+        wanted = {job.context for job in (*self.samples, *self.scores)}
+        for tokens in self.growths.keys() - wanted:
+            self.strands.drop(self.growths.pop(tokens).strand)
+
+    def _still_wanted(self, feeds: Sequence[F]) -> list[F]:
+        for feed in feeds:
+            if feed.job.future.done():
+                self.strands.drop(feed.strand)
+        return [feed for feed in feeds if not feed.job.future.done()]
+
+    def _feeds(self) -> list[Feed]:
+        return [*self.rows, *self.growths.values(), *self.readings]
+
+    def _anchor(self, job: Job) -> Strand | State:
+        """The strand that a job continues, with the logits after it; or why there is none yet."""
+        tokens = job.context
+        found = self.kept.anchor(tokens)
+        if found is not None or tokens in self.growths:
+            return found or State.WAITING
+        nearest, shared = self.kept.nearest(tokens)
+        if nearest and not self._make_room(len(tokens) - shared, 1, nearest):
+            nearest, shared = (
+                None,
+                0,
+            )  # What is long past the shared beginning may be what is in the way.
+        if not nearest and not self._make_room(len(tokens), 1, None):
+            return State.NO_ROOM
+        self.growths[tokens] = Growth(self.strands.fork(nearest, shared), tokens)
+        self.stats.shared += shared
+        return State.WAITING
+
+    def _make_room(self, cells: int, numbers: int, spare: Strand | None) -> bool:
+        """Free so many cells beyond those that are promised to what is under way."""
+        promised = sum(feed.left for feed in self._feeds())
+        return self.kept.make_room(promised + cells, numbers, spare)
+
+    def _begin_score(self, job: ScoreJob) -> State:
+        anchor, completion = self._anchor(job), job.request.completion
+        if isinstance(anchor, State):
+            return anchor
+        if not self._make_room(len(completion) - 1, 1, anchor):
+            return State.NO_ROOM
+        assert anchor.logits is not None
+        first = logprobs_of(anchor.logits[None], np.array(completion[:1]))
+        strand = self.strands.fork(anchor, anchor.length)
+        self.stats.shared += anchor.length
+        self.readings.append(Reading(strand, job, [first]))
+        return State.BEGUN
+
+    def _begin_sample(self, job: SampleJob) -> State:
+        """Begin as many of a request's rows as there is room for."""
+        anchor, request = self._anchor(job), job.request
+        if isinstance(anchor, State):
+            return anchor
+        limit = min(request.max_tokens, self.limits.context - len(job.context))
+        while job.waiting and len(self.rows) < self.limits.max_rows:
+            if not self._make_room(limit - 1, 1, anchor):
+                return State.NO_ROOM
+            assert anchor.logits is not None
+            strand = self.strands.fork(anchor, anchor.length)
+            key = stream_key(request.stream, request.slots[job.started])
+            row = Row(strand, job, job.started, key, limit, self.ending)
+            job.started += 1
+            self.stats.shared += anchor.length
+            row.absorb(anchor.logits[None])
+            self.rows.append(row)
+        return State.NO_ROOM if job.waiting else State.BEGUN
+
+    def _forward(self) -> bool:
+        """One call of llama.cpp with the next tokens of as many feeds as the batch has room for; False without any."""
+        tokens, outputs = self.context.settings.batch, self.context.settings.outputs
+        parts: list[tuple[Feed, Offer]] = []
+        for feed in self._feeds():
+            offer = Offer((), 0) if feed.done else feed.offer(tokens, outputs)
+            if offer.tokens:
+                parts.append((feed, offer))
+                tokens -= len(offer.tokens)
+                outputs -= offer.outputs
+        if not parts:
+            return False
+        logits = self.context.forward(*_layout(parts))
+        logits[:, self.holes] = -np.inf
+        self.stats.calls += 1
+        start = 0
+        for feed, offer in parts:
+            self.stats.forwarded += len(offer.tokens)
+            self.strands.extend(feed.strand, offer.tokens)
+            feed.absorb(logits[start : start + offer.outputs])
+            start += offer.outputs
+        return True
+
+    def _collect(self) -> bool:
+        """Answer what is done, and keep or drop its strands; False if nothing was."""
+        for tokens, growth in [*self.growths.items()]:
+            if growth.done:
+                self.kept.add(self.growths.pop(tokens).strand)
+        readings = [one for one in self.readings if one.done]
+        rows = [one for one in self.rows if one.done]
+        for reading in readings:
+            self.readings.remove(reading)
+            self.stats.scored += len(reading.job.request.completion)
+            self._release(reading.strand, keep=reading.job.request.keep)
+            answer(reading.job.future, np.concatenate(reading.logprobs))
+        for row in rows:
+            self.rows.remove(row)
+            self.stats.drawn += len(row.drawn)
+            self._release(row.strand, keep=row.job.request.keep)
+            row.job.finish(row.index, row.completion)
+        return bool(readings or rows)
+
+    def _release(self, strand: Strand, *, keep: bool) -> None:
+        if keep:
+            self.kept.add(strand)
+        else:
+            self.strands.drop(strand)
+
+
+def _advance(
+    queue: Sequence[J], begin: Callable[[J], State], weigh: Callable[[J], int], budget: int
+) -> list[J]:
+    """Begin jobs in the order they came while there is room and budget; those that still wait.
+
+    The budget keeps prompts from being read long before there is a place for what follows them.
+    """
+    waiting: list[J] = []
+    for place, job in enumerate(queue):
+        if budget <= 0:
+            return [*waiting, *queue[place:]]
+        budget -= weigh(job)
+        state = begin(job)
+        if state is State.NO_ROOM:
+            return [*waiting, *queue[place:]]
+        if state is State.WAITING:
+            waiting.append(job)
+    return waiting
+
+
+def _layout(
+    parts: Sequence[tuple[Feed, Offer]],
+) -> tuple[list[int], list[int], list[int], list[bool]]:
+    """Tokens, their positions, their sequences, and whether logits are wanted after them."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    sequences: list[int] = []
+    wanted: list[bool] = []
+    for feed, offer in parts:
+        count, length = len(offer.tokens), feed.strand.length
+        tokens += offer.tokens
+        positions += range(length, length + count)
+        sequences += [feed.strand.number] * count
+        wanted += [place >= count - offer.outputs for place in range(count)]
+    return tokens, positions, sequences, wanted

@@ -1,0 +1,145 @@
+"""The vocabulary of a GGUF file, and llama.cpp's own tokenizer behind the face of one of transformers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from preftilt.engines.llamacpp.library import Model
+from preftilt.types import Tokens
+
+UNUSED, CONTROL = 1 << 1, 1 << 3
+"""llama.cpp's attributes of tokens: no text stands behind it; it steers and is no text."""
+
+ANSWER = "preftilt"
+
+
+class GgufTokenizer:
+    """What :class:`~preftilt.engines.chat.HfChatTokenizer` asks of a tokenizer, answered by llama.cpp.
+
+    Text becomes tokens by llama.cpp's tokenizer, byte for byte as in its other programs; chat templates are rendered
+    by transformers, as for every other engine.
+    """
+
+    def __init__(self, model: Model, name: str) -> None:
+        self.name_or_path = name
+        self.chat_template = model.chat_template
+        self._lib, self._model = model.lib, model
+        first = self.encode("a")[:1]
+        # Tokenizers of the SentencePiece kind put a space before a text's first word; reading takes it off again.
+        self._adds_space = self.piece(first[0], special=True).startswith(b" ") if first else False
+
+    def __call__(
+        self, text: str, *, add_special_tokens: bool = False, verbose: bool = False
+    ) -> dict[str, list[int]]:
+        """As transformers': ``input_ids`` of a text. Special tokens are read where they are written, never added."""
+        if add_special_tokens:
+            raise ValueError("special tokens are the chat template's to add")
+        return {"input_ids": [*self.encode(text)]}
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of a text as it stands."""
+        data = text.encode()
+        room = len(data) + 8
+        while True:
+            buffer = (self._lib.llama_token * room)()
+            count = self._lib.llama_tokenize(
+                self._model.vocab, data, len(data), buffer, room, False, True
+            )
+            if count >= 0:
+                return tuple(buffer[:count])
+            room = -count
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        *,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool = False,
+    ) -> str:
+        """The text of tokens, each as its own bytes; white space is never tidied."""
+        if clean_up_tokenization_spaces:
+            raise ValueError("white space stays as the model wrote it")
+        data = b"".join(self.piece(one, special=not skip_special_tokens) for one in tokens)
+        return data.removeprefix(b" " if self._adds_space else b"").decode("utf-8", "replace")
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes of one token; none for a control token unless ``special``."""
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = self._lib.llama_token_to_piece(
+                self._model.vocab, token, buffer, room, 0, special
+            )
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Mapping[str, str]],
+        *,
+        chat_template: str,
+        tokenize: bool = False,
+        add_generation_prompt: bool = False,
+        **variables: Any,
+    ) -> str:
+        """A conversation as text; the signature is transformers', and so is the machinery."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        if tokenize:
+            raise ValueError("ask for text, and encode it")
+        [text], _ = render_jinja_template(
+            conversations=[[dict(one) for one in conversation]],
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            **{**self._named_tokens(), **variables},
+        )
+        return text
+
+    def unused(self) -> np.ndarray:
+        """Ids of rows without a token: the padding of the vocabulary, and holes in it."""
+        ids = range(self._model.size)
+        return np.array([one for one in ids if self._attribute(one) & UNUSED], dtype=np.int64)
+
+    def ends(self, template: str | None) -> tuple[frozenset[int], int | None]:
+        """Ids that end a response, and the one that ends an assistant's turn.
+
+        The first are llama.cpp's tokens that end a generation. The second is the control token that ``template``
+        writes right behind an answer; without one, a turn ends as the file says that a text does.
+        """
+        is_end = self._lib.llama_vocab_is_eog
+        named = {one for one in range(self._model.size) if is_end(self._model.vocab, one)}
+        found = [self._after_answer(template), self._id("eos"), self._id("eot")]
+        turn_end = next((one for one in (*found, *sorted(named)) if one is not None), None)
+        return frozenset(named if turn_end is None else named | {turn_end}), turn_end
+
+    def _after_answer(self, template: str | None) -> int | None:
+        if template is None:
+            return None
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
+        try:
+            text = self.apply_chat_template(turns, chat_template=template)
+        except Exception:  # A template that cannot render this says nothing about how turns end.
+            return None
+        first = self.encode(text.rpartition(ANSWER)[2].lstrip())[:1]
+        return first[0] if first and self._attribute(first[0]) & CONTROL else None
+
+    def _attribute(self, token: int) -> int:
+        return self._lib.llama_vocab_get_attr(self._model.vocab, token)
+
+    def _id(self, role: str) -> int | None:
+        found = getattr(self._lib, f"llama_vocab_{role}")(self._model.vocab)
+        return found if found >= 0 else None
+
+    def _named_tokens(self) -> dict[str, str]:
+        """The tokens that templates may write by their role, as transformers hands them over."""
+        roles = {role: self._id(role) for role in ("bos", "eos", "pad")}
+        return {
+            f"{role}_token": self.piece(token, special=True).decode("utf-8", "replace")
+            for role, token in roles.items()
+            if token is not None
+        }
