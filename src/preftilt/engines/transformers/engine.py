@@ -15,13 +15,13 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.checks import Readable
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob
 from preftilt.engines.transformers.runner import Runner, Stats
 from preftilt.engines.transformers.scheduler import Scheduler
 from preftilt.engines.transformers.worker import Worker
-from preftilt.errors import BadInput, PromptTooLong
-from preftilt.types import Completion, Tokens
+from preftilt.types import Completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,11 @@ class TransformersEngine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._capabilities = capabilities
+        self._readable = Readable(
+            model=about.model,
+            max_context=capabilities.max_context,
+            vocabulary=runner.vocabulary,
+        )
         self._worker = Worker(path)
         self._under_way: dict[int, Job] = {}
         self._finalizer = weakref.finalize(self, Worker.close, self._worker)
@@ -95,11 +100,11 @@ class TransformersEngine:
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`.
 
-        A response that reaches the model's context ends there with ``length``. Raises :class:`PromptTooLong` if
-        there is no room for a single token.
+        A response that reaches the model's context ends there with ``length``. Raises
+        :class:`~preftilt.errors.PromptTooLong` if there is no room for a single token.
         """
         for request in requests:
-            self._check_sampling(request)
+            self._readable.check_sample(request)
         jobs = [SampleJob(r) if r.slots and r.max_tokens else None for r in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
@@ -113,7 +118,7 @@ class TransformersEngine:
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
-            self._check(request.prompt, request.prefix + request.completion, "prompt and response")
+            self._readable.check_score(request)
         jobs = [ScoreJob(request) for request in requests]
         work = [job for job in jobs if job.request.completion]
         with self._submitted(work):
@@ -143,38 +148,3 @@ class TransformersEngine:
     def close(self) -> None:
         """Stop the worker; calls under way fail with :class:`~preftilt.errors.EngineError`."""
         self._finalizer()
-
-    def _check_sampling(self, request: SampleRequest) -> None:
-        self._check(request.prompt, request.prefix, "prompt and one token of a response", spare=1)
-        sampling = request.sampling
-        if request.max_tokens < 0:
-            raise BadInput(f"max_tokens is {request.max_tokens}; give 0 or more")
-        if not (0 <= sampling.temperature < float("inf")):
-            raise BadInput(
-                f"temperature is {sampling.temperature}; give a finite number, 0 or more"
-            )
-        if not 0 < sampling.top_p <= 1:
-            raise BadInput(f"top_p is {sampling.top_p}; give a number above 0 and at most 1")
-        if sampling.top_k < 0:
-            raise BadInput(f"top_k is {sampling.top_k}; give 0 (off) or more")
-
-    def _check(self, prompt: Tokens, response: Tokens, what: str, *, spare: int = 0) -> None:
-        """Refuse what the model cannot read, before anything is forwarded."""
-        if not prompt:
-            raise BadInput("the prompt has no tokens; the model needs at least one to begin from")
-        needed, room = len(prompt) + len(response) + spare, self._capabilities.max_context
-        if needed > room:
-            raise PromptTooLong(
-                f"{what} need {needed} tokens, {needed - room} more than the {room} that {self.model} can read;"
-                " shorten the prompt or use a model with a longer context"
-            )
-        limit = self._runner.vocabulary
-        if (
-            min(prompt) < 0
-            or max(prompt) >= limit
-            or (response and not 0 <= min(response) <= max(response) < limit)
-        ):
-            bad = next(token for token in prompt + response if not 0 <= token < limit)
-            raise BadInput(
-                f"token {bad} is not in the vocabulary of {self.model} (0 to {limit - 1})"
-            )
