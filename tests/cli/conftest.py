@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from preftilt.cli import configure, main
+from preftilt.engines.options import EngineOptions
 from tests.cli.toys import Slow
 
 
@@ -35,9 +36,9 @@ class Opener:
     """Stands in for ``open_engine``; remembers what it was asked for and hands out ``engine``."""
 
     engine: Slow
-    asked: list[tuple[Any, dict[str, Any]]]
+    asked: list[tuple[str, EngineOptions]]
 
-    def __call__(self, spec: str, **options: Any) -> Slow:
+    def __call__(self, spec: str, options: EngineOptions) -> Slow:
         self.asked.append((spec, options))
         return self.engine
 

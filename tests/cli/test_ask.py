@@ -135,10 +135,10 @@ def test_the_models_flags_reach_the_engine(cli: Cli, opener: Opener) -> None:
     cli(*ASK, "--json", "--model", "some/model", "--dtype", "bfloat16", "--device", "cuda:1")
     cli(*ASK, "--json", "--chat-template", "plain", "--thinking", "--trust-remote-code")
     (first, options), (_, others) = opener.asked
-    assert (first, options["dtype"], options["device"]) == ("some/model", "bfloat16", "cuda:1")
-    assert others["chat_template"] == "plain"
-    assert others["thinking"] is True
-    assert others["trust_remote_code"] is True
+    assert (first, options.dtype, options.device) == ("some/model", "bfloat16", "cuda:1")
+    assert others.chat_template == "plain"
+    assert others.thinking is True
+    assert others.trust_remote_code is True
     assert opener.engine.closed
 
 
@@ -147,15 +147,15 @@ def test_template_arguments_are_json_or_text(cli: Cli, opener: Opener) -> None:
     cli(*ASK, "--json", *(word for one in given for word in ("--template-arg", one)))
     cli(*ASK, "--json", "--max-rows", 7, "--sampler-logprobs", "off")
     (_, first), (_, second) = opener.asked
-    assert first["template_kwargs"] == {
+    assert first.template_kwargs == {
         "deep": True,
         "n": 3,
         "mood": "calm=er",
         "list": ["a"],
         "limit": "NaN",
     }
-    assert (first["max_rows"], first["sampler_logprobs"]) == (None, "auto")
-    assert (second["max_rows"], second["sampler_logprobs"]) == (7, "off")
+    assert (first.max_rows, first.sampler_logprobs) == (None, "auto")
+    assert (second.max_rows, second.sampler_logprobs) == (7, "off")
 
 
 def test_the_models_answer_is_labelled_by_its_prompt(cli: Cli) -> None:

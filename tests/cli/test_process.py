@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_leaves_whole_records(toy: Toy, many: Path, tmp_pat
 
 def test_two_runs_do_not_write_one_file(toy: Toy, many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    toy.start("run", many, "-o", out, *FEW, "--concurrency", 1, pause=0.1)
+    toy.start("run", many, "-o", out, *FEW, "--concurrency", 1, pause=1.0)
     wait_for_lines(out, 1)
     for flag in ("--resume", "--force"):
         code, _, err = toy.finish("run", many, "-o", out, *FEW, "--concurrency", 1, flag)
@@ -179,6 +179,38 @@ def test_a_closed_pipe_is_no_traceback(command: str, toy: Toy, many: Path) -> No
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert err == b""
+
+
+def test_a_file_that_cannot_be_written_takes_no_answer_away(toy: Toy) -> None:
+    asked = ("ask", "Q?", "-p", "x", *FEW, "--explain-html", "/dev/full")
+    code, out, err = toy.finish(*asked)
+    assert code == 1
+    assert err == "preftilt: error: cannot write /dev/full: No space left on device\n"
+    assert "Realigned answer:" in out
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_closed_pipe_takes_no_file_away(form: tuple[str, ...], toy: Toy, tmp_path: Path) -> None:
+    picture, page = tmp_path / "a.svg", tmp_path / "a.html"
+    read, write = os.pipe()
+    os.close(read)
+    files = ("--plot", picture, "--explain-html", page)
+    process = toy.start("ask", "Q?", "-p", "x", *FEW, *files, *form, stdout=write)
+    os.close(write)
+    _, err = process.communicate(timeout=30)
+    assert err == b""
+    assert picture.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_without_any_standard_output_the_files_are_written(toy: Toy, tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    code, _, err = toy.finish(
+        *("ask", "Q?", "-p", "x", *FEW, "--json", "--explain-html", page),
+        preexec_fn=lambda: os.close(1),
+    )
+    assert (code, err) == (0, "")
+    assert page.read_text(encoding="utf-8").rstrip().endswith("</html>")
 
 
 def test_a_full_standard_output_is_said_clearly(toy: Toy) -> None:

@@ -118,7 +118,7 @@ def test_responses_that_do_not_fit_are_refused_before_any_is_scored(
     assert said.code == 2
     assert said.out == ""
     assert "line 2: response 2 has 800 tokens; with the prompt that is " in said.err
-    assert f"more than the context of {opener.engine.capabilities.max_context}" in said.err
+    assert f"more than the model's context of {opener.engine.capabilities.max_context}" in said.err
     assert "max_tokens" not in said.err
     assert opener.engine.inner.counts["scored"] == 0
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from preftilt.cli import configure, main
 from tests.cli.toys import Slow
 
 
-def open_engine(*_: Any, **__: Any) -> Slow:
+def open_engine(*_: Any) -> Slow:
     return Slow(pause=float(os.environ["TOY_PAUSE"]), log=Path(os.environ["TOY_LOG"]))
 
 
 if __name__ == "__main__":
+    # A shell's background job ignores Ctrl-C, and so would this process if the tests run in one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     configure.open_engine = open_engine
     main(sys.argv[1:])

@@ -28,6 +28,8 @@ from preftilt.cli.options import (
     ShowFlags,
     grouped,
 )
+from preftilt.cli.probe import probe
+from preftilt.cli.serve import serve
 from preftilt.errors import PreftiltError
 
 app = typer.Typer(
@@ -41,8 +43,16 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 fine, 1 something failed, 2 bad input, 130 interrupted."""
+    _replace_closed_streams()
     _spell_what_cannot_be_encoded()
     sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _replace_closed_streams() -> None:
+    """What is said to a stream that was closed from the start (``>&-``) goes nowhere, and no file takes its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _spell_what_cannot_be_encoded() -> None:
@@ -78,6 +88,10 @@ def _complain(message: str, code: int) -> int:
     if message:
         print(f"preftilt: error: {message}", file=sys.stderr)
     return code
+
+
+app.command()(probe)
+app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)

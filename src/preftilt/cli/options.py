@@ -146,10 +146,22 @@ class ModelFlags:
         _model(
             "--model",
             "-m",
-            metavar="ID_OR_PATH",
-            help="A Hugging Face model; demo is the bundled one.",
+            metavar="ID|PATH|SCHEME:NAME",
+            help="A Hugging Face model (demo is the bundled one), or an engine such as "
+            "vllm+http://HOST:PORT.",
         ),
     ] = "demo"
+    tokenizer: Annotated[
+        str | None,
+        _model(metavar="ID|PATH", help="The tokenizer, where it does not come with the model."),
+    ] = None
+    scorer: Annotated[
+        str | None,
+        _model(
+            metavar="SPEC",
+            help="A second engine that scores, for a server that can only sample.",
+        ),
+    ] = None
     dtype: Annotated[str, _model(metavar="TYPE", help="float32, bfloat16, float16, auto.")] = "auto"
     device: Annotated[str, _model(metavar="DEVICE", help="cpu, cuda, cuda:1, auto.")] = "auto"
     chat_template: Annotated[
@@ -198,6 +210,27 @@ class ModelFlags:
             default="64 on a CPU, 256 elsewhere",
         ),
     ] = None
+    max_context: Annotated[
+        int | None,
+        _model(min=1, metavar="N", help="Tokens of prompt and answer to make room for."),
+    ] = None
+    threads: Annotated[int | None, _model(min=1, metavar="N", help="CPU threads.")] = None
+    adapter: Annotated[
+        str | None, _model(metavar="ID|PATH", help="A LoRA adapter for every call.")
+    ] = None
+    served_model: Annotated[
+        str | None,
+        _model(metavar="ID", help="Which of a server's models.", default="its only one"),
+    ] = None
+    api_key_env: Annotated[
+        str, _model(metavar="NAME", help="Environment variable with the server's key.")
+    ] = "PREFTILT_API_KEY"
+    timeout: Annotated[
+        float, _model(metavar="SECONDS", help="For one question to a server, retries included.")
+    ] = 600.0
+    max_connections: Annotated[
+        int, _model(min=1, metavar="N", help="Questions to a server at once.")
+    ] = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

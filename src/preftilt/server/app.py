@@ -1,0 +1,264 @@
+"""The application: routes, and what every route does with a body."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive
+
+import preftilt
+from preftilt.engines.base import Engine
+from preftilt.errors import PreftiltError
+from preftilt.server import replies
+from preftilt.server.body import read_json
+from preftilt.server.cost import cost
+from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
+from preftilt.server.guard import Door, Guard, note, request_id
+from preftilt.server.jsons import JsonReply
+from preftilt.server.logs import log
+from preftilt.server.metrics import Metrics
+from preftilt.server.names import model_names, read_name
+from preftilt.server.openapi import DOCUMENTED, document
+from preftilt.server.replies import Kind, Letterhead
+from preftilt.server.resolve import Site, resolve
+from preftilt.server.streaming import EventStream, Teller, Write, until_gone
+from preftilt.server.wire import ChatBody, CompletionBody, check_body
+from preftilt.server.work import Answer, Checked, Gate, Watch, answer, check, drawing
+
+PAGE = Path(__file__).with_name("page")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes share: the engine, the operator's decisions, the queue and the counters."""
+
+    engine: Engine
+    site: Site
+    gate: Gate
+    metrics: Metrics
+    started: int
+
+    async def read(self, request: Request, model: type[ChatBody] | type[CompletionBody]) -> Checked:
+        """The body as a job that passed every check."""
+        body = check_body(await read_json(request, self.site.max_body), model)
+        job = resolve(body, self.site)
+        if self.site.log_words:
+            words = [asdict(one) for one in (*job.messages, *job.preferences)]
+            note(request.scope, words=words)
+        return check(self.engine, job)
+
+    async def work(self, checked: Checked, teller: Teller | None, began: float) -> Answer:
+        """Wait for a place, and do it; all of it within the server's hard limit."""
+        watch: Watch | None = None if teller is None else teller.watch
+        drawn = drawing(self.engine, checked.job, watch, began)
+        limit = asyncio.timeout(self.site.timeout_s)
+        try:
+            async with self.gate.admit() as slots, limit:
+                if teller is not None:
+                    teller.drawing = drawn
+                    teller.begin()
+                async with slots:
+                    found = await answer(drawn, checked, watch)
+        except TimeoutError:
+            if limit.expired():
+                raise timed_out(self.site.timeout_s) from None
+            raise
+        self.metrics.count(found)
+        return found
+
+
+def create_app(engine: Engine, site: Site, door: Door | None = None, page: Path = PAGE) -> FastAPI:
+    """The server for an open engine, which is closed when the application shuts down."""
+    gate = Gate(site.max_concurrency, site.max_queue)
+    service = Service(engine, site, gate, Metrics(gate), int(time.time()))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        log("ready", model=site.model, engine=engine.name)
+        yield
+        engine.close()
+        log("stopped")
+
+    app = FastAPI(
+        title="preftilt",
+        version=preftilt.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    _answer_failures(app, service)
+    _add_routes(app, service)
+    app.openapi = lambda: document(app.title, app.version)
+    _add_page(app, page)
+    app.add_middleware(
+        Guard, door=door or Door(), metrics=service.metrics, endpoints=sorted(DOCUMENTED)
+    )
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    async def chat(request: Request) -> Any:
+        return await _complete(service, request, "chat", ChatBody)
+
+    async def completions(request: Request) -> Any:
+        return await _complete(service, request, "text", CompletionBody)
+
+    async def costs(request: Request) -> Response:
+        checked = await service.read(request, ChatBody)
+        return JsonReply(cost(checked, service.engine.capabilities))
+
+    async def models(_: Request) -> Response:
+        names = model_names(service.site.model, service.site.presets)
+        return JsonReply({"object": "list", "data": [_model(one, service) for one in names]})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        read_name(name, service.site.model, service.site.presets)
+        return JsonReply(_model(name, service))
+
+    async def health(_: Request) -> Response:
+        return JsonReply({"status": "ok"})
+
+    async def ready(_: Request) -> Response:
+        full = service.gate.full
+        return JsonReply({"status": "full" if full else "ready"}, status_code=503 if full else 200)
+
+    async def metrics(_: Request) -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    app.add_route("/v1/chat/completions", chat, methods=["POST"])
+    app.add_route("/v1/completions", completions, methods=["POST"])
+    app.add_route("/v1/preftilt/cost", costs, methods=["POST"])
+    app.add_route("/v1/models", models, methods=["GET"])
+    app.add_route("/v1/models/{name:path}", model, methods=["GET"])
+    app.add_route("/health", health, methods=["GET"])
+    app.add_route("/ready", ready, methods=["GET"])
+    app.add_route("/metrics", metrics, methods=["GET"])
+
+
+def _add_page(app: FastAPI, page: Path) -> None:
+    """The page at ``/`` and its files below ``/page``: elsewhere, an unknown path stays one for every method."""
+    index = page / "index.html"
+    if not index.is_file():
+        return
+
+    async def show(_: Request) -> Response:
+        return FileResponse(index)
+
+    app.add_route("/", show, methods=["GET"])
+    app.mount("/page", StaticFiles(directory=page))
+
+
+async def _complete(
+    service: Service, request: Request, kind: Kind, model: type[ChatBody] | type[CompletionBody]
+) -> Response | EventStream:
+    """Answer at once or as a stream; a client that leaves takes its work with it."""
+    began = time.monotonic()
+    checked = await service.read(request, model)
+    job = checked.job
+    letterhead = Letterhead(kind, request_id(request.scope), job.model)
+    if job.stream:
+        return _stream(service, request, checked, letterhead, began)
+    found = await _unless_gone(request.receive, service.work(checked, None, began))
+    _note(request, found)
+    reply = replies.whole(
+        letterhead,
+        found,
+        service.engine.tokenizer,
+        logprobs=job.logprobs,
+        details=job.details,
+        pieces=job.pieces,
+    )
+    return JsonReply(reply)
+
+
+def _stream(
+    service: Service, request: Request, checked: Checked, letterhead: Letterhead, began: float
+) -> EventStream:
+    async def work(write: Write) -> None:
+        teller = Teller(letterhead, checked, write)
+        found = await service.work(checked, teller, began)
+        _note(request, found)
+        teller.finish(found)
+
+    def gone() -> None:
+        service.metrics.disconnects.inc()
+        note(request.scope, outcome=499)
+
+    def failed(failure: Exception) -> None:
+        error = as_api_error(failure)
+        note(request.scope, outcome=error.status)
+        _log_failure(request, failure, error)
+
+    return EventStream(work, gone, failed)
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """The result of ``work``, which is cancelled if the client leaves first (:class:`ClientGone`)."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(until_gone(receive))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+def _note(request: Request, found: Answer) -> None:
+    """What the log line tells of an answer: counts, never words."""
+    spent = found.usage
+    note(
+        request.scope,
+        candidates=found.candidates,
+        sampled=spent.sampled,
+        scored=sum(spent.scored.values()),
+        late=found.late,
+    )
+
+
+def _log_failure(request: Request, failure: Exception, error: ApiError) -> None:
+    if error.status >= 500:
+        log("failure", level=40, failure=failure, request_id=request_id(request.scope))
+
+
+def _answer_failures(app: FastAPI, service: Service) -> None:
+    """Every failure that is foreseen becomes an error in OpenAI's shape."""
+
+    async def foreseen(request: Request, failure: Exception) -> Response:
+        error = as_api_error(failure)
+        _log_failure(request, failure, error)
+        return error.reply()
+
+    async def gone(request: Request, _: Exception) -> Response:
+        service.metrics.disconnects.inc()
+        note(request.scope, outcome=499)
+        return Response(status_code=499)
+
+    async def routing(_: Request, failure: Exception) -> Response:
+        assert isinstance(failure, HTTPException)
+        return ApiError(failure.status_code, failure.detail, headers=failure.headers or {}).reply()
+
+    for kind in (ApiError, PreftiltError, TimeoutError):
+        app.add_exception_handler(kind, foreseen)
+    app.add_exception_handler(ClientGone, gone)
+    app.add_exception_handler(HTTPException, routing)
+
+
+def _model(name: str, service: Service) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}

@@ -1,0 +1,70 @@
+"""The body of a request: JSON, bounded in bytes, in depth, and in the size of its numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from preftilt.errors import BadInput
+from preftilt.records import parse_json
+from preftilt.server.failures import ApiError, ClientGone
+
+MAX_DEPTH = 32
+MAX_WHOLE = 2**63 - 1
+READ_SECONDS = 30.0
+DISCARDED = 8
+"""Times the limit: the connection is closed on a client that sends more than that."""
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    """The body's value, of ``limit`` bytes at most; refuses with 400, 408, 413 or 415."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, "send the body as JSON, with the header Content-Type: application/json")
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            raw = await _read(request, limit)
+    except TimeoutError:
+        raise ApiError(408, f"the body was not there within {READ_SECONDS:g} seconds") from None
+    value = parse_json(raw)
+    _check_shape(value)
+    return value
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The body's bytes. What is too large is read on for a while, so that the client gets to see the answer."""
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size <= limit:
+                parts.append(part)
+            elif size > DISCARDED * limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise ClientGone from None
+    if size > limit:
+        raise _too_large(limit)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {limit} bytes", headers={"Connection": "close"})
+
+
+def _check_shape(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(one, int) and abs(one) > MAX_WHOLE for one in level):
+            raise BadInput("a whole number is beyond 64 bits; send a smaller one")
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise BadInput(f"the body is nested more than {MAX_DEPTH} levels deep")

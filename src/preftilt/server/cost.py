@@ -1,0 +1,50 @@
+"""What a job can cost at most, told before it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from preftilt.engines.base import Capabilities
+from preftilt.search import DVTS, Search
+from preftilt.server.work import Checked
+
+
+def cost(checked: Checked, able: Capabilities) -> dict[str, Any]:
+    """Bounds on the tokens of a job; nothing is drawn.
+
+    ``at_most`` holds whatever happens. ``if_even`` is the bound for a tree whose siblings are equally long: a step of
+    a tree can waste the whole rest of the budget on every sibling that it drops, and hardly ever does.
+    """
+    job, query = checked.job, checked.query
+    prompts = {view.name: len(view.prompt) for view in query.views}
+    if query.prompt not in [view.prompt for view in query.views]:
+        prompts["generation"] = len(query.prompt)
+    free = able.sampler_logprobs or job.plain
+    passes = sum(not (free and view.prompt == query.prompt) for view in query.views)
+    if job.plain:
+        worst = even = job.choices * checked.max_tokens
+        candidates = job.choices
+    else:
+        worst, even = sampled_at_most(job.settings.search, checked.max_tokens)
+        candidates = job.settings.search.candidates
+    return {
+        "candidates": candidates,
+        "max_tokens": checked.max_tokens,
+        "prompt": prompts,
+        "at_most": {"sampled": worst, "scored": worst * passes},
+        "if_even": {"sampled": even, "scored": even * passes},
+    }
+
+
+def sampled_at_most(search: Search, max_tokens: int) -> tuple[int, int]:
+    """Tokens that a search samples at most, and at most with siblings of equal length.
+
+    The node before step k has k tokens or more, so each of the ``width − 1`` siblings that are dropped has at most
+    ``max_tokens − k``; the ones that are kept make one answer of ``max_tokens``.
+    """
+    even = search.candidates * max_tokens
+    if not isinstance(search, DVTS):
+        return even, even
+    steps = min(search.max_steps, max_tokens)
+    dropped = sum(max_tokens - k for k in range(steps))
+    return search.subtrees * (max_tokens + (search.width - 1) * dropped), even

@@ -1,0 +1,89 @@
+"""What can go wrong, in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}`` and a status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from preftilt.errors import BadInput, EngineError, PreftiltError, PromptTooLong
+from preftilt.server.jsons import JsonReply
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+RETRY_SECONDS = 1
+
+
+@dataclass(slots=True)
+class ApiError(Exception):
+    """An answer that is an error; ``param`` names the field at fault, where one is."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error object."""
+        usual = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": TYPES.get(self.status, usual),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def reply(self) -> JsonReply:
+        """The HTTP response."""
+        return JsonReply(self.body, status_code=self.status, headers=dict(self.headers))
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was there."""
+
+
+def overloaded() -> ApiError:
+    """Too many requests are here already."""
+    return ApiError(
+        429,
+        "the server has as many requests as it can queue; try again in a moment",
+        code="overloaded",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
+def timed_out(seconds: float) -> ApiError:
+    """The server's hard limit passed."""
+    return ApiError(504, f"no answer within {seconds:g} seconds; ask for less, or set deadline_s")
+
+
+def unknown_model(name: str, known: list[str]) -> ApiError:
+    """Neither the served model, nor with a preset or a suffix that is known."""
+    shown = name if len(name) <= 100 else name[:99] + "…"
+    return ApiError(
+        404,
+        f"no model {shown!r} here; there are {', '.join(known)}, each plain or with a suffix"
+        " (:bon-16-l20, :dvts-4x4-l5, :sample, :greedy, :l5)",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def as_api_error(failure: Exception) -> ApiError:
+    """The status and words of any failure; one that nobody foresaw tells the client nothing about itself."""
+    if isinstance(failure, ApiError):
+        return failure
+    if isinstance(failure, PromptTooLong):
+        return ApiError(400, str(failure), param="messages", code="context_length_exceeded")
+    if isinstance(failure, BadInput):
+        return ApiError(400, str(failure))
+    if isinstance(failure, TimeoutError):
+        return ApiError(504, "the engine did not answer in time", code="engine_timeout")
+    if isinstance(failure, EngineError):
+        return ApiError(502, str(failure), code="engine_failed")
+    if isinstance(failure, PreftiltError):
+        return ApiError(500, str(failure))
+    return ApiError(500, "something unforeseen went wrong; the server's log has the place")

@@ -1,0 +1,154 @@
+"""Answers in OpenAI's words: chat completions, completions, their chunks, and usage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import preftilt
+from preftilt.prompt import ChatTokenizer
+from preftilt.result import number
+from preftilt.server.work import Answer, Choice
+
+Kind = Literal["chat", "text"]
+
+FINGERPRINT = f"preftilt-{preftilt.__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """What every object of one reply begins with. ``kind`` tells the two endpoints apart."""
+
+    kind: Kind
+    id: str
+    model: str
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def head(self, *, chunk: bool) -> dict[str, Any]:
+        """id, object, created, model and fingerprint."""
+        names = {"chat": "chat.completion", "text": "text_completion"}
+        suffix = ".chunk" if chunk and self.kind == "chat" else ""
+        prefix = {"chat": "chatcmpl-", "text": "cmpl-"}[self.kind]
+        return {
+            "id": prefix + self.id,
+            "object": names[self.kind] + suffix,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+
+def whole(
+    letterhead: Letterhead,
+    answer: Answer,
+    tokenizer: ChatTokenizer,
+    *,
+    logprobs: bool,
+    details: bool,
+    pieces: bool,
+) -> dict[str, Any]:
+    """The reply to a request that does not stream."""
+    say = _chat_choice if letterhead.kind == "chat" else _text_choice
+    reply = letterhead.head(chunk=False) | {
+        "choices": [
+            say(index, one, token_logprobs(letterhead.kind, one, tokenizer) if logprobs else None)
+            for index, one in enumerate(answer.choices)
+        ],
+        "usage": usage(answer),
+    }
+    return reply | details_of(answer, details, pieces)
+
+
+def details_of(answer: Answer, wanted: bool, pieces: bool) -> dict[str, Any]:
+    """The ``preftilt`` object, if asked for: the record of ``preftilt ask --json``, and perhaps its tokens' texts."""
+    if not wanted or answer.record is None:
+        return {}
+    more = {"pieces": [list(one) for one in answer.record.pieces]} if pieces else {}
+    return {"preftilt": answer.record.to_json() | more}
+
+
+def chunk(letterhead: Letterhead, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One object of a stream."""
+    return letterhead.head(chunk=True) | {"choices": list(choices)}
+
+
+def delta(
+    kind: Kind,
+    index: int,
+    *,
+    text: str | None = None,
+    finish: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A choice of a chunk; ``more`` are fields of the delta (chat), or of the choice (text)."""
+    if kind == "text":
+        choice = {"index": index, "text": text or "", "logprobs": logprobs, **(more or {})}
+        return choice | {"finish_reason": finish}
+    content = {} if text is None else {"content": text}
+    fields = {"delta": content | (more or {}), "logprobs": logprobs, "finish_reason": finish}
+    return {"index": index, **fields}
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    """All tokens really spent, losing candidates' too.
+
+    ``prompt_tokens`` were read: the prompt of every view once, and every token that was scored. ``completion_tokens``
+    were sampled.
+    """
+    spent = answer.usage
+    read = sum(spent.prompt.values()) + sum(spent.scored.values())
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": spent.sampled,
+        "total_tokens": read + spent.sampled,
+        "preftilt": {
+            "candidates": answer.candidates,
+            "sampled": spent.sampled,
+            "scored": dict(spent.scored),
+            "cached": spent.reused,
+            "duplicates": spent.duplicates,
+            "prompt": dict(spent.prompt),
+        },
+    }
+
+
+def _chat_choice(index: int, one: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": one.text, "refusal": None}
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": one.finish}
+
+
+def _text_choice(index: int, one: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": index, "text": one.text, "logprobs": logprobs, "finish_reason": one.finish}
+
+
+def token_logprobs(kind: Kind, one: Choice, tokenizer: ChatTokenizer) -> dict[str, Any] | None:
+    """The log-probs (nats, raw) of the tokens that the text is made of; alternatives are not known."""
+    if one.logprobs is None:
+        return None
+    shown, offset = [], 0
+    for token, piece, logprob in zip(
+        one.tokens, tokenizer.pieces(one.tokens), one.logprobs, strict=True
+    ):
+        if offset >= len(one.text):
+            break
+        if tokenizer.decode((token,)):  # Not the end of a turn, and no other special token.
+            shown.append((piece, number(logprob), offset))
+            offset += len(piece)
+    if kind == "chat":
+        return {"content": [_chat_token(piece, at) for piece, at, _ in shown], "refusal": None}
+    return {
+        "tokens": [piece for piece, _, _ in shown],
+        "token_logprobs": [at for _, at, _ in shown],
+        "top_logprobs": None,
+        "text_offset": [offset for _, _, offset in shown],
+    }
+
+
+def _chat_token(piece: str, logprob: float | None) -> dict[str, Any]:
+    # OpenAI writes what has no chance as -9999; JSON has no minus infinity.
+    value = -9999.0 if logprob is None else logprob
+    spelled = list(piece.encode("utf-8", "replace"))
+    return {"token": piece, "logprob": value, "bytes": spelled, "top_logprobs": []}

@@ -1,0 +1,202 @@
+"""From a body to a job: one request, one immutable configuration, everything that is asked for honoured or refused."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from preftilt.api import Settings
+from preftilt.messages import Message, check_messages
+from preftilt.records import SettingsPatch
+from preftilt.search import DVTS, Search
+from preftilt.server.failures import ApiError
+from preftilt.server.names import Named, read_name
+from preftilt.server.wire import ChatBody, ChatMessage, CompletionBody, Knob
+from preftilt.types import Preference
+
+HARMLESS = {"progress", "deadline_s", "preference_from"}
+"""Fields of the knob that need no preference to mean something."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the operator decided: the model's public name, the defaults, the limits.
+
+    seeded: whether requests without a seed take that of ``settings``; else each takes a fresh one.
+    deadline_s: soft, the best finished answer is taken; timeout_s: hard, the request fails with 504.
+    """
+
+    model: str
+    settings: Settings = field(default_factory=Settings)
+    seeded: bool = False
+    presets: Mapping[str, Knob] = field(default_factory=dict)
+    preference_from: Literal["none", "system"] = "none"
+    max_candidates: int = 64
+    deadline_s: float | None = None
+    timeout_s: float = 600.0
+    max_body: int = 1 << 20
+    max_concurrency: int = 64
+    max_queue: int = 256
+    log_words: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All there is to know of one request. Without preferences (``plain``) it is the model as it is."""
+
+    model: str
+    messages: tuple[Message, ...]
+    preferences: tuple[Preference, ...]
+    settings: Settings
+    choices: int = 1
+    stops: tuple[str, ...] = ()
+    logprobs: bool = False
+    details: bool = False
+    pieces: bool = False
+    progress: bool = False
+    stream: bool = False
+    include_usage: bool = False
+    deadline_s: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing to realign with."""
+        return not self.preferences and self.settings.prompt.history == "both"
+
+
+def resolve(body: ChatBody | CompletionBody, site: Site) -> Job:
+    """The job that ``body`` asks for. Raises :class:`ApiError` and :class:`~preftilt.errors.BadInput`."""
+    named = read_name(body.model, site.model, site.presets)
+    knob = body.preftilt or Knob()
+    messages, preferences = _words(body, knob, named.preset, site)
+    pieces = bool(_first(knob.pieces, named.preset.pieces))
+    job = Job(
+        model=body.model,
+        messages=messages,
+        preferences=preferences,
+        settings=_settings(body, knob, named, site),
+        choices=body.n or 1,
+        stops=tuple(body.stop or ()),
+        logprobs=_wants_logprobs(body),
+        details=bool(_first(knob.details, named.preset.details)) or pieces,
+        pieces=pieces,
+        progress=body.preftilt is not None and knob.progress is not False,
+        stream=bool(body.stream),
+        include_usage=bool(body.stream_options and body.stream_options.include_usage),
+        deadline_s=_first(knob.deadline_s, named.preset.deadline_s, site.deadline_s),
+    )
+    _check(job, body, knob, named, site)
+    return job
+
+
+def _words(
+    body: ChatBody | CompletionBody, knob: Knob, preset: Knob, site: Site
+) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
+    """The conversation and the preferences; a system message that is the preference leaves the conversation."""
+    messages = _messages(body)
+    check_messages(messages)
+    preferences = knob.wishes or preset.wishes
+    source = _first(knob.preference_from, preset.preference_from, site.preference_from)
+    first = messages[0]
+    if preferences or source != "system" or first.role != "system" or not first.content.strip():
+        return messages, preferences
+    return messages[1:], (Preference(first.content),)
+
+
+def _messages(body: ChatBody | CompletionBody) -> tuple[Message, ...]:
+    if isinstance(body, CompletionBody):
+        return (Message("user", body.prompt),)
+    return tuple(_message(one) for one in body.messages)
+
+
+def _message(given: ChatMessage) -> Message:
+    role = "system" if given.role == "developer" else given.role
+    return Message(role, "\n".join(part.text for part in given.content))
+
+
+def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> Settings:
+    """The site's settings, changed by the preset, the suffix and the body, in this order."""
+    settings = site.settings
+    if not site.seeded:
+        settings = replace(settings, seed=secrets.randbits(31))
+    own = knob.changes()
+    for name, value in _openai_settings(body).items():
+        if own.setdefault(name, value) != value:
+            raise ApiError(
+                400,
+                f"{name} and preftilt.{name} differ; give one of them",
+                param=f"preftilt.{name}",
+            )
+    for changes in (named.preset.changes(), named.suffix, own):
+        settings = SettingsPatch.model_validate(changes).apply(settings)
+    return settings
+
+
+def _openai_settings(body: ChatBody | CompletionBody) -> dict[str, Any]:
+    """OpenAI's fields that are settings of ours, under our names."""
+    limit = body.max_tokens
+    if isinstance(body, ChatBody) and body.max_completion_tokens is not None:
+        if limit not in (None, body.max_completion_tokens):
+            raise ApiError(
+                400, "max_tokens and max_completion_tokens differ; give one", param="max_tokens"
+            )
+        limit = body.max_completion_tokens
+    found = {
+        "max_tokens": limit,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "seed": body.seed,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _check(job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> None:
+    if job.plain:
+        _check_plain(job, body, knob, named, site)
+    elif job.settings.search.candidates > site.max_candidates:
+        raise ApiError(
+            400,
+            f"the search draws {job.settings.search.candidates} candidates; this server draws"
+            f" {site.max_candidates} a request at most",
+            param="preftilt.search",
+        )
+    most = site.max_candidates if job.plain else answers_of(job.settings.search)
+    if job.choices > most:
+        raise ApiError(
+            400, f"n is {job.choices}, but the search ends with {most} answers at most", param="n"
+        )
+
+
+def answers_of(search: Search) -> int:
+    """How many candidates a search ends with: a tree search keeps one a subtree."""
+    return search.subtrees if isinstance(search, DVTS) else search.candidates
+
+
+def _check_plain(
+    job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site
+) -> None:
+    """A knob that is turned without a preference would do nothing; the operator's defaults may."""
+    from_system = _first(knob.preference_from, named.preset.preference_from, site.preference_from)
+    turned = {name for name, value in knob if value not in (None, False)} - HARMLESS
+    if job.details or turned or (named.asks and from_system != "system"):
+        raise ApiError(
+            400,
+            "there is no preference to follow: state it in preftilt.preference"
+            + (", or in the system message" if from_system == "system" else ""),
+            param="preftilt.preference",
+        )
+
+
+def _wants_logprobs(body: ChatBody | CompletionBody) -> bool:
+    if isinstance(body, CompletionBody):
+        return body.logprobs is not None
+    if body.top_logprobs is not None and not body.logprobs:
+        raise ApiError(400, "top_logprobs belongs to logprobs: true", param="top_logprobs")
+    return bool(body.logprobs)
+
+
+def _first(*values: Any) -> Any:
+    """The first value that is given."""
+    return next((one for one in values if one is not None), None)

@@ -1,0 +1,221 @@
+"""A reply as server-sent events: progress while the search goes on, text as soon as it is settled, never silence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from preftilt import reward as rewards
+from preftilt.result import number
+from preftilt.run import Progress
+from preftilt.server import replies
+from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.failures import ClientGone, as_api_error
+from preftilt.server.jsons import dump
+from preftilt.server.replies import Letterhead
+from preftilt.server.resolve import Job
+from preftilt.server.work import Answer, Checked, Watch, before_stop
+from preftilt.types import Candidate, Completion, Tokens
+
+KEEP_ALIVE_SECONDS = 1.5
+PROGRESS_SECONDS = 0.2
+
+Write = Callable[[bytes], None]
+
+
+def event(value: object) -> bytes:
+    """One event."""
+    return b"data: " + dump(value) + b"\n\n"
+
+
+@dataclass(slots=True)
+class Teller:
+    """Says in chunks what a job does. The drawing is set before the work begins."""
+
+    letterhead: Letterhead
+    checked: Checked
+    write: Write
+    drawing: Drawing | None = None
+    sampled: int = 0
+    scored: int = 0
+    phase: str = "waiting"
+    _told: float = 0.0
+    _sent: str = ""
+
+    @property
+    def job(self) -> Job:
+        """What is asked for."""
+        return self.checked.job
+
+    @property
+    def watch(self) -> Watch:
+        """What the work reports to."""
+        return Watch(self.drawn, self.phased)
+
+    def begin(self) -> None:
+        """The first chunk names the role, and that the stream works."""
+        if self.letterhead.kind == "chat":
+            for index in range(self.job.choices):
+                self._chunk(index, text="", more={"role": "assistant"})
+        self._progress()
+
+    def drawn(self, news: Drawn) -> None:
+        """New tokens, perhaps a whole candidate."""
+        self.phase = "sampling"
+        self.sampled += news.tokens
+        self._commit()
+        if news.ended is not None and not self.job.plain and self.job.progress:
+            self._progress([_candidate(news.slot, news.ended, self._text(news.ended.tokens))])
+        elif time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._progress()
+
+    def phased(self, progress: Progress) -> None:
+        """The driver ended a phase; its counts are exact."""
+        self.phase, self.scored = progress.phase, progress.scored
+        self._commit()
+        if progress.candidates:
+            self._progress([self._scored(one) for one in progress.candidates])
+        elif time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._progress()
+
+    def finish(self, answer: Answer) -> None:
+        """The rest of the text, how it ended, and what it cost."""
+        assert self.drawing is not None
+        kind = self.letterhead.kind
+        for index, one in enumerate(answer.choices):
+            logprobs = None
+            if self.job.logprobs:
+                logprobs = replies.token_logprobs(kind, one, self.drawing.tokenizer)
+            rest = one.text[len(self._sent) :] if index == 0 else one.text
+            self._chunk(index, text=rest, logprobs=logprobs)
+            self._chunk(index, finish=one.finish)
+        last = replies.chunk(self.letterhead, [])
+        last |= replies.details_of(answer, self.job.details, self.job.pieces)
+        if self.job.include_usage:
+            last["usage"] = replies.usage(answer)
+        if len(last) > len(replies.chunk(self.letterhead, [])):
+            self.write(event(last))
+        self.write(b"data: [DONE]\n\n")
+
+    def _commit(self) -> None:
+        """Send what the search has settled; nothing while log-probs must go with the text, or several texts are due."""
+        if self.drawing is None or self.job.choices > 1 or self.job.logprobs:
+            return
+        text = self.drawing.tokenizer.decode(self.drawing.settled)
+        held_back = max((len(one) for one in self.job.stops), default=1) - 1
+        text = before_stop(text, self.job.stops).rstrip("\N{REPLACEMENT CHARACTER}")
+        text = text[: len(text) - held_back]
+        if len(text) > len(self._sent) and text.startswith(self._sent):
+            new, self._sent = text[len(self._sent) :], text
+            self._chunk(0, text=new)
+
+    def _scored(self, one: Candidate) -> dict[str, Any]:
+        query, settings = self.checked.query, self.job.settings
+        line = rewards.line(one, query.ratios, settings.reward)
+        return _candidate(one.slot, one, self._text(one.tokens)) | {
+            "question_logprob": number(line.question_logprob),
+            "preference_gain": number(line.preference_gain),
+            "score": number(line.at(query.lam)),
+        }
+
+    def _text(self, tokens: Tokens) -> str:
+        assert self.drawing is not None
+        return before_stop(self.drawing.tokenizer.decode(tokens), self.job.stops)
+
+    def _progress(self, candidates: list[dict[str, Any]] | None = None) -> None:
+        self._told = time.monotonic()
+        if not self.job.progress:
+            return
+        said: dict[str, Any] = {"phase": self.phase, "sampled": self.sampled, "scored": self.scored}
+        if candidates:
+            said["candidates"] = candidates
+        self._chunk(0, more={"preftilt": said})
+
+    def _chunk(self, index: int, **fields: Any) -> None:
+        choice = replies.delta(self.letterhead.kind, index, **fields)
+        self.write(event(replies.chunk(self.letterhead, [choice])))
+
+
+def _candidate(slot: int, one: Candidate | Completion, text: str) -> dict[str, Any]:
+    return {"slot": slot, "text": text, "finish": one.finish, "tokens": len(one.tokens)}
+
+
+async def until_gone(receive: Receive) -> None:
+    """Returns when the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@dataclass(slots=True)
+class EventStream:
+    """An ASGI response that runs ``work`` and sends what it writes; a comment whenever nothing else was said.
+
+    ``work`` is cancelled when the client goes. Its failure before the first event is the response; a later one is the
+    last event. ``gone`` is called when the client left early, ``failed`` with what went wrong.
+    """
+
+    work: Callable[[Write], Awaitable[None]]
+    gone: Callable[[], None]
+    failed: Callable[[Exception], None]
+    headers: dict[str, str] = field(default_factory=dict)
+    _queue: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.ensure_future(self.work(self._queue.put_nowait))
+        leaving = asyncio.ensure_future(until_gone(receive))
+        for one in (task, leaving):
+            one.add_done_callback(lambda _: self._queue.put_nowait(None))
+        try:
+            await self._send(scope, receive, send, task, leaving)
+        except ClientGone:
+            self.gone()
+        finally:
+            task.cancel()
+            leaving.cancel()
+            await asyncio.gather(task, leaving, return_exceptions=True)
+
+    async def _send(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        task: asyncio.Future[None],
+        leaving: asyncio.Future[None],
+    ) -> None:
+        first = await self._queue.get()
+        failure = task.exception() if first is None and task.done() else None
+        if isinstance(failure, Exception):
+            self.failed(failure)
+            await as_api_error(failure).reply()(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": _head(self.headers)})
+        item: bytes | None = first
+        while item is not None:
+            await send({"type": "http.response.body", "body": item, "more_body": True})
+            item = await self._next()
+        if not task.done():
+            assert leaving.done()
+            raise ClientGone
+        failure = task.exception()
+        if isinstance(failure, Exception):
+            self.failed(failure)
+            last = event(as_api_error(failure).body)
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await asyncio.wait_for(self._queue.get(), KEEP_ALIVE_SECONDS)
+        except TimeoutError:
+            return b": working\n\n"
+
+
+def _head(more: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    fields = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+    fields |= {"x-accel-buffering": "no", **more}
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]

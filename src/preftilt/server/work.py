@@ -1,0 +1,227 @@
+"""Answering a job: through the realigner, or plainly where there is no preference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.api import Realigner
+from preftilt.engines.base import Engine, SampleRequest
+from preftilt.messages import Message
+from preftilt.result import Realigned, ScoredCandidate
+from preftilt.run import Progress, fit_max_tokens
+from preftilt.search import DVTS
+from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.failures import ApiError, overloaded
+from preftilt.server.resolve import Job
+from preftilt.types import Completion, Query, Stream, Tokens, Usage, View
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer: its text without stop string, and its tokens [T] with log-probs [T], if they are known."""
+
+    text: str
+    finish: str
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "T"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A job that passed every check: its prompts, and its budget of tokens for a response."""
+
+    job: Job
+    query: Query
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came out for a job; ``record`` is there unless it was plain."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    candidates: int
+    late: int
+    record: Realigned | None = None
+
+
+@dataclass(slots=True)
+class Gate:
+    """Lets ``running`` requests work at a time and ``waiting`` more queue; refuses the rest."""
+
+    running: int
+    waiting: int
+    admitted: int = 0
+    _slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.running)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next request would be refused."""
+        return self.admitted >= self.running + self.waiting
+
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[asyncio.Semaphore]:
+        """A place in the queue, refused at once (429) if there is none; work under the semaphore it gives."""
+        if self.full:
+            raise overloaded()
+        self.admitted += 1
+        try:
+            yield self._slots
+        finally:
+            self.admitted -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told what a job does while it does it."""
+
+    drawn: Callable[[Drawn], None]
+    phase: Callable[[Progress], None]
+
+
+def drawing(engine: Engine, job: Job, watch: Watch | None, began: float) -> Drawing:
+    """The engine as ``job`` uses it; ``began`` is when the request came, on the monotonic clock."""
+    search = job.settings.search
+    single = (job.choices if job.plain else search.candidates) == 1
+    lines = 1 if single else search.subtrees if isinstance(search, DVTS) and not job.plain else 0
+    return Drawing(
+        engine,
+        stops=job.stops,
+        deadline=None if job.deadline_s is None else began + job.deadline_s,
+        single=single and watch is not None,
+        lines=lines,
+        tell=None if watch is None else watch.drawn,
+    )
+
+
+def check(engine: Engine, job: Job) -> Checked:
+    """Raises for all that can be refused before the first token."""
+    if job.plain:
+        query = _plain_query(engine, job)
+        room = engine.capabilities.max_context
+        return Checked(job, query, fit_max_tokens(query, room, job.settings.max_tokens))
+    query, max_tokens = Realigner(engine).check(
+        job.messages, job.preferences, settings=job.settings
+    )
+    if job.logprobs and _drawn_view(query.prompt, query.views) is None:
+        raise ApiError(
+            400,
+            "the answers are drawn with all preferences together, and are not scored under that prompt:"
+            " leave logprobs out, or take preftilt.details, which has the log-probs of every view",
+            param="logprobs",
+        )
+    return Checked(job, query, max_tokens)
+
+
+async def answer(drawn: Drawing, checked: Checked, watch: Watch | None) -> Answer:
+    """Do the work; the drawing is that of :func:`drawing`."""
+    job, query = checked.job, checked.query
+    if job.plain:
+        return await _plain(drawn, checked)
+    realigner = Realigner(drawn, job.settings)
+    result = await realigner.realign(
+        job.messages, job.preferences, on_progress=None if watch is None else watch.phase
+    )
+    if drawn.late:
+        result = replace(result, notes=(*result.notes, _late_note(drawn, job)))
+    usage = Usage(**result.usage)
+    usage.sampled += drawn.spilled
+    view = _drawn_view(query.prompt, query.views)
+    chosen = _distinct_first(result.candidates, job.stops)[: job.choices]
+    return Answer(
+        choices=tuple(
+            Choice(
+                before_stop(one.text, job.stops),
+                _finish_reason(one.finish),
+                one.tokens,
+                one.logprobs[view.name] if view else None,
+            )
+            for one in _padded(chosen, job.choices)
+        ),
+        usage=usage,
+        candidates=job.settings.search.candidates,
+        late=drawn.late,
+        record=replace(result, usage={**result.usage, "sampled": usage.sampled}),
+    )
+
+
+async def _plain(drawn: Drawing, checked: Checked) -> Answer:
+    """``n`` independent draws of the model as it is, in the order of their slots."""
+    job, query = checked.job, checked.query
+    request = SampleRequest(
+        prompt=query.prompt,
+        slots=tuple(range(job.choices)),
+        stream=Stream(job.settings.seed),
+        sampling=job.settings.sampling,
+        max_tokens=checked.max_tokens,
+    )
+    [completions] = await drawn.sample([request])
+    sampled = sum(len(one.tokens) for one in completions) + drawn.spilled
+    return Answer(
+        choices=tuple(_plain_choice(drawn, one, job.stops) for one in completions),
+        usage=Usage(prompt={"question": len(query.prompt)}, sampled=sampled),
+        candidates=job.choices,
+        late=drawn.late,
+    )
+
+
+def _plain_choice(engine: Engine, one: Completion, stops: tuple[str, ...]) -> Choice:
+    text = before_stop(engine.tokenizer.decode(one.tokens), stops)
+    return Choice(text, _finish_reason(one.finish), one.tokens, one.logprobs)
+
+
+def _plain_query(engine: Engine, job: Job) -> Query:
+    system = job.settings.prompt.system
+    messages = job.messages
+    if system is not None and messages[0].role != "system":
+        messages = (Message("system", system), *messages)
+    prompt = engine.tokenizer.render(messages)
+    return Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
+
+
+def _drawn_view(prompt: Tokens, views: tuple[View, ...]) -> View | None:
+    """The view whose prompt the answers are drawn from, if it is one."""
+    return next((view for view in views if view.prompt == prompt), None)
+
+
+def _distinct_first(
+    candidates: tuple[ScoredCandidate, ...], stops: tuple[str, ...]
+) -> list[ScoredCandidate]:
+    """Best first, every text once; then the repeats, in the same order."""
+    first: dict[str, ScoredCandidate] = {}
+    for one in candidates:
+        first.setdefault(before_stop(one.text, stops), one)
+    distinct = {one.slot for one in first.values()}
+    return sorted(candidates, key=lambda one: one.slot not in distinct)
+
+
+def _padded(chosen: list[ScoredCandidate], choices: int) -> list[ScoredCandidate]:
+    """As many as were asked for: a search may end with fewer than it drew."""
+    return [chosen[i % len(chosen)] for i in range(choices)]
+
+
+def before_stop(text: str, stops: tuple[str, ...]) -> str:
+    """The text up to the first stop string."""
+    ends = [at for at in (text.find(stop) for stop in stops) if at >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def _finish_reason(finish: str) -> str:
+    return "length" if finish == "length" else "stop"
+
+
+def _late_note(drawn: Drawing, job: Job) -> str:
+    return (
+        f"the deadline of {job.deadline_s:g} s passed: {drawn.late} answers or steps were cut off, and the best"
+        " finished answer so far was taken (a cut-off one if none had finished)"
+    )

@@ -1,0 +1,57 @@
+"""An engine that misbehaves on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.testing.toy import ToyEngine, ToyTokenizer
+from preftilt.types import Completion
+
+
+@dataclass(slots=True)
+class Odd:
+    """The toy engine, slow by ``pause`` seconds a call, or failing with ``failure``; counts cancelled calls."""
+
+    pause: float = 0.0
+    failure: Exception | None = None
+    inner: ToyEngine = field(default_factory=ToyEngine)
+    requests: list[SampleRequest] = field(default_factory=list)
+    cancelled: int = 0
+    closed: bool = False
+    name: str = "toy"
+    model: str = "toy"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.inner.capabilities
+
+    @property
+    def tokenizer(self) -> ToyTokenizer:
+        return self.inner.tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.inner.versions
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        self.requests.extend(requests)
+        if self.failure is not None:
+            raise self.failure
+        try:
+            await asyncio.sleep(self.pause)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return await self.inner.sample(requests)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        return await self.inner.score(requests)
+
+    def close(self) -> None:
+        self.closed = True
