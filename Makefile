@@ -26,8 +26,9 @@ demo: $(VENV)/.package  ## set up and do the main job with the bundled model
 test: $(VENV)/.dev  ## set up and run every test
 	$(BIN)/python -m pytest
 
-test-servers: $(SERVERS_VENV)/.servers  ## set up real vLLM and SGLang servers and run the tests that need them
-	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers
+test-servers: $(SERVERS_VENV)/.servers $(VENV)/.dev  ## set up real vLLM, SGLang and llama.cpp and run the tests that need them, or a browser
+	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers tests/llamacpp
+	$(BIN)/python -m pytest -m browser tests/page
 
 lint: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -58,11 +59,13 @@ $(VENV)/.dev: $(VENV)/.package requirements/dev.txt
 	@touch $@
 
 # Every package is pinned, so none is resolved. SGLang imports torchvision, and the index has it only as built for CUDA,
-# which vLLM must not see: so it has a folder of its own (tools/servers/launch.py).
+# which vLLM must not see: so it has a folder of its own (tools/servers/launch.py). llama.cpp is compiled, without its tools.
+LLAMACPP := CMAKE_BUILD_PARALLEL_LEVEL=2 CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF -DLLAMA_BUILD_TESTS=OFF \
+  -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_COMMON=OFF"
 $(SERVERS_VENV)/.servers: pyproject.toml requirements/servers.txt
 	$(PYTHON) -m venv $(SERVERS_VENV)
 	$(SERVERS_PIP) $(TORCH)
-	$(SERVERS_PIP) -r requirements/servers.txt -e . || { echo "$@: a package pinned in requirements/servers.txt \
+	$(LLAMACPP) $(SERVERS_PIP) -r requirements/servers.txt -e . || { echo "$@: a package pinned in requirements/servers.txt \
 	cannot be installed (see above); its first lines say how to move the pins" >&2; exit 1; }
 	$(SERVERS_PIP) --target $(SERVERS_VENV)/sglang-only torchvision==0.28.0 timm==1.0.25
 	@touch $@

@@ -1,0 +1,200 @@
+// What the page asks for: as the form's state, as a link, as a request's body, and as code to copy.
+
+/**
+ * @typedef {object} State
+ * @property {string} model "" is the server's first.
+ * @property {string} question
+ * @property {import("./score.js").Preference[]} preferences
+ * @property {"best-of-n" | "dvts"} search
+ * @property {number} n Candidates of best-of-n.
+ * @property {number} subtrees Of dvts.
+ * @property {number} width Of dvts.
+ * @property {number} seed
+ * @property {number | null} maxTokens null leaves it to the server.
+ * @property {"sum" | "mean"} reduction
+ */
+
+/** @type {State} The paper's own example. */
+export const EXAMPLE = {
+  model: "",
+  question: "What are some enjoyable ways to study maths?",
+  preferences: [{ text: "I dislike gamification.", strength: 3 }],
+  search: "best-of-n",
+  n: 16,
+  subtrees: 4,
+  width: 4,
+  seed: 0,
+  maxTokens: null,
+  reduction: "sum",
+};
+
+export const MOST_PREFERENCES = 16;
+
+/**
+ * The state as a URL's fragment, without "#". It never holds a key.
+ * @param {State} state
+ */
+export function toFragment(state) {
+  const said = new URLSearchParams({ question: state.question });
+  for (const one of state.preferences) {
+    said.append("preference", one.text);
+    said.append("lambda", String(one.strength));
+  }
+  said.set("search", state.search);
+  for (const name of sizes(state)) said.set(name, String(state[name]));
+  said.set("seed", String(state.seed));
+  said.set("reduction", state.reduction);
+  if (state.maxTokens !== null) said.set("max_tokens", String(state.maxTokens));
+  if (state.model) said.set("model", state.model);
+  return said.toString();
+}
+
+/**
+ * The state that a fragment tells; what it does not tell, or what makes no sense, is the example's. null without a
+ * question.
+ * @param {string} fragment
+ * @returns {State | null}
+ */
+export function fromFragment(fragment) {
+  const said = new URLSearchParams(fragment.replace(/^#/, ""));
+  const question = said.get("question");
+  if (question === null) return null;
+  const strengths = said.getAll("lambda");
+  const preferences = said
+    .getAll("preference")
+    .slice(0, MOST_PREFERENCES)
+    .map((text, i) => ({ text, strength: number(strengths[i]) ?? 3 }));
+  return {
+    model: said.get("model") ?? "",
+    question,
+    preferences: preferences.length ? preferences : [{ text: "", strength: 3 }],
+    search: said.get("search") === "dvts" ? "dvts" : "best-of-n",
+    n: whole(said.get("n"), 1) ?? EXAMPLE.n,
+    subtrees: whole(said.get("subtrees"), 1) ?? EXAMPLE.subtrees,
+    width: whole(said.get("width"), 1) ?? EXAMPLE.width,
+    seed: whole(said.get("seed"), 0) ?? EXAMPLE.seed,
+    maxTokens: whole(said.get("max_tokens"), 1),
+    reduction: said.get("reduction") === "mean" ? "mean" : "sum",
+  };
+}
+
+/**
+ * A number, or null if it is none.
+ * @param {string | null | undefined} text
+ * @returns {number | null}
+ */
+export function number(text) {
+  const value = text?.trim() ? Number(text) : NaN;
+  return Number.isFinite(value) ? value : null;
+}
+
+/**
+ * A whole number of at least `least`, or null.
+ * @param {string | null | undefined} text
+ * @param {number} least
+ */
+export function whole(text, least) {
+  const value = number(text);
+  return value !== null && Number.isSafeInteger(value) && value >= least ? value : null;
+}
+
+/**
+ * The body of a chat completion, without what only the page wants.
+ * @param {State} state
+ * @param {string} model
+ */
+export function toBody(state, model) {
+  const wishes = state.preferences.map((one) => ({ text: one.text, lambda: one.strength }));
+  const [first] = state.preferences;
+  const said =
+    wishes.length === 1 && first
+      ? { preference: first.text, lambda: first.strength }
+      : { preferences: wishes };
+  const search = Object.fromEntries(sizes(state).map((name) => [name, state[name]]));
+  return {
+    model,
+    messages: [{ role: "user", content: state.question }],
+    seed: state.seed,
+    ...(state.maxTokens === null ? {} : { max_tokens: state.maxTokens }),
+    preftilt: { ...said, search: { name: state.search, ...search }, reduction: state.reduction },
+  };
+}
+
+/**
+ * The same request for the model alone: greedy, the preferences in its prompt. That is λ = 1.
+ * @param {State} state
+ * @param {string} model
+ */
+export function toPlainBody(state, model) {
+  const body = toBody(state, model);
+  return { ...body, preftilt: { ...body.preftilt, search: { name: "greedy" }, generate_with: "full" } };
+}
+
+/**
+ * All that decides which candidates are drawn. The strengths do not, and the reduction only in a tree:
+ * they choose among them.
+ * @param {State} state
+ */
+export function drawKey(state) {
+  const texts = state.preferences.map((one) => one.text);
+  const reduction = state.search === "dvts" ? state.reduction : "sum";
+  return JSON.stringify({ ...toBody({ ...state, preferences: [], reduction }, state.model), texts });
+}
+
+/**
+ * @param {State} state
+ * @returns {("n" | "subtrees" | "width")[]}
+ */
+function sizes(state) {
+  return state.search === "dvts" ? ["subtrees", "width"] : ["n"];
+}
+
+// --- code to copy -------------------------------------------------------------------
+
+/**
+ * @param {State} state
+ * @param {string} model
+ * @param {string} base The server's address, ending in "/".
+ * @param {boolean} keyed Whether the server wants a key, which comes from the environment.
+ */
+export function asCurl(state, model, base, keyed) {
+  const body = JSON.stringify(toBody(state, model), null, 2).replaceAll("'", "'\\''");
+  return [
+    `curl -s '${base}v1/chat/completions' \\`,
+    ...(keyed ? ['  -H "Authorization: Bearer $PREFTILT_KEY" \\'] : []),
+    "  -H 'Content-Type: application/json' \\",
+    `  -d '${body}'`,
+  ].join("\n");
+}
+
+/**
+ * @param {State} state
+ * @param {string} model
+ * @param {string} base
+ * @param {boolean} keyed
+ */
+export function asPython(state, model, base, keyed) {
+  const { preftilt, ...fields } = toBody(state, model);
+  return [
+    ...(keyed ? ["import os", ""] : []),
+    "from openai import OpenAI",
+    "",
+    "client = OpenAI(",
+    `    base_url=${JSON.stringify(`${base}v1`)},`,
+    `    api_key=${keyed ? 'os.environ["PREFTILT_KEY"]' : '"none"'},`,
+    ")",
+    "reply = client.chat.completions.create(",
+    ...Object.entries(fields).map(([name, value]) => `    ${name}=${literal(value)},`),
+    `    extra_body={"preftilt": ${literal(preftilt)}},`,
+    ")",
+    "print(reply.choices[0].message.content)",
+  ].join("\n");
+}
+
+/**
+ * A JSON value without booleans and nulls, as Python writes it: its strings and numbers are the same.
+ * @param {unknown} value
+ */
+function literal(value) {
+  return JSON.stringify(value, null, 4).replaceAll("\n", "\n    ");
+}
