@@ -20,7 +20,7 @@ help:  ## list the targets
 demo: $(VENV)/.package  ## set up and do the main job with the bundled model
 	@mkdir -p out
 	$(BIN)/preftilt ask "What are some enjoyable ways to study maths?" \
-	  --preference "I dislike gamification." --lambda 3 --plot out/demo.png
+	  --preference "I dislike gamification." --lambda 3 --top-p 0.9 --seed 1 --plot out/demo.png
 	@echo "picture: out/demo.png"
 
 test: $(VENV)/.dev  ## set up and run every test

@@ -221,7 +221,7 @@ def demo_eval(
         typer.Option(
             metavar="K", help="Run tree searches on K test items and half as many others."
         ),
-    ] = 120,
+    ] = 60,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random streams.")] = 0,
 ) -> None:
     """Measure the bundled model on its world: tables and figures, offline, no judge."""
