@@ -11,11 +11,12 @@ import pytest
 
 from preftilt.demo.world import items
 from preftilt.eval.demo.choose import Method, baselines, best_of, best_of_n, dvts, oracle, tuned
-from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, Record, collect, read
+from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, Draws, Record, collect, read
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
+from preftilt.types import Sampling
 
 
 def answer(q: float, gain: float, *, length: int = 10, helpful: bool = True, **rest) -> Answer:
@@ -84,7 +85,7 @@ def test_lambda_is_tuned_on_the_records_it_is_given_alone():
 def test_the_report_averages_models_and_pairs_differences():
     one, other = made_up(40, seed=1), made_up(40, seed=2)
     models = [Measured("a", one, one), Measured("b", other, other)]
-    report = report_json(models, seed=0)
+    report = report_json(models, Draws(sampling=Sampling(top_p=0.9)))
     greedy = report["rows"][0]
     assert greedy["per_model"] == pytest.approx(
         [np.mean([item.greedy.following for item in records]) for records in (one, other)]
@@ -95,11 +96,12 @@ def test_the_report_averages_models_and_pairs_differences():
     for row in report["rows"]:
         assert f"\n| {row['name']}" in text
     assert "\n| greedy |" in text
+    assert "temperature 1, top-p 0.9." in text
 
 
 def test_the_figures_are_drawn_from_a_report_alone(tmp_path: Path):
     records = made_up(20)
-    report = report_json([Measured("a", records, records)], seed=0)
+    report = report_json([Measured("a", records, records)], Draws())
     for path in draw(json.loads(json.dumps(report)), tmp_path):
         assert path.stat().st_size > 10_000
 

@@ -223,8 +223,14 @@ def demo_eval(
         ),
     ] = 60,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random streams.")] = 0,
+    temperature: Annotated[float, typer.Option(metavar="T", help="Of the samples.")] = 1.0,
+    top_p: Annotated[float, typer.Option(metavar="P", help="Nucleus of the samples.")] = 1.0,
 ) -> None:
     """Measure the bundled model on its world: tables and figures, offline, no judge."""
     from preftilt.cli.demo_eval import demo_eval
+    from preftilt.eval.demo.collect import Draws
+    from preftilt.types import Sampling
 
-    demo_eval(models or ["demo"], out, records, limit, trees, seed)
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    draws = Draws(seed=seed, sampling=sampling, trees=trees)
+    demo_eval(models or ["demo"], out, records, limit, draws)

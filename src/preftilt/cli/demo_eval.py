@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from preftilt.demo.world import Split
 from preftilt.errors import BadInput
+from preftilt.eval.demo.collect import Draws
 from preftilt.eval.demo.evaluate import OnItem, evaluate
 
 
@@ -21,11 +22,10 @@ def demo_eval(
     out: Path,
     records: Path,
     limit: int | None,
-    trees: int,
-    seed: int,
+    draws: Draws,
 ) -> None:
     """Measure, write, and print the Markdown."""
-    if trees < 1 or (limit is not None and limit < 1):
+    if (draws.trees or 0) < 1 or (limit is not None and limit < 1):
         raise BadInput("--limit and --trees must be at least 1")
     command = shlex.join(["preftilt", *sys.argv[1:]])
     with _bars() as on_item:
@@ -35,8 +35,7 @@ def demo_eval(
             records,
             command=command,
             limit=limit,
-            trees=trees,
-            seed=seed,
+            draws=draws,
             on_item=on_item,
         )
     print(text)

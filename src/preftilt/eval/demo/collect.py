@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from preftilt.api import Realigner, Settings
@@ -21,7 +21,7 @@ from preftilt.records.journal import Journal, Survey, survey
 from preftilt.result import ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.search import DVTS, BestOfN, Greedy, Search
-from preftilt.types import Preference, Reduction
+from preftilt.types import Preference, Reduction, Sampling
 
 LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
@@ -30,6 +30,16 @@ GRID: tuple[tuple[Reduction, float], ...] = tuple(
 )
 POOL = 32
 IN_FLIGHT = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """How answers are drawn: the seed of the streams, the sampling, and on how many items tree searches run, which take
+    the most time by far (None: all)."""
+
+    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    trees: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +79,12 @@ async def collect(
     engine: Engine,
     items: Sequence[Item],
     path: Path,
+    draws: Draws | None = None,
     *,
-    trees: int | None = None,
-    seed: int = 0,
     on_item: Callable[[int], None] | None = None,
 ) -> list[Record]:
-    """Records of all items, in their order; those in ``path`` already are not measured again.
-
-    Tree searches, which take most of the time, are run on the first ``trees`` items only (None: on all of them).
-    """
+    """Records of all items, in their order; those in ``path`` already are not measured again."""
+    draws = draws or Draws()
     path.parent.mkdir(parents=True, exist_ok=True)
     known = survey(path) if path.exists() else Survey()
     journal = Journal.resume(path, known, again=set())
@@ -85,13 +92,13 @@ async def collect(
     left = [item for item in items if item.id not in known.done]
     finished = len(items) - len(left)
 
-    with_trees = {item.id for item in items[:trees]}
+    with_trees = {item.id for item in items[: draws.trees]}
 
     async def one(item: Item) -> None:
         nonlocal finished
         async with room:
             grid = GRID if item.id in with_trees else ()
-            journal.write(asdict(await measure(engine, item, seed, grid)))
+            journal.write(asdict(await measure(engine, item, draws, grid)))
         finished += 1
         if on_item is not None:
             on_item(finished)
@@ -109,13 +116,19 @@ async def collect(
 
 
 async def measure(
-    engine: Engine, item: Item, seed: int, grid: Sequence[tuple[Reduction, float]]
+    engine: Engine, item: Item, draws: Draws, grid: Sequence[tuple[Reduction, float]]
 ) -> Record:
     """Greedy, a pool of samples, and a tree for every reduction and λ of ``grid``."""
     realigner = Realigner(MemoEngine(engine))
 
     async def answers(search: Search, lam: float, reduction: Reduction) -> list[Answer]:
-        settings = Settings(lam=lam, search=search, reward=Reward(reduction=reduction), seed=seed)
+        settings = Settings(
+            lam=lam,
+            search=search,
+            reward=Reward(reduction=reduction),
+            sampling=draws.sampling,
+            seed=draws.seed,
+        )
         result = await realigner.realign(
             [Message("user", item.question)],
             [Preference(item.preference)],

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from preftilt.demo.world import Item, Split, items
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput
-from preftilt.eval.demo.collect import GRID, POOL, Record, collect
+from preftilt.eval.demo.collect import GRID, POOL, Draws, Record, collect
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
@@ -31,24 +32,24 @@ def evaluate(
     *,
     command: str,
     limit: int | None = None,
-    trees: int | None = None,
-    seed: int = 0,
+    draws: Draws | None = None,
     on_item: OnItem | None = None,
 ) -> str:
     """Measure ``models`` on their world; writes report.md, report.json and the figures into ``out``.
 
-    ``limit`` items of each split are measured, ``trees`` test items and half as many validation items with tree
-    searches (None: all). Records go to ``records``, one file a model and split, and are not measured again while the
-    model, the world, the seed and the items stay the same. Returns the Markdown.
+    ``limit`` items of each split are measured; tree searches run on ``draws.trees`` test items and half as many
+    validation items. Records go to ``records``, one file a model and split, and are not measured again while the
+    model, the world, the draws and the items stay the same. Returns the Markdown.
     """
+    draws = draws or Draws()
+    fewer = draws if draws.trees is None else replace(draws, trees=max(1, draws.trees // 2))
     measured = []
     for model in models:
-        fewer = None if trees is None else max(1, trees // 2)
-        validation = _records(model, "validation", records, limit, fewer, seed, on_item)
-        test = _records(model, "test", records, limit, trees, seed, on_item)
+        validation = _records(model, "validation", records, limit, fewer, on_item)
+        test = _records(model, "test", records, limit, draws, on_item)
         measured.append(Measured(model, validation, test))
     out.mkdir(parents=True, exist_ok=True)
-    report = report_json(measured, seed)
+    report = report_json(measured, draws)
     (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
     draw(report, out)
     text = markdown(report, command)
@@ -61,13 +62,12 @@ def _records(
     split: Split,
     folder: Path,
     limit: int | None,
-    trees: int | None,
-    seed: int,
+    draws: Draws,
     on_item: OnItem | None,
 ) -> list[Record]:
     chosen: Sequence[Item] = items(split)[:limit]
     name = re.sub(r"\W+", "-", Path(model).name)
-    path = folder / f"{name}-{_fingerprint(model, chosen, trees, seed)}-{split}.jsonl"
+    path = folder / f"{name}-{_fingerprint(model, chosen, draws)}-{split}.jsonl"
 
     def progress(done: int) -> None:
         if on_item is not None:
@@ -75,13 +75,13 @@ def _records(
 
     engine = open_engine(model)
     try:
-        return asyncio.run(collect(engine, chosen, path, trees=trees, seed=seed, on_item=progress))
+        return asyncio.run(collect(engine, chosen, path, draws, on_item=progress))
     finally:
         engine.close()
 
 
-def _fingerprint(model: str, chosen: Sequence[Item], trees: int | None, seed: int) -> str:
-    """Changes with the model's files, the world and its checker, the items, the grid or the seed.
+def _fingerprint(model: str, chosen: Sequence[Item], draws: Draws) -> str:
+    """Changes with the model's files, the world and its checker, the items, the grid or the draws.
 
     So records that were measured or judged differently are never taken for new ones.
     """
@@ -92,7 +92,7 @@ def _fingerprint(model: str, chosen: Sequence[Item], trees: int | None, seed: in
         )
     world = Path(preftilt.demo.world.__file__).parent
     judged_by = [one for one in world.rglob("*") if one.suffix in (".py", ".toml")]
-    digest = sha256(repr((chosen, GRID, POOL, trees, seed, preftilt.__version__)).encode())
+    digest = sha256(repr((chosen, GRID, POOL, draws, preftilt.__version__)).encode())
     weights_and_words = [one for one in folder.iterdir() if one.suffix != ".md"]
     for path in sorted([*weights_and_words, *judged_by]):
         digest.update(path.name.encode() + path.read_bytes())

@@ -12,7 +12,7 @@ def markdown(report: dict[str, Any], command: str) -> str:
         "",
         f"Made by `{command}`. Models: {', '.join(report['models'])}. Test items:"
         f" {report['items']['test']}; λ chosen on {report['items']['validation']} validation items."
-        f" N = {report['n']}, seed {report['seed']}, temperature 1. Percent, with 95 % bootstrap intervals over"
+        f" N = {report['n']}, seed {report['seed']}, {_sampling(report)}. Percent, with 95 % bootstrap intervals over"
         " items; several models are averaged item by item.",
         "",
         "*Following* = helpful and not violating the preference, by the world's exact checker. Δ columns are"
@@ -33,6 +33,12 @@ def markdown(report: dict[str, Any], command: str) -> str:
         "",
     ]
     return "\n".join(head)
+
+
+def _sampling(report: dict[str, Any]) -> str:
+    drawn = report["sampling"]
+    nucleus = "" if drawn["top_p"] == 1 else f", top-p {drawn['top_p']:g}"
+    return f"temperature {drawn['temperature']:g}{nucleus}"
 
 
 def _table(report: dict[str, Any]) -> list[str]:

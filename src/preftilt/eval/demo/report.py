@@ -26,7 +26,7 @@ from preftilt.eval.demo.choose import (
     oracle,
     tuned,
 )
-from preftilt.eval.demo.collect import LAMBDAS, REDUCTIONS, Record
+from preftilt.eval.demo.collect import LAMBDAS, REDUCTIONS, Draws, Record
 from preftilt.types import Reduction
 
 PAPER_LAMBDA = 20.0
@@ -117,11 +117,12 @@ def sweep(models: Sequence[Measured]) -> dict[str, Any]:
     return {"lambdas": list(LAMBDAS), "sizes": list(SIZES), "lambda": by_lambda, "n": by_size}
 
 
-def report_json(models: Sequence[Measured], seed: int) -> dict[str, Any]:
+def report_json(models: Sequence[Measured], draws: Draws) -> dict[str, Any]:
     """Everything the Markdown and the figures show."""
     return {
         "models": [one.model for one in models],
-        "seed": seed,
+        "seed": draws.seed,
+        "sampling": asdict(draws.sampling),
         "n": N,
         "items": {"validation": len(models[0].validation), "test": len(models[0].test)},
         "rows": [asdict(row) for row in rows(models)],
