@@ -17,7 +17,7 @@ from preftilt.errors import BadInput, MissingPackage, PreftiltError
 from preftilt.plots import check_picture, plot_realigned, style
 from preftilt.plots.realigned import Warp
 from preftilt.reward import IMPOSSIBLE, Line
-from tests.plots.results import random_lines, result_of
+from tests.plots.results import random_lines, realigned, result_of, scored
 
 
 def spots(axes: Axes) -> list[np.ndarray]:
@@ -100,6 +100,21 @@ def test_equal_candidates_are_one_point(tmp_path: Path, drawn: list[Figure]) -> 
 def test_odd_results_can_be_drawn(lines: list[Line], lam: float, tmp_path: Path) -> None:
     plot_realigned(result_of(lines, lam), tmp_path / "a.png", plain=result_of([IMPOSSIBLE]))
     assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_cut_off_candidates_are_hollow_and_the_legend_says_so(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    whole, cut = scored(1, Line(-30, 2), 20.0), scored(2, Line(-10, 4), 20.0, finish="length")
+    plot_realigned(realigned((whole, cut)), tmp_path / "a.svg")
+    left = drawn[0].axes[0]
+    hollow = {
+        tuple(np.array(line.get_xydata()).ravel())
+        for line in left.lines
+        if line.get_markerfacecolor() == "white" and len(np.asarray(line.get_xdata()))
+    }
+    assert hollow == {(-10.0, 4.0)}
+    assert "cut off" in [text.get_text() for text in drawn[0].legends[0].get_texts()]
 
 
 def test_the_axes_name_their_units(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -34,7 +34,7 @@ def plot_realigned(result: Realigned, path: Path, *, plain: Realigned | None = N
         _draw_path(right, result, dots)
         _draw_plane(left, result, dots, plain)
         if dots:
-            figure.legend(loc="outside lower center", ncols=4)
+            figure.legend(loc="outside lower center", ncols=5)
         place_labels(figure, left, [one.tag() for one in dots])
 
 
@@ -44,6 +44,7 @@ class Dot:
 
     label: str
     line: Line
+    cut_off: bool
     on_path: bool
     wins: bool
 
@@ -71,7 +72,7 @@ def _dots(result: Realigned) -> list[Dot]:
         first.setdefault(one.tokens, one)
     winner = result.candidates[0].tokens
     return [
-        Dot(str(one.rank), line, tokens in on_path, tokens == winner)
+        Dot(str(one.rank), line, one.finish != "eos", tokens in on_path, tokens == winner)
         for tokens, one in first.items()
         if math.isfinite((line := _line(one)).at(1.0))
     ]
@@ -96,8 +97,10 @@ def _draw_plane(
     if len(hull) > 1:
         xs, ys = _xy(hull)
         axes.plot(xs, ys, color=BLUE, linewidth=1.2, zorder=2, label="best for some λ")
+    # A finished answer goes before any that was cut off, whatever their scores: the reader sees which are which.
+    cut_off = next((one for one in dots if one.cut_off and not one.wins), None)
     for one in dots:
-        _mark(axes, one)
+        _mark(axes, one, "cut off" if one is cut_off else None)
     if plain is not None and math.isfinite(_line(plain.candidates[0]).at(1.0)):
         xs, ys = _xy([_line(plain.candidates[0])])
         axes.plot(
@@ -115,14 +118,21 @@ def _draw_plane(
         _draw_equal_scores(axes, dots[0].line, result.lam)
 
 
-def _mark(axes: Axes, one: Dot) -> None:
-    xs, ys = _xy([one.line])
+def _mark(axes: Axes, one: Dot, label: str | None) -> None:
+    marker, size, level = "o", 5.0, 3
     if one.wins:
-        axes.plot(xs, ys, "*", color=VERMILION, markersize=15, zorder=5, label="this answer")
+        marker, size, level, label = "*", 15.0, 5, "this answer"
     elif one.on_path:
-        axes.plot(xs, ys, "o", color=BLUE, markersize=6.5, zorder=4)
-    else:
-        axes.plot(xs, ys, "o", color=FAINT, markersize=5, zorder=3)
+        size, level = 6.5, 4
+    axes.plot(
+        *_xy([one.line]),
+        marker,
+        color=one.colour,
+        markerfacecolor="white" if one.cut_off else one.colour,
+        markersize=size,
+        zorder=level,
+        label=label,
+    )
 
 
 def _draw_equal_scores(axes: Axes, line: Line, lam: float) -> None:
