@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, Record
+from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, N, Record
 from preftilt.types import Reduction
 
-SIZES = (1, 2, 4, 8, 16, POOL)
-N = 16
+SIZES = (1, 2, 4, 8, N, POOL)
 Metric = Callable[[Answer], float]
 METRICS: dict[str, Metric] = {
     "following": lambda one: float(one.following),

@@ -29,16 +29,19 @@ GRID: tuple[tuple[Reduction, float], ...] = tuple(
     (reduction, lam) for reduction in REDUCTIONS for lam in LAMBDAS
 )
 POOL = 32
+N = 16
+"""The candidates of every method in the table, and of a pool on the validation items, where λ is chosen for them."""
 IN_FLIGHT = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """How answers are drawn: the seed of the streams, the sampling, and on how many items tree searches run, which take
-    the most time by far (None: all)."""
+    """How answers are drawn: the seed of the streams, the sampling, the candidates of an item's pool, and on how many
+    items tree searches run, which take the most time by far (None: all)."""
 
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    pool: int = POOL
     trees: int | None = None
 
 
@@ -141,7 +144,7 @@ async def measure(
 
     drawn = await asyncio.gather(
         answers(Greedy(), 1.0, "sum"),
-        answers(BestOfN(n=POOL), 1.0, "sum"),
+        answers(BestOfN(n=draws.pool), 1.0, "sum"),
         *(answers(DVTS(), lam, reduction) for reduction, lam in grid),
     )
     greedy, pool, trees = drawn[0][0], drawn[1], drawn[2:]

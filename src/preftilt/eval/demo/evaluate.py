@@ -16,7 +16,7 @@ from preftilt.demo.world import Item, Split, items
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput
-from preftilt.eval.demo.collect import GRID, POOL, Draws, Record, collect
+from preftilt.eval.demo.collect import GRID, Draws, N, Record, collect
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
@@ -38,11 +38,12 @@ def evaluate(
     """Measure ``models`` on their world; writes report.md, report.json and the figures into ``out``.
 
     ``limit`` items of each split are measured; tree searches run on ``draws.trees`` test items and half as many
-    validation items. Records go to ``records``, one file a model and split, and are not measured again while the
-    model, the world, the draws and the items stay the same. Returns the Markdown.
+    validation items, whose pools hold only what choosing λ needs. Records go to ``records``, one file a model and
+    split, and are not measured again while the model, the world, the draws and the items stay the same.
+    Returns the Markdown.
     """
     draws = draws or Draws()
-    fewer = draws if draws.trees is None else replace(draws, trees=max(1, draws.trees // 2))
+    fewer = replace(draws, pool=N, trees=draws.trees and max(1, draws.trees // 2))
     measured = []
     for model in models:
         validation = _records(model, "validation", records, limit, fewer, on_item)
@@ -92,7 +93,7 @@ def _fingerprint(model: str, chosen: Sequence[Item], draws: Draws) -> str:
         )
     world = Path(preftilt.demo.world.__file__).parent
     judged_by = [one for one in world.rglob("*") if one.suffix in (".py", ".toml")]
-    digest = sha256(repr((chosen, GRID, POOL, draws, preftilt.__version__)).encode())
+    digest = sha256(repr((chosen, GRID, draws, preftilt.__version__)).encode())
     weights_and_words = [one for one in folder.iterdir() if one.suffix != ".md"]
     for path in sorted([*weights_and_words, *judged_by]):
         digest.update(path.name.encode() + path.read_bytes())
