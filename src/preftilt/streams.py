@@ -15,7 +15,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from preftilt.types import Stream
 
@@ -45,8 +45,13 @@ def mix64(x: int) -> int:
 
 def log_exponentials(key: int, vocabulary: int) -> Float[np.ndarray, "V"]:
     """log E_v for every token v, E_v ~ Exp(1), from a position key (float64)."""
+    return log_exponentials_of(key, np.arange(vocabulary))
+
+
+def log_exponentials_of(key: int, tokens: Int[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+    """As :func:`log_exponentials`, for these tokens only."""
     with np.errstate(over="ignore"):
-        x = np.uint64(key) + np.uint64(GOLDEN) * np.arange(1, vocabulary + 1, dtype=np.uint64)
+        x = np.uint64(key) + np.uint64(GOLDEN) * (tokens.astype(np.uint64) + np.uint64(1))
         x = (x ^ (x >> np.uint64(30))) * np.uint64(MIX_A)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(MIX_B)
         x = x ^ (x >> np.uint64(31))

@@ -24,6 +24,7 @@ Placement = Literal["system", "user", "history"]
 Reduction = Literal["sum", "mean"]
 EosScoring = Literal["include", "exclude"]
 GenerateWith = Literal["full", "question"]
+MaskFrom = Literal["preference", "result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,48 @@ class Step:
     delimiter: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """A plausibility mask of guided decoding: only tokens of a nucleus may be drawn.
+
+    The nucleus is the smallest set of most likely tokens whose probability at ``temperature`` reaches ``top_p``:
+    under the prompt that answers are drawn from (``preference``), or of the guided distribution (``result``).
+    """
+
+    top_p: float
+    of: MaskFrom = "preference"
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guide:
+    """Draw every token from log π ∝ q + Σ_i λ_i (p_i − q), not from one prompt's distribution.
+
+    ``strength`` is λ of the preference that the request gives the largest magnitude; the others keep their
+    proportion to it, and their signs.
+    """
+
+    strength: float
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardGuide:
+    """Draw every token among the ``shortlist`` most likely ones, by log-prob + ``weight`` · reward of what it makes."""
+
+    weight: float
+    shortlist: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """A continuation drawn from several views: ``logprobs`` [K, T] are raw, one row a view that guided it."""
+
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "K T"]
+    finish: Finish
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A drawn continuation. ``tokens`` [T] includes the EOS it ended with; ``logprobs`` [T] are raw."""
@@ -128,6 +171,7 @@ class Expand:
     max_tokens: int
     step: Step | None = None
     greedy: bool = False
+    guide: Guide | RewardGuide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +188,10 @@ class Usage:
     """Tokens and seconds spent on one request, counted by the driver only.
 
     ``prompt`` and ``scored`` are per view name; ``sampled`` are new tokens drawn; ``reused`` are scores that
-    came for free from the sampler; ``duplicates`` are candidates that were not scored a second time.
+    came for free from the sampler; ``duplicates`` are candidates that were not scored a second time. ``guided`` are,
+    per view, the distributions that guided decoding took tokens from, and as ``reward`` the responses a reward model
+    read for it. ``method`` is what picking cost besides: ``forwards`` and ``tokens`` read by a reward model
+    or judge, and the tokens ``sampled`` from a judge.
     """
 
     prompt: dict[str, int] = field(default_factory=dict)
@@ -152,3 +199,5 @@ class Usage:
     scored: dict[str, int] = field(default_factory=dict)
     reused: int = 0
     duplicates: int = 0
+    guided: dict[str, int] = field(default_factory=dict)
+    method: dict[str, int] = field(default_factory=dict)

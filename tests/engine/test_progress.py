@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from preftilt.engines.base import Watchable
-from preftilt.engines.transformers import TransformersEngine
+from preftilt.engines.base import Engine, Watchable
 from preftilt.reward import Reward
 from preftilt.run import OnProgress, Progress, Run, watch
 from preftilt.search import BestOfN
+from preftilt.server.drawing import Drawing
 from preftilt.types import Query, Sampling, Stream, View
 from tests.engine.asking import draw, prompt, request
 from tests.engine.conftest import Opened
@@ -16,7 +18,7 @@ from tests.engine.conftest import Opened
 pytestmark = pytest.mark.model
 
 
-def run_on(engine: TransformersEngine, on_progress: OnProgress | None) -> Run:
+def run_on(engine: Engine, on_progress: OnProgress | None) -> Run:
     views = (View("question", prompt(30, 1), -19.0), View("full", prompt(30), 20.0))
     return Run(
         engine=engine,
@@ -43,6 +45,26 @@ async def test_progress_ticks_while_tokens_are_sampled_and_scored(
     assert (seen[-1].sampled, seen[-1].scored) == (sampled, scored)
     assert {one.phase for one in seen if 0 < one.sampled < sampled} == {"sampling"}
     assert {one.phase for one in seen if 0 < one.scored < scored} == {"scoring"}
+
+
+@pytest.mark.parametrize("deadline", [None, math.inf], ids=["whole", "in_pieces"])
+async def test_progress_ticks_through_the_server_s_view_of_an_engine_too(
+    deadline: float | None, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watch, "TICK_SECONDS", 0.001)
+    seen: list[Progress] = []
+    view = Drawing(opened(score_tokens=1), deadline=deadline)
+    run = run_on(view, seen.append)
+    await run.search(BestOfN(n=24))
+    sampled, scored = run.usage.sampled, run.usage.scored["question"]
+    for totals, last in (
+        ([one.sampled for one in seen], sampled),
+        ([one.scored for one in seen], scored),
+    ):
+        assert totals == sorted(totals)
+        assert totals[-1] == last
+        assert any(0 < one < last for one in totals)
+    assert view._parts == {}
 
 
 async def test_whoever_watches_changes_nothing(opened: Opened, monkeypatch: pytest.MonkeyPatch):

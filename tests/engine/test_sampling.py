@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from preftilt.engines.transformers import sampler
+from preftilt.guided import filtered
 from preftilt.streams import draw as numpy_draw
 from preftilt.streams import log_exponentials, mix64, position_key, stream_key
-from preftilt.testing.toy import filtered
 from preftilt.types import Sampling, Step, Stream
 from tests.engine.asking import draw, prompt, request, tokens
 from tests.engine.conftest import Opened
@@ -73,7 +73,7 @@ def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
         2 * torch.randn(16, 400, generator=torch.Generator().manual_seed(2)), 1
     )
     settings = [SETTINGS[i % len(SETTINGS)] for i in range(16)]
-    tickets = [sampler.Ticket(one, KEYS[i]) for i, one in enumerate(settings)]
+    tickets = [sampler.Ticket(one, KEYS[i], (i,)) for i, one in enumerate(settings)]
     drawn, logprobs = sampler.draw(logits, tickets)
     rows = logits.double().numpy()
     expected = [
@@ -81,14 +81,17 @@ def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
         for row, one, key in zip(rows, settings, KEYS, strict=False)
     ]
     assert drawn == expected
-    np.testing.assert_allclose(logprobs, rows[np.arange(16), drawn], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        np.array(logprobs)[:, 0], rows[np.arange(16), drawn], rtol=0, atol=1e-5
+    )
 
 
 def test_frequencies_follow_the_distribution():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
     keys = [position_key(stream_key(Stream(5), slot), 0) for slot in range(4000)]
     drawn, _ = sampler.draw(
-        logits.expand(4000, 4), [sampler.Ticket(Sampling(), key) for key in keys]
+        logits.expand(4000, 4),
+        [sampler.Ticket(Sampling(), key, (i,)) for i, key in enumerate(keys)],
     )
     np.testing.assert_allclose(np.bincount(drawn) / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.025)
 

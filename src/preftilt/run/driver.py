@@ -7,7 +7,7 @@ Plans run side by side; none waits for another. The driver alone counts tokens a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -17,19 +17,24 @@ from jaxtyping import Float
 from preftilt import reward as rewards
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.errors import BadInput, EngineError, PromptTooLong
+from preftilt.guided.args import TrajectoryReward
 from preftilt.run import watch
+from preftilt.run.guiding import GENERATION, Drawn, Guiding, Rows, check_guided
 from preftilt.run.watch import Clock, OnProgress, Progress, UnderWay
-from preftilt.search import Plan, Search
+from preftilt.search import Plan, Score, Search
 from preftilt.types import (
     Candidate,
     Completion,
     Expand,
+    Guide,
     Outcome,
     Query,
+    RewardGuide,
     Sampling,
     Stream,
     Tokens,
     Usage,
+    View,
 )
 
 T = TypeVar("T")
@@ -39,7 +44,11 @@ DEFAULT_MAX_TOKENS = 512
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One request on its way through a search; ``usage`` and ``clock`` fill up as it goes."""
+    """One request on its way through a search; ``usage`` and ``clock`` fill up as it goes.
+
+    guide: the score that the search goes by; None is REAR's. trajectory: the reward of partial responses, for a search
+    that lets it choose tokens.
+    """
 
     engine: Engine
     query: Query
@@ -48,6 +57,8 @@ class Run:
     stream: Stream
     max_tokens: int
     on_progress: OnProgress | None = None
+    guide: Score | None = None
+    trajectory: TrajectoryReward | None = None
     usage: Usage = field(default_factory=Usage)
     clock: Clock = field(default_factory=Clock)
     _under_way: UnderWay = field(init=False)
@@ -56,7 +67,11 @@ class Run:
         self._under_way = UnderWay(self.engine)
 
     async def search(self, search: Search) -> Outcome:
-        """Drive every plan of ``search`` to its end, side by side, and join what they found."""
+        """Drive every plan of ``search`` to its end, side by side, and join what they found.
+
+        Raises :class:`~preftilt.errors.BadInput` before anything is drawn if the engine cannot do it.
+        """
+        check_guided(self.engine, search, self.trajectory)
         self._count_prompts()
         plans = search.plans(self._root(), self._score, self.max_tokens)
         outcomes = await self._together([self._drive(plan) for plan in plans])
@@ -65,7 +80,7 @@ class Run:
     async def score_given(self, completions: Sequence[Completion]) -> list[Candidate]:
         """Score responses that exist already, under every view; nothing is drawn. Slots count them up."""
         self._count_prompts()
-        [scored] = await self._together([self._judge(self._root(), completions, drawn=False)])
+        [scored] = await self._together([self._judge(self._root(), completions, {})])
         candidates = [replace(one, slot=slot) for slot, one in enumerate(scored)]
         self._report("scoring", tuple(candidates))
         return candidates
@@ -86,6 +101,8 @@ class Run:
         return Candidate((), np.zeros((len(self.query.views), 0)), "stop")
 
     def _score(self, candidate: Candidate) -> float:
+        if self.guide is not None:
+            return self.guide(candidate)
         return rewards.score(candidate, self.query, self.reward)
 
     async def _drive(self, plan: Plan) -> Outcome:
@@ -97,43 +114,70 @@ class Run:
             return end.value
 
     async def _grow(self, expand: Expand) -> list[Candidate]:
-        sampling = replace(self.sampling, temperature=0.0) if expand.greedy else self.sampling
+        self.clock.enter("sampling")
+        try:
+            drawn = await self._draw(expand)
+        finally:
+            self.clock.leave("sampling")
+        completions = drawn.completions
+        _check_completions(completions, expand)
+        self.usage.sampled += sum(len(one.tokens) for one in completions)
+        self._report("sampling")
+        judged = await self._judge(expand.parent, completions, drawn.known)
+        children = [replace(one, slot=slot) for one, slot in zip(judged, expand.slots, strict=True)]
+        self._report("scoring", tuple(one for one in children if one.finish != "stop"))
+        return children
+
+    async def _draw(self, expand: Expand) -> Drawn:
+        """What ``expand`` asks for, by plain sampling or guided."""
+        greedy = replace(self.sampling, temperature=0.0)
+        guiding = Guiding(
+            engine=self.engine,
+            query=self.query,
+            sampling=greedy if expand.greedy else self.sampling,
+            stream=self.stream,
+            usage=self.usage,
+            reward=self.trajectory,
+        )
+        if isinstance(expand.guide, RewardGuide):
+            return await guiding.by_reward(expand, expand.guide)
+        if isinstance(expand.guide, Guide):
+            asked = guiding.request(expand, expand.guide)
+            with self._under_way.holding([asked]):
+                return await guiding.by_views(asked, expand.guide)
         request = SampleRequest(
             prompt=self.query.prompt,
             prefix=expand.parent.tokens,
             slots=expand.slots,
             stream=self.stream,
-            sampling=sampling,
+            sampling=guiding.sampling,
             max_tokens=expand.max_tokens,
             step=expand.step,
             keep=expand.step is not None,
         )
-        self.clock.enter("sampling")
-        try:
-            with self._under_way.holding([request]):
-                [completions] = await self.engine.sample([request])
-        finally:
-            self.clock.leave("sampling")
-        _check_completions(completions, expand)
-        self.usage.sampled += sum(len(one.tokens) for one in completions)
-        self._report("sampling")
-        judged = await self._judge(expand.parent, completions, drawn=True)
-        children = [replace(one, slot=slot) for one, slot in zip(judged, expand.slots, strict=True)]
-        self._report("scoring", tuple(one for one in children if one.finish != "stop"))
-        return children
+        with self._under_way.holding([request]):
+            [completions] = await self.engine.sample([request])
+        rows = {one.tokens: one.logprobs for one in reversed(completions)}
+        return Drawn(tuple(completions), {self.query.prompt: rows})
 
     async def _judge(
-        self, parent: Candidate, completions: Sequence[Completion], *, drawn: bool
+        self,
+        parent: Candidate,
+        completions: Sequence[Completion],
+        known: Mapping[Tokens, Rows],
     ) -> list[Candidate]:
-        """Children of ``parent`` with log-probs under every view; equal completions are scored once."""
+        """Children of ``parent`` with log-probs under every view; equal completions are scored once.
+
+        ``known`` are those that came with the drawing, by prompt; they count if the engine vouches for them.
+        """
         distinct = _distinct(completions)
         self.usage.duplicates += len(completions) - len(distinct)
-        reusable = drawn and self.engine.capabilities.sampler_logprobs
+        trusted = known if self.engine.capabilities.sampler_logprobs else {}
         self.clock.enter("scoring")
         try:
             rows = await asyncio.gather(
                 *(
-                    self._view_logprobs(view.name, view.prompt, parent, distinct, reusable)
+                    self._view_logprobs(view, parent, distinct, trusted.get(view.prompt))
                     for view in self.query.views
                 )
             )
@@ -152,19 +196,18 @@ class Run:
 
     async def _view_logprobs(
         self,
-        name: str,
-        prompt: Tokens,
+        view: View,
         parent: Candidate,
         completions: Sequence[Completion],
-        reusable: bool,
+        known: Rows | None,
     ) -> list[Float[np.ndarray, "T"]]:
         tokens = sum(len(one.tokens) for one in completions)
-        if reusable and prompt == self.query.prompt:
+        if known is not None:
             self.usage.reused += tokens
-            return [one.logprobs for one in completions]
+            return [known[one.tokens] for one in completions]
         requests = [
             ScoreRequest(
-                prompt=prompt,
+                prompt=view.prompt,
                 prefix=parent.tokens,
                 completion=one.tokens,
                 keep=one.finish == "stop",
@@ -173,7 +216,7 @@ class Run:
         ]
         with self._under_way.holding(requests):
             logprobs = await self.engine.score(requests)
-        self.usage.scored[name] = self.usage.scored.get(name, 0) + tokens
+        self.usage.scored[view.name] = self.usage.scored.get(view.name, 0) + tokens
         for one, row in zip(completions, logprobs, strict=True):
             if len(row) != len(one.tokens):
                 raise EngineError(f"{len(row)} log-probs came back for {len(one.tokens)} tokens")
@@ -182,7 +225,7 @@ class Run:
     def _count_prompts(self) -> None:
         self.usage.prompt = {view.name: len(view.prompt) for view in self.query.views}
         if self.query.prompt not in [view.prompt for view in self.query.views]:
-            self.usage.prompt["generation"] = len(self.query.prompt)
+            self.usage.prompt[GENERATION] = len(self.query.prompt)
 
     async def _tick(self) -> None:
         """Report what calls under way have done, whenever that has grown; only cancelling ends it."""
@@ -211,7 +254,7 @@ class Run:
 
 def fit_max_tokens(query: Query, max_context: int, asked: int | None) -> int:
     """The response's token budget; refuses what does not fit into the context, naming the view and the excess."""
-    prompts = {view.name: view.prompt for view in query.views} | {"generation": query.prompt}
+    prompts = {view.name: view.prompt for view in query.views} | {GENERATION: query.prompt}
     name, prompt = max(prompts.items(), key=lambda named: len(named[1]))
     room = max_context - len(prompt)
     if room < 1:

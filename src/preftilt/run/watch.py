@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.guides import GuideRequest
 from preftilt.types import Candidate
 
 TICK_SECONDS = 0.1
@@ -58,10 +59,12 @@ class UnderWay:
     """The requests that an engine is at, and what it has done of them as far as it can say."""
 
     engine: Engine
-    _requests: dict[int, SampleRequest | ScoreRequest] = field(default_factory=dict)
+    _requests: dict[int, SampleRequest | ScoreRequest | GuideRequest] = field(default_factory=dict)
 
     @contextmanager
-    def holding(self, requests: Sequence[SampleRequest | ScoreRequest]) -> Iterator[None]:
+    def holding(
+        self, requests: Sequence[SampleRequest | ScoreRequest | GuideRequest]
+    ) -> Iterator[None]:
         """Around the call for ``requests``."""
         here = {id(one): one for one in requests}
         self._requests.update(here)
@@ -74,8 +77,8 @@ class UnderWay:
     @property
     def phase(self) -> str:
         """``sampling`` while anything is drawn, otherwise ``scoring``."""
-        drawing = any(isinstance(one, SampleRequest) for one in self._requests.values())
-        return "sampling" if drawing else "scoring"
+        scoring = all(isinstance(one, ScoreRequest) for one in self._requests.values())
+        return "scoring" if scoring else "sampling"
 
     def tokens(self) -> tuple[int, int]:
         """Tokens drawn and scored."""
@@ -83,8 +86,8 @@ class UnderWay:
         if isinstance(self.engine, Watchable):
             for request in self._requests.values():
                 done = self.engine.so_far(request)
-                if isinstance(request, SampleRequest):
-                    sampled += done
-                else:
+                if isinstance(request, ScoreRequest):
                     scored += done
+                else:
+                    sampled += done
         return sampled, scored

@@ -3,6 +3,25 @@
 from preftilt.search.base import Plan, Score, Search, best, rank
 from preftilt.search.best_of_n import BestOfN
 from preftilt.search.dvts import DVTS
+from preftilt.search.guided import ARGS, CFG, Amulet, GuidedSearch, LinearAlignment
+from preftilt.search.presets import PRESETS, Preset
 from preftilt.search.single import Greedy, Sample
 
-__all__ = ["DVTS", "BestOfN", "Greedy", "Plan", "Sample", "Score", "Search", "best", "rank"]
+__all__ = [
+    "ARGS",
+    "CFG",
+    "DVTS",
+    "PRESETS",
+    "Amulet",
+    "BestOfN",
+    "Greedy",
+    "GuidedSearch",
+    "LinearAlignment",
+    "Plan",
+    "Preset",
+    "Sample",
+    "Score",
+    "Search",
+    "best",
+    "rank",
+]

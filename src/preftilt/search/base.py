@@ -8,7 +8,7 @@ Plans of one search do not look at each other and run concurrently; ``conclude``
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from preftilt.types import Candidate, Expand, Outcome
 
@@ -19,6 +19,7 @@ Plan = Generator[Expand, list[Candidate], Outcome]
 """Yields a node to expand, is sent its children in slot order, returns its outcome."""
 
 
+@runtime_checkable
 class Search(Protocol):
     """The settings of a search, a frozen dataclass; ``name`` is its name on the command line and in results."""
 

@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, check_guide
 from preftilt.engines.steps import step_ended
 from preftilt.errors import EngineError, PromptTooLong
+from preftilt.guided import combine, masked, pick
 from preftilt.messages import Message
-from preftilt.streams import draw, position_key, stream_key
-from preftilt.types import Completion, Finish, Sampling, Tokens
+from preftilt.streams import position_key, stream_key
+from preftilt.types import Completion, Finish, Guided, Step, Tokens
 
 NextLogprobs = Callable[[Tokens], Float[np.ndarray, "V"]]
 """A language model in one function: context → log-probs of the next token (nats, normalised)."""
@@ -90,6 +92,8 @@ class ToyEngine:
             turn_end=0,
             sampler_logprobs=self.sampler_logprobs,
             keyed_streams=True,
+            guides=True,
+            proposes=True,
         )
 
     @property
@@ -104,32 +108,72 @@ class ToyEngine:
         await asyncio.sleep(0)
         return [self._score(request) for request in requests]
 
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        await asyncio.sleep(0)
+        for request in requests:
+            check_guide(request)
+        return [[self._guided(request, slot) for slot in request.slots] for request in requests]
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        await asyncio.sleep(0)
+        return [self._propose(request) for request in requests]
+
     def close(self) -> None:
         pass
 
     def _continue(self, request: SampleRequest, slot: int) -> Completion:
-        self._check_room(request.prompt + request.prefix)
-        context = request.prompt + request.prefix
+        def choose(raw: Float[np.ndarray, "1 V"], key: int) -> int:
+            return pick(raw[0], request.sampling, key)
+
+        drawn = self._draw(request, [request.prompt], slot, choose)
+        return Completion(drawn.tokens, drawn.logprobs[0], drawn.finish)
+
+    def _guided(self, request: GuideRequest, slot: int) -> Guided:
+        weights = [view.weight for view in request.views]
+
+        def choose(raw: Float[np.ndarray, "K V"], key: int) -> int:
+            guided = masked(combine(raw, weights), raw[request.preferred], request.mask)
+            return pick(guided, request.sampling, key)
+
+        return self._draw(request, [view.prompt for view in request.views], slot, choose)
+
+    def _draw(
+        self,
+        request: SampleRequest | GuideRequest,
+        prompts: Sequence[Tokens],
+        slot: int,
+        choose: Callable[[Float[np.ndarray, "K V"], int], int],
+    ) -> Guided:
+        """Token by token, each chosen from what the model says after every prompt."""
+        for prompt in prompts:
+            self._check_room(prompt + request.prefix)
         key = stream_key(request.stream, slot)
-        tokens: list[int] = []
-        logprobs: list[float] = []
-        finish: Finish = "length"
-        while len(tokens) < request.max_tokens:
-            raw = self.next_logprobs(context + tuple(tokens))
-            position = len(request.prefix) + len(tokens)
-            token = _pick(raw, request.sampling, position_key(key, position))
-            tokens.append(token)
-            logprobs.append(float(raw[token]))
-            if token == 0:
-                finish = "eos"
-                break
-            if request.step is not None:
-                text = "".join(self.tokenizer.pieces(tuple(tokens)))
-                if step_ended(text, request.step.delimiter):
-                    finish = "stop"
-                    break
+        tokens: Tokens = ()
+        logprobs: list[Float[np.ndarray, "K"]] = []
+        finish: Finish | None = None
+        while finish is None and len(tokens) < request.max_tokens:
+            raw = np.stack([self.next_logprobs(p + request.prefix + tokens) for p in prompts])
+            token = choose(raw, position_key(key, len(request.prefix) + len(tokens)))
+            tokens += (token,)
+            logprobs.append(raw[:, token])
+            finish = self._end(tokens, request.step)
         self.counts["sampled"] += len(tokens)
-        return Completion(tuple(tokens), np.array(logprobs), finish)
+        rows = np.array(logprobs).reshape(len(tokens), len(prompts)).T
+        return Guided(tokens, rows, finish or "length")
+
+    def _end(self, tokens: Tokens, step: Step | None) -> Finish | None:
+        if tokens[-1] == 0:
+            return "eos"
+        if step is None:
+            return None
+        text = "".join(self.tokenizer.pieces(tokens))
+        return "stop" if step_ended(text, step.delimiter) else None
+
+    def _propose(self, request: ProposeRequest) -> Proposal:
+        self._check_room(request.prompt + request.prefix)
+        raw = self.next_logprobs(request.prompt + request.prefix)
+        best = np.argsort(-raw, kind="stable")[: request.count]
+        return Proposal(tuple(best.tolist()), raw[best])
 
     def _score(self, request: ScoreRequest) -> Float[np.ndarray, "T"]:
         self._check_room(request.prompt + request.prefix + request.completion)
@@ -147,27 +191,3 @@ class ToyEngine:
         if len(tokens) > self.max_context:
             over = len(tokens) - self.max_context
             raise PromptTooLong(f"{over} tokens too many for a context of {self.max_context}")
-
-
-def filtered(logprobs: Float[np.ndarray, "V"], sampling: Sampling) -> Float[np.ndarray, "V"]:
-    """Tempered log-probs with what top-k and then top-p leave out at −inf; the reference for every engine.
-
-    Top-p keeps the smallest set of most likely tokens whose tempered probability reaches ``top_p``.
-    """
-    scaled = logprobs / sampling.temperature
-    scaled = scaled - np.logaddexp.reduce(scaled)
-    order = np.argsort(-scaled, kind="stable")
-    keep = np.ones(scaled.size, dtype=bool)
-    if sampling.top_k:
-        keep[order[sampling.top_k :]] = False
-    if sampling.top_p < 1:
-        kept = np.where(keep[order], np.exp(scaled[order]), 0.0)
-        before = np.cumsum(kept) - kept
-        keep[order[before >= sampling.top_p * kept.sum()]] = False
-    return np.where(keep, scaled, -np.inf)
-
-
-def _pick(logprobs: Float[np.ndarray, "V"], sampling: Sampling, key: int) -> int:
-    if sampling.temperature == 0:
-        return int(np.argmax(logprobs))
-    return draw(filtered(logprobs, sampling), key)

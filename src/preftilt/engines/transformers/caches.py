@@ -108,6 +108,11 @@ class Store:
             self._items.move_to_end((prompt.tokens, ()))
             self._add((prompt.tokens, tail.tokens), tail)
 
+    def drop_tail(self, prompt: Prompt, tokens: Tokens) -> None:
+        """Forget the tail of exactly these tokens, if it is known."""
+        if (prompt.tokens, tokens) in self._items and tokens:
+            self._drop((prompt.tokens, tokens))
+
     def clear(self) -> None:
         self._items.clear()
         self.bytes = 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +17,21 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
+from preftilt.engines.guides import (
+    GuideRequest,
+    Proposal,
+    ProposeRequest,
+    as_sample,
+    check_guide,
+)
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob
+from preftilt.engines.transformers.jobs import Job, draw_job, propose_job, score_job
 from preftilt.engines.transformers.runner import Runner, Stats
 from preftilt.engines.transformers.scheduler import Scheduler
 from preftilt.engines.transformers.worker import Worker
-from preftilt.types import Completion
+from preftilt.types import Completion, Guided
+
+R = TypeVar("R", SampleRequest, GuideRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +115,39 @@ class TransformersEngine:
         """
         for request in requests:
             self._readable.check_sample(request)
-        jobs = [SampleJob(r) if r.slots and r.max_tokens else None for r in requests]
+        return await self._drawn(requests, lambda _: Completion((), np.empty(0), "length"))
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """See :class:`~preftilt.engines.guides.Guides`; the views of a row share every forward.
+
+        Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.
+        """
+        for request in requests:
+            check_guide(request)
+            for view in request.views:
+                self._readable.check_sample(as_sample(request, view))
+        return await self._drawn(
+            requests, lambda r: Guided((), np.empty((len(r.views), 0)), "length")
+        )
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        """See :class:`~preftilt.engines.guides.Proposes`; a prefix one token longer than the last costs one forward."""
+        for request in requests:
+            self._readable.check_propose(request)
+        jobs = [propose_job(request) for request in requests]
+        with self._submitted(jobs):
+            return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+
+    async def _drawn(
+        self, requests: Sequence[R], nothing: Callable[[R], Completion | Guided]
+    ) -> list[list[Any]]:
+        """What every request draws; ``nothing`` is what one draws that may not take a token."""
+        jobs = [draw_job(one) if one.slots and one.max_tokens else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
-        nothing = Completion((), np.empty(0), "length")
         return [
-            next(done) if job else [nothing] * len(request.slots)
+            next(done) if job else [nothing(request)] * len(request.slots)
             for job, request in zip(jobs, requests, strict=True)
         ]
 
@@ -119,13 +155,13 @@ class TransformersEngine:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
             self._readable.check_score(request)
-        jobs = [ScoreJob(request) for request in requests]
+        jobs = [score_job(request) for request in requests]
         work = [job for job in jobs if job.request.completion]
         with self._submitted(work):
             done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
         return [next(done) if job.request.completion else np.empty(0) for job in jobs]
 
-    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+    def so_far(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.Watchable`. A number that the worker keeps anyway is read, no more."""
         job = self._under_way.get(id(request))
         return job.done if job else 0

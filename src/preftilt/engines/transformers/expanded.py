@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob, settle
+from preftilt.engines.transformers.jobs import DrawJob, Job, ProposeJob, ScoreJob, settle
 from preftilt.engines.transformers.probe import PROMPT, Probe, gap, tolerance
 from preftilt.engines.transformers.rows import Row, RowEnd
 from preftilt.engines.transformers.runner import Runner
-from preftilt.engines.transformers.sampler import draw, logprobs_of
+from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
 from preftilt.engines.transformers.scheduler import Limits, failure
 from preftilt.types import Tokens
 
@@ -55,8 +55,10 @@ class ExpandedPath:
         together = [job for job in self._jobs if _alike(first, job)][: self._limits.max_rows]
         self._jobs = [job for job in self._jobs if job not in together]
         try:
-            if isinstance(first, SampleJob):
+            if isinstance(first, DrawJob):
                 self._sample(first)
+            elif isinstance(first, ProposeJob):
+                self._propose(first)
             else:
                 self._score([job for job in together if isinstance(job, ScoreJob)])
         except Exception as error:
@@ -92,19 +94,21 @@ class ExpandedPath:
         return gap(got, want) <= limit
 
     def _prompt(self, tokens: Tokens) -> tuple[Any, Tensor]:
-        """A prompt's cache, at batch 1, and the logits [V] after it."""
+        """A prompt's cache, at batch 1, and the logits [V] after it; one that is kept and begins it is taken over."""
         if tokens in self._prompts:
             self.runner.stats.prompt_hits += 1
             self._prompts.move_to_end(tokens)
-        else:
-            self.runner.stats.prompt_tokens += len(tokens)
-            self.runner.stats.forwards += 1
-            out = self.runner.model(
-                input_ids=torch.tensor([tokens], device=self.runner.device), use_cache=True
-            )
-            self._prompts[tokens] = (out.past_key_values, self.runner.clean(out.logits[0, -1:])[0])
-            while len(self._prompts) > KEPT_PROMPTS:
-                self._prompts.popitem(last=False)
+            return self._prompts[tokens]
+        begun = max((p for p in self._prompts if p == tokens[: len(p)]), key=len, default=())
+        self.runner.stats.prompt_tokens += len(tokens) - len(begun)
+        self.runner.stats.shared_tokens += len(begun)
+        cache = _copies(self._prompts[begun][0], 1) if begun else None
+        new = torch.tensor([tokens[len(begun) :]], device=self.runner.device)
+        self.runner.stats.forwards += 1
+        out = self.runner.model(input_ids=new, past_key_values=cache, use_cache=True)
+        self._prompts[tokens] = (out.past_key_values, self.runner.clean(out.logits[0, -1:])[0])
+        while len(self._prompts) > KEPT_PROMPTS:
+            self._prompts.popitem(last=False)
         return self._prompts[tokens]
 
     def _forward(self, cache: Any, tokens: Tensor) -> Tensor:
@@ -113,30 +117,42 @@ class ExpandedPath:
         out = self.runner.model(input_ids=tokens, past_key_values=cache, use_cache=True)
         return self.runner.clean(out.logits)
 
-    def _sample(self, job: SampleJob) -> None:
+    def _sample(self, job: DrawJob) -> None:
         request = job.request
-        cache, logits = self._prompt(request.prompt + request.prefix)
-        for start in range(0, len(request.slots), self._limits.max_rows):
-            count = min(self._limits.max_rows, len(request.slots) - start)
+        known = [self._prompt(ground.tokens + ground.prefix) for ground in job.grounds]
+        rows_at_once = max(1, self._limits.max_rows // len(known))
+        for start in range(0, len(request.slots), rows_at_once):
+            count = min(rows_at_once, len(request.slots) - start)
             rows = [self._ends.new_row(job, start + i) for i in range(count)]
             self.runner.stats.rows += count
-            self._draw_all(rows, _copies(cache, count), logits.expand(count, -1))
+            caches = [_copies(cache, count) for cache, _ in known]
+            self._draw_all(rows, caches, [logits.expand(count, -1) for _, logits in known])
 
-    def _draw_all(self, rows: list[Row], cache: Any, logits: Tensor) -> None:
-        """Token by token until every row has ended; rows that end leave the cache."""
+    def _draw_all(self, rows: list[Row], caches: list[Any], logits: list[Tensor]) -> None:
+        """Token by token until every row has ended; rows that end leave the caches, of which there is one a view."""
         while not rows[0].job.future.done():
-            tokens, logprobs = draw(logits, [row.ticket for row in rows])
+            tickets = [
+                row.ticket(tuple(range(i, len(rows) * len(caches), len(rows))))
+                for i, row in enumerate(rows)
+            ]
+            tokens, logprobs = draw(torch.cat(logits), tickets)
             live = [
                 i for i, row in enumerate(rows) if not self._ends.take(row, tokens[i], logprobs[i])
             ]
             if not live:
                 return
             if len(live) < len(rows):
-                cache.batch_select_indices(torch.tensor(live, device=self.runner.device))
+                for cache in caches:
+                    cache.batch_select_indices(torch.tensor(live, device=self.runner.device))
                 rows = [rows[i] for i in live]
             last = torch.tensor([[row.tokens[-1]] for row in rows], device=self.runner.device)
-            self.runner.stats.response_tokens += len(rows)
-            logits = self._forward(cache, last)[:, -1]
+            self.runner.stats.response_tokens += len(rows) * len(caches)
+            logits = [self._forward(cache, last)[:, -1] for cache in caches]
+
+    def _propose(self, job: ProposeJob) -> None:
+        request = job.request
+        _, logits = self._prompt(request.prompt + request.prefix)
+        settle(job.future, likeliest(logits, request.count))
 
     def _score(self, jobs: Sequence[ScoreJob]) -> None:
         """Candidates after one and the same prompt and prefix, padded on the right."""
@@ -166,7 +182,7 @@ class ExpandedPath:
 
 def _alike(first: Job, other: Job) -> bool:
     """Whether two requests can be served together."""
-    if isinstance(first, SampleJob) or isinstance(other, SampleJob):
+    if not (isinstance(first, ScoreJob) and isinstance(other, ScoreJob)):
         return first is other
     a, b = first.request, other.request
     return a.prompt == b.prompt and a.prefix == b.prefix

@@ -10,43 +10,74 @@ import numpy as np
 from torch import Tensor
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
 from preftilt.engines.transformers.caches import Prompt, Tail
-from preftilt.types import Completion, Finish
+from preftilt.engines.transformers.sampler import Rule
+from preftilt.types import Completion, Finish, Guided, Tokens
 
 
 @dataclass(eq=False, slots=True)
-class SampleJob:
-    """A request for continuations.
+class Ground:
+    """What a request stands on: a prompt and the response prefix behind it.
 
-    ``prompt`` is set when its cache is there; ``tail``, with its logits, when that of the whole prefix is.
-    ``started`` counts its rows, ``done`` the tokens drawn for them.
+    ``prompt`` is set when the prompt's cache is there; ``tail``, with its logits, when that of the whole prefix is.
     """
 
-    request: SampleRequest
-    future: Future[list[Completion]] = field(default_factory=Future)
+    tokens: Tokens
+    prefix: Tokens
     prompt: Prompt | None = None
     tail: Tail | None = None
+
+    @property
+    def cache(self) -> Prompt:
+        """The prompt's cache, which must be there."""
+        assert self.prompt is not None
+        return self.prompt
+
+    @property
+    def logits(self) -> Tensor:
+        """Float32 logits [V] after prompt and prefix, whose caches must be there."""
+        source = self.tail if self.prefix else self.prompt
+        assert source is not None
+        assert source.logits is not None
+        return source.logits
+
+
+@dataclass(eq=False, slots=True)
+class DrawJob:
+    """A request for continuations; one that is guided has a ``rule`` and several grounds, one a view.
+
+    ``started`` counts its rows, ``done`` the tokens drawn for them. Made by :func:`draw_job`.
+    """
+
+    request: SampleRequest | GuideRequest
+    grounds: tuple[Ground, ...]
+    rule: Rule | None
+    future: Future[list[Any]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
-    completions: dict[int, Completion] = field(default_factory=dict)
+    drawn: dict[int, Completion | Guided] = field(default_factory=dict)
 
-    def finish(self, index: int, tokens: list[int], logprobs: list[float], why: Finish) -> None:
-        """One slot is done; the request is when all are."""
-        self.completions[index] = Completion(
-            tuple(tokens), np.array(logprobs, dtype=np.float64), why
-        )
-        if len(self.completions) == len(self.request.slots):
-            settle(self.future, [self.completions[i] for i in range(len(self.request.slots))])
+    def finish(
+        self, index: int, tokens: list[int], logprobs: list[list[float]], why: Finish
+    ) -> None:
+        """One slot is done, with a list of log-probs a token; the request is when all are."""
+        views = np.array(logprobs, dtype=np.float64).T
+        if self.rule is None:
+            self.drawn[index] = Completion(tuple(tokens), views[0], why)
+        else:
+            self.drawn[index] = Guided(tuple(tokens), views, why)
+        if len(self.drawn) == len(self.request.slots):
+            settle(self.future, [self.drawn[i] for i in range(len(self.request.slots))])
 
 
 @dataclass(eq=False, slots=True)
 class ScoreJob:
-    """A request for log-probs; ``prompt`` and ``tail`` as in :class:`SampleJob`."""
+    """A request for log-probs; made by :func:`score_job`."""
 
     request: ScoreRequest
+    grounds: tuple[Ground]
     future: Future[np.ndarray] = field(default_factory=Future)
-    prompt: Prompt | None = None
-    tail: Tail | None = None
 
     @property
     def done(self) -> int:
@@ -54,15 +85,36 @@ class ScoreJob:
         return len(self.request.completion) if self.future.done() else 0
 
 
-Job = SampleJob | ScoreJob
+@dataclass(eq=False, slots=True)
+class ProposeJob:
+    """A request for the likeliest next tokens: done as soon as its ground is there. Made by :func:`propose_job`."""
+
+    request: ProposeRequest
+    grounds: tuple[Ground]
+    future: Future[Proposal] = field(default_factory=Future)
+    done: int = 0
 
 
-def next_logits(job: Job) -> Tensor:
-    """Float32 logits [V] after the request's prompt and prefix, whose caches must be there."""
-    source = job.tail if job.request.prefix else job.prompt
-    assert source is not None
-    assert source.logits is not None
-    return source.logits
+Job = DrawJob | ScoreJob | ProposeJob
+
+
+def draw_job(request: SampleRequest | GuideRequest) -> DrawJob:
+    """The job of a request that draws."""
+    if isinstance(request, SampleRequest):
+        return DrawJob(request, (Ground(request.prompt, request.prefix),), None)
+    rule = Rule(tuple(view.weight for view in request.views), request.mask, request.preferred)
+    grounds = tuple(Ground(view.prompt, request.prefix) for view in request.views)
+    return DrawJob(request, grounds, rule)
+
+
+def score_job(request: ScoreRequest) -> ScoreJob:
+    """The job of a request that scores."""
+    return ScoreJob(request, (Ground(request.prompt, request.prefix),))
+
+
+def propose_job(request: ProposeRequest) -> ProposeJob:
+    """The job of a request that asks what may come next."""
+    return ProposeJob(request, (Ground(request.prompt, request.prefix),))
 
 
 def settle(future: Future[Any], result: object) -> None:

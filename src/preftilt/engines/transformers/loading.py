@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from preftilt.errors import BadInput, UnknownModel
+from preftilt.errors import BadInput, PreftiltError, UnknownModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -110,6 +110,34 @@ def load_model(source: Source, tokenizer: Any) -> Loaded:
     return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
 
 
+def load_reward_model(source: Source, tokenizer: Any) -> Loaded:
+    """A sequence-classification model with one output, in memory, for inference.
+
+    Raises :class:`BadInput` for a model without such a head: transformers would invent one and score at random.
+    """
+    with _quiet(), _explained(source.name, source.cached_only, "a reward model"):
+        model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+            source.place,
+            dtype=source.dtype,
+            trust_remote_code=source.trust_remote_code,
+            local_files_only=source.cached_only,
+            use_safetensors=None if source.allow_pickle else True,
+            output_loading_info=True,
+        )
+        if found["missing_keys"]:
+            raise BadInput(
+                f"{source.name} is no reward model: its files lack {', '.join(sorted(found['missing_keys'])[:3])};"
+                " name a sequence-classification model that was trained to score"
+            )
+        if model.config.num_labels != 1:
+            raise BadInput(
+                f"{source.name} has {model.config.num_labels} outputs, and a reward model has one; name another"
+            )
+        model = model.to(source.device)
+    model.config.get_text_config().use_cache = False
+    return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
+
+
 def context_of(config: Any) -> int:
     """Tokens of prompt and response together, by the model's config."""
     text = config.get_text_config()
@@ -196,15 +224,19 @@ _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryErr
 
 
 @contextmanager
-def _explained(name: str, cached_only: bool) -> Iterator[None]:
-    """Say in our words what transformers and the hub say in theirs."""
+def _explained(
+    name: str, cached_only: bool, kind: str = "a causal language model"
+) -> Iterator[None]:
+    """Say in our words what transformers and the hub say in theirs; ``kind`` is what the model should have been."""
     try:
         yield
+    except PreftiltError:
+        raise
     except _FAILURES as error:
-        raise _reason(name, error, cached_only) from error
+        raise _reason(name, error, cached_only, kind) from error
 
 
-def _reason(name: str, error: Exception, cached_only: bool) -> Exception:
+def _reason(name: str, error: Exception, cached_only: bool, kind: str) -> Exception:
     text = str(error)
     bundled = "the bundled model needs no hub: use demo"
     if isinstance(error, SafetensorError):
@@ -232,4 +264,4 @@ def _reason(name: str, error: Exception, cached_only: bool) -> Exception:
             f" or gated model needs a login); {bundled}"
         )
     first_line = text.strip().splitlines()[0] if text.strip() else repr(error)
-    return BadInput(f"{name} cannot be loaded as a causal language model: {first_line}")
+    return BadInput(f"{name} cannot be loaded as {kind}: {first_line}")

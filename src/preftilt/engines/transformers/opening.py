@@ -16,7 +16,7 @@ from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse
 from preftilt.engines.transformers import probe
 from preftilt.engines.transformers.engine import About, TransformersEngine
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob
+from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.loading import (
     Loaded,
     context_of,
@@ -139,6 +139,8 @@ def assemble(
         turn_end=turn_end,
         sampler_logprobs=trusted,
         keyed_streams=True,
+        guides=True,
+        proposes=True,
     )
     return TransformersEngine(about, runner, path, chat, capabilities)
 
@@ -182,10 +184,10 @@ def _sampler_agrees(path: Scheduler | ExpandedPath, dtype: torch.dtype) -> bool:
     sampling = SampleRequest(
         prompt=prompt, slots=(0, 1, 2, 3), stream=Stream(0), sampling=Sampling(), max_tokens=16
     )
-    sample = SampleJob(sampling)
+    sample = draw_job(sampling)
     _finish(path, [sample])
     drawn = sample.future.result()
-    scores = [ScoreJob(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
+    scores = [score_job(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
     _finish(path, scores)
     pairs = zip(drawn, scores, strict=True)
     gaps = np.concatenate([one.logprobs - job.future.result() for one, job in pairs])

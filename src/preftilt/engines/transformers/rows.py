@@ -1,13 +1,19 @@
-"""The rows that are being sampled: started when there is room, one token a turn, gone when they end."""
+"""The rows that are being sampled: started when there is room, one token a turn, gone when they end.
+
+A row is one response under way. It has a strand for every view that its tokens are drawn from: one if it is sampled,
+several if it is guided. All strands of all rows share a forward and get the same new token.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
+
 from preftilt.engines.steps import step_ended
 from preftilt.engines.transformers.caches import Prompt, Store, Tail, size
 from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
-from preftilt.engines.transformers.jobs import SampleJob, next_logits
+from preftilt.engines.transformers.jobs import DrawJob, Ground
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import Ticket, draw
 from preftilt.engines.vocabulary import Vocabulary
@@ -22,25 +28,39 @@ WIDTH_KEPT = 512
 
 
 @dataclass(eq=False, slots=True)
-class Row:
-    """One continuation under way. ``forwarded`` counts the tokens in its tail; ``room`` is the longest it may get."""
+class Strand:
+    """A row as one view reads it. ``forwarded`` counts the tokens in its tail; ``number`` is its place in the batch."""
 
-    job: SampleJob
-    index: int
-    key: int
-    room: int
+    row: Row
+    ground: Ground
     prompt: Prompt | None
     forwarded: int
+    number: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One continuation under way.
+
+    ``longest`` counts the tokens of its longest prompt and the prefix; ``room`` is the longest that a tail may get.
+    """
+
+    job: DrawJob
+    index: int
+    key: int
+    longest: int
+    room: int = 0
+    strands: list[Strand] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
     text: str = ""
 
-    @property
-    def ticket(self) -> Ticket:
-        """How the next token is drawn: by its position in the whole response."""
+    def ticket(self, strands: tuple[int, ...]) -> Ticket:
+        """How the next token is drawn: by its position in the whole response, from these rows of logits."""
         request = self.job.request
         position = len(request.prefix) + len(self.tokens)
-        return Ticket(request.sampling, position_key(self.key, position))
+        key = position_key(self.key, position)
+        return Ticket(request.sampling, key, strands, self.job.rule)
 
 
 class RowEnd:
@@ -51,25 +71,20 @@ class RowEnd:
         self._vocabulary = vocabulary
         self._context = context
 
-    def new_row(
-        self, job: SampleJob, index: int, *, carried: int = 0, prompt: Prompt | None = None
-    ) -> Row:
-        """A row that continues the request's prefix; ``carried`` prompt tokens stand in its own tail."""
+    def new_row(self, job: DrawJob, index: int) -> Row:
+        """A row that continues the request's prefix; it has no strands yet."""
         request = job.request
-        forwarded = len(request.prefix) + carried
         return Row(
             job=job,
             index=index,
             key=stream_key(request.stream, request.slots[index]),
-            room=forwarded + request.max_tokens + 1,
-            prompt=prompt,
-            forwarded=forwarded,
+            longest=max(len(ground.tokens) for ground in job.grounds) + len(request.prefix),
         )
 
-    def take(self, row: Row, token: int, logprob: float) -> bool:
+    def take(self, row: Row, token: int, logprobs: list[float]) -> bool:
         """Add a drawn token; True if the row has ended (and its request knows)."""
         row.tokens.append(token)
-        row.logprobs.append(logprob)
+        row.logprobs.append(logprobs)
         row.job.done += 1
         self._stats.drawn += 1
         why = self._end(row, token)
@@ -86,17 +101,17 @@ class RowEnd:
             row.text = self._vocabulary.grown(row.text, row.tokens, request.step.delimiter)
             if step_ended(row.text, request.step.delimiter):
                 return "stop"
-        full = len(request.prompt) + len(request.prefix) + len(row.tokens) >= self._context
+        full = row.longest + len(row.tokens) >= self._context
         return "length" if full or len(row.tokens) >= request.max_tokens else None
 
 
 class Rows:
-    """The live batch. ``capacity`` rows at most, and as many as ``memory`` bytes of tails allow in the worst case."""
+    """The live batch: ``capacity`` strands at most, as many as ``memory`` bytes of tails allow in the worst case."""
 
     def __init__(
         self, runner: Runner, store: Store, ends: RowEnd, *, capacity: int, memory: int
     ) -> None:
-        self.live: list[Row] = []
+        self._strands: list[Strand] = []
         self._runner = runner
         self._store = store
         self._ends = ends
@@ -104,102 +119,124 @@ class Rows:
         self._memory = memory
         self._buffers = Buffers(0)
 
-    def admit(self, job: SampleJob) -> None:
+    @property
+    def live(self) -> bool:
+        """Whether there are rows to go on with."""
+        return bool(self._strands)
+
+    def admit(self, job: DrawJob) -> None:
         """Start as many of the request's slots as there is room for."""
-        assert job.prompt is not None
         count = min(self._free(job), len(job.request.slots) - job.started)
         if count <= 0:
             return
-        private = self._is_private(job)
-        carried = job.prompt.length if private else 0
-        shared = None if private else job.prompt
-        rows = [
-            self._ends.new_row(job, job.started + i, carried=carried, prompt=shared)
-            for i in range(count)
-        ]
+        private = [self._is_private(job, ground) for ground in job.grounds]
+        rows = [self._ends.new_row(job, job.started + i) for i in range(count)]
         job.started += count
         self._runner.stats.rows += count
-        logits = next_logits(job).expand(count, -1)
-        tokens, logprobs = draw(logits, [row.ticket for row in rows])
-        drawn = zip(rows, tokens, logprobs, strict=True)
-        rows = [row for row, token, logprob in drawn if not self._ends.take(row, token, logprob)]
-        self._buffers.reserve(len(self.live) + len(rows), 1)
+        rows = self._first_tokens(job, rows)
+        self._buffers.reserve(len(self._strands) + len(rows) * len(job.grounds), 1)
         for row in rows:
-            self._place(row, job.prompt if private else None, job.tail)
+            for ground, carries in zip(job.grounds, private, strict=True):
+                self._place(row, ground, carries)
 
     def step(self) -> None:
         """Draw the next token of every row."""
-        places = [RowPlace(row.prompt, row.forwarded) for row in self.live]
+        places = [RowPlace(strand.prompt, strand.forwarded) for strand in self._strands]
         plan = DecodePlan(self._buffers, places, self._runner.device)
-        logits = self._runner.logits(plan, plan.tokens_of([row.tokens[-1] for row in self.live]))
-        self._runner.stats.response_tokens += len(self.live)
-        tokens, logprobs = draw(logits, [row.ticket for row in self.live])
-        ended: list[int] = []
-        for number, row in enumerate(self.live):
-            row.forwarded += 1
-            if self._ends.take(row, tokens[number], logprobs[number]):
-                self._keep(row, number)
-                ended.append(number)
-        self._remove(ended)
+        last = plan.tokens_of([strand.row.tokens[-1] for strand in self._strands])
+        logits = self._runner.logits(plan, last)
+        self._runner.stats.response_tokens += len(self._strands)
+        rows = self._rows()
+        tickets = [row.ticket(tuple(strand.number for strand in row.strands)) for row in rows]
+        drawn = zip(rows, *draw(logits, tickets), strict=True)
+        for strand in self._strands:
+            strand.forwarded += 1
+        self._remove(
+            [row for row, token, logprobs in drawn if self._took_last(row, token, logprobs)]
+        )
 
     def drop_cancelled(self) -> None:
         """Forget rows nobody waits for."""
-        self._remove([number for number, row in enumerate(self.live) if row.job.future.done()])
+        self._remove([row for row in self._rows() if row.job.future.done()])
 
-    def clear(self) -> list[SampleJob]:
+    def clear(self) -> list[DrawJob]:
         """Forget every row; the requests they belonged to."""
-        jobs = list({id(row.job): row.job for row in self.live}.values())
-        self.live = []
+        jobs = list({id(row.job): row.job for row in self._rows()}.values())
+        self._strands = []
         self._buffers = Buffers(0)
         return jobs
 
-    def _free(self, job: SampleJob) -> int:
-        """How many more rows like those of ``job`` fit."""
-        assert job.prompt is not None
-        free = self._capacity - len(self.live)
-        request = job.request
-        longest = len(request.prefix) + request.max_tokens
-        if self._is_private(job):
-            longest += job.prompt.length
-        longest = max([longest, *(row.room for row in self.live)])
-        token = size(job.prompt.layers) // job.prompt.length
-        fit = self._memory // max(1, token * longest) - len(self.live)
-        return min(free, max(fit, 0 if self.live else 1))
+    def _rows(self) -> list[Row]:
+        """The live rows, in the order of their first strands."""
+        return [strand.row for strand in self._strands if strand is strand.row.strands[0]]
 
-    def _is_private(self, job: SampleJob) -> bool:
-        """Whether the rows of a request carry the prompt themselves."""
-        prompt = job.prompt
-        assert prompt is not None
-        alone = len(job.request.slots) == 1 and prompt.length <= PRIVATE_PROMPT
-        return alone and not any(row.prompt is prompt for row in self.live)
+    def _first_tokens(self, job: DrawJob, rows: list[Row]) -> list[Row]:
+        """Draw the first token of new rows, which the caches of their grounds tell; those that have not ended."""
+        each = len(job.grounds)
+        logits = torch.stack([ground.logits for ground in job.grounds])
+        logits = logits.expand(len(rows), -1, -1).reshape(len(rows) * each, -1)
+        strands = [tuple(range(r * each, (r + 1) * each)) for r in range(len(rows))]
+        tickets = [row.ticket(its) for row, its in zip(rows, strands, strict=True)]
+        drawn = zip(rows, *draw(logits, tickets), strict=True)
+        return [row for row, token, logprobs in drawn if not self._ends.take(row, token, logprobs)]
 
-    def _place(self, row: Row, carried: Prompt | None, tail: Tail | None) -> None:
-        """Give a row its buffers, filled with what it continues."""
-        number = len(self.live)
-        self._buffers.reserve(number + 1, row.forwarded + 1)
-        start = 0
-        if carried is not None:
-            self._buffers.write(number, 0, carried.layers)
-            start = carried.length
-        if tail is not None:
-            self._buffers.write(number, start, tail.layers)
-        self.live.append(row)
+    def _took_last(self, row: Row, token: int, logprobs: list[float]) -> bool:
+        """Add a token; True if the row has ended. What its caller will continue is kept."""
+        if not self._ends.take(row, token, logprobs):
+            return False
+        if row.job.request.keep:
+            for strand in row.strands:
+                self._keep(strand)
+        return True
 
-    def _keep(self, row: Row, number: int) -> None:
-        """Store the tail of an ended row whose caller will continue it."""
-        request, prompt = row.job.request, row.job.prompt
-        if not request.keep or prompt is None:
+    def _free(self, job: DrawJob) -> int:
+        """How many more rows like those of ``job`` fit; one if there are none, however large it is."""
+        each = len(job.grounds)
+        carried = [g.cache.length for g in job.grounds if self._is_private(job, g)]
+        mine = len(job.request.prefix) + job.request.max_tokens + max(carried, default=0) + 1
+        longest = max([mine, *(row.room for row in self._rows())])
+        prompt = job.grounds[0].cache
+        token = size(prompt.layers) // prompt.length
+        fit = min(self._capacity, self._memory // max(1, token * longest)) - len(self._strands)
+        return max(fit // each, 0 if self.live else 1)
+
+    def _is_private(self, job: DrawJob, ground: Ground) -> bool:
+        """Whether the rows of a request carry this prompt themselves."""
+        alone = len(job.request.slots) == 1 and ground.cache.length <= PRIVATE_PROMPT
+        return alone and not any(strand.prompt is ground.prompt for strand in self._strands)
+
+    def _place(self, row: Row, ground: Ground, carries: bool) -> None:
+        """Give a row's next strand its buffers, filled with what it continues."""
+        number, prompt = len(self._strands), ground.cache
+        start = prompt.length if carries else 0
+        forwarded = start + len(ground.prefix)
+        row.room = max(row.room, forwarded + row.job.request.max_tokens + 1)
+        self._buffers.reserve(number + 1, forwarded + 1)
+        if carries:
+            self._buffers.write(number, 0, prompt.layers)
+        if ground.tail is not None:
+            self._buffers.write(number, start, ground.tail.layers)
+        strand = Strand(row, ground, None if carries else prompt, forwarded, number)
+        row.strands.append(strand)
+        self._strands.append(strand)
+
+    def _keep(self, strand: Strand) -> None:
+        """Store the tail of an ended row's strand."""
+        if strand.prompt is None:
             return
-        tokens = (*request.prefix, *row.tokens[:-1])
-        start = row.forwarded - len(tokens)
-        self._store.add_tail(prompt, Tail(tokens, self._buffers.read(number, start, row.forwarded)))
+        tokens = (*strand.ground.prefix, *strand.row.tokens[:-1])
+        start = strand.forwarded - len(tokens)
+        layers = self._buffers.read(strand.number, start, strand.forwarded)
+        self._store.add_tail(strand.prompt, Tail(tokens, layers))
 
-    def _remove(self, numbers: list[int]) -> None:
-        """Close the gaps that ended rows leave, each with the then last row."""
-        for number in reversed(numbers):
-            last = self.live.pop()
-            if number < len(self.live):
-                self._buffers.move(len(self.live), number, last.forwarded)
-                self.live[number] = last
-        if not self.live and self._buffers.width > WIDTH_KEPT:
+    def _remove(self, rows: list[Row]) -> None:
+        """Close the gaps that ended rows leave, each with the then last strand."""
+        gone = sorted((strand.number for row in rows for strand in row.strands), reverse=True)
+        for number in gone:
+            last = self._strands.pop()
+            if number < len(self._strands):
+                self._buffers.move(len(self._strands), number, last.forwarded)
+                self._strands[number] = last
+                last.number = number
+        if not self._strands and self._buffers.width > WIDTH_KEPT:
             self._buffers = Buffers(0)

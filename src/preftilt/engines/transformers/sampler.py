@@ -1,6 +1,7 @@
-"""Drawing tokens: the torch twin of :mod:`preftilt.streams`, and the filters before it.
+"""Drawing tokens: the torch twin of :mod:`preftilt.streams`, the filters before it, and the rule of guided decoding.
 
-All rows of a step are drawn together, yet each row's token is a function of its own logits and its own key only.
+All rows of a step are drawn together, yet each row's token is a function of its own logits and its own key only. A row
+has one strand of logits a view: plain sampling has one, guided decoding several (:mod:`preftilt.guided`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from preftilt.engines.guides import Proposal
 from preftilt.streams import GOLDEN, MIX_A, MIX_B
-from preftilt.types import Sampling
+from preftilt.types import Mask, Sampling
 
 LIKELY = 1024
 """Top-p first looks at this many of the most likely tokens; sorting the whole vocabulary is seldom needed."""
@@ -95,33 +97,81 @@ def _nucleus(scores: Tensor, top_p: float) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """How the logits of a row's views become one distribution; see :class:`~preftilt.engines.guides.GuideRequest`."""
+
+    weights: tuple[float, ...]
+    mask: Mask | None = None
+    preferred: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
-    """How one row draws its next token; ``key`` is of its stream and position."""
+    """How one row draws its next token; ``key`` is of its stream and position, ``strands`` are its rows of logits."""
 
     sampling: Sampling
     key: int
+    strands: tuple[int, ...]
+    rule: Rule | None = None
 
 
-def draw(logits: Tensor, tickets: Sequence[Ticket]) -> tuple[list[int], list[float]]:
-    """Every row's token and its raw log-prob (temperature 1, unfiltered): ``logits`` float32 [R, V]."""
-    tokens = torch.empty(len(tickets), dtype=torch.int64, device=logits.device)
-    by_settings: dict[Sampling, list[int]] = {}
+def draw(logits: Tensor, tickets: Sequence[Ticket]) -> tuple[list[int], list[list[float]]]:
+    """Every row's token and its raw log-prob (temperature 1, unfiltered) in each of the row's views.
+
+    ``logits`` float32 [S, V] are those of all strands; every strand belongs to one row.
+    """
+    strands = [strand for ticket in tickets for strand in ticket.strands]
+    picked = torch.empty(len(strands), dtype=torch.int64, device=logits.device)
+    tokens = [0] * len(tickets)
+    groups: dict[tuple[Sampling, Rule | None], list[int]] = {}
     for row, ticket in enumerate(tickets):
-        by_settings.setdefault(ticket.sampling, []).append(row)
-    for sampling, rows in by_settings.items():
-        everyone = len(rows) == len(tickets)
-        mine = logits if everyone else logits[rows]
-        if sampling.temperature == 0:
-            drawn = torch.argmax(mine, dim=1)
-        else:
-            keys = torch.tensor([signed(tickets[row].key) for row in rows], device=logits.device)
-            drawn = race(filtered(mine, sampling), keys)
-        tokens = (
-            drawn
-            if everyone
-            else tokens.index_copy(0, torch.tensor(rows, device=logits.device), drawn)
-        )
-    return tokens.tolist(), logprobs_of(logits, tokens).tolist()
+        groups.setdefault((ticket.sampling, ticket.rule), []).append(row)
+    for (sampling, rule), rows in groups.items():
+        where = [strand for row in rows for strand in tickets[row].strands]
+        mine = logits if where == list(range(len(logits))) else logits[where]
+        scores = mine if rule is None else guided(mine.view(len(rows), len(rule.weights), -1), rule)
+        drawn = _drawn(scores, sampling, [tickets[row].key for row in rows])
+        for row, token in zip(rows, drawn.tolist(), strict=True):
+            tokens[row] = token
+        each = 1 if rule is None else len(rule.weights)
+        picked[torch.tensor(where, device=logits.device)] = drawn.repeat_interleave(each)
+    raw = logprobs_of(logits, picked).tolist()
+    return tokens, [[raw[strand] for strand in ticket.strands] for ticket in tickets]
+
+
+def _drawn(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
+    """The tokens [R] of rows with the same settings: ``scores`` [R, V] in nats."""
+    if sampling.temperature == 0:
+        return torch.argmax(scores, dim=1)
+    signed_keys = torch.tensor([signed(key) for key in keys], device=scores.device)
+    return race(filtered(scores, sampling), signed_keys)
+
+
+def guided(logits: Tensor, rule: Rule) -> Tensor:
+    """The views' weighted logits [R, V], implausible tokens at −inf: ``logits`` float32 [R, K, V].
+
+    The twin of :func:`preftilt.guided.combine`. Logits do instead of log-probs: they differ by a constant a view.
+    """
+    first, *others = logits.unbind(1)
+    total = sum(rule.weights)
+    scores = first if total == 1 else first * total
+    for weight, view in zip(rule.weights[1:], others, strict=True):
+        scores = torch.add(scores, view - first, alpha=weight)
+    scores = scores.masked_fill(torch.isneginf(logits).any(dim=1), -torch.inf)
+    mask = rule.mask
+    if mask is None or mask.top_p >= 1:
+        return scores
+    seen = scores if mask.of == "result" else logits[:, rule.preferred]
+    nucleus = filtered(seen, Sampling(temperature=mask.temperature, top_p=mask.top_p))
+    return scores.masked_fill(torch.isneginf(nucleus), -torch.inf)
+
+
+def likeliest(logits: Tensor, count: int) -> Proposal:
+    """The ``count`` likeliest tokens after float32 ``logits`` [V]; fewer if there are not so many."""
+    values, tokens = torch.topk(logits, min(count, logits.shape[0]))
+    logprobs = values.double() - torch.logsumexp(logits, dim=0).double()
+    possible = int(torch.isfinite(values).sum())
+    return Proposal(tuple(tokens[:possible].tolist()), logprobs[:possible].cpu().numpy())
 
 
 def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from preftilt.engines.transformers.caches import Prompt, Store, Tail
 from preftilt.engines.transformers.extend import Segment
-from preftilt.engines.transformers.jobs import Job, SampleJob, ScoreJob, settle
+from preftilt.engines.transformers.jobs import (
+    DrawJob,
+    Ground,
+    Job,
+    ProposeJob,
+    ScoreJob,
+    settle,
+)
 from preftilt.engines.transformers.prefill import (
     Growth,
     begin_prompt,
@@ -21,6 +28,7 @@ from preftilt.engines.transformers.prefill import (
 )
 from preftilt.engines.transformers.rows import RowEnd, Rows
 from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.sampler import likeliest
 from preftilt.engines.transformers.scoring import Reading, score
 from preftilt.errors import EngineError
 from preftilt.types import Tokens
@@ -33,8 +41,9 @@ CacheKey = tuple[Tokens, Tokens]
 class Limits:
     """What bounds a turn and the memory behind it.
 
-    max_rows: rows sampled together. row_bytes: their tails, in the worst case. cache_bytes: prompts and tails kept
-    for later calls. prefill_tokens, score_tokens: tokens of one such forward. context: tokens of prompt and response.
+    max_rows: rows sampled together, a guided one counted once a view. row_bytes: their tails, in the worst case.
+    cache_bytes: prompts and tails kept for later calls. prefill_tokens, score_tokens: tokens of one such forward.
+    context: tokens of prompt and response.
     """
 
     max_rows: int
@@ -57,7 +66,7 @@ class Scheduler:
         )
         self._waiting: list[Job] = []
         self._growths: dict[CacheKey, Growth] = {}
-        self._samples: list[SampleJob] = []
+        self._samples: list[DrawJob] = []
         self._scores: list[ScoreJob] = []
 
     @property
@@ -68,7 +77,8 @@ class Scheduler:
     def add(self, jobs: Iterable[Job]) -> None:
         """Take on new requests."""
         for job in jobs:
-            self.runner.stats.prompt_hits += self.store.prompt(job.request.prompt) is not None
+            known = [self.store.prompt(ground.tokens) for ground in job.grounds]
+            self.runner.stats.prompt_hits += sum(prompt is not None for prompt in known)
             self._waiting.append(job)
 
     def turn(self) -> None:
@@ -141,47 +151,59 @@ class Scheduler:
                 self._growths[key] = result
                 continue
             del self._growths[key]
-            for job in wanted[key]:
+            for ground in [ground for job in wanted[key] for ground in job.grounds]:
+                if ground.tokens != key[0]:
+                    continue
                 if isinstance(result, Prompt):
-                    job.prompt = result
+                    ground.prompt = result
                 else:
-                    job.tail = result
+                    ground.tail = result
 
     def _sort_waiting(self) -> dict[CacheKey, list[Job]]:
         """Move requests that can go on to their queues; what the others wait for."""
         wanted: dict[CacheKey, list[Job]] = {}
         still: list[Job] = []
         for job in self._waiting:
-            missing = self._missing(job)
-            if missing is not None:
-                wanted.setdefault(missing, []).append(job)
+            missing = dict.fromkeys(
+                key for ground in job.grounds if (key := self._missing(ground)) is not None
+            )
+            for key in missing:
+                wanted.setdefault(key, []).append(job)
+            if missing:
                 still.append(job)
-            elif isinstance(job, SampleJob):
+            elif isinstance(job, DrawJob):
                 self._samples.append(job)
-            else:
+            elif isinstance(job, ScoreJob):
                 self._scores.append(job)
+            else:
+                self._propose(job)
         self._waiting = still
         return wanted
 
-    def _missing(self, job: Job) -> CacheKey | None:
+    def _missing(self, ground: Ground) -> CacheKey | None:
         """The cache a request still needs, after seeing to it that it grows."""
-        tokens = job.request.prompt
-        if job.prompt is None:
-            job.prompt = self.store.prompt(tokens)
-        if job.prompt is None:
+        tokens, prefix = ground.tokens, ground.prefix
+        if ground.prompt is None:
+            ground.prompt = self.store.prompt(tokens)
+        if ground.prompt is None:
             if (tokens, ()) not in self._growths:
                 self._growths[tokens, ()] = begin_prompt(tokens, self.store, self.runner)
             return tokens, ()
-        prefix = job.request.prefix
         if not prefix:
             return None
-        if job.tail is None:
-            job.tail = self.store.longest_tail(job.prompt, prefix)
-        if job.tail and job.tail.tokens == prefix and job.tail.logits is not None:
+        if ground.tail is None:
+            ground.tail = self.store.longest_tail(ground.prompt, prefix)
+        if ground.tail and ground.tail.tokens == prefix and ground.tail.logits is not None:
             return None
         if (tokens, prefix) not in self._growths:
-            self._growths[tokens, prefix] = begin_tail(job.prompt, prefix, job.tail)
+            self._growths[tokens, prefix] = begin_tail(ground.prompt, prefix, ground.tail)
         return tokens, prefix
+
+    def _propose(self, job: ProposeJob) -> None:
+        """Answer at once; the tail that this one grew from has done its work."""
+        [ground] = job.grounds
+        settle(job.future, likeliest(ground.logits, job.request.count))
+        self.store.drop_tail(ground.cache, ground.prefix[:-1])
 
     def _score(self) -> None:
         """Score up to a forward's worth of the requests that are ready."""

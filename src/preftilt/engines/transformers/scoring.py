@@ -10,7 +10,7 @@ import torch
 
 from preftilt.engines.transformers.caches import Prompt, Store, Tail
 from preftilt.engines.transformers.extend import ExtendPlan, Segment
-from preftilt.engines.transformers.jobs import ScoreJob, next_logits
+from preftilt.engines.transformers.jobs import Ground, ScoreJob
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Tokens
@@ -32,9 +32,13 @@ class Reading:
         return self.job.request.completion[:-1]
 
     @property
+    def ground(self) -> Ground:
+        [ground] = self.job.grounds
+        return ground
+
+    @property
     def prompt(self) -> Prompt:
-        assert self.job.prompt is not None
-        return self.job.prompt
+        return self.ground.cache
 
 
 def score(readings: Sequence[Reading], runner: Runner, store: Store) -> list[np.ndarray]:
@@ -51,7 +55,7 @@ def score(readings: Sequence[Reading], runner: Runner, store: Store) -> list[np.
 
 def _first(r: Reading) -> np.ndarray:
     """The log-prob [1] of the completion's first token."""
-    logits = next_logits(r.job)
+    logits = r.ground.logits
     token = torch.tensor(r.job.request.completion[:1], device=logits.device)
     return logprobs_of(logits[None], token).cpu().numpy()
 
@@ -78,6 +82,6 @@ def _forward(
 
 
 def _segment(r: Reading) -> Segment:
-    tail = r.job.tail
+    tail = r.ground.tail
     layers, length = (tail.layers, len(tail.tokens)) if tail else ({}, 0)
     return Segment(r.new, r.prompt.layers, r.prompt.length, layers, length)

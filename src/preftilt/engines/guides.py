@@ -1,0 +1,128 @@
+"""What an engine may offer besides :class:`~preftilt.engines.base.Engine`: control over every token it draws.
+
+:class:`Guides` draws from several views at once; :class:`Proposes` tells the likeliest next tokens, so that somebody
+else can choose. ``Capabilities`` says which of them an engine has, so that wrappers can pass both on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Engine, SampleRequest
+from preftilt.errors import BadInput
+from preftilt.types import Guided, Mask, Sampling, Step, Stream, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedView:
+    """A prompt under which the response is read while it is drawn, and its weight in every token's distribution."""
+
+    prompt: Tokens
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuideRequest:
+    """Draw one continuation of ``prefix`` for every slot, each token from the weighted log-probs of all views.
+
+    log π(v) = Σ_k w_k log π(v | view k) + const; weights are finite and need not add up to 1. ``mask`` of the
+    preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All else
+    is as in :class:`~preftilt.engines.base.SampleRequest`.
+    """
+
+    views: tuple[GuidedView, ...]
+    prefix: Tokens = ()
+    slots: tuple[int, ...]
+    stream: Stream
+    sampling: Sampling
+    max_tokens: int
+    mask: Mask | None = None
+    preferred: int = 0
+    step: Step | None = None
+    keep: bool = False
+
+
+@runtime_checkable
+class Guides(Protocol):
+    """An engine that can draw from several views."""
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """One list of continuations a request, one a slot; their log-probs in the order of the request's views."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposeRequest:
+    """The ``count`` likeliest tokens after ``prompt + prefix`` (fewer if the vocabulary is smaller)."""
+
+    prompt: Tokens
+    prefix: Tokens = ()
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """``tokens`` [k], likeliest first, with their log-probs [k] (nats, temperature 1, unfiltered)."""
+
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "k"]
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """An engine that tells its next token's likeliest values; asked token by token, it reads only what is new."""
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        """One proposal a request."""
+        ...
+
+
+def can_guide(engine: object) -> TypeGuard[Guides]:
+    """Whether ``engine`` draws from several views; a wrapper has the method even if what it wraps has not."""
+    return isinstance(engine, Engine) and isinstance(engine, Guides) and engine.capabilities.guides
+
+
+def can_propose(engine: object) -> TypeGuard[Proposes]:
+    """Whether ``engine`` tells its next token's likeliest values."""
+    return (
+        isinstance(engine, Engine) and isinstance(engine, Proposes) and engine.capabilities.proposes
+    )
+
+
+def check_guide(request: GuideRequest) -> None:
+    """Refuse a request whose views, weights or mask make no sense.
+
+    Raises :class:`~preftilt.errors.BadInput`.
+    """
+    if not request.views:
+        raise BadInput("guided decoding needs at least one view")
+    for view in request.views:
+        if not np.isfinite(view.weight):
+            raise BadInput(f"a view's weight is {view.weight}; give a finite number")
+    if not 0 <= request.preferred < len(request.views):
+        raise BadInput(f"preferred is {request.preferred}; there are {len(request.views)} views")
+    mask = request.mask
+    if mask is not None and not (0 < mask.top_p <= 1 and 0 < mask.temperature < float("inf")):
+        raise BadInput(
+            f"the mask has top_p {mask.top_p} and temperature {mask.temperature}; top_p must lie in (0, 1] and the"
+            " temperature above 0"
+        )
+
+
+def as_sample(request: GuideRequest, view: GuidedView) -> SampleRequest:
+    """Drawing from ``view`` alone, all else as in ``request``."""
+    return SampleRequest(
+        prompt=view.prompt,
+        prefix=request.prefix,
+        slots=request.slots,
+        stream=request.stream,
+        sampling=request.sampling,
+        max_tokens=request.max_tokens,
+        step=request.step,
+        keep=request.keep,
+    )

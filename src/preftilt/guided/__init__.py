@@ -1,0 +1,10 @@
+"""Guided decoding: choosing every token from several views of the response, or with a reward model's help.
+
+Everything here is numpy and knows no engine; the torch twin of what runs for every token lives with the engine.
+"""
+
+from preftilt.guided.amulet import kappa
+from preftilt.guided.combine import combine, masked, view_weights
+from preftilt.guided.filters import filtered, pick, plausible
+
+__all__ = ["combine", "filtered", "kappa", "masked", "pick", "plausible", "view_weights"]

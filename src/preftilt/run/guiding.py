@@ -1,0 +1,169 @@
+"""Drawing with guidance: from what a search asks for to what the engine is asked, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Engine
+from preftilt.engines.guides import (
+    GuidedView,
+    GuideRequest,
+    Guides,
+    ProposeRequest,
+    Proposes,
+    can_guide,
+    can_propose,
+)
+from preftilt.errors import BadInput
+from preftilt.guided import view_weights
+from preftilt.guided.args import Shortlist, TrajectoryReward, Walk, draw_by_reward
+from preftilt.search import GuidedSearch, Search
+from preftilt.streams import stream_key
+from preftilt.types import (
+    Completion,
+    Expand,
+    Guide,
+    Query,
+    RewardGuide,
+    Sampling,
+    Stream,
+    Tokens,
+    Usage,
+)
+
+Rows = Mapping[Tokens, Float[np.ndarray, "T"]]
+"""A completion's tokens → their log-probs."""
+
+GENERATION = "generation"
+"""The name, beside those of the views, of the prompt that answers are drawn from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Continuations, and by prompt the log-probs that came with them."""
+
+    completions: tuple[Completion, ...]
+    known: Mapping[Tokens, Rows]
+
+
+def check_guided(engine: Engine, search: Search, reward: TrajectoryReward | None) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` if ``engine`` cannot draw as ``search`` asks."""
+    if not isinstance(search, GuidedSearch):
+        return
+    by_reward = isinstance(search.guide, RewardGuide)
+    if not (can_propose(engine) if by_reward else can_guide(engine)):
+        raise BadInput(
+            f"{engine.name} cannot choose token by token, as the search {search.name!r} does: open the model in this"
+            " process (--model with its hub id or path), or take another search (--search best-of-n)"
+        )
+    if by_reward and reward is None:
+        raise BadInput(
+            f"the search {search.name!r} needs a reward model: name one with --reward-model SPEC (in the library:"
+            " Realigner(…, judges=Judges(reward_model=open_reward_model(SPEC))))"
+        )
+
+
+def guided_views(query: Query, guide: Guide) -> tuple[dict[str, GuidedView], int]:
+    """The views to draw from, by name, and the number of the one that a mask of the preference looks at.
+
+    Views of no weight are left out, as they would cost a forward a token for nothing. The mask looks at the prompt
+    that answers are drawn from, which is one more view of no weight where it is none of the others.
+    """
+    weights = view_weights(query.ratios, query.lam, guide.strength)
+    looks = guide.mask is not None and guide.mask.of == "preference"
+    views = {
+        view.name: GuidedView(view.prompt, weight)
+        for view, weight in zip(query.views, weights, strict=True)
+        if weight != 0 or (looks and view.prompt == query.prompt)
+    }
+    prompts = [view.prompt for view in views.values()]
+    if looks and query.prompt not in prompts:
+        views[GENERATION] = GuidedView(query.prompt, 0.0)
+        prompts.append(query.prompt)
+    return views, prompts.index(query.prompt) if looks else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guiding:
+    """What guided drawing knows of its request; ``usage`` is counted in."""
+
+    engine: Engine
+    query: Query
+    sampling: Sampling
+    stream: Stream
+    usage: Usage
+    reward: TrajectoryReward | None
+
+    def request(self, expand: Expand, guide: Guide) -> GuideRequest:
+        """What the engine is asked for ``expand``."""
+        views, preferred = guided_views(self.query, guide)
+        return GuideRequest(
+            views=tuple(views.values()),
+            prefix=expand.parent.tokens,
+            slots=expand.slots,
+            stream=self.stream,
+            sampling=self.sampling,
+            max_tokens=expand.max_tokens,
+            mask=guide.mask,
+            preferred=preferred,
+            step=expand.step,
+            keep=expand.step is not None,
+        )
+
+    async def by_views(self, request: GuideRequest, guide: Guide) -> Drawn:
+        """Draw what ``request`` asks for; each token is taken from one distribution a view."""
+        assert isinstance(self.engine, Guides)
+        [guided] = await self.engine.guide([request])
+        names, _ = guided_views(self.query, guide)
+        self._count(dict.fromkeys(names, sum(len(one.tokens) for one in guided)))
+        prompts = [view.prompt for view in request.views]
+        known = {
+            prompt: {one.tokens: one.logprobs[number] for one in reversed(guided)}
+            for number, prompt in enumerate(prompts)
+        }
+        first = [Completion(one.tokens, one.logprobs[0], one.finish) for one in guided]
+        return Drawn(tuple(first), known)
+
+    async def by_reward(self, expand: Expand, guide: RewardGuide) -> Drawn:
+        """Draw what ``expand`` asks for with the help of the reward model."""
+        walks = [self._walk(expand, guide, slot) for slot in expand.slots]
+        work = [draw_by_reward(walk, self._propose(guide), self._reward) for walk in walks]
+        drawn = await asyncio.gather(*work)
+        rows = {one.tokens: one.logprobs for one in reversed(drawn)}
+        return Drawn(tuple(drawn), {self.query.prompt: rows})
+
+    def _walk(self, expand: Expand, guide: RewardGuide, slot: int) -> Walk:
+        return Walk(
+            guide=guide,
+            sampling=self.sampling,
+            prefix=expand.parent.tokens,
+            key=stream_key(self.stream, slot),
+            eos=self.engine.capabilities.eos,
+            room=expand.max_tokens,
+        )
+
+    def _propose(self, guide: RewardGuide):
+        view = next((v.name for v in self.query.views if v.prompt == self.query.prompt), GENERATION)
+
+        async def propose(so_far: Tokens) -> Shortlist:
+            assert isinstance(self.engine, Proposes)
+            request = ProposeRequest(prompt=self.query.prompt, prefix=so_far, count=guide.shortlist)
+            [proposal] = await self.engine.propose([request])
+            self._count({view: 1})
+            return proposal.tokens, proposal.logprobs
+
+        return propose
+
+    async def _reward(self, responses: Sequence[Tokens]) -> Sequence[float | None]:
+        assert self.reward is not None
+        self._count({"reward": len(responses)})
+        return await self.reward(responses)
+
+    def _count(self, guided: Mapping[str, int]) -> None:
+        for name, number in guided.items():
+            self.usage.guided[name] = self.usage.guided.get(name, 0) + number

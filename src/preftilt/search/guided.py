@@ -1,0 +1,229 @@
+"""Guided decoding as a search: ``n`` responses, every token of which was chosen with the preference's help.
+
+Four ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q), and differ in where λ comes from
+(``guided/combine.py``); ARGS asks a reward model. With ``n`` above 1 the best by the request's own score is taken,
+so guided samples can be re-ranked. Temperature 0 of the request's sampling is greedy decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol, get_args, runtime_checkable
+
+from preftilt.errors import BadInput
+from preftilt.guided import kappa
+from preftilt.search.base import Plan, Score, rank
+from preftilt.types import Candidate, Expand, Guide, Mask, MaskFrom, Outcome, RewardGuide
+
+
+@runtime_checkable
+class GuidedSearch(Protocol):
+    """A search whose tokens are guided, so that it needs more of an engine than sampling and scoring."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def guide(self) -> Guide | RewardGuide:
+        """How every token is chosen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CFG:
+    """Classifier-free guidance (Sanchez et al., 2023), which is REAR token by token.
+
+    ``guidance`` is λ of every token: 1 is the model as it is, 0 ignores the preference. Its default is that paper's
+    value for assistants told by a system prompt. Of several preferences the strongest gets ``guidance`` and the others
+    their share; the request's λ only ranks the ``n`` responses. ``mask_top_p`` keeps to plausible tokens, as in
+    :class:`LinearAlignment`.
+
+    Deviation from transformers' ``guidance_scale``: none in greedy decoding; sampling filters after guiding, too.
+    """
+
+    guidance: float = 3.0
+    mask_top_p: float | None = None
+    mask_from: MaskFrom = "preference"
+    mask_temperature: float = 1.0
+    n: int = 1
+    name: str = "cfg"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.n, guidance=self.guidance)
+        _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    @property
+    def guide(self) -> Guide:
+        mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
+        return Guide(strength=self.guidance, mask=mask)
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_plan(root, score, max_tokens, self.n, self.guide)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAlignment:
+    """Linear Alignment (Gao et al., ICML 2024, arXiv 2401.11458): p + ratio · (p − q), which is λ = 1 + ratio.
+
+    ``mask_top_p``: only tokens in that nucleus of the distribution with the preference at ``mask_temperature`` may be
+    drawn (``mask_from`` "result": of the guided one). The presets ``la-author`` and ``la-amulet-repo`` are in
+    ``search/presets.py``.
+
+    Deviations from the published code: log-probs and masks are taken in float32 at least, not float16; the result
+    cannot lose all its mass, so there is nothing to fall back from; answers end at EOS and not at a fixed length; the
+    prompts are the request's own, and the random streams ours.
+    """
+
+    ratio: float = 2.0
+    mask_top_p: float | None = None
+    mask_from: MaskFrom = "preference"
+    mask_temperature: float = 1.0
+    n: int = 1
+    name: str = "linear-alignment"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.n, ratio=self.ratio)
+        _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    @property
+    def guide(self) -> Guide:
+        mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
+        return Guide(strength=1.0 + self.ratio, mask=mask)
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_plan(root, score, max_tokens, self.n, self.guide)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amulet:
+    """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): an online game at every token, here in closed form.
+
+    ``anchor`` is the paper's λ. The game's result is p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the
+    defaults give κ = 4.6487. The paper decodes greedily: the preset ``amulet-default`` (``search/presets.py``).
+
+    Deviations from the published code: the ``iterations`` are one scalar recursion and not O(T · V) a token, with the
+    same distribution; caches, and attention masks, so that an answer does not depend on its batch; the chat template
+    opens the assistant's turn; log-softmax in place of log(softmax), which can be −inf; the prompts are the request's
+    own, without the long system prompt. It has no mask: the published top-p does nothing under argmax.
+    """
+
+    iterations: int = 60
+    alpha: float = 2.0
+    anchor: float = 2.0
+    eta: float = 10.0
+    n: int = 1
+    name: str = "amulet"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.n, alpha=self.alpha)
+        if self.iterations < 0:
+            raise BadInput(f"amulet needs iterations of at least 0, not {self.iterations}")
+        for field in ("anchor", "eta"):
+            value = getattr(self, field)
+            if not (isfinite(value) and value > 0):
+                raise BadInput(f"amulet needs a finite {field} above 0, not {value}")
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    @property
+    def guide(self) -> Guide:
+        game = kappa(self.iterations, alpha=self.alpha, anchor=self.anchor, eta=self.eta)
+        return Guide(strength=1.0 + game)
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_plan(root, score, max_tokens, self.n, self.guide)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ARGS:
+    """ARGS (Khanov et al., ICLR 2024): among the likeliest tokens, the one with log-prob + ``weight`` · reward.
+
+    The reward is a sequence reward model's of the response so far with that token (``--reward-model``); the
+    ``shortlist`` likeliest tokens are tried. Temperature 0 takes the best, otherwise softmax(score / T) draws.
+
+    Written from the formula. Deviations from what is known of the published code: log-probs in place of logits, which
+    shifts all scores alike; an answer ends at EOS; the reward model reads text in its own chat template and may have
+    another tokenizer, so it reads every candidate whole and has no cache of its own.
+    """
+
+    weight: float = 1.5
+    shortlist: int = 10
+    n: int = 1
+    name: str = "args"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.n, weight=self.weight)
+        if self.shortlist < 1:
+            raise BadInput(f"args needs a shortlist of at least 1 token, not {self.shortlist}")
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    @property
+    def guide(self) -> RewardGuide:
+        return RewardGuide(weight=self.weight, shortlist=self.shortlist)
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_plan(root, score, max_tokens, self.n, self.guide)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+def _plan(
+    root: Candidate, score: Score, max_tokens: int, n: int, guide: Guide | RewardGuide
+) -> Plan:
+    responses = yield Expand(parent=root, slots=tuple(range(n)), max_tokens=max_tokens, guide=guide)
+    return Outcome(rank(responses, score), stopped="all guided responses drawn")
+
+
+def _check(name: str, n: int, **finite: float) -> None:
+    if n < 1:
+        raise BadInput(f"{name} needs n of at least 1, not {n}")
+    for field, value in finite.items():
+        if not isfinite(value):
+            raise BadInput(f"{name} needs a finite {field}, not {value}")
+
+
+def _mask(top_p: float | None, of: MaskFrom, temperature: float) -> Mask | None:
+    return None if top_p is None else Mask(top_p=top_p, of=of, temperature=temperature)
+
+
+def _check_mask(name: str, top_p: float | None, of: MaskFrom, temperature: float) -> None:
+    if of not in get_args(MaskFrom):
+        raise BadInput(f"mask_from must be {' or '.join(get_args(MaskFrom))}, not {of!r}")
+    if not (isfinite(temperature) and temperature > 0):
+        raise BadInput(f"{name} needs a finite mask_temperature above 0, not {temperature}")
+    if top_p is None:
+        if (of, temperature) != ("preference", 1.0):
+            raise BadInput(
+                "mask_from and mask_temperature do nothing without mask_top_p; give it, too"
+            )
+    elif not 0 < top_p <= 1:
+        raise BadInput(f"mask_top_p must lie in (0, 1], not {top_p}")

@@ -1,0 +1,31 @@
+"""The settings that papers and their code name, each a search with the sampling that goes with it.
+
+A preset is named where a search is named (``--search la-author``); what is given beside it changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preftilt.search.guided import Amulet, LinearAlignment
+from preftilt.types import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A search with its sampling."""
+
+    search: LinearAlignment | Amulet
+    sampling: Sampling
+
+
+PRESETS = {
+    "la-author": Preset(
+        LinearAlignment(ratio=2.0, mask_top_p=0.8, mask_temperature=0.7), Sampling(temperature=0.7)
+    ),
+    "la-amulet-repo": Preset(LinearAlignment(ratio=2.0), Sampling(temperature=0.0)),
+    "amulet-default": Preset(Amulet(), Sampling(temperature=0.0)),
+}
+"""``la-author``: the demo of Linear Alignment's authors, which samples from the nucleus 0.8 of the tempered
+distribution with the preference. ``la-amulet-repo``: what Amulet's repository, and REAR after it, compares with: the
+argmax, on which its top-p of 0.95 has no effect. ``amulet-default``: Amulet's published constants, and the argmax."""

@@ -1,0 +1,94 @@
+"""Guided searches from the command line and in rows, on the toy engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from preftilt.cli import configure
+from preftilt.testing.toy import ToyEngine
+from tests.cli.conftest import Cli, Opener, cli, opener, real_cli, records, row, rows
+
+__all__ = ["cli", "opener", "real_cli", "rows"]
+
+ASK = ("ask", "How do I study maths?", "-p", "No games.", "--json", "--max-tokens", 12)
+
+
+@pytest.fixture
+def guiding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line opens a toy engine that can guide."""
+    monkeypatch.setattr(configure, "open_engine", lambda spec, options: ToyEngine())
+
+
+@pytest.mark.usefixtures("guiding")
+@pytest.mark.parametrize(
+    ("flags", "search"),
+    [
+        (("--search", "cfg", "--guidance", 2, "--n", 3), {"name": "cfg", "guidance": 2.0, "n": 3}),
+        (("--search", "linear-alignment", "--mask-top-p", 0.8), {"ratio": 2.0, "mask_top_p": 0.8}),
+        (("--search", "amulet", "--iterations", 20), {"name": "amulet", "iterations": 20}),
+        (("--search", "la-author"), {"name": "linear-alignment", "mask_temperature": 0.7}),
+        (("--search", "amulet-default"), {"name": "amulet", "iterations": 60, "anchor": 2.0}),
+    ],
+)
+def test_every_guided_search_answers_and_is_recorded(
+    flags: tuple[object, ...], search: dict[str, object], real_cli: Cli
+):
+    said = real_cli(*ASK, *flags)
+    assert said.code == 0, said.err
+    recorded = said.object["settings"]["search"]
+    assert {name: recorded[name] for name in search} == search
+    assert said.object["usage"]["guided"]["full"] == said.object["usage"]["sampled"]
+    assert all({*one["logprobs"]} == {"question", "full"} for one in said.object["candidates"])
+
+
+@pytest.mark.usefixtures("guiding")
+def test_a_preset_brings_its_sampling_and_flags_change_it(real_cli: Cli):
+    preset = real_cli(*ASK, "--search", "la-author").object["settings"]
+    assert preset["temperature"] == 0.7
+    changed = real_cli(*ASK, "--search", "la-author", "--temperature", 0, "--ratio", 5)
+    assert changed.object["settings"]["temperature"] == 0
+    assert changed.object["settings"]["search"]["ratio"] == 5
+
+
+@pytest.mark.usefixtures("guiding")
+def test_rows_choose_guided_searches_of_their_own(real_cli: Cli, rows, tmp_path: Path):
+    source = rows(
+        row("plain", settings={"search": {"n": 2}}),
+        row("guided", settings={"search": {"name": "cfg", "guidance": 4}, "temperature": 0}),
+        row("preset", settings={"search": {"name": "la-amulet-repo"}}),
+    )
+    out = tmp_path / "out.jsonl"
+    said = real_cli("run", source, "-o", out, "--max-tokens", 8)
+    assert said.code == 0, said.err
+    found = {one["id"]: one["settings"] for one in records(out)}
+    assert found["plain"]["search"]["name"] == "best-of-n"
+    assert found["guided"]["search"]["guidance"] == 4
+    assert (found["preset"]["search"]["ratio"], found["preset"]["temperature"]) == (2, 0)
+
+
+def test_an_engine_that_cannot_guide_is_refused_with_the_remedy(cli: Cli, opener: Opener):
+    said = cli(*ASK, "--search", "cfg")
+    assert said.code == 2
+    assert "cannot choose token by token" in said.err.replace("\n", " ")
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--search", "cfg", "--ratio", 2), "--ratio does not apply to --search cfg"),
+        (("--search", "amulet-default", "--guidance", 2), "--guidance does not apply"),
+        (("--guidance", 2), "--guidance does not apply to --search best-of-n"),
+        (("--search", "cfg", "--mask-from", "result"), "without mask_top_p"),
+        (("--search", "cfg", "--mask-top-p", 2), "--mask-top-p"),
+        (("--search", "args"), "--reward-model"),
+    ],
+)
+def test_flags_that_would_do_nothing_or_make_no_sense_are_refused(
+    flags: tuple[object, ...], words: str, cli: Cli
+):
+    said = cli(*ASK, *flags)
+    assert said.code == 2
+    assert words in " ".join(said.err.split())

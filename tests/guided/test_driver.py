@@ -1,0 +1,262 @@
+"""Guided searches through the driver, on the toy model: exact, and without torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from preftilt.engines.base import Capabilities
+from preftilt.errors import BadInput, EngineError
+from preftilt.guided import combine, filtered, pick
+from preftilt.reward import Reward, score
+from preftilt.run import Progress
+from preftilt.search import ARGS, CFG, Amulet, BestOfN, Greedy, LinearAlignment, Sample
+from preftilt.streams import position_key, stream_key
+from preftilt.testing.toy import ToyEngine, hashed_bigrams
+from preftilt.types import Outcome, Query, Sampling, Stream, Tokens, Usage, View
+from tests.core.conftest import FULL, QUESTION, toy_query, toy_run
+
+GREEDY = Sampling(temperature=0)
+
+
+def run(search, engine: ToyEngine | None = None, **changes) -> tuple[Outcome, Usage]:
+    one = toy_run(engine or ToyEngine(hashed_bigrams(seed=5)), **changes)
+    return asyncio.run(one.search(search)), one.usage
+
+
+def by_hand(lam: float, sampling: Sampling, slot: int = 0, length: int = 24) -> Tokens:
+    """Tokens of q + λ (p − q), from the toy model's tables."""
+    model, key = hashed_bigrams(seed=5), stream_key(Stream(0, ""), slot)
+    tokens: Tokens = ()
+    while len(tokens) < length and tokens[-1:] != (0,):
+        raw = np.stack([model(prompt + tokens) for prompt in (QUESTION, FULL)])
+        guided = combine(raw, (1 - lam, lam))
+        tokens += (pick(guided, sampling, position_key(key, len(tokens))),)
+    return tokens
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(temperature=0.6, top_p=0.9)])
+@pytest.mark.parametrize("guidance", [2.0, 3.0, -1.5])
+def test_tokens_are_those_of_the_guided_distribution(guidance: float, sampling: Sampling):
+    outcome, _ = run(CFG(guidance=guidance), sampling=sampling)
+    assert outcome.ranked[0].tokens == by_hand(guidance, sampling)
+
+
+def test_a_guidance_of_one_is_the_model_as_it_is():
+    guided, usage = run(CFG(guidance=1.0))
+    plain, _ = run(Sample())
+    assert guided.ranked[0].tokens == plain.ranked[0].tokens
+    np.testing.assert_array_equal(guided.ranked[0].logprobs, plain.ranked[0].logprobs)
+    assert usage.guided == {"full": usage.sampled}
+
+
+def test_a_guidance_of_zero_is_the_question_alone():
+    guided, _ = run(CFG(guidance=0.0))
+    plain, _ = run(Sample(), query=toy_query(prompt=QUESTION))
+    assert guided.ranked[0].tokens == plain.ranked[0].tokens
+
+
+def test_a_negative_strength_turns_away():
+    outcome, _ = run(CFG(guidance=3.0), query=toy_query(-2.0), sampling=GREEDY)
+    assert outcome.ranked[0].tokens == by_hand(-3.0, GREEDY)
+
+
+def test_amulet_draws_what_linear_alignment_with_its_number_draws():
+    amulet, _ = run(Amulet(iterations=60))
+    aligned, _ = run(LinearAlignment(ratio=4.648699))
+    assert amulet.ranked[0].tokens == aligned.ranked[0].tokens
+
+
+def test_the_candidates_logprobs_are_raw_and_of_every_view():
+    outcome, _ = run(CFG(guidance=4.0), sampling=Sampling(temperature=0.5, top_k=3))
+    model, [one] = hashed_bigrams(seed=5), outcome.ranked
+    expected = [
+        [model(prompt + one.tokens[:t])[token] for t, token in enumerate(one.tokens)]
+        for prompt in (QUESTION, FULL)
+    ]
+    np.testing.assert_allclose(one.logprobs, expected, atol=1e-12)
+
+
+def test_the_best_of_several_guided_responses_is_taken():
+    outcome, _ = run(CFG(n=6), lam=2.0)
+    query = toy_query(2.0)
+    scores = [score(one, query, Reward()) for one in outcome.ranked if one.finished]
+    assert len(outcome.ranked) == 6
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(one.slot for one in outcome.ranked) == list(range(6))
+    for one in outcome.ranked:
+        assert one.tokens == by_hand(3.0, Sampling(), one.slot)
+
+
+def test_fewer_guided_responses_are_the_first_of_more():
+    few, many = (run(CFG(n=n))[0].ranked for n in (2, 5))
+    first = {one.slot: one.tokens for one in many}
+    assert all(first[one.slot] == one.tokens for one in few)
+
+
+def test_scores_come_with_the_drawing_and_are_counted_for_every_view():
+    outcome, usage = run(CFG(n=3))
+    drawn = sum(len(one.tokens) for one in outcome.ranked)
+    assert usage.sampled == drawn
+    assert usage.guided == {"question": drawn, "full": drawn}
+    distinct = {one.tokens: len(one.tokens) for one in outcome.ranked}
+    assert usage.scored == {}
+    assert usage.reused == 2 * sum(distinct.values())
+
+
+def test_an_engine_whose_drawing_is_not_exact_scores_again():
+    engine = ToyEngine(hashed_bigrams(seed=5), sampler_logprobs=False)
+    outcome, usage = run(CFG(), engine)
+    length = len(outcome.ranked[0].tokens)
+    assert usage.scored == {"question": length, "full": length}
+    assert usage.reused == 0
+
+
+def test_several_preferences_guide_together():
+    third: Tokens = (6, 6, 1, 8, 2)
+    views = (View("question", QUESTION, -3.5), View("preference_1", FULL, 3.0))
+    views = (*views, View("preference_2", third, 1.5))
+    both: Tokens = (9, 9, 9, 9, 2)
+    query = Query(prompt=both, views=views, lam=3.0, ratios=(1.0, 0.5))
+    outcome, usage = run(CFG(guidance=3.0), query=query, sampling=GREEDY)
+    model, tokens = hashed_bigrams(seed=5), outcome.ranked[0].tokens
+    for t, token in enumerate(tokens):
+        raw = np.stack([model(p + tokens[:t]) for p in (QUESTION, FULL, third)])
+        assert token == combine(raw, (-3.5, 3.0, 1.5)).argmax()
+    assert set(usage.guided) == {"question", "preference_1", "preference_2"}
+
+
+def test_a_mask_looks_at_the_prompt_that_answers_are_drawn_from():
+    """Of several preferences that is one more view, which weighs nothing."""
+    query = toy_query(3.0, prompt=(9, 9, 9, 9, 2))
+    search = CFG(guidance=3.0, mask_top_p=0.5)
+    outcome, usage = run(search, query=query, sampling=GREEDY)
+    model, tokens = hashed_bigrams(seed=5), outcome.ranked[0].tokens
+    changed = 0
+    for t, token in enumerate(tokens):
+        raw = np.stack([model(p + tokens[:t]) for p in (QUESTION, FULL)])
+        inside = filtered(model(query.prompt + tokens[:t]), Sampling(top_p=0.5))
+        guided = combine(raw, (-2, 3))
+        assert token == np.where(np.isfinite(inside), guided, -np.inf).argmax()
+        changed += token != guided.argmax()
+    assert changed
+    assert usage.guided["generation"] == usage.sampled
+
+
+def test_progress_tells_of_guided_responses():
+    seen: list[Progress] = []
+    run(CFG(n=2), on_progress=seen.append)
+    assert [one.phase for one in seen] == ["sampling", "scoring"]
+    assert len(seen[-1].candidates) == 2
+
+
+@dataclass(slots=True)
+class SamplesOnly:
+    """A real engine's interface without guiding: the toy engine, passed on."""
+
+    inner: ToyEngine = field(default_factory=lambda: ToyEngine(hashed_bigrams(seed=5)))
+    asked: int = 0
+    name: str = "plain-engine"
+
+    @property
+    def model(self) -> str:
+        return self.inner.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, guides=False, proposes=False)
+
+    @property
+    def tokenizer(self):
+        return self.inner.tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.inner.versions
+
+    async def sample(self, requests):
+        self.asked += 1
+        return await self.inner.sample(requests)
+
+    async def score(self, requests):
+        self.asked += 1
+        return await self.inner.score(requests)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.mark.parametrize("search", [CFG(), LinearAlignment(), Amulet(), ARGS()])
+def test_an_engine_that_cannot_guide_is_refused_before_the_first_token(search):
+    engine = SamplesOnly()
+    with pytest.raises(BadInput, match=r"plain-engine cannot choose token by token.*best-of-n"):
+        run(search, engine)  # pyright: ignore[reportArgumentType]
+    assert engine.asked == 0
+
+
+def test_such_an_engine_still_does_every_other_search():
+    outcome, _ = run(BestOfN(n=2), SamplesOnly())  # pyright: ignore[reportArgumentType]
+    assert len(outcome.ranked) == 2
+
+
+async def maths(responses: Sequence[Tokens]) -> list[float | None]:
+    """A reward for the token 2."""
+    return [float(sum(token == 2 for token in one)) for one in responses]
+
+
+async def nothing(responses: Sequence[Tokens]) -> list[float | None]:
+    return [0.0] * len(responses)
+
+
+def test_args_takes_the_best_of_logprob_plus_reward_over_the_shortlist():
+    search = ARGS(weight=0.8, shortlist=4)
+    outcome, usage = run(search, sampling=GREEDY, trajectory=maths)
+    model, tokens = hashed_bigrams(seed=5), outcome.ranked[0].tokens
+    for t, token in enumerate(tokens):
+        raw = model(FULL + tokens[:t])
+        shortlist = np.argsort(-raw)[:4]
+        value = {v: raw[v] + 0.8 * (*tokens[:t], int(v)).count(2) for v in shortlist}
+        assert token == max(value, key=value.__getitem__)
+    assert usage.guided == {"full": len(tokens), "reward": 4 * len(tokens)}
+    assert tokens.count(2) > run(Greedy())[0].ranked[0].tokens.count(2)
+
+
+def test_args_without_a_reward_over_the_whole_vocabulary_is_plain_sampling():
+    plain, _ = run(Sample(), sampling=Sampling(temperature=0.8))
+    search = ARGS(weight=1.0, shortlist=12)
+    args, _ = run(search, sampling=Sampling(temperature=0.8), trajectory=nothing)
+    assert args.ranked[0].tokens == plain.ranked[0].tokens
+    np.testing.assert_allclose(args.ranked[0].logprobs, plain.ranked[0].logprobs)
+
+
+def test_args_with_a_shortlist_of_one_is_greedy():
+    args, _ = run(ARGS(shortlist=1, weight=5.0), trajectory=maths)
+    assert args.ranked[0].tokens == run(Greedy())[0].ranked[0].tokens
+
+
+def test_a_token_without_a_reward_is_not_chosen():
+    async def silent(responses: Sequence[Tokens]) -> list[float | None]:
+        return [None if one[-1] != 4 else 0.0 for one in responses]
+
+    outcome, _ = run(ARGS(shortlist=12), trajectory=silent, max_tokens=3)
+    assert outcome.ranked[0].tokens == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [(None, "no score for any"), (float("nan"), "NaN or infinity")]
+)
+def test_rewards_that_cannot_be_used_are_refused(given: float | None, words: str):
+    async def useless(responses: Sequence[Tokens]) -> list[float | None]:
+        return [given] * len(responses)
+
+    with pytest.raises(EngineError, match=words):
+        run(ARGS(), trajectory=useless)
+
+
+def test_args_without_a_reward_model_is_refused_with_the_remedy():
+    with pytest.raises(BadInput, match="--reward-model SPEC"):
+        run(ARGS())
