@@ -3,55 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cache
 from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
 
-import preftilt
 from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
+from preftilt.guided.args import TrajectoryReward
 from preftilt.messages import Message
-from preftilt.path import upper_envelope
-from preftilt.prompt import PromptSettings, build_query
-from preftilt.result import Realigned, ScoredCandidate
-from preftilt.reward import Reward
-from preftilt.run import OnProgress, Run, fit_max_tokens
-from preftilt.search import BestOfN, Search, rank
-from preftilt.types import Candidate, Completion, Preference, Query, Sampling, Stream
+from preftilt.prompt import build_query
+from preftilt.recording import Finished, record
+from preftilt.result import Realigned
+from preftilt.rivals import (
+    ByLogprob,
+    Judges,
+    Pool,
+    Ranking,
+    check_method,
+    guide,
+    pick,
+)
+from preftilt.rivals.checks import for_reward_model
+from preftilt.rivals.trajectory import trajectory_reward
+from preftilt.run import OnProgress, Run, check_guided, fit_max_tokens
+from preftilt.search import ARGS, BestOfN, Search, rank
+from preftilt.settings import Settings
+from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
 T = TypeVar("T")
-
-LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
-"""From this λ on, and beyond this ratio of lengths, a sum is said to depend on length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything that shapes a request besides its words; immutable, and recorded in the result.
-
-    lam: strength λ of every preference that does not bring its own; 1 is the model as it is.
-    max_tokens: of a response; None takes 512 or what the context leaves, whichever is less.
-    """
-
-    lam: float = 20.0
-    search: Search = field(default_factory=BestOfN)
-    sampling: Sampling = field(default_factory=Sampling)
-    reward: Reward = field(default_factory=Reward)
-    prompt: PromptSettings = field(default_factory=PromptSettings)
-    max_tokens: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.lam):
-            raise BadInput(f"lambda must be a finite number, not {self.lam}")
 
 
 class Realigner:
@@ -61,11 +46,16 @@ class Realigner:
 
         realigner = Realigner(open_engine("demo"), Settings(lam=5))
         result = await realigner.realign([Message("user", question)], [Preference("No games, please.")])
+
+    ``judges``: the models that methods such as ``reward-model`` need besides; closing them is the caller's.
     """
 
-    def __init__(self, engine: Engine, settings: Settings | None = None) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings | None = None, *, judges: Judges | None = None
+    ) -> None:
         self.engine = engine
         self.settings = settings or Settings()
+        self.judges = judges or Judges()
 
     async def realign(
         self,
@@ -76,16 +66,29 @@ class Realigner:
         item: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Realigned:
-        """Draw candidates, score them under every view and choose.
+        """Draw candidates, score them under every view and pick one.
 
         ``settings`` replaces the realigner's for this request. ``item`` names the request in its random stream and is
         the result's ``id``: the same seed, item and request give the same answer, alone or beside others.
         """
         began = time.perf_counter()
         settings = settings or self.settings
-        query, run = self._prepare(messages, preferences, settings, item, on_progress)
+        _, run = self._prepare(messages, preferences, settings, item, on_progress)
         outcome = await run.search(settings.search)
-        return self._record(query, run, settings, preferences, outcome.ranked, item, began)
+        ranking = await self._pick(run, messages, preferences, settings, outcome.ranked)
+        return record(
+            Finished(
+                engine=self.engine,
+                run=run,
+                settings=settings,
+                preferences=preferences,
+                item=item,
+                ranked=outcome.ranked if ranking is None else ranking.candidates,
+                ranking=ranking,
+                given=False,
+                seconds=time.perf_counter() - began,
+            )
+        )
 
     async def score(
         self,
@@ -106,7 +109,20 @@ class Realigner:
         query, run = self._prepare(messages, preferences, settings, item, on_progress)
         candidates = await run.score_given(self.check_responses(query, responses))
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
-        return self._record(query, run, settings, preferences, ranked, item, began, given=True)
+        ranking = await self._pick(run, messages, preferences, settings, candidates)
+        return record(
+            Finished(
+                engine=self.engine,
+                run=run,
+                settings=settings,
+                preferences=preferences,
+                item=item,
+                ranked=ranked if ranking is None else ranking.candidates,
+                ranking=ranking,
+                given=True,
+                seconds=time.perf_counter() - began,
+            )
+        )
 
     def check(
         self,
@@ -126,6 +142,18 @@ class Realigner:
             preferences,
             lam=settings.lam,
             settings=settings.prompt,
+        )
+        check_method(
+            settings.method,
+            messages,
+            preferences,
+            settings.lam,
+            settings.prompt,
+            self.engine,
+            self.judges,
+        )
+        check_guided(
+            self.engine, settings.search, self._trajectory(messages, preferences, settings)
         )
         room = self.engine.capabilities.max_context
         return query, fit_max_tokens(query, room, settings.max_tokens)
@@ -157,8 +185,21 @@ class Realigner:
             stream=Stream(settings.seed, item or ""),
             max_tokens=max_tokens,
             on_progress=on_progress,
+            guide=guide(settings.method, query, settings.reward),
+            trajectory=self._trajectory(messages, preferences, settings),
         )
         return query, run
+
+    def _trajectory(
+        self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
+    ) -> TrajectoryReward | None:
+        """The reward model as a search that lets one choose tokens asks it; checked to be able to read the request."""
+        model = self.judges.reward_model
+        if not isinstance(settings.search, ARGS) or model is None:
+            return None
+        read = for_reward_model(messages, preferences, settings.prompt, "system")
+        model.check(read)
+        return trajectory_reward(model, read, self.engine.tokenizer)
 
     def _given(self, number: int, text: str, query: Query) -> Completion:
         able = self.engine.capabilities
@@ -177,39 +218,35 @@ class Realigner:
             )
         return Completion((*tokens, able.turn_end), np.zeros(len(tokens) + 1), "eos")
 
-    def _record(
+    async def _pick(
         self,
-        query: Query,
         run: Run,
-        settings: Settings,
+        messages: Sequence[Message],
         preferences: Sequence[Preference],
-        ranked: Sequence[Candidate],
-        item: str | None,
-        began: float,
-        *,
-        given: bool = False,
-    ) -> Realigned:
-        tokenizer = self.engine.tokenizer
-        candidates = tuple(
-            _scored(rank, one, query, settings.reward, tokenizer.decode(one.tokens))
-            for rank, one in enumerate(ranked, start=1)
+        settings: Settings,
+        found: Sequence[Candidate],
+    ) -> Ranking | None:
+        """The candidates as the method ranks them; None if that is REAR's score, by which they are ranked already."""
+        if settings.method == ByLogprob():
+            return None
+        drawn = tuple(sorted(found, key=lambda one: one.slot))
+        pool = Pool(
+            candidates=drawn,
+            texts=tuple(self.engine.tokenizer.decode(one.tokens) for one in drawn),
+            query=run.query,
+            reward=settings.reward,
+            stream=run.stream,
+            messages=tuple(messages),
+            preferences=tuple(preferences),
+            prompt=settings.prompt,
         )
-        return Realigned(
-            id=item,
-            text=candidates[0].text,
-            model=self.engine.model,
-            engine=self.engine.name,
-            seed=settings.seed,
-            settings=_settings_record(settings, query, preferences, run.max_tokens, given),
-            prompts={view.name: view.prompt for view in query.views},
-            candidates=candidates,
-            path=upper_envelope(_contenders(candidates), start=min(0.0, query.lam)),
-            usage=asdict(run.usage),
-            timing=run.clock.seconds | {"total": time.perf_counter() - began},
-            versions={"preftilt": preftilt.__version__} | self.engine.versions,
-            notes=_notes(query, settings.reward, candidates, run.max_tokens),
-            pieces=tuple(tuple(tokenizer.pieces(one.tokens)) for one in ranked),
-        )
+        run.clock.enter("picking")
+        try:
+            ranking = await pick(pool, settings.method, self.engine, self.judges)
+        finally:
+            run.clock.leave("picking")
+        run.usage.method = ranking.cost
+        return ranking
 
 
 def realign(
@@ -263,80 +300,3 @@ def _run_beside(work: Coroutine[Any, Any, T]) -> T:
 @cache
 def _opened(model: str) -> Engine:
     return open_engine(model)
-
-
-def _scored(
-    rank: int, candidate: Candidate, query: Query, reward: Reward, text: str
-) -> ScoredCandidate:
-    line = rewards.line(candidate, query.ratios, reward)
-    return ScoredCandidate(
-        rank=rank,
-        slot=candidate.slot,
-        text=text,
-        tokens=candidate.tokens,
-        finish=candidate.finish,
-        logprobs={
-            view.name: row for view, row in zip(query.views, candidate.logprobs, strict=True)
-        },
-        gains=rewards.token_gains(candidate.logprobs, query.ratios),
-        question_logprob=line.question_logprob,
-        preference_gain=line.preference_gain,
-        score=line.at(query.lam),
-    )
-
-
-def _notes(
-    query: Query, reward: Reward, candidates: Sequence[ScoredCandidate], max_tokens: int
-) -> tuple[str, ...]:
-    """What a reader of the result should know before trusting it."""
-    notes = []
-    if all(one.finish == "length" for one in candidates):
-        notes.append(
-            f"no candidate ended within {max_tokens} tokens, so a cut-off one was chosen; allow more (max_tokens)"
-        )
-    lengths = [len(one.tokens) for one in candidates]
-    if (
-        reward.reduction == "sum"
-        and abs(query.lam) >= LARGE_LAMBDA
-        and max(lengths) > WIDE_SPREAD * min(lengths)
-    ):
-        notes.append(
-            f"candidates have {min(lengths)} to {max(lengths)} tokens and λ = {query.lam:g}: a sum over tokens then"
-            " depends much on length; compare the mean (reduction)"
-        )
-    return tuple(notes)
-
-
-def _contenders(candidates: Sequence[ScoredCandidate]) -> list[rewards.Line]:
-    """The candidates' lines; unfinished ones cannot win while a finished one exists, as in the ranking."""
-    any_finished = any(one.finish == "eos" for one in candidates)
-    return [
-        rewards.Line(one.question_logprob, one.preference_gain)
-        if one.finish == "eos" or not any_finished
-        else rewards.IMPOSSIBLE
-        for one in candidates
-    ]
-
-
-def _settings_record(
-    settings: Settings,
-    query: Query,
-    preferences: Sequence[Preference],
-    max_tokens: int,
-    given: bool,
-) -> dict[str, Any]:
-    search = (
-        {"name": "given"} if given else {"name": settings.search.name} | asdict(settings.search)
-    )
-    return {
-        "search": search,
-        "lambda": query.lam,
-        "preferences": [
-            {"text": one.text, "strength": settings.lam if one.strength is None else one.strength}
-            for one in preferences
-        ],
-        **asdict(settings.reward),
-        **asdict(settings.prompt),
-        **asdict(settings.sampling),
-        "max_tokens": max_tokens,
-    }

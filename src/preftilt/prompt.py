@@ -77,6 +77,8 @@ class PromptSettings:
         preference itself, as in PrefEval's implicit tasks: the ``full`` view is the whole
         conversation, the question view its last user turn alone (a system message stands in both),
         and no preference may be given; ``placement`` has no say.
+    preference_turns: with history ``preference``, how many of the earlier turns, from the first on,
+        are the preference; the others stand in both views. ``None``: all of them.
     """
 
     placement: Placement = "system"
@@ -84,11 +86,16 @@ class PromptSettings:
     question_system: str | None = None
     generate_with: GenerateWith = "full"
     history: History = "both"
+    preference_turns: int | None = None
 
     def __post_init__(self) -> None:
         _check_choice("placement", self.placement, get_args(Placement))
         _check_choice("generate_with", self.generate_with, get_args(GenerateWith))
         _check_choice("history", self.history, get_args(History))
+        if self.preference_turns is not None and self.history != "preference":
+            raise BadInput(
+                'preference_turns says which turns are the preference; it needs history "preference"'
+            )
         if self.question_system is None:
             return
         if self.history == "preference" or self.placement != "system":
@@ -123,8 +130,8 @@ def build_query(
     strengths = _strengths(preferences, lam, settings)
     texts = _texts(preferences)
     if settings.history == "preference":
-        question = _conversation(system, turns[-1:])
-        conversations = [_conversation(system, _earlier_and_last(turns))]
+        question = _conversation(system, _without_preference(turns, settings.preference_turns))
+        conversations = [_conversation(system, turns)]
     else:
         question = _conversation(settings.question_system if system is None else system, turns)
         conversations = [_with_preference(system, turns, text, settings) for text in texts]
@@ -140,6 +147,19 @@ def build_query(
         together = "\n".join(texts[i] for i in stated)
         prompt = tokenizer.render(_with_preference(system, turns, together, settings))
     return _query(prompt, prompts, strengths)
+
+
+def stated(
+    messages: Sequence[Message], preferences: Sequence[Preference], settings: PromptSettings
+) -> list[Message]:
+    """The conversation with all its preferences in their place: what a judge of the answer has to read.
+
+    Without preferences it is the conversation itself, with the system message that the settings give it.
+    """
+    system, turns = _split_system(messages, settings)
+    if not preferences:
+        return _conversation(system, turns)
+    return _with_preference(system, turns, "\n".join(_texts(preferences)), settings)
 
 
 def parse_preference(argument: str) -> Preference:
@@ -198,13 +218,21 @@ def _with_preference(
     return _conversation(system, [*exchange, *turns])
 
 
-def _earlier_and_last(turns: Sequence[Message]) -> Sequence[Message]:
-    if len(turns) < 2:
+def _without_preference(turns: Sequence[Message], first: int | None) -> Sequence[Message]:
+    """The turns behind the ``first`` ones, which are the preference; the last turn is the question."""
+    earlier = len(turns) - 1
+    if not earlier:
         raise BadInput(
             'history "preference" takes the earlier turns for the preference, and there are none;'
             " give a conversation of several turns, or state a preference"
         )
-    return turns
+    first = earlier if first is None else first
+    if not 1 <= first <= earlier:
+        raise BadInput(
+            f"preference_turns is {first}; of this conversation's {earlier} earlier turns at least 1"
+            f" and at most {earlier} can be the preference"
+        )
+    return turns[first:]
 
 
 def _strengths(

@@ -19,6 +19,21 @@ from preftilt.types import Finish, Tokens
 SCHEMA = "preftilt.realigned/1"
 
 
+@dataclass(frozen=True, slots=True)
+class MethodScore:
+    """What a method other than REAR's score made of a candidate: higher is better, None is no score at all.
+
+    ``answer`` is what it votes for, in a vote.
+    """
+
+    score: float | None
+    answer: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        voted = {} if self.answer is None else {"answer": self.answer}
+        return {"score": None if self.score is None else number(self.score)} | voted
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredCandidate:
     """A response with everything its score is made of.
@@ -27,7 +42,8 @@ class ScoredCandidate:
     ``question_logprob + lambda * preference_gain``; under ``mean`` all three are divided by the
     number of scored tokens.
     ``gains`` [T] is the per-token preference gain, before discount and division. ``slot`` is the stream it was drawn
-    from: the candidates of best-of-n with a smaller n are those with the smaller slots.
+    from: the candidates of best-of-n with a smaller n are those with the smaller slots. ``method`` is what they were
+    ranked by, where that is not ``score``.
     """
 
     rank: int
@@ -40,9 +56,11 @@ class ScoredCandidate:
     question_logprob: float
     preference_gain: float
     score: float
+    method: MethodScore | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        ranked = {} if self.method is None else {"method": self.method.to_json()}
+        return ranked | {
             "rank": self.rank,
             "slot": self.slot,
             "text": self.text,
@@ -61,7 +79,9 @@ class Realigned:
 
     ``candidates`` are best first; ``path`` holds which of them wins on which interval of λ (indices into
     ``candidates``). For a tree search the path re-ranks the candidates that the search at this λ ended with.
-    ``pieces`` are the display texts of the candidates' tokens.
+    ``pieces`` are the display texts of the candidates' tokens. ``method`` says what the candidates were ranked by,
+    where that is not REAR's score: its ``name``, the ``model`` that judged, and how many candidates are ``missing``
+    a score; the path is then still REAR's.
     """
 
     id: str | None
@@ -78,6 +98,7 @@ class Realigned:
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
     pieces: tuple[tuple[str, ...], ...] = ()
+    method: Mapping[str, Any] | None = None
 
     @property
     def lam(self) -> float:
@@ -89,6 +110,8 @@ class Realigned:
         record: dict[str, Any] = {"schema": SCHEMA}
         if self.id is not None:
             record["id"] = self.id
+        if self.method is not None:
+            record["method"] = dict(self.method)
         return record | {
             "text": self.text,
             "model": self.model,

@@ -54,7 +54,7 @@ def realigned(candidates: tuple[ScoredCandidate, ...], **more: Any) -> Realigned
         "search": {"name": "best-of-n"},
         "preferences": [{"text": "No games.", "strength": 20.0}],
     }
-    record = {name: more.pop(name) for name in ("path", "pieces") if name in more}
+    path, pieces = more.pop("path", ()), more.pop("pieces", ())
     return Realigned(
         id=None,
         text=candidates[0].text,
@@ -67,7 +67,8 @@ def realigned(candidates: tuple[ScoredCandidate, ...], **more: Any) -> Realigned
         usage={},
         timing={},
         versions={},
-        **({"path": ()} | record),
+        path=path,
+        pieces=pieces,
     )
 
 

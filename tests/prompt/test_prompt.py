@@ -317,6 +317,24 @@ def test_a_history_that_is_the_preference_needs_earlier_turns() -> None:
         query(messages=[OWN[0], USER], history="preference")
 
 
+def test_the_first_turns_can_be_the_preference_and_the_others_stand_in_both_views() -> None:
+    turns = [Message("user", "I like tea."), Message("assistant", "Noted."), *LONG]
+    both = prompts(query(messages=turns, history="preference", preference_turns=2))
+    assert both["full"] == "[user]I like tea.[assistant]Noted." + both["question"]
+    assert both["question"] == "[user]Hello.[assistant]Hi.[user]What now?[assistant]"
+
+
+@pytest.mark.parametrize("turns", [0, 3])
+def test_turns_that_are_the_preference_are_earlier_turns(turns: int) -> None:
+    with pytest.raises(BadInput, match=f"preference_turns is {turns}; of this conversation's 2 "):
+        query(messages=LONG, history="preference", preference_turns=turns)
+
+
+def test_turns_are_the_preference_only_where_the_history_is() -> None:
+    with pytest.raises(BadInput, match='it needs history "preference"'):
+        PromptSettings(preference_turns=2)
+
+
 def test_a_history_that_is_the_preference_takes_no_other() -> None:
     with pytest.raises(BadInput, match=r'state none beside them, or use history "both"'):
         query(TEA, messages=LONG, history="preference")

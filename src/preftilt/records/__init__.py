@@ -1,6 +1,7 @@
 """JSON lines in and out: checked rows, and an output file that survives being killed."""
 
 from preftilt.records.journal import Journal, Survey, error_record, survey
+from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import (
     SEARCHES,
@@ -8,24 +9,34 @@ from preftilt.records.patch import (
     SettingsPatch,
     complaints,
     idle,
+    search_of,
     takers,
 )
 from preftilt.records.rows import Item, Row, ScoreRow, read_items
+from preftilt.records.work import Work, check_items, realign_item, record_of
 
 __all__ = [
     "SEARCHES",
     "Item",
     "Journal",
+    "MethodPatch",
     "Row",
     "ScoreRow",
     "SearchPatch",
     "SettingsPatch",
     "Survey",
+    "Work",
+    "check_items",
     "complaints",
     "error_record",
     "idle",
+    "idle_of_method",
     "parse_json",
     "read_items",
+    "realign_item",
+    "record_of",
+    "search_of",
     "survey",
     "takers",
+    "takers_of_method",
 ]

@@ -10,33 +10,53 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.prompt import History
-from preftilt.search import DVTS, BestOfN, Greedy, Sample, Search
-from preftilt.types import EosScoring, GenerateWith, Placement, Reduction, Sampling
+from preftilt.records.method import MethodField
+from preftilt.records.strict import Count, Strict
+from preftilt.search import (
+    ARGS,
+    CFG,
+    DVTS,
+    PRESETS,
+    Amulet,
+    BestOfN,
+    Greedy,
+    LinearAlignment,
+    Sample,
+    Search,
+)
+from preftilt.types import EosScoring, GenerateWith, MaskFrom, Placement, Reduction, Sampling
 
-SearchName = Literal["best-of-n", "dvts", "sample", "greedy"]
+PresetName = Literal["la-author", "la-amulet-repo", "amulet-default"]
+SearchName = Literal[
+    "best-of-n", "dvts", "sample", "greedy", "cfg", "linear-alignment", "amulet", "args", PresetName
+]
 
-SEARCHES: dict[str, type[BestOfN] | type[DVTS] | type[Sample] | type[Greedy]] = {
+Kind = (
+    type[BestOfN]
+    | type[DVTS]
+    | type[Sample]
+    | type[Greedy]
+    | type[CFG]
+    | type[LinearAlignment]
+    | type[Amulet]
+    | type[ARGS]
+)
+
+SEARCHES: dict[str, Kind] = {
     "best-of-n": BestOfN,
     "dvts": DVTS,
     "sample": Sample,
     "greedy": Greedy,
+    "cfg": CFG,
+    "linear-alignment": LinearAlignment,
+    "amulet": Amulet,
+    "args": ARGS,
 }
-
-Visible = Annotated[str, StringConstraints(pattern=r"\S")]
-"""Text with at least one visible character."""
-
-Count = Annotated[int, Field(ge=1)]
-
-
-class Strict(BaseModel):
-    """A JSON object that accepts its own fields only, with exactly their types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SearchPatch(Strict):
@@ -48,10 +68,23 @@ class SearchPatch(Strict):
     width: Count | None = None
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     max_steps: Count | None = None
+    guidance: float | None = None
+    ratio: float | None = None
+    mask_top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    mask_from: MaskFrom | None = None
+    mask_temperature: Annotated[float, Field(gt=0)] | None = None
+    iterations: Annotated[int, Field(ge=0)] | None = None
+    alpha: float | None = None
+    anchor: Annotated[float, Field(gt=0)] | None = None
+    eta: Annotated[float, Field(gt=0)] | None = None
+    weight: float | None = None
+    shortlist: Count | None = None
 
     def apply(self, base: Search) -> Search:
-        """``base`` with these changes; another name starts from that search's defaults."""
-        kind = SEARCHES[self.name or base.name]
+        """``base`` with these changes; another name starts from that search's defaults, a preset's from its own."""
+        if self.name in PRESETS:
+            base = PRESETS[self.name].search
+        kind = SEARCHES[search_of(self.name or base.name)]
         own = [one.name for one in fields(kind) if one.name != "name"]
         given = self.model_dump(exclude_none=True, exclude={"name"})
         for name in idle(kind().name, given):
@@ -66,6 +99,7 @@ class SettingsPatch(Strict):
 
     lam: float | None = Field(default=None, alias="lambda")
     search: SearchPatch | None = None
+    method: MethodField | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
@@ -77,12 +111,15 @@ class SettingsPatch(Strict):
     seed: int | None = None
     placement: Placement | None = None
     history: History | None = None
+    preference_turns: Count | None = None
     system: str | None = None
     question_system: str | None = None
 
     def apply(self, base: Settings) -> Settings:
         """``base`` with these changes."""
-        given = self.model_dump(exclude_none=True, exclude={"search"})
+        given = self.model_dump(exclude_none=True, exclude={"search", "method"})
+        if self.search is not None and self.search.name in PRESETS:
+            base = replace(base, sampling=PRESETS[self.search.name].sampling)
         parts: dict[str, Any] = {
             name: value for name, value in given.items() if name in ("lam", "max_tokens", "seed")
         }
@@ -96,7 +133,13 @@ class SettingsPatch(Strict):
                 f"{name} does not apply to the search {search.name!r}; it belongs to {', '.join(takers(name))}"
             )
         parts["search"] = search
+        parts["method"] = base.method if self.method is None else self.method.apply(base.method)
         return replace(base, **parts)
+
+
+def search_of(name: str) -> str:
+    """The search that a name stands for: itself, or that of a preset."""
+    return PRESETS[name].search.name if name in PRESETS else name
 
 
 def takers(name: str) -> list[str]:

@@ -17,7 +17,8 @@ from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import Message, read_messages
 from preftilt.records.parsing import parse_json
-from preftilt.records.patch import SettingsPatch, Strict, Visible, complaints
+from preftilt.records.patch import SettingsPatch, complaints
+from preftilt.records.strict import Strict, Visible
 from preftilt.types import Preference
 
 MAX_COMPLAINTS = 5

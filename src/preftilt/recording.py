@@ -1,0 +1,159 @@
+"""From ranked candidates to the record of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import preftilt
+from preftilt import reward as rewards
+from preftilt.engines.base import Engine
+from preftilt.path import upper_envelope
+from preftilt.result import MethodScore, Realigned, ScoredCandidate
+from preftilt.reward import Reward
+from preftilt.rivals import ByLogprob, Ranking
+from preftilt.run import Run
+from preftilt.search import DVTS
+from preftilt.settings import Settings
+from preftilt.types import Candidate, Preference, Query
+
+LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
+"""From this λ on, and beyond this ratio of lengths, a sum is said to depend on length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """All that a record is made of.
+
+    ranked: best first. ranking: how a method other than REAR's score came to this order. given: the responses were
+    given and not drawn. seconds: wall time of the whole request.
+    """
+
+    engine: Engine
+    run: Run
+    settings: Settings
+    preferences: Sequence[Preference]
+    item: str | None
+    ranked: Sequence[Candidate]
+    ranking: Ranking | None
+    given: bool
+    seconds: float
+
+
+def record(done: Finished) -> Realigned:
+    """The result of a request."""
+    engine, run, settings, ranking = done.engine, done.run, done.settings, done.ranking
+    query, tokenizer = run.query, engine.tokenizer
+    scores = [None] * len(done.ranked) if ranking is None else ranking.scores
+    candidates = tuple(
+        _scored(rank, one, score, query, settings.reward, tokenizer.decode(one.tokens))
+        for rank, (one, score) in enumerate(zip(done.ranked, scores, strict=True), start=1)
+    )
+    versions = {"preftilt": preftilt.__version__} | engine.versions
+    return Realigned(
+        id=done.item,
+        text=candidates[0].text,
+        model=engine.model,
+        engine=engine.name,
+        seed=settings.seed,
+        settings=_settings_record(settings, query, done.preferences, run.max_tokens, done.given),
+        prompts={view.name: view.prompt for view in query.views},
+        candidates=candidates,
+        path=upper_envelope(_contenders(candidates), start=min(0.0, query.lam)),
+        usage=asdict(run.usage),
+        timing=run.clock.seconds | {"total": done.seconds},
+        versions=versions | (ranking.versions if ranking else {}),
+        notes=_notes(done, candidates),
+        pieces=tuple(tuple(tokenizer.pieces(one.tokens)) for one in done.ranked),
+        method=ranking.about(settings.method) if ranking else None,
+    )
+
+
+def _scored(
+    rank: int,
+    candidate: Candidate,
+    method: MethodScore | None,
+    query: Query,
+    reward: Reward,
+    text: str,
+) -> ScoredCandidate:
+    line = rewards.line(candidate, query.ratios, reward)
+    return ScoredCandidate(
+        rank=rank,
+        slot=candidate.slot,
+        text=text,
+        tokens=candidate.tokens,
+        finish=candidate.finish,
+        logprobs={
+            view.name: row for view, row in zip(query.views, candidate.logprobs, strict=True)
+        },
+        gains=rewards.token_gains(candidate.logprobs, query.ratios),
+        question_logprob=line.question_logprob,
+        preference_gain=line.preference_gain,
+        score=line.at(query.lam),
+        method=method,
+    )
+
+
+def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, ...]:
+    """What a reader of the result should know before trusting it."""
+    notes = [*(done.ranking.notes if done.ranking else ())]
+    by_rear = isinstance(done.settings.method, ByLogprob)
+    if isinstance(done.settings.search, DVTS) and not (by_rear or done.given):
+        notes.append(
+            f"REAR's score guided the steps; {done.settings.method.name} picked among the subtrees' responses"
+        )
+    if all(one.finish == "length" for one in candidates):
+        notes.append(
+            f"no candidate ended within {done.run.max_tokens} tokens, so a cut-off one was chosen; allow more"
+            " (max_tokens)"
+        )
+    return (*notes, *_length_notes(done, candidates))
+
+
+def _length_notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> list[str]:
+    lengths, lam = [len(one.tokens) for one in candidates], done.run.query.lam
+    summed = done.ranking is None and done.settings.reward.reduction == "sum"
+    if not summed or abs(lam) < LARGE_LAMBDA or max(lengths) <= WIDE_SPREAD * min(lengths):
+        return []
+    return [
+        f"candidates have {min(lengths)} to {max(lengths)} tokens and λ = {lam:g}: a sum over tokens then"
+        " depends much on length; compare the mean (reduction)"
+    ]
+
+
+def _contenders(candidates: Sequence[ScoredCandidate]) -> list[rewards.Line]:
+    """The candidates' lines; unfinished ones cannot win while a finished one exists, as in the ranking."""
+    any_finished = any(one.finish == "eos" for one in candidates)
+    return [
+        rewards.Line(one.question_logprob, one.preference_gain)
+        if one.finish == "eos" or not any_finished
+        else rewards.IMPOSSIBLE
+        for one in candidates
+    ]
+
+
+def _settings_record(
+    settings: Settings,
+    query: Query,
+    preferences: Sequence[Preference],
+    max_tokens: int,
+    given: bool,
+) -> dict[str, Any]:
+    search = (
+        {"name": "given"} if given else {"name": settings.search.name} | asdict(settings.search)
+    )
+    return {
+        "search": search,
+        "method": asdict(settings.method),
+        "lambda": query.lam,
+        "preferences": [
+            {"text": one.text, "strength": settings.lam if one.strength is None else one.strength}
+            for one in preferences
+        ],
+        **asdict(settings.reward),
+        **asdict(settings.prompt),
+        **asdict(settings.sampling),
+        "max_tokens": max_tokens,
+    }

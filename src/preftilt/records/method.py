@@ -1,0 +1,57 @@
+"""Changes to the method that picks among candidates, under the names that results record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from preftilt.errors import BadInput
+from preftilt.records.strict import Count, Strict
+from preftilt.rivals import METHODS, Method, MethodName
+
+
+class MethodPatch(Strict):
+    """Which method picks the answer, and its own settings."""
+
+    name: MethodName | None = None
+    answers: Literal["letter", "maths"] | None = None
+    preference_in: Literal["system", "user"] | None = None
+    judge_mode: Literal["forced", "cot"] | None = None
+    judge_tokens: Count | None = None
+    judge_temperature: Annotated[float, Field(ge=0)] | None = None
+
+    def apply(self, base: Method) -> Method:
+        """``base`` with these changes; another kind of method starts from its defaults."""
+        named = METHODS[self.name or base.name]
+        given = self.model_dump(exclude_none=True, exclude={"name"})
+        for name in idle_of_method(named.name, given):
+            own = [one.name for one in fields(named) if one.name != "name"]
+            has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
+            raise BadInput(f"{name} does not apply to the method {named.name!r}: {has}")
+        start = base if type(base) is type(named) else named
+        return replace(start, **{"name": named.name, **given})
+
+
+MethodField = Annotated[
+    MethodPatch,
+    BeforeValidator(
+        lambda given: {"name": given} if isinstance(given, str) else given,
+        json_schema_input_type=MethodName | MethodPatch,
+    ),
+]
+"""A method, or its name alone."""
+
+
+def idle_of_method(method: str, given: Iterable[str]) -> list[str]:
+    """Those of the settings ``given`` that ``method`` would ignore."""
+    return [name for name in given if method not in takers_of_method(name)]
+
+
+def takers_of_method(name: str) -> list[str]:
+    """The methods that read the setting ``name``."""
+    return [
+        method for method, kind in METHODS.items() if name in {one.name for one in fields(kind)}
+    ]

@@ -1,0 +1,58 @@
+"""What is done with a row, wherever it is done: it is checked, answered or scored, and its record made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from preftilt.api import Realigner
+from preftilt.errors import BadInput, EngineError, PreftiltError
+from preftilt.records.journal import error_record
+from preftilt.records.rows import Item
+from preftilt.run import OnProgress
+
+Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
+"""What is done with a row; returns its record, or raises."""
+
+
+async def realign_item(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
+    """The work of ``preftilt run``."""
+    result = await realigner.realign(
+        item.messages,
+        item.preferences,
+        settings=item.settings,
+        item=item.id,
+        on_progress=report,
+    )
+    return result.to_json()
+
+
+async def record_of(
+    work: Work, realigner: Realigner, item: Item, mark: str, report: OnProgress
+) -> dict[str, Any]:
+    """The row's record with its fingerprint ``mark``; a failure is the record of a failed row."""
+    try:
+        return await work(realigner, item, report) | {"fingerprint": mark}
+    except Exception as failure:
+        return error_record(item.id, failure, mark)
+
+
+def check_items(realigner: Realigner, items: Iterable[Item]) -> None:
+    """Refuse rows whose prompts or responses cannot be read or do not fit, all at once and before the first token."""
+    problems: list[tuple[int, PreftiltError]] = []
+    for item in items:
+        try:
+            query, _ = realigner.check(item.messages, item.preferences, settings=item.settings)
+            if item.responses:
+                realigner.check_responses(query, item.responses)
+        except BadInput as failure:
+            problems.append((item.line, failure))
+        except (
+            EngineError
+        ):  # A tokenizer that stumbles over one row: that row fails when its turn comes.
+            continue
+    if problems:
+        line, first = problems[0]
+        others = ", ".join(str(line) for line, _ in problems[1:6])
+        more = f" (the same or another problem: line {others}{' …' if problems[6:] else ''})"
+        raise BadInput(f"line {line}: {first}{more if others else ''}")

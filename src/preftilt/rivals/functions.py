@@ -1,0 +1,111 @@
+"""Reward models that are a Python function: named ``module:function``, or added by a package by an entry point.
+
+A scorer takes a list of pairs (see :data:`~preftilt.rivals.base.Pair`) and returns a number each, None where it has
+none; it may be ``async``. Packages name theirs by an entry point of the group ``preftilt.scorers``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from preftilt.errors import BadInput, EngineError
+from preftilt.messages import Message
+from preftilt.rivals.base import Pair, Rated
+
+SCORERS = "preftilt.scorers"
+"""The entry point group of scorers from other packages."""
+
+Scorer = Callable[[Sequence[Pair]], Any]
+"""Pairs → one number or None each, or an awaitable of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionModel:
+    """A scorer as a reward model. What it costs it does not say, so nothing is counted."""
+
+    name: str
+    scorer: Scorer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """None are known."""
+        return {}
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """Takes every conversation."""
+
+    async def score(self, pairs: Sequence[Pair]) -> Rated:
+        """Call the function; one that is not ``async`` runs in a thread, so that it keeps nobody waiting."""
+        try:
+            if inspect.iscoroutinefunction(self.scorer):
+                found = await self.scorer(list(pairs))
+            else:
+                found = await asyncio.to_thread(self.scorer, list(pairs))
+                found = await found if inspect.isawaitable(found) else found
+            scores = [None if one is None else float(one) for one in found]
+        except Exception as error:  # Foreign code may raise anything.
+            raise EngineError(
+                f"the scorer {self.name} failed: {type(error).__name__}: {error}"
+            ) from error
+        if len(scores) != len(pairs):
+            raise EngineError(
+                f"the scorer {self.name} returned {len(scores)} scores for {len(pairs)} responses"
+            )
+        if any(one is not None and not math.isfinite(one) for one in scores):
+            raise EngineError(
+                f"the scorer {self.name} returned a score that is not finite; return None where there is none"
+            )
+        return Rated(tuple(scores))
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def is_installed(name: str) -> bool:
+    """Whether a package added a scorer under ``name``."""
+    return any(one.name == name for one in entry_points(group=SCORERS))
+
+
+def installed_scorer(name: str) -> FunctionModel | None:
+    """The scorer that a package added under ``name``; None if there is none."""
+    found = {one.name: one for one in entry_points(group=SCORERS)}
+    return FunctionModel(name, _loaded(found[name])) if name in found else None
+
+
+def named_scorer(spec: str) -> FunctionModel:
+    """The function that ``module:function`` names; modules are also looked for in the working directory.
+
+    Raises :class:`~preftilt.errors.BadInput` if there is no such function, or its module cannot be imported.
+    """
+    module, _, function = spec.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        scorer = import_module(module)
+        for part in function.split("."):
+            scorer = getattr(scorer, part)
+    except AttributeError:
+        raise BadInput(f"{spec}: the module {module} has no {function}") from None
+    except ImportError as error:
+        raise BadInput(f"{spec}: the module {module} cannot be imported ({error})") from error
+    if not callable(scorer):
+        raise BadInput(f"{spec} is no function; a scorer takes a list of (messages, response)")
+    return FunctionModel(spec, scorer)
+
+
+def _loaded(point: EntryPoint) -> Scorer:
+    try:
+        return point.load()
+    except Exception as error:  # A foreign package may raise anything when it is imported.
+        raise EngineError(
+            f"the scorer {point.name!r} of {point.value} cannot be loaded ({error}); reinstall or remove it"
+        ) from error

@@ -1,0 +1,182 @@
+"""Picking among the candidates that a search has drawn, by any method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from preftilt.engines.base import Engine
+from preftilt.messages import Message
+from preftilt.prompt import PromptSettings, stated
+from preftilt.result import MethodScore
+from preftilt.reward import Reward
+from preftilt.rivals.answers import EXTRACTORS
+from preftilt.rivals.checks import Judges, for_reward_model, needed
+from preftilt.rivals.logprobs import RULES, mean_rear
+from preftilt.rivals.methods import AtRandom, ByJudge, ByLogprob, ByRewardModel, ByVote, Method
+from preftilt.rivals.verdict import Judge, Verdict
+from preftilt.rivals.votes import tally
+from preftilt.search import Score
+from preftilt.streams import MASK64, stream_key
+from preftilt.types import Candidate, Preference, Query, Stream
+
+UNSURE = 0.5
+"""Mean probability of Yes and No together below which a judge's verdicts are said to mean little."""
+
+UNREAD = "they give no answer that could be read"
+MISSING = {
+    "majority-vote": UNREAD,
+    "weighted-vote": UNREAD,
+    "reward-model": "the reward model gave none, or they are too long for it",
+    "generative-reward-model": "the judge came to no verdict, or they are too long for it",
+}
+"""Why a method may have no score for a candidate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """What a method picks from: N candidates, their texts, and the request."""
+
+    candidates: tuple[Candidate, ...]
+    texts: tuple[str, ...]
+    query: Query
+    reward: Reward
+    stream: Stream
+    messages: tuple[Message, ...]
+    preferences: tuple[Preference, ...]
+    prompt: PromptSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Candidates, best first, with their scores by the method in that order, and what it took.
+
+    model: who judged, where a model did. cost: its ``forwards`` and the ``tokens`` it read and ``sampled``.
+    """
+
+    candidates: tuple[Candidate, ...]
+    scores: tuple[MethodScore, ...]
+    model: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    cost: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def about(self, method: Method) -> dict[str, Any]:
+        """For the record: who ranked, and how many candidates have no score."""
+        judged = {} if self.model is None else {"model": self.model}
+        missing = sum(one.score is None for one in self.scores)
+        return {"name": method.name, **judged, "missing": missing}
+
+
+async def pick(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ranking:
+    """Rank the pool by ``method``; ``engine`` is the one that answered, and judges if ``judges`` has no other.
+
+    Candidates that ended come before those that were cut off, as in every search; those without a score come last
+    among them; the first drawn wins ties. In a vote the answer counts before all that: a cut-off candidate may have
+    given it, and hands it on to one that ended.
+    """
+    found = await _scored(pool, method, engine, judges)
+
+    def place(i: int) -> tuple[float | int, ...]:
+        score, one = found.scores[i].score, pool.candidates[i]
+        standing = (1, 0.0) if score is None else (0, -score)
+        if isinstance(method, ByVote):
+            return (*standing, not one.finished, one.slot)
+        return (not one.finished, *standing, one.slot)
+
+    order = sorted(range(len(pool.candidates)), key=place)
+    missing = sum(one.score is None for one in found.scores)
+    notes = found.notes
+    if missing:
+        of = f"{missing} of {len(order)} candidates have no score by {method.name} and come last"
+        notes += (f"{of}: {MISSING[method.name]}",)
+    return replace(
+        found,
+        candidates=tuple(pool.candidates[i] for i in order),
+        scores=tuple(found.scores[i] for i in order),
+        notes=notes,
+    )
+
+
+def guide(method: Method, query: Query, reward: Reward) -> Score:
+    """The score that a search goes by: the method's own over log-probs, REAR's under every other method."""
+    rule = RULES[method.name if isinstance(method, ByLogprob) else "rear"]
+    return lambda candidate: rule(candidate, query, reward)
+
+
+async def _scored(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ranking:
+    """The pool in its own order, with scores."""
+    match method:
+        case ByLogprob():
+            rule = RULES[method.name]
+            return _ranking(pool, [rule(one, pool.query, pool.reward) for one in pool.candidates])
+        case AtRandom():
+            stream = replace(pool.stream, item=f"{pool.stream.item}\x1frandom pick")
+            keys = [stream_key(stream, one.slot) / MASK64 for one in pool.candidates]
+            return _ranking(pool, keys)
+        case ByVote():
+            return _by_vote(pool, method)
+        case ByRewardModel():
+            return await _by_reward_model(pool, method, judges)
+        case ByJudge():
+            return await _by_judge(pool, method, judges.judge or engine)
+
+
+def _ranking(pool: Pool, scores: Sequence[float | None]) -> Ranking:
+    return Ranking(candidates=pool.candidates, scores=tuple(map(MethodScore, scores)))
+
+
+def _by_vote(pool: Pool, method: ByVote) -> Ranking:
+    answers = [EXTRACTORS[method.answers](text) for text in pool.texts]
+    weights = [1.0] * len(answers)
+    if method.name == "weighted-vote":
+        # A response with an impossible token has no finite score, and no say.
+        means = [mean_rear(one, pool.query, pool.reward) for one in pool.candidates]
+        weights = [1.0 + one if math.isfinite(one) else 0.0 for one in means]
+    scores = map(MethodScore, tally(answers, weights), answers)
+    return Ranking(candidates=pool.candidates, scores=tuple(scores))
+
+
+async def _by_reward_model(pool: Pool, method: ByRewardModel, judges: Judges) -> Ranking:
+    model = needed(judges.reward_model)
+    messages = for_reward_model(pool.messages, pool.preferences, pool.prompt, method.preference_in)
+    distinct = list(dict.fromkeys(pool.texts))
+    rated = await model.score([(messages, text) for text in distinct])
+    found = dict(zip(distinct, rated.scores, strict=True))
+    return replace(
+        _ranking(pool, [found[text] for text in pool.texts]),
+        model=model.name,
+        versions={f"reward model {name}": value for name, value in model.versions.items()},
+        cost={"forwards": rated.forwards, "tokens": rated.tokens, "sampled": 0},
+    )
+
+
+async def _by_judge(pool: Pool, method: ByJudge, engine: Engine) -> Ranking:
+    messages = stated(pool.messages, pool.preferences, pool.prompt)
+    distinct = list(dict.fromkeys(pool.texts))
+    stream = replace(pool.stream, item=f"{pool.stream.item}\x1fjudge")
+    verdicts = await Judge(engine, method).judge(messages, distinct, stream)
+    found = dict(zip(distinct, verdicts, strict=True))
+    return replace(
+        _ranking(pool, [found[text].score for text in pool.texts]),
+        model=engine.name,
+        versions={f"judge {name}": value for name, value in engine.versions.items()},
+        cost={
+            "forwards": sum(one.forwards for one in verdicts),
+            "tokens": sum(one.read for one in verdicts),
+            "sampled": sum(one.sampled for one in verdicts),
+        },
+        notes=_doubts(verdicts),
+    )
+
+
+def _doubts(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    masses = [one.mass for one in verdicts if one.score is not None]
+    if not masses or sum(masses) / len(masses) >= UNSURE:
+        return ()
+    share = sum(masses) / len(masses)
+    return (
+        f"the judge gave Yes and No together {share:.1%} of the probability on average, so its verdicts mean little",
+    )

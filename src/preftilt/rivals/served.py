@@ -1,0 +1,231 @@
+"""Reward models behind a server: vLLM's classification and pooling routes, SGLang's classification route.
+
+Token ids are sent, made here by the reward model's own template and tokenizer, so that a served model and one in this
+process read the same; nothing is truncated. The raw logit is asked for (``use_activation: false`` of vLLM), not a
+sigmoid of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import transformers
+from pydantic import BaseModel
+
+from preftilt.engines.bundled import model_folder
+from preftilt.engines.http.connection import Connection, Declined, connect
+from preftilt.engines.http.opening import chosen_model, nothing
+from preftilt.engines.loop import Loop, together
+from preftilt.engines.options import EngineOptions, refuse_others
+from preftilt.errors import BadInput, EngineError
+from preftilt.messages import Message
+from preftilt.rivals.base import Pair, Rated
+from preftilt.rivals.template import RewardTemplate
+
+HONOURED = frozenset(
+    {"tokenizer", "served_model", "api_key_env", "timeout", "max_connections", "max_context"}
+)
+NO_ROUTE = frozenset({400, 404, 405, 501})
+"""What servers answer on a route that their model is not for."""
+
+
+class Classified(BaseModel):
+    """A sequence's class scores, of vLLM's ``/classify``."""
+
+    probs: list[float]
+
+
+class Classes(BaseModel):
+    """The answer of vLLM's ``/classify``."""
+
+    data: list[Classified]
+
+
+class Pooled(BaseModel):
+    """A sequence's pooled output, of vLLM's ``/pooling``: one vector, or one a token."""
+
+    data: list[float] | list[list[float]]
+
+
+class Pools(BaseModel):
+    """The answer of vLLM's ``/pooling``."""
+
+    data: list[Pooled]
+
+
+class Embedded(BaseModel):
+    """The answer of SGLang's ``/classify`` to one sequence."""
+
+    embedding: list[float]
+
+
+class Route(Protocol):
+    """Asks a server for the outputs of one sequence."""
+
+    async def __call__(self, connection: Connection, model: str, tokens: list[int]) -> list[float]:
+        """The model's outputs: one number, if it is a reward model."""
+        ...
+
+
+async def classify(connection: Connection, model: str, tokens: list[int]) -> list[float]:
+    """vLLM, sequence-classification models."""
+    body = {"model": model, "input": tokens, "use_activation": False, "add_special_tokens": False}
+    [found] = (await connection.post("/classify", body, Classes)).data
+    return found.probs
+
+
+async def pooling(connection: Connection, model: str, tokens: list[int]) -> list[float]:
+    """vLLM, models with a head a token: the last token's output."""
+    body = {"model": model, "input": tokens, "use_activation": False, "add_special_tokens": False}
+    [found] = (await connection.post("/pooling", body, Pools)).data
+    last = found.data[-1]
+    return last if isinstance(last, list) else [one for one in found.data if isinstance(one, float)]
+
+
+async def sglang_classify(connection: Connection, model: str, tokens: list[int]) -> list[float]:
+    """SGLang, started with ``--is-embedding``."""
+    return (await connection.post("/classify", {"input_ids": tokens}, Embedded)).embedding
+
+
+ROUTES: dict[str, dict[str, Route]] = {
+    "vllm": {"/classify": classify, "/pooling": pooling},
+    "sglang": {"/classify": sglang_classify},
+}
+"""What is tried, in order, when a server is opened; the first route that answers is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A reward model that one server holds; sequences are sent side by side, and the server batches them."""
+
+    name: str
+    model: str
+    loop: Loop
+    connection: Connection
+    template: RewardTemplate
+    route: Route
+    path: str
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The tokenizer's package, and the route that was used."""
+        return {"transformers": transformers.__version__, "route": self.path}
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """See :meth:`RewardTemplate.check`."""
+        self.template.check(messages)
+
+    async def score(self, pairs: Sequence[Pair]) -> Rated:
+        """One question a pair; the first failure is the call's."""
+        rows = [self.template.tokens(messages, text) for messages, text in pairs]
+        fits = [len(row) <= self.template.context for row in rows]
+        todo = [row for row, fit in zip(rows, fits, strict=True) if fit]
+        scores = iter(await self.loop.wait(lambda: self._all(todo)))
+        return Rated(
+            tuple(next(scores) if fit else None for fit in fits),
+            len(todo),
+            sum(len(row) for row in todo),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.loop.close(self.connection.close)
+
+    async def _all(self, rows: Sequence[list[int]]) -> list[float]:
+        return await together(self._one(row) for row in rows)
+
+    async def _one(self, tokens: list[int]) -> float:
+        found = await self.route(self.connection, self.model, tokens)
+        if len(found) != 1 or not math.isfinite(found[0]):
+            raise EngineError(
+                f"{self.connection.url}{self.path} gave {len(found)} numbers for a response, or one that is not finite;"
+                " a reward model gives one score"
+            )
+        return found[0]
+
+
+def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
+    """Open the reward model at ``url``; ``kind`` is a key of :data:`ROUTES`.
+
+    Raises :class:`~preftilt.errors.BadInput` for a server whose model gives no single score, or whose tokenizer is not
+    found, and :class:`~preftilt.errors.EngineError` for one that does not answer.
+    """
+    refuse_others(options, f"a reward model behind {kind}", HONOURED)
+    loop = Loop()
+    connection: Connection | None = None
+    try:
+        connection = loop.run(lambda: _connected(url, options))
+        card = loop.run(lambda: chosen_model(connection, options.served_model))
+        names = [options.tokenizer] if options.tokenizer else [card.root, card.id]
+        tokenizer, config = _files([one for one in names if one], connection.url)
+        template = RewardTemplate(
+            f"{kind}+{connection.url}", tokenizer, _context(card.max_model_len, config, options)
+        )
+        path, route = loop.run(lambda: _answering(kind, connection, card.id, tokenizer))
+        return ServedModel(template.name, card.id, loop, connection, template, route, path)
+    except BaseException:
+        loop.close(connection.close if connection is not None else nothing)
+        raise
+
+
+async def _connected(url: str, options: EngineOptions) -> Connection:
+    return connect(
+        url,
+        key_variable=options.api_key_env,
+        timeout=options.timeout,
+        max_connections=options.max_connections,
+    )
+
+
+async def _answering(
+    kind: str, connection: Connection, model: str, tokenizer: Any
+) -> tuple[str, Route]:
+    """The first route that gives one number for a short text."""
+    tokens = tokenizer("Is this a good answer?")["input_ids"]
+    told: list[str] = []
+    for path, route in ROUTES[kind].items():
+        try:
+            found = await route(connection, model, tokens)
+        except Declined as refusal:
+            if refusal.status not in NO_ROUTE:
+                raise
+            told.append(str(refusal))
+            continue
+        if len(found) == 1:
+            return path, route
+        told.append(f"{path} gives {len(found)} numbers")
+    raise BadInput(
+        f"{connection.url} serves no reward model with one score: {'; '.join(told)}; serve a sequence-classification"
+        " model with one label (SGLang: with --is-embedding)"
+    )
+
+
+def _files(names: Sequence[str], url: str) -> tuple[Any, Any]:
+    """The tokenizer under the first name that has one, and the model's config or None."""
+    for name in names:
+        tokenizer = _read(transformers.AutoTokenizer.from_pretrained, name)
+        if tokenizer is not None:
+            return tokenizer, _read(transformers.AutoConfig.from_pretrained, name)
+    raise BadInput(
+        f"the tokenizer of the reward model at {url} is not found under {', '.join(names)}; give its folder or hub id"
+        " (--reward-tokenizer)"
+    )
+
+
+def _read(reader: Callable[[str], Any], name: str) -> Any:
+    try:
+        return reader(model_folder(name))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _context(served: int | None, config: Any, options: EngineOptions) -> int:
+    """Tokens that the server reads at most, by what it says, the model's files and the user."""
+    known = [served, getattr(config, "max_position_embeddings", None), options.max_context]
+    found = [one for one in known if isinstance(one, int) and one > 0]
+    if not found:
+        raise BadInput("the reward model's server does not say how long its context is")
+    return min(found)

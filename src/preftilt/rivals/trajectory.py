@@ -1,0 +1,26 @@
+"""A reward model as the guide of decoding: what it says of responses that are not finished yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from preftilt.guided.args import TrajectoryReward
+from preftilt.messages import Message
+from preftilt.prompt import ChatTokenizer
+from preftilt.rivals.base import RewardModel
+from preftilt.types import Tokens
+
+
+def trajectory_reward(
+    model: RewardModel, messages: Sequence[Message], tokenizer: ChatTokenizer
+) -> TrajectoryReward:
+    """``model``'s scores of responses to ``messages`` given by their tokens; equal texts are scored once."""
+
+    async def rewards(responses: Sequence[Tokens]) -> list[float | None]:
+        texts = [tokenizer.decode(one) for one in responses]
+        distinct = list(dict.fromkeys(texts))
+        rated = await model.score([(messages, text) for text in distinct])
+        found = dict(zip(distinct, rated.scores, strict=True))
+        return [found[text] for text in texts]
+
+    return rewards

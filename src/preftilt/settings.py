@@ -1,0 +1,37 @@
+"""Everything that shapes a request besides its words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from preftilt.errors import BadInput
+from preftilt.prompt import PromptSettings
+from preftilt.reward import Reward
+from preftilt.rivals import ByLogprob, Method, check_search
+from preftilt.search import BestOfN, Search
+from preftilt.types import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that shapes a request besides its words; immutable, and recorded in the result.
+
+    lam: strength λ of every preference that does not bring its own; 1 is the model as it is.
+    method: what the answer is picked by among the candidates; REAR's score if nothing else is said.
+    max_tokens: of a response; None takes 512 or what the context leaves, whichever is less.
+    """
+
+    lam: float = 20.0
+    search: Search = field(default_factory=BestOfN)
+    method: Method = field(default_factory=ByLogprob)
+    sampling: Sampling = field(default_factory=Sampling)
+    reward: Reward = field(default_factory=Reward)
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+    max_tokens: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.lam):
+            raise BadInput(f"lambda must be a finite number, not {self.lam}")
+        check_search(self.method, self.search)

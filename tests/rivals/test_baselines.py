@@ -1,0 +1,147 @@
+"""Methods that need no other model, each against its formula on the same candidates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import preftilt as pt
+from preftilt.errors import BadInput
+from preftilt.result import ScoredCandidate
+from preftilt.rivals import METHODS, AtRandom, ByVote
+from preftilt.testing.toy import ToyEngine
+from tests.rivals.conftest import QUESTION, WISH, Ask, toy
+
+FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "full-logprob": lambda q, p: p.sum(),
+    "question-logprob": lambda q, p: q.sum(),
+    "preference-gain": lambda q, p: (p - q).sum(),
+    "mean-logprob": lambda q, p: p.mean(),
+}
+
+
+def by_formula(one: ScoredCandidate, name: str) -> float:
+    return FORMULAS[name](one.logprobs["question"], one.logprobs["full"])
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_log_prob_method_ranks_the_same_candidates_by_its_formula(name: str, ask: Ask) -> None:
+    by_rear, found = ask(METHODS["rear"]), ask(METHODS[name])
+    assert {one.tokens for one in found.candidates} == {one.tokens for one in by_rear.candidates}
+    keys = [(one.finish != "eos", -by_formula(one, name), one.slot) for one in found.candidates]
+    assert keys == sorted(keys)
+    for one in found.candidates:
+        assert one.method is not None
+        assert one.method.score == pytest.approx(by_formula(one, name))
+    assert found.method == {"name": name, "missing": 0}
+
+
+def test_rear_s_own_record_names_no_other_method(ask: Ask) -> None:
+    record = ask(METHODS["rear"]).to_json()
+    assert "method" not in record
+    assert "method" not in record["candidates"][0]
+    assert record["settings"]["method"] == {"name": "rear"}
+
+
+@pytest.mark.parametrize(("name", "lam"), [("full-logprob", 1.0), ("question-logprob", 0.0)])
+def test_the_ends_of_lambda_are_rear_at_that_lambda(name: str, lam: float, ask: Ask) -> None:
+    by_rear = ask(METHODS["rear"], lam=lam)
+    found = ask(METHODS[name], lam=20.0)
+    assert [one.tokens for one in found.candidates] == [one.tokens for one in by_rear.candidates]
+
+
+def test_the_gain_alone_is_what_a_very_large_lambda_picks(ask: Ask) -> None:
+    found = ask(METHODS["preference-gain"])
+    assert found.text == ask(METHODS["rear"], lam=1e9).text
+
+
+def test_turning_away_turns_the_gain_around(ask: Ask) -> None:
+    found = ask(METHODS["preference-gain"], preferences=(pt.Preference("No games.", -2.0),))
+    ended = [one for one in found.candidates if one.finish == "eos"]
+    gains = [one.preference_gain for one in ended]
+    assert gains == sorted(gains)
+
+
+def test_a_log_prob_method_guides_the_steps_of_a_tree(ask: Ask) -> None:
+    search = pt.DVTS(subtrees=2, width=3, max_steps=6)
+    as_rear = ask(METHODS["rear"], lam=1.0, search=search)
+    found = ask(METHODS["full-logprob"], lam=50.0, search=search)
+    assert [one.tokens for one in found.candidates] == [one.tokens for one in as_rear.candidates]
+    assert not any("guided the steps" in note for note in found.notes)
+
+
+def test_another_method_picks_among_what_rear_s_tree_ends_with(ask: Ask) -> None:
+    search = pt.DVTS(subtrees=3, width=2, max_steps=6)
+    as_rear = ask(METHODS["rear"], search=search)
+    found = ask(AtRandom(), search=search)
+    assert {one.tokens for one in found.candidates} == {one.tokens for one in as_rear.candidates}
+    assert any("REAR's score guided the steps" in note for note in found.notes)
+
+
+def test_the_random_pick_is_the_item_s_own_and_uniform() -> None:
+    unending = ToyEngine(lambda context: np.log(np.full(12, 1 / 12)))
+    settings = pt.Settings(search=pt.BestOfN(n=4), method=AtRandom(), max_tokens=1, lam=1.0)
+    realigner = pt.Realigner(unending, settings)
+
+    def picked(item: str) -> int:
+        # All four are cut off after one token, so nothing but the draw decides.
+        result = pt.run_sync(realigner.realign(QUESTION, WISH, item=item))
+        ended = [one for one in result.candidates if one.finish == "eos"]
+        return -1 if ended else result.candidates[0].slot
+
+    assert picked("7") == picked("7")
+    counts = Counter(picked(str(i)) for i in range(400))
+    del counts[-1]
+    total = sum(counts.values())
+    spread = math.sqrt(total * 0.25 * 0.75)
+    assert all(abs(counts[slot] - total / 4) < 4 * spread for slot in range(4))
+
+
+def score(responses: list[str], method: ByVote) -> pt.Realigned:
+    realigner = pt.Realigner(toy(), pt.Settings(lam=2.0, method=method))
+    return pt.run_sync(realigner.score(QUESTION, WISH, responses))
+
+
+def test_the_majority_wins_and_its_first_candidate_speaks_for_it() -> None:
+    found = score(["A", "B", "play", "B."], ByVote())
+    assert [one.slot for one in found.candidates] == [1, 3, 0, 2]
+    told = {one.slot: one.method.to_json() for one in found.candidates if one.method}
+    assert told[1] == {"score": 2.0, "answer": "B"}
+    assert told[2] == {"score": None}
+    assert found.method == {"name": "majority-vote", "missing": 1}
+    assert any("1 of 4 candidates have no score by majority-vote" in note for note in found.notes)
+
+
+def test_a_weighted_vote_weighs_by_one_plus_the_mean_score() -> None:
+    found = score(["A", "B", "B."], ByVote(name="weighted-vote"))
+    weights: dict[str, float] = {}
+    for one in found.candidates:
+        q, p = one.logprobs["question"], one.logprobs["full"]
+        assert one.method is not None
+        assert one.method.answer is not None
+        mean = float(np.mean(q + 2.0 * (p - q)))
+        weights[one.method.answer] = weights.get(one.method.answer, 0.0) + 1 + mean
+    for one in found.candidates:
+        assert one.method is not None
+        assert one.method.score == pytest.approx(weights[one.method.answer or ""])
+    assert found.candidates[0].method is not None
+    assert found.candidates[0].method.answer == max(weights, key=weights.__getitem__)
+
+
+def test_one_response_is_its_own_majority() -> None:
+    assert score(["A"], ByVote()).text == "A"
+
+
+@pytest.mark.parametrize("search", [pt.Greedy(), pt.Sample()])
+def test_a_method_without_a_choice_is_refused(search: pt.Greedy | pt.Sample) -> None:
+    with pytest.raises(BadInput, match="picks among candidates"):
+        pt.Settings(search=search, method=AtRandom())
+
+
+def test_an_unknown_extractor_is_refused() -> None:
+    with pytest.raises(BadInput, match="letter, maths"):
+        ByVote(answers="words")
