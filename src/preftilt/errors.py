@@ -9,6 +9,7 @@
     │   └── UnknownModel    no such model here, or its hub cannot be reached
     ├── MissingPackage      an optional package is needed; names the extra that brings it (exit code 2)
     └── EngineError         the engine failed or returned something impossible          (exit code 1)
+        └── EngineTimeout   the engine did not answer in the time it was given
 
 Every message says what to do about it.
 """
@@ -46,3 +47,7 @@ class MissingPackage(PreftiltError, ImportError):
 
 class EngineError(PreftiltError, RuntimeError):
     """The engine failed, or broke a law of its contract."""
+
+
+class EngineTimeout(EngineError):
+    """The engine did not answer in the time it was given; what it was asked may still be under way there."""

@@ -19,7 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import uvicorn
 
-from preftilt.testing.toy import filtered, hashed_bigrams
+from preftilt.guided import filtered
+from preftilt.testing.toy import hashed_bigrams
 from preftilt.types import Sampling, Tokens
 
 BLOCK = 16
@@ -44,6 +45,7 @@ class Manners:
     reads_without_drawing: bool = True
     shares_prefixes: bool = True
     tells_cached: bool = True
+    unwritable: int | None = None
     adds_tokens: int = 0
     completions: bool = True
     chats: bool = False
@@ -276,6 +278,10 @@ class StandIn:
         if self.manners.tells_cached:
             answer["usage"]["prompt_tokens_details"] = {"cached_tokens": cached}
         if params.get("prompt_logprobs") is not None:
+            if cached and self.manners.unwritable is not None:
+                raise Declines(
+                    self.manners.unwritable, "Out of range float values are not JSON compliant"
+                )
             garbage = {"12345678": {"logprob": -1e30}}
             entries = self._prompt_entries(prompt)
             answer["prompt_logprobs"] = [

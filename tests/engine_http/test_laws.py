@@ -145,6 +145,22 @@ async def test_a_response_that_was_cached_itself_is_read_again(server: Running, 
         assert one.tolist() == pytest.approx(other.tolist())
 
 
+@pytest.mark.parametrize("status", [400, 500])
+async def test_cached_rows_that_cannot_be_written_are_read_again(
+    status: int, server: Running, opened: Opened
+):
+    """What vLLM leaves in rows that it did not compute may be no number; its versions say so in two ways."""
+    engine = opened("vllm")
+    prompt = (engine.tokenizer.encode("What shall we do today? ") * 9)[:200]
+    responses = [engine.tokenizer.encode(text) for text in ("Read", "Swim")]
+    right = await engine.score(_scores(prompt, responses))
+    server.app._cache.clear()
+    server.manners.unwritable = status
+    again = await engine.score(_scores(prompt, responses))
+    for one, other in zip(right, again, strict=True):
+        assert one.tolist() == pytest.approx(other.tolist())
+
+
 def _request(prompt, *, slots: int = 3, max_tokens: int = 8, **more: Any) -> SampleRequest:
     settings: dict[str, Any] = {"stream": Stream(1), "sampling": Sampling()} | more
     return SampleRequest(

@@ -17,6 +17,7 @@ import uvicorn
 
 from preftilt.api import Settings
 from preftilt.engines.base import Engine
+from preftilt.rivals import Judges
 from preftilt.search import BestOfN
 from preftilt.server.app import create_app
 from preftilt.server.guard import Door
@@ -68,10 +69,11 @@ def serving(
     *,
     key: str | None = None,
     page: Path = Path("nowhere"),
+    judges: Judges | None = None,
     **changes: Any,
 ) -> Iterator[Running]:
     """A server on a free port of this machine, stopped in the end."""
-    app = create_app(engine or ToyEngine(), site(**changes), Door(key=key), page)
+    app = create_app(engine or ToyEngine(), site(**changes), Door(key=key), page, judges=judges)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
     )

@@ -10,6 +10,7 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.messages import Message
+from preftilt.rivals import Judges
 from preftilt.search import DVTS, BestOfN, Greedy, Sample, Search
 from preftilt.server.cost import cost, sampled_at_most
 from preftilt.server.resolve import Job
@@ -37,7 +38,7 @@ def test_no_run_costs_more_than_was_told(search: Search, wishes: int, reuses: bo
             preferences=preferences,
             settings=replace(settings, seed=seed),
         )
-        told = cost(check(engine, job), engine.capabilities)
+        told = cost(check(engine, job, Judges()), engine.capabilities)
         realigned = Realigner(engine, job.settings).realign(job.messages, preferences)
         usage: Any = asyncio.run(realigned).usage
         assert usage["sampled"] <= told["at_most"]["sampled"]

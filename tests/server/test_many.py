@@ -145,6 +145,28 @@ def test_a_terminated_process_finishes_its_requests_and_leaves() -> None:
     assert any('"stopped"' in line for line in lines)
 
 
+def test_a_stopping_process_is_not_ready_takes_nothing_new_and_ends_at_a_second_signal() -> None:
+    with process("--grace", "600", pause=600.0) as (started, lines):
+        base = url(lines)
+        assert httpx2.get(f"{base}/ready").json() == {"status": "ready"}
+        body = {"model": "demo", "messages": QUESTION, "preftilt": WISH, "stream": True}
+        with httpx2.stream("POST", f"{base}/v1/chat/completions", json=body, timeout=60) as reply:
+            assert reply.status_code == 200
+            started.send_signal(signal.SIGTERM)
+            until(lambda: httpx2.get(f"{base}/ready").json() == {"status": "stopping"})
+            assert httpx2.get(f"{base}/ready").status_code == 503
+            assert httpx2.get(f"{base}/health").status_code == 200
+            for stream in (False, True):
+                refused = httpx2.post(
+                    f"{base}/v1/chat/completions", json=body | {"stream": stream}, timeout=60
+                )
+                assert refused.status_code == 503
+                assert refused.headers["retry-after"] == "1"
+                assert refused.json()["error"]["code"] == "stopping"
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(60) in (0, -signal.SIGTERM)
+
+
 def test_a_terminated_process_cancels_what_takes_too_long() -> None:
     with process("--grace", "1", pause=60.0) as (started, lines):
         base = url(lines)

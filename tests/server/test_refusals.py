@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preftilt.errors import EngineError, PromptTooLong
+from preftilt.errors import EngineError, EngineTimeout, PromptTooLong
 from tests.server.odd import Odd
 from tests.server.serving import QUESTION, WISH, Running, ask, serving
 
@@ -145,6 +145,7 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(server: Running) -> No
     [
         (EngineError("the engine is down"), 502, "engine_failed"),
         (TimeoutError(), 504, "engine_timeout"),
+        (EngineTimeout("the engine takes too long"), 504, "engine_timeout"),
         (PromptTooLong("too long"), 400, "context_length_exceeded"),
         (RuntimeError("a secret place"), 500, None),
     ],

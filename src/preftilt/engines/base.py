@@ -57,6 +57,7 @@ class Capabilities:
     turn_end: the one of them that the model's chat template ends an answer with; given responses are closed with it.
     sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to stand in for them.
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
+    guides, proposes: it draws from several views at once, and tells its likeliest next tokens (``guides.py``).
     """
 
     max_context: int
@@ -64,6 +65,8 @@ class Capabilities:
     turn_end: int
     sampler_logprobs: bool
     keyed_streams: bool
+    guides: bool = False
+    proposes: bool = False
 
 
 @runtime_checkable
@@ -116,9 +119,21 @@ class Watchable(Protocol):
     no work for it and an engine that cannot say (most servers) is left as it is: its progress shows as calls end.
     """
 
-    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+    def so_far(self, request: object) -> int:
         """Tokens drawn or scored for this very object, which a call is under way for; 0 if nothing is known of it.
 
         Asked about ten times a second from the caller's event loop: it must return at once.
+        """
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What an engine may offer besides :class:`Engine` where its model runs elsewhere: whether it is still there."""
+
+    async def answers(self) -> None:
+        """Ask the cheapest question there is, one that waits behind no work.
+
+        Raises :class:`~preftilt.errors.EngineError` if there is no answer, or if it is that of another model.
         """
         ...

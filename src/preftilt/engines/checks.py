@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.engines.guides import ProposeRequest
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.types import Tokens
 
@@ -42,6 +43,12 @@ class Readable:
     def check_score(self, request: ScoreRequest) -> None:
         """Refuse what cannot be scored; errors as in :meth:`check_sample`."""
         self._check(request.prompt, request.prefix + request.completion, "prompt and response")
+
+    def check_propose(self, request: ProposeRequest) -> None:
+        """Refuse what cannot be continued; errors as in :meth:`check_sample`."""
+        self._check(request.prompt, request.prefix, "prompt and one token of a response", spare=1)
+        if request.count < 1:
+            raise BadInput(f"count is {request.count}; ask for one token or more")
 
     def _check(self, prompt: Tokens, response: Tokens, what: str, *, spare: int = 0) -> None:
         if not prompt:

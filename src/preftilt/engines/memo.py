@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
+from preftilt.engines.guides import GuideRequest, Guides, Proposal, ProposeRequest, Proposes
 from preftilt.prompt import ChatTokenizer
-from preftilt.types import Completion
+from preftilt.types import Completion, Guided
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -64,6 +65,16 @@ class MemoEngine:
         if new:
             await _settle(self._scores, new, self.inner.score(new))
         return [await asyncio.shield(self._scores[one]) for one in requests]
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """The engine's, where its capabilities say that it guides; not remembered: no two sweep values share one."""
+        assert isinstance(self.inner, Guides)
+        return await self.inner.guide(requests)
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        """The engine's, where its capabilities say that it proposes; it keeps what it read."""
+        assert isinstance(self.inner, Proposes)
+        return await self.inner.propose(requests)
 
     def close(self) -> None:
         self.inner.close()

@@ -9,13 +9,19 @@
 ``openai+http(s)://``     any other server with OpenAI's completions API
 ========================  =============================================
 
+Several servers of the same model are named with commas between them, ``vllm+http://a:8000,b:8000``, and are one engine
+(``replicas/``).
+
 Packages add schemes of their own by an entry point of the group ``preftilt.engines`` that names an
 :data:`~preftilt.engines.options.Opener`; they cannot replace the ones above.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -24,6 +30,7 @@ from pathlib import Path
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import DEMO
 from preftilt.engines.options import EngineOptions, Opener
+from preftilt.engines.replicas import Replicas, open_replicas
 from preftilt.errors import BadInput, EngineError, MissingPackage
 
 PLUGINS = "preftilt.engines"
@@ -73,13 +80,59 @@ def open_engine(spec: str = DEMO, options: EngineOptions | None = None) -> Engin
         open_engine("demo")
         open_engine("Qwen/Qwen3-0.6B", EngineOptions(dtype="bfloat16"))
         open_engine("vllm+http://127.0.0.1:8000", EngineOptions(tokenizer="Qwen/Qwen3-0.6B"))
+        open_engine("vllm+http://10.0.0.1:8000,10.0.0.2:8000")
 
     Raises :class:`~preftilt.errors.BadInput` for an unknown scheme or an option that the engine cannot honour,
     :class:`~preftilt.errors.UnknownModel` for an unknown model, :class:`~preftilt.errors.MissingPackage` where the
     engine's packages are not installed and :class:`~preftilt.errors.EngineError` for a server that does not answer.
     """
+    options = options or EngineOptions()
+    servers = _listed(spec)
+    if len(servers) > 1:
+        return _open_together(servers, options)
     scheme, name = _parts(spec)
-    return _opener(scheme, spec)(name, options or EngineOptions())
+    return _opener(scheme, spec)(name, options)
+
+
+def _listed(spec: str) -> list[str]:
+    """Servers that are named together, each by its whole name: what one leaves out is as in the first."""
+    scheme = spec.partition(":")[0]
+    if "," not in spec or not _is_server(scheme):
+        return [spec]
+    kind = scheme.partition("+")[0]
+    found: list[str] = []
+    for part in (one.strip().rstrip("/") for one in spec.split(",")):
+        if not part:
+            raise BadInput("there is nothing between two commas of --model; name a server there")
+        given, slashes, _ = part.partition("://")
+        if not slashes:
+            part = f"{scheme}://{part}"
+        elif given in TRANSPORTS:
+            part = f"{kind}+{part}"
+        found.append(part)
+    if max(Counter(found).values()) > 1:
+        raise BadInput("--model names the same server twice; every replica is named once")
+    return found
+
+
+def _open_together(servers: list[str], options: EngineOptions) -> Replicas:
+    if options.scorer is not None:
+        raise BadInput(
+            "--scorer goes with one server that draws, not with several; give the URL of a load balancer in front of"
+            " them"
+        )
+    # One moment for all, also for those that come back later: templates with a date must not tell them apart.
+    options = replace(options, now=options.now or datetime.now())
+    openers = {}
+    for one in servers:
+        scheme, name = _parts(one)
+        openers[one] = partial(_opener(scheme, one), name, options)
+    return open_replicas(openers)
+
+
+def _is_server(scheme: str) -> bool:
+    kind, _, transport = scheme.partition("+")
+    return kind in SERVERS and transport in TRANSPORTS
 
 
 def _parts(spec: str) -> tuple[str, str]:
@@ -92,18 +145,14 @@ def _parts(spec: str) -> tuple[str, str]:
         raise BadInput(f"say which kind of server {spec} is: {known}")
     if not colon or len(scheme) == 1 or Path(spec).exists():
         return "transformers", spec
-    kind, plus, transport = scheme.partition("+")
-    if plus and kind in SERVERS and transport in TRANSPORTS:
-        return scheme, f"{transport}:{rest}"
-    return scheme, rest
+    return scheme, f"{scheme.partition('+')[2]}:{rest}" if _is_server(scheme) else rest
 
 
 def _opener(scheme: str, spec: str) -> Opener:
     if scheme in KINDS:
         return KINDS[scheme].load(scheme)
-    kind, _, transport = scheme.partition("+")
-    if kind in SERVERS and transport in TRANSPORTS:
-        return SERVERS[kind].load(scheme)
+    if _is_server(scheme):
+        return SERVERS[scheme.partition("+")[0]].load(scheme)
     plugins = {one.name: one for one in entry_points(group=PLUGINS)}
     if scheme not in plugins:
         servers = [f"{one}+http" for one in SERVERS]

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
+from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.engines.facts import Fact, Probed
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.errors import BadInput, NoChatTemplate
@@ -78,6 +78,8 @@ class ScoredBy:
             max_context=min(drawing.max_context, scoring.max_context),
             sampler_logprobs=False,
             keyed_streams=drawing.keyed_streams,
+            guides=False,
+            proposes=False,
         )
 
     @property
@@ -109,6 +111,11 @@ class ScoredBy:
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """By the scorer."""
         return await self.scorer.score(requests)
+
+    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+        """See :class:`~preftilt.engines.base.Watchable`: as far as the one of the two that is at it can say."""
+        at_it = self.sampler if isinstance(request, SampleRequest) else self.scorer
+        return at_it.so_far(request) if isinstance(at_it, Watchable) else 0
 
     def close(self) -> None:
         """Close both."""

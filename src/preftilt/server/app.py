@@ -19,7 +19,9 @@ from starlette.types import Receive
 
 import preftilt
 from preftilt.engines.base import Engine
+from preftilt.engines.replicas import Replicas
 from preftilt.errors import PreftiltError
+from preftilt.rivals import Judges
 from preftilt.server import replies
 from preftilt.server.body import read_json
 from preftilt.server.cost import cost
@@ -48,6 +50,18 @@ class Service:
     gate: Gate
     metrics: Metrics
     started: int
+    judges: Judges
+
+    @property
+    def readiness(self) -> str:
+        """``ready``, or why a load balancer should send requests elsewhere."""
+        if self.gate.closed:
+            return "stopping"
+        if self.gate.full:
+            return "full"
+        if isinstance(self.engine, Replicas) and not any(one.up for one in self.engine.standings):
+            return "no replica answers"
+        return "ready"
 
     async def read(self, request: Request, model: type[ChatBody] | type[CompletionBody]) -> Checked:
         """The body as a job that passed every check."""
@@ -56,7 +70,7 @@ class Service:
         if self.site.log_words:
             words = [asdict(one) for one in (*job.messages, *job.preferences)]
             note(request.scope, words=words)
-        return check(self.engine, job)
+        return check(self.engine, job, self.judges)
 
     async def work(self, checked: Checked, teller: Teller | None, began: float) -> Answer:
         """Wait for a place, and do it; all of it within the server's hard limit."""
@@ -69,7 +83,7 @@ class Service:
                     teller.drawing = drawn
                     teller.begin()
                 async with slots:
-                    found = await answer(drawn, checked, watch)
+                    found = await answer(drawn, checked, watch, self.judges)
         except TimeoutError:
             if limit.expired():
                 raise timed_out(self.site.timeout_s) from None
@@ -78,15 +92,27 @@ class Service:
         return found
 
 
-def create_app(engine: Engine, site: Site, door: Door | None = None, page: Path = PAGE) -> FastAPI:
-    """The server for an open engine, which is closed when the application shuts down."""
-    gate = Gate(site.max_concurrency, site.max_queue)
-    service = Service(engine, site, gate, Metrics(gate), int(time.time()))
+def create_app(
+    engine: Engine,
+    site: Site,
+    door: Door | None = None,
+    page: Path = PAGE,
+    gate: Gate | None = None,
+    judges: Judges | None = None,
+) -> FastAPI:
+    """The server for an open engine, which is closed when the application shuts down, and so are ``judges``.
+
+    gate: the queue, for whoever wants to close it; one of the site's size if None.
+    """
+    gate = gate or Gate(site.max_concurrency, site.max_queue)
+    judges = judges or Judges()
+    service = Service(engine, site, gate, Metrics(gate, engine), int(time.time()), judges)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log("ready", model=site.model, engine=engine.name)
         yield
+        judges.close()
         engine.close()
         log("stopped")
 
@@ -132,8 +158,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return JsonReply({"status": "ok"})
 
     async def ready(_: Request) -> Response:
-        full = service.gate.full
-        return JsonReply({"status": "full" if full else "ready"}, status_code=503 if full else 200)
+        status = service.readiness
+        return JsonReply({"status": status}, status_code=200 if status == "ready" else 503)
 
     async def metrics(_: Request) -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from preftilt.errors import BadInput, EngineError, PreftiltError, PromptTooLong
+from preftilt.errors import BadInput, EngineError, EngineTimeout, PreftiltError, PromptTooLong
 from preftilt.server.jsons import JsonReply
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -55,6 +55,16 @@ def overloaded() -> ApiError:
     )
 
 
+def stopping() -> ApiError:
+    """The server was told to stop; it finishes what it has."""
+    return ApiError(
+        503,
+        "the server is stopping and takes no more requests; ask another one, or this one again when it is back",
+        code="stopping",
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
 def timed_out(seconds: float) -> ApiError:
     """The server's hard limit passed."""
     return ApiError(504, f"no answer within {seconds:g} seconds; ask for less, or set deadline_s")
@@ -80,6 +90,8 @@ def as_api_error(failure: Exception) -> ApiError:
         return ApiError(400, str(failure), param="messages", code="context_length_exceeded")
     if isinstance(failure, BadInput):
         return ApiError(400, str(failure))
+    if isinstance(failure, EngineTimeout):
+        return ApiError(504, str(failure), code="engine_timeout")
     if isinstance(failure, TimeoutError):
         return ApiError(504, "the engine did not answer in time", code="engine_timeout")
     if isinstance(failure, EngineError):

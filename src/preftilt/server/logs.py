@@ -45,10 +45,10 @@ def log(
 
 
 def set_up(level: str) -> None:
-    """Send the server's and uvicorn's records to standard error as JSON lines."""
+    """Send the server's, the engines' and uvicorn's records to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("preftilt.server", "uvicorn"):
+    for name in ("preftilt.server", "preftilt.engines", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level.upper())

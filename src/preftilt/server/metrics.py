@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from preftilt.engines.base import Engine
+from preftilt.engines.replicas import Replicas
 from preftilt.server.work import Answer, Gate
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaMetrics(Collector):
+    """How every replica does, read from the engine when it is asked for; labelled by the names the operator gave."""
+
+    engine: Replicas
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["replica"]
+        up = GaugeMetricFamily("preftilt_replica_up", "Whether it is given work.", labels=labels)
+        load = GaugeMetricFamily(
+            "preftilt_replica_load", "Sequences under way there.", labels=labels
+        )
+        calls = CounterMetricFamily("preftilt_replica_calls", "Calls it was given.", labels=labels)
+        failed = CounterMetricFamily(
+            "preftilt_replica_failed", "Calls that came back undone.", labels=labels
+        )
+        for one in self.engine.standings:
+            up.add_metric([one.name], one.up)
+            load.add_metric([one.name], one.load)
+            calls.add_metric([one.name], one.calls)
+            failed.add_metric([one.name], one.failed)
+        yield from (up, load, calls, failed)
+
+
 class Metrics:
     """The counters of one server."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, engine: Engine) -> None:
         self.registry = CollectorRegistry()
         about = {"namespace": "preftilt", "registry": self.registry}
         self.requests = Counter("requests", "Requests.", ["endpoint", "status"], **about)
@@ -25,6 +57,8 @@ class Metrics:
         self.late = Counter("late", "Answers that a deadline cut short.", **about)
         admitted = Gauge("admitted", "Requests at work or in the queue.", **about)
         admitted.set_function(lambda: gate.admitted)
+        if isinstance(engine, Replicas):
+            self.registry.register(ReplicaMetrics(engine))
 
     def count(self, answer: Answer) -> None:
         """What one answer cost."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from preftilt.api import Settings
 from preftilt.messages import Message, check_messages
 from preftilt.records import SettingsPatch
-from preftilt.search import DVTS, Search
+from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
 from preftilt.server.names import Named, read_name
 from preftilt.server.wire import ChatBody, ChatMessage, CompletionBody, Knob
@@ -160,6 +160,12 @@ def _check(job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, 
             400,
             f"the search draws {job.settings.search.candidates} candidates; this server draws"
             f" {site.max_candidates} a request at most",
+            param="preftilt.search",
+        )
+    if isinstance(job.settings.search, ARGS):
+        raise ApiError(
+            400,
+            "the search 'args' keeps neither stop strings nor deadlines, so it is not served: use preftilt run",
             param="preftilt.search",
         )
     most = site.max_candidates if job.plain else answers_of(job.settings.search)

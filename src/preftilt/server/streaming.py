@@ -20,7 +20,7 @@ from preftilt.server.jsons import dump
 from preftilt.server.replies import Letterhead
 from preftilt.server.resolve import Job
 from preftilt.server.work import Answer, Checked, Watch, before_stop
-from preftilt.types import Candidate, Completion, Tokens
+from preftilt.types import Candidate, Completion, Guided, Tokens
 
 KEEP_ALIVE_SECONDS = 1.5
 PROGRESS_SECONDS = 0.2
@@ -35,13 +35,18 @@ def event(value: object) -> bytes:
 
 @dataclass(slots=True)
 class Teller:
-    """Says in chunks what a job does. The drawing is set before the work begins."""
+    """Says in chunks what a job does. The drawing is set before the work begins.
+
+    sampled: tokens that the drawing has told of. reported: those that the driver has, by which engines that can say
+    are ahead of it while they draw.
+    """
 
     letterhead: Letterhead
     checked: Checked
     write: Write
     drawing: Drawing | None = None
     sampled: int = 0
+    reported: int = 0
     scored: int = 0
     phase: str = "waiting"
     _told: float = 0.0
@@ -75,8 +80,9 @@ class Teller:
             self._progress()
 
     def phased(self, progress: Progress) -> None:
-        """The driver ended a phase; its counts are exact."""
+        """The driver ended a phase, or the engine is within one."""
         self.phase, self.scored = progress.phase, progress.scored
+        self.reported = max(self.reported, progress.sampled)
         self._commit()
         if progress.candidates:
             self._progress([self._scored(one) for one in progress.candidates])
@@ -131,7 +137,8 @@ class Teller:
         self._told = time.monotonic()
         if not self.job.progress:
             return
-        said: dict[str, Any] = {"phase": self.phase, "sampled": self.sampled, "scored": self.scored}
+        sampled = max(self.sampled, self.reported)
+        said: dict[str, Any] = {"phase": self.phase, "sampled": sampled, "scored": self.scored}
         if candidates:
             said["candidates"] = candidates
         self._chunk(0, more={"preftilt": said})
@@ -141,7 +148,7 @@ class Teller:
         self.write(event(replies.chunk(self.letterhead, [choice])))
 
 
-def _candidate(slot: int, one: Candidate | Completion, text: str) -> dict[str, Any]:
+def _candidate(slot: int, one: Candidate | Completion | Guided, text: str) -> dict[str, Any]:
     return {"slot": slot, "text": text, "finish": one.finish, "tokens": len(one.tokens)}
 
 

@@ -10,15 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from preftilt.records.patch import (
-    Count,
-    SearchPatch,
-    SettingsPatch,
-    Strict,
-    Visible,
-    complaints,
-)
+from preftilt.records.patch import SearchPatch, SettingsPatch, complaints
 from preftilt.records.rows import PreferenceRow
+from preftilt.records.strict import Count, Strict, Visible
 from preftilt.server.failures import ApiError
 from preftilt.types import Preference
 

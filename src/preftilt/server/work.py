@@ -14,10 +14,11 @@ from preftilt.api import Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.messages import Message
 from preftilt.result import Realigned, ScoredCandidate
+from preftilt.rivals import Judges
 from preftilt.run import Progress, fit_max_tokens
 from preftilt.search import DVTS
 from preftilt.server.drawing import Drawing, Drawn
-from preftilt.server.failures import ApiError, overloaded
+from preftilt.server.failures import ApiError, overloaded, stopping
 from preftilt.server.resolve import Job
 from preftilt.types import Completion, Query, Stream, Tokens, Usage, View
 
@@ -54,11 +55,12 @@ class Answer:
 
 @dataclass(slots=True)
 class Gate:
-    """Lets ``running`` requests work at a time and ``waiting`` more queue; refuses the rest."""
+    """Lets ``running`` requests work at a time and ``waiting`` more queue; refuses the rest; all, once ``closed``."""
 
     running: int
     waiting: int
     admitted: int = 0
+    closed: bool = False
     _slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,9 @@ class Gate:
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[asyncio.Semaphore]:
-        """A place in the queue, refused at once (429) if there is none; work under the semaphore it gives."""
+        """A place in the queue, refused at once if there is none (429, 503); work under the semaphore it gives."""
+        if self.closed:
+            raise stopping()
         if self.full:
             raise overloaded()
         self.admitted += 1
@@ -104,13 +108,13 @@ def drawing(engine: Engine, job: Job, watch: Watch | None, began: float) -> Draw
     )
 
 
-def check(engine: Engine, job: Job) -> Checked:
+def check(engine: Engine, job: Job, judges: Judges) -> Checked:
     """Raises for all that can be refused before the first token."""
     if job.plain:
         query = _plain_query(engine, job)
         room = engine.capabilities.max_context
         return Checked(job, query, fit_max_tokens(query, room, job.settings.max_tokens))
-    query, max_tokens = Realigner(engine).check(
+    query, max_tokens = Realigner(engine, judges=judges).check(
         job.messages, job.preferences, settings=job.settings
     )
     if job.logprobs and _drawn_view(query.prompt, query.views) is None:
@@ -123,12 +127,13 @@ def check(engine: Engine, job: Job) -> Checked:
     return Checked(job, query, max_tokens)
 
 
-async def answer(drawn: Drawing, checked: Checked, watch: Watch | None) -> Answer:
-    """Do the work; the drawing is that of :func:`drawing`."""
+async def answer(drawn: Drawing, checked: Checked, watch: Watch | None, judges: Judges) -> Answer:
+    """Do the work; the drawing is that of :func:`drawing`. The request's stop strings do not bind a judge."""
     job, query = checked.job, checked.query
     if job.plain:
         return await _plain(drawn, checked)
-    realigner = Realigner(drawn, job.settings)
+    judges = replace(judges, judge=judges.judge or drawn.inner)
+    realigner = Realigner(drawn, job.settings, judges=judges)
     result = await realigner.realign(
         job.messages, job.preferences, on_progress=None if watch is None else watch.phase
     )

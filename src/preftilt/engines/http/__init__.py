@@ -4,5 +4,5 @@
 and probes it: ``vllm.py``; ``sglang.py``; ``completions.py`` with its probe in ``openai.py``; ``chat.py``. What all
 dialects must do is in ``dialect.py``, what servers answer in ``answers.py``, how their log-probs are put to the test in
 ``measures.py``. ``engine.py`` makes an engine of any dialect, on the connections of ``connection.py``, which live in
-the thread of ``loop.py``.
+the thread of ``engines/loop.py``.
 """

@@ -20,9 +20,9 @@ from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact, ServerRefused
 from preftilt.engines.http.answers import ChatChoice, ChatCompletions, Completions
 from preftilt.engines.http.connection import Connection, Declined
-from preftilt.engines.http.engine import About, seed_of, together
-from preftilt.engines.http.loop import Loop
+from preftilt.engines.http.engine import About, seed_of
 from preftilt.engines.http.opening import HONOURED, chosen_model, connected, nothing
+from preftilt.engines.loop import Loop, together
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer
 from preftilt.errors import BadInput, EngineError

@@ -21,7 +21,7 @@ from preftilt.engines.http.dialect import (
     checked_row,
     prompt_row,
 )
-from preftilt.engines.http.engine import together
+from preftilt.engines.loop import together
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Tokens

@@ -27,12 +27,13 @@ from tenacity import (
 )
 
 import preftilt
-from preftilt.errors import BadInput, EngineError
+from preftilt.errors import BadInput, EngineError, EngineTimeout
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 ATTEMPTS = 6
 CONNECT_SECONDS = 10.0
+SPARE_CONNECTIONS = 4
 MOST_BYTES = 1 << 28
 """No honest answer is longer; what is, would fill the memory."""
 
@@ -71,7 +72,7 @@ class Connection:
     secret: str = field(repr=False)
 
     async def get(self, path: str, answer: type[Answer]) -> Answer:
-        """Ask for ``path``; errors as in :meth:`post`."""
+        """Ask for ``path``; errors as in :meth:`post`. A question about the server itself waits for no other."""
         return await self._ask("GET", path, None, answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
@@ -80,7 +81,9 @@ class Connection:
         Raises :class:`Declined` if the server answers with an error, and :class:`~preftilt.errors.EngineError` if it
         does not answer, not in time, or with something else than ``answer``.
         """
-        return await self._ask("POST", path, json.dumps(body, allow_nan=False).encode(), answer)
+        data = json.dumps(body, allow_nan=False).encode()
+        async with self.slots:
+            return await self._ask("POST", path, data, answer)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -95,15 +98,14 @@ class Connection:
             stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self.timeout),
             reraise=True,
         )
-        async with self.slots:
-            try:
-                async with asyncio.timeout(self.timeout):
-                    data = await retrying(self._once, method, path, body)
-            except TimeoutError:
-                raise EngineError(
-                    f"{self.url}{path} did not answer within {self.timeout:g} s; give it longer (--timeout),"
-                    " or ask for fewer or shorter responses"
-                ) from None
+        try:
+            async with asyncio.timeout(self.timeout):
+                data = await retrying(self._once, method, path, body)
+        except TimeoutError:
+            raise EngineTimeout(
+                f"{self.url}{path} did not answer within {self.timeout:g} s; give it longer (--timeout),"
+                " or ask for fewer or shorter responses"
+            ) from None
         try:
             return answer.model_validate_json(data)
         except ValidationError as error:
@@ -173,7 +175,9 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
         # The deadline is on the whole question; a long silence before the answer is what generation looks like.
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(
-            max_connections=max_connections, max_keepalive_connections=max_connections
+            # Those in need of a slot, and questions about the server itself.
+            max_connections=max_connections + SPARE_CONNECTIONS,
+            max_keepalive_connections=max_connections,
         ),
     )
     return Connection(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -22,15 +21,13 @@ from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
 from preftilt.engines.http.connection import Connection
 from preftilt.engines.http.dialect import Dialect, Draw, Drawn
-from preftilt.engines.http.loop import Loop
+from preftilt.engines.loop import Loop, together
 from preftilt.engines.steps import step_ended
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Completion, Finish, Step, Tokens
-
-T = TypeVar("T")
 
 SEEDS = (1 << 31) - 1
 """Seeds are kept to 31 bits: every server takes those."""
@@ -144,6 +141,10 @@ class ServerEngine:
             self._readable.check_score(request)
         return await self._loop.wait(lambda: self._score(requests))
 
+    async def answers(self) -> None:
+        """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
+        await self._loop.wait(self._still_there)
+
     def close(self) -> None:
         """Close the connections; calls under way fail with :class:`~preftilt.errors.EngineError`."""
         self._finalizer()
@@ -240,13 +241,16 @@ class ServerEngine:
         async with self._checking:
             if time.monotonic() - self._checked < RECHECK_SECONDS:
                 return
-            if self.model not in await self._dialect.models():
-                raise EngineError(
-                    f"{self.name} no longer serves {self.model}; open it again, what was scored before and after does"
-                    " not belong together"
-                )
+            await self._still_there()
             await self._same_weights()
             self._checked = time.monotonic()
+
+    async def _still_there(self) -> None:
+        if self.model not in await self._dialect.models():
+            raise EngineError(
+                f"{self.name} no longer serves {self.model}; open it again, what was scored before and after does not"
+                " belong together"
+            )
 
     async def _same_weights(self) -> None:
         if self._canary.logprobs is None:
@@ -258,16 +262,6 @@ class ServerEngine:
                 f"{self.name} has other weights behind the name {self.model} than when it was opened: log-probs of the"
                 f" same text differ by {gap:.2g} nats a token; open it again"
             )
-
-
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results in order; the first failure cancels the rest and is raised by itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def seed_of(request: SampleRequest) -> int:

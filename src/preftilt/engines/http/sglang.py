@@ -40,6 +40,9 @@ RAW_FLAG = "SGLANG_RETURN_ORIGINAL_LOGPROB=1"
 PREFIX = 100
 """Tokens of the prompt that shows whether prefixes are shared."""
 
+CLIPPED = 0
+"""What SGLang (0.5.23) calls the vocabulary's last id in a prompt's log-probs: it takes it for a picture's."""
+
 NEUTRAL: dict[str, Any] = {
     "min_p": 0.0,
     "frequency_penalty": 0.0,
@@ -172,7 +175,7 @@ class SglangDialect:
     ) -> Float[np.ndarray, "T"]:
         """The last ``wanted`` log-probs of entries that must be those of ``tokens``, one each."""
         where = f"{self.connection.url}{GENERATE}"
-        if entries is None or tuple(token for _, token, _ in entries) != tokens:
+        if entries is None or not _names([token for _, token, _ in entries], tokens):
             raise EngineError(
                 f"{where} did not send the log-probs of the tokens that it was asked about; use another version of"
                 " SGLang"
@@ -273,6 +276,12 @@ async def _sharing(asking: Asking, dialect: SglangDialect) -> SglangDialect:
         return dialect
     asking.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
     return replace(dialect, shares=True)
+
+
+def _names(told: Sequence[int], tokens: Tokens) -> bool:
+    """Whether ``told`` are ``tokens``, but for clipped ones."""
+    same = (one in (token, CLIPPED) for one, token in zip(told, tokens, strict=False))
+    return len(told) == len(tokens) and all(same)
 
 
 def _reading_only() -> dict[str, Any]:

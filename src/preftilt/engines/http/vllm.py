@@ -28,9 +28,9 @@ from preftilt.engines.http.dialect import (
     probe_tokens,
     prompt_row,
 )
-from preftilt.engines.http.engine import together
 from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
 from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.loop import together
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling, Tokens
@@ -43,6 +43,9 @@ GENERATE = "/inference/v1/generate"
 
 PREFIX = 300
 """Tokens of the prompt that shows whether prefixes are shared: more than two blocks of any usual size."""
+
+UNWRITABLE = "not JSON compliant"
+"""What vLLM says of NaN in an answer: with a 500 in older versions, in 0.32 with a 400."""
 
 DRAWING = f"draw: POST {COMPLETIONS}, token ids, n responses a question"
 
@@ -150,7 +153,7 @@ class VllmDialect:
             answer = await self._generate(context + completion, wanted)
         except Declined as failure:
             # Rows of the cached part are uninitialised; one that is no number cannot be sent as JSON.
-            if failure.status == 500:
+            if failure.status == 500 or UNWRITABLE in str(failure):
                 return None
             raise
         cached = _cached(answer)
@@ -276,12 +279,15 @@ async def _sharing(asking: Asking, dialect: VllmDialect, room: int | None) -> Vl
     except EngineError:
         asking.note(Fact(question, "wrong rows", "not used"))
         return dialect
-    if any(row is None for row in rows):
+    # A single row may be missing by chance: what is in its cached part cannot always be written.
+    if all(row is None for row in rows):
         remedy = "start the server with --enable-prompt-tokens-details to score faster"
         asking.note(Fact(question, "not told what was cached", remedy))
         return dialect
     plain = await dialect.read_plainly(context, completions)
-    gaps = np.abs(np.concatenate([one for one in rows if one is not None]) - np.concatenate(plain))
+    gaps = np.concatenate(
+        [np.abs(row - one) for row, one in zip(rows, plain, strict=True) if row is not None]
+    )
     if gaps.max() > EXACT and gaps.mean() > ROUNDED:
         asking.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
         return dialect

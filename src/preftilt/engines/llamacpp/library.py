@@ -111,6 +111,11 @@ class Model:
         self.lib.llama_model_desc(self.handle, buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the weights have fewer than 16 bits, so that activations are rounded to 8 beside them."""
+        return not {"F32", "F16", "BF16"} & set(self.description.split())
+
     def cell_bytes(self, dtype: str) -> int:
         """Bytes of the keys and values of one token."""
         heads = self.lib.llama_model_n_head(self.handle)

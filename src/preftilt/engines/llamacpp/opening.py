@@ -104,8 +104,8 @@ def _assembled(
         max_context=scheduler.limits.context,
         eos=scheduler.ending.eos,
         turn_end=turn_end,
-        sampler_logprobs=(agreement.score <= probe.AGREE if trusted == "auto" else trusted == "on"),
-        keyed_streams=max(agreement.crowd, agreement.score) <= probe.AGREE,
+        sampler_logprobs=agreement.exact if trusted == "auto" else trusted == "on",
+        keyed_streams=agreement.exact,
     )
     versions = {
         "llama-cpp-python": library().__version__,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -50,6 +51,7 @@ class VllmEngine:
         self._capabilities = capabilities
         self._versions = dict(versions)
         self._block = block
+        self._under_way: dict[int, Sequence[Drawing | Reading]] = {}
         self._finalizer = weakref.finalize(self, Worker.close, worker)
 
     @property
@@ -97,8 +99,9 @@ class VllmEngine:
             for request in requests
         ]
         work = [one for each in drawings for one in each]
-        self._worker.submit(work)
-        drawn = iter(await _all([one.future for one in work]))
+        with self._known(requests, drawings):
+            self._worker.submit(work)
+            drawn = iter(await _all([one.future for one in work]))
         nothing = Completion((), np.empty(0), "length")
         return [
             list(islice(drawn, len(each))) if request.max_tokens else [nothing] * len(request.slots)
@@ -132,8 +135,9 @@ class VllmEngine:
                 key = before, one.completion[0]
                 firsts.setdefault(key, First(*key))
         work = [*firsts.values(), *readings]
-        self._worker.submit(work)
-        done = await _all([one.future for one in work])
+        with self._known(requests, [[one] for one in readings]):
+            self._worker.submit(work)
+            done = await _all([one.future for one in work])
         known, rows = dict(zip(firsts, done, strict=False)), done[len(firsts) :]
         return [
             np.concatenate([[known[one.before, one.completion[0]]], row])
@@ -141,6 +145,25 @@ class VllmEngine:
             else row
             for one, row in zip(readings, rows, strict=True)
         ]
+
+    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+        """See :class:`~preftilt.engines.base.Watchable`: counts that the thread keeps anyway."""
+        return sum(one.done for one in self._under_way.get(id(request), ()))
+
+    @contextmanager
+    def _known(
+        self,
+        requests: Sequence[SampleRequest | ScoreRequest],
+        sequences: Sequence[Sequence[Drawing | Reading]],
+    ) -> Iterator[None]:
+        """While they are under way, :meth:`so_far` finds sequences by their requests."""
+        here = {id(one): each for one, each in zip(requests, sequences, strict=True)}
+        self._under_way.update(here)
+        try:
+            yield
+        finally:
+            for one in here:
+                self._under_way.pop(one, None)
 
     def close(self) -> None:
         """Stop vLLM and give back its memory; calls under way fail with :class:`~preftilt.errors.EngineError`."""

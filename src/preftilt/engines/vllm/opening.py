@@ -65,6 +65,11 @@ def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
     :class:`~preftilt.errors.BadInput`.
     """
     options = options or EngineOptions()
+    if options.adapter is not None:
+        raise BadInput(
+            "--adapter is not for vllm:, whose log-probs of a prompt cannot be relied on under an adapter; merge"
+            f" {options.adapter} into the model and open that one, or leave out vllm: (the embedded engine takes them)"
+        )
     refuse_others(options, "vllm", HONOURED)
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)

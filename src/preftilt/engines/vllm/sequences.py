@@ -31,6 +31,9 @@ ROUNDING = 1e-3
 SEEDS = (1 << 63) - 1
 """Seeds are signed 64-bit numbers."""
 
+INTERVAL = 8
+"""Tokens after which a sequence is heard of while it is drawn: often enough to show progress, and next to no work."""
+
 
 class Sequence(Protocol):
     """What the worker needs to know of a sequence."""
@@ -48,6 +51,11 @@ class Sequence(Protocol):
     @property
     def future(self) -> Future[Any]:
         """Where the result goes."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Tokens drawn or read so far, as far as vLLM has told."""
         ...
 
     def read(self, output: RequestOutput) -> object | None:
@@ -91,10 +99,14 @@ class Drawing:
             stop_token_ids=sorted(self.vocabulary.eos),
             logprobs=0,
             detokenize=False,
-            output_kind=RequestOutputKind.DELTA
-            if self.request.step
-            else RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA,
+            # A step may end at any token; what ends by itself, vLLM ends.
+            stream_interval=1 if self.request.step else INTERVAL,
         )
+
+    @property
+    def done(self) -> int:
+        return len(self._drawn)
 
     def read(self, output: RequestOutput) -> Completion | None:
         """Takes in new tokens up to the end of the step, the response or the budget."""
@@ -160,6 +172,10 @@ class Reading:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
+    @property
+    def done(self) -> int:
+        return len(self.completion) if self.future.done() else 0
+
     def read(self, output: RequestOutput) -> np.ndarray | Unread:
         self.cached = output.num_cached_tokens or 0
         start = len(self.before) + self.skip
@@ -207,6 +223,10 @@ class First:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    @property
+    def done(self) -> int:
+        return 0  # It is counted with the reading that it belongs to.
 
     def read(self, output: RequestOutput) -> float:
         [one] = output.outputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from preftilt.errors import EngineError
@@ -27,7 +27,7 @@ class Loop:
         self._closing = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="preftilt-http", daemon=True
+            target=self._loop.run_forever, name="preftilt-loop", daemon=True
         )
         self._thread.start()
 
@@ -47,6 +47,10 @@ class Loop:
                 raise EngineError("the engine is closed; open it again")
             future = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
         return await asyncio.wrap_future(future)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let ``work`` go on beside all else until it ends or the loop is closed; it deals with its own failures."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
         """Fail what is under way, do ``last``, and stop; closing twice is closing once."""
@@ -78,3 +82,13 @@ class Loop:
                 await last()
         finally:
             self._loop.stop()
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; the first failure cancels the rest and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,270 @@
+"""Replicas as one engine: the contract of ``engines/base.py`` over several engines of the same model."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.facts import Fact, Probed
+from preftilt.engines.guides import (
+    GuideRequest,
+    Guides,
+    Proposal,
+    ProposeRequest,
+    Proposes,
+    can_guide,
+    can_propose,
+    check_guide,
+)
+from preftilt.engines.loop import Loop, together
+from preftilt.engines.replicas.identity import Identity
+from preftilt.engines.replicas.replica import Replica, Standing
+from preftilt.engines.replicas.routing import chosen
+from preftilt.engines.replicas.watch import Pace, look_after
+from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
+from preftilt.prompt import ChatTokenizer
+from preftilt.types import Completion, Guided, Tokens
+
+T = TypeVar("T")
+R = TypeVar("R")
+D = TypeVar("D", SampleRequest, GuideRequest)
+
+TRIES = 3
+"""Replicas that are given the same work at most: a request that brings down whoever takes it shall not reach all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[R]):
+    """A request, the prompt whose cache it wants, and how many sequences it makes."""
+
+    prompt: Tokens
+    weight: int
+    request: R
+
+
+class Replicas:
+    """Gives every request to one of several engines of the same model; made by
+    :func:`~preftilt.engines.replicas.opening.open_replicas`.
+
+    All requests of one prompt go to the same replica, where its prefix is in the cache, unless that one has more than
+    its share of work. What a lost replica was at is done by another: the whole call, from its beginning. With keyed
+    streams it draws the same tokens there. Without (servers), it is asked with the same seeds, and draws the same as
+    far as the servers keep to them; it is a fair draw in any case, because nothing of the lost one is used.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        replicas: Sequence[Replica],
+        first: Engine,
+        common: Identity,
+        pace: Pace,
+        free: int,
+    ) -> None:
+        self._loop = loop
+        self._replicas = tuple(replicas)
+        self._common = common
+        self._free = free
+        self._tokenizer = first.tokenizer
+        self._probed = (first.facts, first.plan) if isinstance(first, Probed) else ((), ())
+        self._finalizer = weakref.finalize(self, Loop.close, loop, lambda: close_all(replicas))
+        for one in replicas:
+            loop.start(look_after(one, common, pace))
+
+    @property
+    def name(self) -> str:
+        """The names of all, with commas between them."""
+        return ",".join(one.name for one in self._replicas)
+
+    @property
+    def model(self) -> str:
+        """The model that all of them hold."""
+        return self._common.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What every one of them can do."""
+        return self._common.capabilities
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        """The chat template and vocabulary that all of them share."""
+        return self._tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of those that are there now; where they differ, all of them."""
+        found: dict[str, dict[str, None]] = {}
+        for engine in self._engines():
+            for name, value in engine.versions.items():
+                found.setdefault(name, {})[value] = None
+        return {name: ", ".join(values) for name, values in found.items()}
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Which replicas answer, and what the probe of the first one found out."""
+        answering = tuple(
+            Fact(one.name, "answers" if one.up else "does not answer", one.reason)
+            for one in self.standings
+        )
+        return (*answering, *self._probed[0])
+
+    @property
+    def plan(self) -> tuple[str, ...]:
+        """How the first one draws and scores, and who does it."""
+        return (*self._probed[1], f"replicas: {len(self._replicas)}, by the prompt's tokens")
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How each of them does."""
+        return tuple(one.standing for one in self._replicas)
+
+    def so_far(self, request: object) -> int:
+        """See :class:`~preftilt.engines.base.Watchable`; 0 from replicas that cannot say."""
+        able = [engine for engine in self._engines() if isinstance(engine, Watchable)]
+        return sum(engine.so_far(request) for engine in able)
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """See :class:`~preftilt.engines.base.Engine`."""
+        for one in requests:
+            self._check_room(one.prompt, len(one.prefix) + 1)
+        tasks = [
+            Task(one.prompt, len(one.slots), self._fitting(one, one.prompt)) for one in requests
+        ]
+        return await self._wait(tasks, lambda engine, part: engine.sample(part))
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        """See :class:`~preftilt.engines.base.Engine`."""
+        for one in requests:
+            self._check_room(one.prompt, len(one.prefix) + len(one.completion))
+        tasks = [Task(one.prompt, 1, one) for one in requests]
+        return await self._wait(tasks, lambda engine, part: engine.score(part))
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """See :class:`~preftilt.engines.guides.Guides`; a request belongs where its first view does."""
+        tasks: list[Task[GuideRequest]] = []
+        for one in requests:
+            check_guide(one)
+            longest = max((view.prompt for view in one.views), key=len)
+            self._check_room(longest, len(one.prefix) + 1)
+            fitting = self._fitting(one, longest)
+            tasks.append(Task(one.views[0].prompt, len(one.slots), fitting))
+        return await self._wait(tasks, lambda engine, part: _guides(engine).guide(part))
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        """See :class:`~preftilt.engines.guides.Proposes`."""
+        for one in requests:
+            self._check_room(one.prompt, len(one.prefix) + 1)
+        tasks = [Task(one.prompt, 1, one) for one in requests]
+        return await self._wait(tasks, lambda engine, part: _proposes(engine).propose(part))
+
+    def close(self) -> None:
+        """Close all; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        self._finalizer()
+
+    async def _wait(
+        self,
+        tasks: Sequence[Task[R]],
+        work: Callable[[Engine, list[R]], Coroutine[Any, Any, list[T]]],
+    ) -> list[T]:
+        return await self._loop.wait(lambda: self._share_out(tasks, work))
+
+    async def _share_out(
+        self,
+        tasks: Sequence[Task[R]],
+        work: Callable[[Engine, list[R]], Coroutine[Any, Any, list[T]]],
+    ) -> list[T]:
+        """One call for every prompt, side by side; results in order."""
+        groups: dict[Tokens, list[int]] = {}
+        for i, one in enumerate(tasks):
+            groups.setdefault(one.prompt, []).append(i)
+
+        async def call(prompt: Tokens, members: list[int]) -> list[T]:
+            part = [tasks[i].request for i in members]
+            weight = sum(tasks[i].weight for i in members)
+            return await self._carry_out(prompt, lambda engine: work(engine, part), weight)
+
+        parts = await together(call(prompt, members) for prompt, members in groups.items())
+        found = {
+            i: result
+            for members, results in zip(groups.values(), parts, strict=True)
+            for i, result in zip(members, results, strict=True)
+        }
+        return [found[i] for i in range(len(tasks))]
+
+    async def _carry_out(
+        self, prompt: Tokens, work: Callable[[Engine], Coroutine[Any, Any, T]], weight: int
+    ) -> T:
+        """Have it done by the replica that the prompt belongs to; by another if that one fails."""
+        tried: list[Replica] = []
+        while True:
+            replica = await self._choose(prompt, tried, weight)
+            try:
+                return await replica.run(work, weight)
+            except EngineError as failure:
+                tried.append(replica)
+                if isinstance(failure, EngineTimeout) and await self._is_up(replica):
+                    raise  # It works, but takes too long: so would another.
+                left = [one for one in self._replicas if one not in tried and one.state != "down"]
+                if len(tried) >= TRIES or not left:
+                    raise
+
+    async def _choose(self, prompt: Tokens, tried: Sequence[Replica], weight: int) -> Replica:
+        while True:
+            left = [one for one in self._replicas if one not in tried]
+            able = {one.name: one for one in left if one.state == "up"}
+            if able:
+                loads = {name: one.load for name, one in able.items()}
+                return able[chosen(prompt, loads, weight, self._free)]
+            doubted = [one for one in left if one.state == "doubted"]
+            if not doubted:
+                reasons = "; ".join(one.reason for one in left)
+                raise EngineError(f"none of the {len(self._replicas)} replicas answers: {reasons}")
+            await doubted[0].settled.wait()
+
+    async def _is_up(self, replica: Replica) -> bool:
+        """Whether it is there, once it has been asked."""
+        await replica.settled.wait()
+        return replica.state == "up"
+
+    def _fitting(self, request: D, prompt: Tokens) -> D:
+        """The request, cut to the context that all replicas have: none shall draw more than another would."""
+        room = self.capabilities.max_context - len(prompt) - len(request.prefix)
+        return request if request.max_tokens <= room else replace(request, max_tokens=room)
+
+    def _check_room(self, prompt: Tokens, more: int) -> None:
+        room = self.capabilities.max_context
+        needed = len(prompt) + more
+        if needed > room:
+            raise PromptTooLong(
+                f"prompt and response need {needed} tokens, {needed - room} more than the {room} that all replicas of"
+                f" {self.model} can read; shorten the prompt or use a model with a longer context"
+            )
+
+    def _engines(self) -> list[Engine]:
+        return [engine for one in self._replicas if (engine := one.engine) is not None]
+
+
+def _guides(engine: Engine) -> Guides:
+    if can_guide(engine):
+        return engine
+    raise BadInput(f"{engine.name} cannot draw from several views at once; open one that can")
+
+
+def _proposes(engine: Engine) -> Proposes:
+    if can_propose(engine):
+        return engine
+    raise BadInput(f"{engine.name} does not tell its likeliest next tokens; open one that does")
+
+
+async def close_all(replicas: Sequence[Replica]) -> None:
+    """Close the engines that are open."""
+    for one in replicas:
+        if one.engine is not None:
+            one.engine.close()

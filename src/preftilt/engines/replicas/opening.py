@@ -1,0 +1,86 @@
+"""Opening all replicas at once, and the one engine that they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+
+from preftilt.engines.base import Capabilities, Engine
+from preftilt.engines.loop import Loop
+from preftilt.engines.replicas.engine import Replicas, close_all
+from preftilt.engines.replicas.identity import Identity, identity
+from preftilt.engines.replicas.replica import Open, Replica
+from preftilt.engines.replicas.routing import FREE
+from preftilt.engines.replicas.watch import Pace, opened
+from preftilt.errors import BadInput, EngineError
+
+
+def open_replicas(
+    openers: Mapping[str, Open], pace: Pace | None = None, *, free: int = FREE
+) -> Replicas:
+    """Open engines of the same model, by name, and make one engine of them.
+
+    A replica that does not answer (:class:`~preftilt.errors.EngineError`) is left out and taken in later, when it does.
+    free: sequences under way below which no replica counts as loaded.
+
+    Raises :class:`~preftilt.errors.BadInput` if they do not hold the same model, :class:`~preftilt.errors.EngineError`
+    if none of them answers, and otherwise what opening one of them raises.
+    """
+    replicas = [Replica(name=name, open=work) for name, work in openers.items()]
+    loop = Loop()
+    try:
+        wanted = loop.run(lambda: _open_all(replicas))
+        [first, *_] = [one.engine for one in replicas if one.engine is not None]
+        return Replicas(loop, replicas, first, wanted, pace or Pace(), free)
+    except BaseException:
+        loop.close(lambda: close_all(replicas))
+        raise
+
+
+async def _open_all(replicas: list[Replica]) -> Identity:
+    """Open and compare; what all that answer have in common."""
+    found = await asyncio.gather(*(_join(one) for one in replicas), return_exceptions=True)
+    known: list[Identity] = []
+    for one, result in zip(replicas, found, strict=True):
+        if isinstance(result, Identity):
+            known.append(result)
+        elif isinstance(result, EngineError):
+            one.reason = str(result)
+        else:
+            raise result
+    if not known:
+        raise EngineError(
+            f"none of the {len(replicas)} replicas answers: {'; '.join(one.reason for one in replicas)}"
+        )
+    first, *others = known
+    for other in others:
+        difference = first.difference(other)
+        if difference is not None:
+            raise BadInput(f"{other.name} is no replica of {first.name}: {difference}")
+    able = reduce(_common, [one.capabilities for one in known])
+    return replace(first, capabilities=able)
+
+
+async def _join(replica: Replica) -> Identity:
+    engine: Engine = await opened(replica.open)
+    try:
+        found = await identity(engine)
+    except BaseException:
+        engine.close()
+        raise
+    replica.join(engine)
+    return found
+
+
+def _common(one: Capabilities, other: Capabilities) -> Capabilities:
+    """What both can do; their ends of responses are the same."""
+    return replace(
+        one,
+        max_context=min(one.max_context, other.max_context),
+        sampler_logprobs=one.sampler_logprobs and other.sampler_logprobs,
+        keyed_streams=one.keyed_streams and other.keyed_streams,
+        guides=one.guides and other.guides,
+        proposes=one.proposes and other.proposes,
+    )

@@ -1,0 +1,41 @@
+"""Which replica a prompt belongs to.
+
+Highest-random-weight (rendezvous) hashing (Thaler and Ravishankar, IEEE/ACM Transactions on Networking 6, 1998): a
+prompt ranks all replicas by a hash of both, and goes to the first. It needs no memory, so several processes before the
+same replicas agree, and when one replica is lost only its prompts move. Loads are bounded as in consistent hashing with
+bounded loads (Mirrokni, Thorup and Zadimoghaddam, SODA 2018): a replica that holds more than its share is passed over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+
+import numpy as np
+
+from preftilt.types import Tokens
+
+SLACK = 1.25
+"""A replica's load at most, relative to the mean load."""
+
+FREE = 64
+"""Sequences under way below which no replica counts as loaded: a batch that a server takes in at once. So a prompt
+keeps to its replica, and to the prefix cache there, unless others would finish it sooner."""
+
+
+def ranked(prompt: Tokens, names: Sequence[str]) -> list[str]:
+    """``names`` in the order in which the prompt prefers them."""
+    digest = blake2b(np.array(prompt, dtype="<i8").tobytes(), digest_size=16).digest()
+    return sorted(names, key=lambda name: blake2b(digest + name.encode()).digest())
+
+
+def chosen(prompt: Tokens, loads: Mapping[str, int], weight: int, free: int = FREE) -> str:
+    """The replica for work of ``weight`` sequences on ``prompt``.
+
+    loads: sequences under way, by the names of the replicas that may be chosen. The first in the prompt's order whose
+    load is below the bound; the least loaded one always is.
+    """
+    mean = (sum(loads.values()) + weight) / len(loads)
+    bound = max(free, math.ceil(SLACK * mean))
+    return next(name for name in ranked(prompt, [*loads]) if loads[name] < bound)

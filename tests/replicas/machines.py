@@ -1,0 +1,121 @@
+"""Machines that run the toy engine, and can be switched off: they stand in for servers that die."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
+from preftilt.errors import EngineError
+from preftilt.testing.toy import ToyEngine, ToyTokenizer
+from preftilt.types import Completion, Guided, Tokens
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Machine:
+    """Where an engine runs.
+
+    on: it answers; switched off, what it is at breaks off. deaf: it neither works nor answers, and does not say so.
+    failure: what its calls raise. pause: seconds of a call.
+    """
+
+    name: str
+    toy: ToyEngine = field(default_factory=ToyEngine)
+    on: bool = True
+    deaf: bool = False
+    failure: Exception | None = None
+    pause: float = 0.0
+    opened: int = 0
+    prompts: list[Tokens] = field(default_factory=list)
+    cancelled: int = 0
+
+    def open(self) -> Running:
+        """An engine on it."""
+        if not self.on:
+            raise EngineError(f"{self.name} cannot be reached")
+        self.opened += 1
+        return Running(self)
+
+    async def work(self, prompt: Tokens, result: Coroutine[Any, Any, T]) -> T:
+        """``result`` after the pause, if the machine lives that long."""
+        self.prompts.append(prompt)
+        waited = 0.0
+        try:
+            if self.failure is not None:
+                raise self.failure
+            while self.deaf or waited < self.pause:
+                self.check()
+                await asyncio.sleep(0.002)
+                waited += 0.002
+            self.check()
+            return await result
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            result.close()
+
+    def check(self) -> None:
+        if not self.on:
+            raise EngineError(f"{self.name} broke off in the middle; secret words of the caller")
+
+
+@dataclass(slots=True)
+class Running:
+    """The toy engine on a machine."""
+
+    machine: Machine
+    closed: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+    @property
+    def model(self) -> str:
+        return self.machine.toy.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.machine.toy.capabilities
+
+    @property
+    def tokenizer(self) -> ToyTokenizer:
+        return self.machine.toy.tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"toy": "1", "machine": self.machine.name}
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        return await self.machine.work(requests[0].prompt, self.machine.toy.sample(requests))
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        return await self.machine.work(requests[0].prompt, self.machine.toy.score(requests))
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        prompt = requests[0].views[0].prompt
+        return await self.machine.work(prompt, self.machine.toy.guide(requests))
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        return await self.machine.work(requests[0].prompt, self.machine.toy.propose(requests))
+
+    async def answers(self) -> None:
+        while self.machine.deaf:
+            await asyncio.sleep(0.002)
+        if not self.machine.on:
+            raise EngineError(f"{self.name} cannot be reached")
+
+    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+        return 7 if request.prompt in self.machine.prompts else 0
+
+    def close(self) -> None:
+        self.closed = True
