@@ -117,6 +117,8 @@ def test_every_flag_reaches_the_settings(cli: Cli) -> None:
         "system": "Be brief.",
         "question_system": None,
         "history": "both",
+        "preference_turns": None,
+        "method": {"name": "rear"},
     }
     assert result["seed"] == 3
 

@@ -11,7 +11,7 @@ import pytest
 
 from preftilt.api import Settings
 from preftilt.messages import read_messages
-from preftilt.records import SearchPatch, SettingsPatch, read_items
+from preftilt.records import MethodPatch, SearchPatch, SettingsPatch, read_items
 from tests.cli.conftest import Cli, row
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
@@ -46,7 +46,8 @@ def test_the_conversation_and_the_rows_can_be_read() -> None:
 def test_every_field_of_settings_is_listed() -> None:
     [listed] = re.findall(r"^\| `settings` \|(.*)\|$", TEXT, re.MULTILINE)
     names = {one.alias or name for name, one in SettingsPatch.model_fields.items()}
-    assert names | SearchPatch.model_fields.keys() <= set(re.findall(r"`(\w+)`", listed))
+    names |= SearchPatch.model_fields.keys() | MethodPatch.model_fields.keys()
+    assert names <= set(re.findall(r"`(\w+)`", listed))
 
 
 def test_every_flag_that_is_mentioned_exists(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

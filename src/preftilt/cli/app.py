@@ -16,17 +16,19 @@ import typer
 from typer.exceptions import TyperException
 
 import preftilt
+from preftilt.cli.grouping import grouped
+from preftilt.cli.method_options import MethodFlags
+from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import (
+    ClusterFlags,
     DrawFlags,
     FileFlags,
     Input,
     Lambda,
-    ModelFlags,
     Preferences,
     PromptFlags,
     ScoreFlags,
     ShowFlags,
-    grouped,
 )
 from preftilt.cli.probe import probe
 from preftilt.cli.serve import serve
@@ -118,6 +120,7 @@ def ask(
     ] = None,
     lam: Lambda = None,
     draw: DrawFlags,
+    method: MethodFlags,
     score: ScoreFlags,
     prompt: PromptFlags,
     model: ModelFlags,
@@ -129,7 +132,7 @@ def ask(
     """
     from preftilt.cli.ask import ask
 
-    ask(question, messages, preference or [], lam, (draw, score, prompt), model, show)
+    ask(question, messages, preference or [], lam, (draw, method, score, prompt), model, show)
 
 
 @app.command()
@@ -142,15 +145,17 @@ def run(
     ],
     lam: Lambda = None,
     draw: DrawFlags,
+    method: MethodFlags,
     score: ScoreFlags,
     prompt: PromptFlags,
     model: ModelFlags,
     files: FileFlags,
+    cluster: ClusterFlags,
 ) -> None:
     """Answer every row of a data set; a row's own "settings" come before these flags."""
     from preftilt.cli.rows import run
 
-    run(source, output, lam, (draw, score, prompt), model, files)
+    run(source, output, lam, (draw, method, score, prompt), model, files, cluster)
 
 
 @app.command()
@@ -170,6 +175,7 @@ def score(
             rich_help_panel="Score",
         ),
     ] = None,
+    method: MethodFlags,
     score: ScoreFlags,
     prompt: PromptFlags,
     model: ModelFlags,
@@ -178,7 +184,7 @@ def score(
     """Score given responses under one λ or several; nothing is drawn."""
     from preftilt.cli.rows import score as score_rows
 
-    score_rows(source, output, lam or [], (score, prompt), model, files)
+    score_rows(source, output, lam or [], (method, score, prompt), model, files)
 
 
 @app.command()

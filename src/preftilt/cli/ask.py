@@ -7,6 +7,7 @@ import codecs
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from preftilt.cli.configure import (
     request_from,
     settings_from,
 )
-from preftilt.cli.options import ModelFlags, ShowFlags
+from preftilt.cli.judges import check_judges, open_judges
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import ShowFlags
 from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show
 from preftilt.errors import BadInput, PreftiltError
@@ -29,6 +32,7 @@ from preftilt.explain import explain_html
 from preftilt.messages import Message
 from preftilt.plots import check_picture, plot_realigned
 from preftilt.result import Realigned
+from preftilt.rivals import ByLogprob
 from preftilt.search import Greedy
 from preftilt.types import Preference
 
@@ -59,6 +63,7 @@ def ask(
     settings = settings_from(lam, flags)
     conversation, wanted = request_from(question, messages, preferences, settings.prompt.history)
     check_strengths(lam, wanted)
+    check_judges(model, [settings])
     request = Request(conversation, wanted, settings)
     compare = not show.json if show.compare is None else show.compare
     result, plain = _answer(request, model, compare and not _is_plain(request.settings))
@@ -75,7 +80,8 @@ def _answer(
         say(f"opening {model.model}")
         engine = engine_from(model)
         try:
-            return asyncio.run(_both(Realigner(engine), request, compare, say))
+            with closing(open_judges(model)) as judges:
+                return asyncio.run(_both(Realigner(engine, judges=judges), request, compare, say))
         finally:
             engine.close()
 
@@ -86,7 +92,10 @@ async def _both(
     """The realigned answer and, side by side with it, what the model says by itself."""
     settings = request.settings
     alone = replace(
-        settings, search=Greedy(), prompt=replace(settings.prompt, generate_with="full")
+        settings,
+        search=Greedy(),
+        method=ByLogprob(),
+        prompt=replace(settings.prompt, generate_with="full"),
     )
     requests = {"realigned": settings} | ({"alone": alone} if compare else {})
     meter = Meter()

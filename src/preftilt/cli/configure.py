@@ -12,7 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from preftilt.api import Settings
-from preftilt.cli.options import DrawFlags, ModelFlags, PromptFlags, ScoreFlags, flag
+from preftilt.cli.grouping import flag
+from preftilt.cli.method_options import MethodFlags
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import DrawFlags, PromptFlags, ScoreFlags
 from preftilt.engines.base import Engine
 from preftilt.engines.chat import load_template
 from preftilt.engines.open import open_engine
@@ -22,19 +25,24 @@ from preftilt.messages import Message, read_messages
 from preftilt.prompt import History, parse_preference
 from preftilt.records import (
     SEARCHES,
+    MethodPatch,
     SearchPatch,
     SettingsPatch,
     complaints,
     idle,
+    idle_of_method,
     parse_json,
+    search_of,
     takers,
+    takers_of_method,
 )
+from preftilt.rivals import METHODS
 from preftilt.types import Preference
 
 SWITCHES: tuple[Switch, ...] = ("auto", "on", "off")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
-Flags = Sequence[DrawFlags | ScoreFlags | PromptFlags]
+Flags = Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]
 
 
 def settings_from(lam: float | None, flags: Flags) -> Settings:
@@ -44,11 +52,16 @@ def settings_from(lam: float | None, flags: Flags) -> Settings:
         given |= {name: value for name, value in asdict(group).items() if value is not None}
     name = given.pop("search", "best-of-n")
     own = {key: given.pop(key) for key in SearchPatch.model_fields if key in given}
-    if name in SEARCHES:
-        _refuse_idle_flags(name, [*own, *given])
+    method = {key: given.pop(key) for key in MethodPatch.model_fields if key in given}
+    picked_by = given.pop("method", "rear")
+    if picked_by in METHODS:
+        _refuse_idle_method_flags(picked_by, list(method))
+    if search_of(name) in SEARCHES:
+        _refuse_idle_flags(search_of(name), [*own, *given])
     if "delimiter" in own:
         own["delimiter"] = unescape(own["delimiter"])
-    patch = _checked(SettingsPatch, {**given, "search": {"name": name, **own}})
+    given |= {"search": {"name": name, **own}, "method": {"name": picked_by, **method}}
+    patch = _checked(SettingsPatch, given)
     return patch.apply(Settings())
 
 
@@ -174,16 +187,24 @@ def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
         )
 
 
+def _refuse_idle_method_flags(method: str, given: Sequence[str]) -> None:
+    for name in idle_of_method(method, given):
+        raise BadInput(
+            f"{flag(name)} does not apply to --method {method}; it belongs to {', '.join(takers_of_method(name))}"
+        )
+
+
 def _checked(model: type[SettingsPatch], given: Mapping[str, Any]) -> SettingsPatch:
     try:
         return model.model_validate(given)
     except ValidationError as failure:
         problems = "; ".join(complaints(failure, model))
-        raise BadInput(re.sub(r'"(?:search\.)?([a-z_.]+)"', _as_flag, problems)) from None
+        named = r'"(?:(search|method)\.)?([a-z_.]+)"'
+        raise BadInput(re.sub(named, _as_flag, problems)) from None
 
 
 def _as_flag(match: re.Match[str]) -> str:
-    return "--search" if match[1] == "name" else flag(match[1])
+    return flag(match[1]) if match[2] == "name" else flag(match[2])
 
 
 def _conversation(path: str) -> list[Message]:

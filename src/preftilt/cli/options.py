@@ -1,31 +1,24 @@
-"""The flags of every command, each declared once, in groups; ``grouped`` gives a command the flags of its groups.
+"""The flags of every command, each declared once, in groups; those of the model stand in ``model_options``.
 
 A flag that was not given is None: settings know their own defaults, and check values (``preftilt.records.patch``).
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial, wraps
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 from typer import Argument, Option
 
+from preftilt.cli.grouping import option
 
-def _option(panel: str, *names: str, help: str, default: str = "", **rest: Any) -> Any:
-    """An option whose default, which settings know, is told in its help."""
-    told = f"{help} (default: {default})" if default else help
-    return Option(*names, help=told, rich_help_panel=panel, **rest)
-
-
-_search = partial(_option, "Search")
-_score = partial(_option, "Score")
-_prompt = partial(_option, "Prompt")
-_model = partial(_option, "Model")
-_output = partial(_option, "Output")
+_search = partial(option, "Search")
+_score = partial(option, "Score")
+_prompt = partial(option, "Prompt")
+_output = partial(option, "Output")
+_cluster = partial(option, "Cluster")
 
 Lambda = Annotated[
     float | None,
@@ -55,12 +48,15 @@ class DrawFlags:
     search: Annotated[
         str | None,
         _search(
-            metavar="best-of-n|dvts|sample|greedy",
-            help="How the answer is searched for.",
+            metavar="best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|args",
+            help="How the answer is searched for; or a preset: la-author, la-amulet-repo, "
+            "amulet-default.",
             default="best-of-n",
         ),
     ] = None
-    n: Annotated[int | None, _search("--n", "-n", help="best-of-n: answers.", default="16")] = None
+    n: Annotated[
+        int | None, _search("--n", "-n", help="Answers to pick from.", default="16; guided, 1")
+    ] = None
     subtrees: Annotated[int | None, _search(help="dvts: subtrees.", default="4")] = None
     width: Annotated[int | None, _search(help="dvts: continuations a step.", default="4")] = None
     delimiter: Annotated[
@@ -68,6 +64,31 @@ class DrawFlags:
         _search(metavar="TEXT", help=r"dvts: ends a step; knows \n, \t, \\.", default=r"\n"),
     ] = None
     max_steps: Annotated[int | None, _search(help="dvts: steps at most.", default="40")] = None
+    guidance: Annotated[float | None, _search(help="cfg: λ of every token.", default="3")] = None
+    ratio: Annotated[
+        float | None, _search(help="linear-alignment: λ of every token, less 1.", default="2")
+    ] = None
+    mask_top_p: Annotated[
+        float | None,
+        _search(help="cfg, linear-alignment: draw inside this nucleus only.", default="no mask"),
+    ] = None
+    mask_from: Annotated[
+        str | None,
+        _search(
+            metavar="preference|result",
+            help="Whose nucleus: with the preference, or guided.",
+            default="preference",
+        ),
+    ] = None
+    mask_temperature: Annotated[
+        float | None, _search(help="The temperature of that nucleus.", default="1")
+    ] = None
+    iterations: Annotated[int | None, _search(help="amulet: of its game.", default="60")] = None
+    alpha: Annotated[float | None, _search(help="amulet: utility.", default="2")] = None
+    anchor: Annotated[float | None, _search(help="amulet: pull back.", default="2")] = None
+    eta: Annotated[float | None, _search(help="amulet: learning rate.", default="10")] = None
+    weight: Annotated[float | None, _search(help="args: of the reward.", default="1.5")] = None
+    shortlist: Annotated[int | None, _search(help="args: tokens tried.", default="10")] = None
     max_tokens: Annotated[
         int | None, _search(help="Tokens an answer.", default="512 or what fits")
     ] = None
@@ -128,6 +149,13 @@ class PromptFlags:
             default="both",
         ),
     ] = None
+    preference_turns: Annotated[
+        int | None,
+        _prompt(
+            help="history preference: earlier turns that are it, from the first on.",
+            default="all of them",
+        ),
+    ] = None
     system: Annotated[
         str | None, _prompt(metavar="TEXT", help="System message of the conversation.")
     ] = None
@@ -135,102 +163,6 @@ class PromptFlags:
         str | None,
         _prompt(metavar="TEXT", help="System message where the preference is left out."),
     ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFlags:
-    """Which model, and how it is opened."""
-
-    model: Annotated[
-        str,
-        _model(
-            "--model",
-            "-m",
-            metavar="ID|PATH|SCHEME:NAME",
-            help="A Hugging Face model (demo is the bundled one), or an engine such as "
-            "vllm+http://HOST:PORT.",
-        ),
-    ] = "demo"
-    tokenizer: Annotated[
-        str | None,
-        _model(metavar="ID|PATH", help="The tokenizer, where it does not come with the model."),
-    ] = None
-    scorer: Annotated[
-        str | None,
-        _model(
-            metavar="SPEC",
-            help="A second engine that scores, for a server that can only sample.",
-        ),
-    ] = None
-    dtype: Annotated[str, _model(metavar="TYPE", help="float32, bfloat16, float16, auto.")] = "auto"
-    device: Annotated[str, _model(metavar="DEVICE", help="cpu, cuda, cuda:1, auto.")] = "auto"
-    chat_template: Annotated[
-        str | None,
-        _model(
-            metavar="FILE|plain",
-            help="Chat template (Jinja) for a model without one; plain is built in.",
-        ),
-    ] = None
-    thinking: Annotated[
-        bool | None,
-        _model(
-            "--thinking/--no-thinking",
-            help="Whether a thinking model thinks before it answers.",
-            default="no",
-        ),
-    ] = None
-    trust_remote_code: Annotated[
-        bool, _model("--trust-remote-code", help="Run code that the model brings along.")
-    ] = False
-    allow_pickle: Annotated[
-        bool, _model("--allow-pickle", help="Load weights that are not safetensors.")
-    ] = False
-    template_arg: Annotated[
-        list[str] | None,
-        _model(
-            "--template-arg",
-            metavar="NAME=VALUE",
-            help="A variable of the chat template (JSON or text); may be repeated.",
-        ),
-    ] = None
-    sampler_logprobs: Annotated[
-        str,
-        _model(
-            metavar="auto|on|off",
-            help="Whether log-probs of drawing stand in for scores; auto measures.",
-        ),
-    ] = "auto"
-    max_rows: Annotated[
-        int | None,
-        _model(
-            "--max-rows",
-            min=1,
-            metavar="N",
-            help="Sequences in a batch at most.",
-            default="64 on a CPU, 256 elsewhere",
-        ),
-    ] = None
-    max_context: Annotated[
-        int | None,
-        _model(min=1, metavar="N", help="Tokens of prompt and answer to make room for."),
-    ] = None
-    threads: Annotated[int | None, _model(min=1, metavar="N", help="CPU threads.")] = None
-    adapter: Annotated[
-        str | None, _model(metavar="ID|PATH", help="A LoRA adapter for every call.")
-    ] = None
-    served_model: Annotated[
-        str | None,
-        _model(metavar="ID", help="Which of a server's models.", default="its only one"),
-    ] = None
-    api_key_env: Annotated[
-        str, _model(metavar="NAME", help="Environment variable with the server's key.")
-    ] = "PREFTILT_API_KEY"
-    timeout: Annotated[
-        float, _model(metavar="SECONDS", help="For one question to a server, retries included.")
-    ] = 600.0
-    max_connections: Annotated[
-        int, _model(min=1, metavar="N", help="Questions to a server at once.")
-    ] = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,44 +202,40 @@ class FileFlags:
     concurrency: Annotated[int, _output(min=1, help="Rows in flight; they share batches.")] = 32
 
 
-def flag(name: str) -> str:
-    """How a field is spelled on the command line."""
-    return "--" + name.replace("_", "-")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFlags:
+    """Where ``run`` answers its rows: here, or by actors of a Ray cluster."""
 
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with every parameter that is a group of flags replaced by those flags."""
-    hints = get_type_hints(command, include_extras=True)
-    flat: dict[str, inspect.Parameter] = {}
-    groups: dict[str, Any] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if is_dataclass(hints[name]):
-            groups[name] = hints[name]
-            flat |= _parameters(hints[name])
-        else:
-            flat[name] = parameter.replace(
-                annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY
-            )
-
-    @wraps(command, assigned=("__name__", "__doc__", "__module__"), updated=())
-    def flattened(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{one.name: given.pop(one.name) for one in fields(group)})
-        command(**given)
-
-    shown: Any = flattened
-    shown.__signature__ = inspect.Signature([*flat.values()])
-    shown.__annotations__ = {name: one.annotation for name, one in flat.items()}
-    del shown.__wrapped__
-    return flattened
-
-
-def _parameters(group: Any) -> dict[str, inspect.Parameter]:
-    types = get_type_hints(group, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return {
-        one.name: inspect.Parameter(
-            one.name, keyword, default=one.default, annotation=types[one.name]
-        )
-        for one in fields(group)
-    }
+    ray: Annotated[
+        str | None,
+        _cluster(
+            metavar="local|auto|HOST:PORT",
+            help="Answer the rows on a Ray cluster: one on this machine, the one it belongs to, or by address.",
+        ),
+    ] = None
+    ray_actors: Annotated[
+        int | None,
+        _cluster(
+            min=1,
+            metavar="N",
+            help="Actors, each with an engine of its own and --concurrency rows in flight.",
+            default="one a GPU, or else one a node",
+        ),
+    ] = None
+    ray_cpus_per_actor: Annotated[
+        float | None,
+        _cluster(metavar="X", help="CPUs an actor.", default="1; a node's, for a model on CPUs"),
+    ] = None
+    ray_gpus_per_actor: Annotated[
+        float | None,
+        _cluster(metavar="X", help="GPUs an actor.", default="1 where there are any"),
+    ] = None
+    ray_batch: Annotated[
+        int | None,
+        _cluster(
+            min=1,
+            metavar="N",
+            help="Rows that travel together; more are less work for Ray, fewer come back sooner.",
+            default="1",
+        ),
+    ] = None

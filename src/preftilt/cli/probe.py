@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from preftilt.cli.options import ModelFlags, grouped
+from preftilt.cli.grouping import grouped
+from preftilt.cli.model_options import ModelFlags
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def probe(
 
     if spec is not None and model.model != ModelFlags().model:
         raise BadInput("name the engine once: as an argument, or with --model")
+    if model.reward_model or model.reward_tokenizer or model.judge_model:
+        raise BadInput("probe looks at one engine; leave reward models and judges out")
     model = replace(model, model=spec or model.model)
     check_model(model)
     try:

@@ -47,6 +47,10 @@ class Meter:
     _tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
     _spent: tuple[int, int] = (0, 0)
 
+    def start(self) -> None:
+        """Count time from now on."""
+        self.began = time.monotonic()
+
     def reporter(self, id: str) -> OnProgress:
         """An ``on_progress`` callback for the request called ``id`` here."""
 

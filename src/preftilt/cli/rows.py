@@ -6,12 +6,15 @@ import asyncio
 import io
 import shlex
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import typer
 
 from preftilt.api import Realigner
+from preftilt.cli.cluster_rows import answer_on_cluster, check_cluster
 from preftilt.cli.configure import (
     Flags,
     check_model,
@@ -20,16 +23,25 @@ from preftilt.cli.configure import (
     read_source,
     settings_from,
 )
-from preftilt.cli.options import FileFlags, ModelFlags
+from preftilt.cli.judges import check_judges, open_judges
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import ClusterFlags, FileFlags
 from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
-from preftilt.errors import BadInput, EngineError, PreftiltError
-from preftilt.records import Item, Journal, Row, ScoreRow, error_record, read_items
+from preftilt.errors import BadInput
+from preftilt.records import (
+    Item,
+    Journal,
+    Row,
+    ScoreRow,
+    Work,
+    check_items,
+    read_items,
+    realign_item,
+    record_of,
+)
 from preftilt.run import OnProgress
-
-Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
-"""What is done with a row; returns its record, or raises."""
 
 
 def run(
@@ -39,23 +51,24 @@ def run(
     flags: Flags,
     model: ModelFlags,
     files: FileFlags,
+    cluster: ClusterFlags,
 ) -> None:
-    """Realign every row."""
+    """Realign every row, here or on a cluster."""
     check_model(model)
+    check_cluster(cluster)
     items = _items(source, lam, flags, Row)
-
-    async def realign(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
-        result = await realigner.realign(
-            item.messages,
-            item.preferences,
-            settings=item.settings,
-            item=item.id,
-            on_progress=report,
+    check_judges(model, [one.settings for one in items])
+    if cluster.ray is not None and (model.reward_model or model.judge_model):
+        raise BadInput(
+            "--ray opens one model on every actor; leave --reward-model and --judge-model out"
         )
-        return result.to_json()
-
     identity = model_identity(model) | {"command": "run"}
-    _finish(realign, plan_output(source, output, items, identity, files), identity, model, files)
+    planned = plan_output(source, output, items, identity, files)
+    if cluster.ray is None:
+        answer = partial(_answer_here, realign_item, planned, identity, model, files)
+    else:
+        answer = partial(answer_on_cluster, planned, identity, model, files, cluster)
+    _finish(planned, answer)
 
 
 def score(
@@ -70,6 +83,7 @@ def score(
     check_model(model)
     lams = parse_lambdas(lambdas)
     items = _items(source, lams[0] if lams else None, flags, ScoreRow)
+    check_judges(model, [one.settings for one in items])
 
     async def score_one(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
         result = await realigner.score(
@@ -83,7 +97,8 @@ def score(
         return result.to_json() | score_table(result, item, lams[1:])
 
     identity = model_identity(model) | {"command": "score", "lambdas": lams[1:]}
-    _finish(score_one, plan_output(source, output, items, identity, files), identity, model, files)
+    planned = plan_output(source, output, items, identity, files)
+    _finish(planned, partial(_answer_here, score_one, planned, identity, model, files))
 
 
 def _items(source: str, lam: float | None, flags: Flags, row: type[Row]) -> list[Item]:
@@ -92,36 +107,45 @@ def _items(source: str, lam: float | None, flags: Flags, row: type[Row]) -> list
     return read_items(io.BytesIO(read_source(source)), source=name, base=base, model=row)
 
 
-def _finish(
+def _finish(output: Output, answer: Callable[[Meter], None]) -> None:
+    """Do the rows that are left, say how it went, and exit 1 if a row failed."""
+    if not output.todo:
+        _say(f"nothing left to do: {output.path} has all {output.done} rows")
+        return
+    meter = Meter()
+    try:
+        answer(meter)
+    except KeyboardInterrupt:
+        _say(_interrupted(output, meter))
+        raise typer.Exit(130) from None
+    _say(_summary(output, meter))
+    if meter.failed:
+        raise typer.Exit(1)
+
+
+def _answer_here(
     work: Work,
     output: Output,
     identity: Mapping[str, Any],
     model: ModelFlags,
     files: FileFlags,
+    meter: Meter,
 ) -> None:
-    """Do the rows that are left, say how it went, and exit 1 if a row failed."""
-    if not output.todo:
-        _say(f"nothing left to do: {output.path} has all {output.done} rows")
-        return
+    """By one engine in this process."""
     with spinner() as doing:
         doing(f"opening {model.model}")
-        engine = engine_from(model)
-    meter, realigner = Meter(), Realigner(engine)
-    try:
-        _check_prompts(realigner, output.todo)
+        stack = ExitStack()
+        engine = stack.enter_context(closing(engine_from(model)))
+        judges = stack.enter_context(closing(open_judges(model)))
+    with stack:
+        meter.start()
+        realigner = Realigner(engine, judges=judges)
+        check_items(realigner, output.todo)
         journal = output.open()
         with row_bar(meter, len(output.todo) + output.done, output.done):
             asyncio.run(
                 _all(work, realigner, output.todo, journal, identity, files.concurrency, meter)
             )
-    except KeyboardInterrupt:
-        _say(_interrupted(output, meter))
-        raise typer.Exit(130) from None
-    finally:
-        engine.close()
-    _say(_summary(output, meter))
-    if meter.failed:
-        raise typer.Exit(1)
 
 
 async def _all(
@@ -138,12 +162,7 @@ async def _all(
     async def worker() -> None:
         for item in waiting:
             mark = item.fingerprint(identity)
-            try:
-                record = await work(realigner, item, meter.reporter(item.id)) | {
-                    "fingerprint": mark
-                }
-            except Exception as failure:
-                record = error_record(item.id, failure, mark)
+            record = await record_of(work, realigner, item, mark, meter.reporter(item.id))
             journal.write(record)
             meter.finish(item.id, record)
 
@@ -155,27 +174,6 @@ async def _all(
             one.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
         journal.close()
-
-
-def _check_prompts(realigner: Realigner, items: Iterable[Item]) -> None:
-    """Refuse rows whose prompts or responses cannot be read or do not fit, all at once and before the first token."""
-    problems: list[tuple[int, PreftiltError]] = []
-    for item in items:
-        try:
-            query, _ = realigner.check(item.messages, item.preferences, settings=item.settings)
-            if item.responses:
-                realigner.check_responses(query, item.responses)
-        except BadInput as failure:
-            problems.append((item.line, failure))
-        except (
-            EngineError
-        ):  # A tokenizer that stumbles over one row: that row fails when its turn comes.
-            continue
-    if problems:
-        line, first = problems[0]
-        others = ", ".join(str(line) for line, _ in problems[1:6])
-        more = f" (the same or another problem: line {others}{' …' if problems[6:] else ''})"
-        raise BadInput(f"line {line}: {first}{more if others else ''}")
 
 
 def _summary(output: Output, meter: Meter) -> str:

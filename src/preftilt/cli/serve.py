@@ -13,7 +13,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from preftilt.cli.options import DrawFlags, Lambda, ModelFlags, PromptFlags, ScoreFlags, grouped
+from preftilt.cli.grouping import grouped
+from preftilt.cli.method_options import MethodFlags
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import DrawFlags, Lambda, PromptFlags, ScoreFlags
 from preftilt.errors import BadInput, MissingPackage
 
 SOURCES = ("none", "system")
@@ -92,6 +95,7 @@ def serve(
     limits: LimitFlags,
     knob: KnobFlags,
     draw: DrawFlags,
+    method: MethodFlags,
     score: ScoreFlags,
     prompt: PromptFlags,
     model: ModelFlags,
@@ -101,7 +105,7 @@ def serve(
     Example: preftilt serve --model demo --port 8100
     """
     _need_packages()
-    flags = (draw, score, prompt)
+    flags = (draw, method, score, prompt)
     site = _site(lam, flags, knob, limits, model.model, log_words=network.log_words)
     door = _door(network)
     _check_level(network.log_level)
@@ -116,7 +120,7 @@ def _need_packages() -> None:
 
 def _site(
     lam: float | None,
-    flags: Sequence[DrawFlags | ScoreFlags | PromptFlags],
+    flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags],
     knob: KnobFlags,
     limits: LimitFlags,
     model: str,
@@ -174,30 +178,25 @@ def _run(
     site: Any, door: Any, network: NetworkFlags, limits: LimitFlags, model: ModelFlags
 ) -> None:
     """Take the address, open the model, serve until told to stop."""
-    import uvicorn
-
     from preftilt.cli.configure import check_model, engine_from
+    from preftilt.cli.judges import check_served, open_judges
     from preftilt.server.app import create_app
     from preftilt.server.logs import log, set_up
+    from preftilt.server.stopping import stoppable
+    from preftilt.server.work import Gate
 
     check_model(model)
     set_up(network.log_level)
+    check_served(model, site.settings)
     with _bound(network.host, network.port) as listener:
         engine = engine_from(model)
+        judges = open_judges(model)
         host, port, *_ = listener.getsockname()
         shown = f"[{host}]" if ":" in host else host
         log("opened", engine=engine.name, url=f"http://{shown}:{port}")
-        config = uvicorn.Config(
-            create_app(engine, site, door),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=limits.grace,
-        )
-        uvicorn.Server(config).run([listener])
+        gate = Gate(site.max_concurrency, site.max_queue)
+        app = create_app(engine, site, door, gate=gate, judges=judges)
+        stoppable(app, gate, limits.grace).run([listener])
 
 
 def _bound(host: str, port: int) -> socket.socket:

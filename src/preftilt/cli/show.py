@@ -53,7 +53,8 @@ class Show:
     def candidates(self, result: Realigned, plain: Realigned | None) -> None:
         """A table, best first: equal answers share a row."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, expand=True)
-        for name in ("", "#", "score", "question", "gain", "tokens"):
+        picked_by = [] if result.method is None else [result.method["name"]]
+        for name in ("", "#", *picked_by, "score", "question", "gain", "tokens"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("answer", no_wrap=True, overflow="ellipsis", ratio=1)
         times = Counter(one.tokens for one in result.candidates)
@@ -61,10 +62,11 @@ class Show:
             count = times.pop(one.tokens, 0)
             if count:
                 mark, style = (WINNER, "bold") if one.rank == 1 else ("", "")
-                table.add_row(*_cells(mark, str(one.rank), one, count), style=style)
+                first = (mark, str(one.rank), *(_method_cell(one) for _ in picked_by))
+                table.add_row(*first, *_cells(one, count), style=style)
         if plain is not None:
             [alone] = plain.candidates
-            table.add_row(*_cells(ALONE, "", alone, 1), style="dim")
+            table.add_row(ALONE, "", *("" for _ in picked_by), *_cells(alone, 1), style="dim")
         self._print(table)
         note = f"score = question + λ · gain, λ = {result.lam:g}; log-probs in nats"
         if result.settings["reduction"] == "mean":
@@ -104,14 +106,16 @@ class Show:
     def cost(self, result: Realigned, plain: Realigned | None) -> None:
         """One line: tokens, seconds, and what to repeat the answer with."""
         both = [one for one in (result, plain) if one is not None]
+        judged = result.usage.get("method", {})
         sampled = sum(one.usage["sampled"] for one in both)
         scored = sum(sum(one.usage["scored"].values()) for one in both)
         reused = sum(one.usage["reused"] for one in both)
         free = f" ({reused:,} more came with the sampling)" if reused else ""
+        picking = f", {judged['tokens']:,} read to pick" if judged.get("tokens") else ""
         seconds = max(one.timing["total"] for one in both)
         self._print(
             Text(
-                f"{sampled:,} tokens sampled, {scored:,} scored{free}, {seconds:.1f} s; "
+                f"{sampled:,} tokens sampled, {scored:,} scored{free}{picking}, {seconds:.1f} s; "
                 f"{result.model}, seed {result.seed}",
                 style="dim",
             )
@@ -144,12 +148,18 @@ def safe(text: str) -> str:
     return "".join(one if one in "\n\t" or one.isprintable() else "\ufffd" for one in text)
 
 
-def _cells(mark: str, rank: str, one: ScoredCandidate, count: int) -> Sequence[str]:
+def _method_cell(one: ScoredCandidate) -> str:
+    """What the method made of a candidate: its score, and the answer it votes for."""
+    if one.method is None or one.method.score is None:
+        return "none"
+    voted = f" ({safe(one.method.answer)})" if one.method.answer else ""
+    return f"{one.method.score:.2f}{voted}"
+
+
+def _cells(one: ScoredCandidate, count: int) -> Sequence[str]:
     many = f"×{count} " if count > 1 else ""
     cut = "" if one.finish == "eos" else "+"
     return (
-        mark,
-        rank,
         f"{one.score:.2f}",
         f"{one.question_logprob:.2f}",
         f"{one.preference_gain:+.2f}",

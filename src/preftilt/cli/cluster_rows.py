@@ -1,0 +1,77 @@
+"""``preftilt run --ray``: the rows go to the actors of a Ray cluster, and their records into the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from preftilt.cli.configure import options_from
+from preftilt.cli.grouping import flag
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import ClusterFlags, FileFlags
+from preftilt.cli.output import Output
+from preftilt.cli.progress import Meter, row_bar, spinner
+from preftilt.errors import BadInput
+from preftilt.records import Journal
+
+if TYPE_CHECKING:
+    from preftilt.cluster import Asked
+
+
+def check_cluster(cluster: ClusterFlags) -> None:
+    """What can be refused before the rows are read; a cluster that is asked for must answer."""
+    if cluster.ray is None:
+        for one in fields(cluster):
+            if getattr(cluster, one.name) is not None:
+                raise BadInput(f"{flag(one.name)} does nothing without --ray")
+        return
+    from preftilt.cluster import check_address, require_ray
+
+    require_ray()
+    check_address(cluster.ray)
+    _asked(cluster)
+
+
+def answer_on_cluster(
+    output: Output,
+    identity: Mapping[str, Any],
+    model: ModelFlags,
+    files: FileFlags,
+    cluster: ClusterFlags,
+    meter: Meter,
+) -> None:
+    """By actors that each open the engine. The output file is opened when the first record is there: by then an actor
+    has the engine and has found every row fit for it."""
+    from preftilt.cluster import LOCAL, Flow, Job, answers, joined
+
+    address = cluster.ray or LOCAL
+    # One moment for all actors, whenever they open: templates with a date must not tell them apart.
+    options = replace(options_from(model), now=datetime.now())
+    job = Job(model=model.model, options=options, identity=identity)
+    flow = Flow(concurrency=files.concurrency, batch=cluster.ray_batch or 1)
+    with ExitStack() as stack:
+        with spinner() as doing:
+            doing(f"joining the Ray cluster ({address})")
+            stack.enter_context(joined(address))
+        meter.start()
+        stack.enter_context(row_bar(meter, len(output.todo) + output.done, output.done))
+        records = stack.enter_context(closing(answers(job, output.todo, _asked(cluster), flow)))
+        journal: Journal | None = None
+        for record in records:
+            if journal is None:
+                journal = stack.enter_context(closing(output.open()))
+            journal.write(record)
+            meter.finish(record["id"], record)
+
+
+def _asked(cluster: ClusterFlags) -> Asked:
+    from preftilt.cluster import Asked
+
+    return Asked(
+        actors=cluster.ray_actors,
+        cpus=cluster.ray_cpus_per_actor,
+        gpus=cluster.ray_gpus_per_actor,
+    )
