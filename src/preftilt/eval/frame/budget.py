@@ -1,0 +1,56 @@
+"""What an evaluation may spend; when it is spent, what is left is recorded as not done, and the run ends in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preftilt.errors import BadInput, PreftiltError
+
+
+class BudgetSpent(PreftiltError):
+    """No more may be spent. It is caught inside an evaluation and recorded with the item."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """Counts what one task spends, and refuses to go beyond its limits; None is no limit.
+
+    max_judge_calls: requests to judges, repeats of failed ones included, answers from the cache not.
+    max_tokens_total: tokens read and written by the model under test and by judges. It is looked at before every
+        answer and every judgement, so those under way at that moment still end: it can be exceeded by their tokens.
+    """
+
+    max_judge_calls: int | None = None
+    max_tokens_total: int | None = None
+    judge_calls: int = 0
+    tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_judge_calls", "max_tokens_total"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise BadInput(f"{name} is {value}; give 0 or more, or leave it out")
+
+    def check_tokens(self) -> None:
+        """Raises :class:`BudgetSpent` if no more tokens may be spent."""
+        if self.max_tokens_total is not None and self.tokens >= self.max_tokens_total:
+            raise BudgetSpent(
+                f"the budget of {self.max_tokens_total} tokens is spent ({self.tokens} used); raise max_tokens_total"
+            )
+
+    def take_judge_call(self) -> None:
+        """Count one request to a judge, or raise :class:`BudgetSpent`."""
+        self.check_tokens()
+        if self.max_judge_calls is not None and self.judge_calls >= self.max_judge_calls:
+            raise BudgetSpent(
+                f"the budget of {self.max_judge_calls} judge calls is spent; raise max_judge_calls"
+            )
+        self.judge_calls += 1
+
+    def give_back_judge_call(self) -> None:
+        """The call just taken cost nothing: its answer came from the cache."""
+        self.judge_calls -= 1
+
+    def spend(self, tokens: int) -> None:
+        """Count tokens that were read or written."""
+        self.tokens += tokens

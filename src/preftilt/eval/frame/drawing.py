@@ -1,0 +1,118 @@
+"""One request on an open engine: the answer, its cost, and a record short enough for a log of a thousand items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from preftilt.api import Realigner, Settings
+from preftilt.engines.base import SampleRequest
+from preftilt.errors import BadInput
+from preftilt.eval.frame.request import Request
+from preftilt.result import Realigned, number
+from preftilt.run import fit_max_tokens
+from preftilt.search import Greedy
+from preftilt.types import Query, Sampling, Stream, View
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An answer. ``read`` are tokens of prompts and of scored responses, ``sampled`` new ones; ``record`` is JSON."""
+
+    text: str
+    cut_off: bool
+    read: int
+    sampled: int
+    record: Mapping[str, Any]
+
+
+async def draw_realigned(
+    realigner: Realigner, request: Request, settings: Settings, item: str | None, fit: bool
+) -> Drawn:
+    """The request's answer by the settings' method; ``fit`` lowers ``max_tokens`` to what the context leaves."""
+    notes: tuple[str, ...] = ()
+    if fit and settings.max_tokens is not None:
+        query, _ = realigner.check(
+            request.messages, request.preferences, settings=replace(settings, max_tokens=None)
+        )
+        settings, notes = _fitted(query, settings, realigner)
+    result = await realigner.realign(
+        request.messages, request.preferences, settings=settings, item=item
+    )
+    usage = result.usage
+    return Drawn(
+        text=result.text,
+        cut_off=result.candidates[0].finish == "length",
+        read=sum(usage["prompt"].values()) + sum(usage["scored"].values()),
+        sampled=usage["sampled"],
+        record=short_record(replace(result, notes=(*notes, *result.notes))),
+    )
+
+
+async def draw_plain(
+    realigner: Realigner, request: Request, settings: Settings, item: str | None, fit: bool
+) -> Drawn:
+    """The model's answer as it is: one draw by the settings' sampling, the search and λ having no say."""
+    engine = realigner.engine
+    prompt = engine.tokenizer.render(request.conversation())
+    query = Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
+    notes: tuple[str, ...] = ()
+    if fit and settings.max_tokens is not None:
+        settings, notes = _fitted(query, settings, realigner)
+    greedy = isinstance(settings.search, Greedy)
+    asked = SampleRequest(
+        prompt=prompt,
+        slots=(0,),
+        stream=Stream(settings.seed, item or ""),
+        sampling=Sampling(temperature=0.0) if greedy else settings.sampling,
+        max_tokens=fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens),
+    )
+    [[drawn]] = await engine.sample([asked])
+    return Drawn(
+        text=engine.tokenizer.decode(drawn.tokens),
+        cut_off=drawn.finish == "length",
+        read=len(prompt),
+        sampled=len(drawn.tokens),
+        record={"plain": True, "max_tokens": asked.max_tokens, "notes": list(notes)},
+    )
+
+
+def short_record(result: Realigned) -> dict[str, Any]:
+    """The record without token ids and per-token log-probs: what re-ranking by any λ, sum or mean, and n needs.
+
+    ``tokens`` is a candidate's length; under ``mean`` its numbers are divided by it, as in the full record.
+    """
+    whole = result.to_json()
+    kept = ("model", "engine", "seed", "settings", "path", "usage", "timing", "versions", "notes")
+    return {name: whole[name] for name in kept} | {
+        "prompt_tokens": {name: len(tokens) for name, tokens in result.prompts.items()},
+        "candidates": [
+            {
+                "rank": one.rank,
+                "slot": one.slot,
+                "text": one.text,
+                "tokens": len(one.tokens),
+                "finish": one.finish,
+                "question_logprob": number(one.question_logprob),
+                "preference_gain": number(one.preference_gain),
+                "score": number(one.score),
+            }
+            for one in result.candidates
+        ],
+    }
+
+
+def _fitted(
+    query: Query, settings: Settings, realigner: Realigner
+) -> tuple[Settings, tuple[str, ...]]:
+    """``settings`` with as many tokens as the context leaves, and a note if that is fewer than asked."""
+    asked = settings.max_tokens or 0
+    longest = max(len(one.prompt) for one in query.views)
+    room = realigner.engine.capabilities.max_context - max(longest, len(query.prompt))
+    if room < 1:
+        raise BadInput(f"the prompt leaves no room for an answer ({1 - room} tokens too many)")
+    if room >= asked:
+        return settings, ()
+    note = f"max_tokens is {room}, not the protocol's {asked}: the model's context leaves no more"
+    return replace(settings, max_tokens=room), (note,)

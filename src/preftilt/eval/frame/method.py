@@ -1,0 +1,108 @@
+"""From a task's arguments to the settings of the method it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from preftilt.api import Settings
+from preftilt.errors import BadInput
+from preftilt.records.parsing import parse_json
+from preftilt.records.patch import SettingsPatch, complaints, idle
+
+Json = Mapping[str, Any]
+
+Choice = TypeVar("Choice", bound=str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What a benchmark does where its user says nothing, named as results name settings.
+
+    search: the search's name. searches: each search's own settings, by name; they count only where it is the search.
+    """
+
+    settings: Json
+    search: str = "best-of-n"
+    searches: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How answers are made: flat ``settings`` over preftilt's defaults, and the names of those ``chosen`` by the user.
+
+    With nothing chosen, a model that is not preftilt's own is measured as it is.
+    """
+
+    settings: Json
+    chosen: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in logs."""
+        return {"settings": dict(self.settings), "chosen": list(self.chosen)}
+
+
+def choose_method(
+    protocol: Protocol,
+    *,
+    lam: float | None = None,
+    search: str | None = None,
+    n: int | None = None,
+    method: str | None = None,
+    settings: str | Json | None = None,
+) -> Method:
+    """The protocol's settings with what the user of a task changes.
+
+    lam, search, n: short for ``lambda``, ``search.name`` and ``search.n``. method: how the answer is picked.
+    settings: further changes, an object or its JSON: ``{"reduction": "mean", "search": {"delimiter": "\\n\\n"}}``.
+    Of the protocol, what the chosen search has no use for is left out; of the user's, it is an error.
+    """
+    given = json_object(settings, "settings")
+    own = json_object(given.get("search"), "search")
+    for place, name, value in (
+        (given, "lambda", lam),
+        (given, "method", method),
+        (own, "name", search),
+        (own, "n", n),
+    ):
+        if value is not None and place.setdefault(name, value) != value:
+            raise BadInput(
+                f"{name} is given twice, as {value!r} and in settings as {place[name]!r}"
+            )
+    kind = own.get("name") or protocol.search
+    searched = {"name": kind, **protocol.searches.get(kind, {}), **own}
+    kept = {k: v for k, v in protocol.settings.items() if k not in idle(kind, protocol.settings)}
+    found = {**kept, **given, "search": searched}
+    patched(Settings(), found)
+    return Method(settings=found, chosen=tuple(sorted({*given, *(["search"] if own else [])})))
+
+
+def patched(base: Settings, changes: Json) -> Settings:
+    """``base`` with ``changes``, which are named as in results and in the rows of ``preftilt run``.
+
+    Raises :class:`~preftilt.errors.BadInput` that says which of them cannot be.
+    """
+    try:
+        patch = SettingsPatch.model_validate(changes)
+    except ValidationError as failure:
+        raise BadInput(f"settings: {'; '.join(complaints(failure, SettingsPatch))}") from failure
+    return patch.apply(base)
+
+
+def one_of(name: str, value: str, choices: tuple[Choice, ...]) -> Choice:
+    """The choice that a task's argument ``name`` makes; anything else is refused with what there is."""
+    for one in choices:
+        if one == value:
+            return one
+    raise BadInput(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def json_object(given: object, name: str) -> dict[str, Any]:
+    """An object that a task's argument ``name`` gives, from its JSON if need be; nothing is an empty one."""
+    data = parse_json(given.encode()) if isinstance(given, str) else given
+    if data is not None and not isinstance(data, Mapping):
+        raise BadInput(f"{name} must be a JSON object, not {given!r}")
+    return dict(data or {})

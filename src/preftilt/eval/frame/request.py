@@ -1,0 +1,65 @@
+"""What a benchmark asks of every method: a conversation, preferences, and where both stand in the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from preftilt.messages import Message
+from preftilt.prompt import PromptSettings, stated
+from preftilt.types import Preference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A question as an item of a benchmark asks it; ``prompt`` says where its parts stand.
+
+    ``preferences`` is empty where the history is the preference (``prompt.history``), or where there is none at all.
+    """
+
+    messages: tuple[Message, ...]
+    preferences: tuple[Preference, ...] = ()
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is no preference in it: it can be answered, not realigned."""
+        return not self.preferences and self.prompt.history == "both"
+
+    def conversation(self) -> list[Message]:
+        """The words that an answer is drawn from, as a chat: what a model without preftilt is given."""
+        if self.prompt.generate_with == "full":
+            return stated(self.messages, self.preferences, self.prompt)
+        if self.prompt.history == "both":
+            return stated(self.messages, (), self.prompt)
+        system = [one for one in self.messages if one.role == "system"]
+        turns = [one for one in self.messages if one.role != "system"]
+        return [*system, *turns[self.prompt.preference_turns or len(turns) - 1 :]]
+
+    def going_on(self, answer: str, then: str) -> Request:
+        """The same request after one more exchange: the model's ``answer`` and the user's next turn."""
+        more = (Message("assistant", answer), Message("user", then))
+        turns = self.prompt.preference_turns
+        if self.prompt.history == "preference" and turns is None:
+            turns = sum(one.role != "system" for one in self.messages) - 1
+        prompt = replace(self.prompt, preference_turns=turns)
+        return replace(self, messages=(*self.messages, *more), prompt=prompt)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain JSON: what travels in a sample's metadata."""
+        return {
+            "messages": [asdict(one) for one in self.messages],
+            "preferences": [asdict(one) for one in self.preferences],
+            "prompt": asdict(self.prompt),
+        }
+
+
+def read_request(data: Mapping[str, Any]) -> Request:
+    """The request that :meth:`Request.to_json` wrote."""
+    known = {one.name for one in fields(PromptSettings)}
+    return Request(
+        messages=tuple(Message(**one) for one in data["messages"]),
+        preferences=tuple(Preference(**one) for one in data["preferences"]),
+        prompt=PromptSettings(**{k: v for k, v in data["prompt"].items() if k in known}),
+    )

@@ -1,0 +1,166 @@
+"""Rows of a benchmark's files, checked field by field: what is wrong is said with file, row and field.
+
+A benchmark's data is a local folder, laid out as the benchmark publishes it, or a data set on the hub (``hub:NAME``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from preftilt.errors import BadInput, MissingPackage, UnknownModel
+from preftilt.records.parsing import parse_json
+
+HUB = "hub:"
+"""``hub:OWNER/NAME`` or ``hub:OWNER/NAME@REVISION`` instead of a folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One object of a file; ``number`` counts from 0, as the benchmarks do. Every error names file, row and field.
+
+    ``path`` is where a nested object stands in its row.
+    """
+
+    file: str
+    number: int
+    fields: Mapping[str, Any]
+    path: str = ""
+
+    def text(self, name: str) -> str:
+        """A text that is not blank."""
+        found = self._get(name, str, "a text")
+        if not found.strip():
+            raise self.wrong(name, "is empty")
+        return found
+
+    def optional_text(self, name: str) -> str | None:
+        """A text, or None where the field is missing or null."""
+        return None if self.fields.get(name) is None else self._get(name, str, "a text")
+
+    def texts(self, name: str, count: int | None = None) -> tuple[str, ...]:
+        """A list of texts, ``count`` of them if that is given."""
+        found = self._get(name, list, "a list of texts")
+        if not all(isinstance(one, str) and one.strip() for one in found):
+            raise self.wrong(name, "must be a list of texts, none of them empty")
+        if count is not None and len(found) != count:
+            raise self.wrong(name, f"has {len(found)} entries, not {count}")
+        return tuple(found)
+
+    def object(self, name: str) -> Row:
+        """A nested object, whose fields are named ``name.field`` in errors."""
+        return Row(self.file, self.number, self._get(name, dict, "an object"), self._at(name))
+
+    def objects(self, name: str) -> tuple[Row, ...]:
+        """A list of nested objects, whose fields are named ``name[i].field`` in errors."""
+        found = self._get(name, list, "a list of objects")
+        if not all(isinstance(one, dict) for one in found):
+            raise self.wrong(name, "must be a list of objects")
+        return tuple(
+            Row(self.file, self.number, one, self._at(f"{name}[{i}]"))
+            for i, one in enumerate(found)
+        )
+
+    def wrong(self, name: str, problem: str) -> BadInput:
+        """The error that says what is wrong with a field."""
+        return BadInput(
+            f'{self.file}, row {self.number}: field "{self._at(name)}" {problem}; the file is of another version than'
+            " the benchmark's (docs/benchmarks.md)"
+        )
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def _get(self, name: str, kind: type, described: str) -> Any:
+        if name not in self.fields:
+            raise self.wrong(name, f"is missing; there are {', '.join(self.fields) or 'no fields'}")
+        found = self.fields[name]
+        if not isinstance(found, kind):
+            raise self.wrong(name, f"must be {described}, not {type(found).__name__}")
+        return found
+
+
+def json_rows(path: Path) -> list[Row]:
+    """The rows of a UTF-8 JSON file that holds a list of objects."""
+    return _rows(path.name, _parsed(path.name, read_bytes(path)))
+
+
+def jsonl_rows(path: Path) -> list[Row]:
+    """The rows of a UTF-8 file with one JSON object a line."""
+    lines = [line for line in read_bytes(path).splitlines() if line.strip()]
+    return _rows(path.name, [_parsed(f"{path.name}, row {i}", one) for i, one in enumerate(lines)])
+
+
+def hub_rows(name: str, split: str) -> list[Row]:
+    """The rows of a data set's split, online or from the hub's cache; ``name`` is OWNER/NAME or OWNER/NAME@REVISION.
+
+    Raises :class:`~preftilt.errors.MissingPackage` without the extra ``eval`` and
+    :class:`~preftilt.errors.UnknownModel` if there is no such data set or the hub cannot be reached.
+    """
+    if find_spec("datasets") is None:
+        raise MissingPackage('data sets of the hub need datasets: pip install "preftilt[eval]"')
+    from datasets import load_dataset
+
+    repository, _, revision = name.partition("@")
+    try:
+        table = load_dataset(repository, split=split, revision=revision or None)
+    except (
+        Exception
+    ) as error:  # The hub's client raises dozens of kinds, for a network away as for a wrong name.
+        raise UnknownModel(
+            f"the data set {name} (split {split}) cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return _rows(f"{HUB}{name}/{split}", [dict(one) for one in table])
+
+
+def check_count(rows: Sequence[Row], file: str, expected: int) -> None:
+    """Raises unless a file has as many rows as the benchmark's version has."""
+    if len(rows) != expected:
+        raise BadInput(
+            f"{file} has {len(rows)} rows, not {expected}; the file is cut off or of another version"
+            " (docs/benchmarks.md)"
+        )
+
+
+def data_folder(data: str, benchmark: str) -> Path:
+    """The folder that ``data`` names; it is where ``benchmark``'s files are or a folder above them.
+
+    So both ``../shared/data`` and ``../shared/data/prefeval`` will do for ``prefeval``.
+    """
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        raise BadInput(
+            f"there is no folder {data} with the data of {benchmark}; give one (-T data=FOLDER)"
+        )
+    return folder / benchmark if (folder / benchmark).is_dir() else folder
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a data file; a missing one is an error that says what is needed."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be read ({error.strerror}); the benchmark needs it (docs/benchmarks.md says from where)"
+        ) from error
+
+
+def _parsed(where: str, raw: bytes) -> Any:
+    try:
+        return parse_json(raw)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from error
+
+
+def _rows(file: str, data: Any) -> list[Row]:
+    if not isinstance(data, list):
+        raise BadInput(f"{file} must hold a list of objects, not {type(data).__name__}")
+    for number, one in enumerate(data):
+        if not isinstance(one, dict):
+            raise BadInput(
+                f"{file}, row {number}: must be an object, not {type(one).__name__}; the file is of another version"
+            )
+    return [Row(file, number, one) for number, one in enumerate(data)]

@@ -1,0 +1,161 @@
+"""Solvers: how a benchmark's request gets its answer inside an Inspect task, with preftilt or with any other model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    Model,
+    ModelOutput,
+    get_model,
+)
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from preftilt.api import Settings
+from preftilt.eval.frame.budget import Budget, BudgetSpent
+from preftilt.eval.frame.judge import Judge
+from preftilt.eval.frame.method import Method, patched
+from preftilt.eval.frame.request import Request, read_request
+from preftilt.eval.provider import KNOB, Knob, PreftiltAPI
+from preftilt.messages import Message
+
+RECORD = "preftilt"
+"""Where in a sample's store the record of its answer is: settings, candidates, scores, usage."""
+
+SPENT = "preftilt:budget_spent"
+"""Where in a sample's store it says why there is no answer."""
+
+CHAT_SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+
+
+def chat(messages: Sequence[Message]) -> list[ChatMessage]:
+    """A conversation as Inspect's messages."""
+    kinds = {
+        "system": ChatMessageSystem,
+        "user": ChatMessageUser,
+        "assistant": ChatMessageAssistant,
+    }
+    return [kinds[one.role](content=one.content) for one in messages]
+
+
+@solver
+def answer(method: dict[str, Any], budget: Budget | None = None) -> Solver:
+    """Answers ``metadata["request"]`` by a method (``Method.to_json``); the record goes to the sample's store."""
+    how = Method(settings=method["settings"], chosen=tuple(method["chosen"]))
+    limits = budget or Budget()
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        request = read_request(state.metadata["request"])
+        return await within(limits, state, lambda: answer_request(state, request, how, limits))
+
+    return solve
+
+
+@solver
+def ready(judge: Judge | None, method: Method) -> Solver:
+    """Refuses what cannot work before the first token: a judge that cannot be opened, a method the model has not."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        if judge is not None:
+            judge.model()
+        _check_method(get_model(), method)
+        return state
+
+    return solve
+
+
+async def within(
+    budget: Budget, state: TaskState, work: Callable[[], Awaitable[object]]
+) -> TaskState:
+    """Do the work if the budget allows; if not, the sample ends here, without an answer and saying why."""
+    try:
+        budget.check_tokens()
+        await work()
+    except BudgetSpent as spent:
+        state.store.set(SPENT, str(spent))
+        state.completed = True
+    return state
+
+
+async def answer_request(
+    state: TaskState, request: Request, method: Method, budget: Budget, *, part: str = ""
+) -> str:
+    """Answer a request by the method; output, messages and record of ``state`` are those of the answer.
+
+    ``part`` names one of several answers of an item, so that each has its own randomness.
+    """
+    request = _changed(request, method)
+    output = await _generate(get_model(), state, request, method, budget, part)
+    state.messages = chat(request.conversation())
+    state.messages.append(output.message)
+    state.output = output
+    state.store.set(RECORD, (output.metadata or {}).get(KNOB))
+    return output.completion
+
+
+async def say(
+    state: TaskState,
+    messages: Sequence[Message],
+    budget: Budget,
+    *,
+    settings: dict[str, Any],
+    part: str,
+    role: str | None = None,
+) -> str:
+    """What the model under test says to a conversation by itself, without any method: a turn, a critique, …
+
+    ``role`` has the model of that role speak instead, if the run names one (``--model-role ROLE=MODEL``).
+    """
+    plain = Request(messages=tuple(messages))
+    method = Method(settings=settings)
+    output = await _generate(get_model(role=role), state, plain, method, budget, part)
+    return output.completion
+
+
+async def _generate(
+    model: Model, state: TaskState, request: Request, method: Method, budget: Budget, part: str
+) -> ModelOutput:
+    budget.check_tokens()
+    _check_method(model, method)
+    item = f"{state.sample_id}{part}" + (f"#{state.epoch}" if state.epoch > 1 else "")
+    if isinstance(model.api, PreftiltAPI):
+        knob = Knob(request, method.settings, item, fit="max_tokens" not in method.chosen)
+        config = GenerateConfig(extra_body={KNOB: knob.to_json()})
+    else:
+        config = _chat_config(model, method)
+    output = await model.generate(chat(request.conversation()), config=config)
+    if output.usage is not None:
+        budget.spend(output.usage.total_tokens)
+    return output
+
+
+def _changed(request: Request, method: Method) -> Request:
+    """The request with what the user's settings say about prompts; the benchmark's own choices stand in it already."""
+    base = Settings(prompt=request.prompt)
+    return replace(request, prompt=patched(base, method.settings).prompt)
+
+
+def _chat_config(model: Model, method: Method) -> GenerateConfig:
+    """Sampling for a model that is not preftilt's: the protocol's, below what the run says itself."""
+    own = {name: method.settings.get(name) for name in CHAT_SETTINGS}
+    if (method.settings.get("search") or {}).get("name") in ("greedy", "best-of-n", "dvts"):
+        own["temperature"] = 0.0
+    said = model.config.model_dump(exclude_none=True)
+    return GenerateConfig(**{name: one for name, one in own.items() if name not in said})
+
+
+def _check_method(model: Model, method: Method) -> None:
+    """A method needs a model that scores; other models are measured as they are."""
+    if method.chosen and not isinstance(model.api, PreftiltAPI):
+        raise PrerequisiteError(
+            f"{', '.join(method.chosen)}: {model} is not run by preftilt, so it can only be measured as it is;"
+            " leave these arguments out or take --model preftilt/…"
+        )

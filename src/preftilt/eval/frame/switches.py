@@ -1,0 +1,31 @@
+"""A protocol's switches: a preset's values, with those that the user of a task changes."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from preftilt.errors import BadInput
+from preftilt.eval.frame.method import Json, json_object
+
+Rules = TypeVar("Rules")
+
+
+def switched(base: Rules, switches: str | Json | None) -> Rules:
+    """``base``, a frozen dataclass with a field ``preset``, with the user's ``switches``: an object or its JSON.
+
+    Raises :class:`~preftilt.errors.BadInput` for a switch that does not exist, and for one that is on or off and is
+    given anything else; what else a switch can be is for the dataclass to check.
+    """
+    given = json_object(switches, "switches")
+    known: dict[str, Any] = {
+        one.name: getattr(base, one.name)
+        for one in fields(base)  # pyright: ignore[reportArgumentType]
+        if one.name != "preset"
+    }
+    for name, value in given.items():
+        if name not in known:
+            raise BadInput(f"there is no switch {name!r}; there are {', '.join(known)}")
+        if isinstance(known[name], bool) and not isinstance(value, bool):
+            raise BadInput(f"the switch {name} is {value!r}; it must be true or false")
+    return replace(base, **given)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -1,0 +1,49 @@
+"""Prompts with gaps, for judges and other helpers: our own wording beside the code, or the benchmark's from a folder.
+
+A gap is ``{name}``. All gaps are filled at once, so that a filling which looks like a gap stays as it is; braces that
+are no gap of the prompt (JSON in an example) stay, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from preftilt.errors import BadInput
+from preftilt.eval.frame.rows import read_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt's text and the names of its gaps; ``source`` says whose wording it is, for the record."""
+
+    text: str
+    gaps: frozenset[str]
+    source: str
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The prompt; ``values`` must have every gap."""
+        pattern = "|".join(re.escape(name) for name in sorted(self.gaps))
+        return re.sub(rf"\{{({pattern})\}}", lambda gap: values[gap[1]], self.text)
+
+
+def load_template(
+    package: str, file: str, gaps: frozenset[str], folder: Path | None = None
+) -> Template:
+    """The prompt ``file`` of ``folder``, or of the package's own ``texts``.
+
+    Raises :class:`~preftilt.errors.BadInput` if it is not there or lacks one of ``gaps``, before anything is asked.
+    """
+    if folder is None:
+        text, source = (files(package) / "texts" / file).read_text("utf-8"), "preftilt"
+    else:
+        text, source = read_bytes(folder / file).decode("utf-8"), str(folder / file)
+    missing = [name for name in sorted(gaps) if f"{{{name}}}" not in text]
+    if missing:
+        raise BadInput(
+            f"{file} of {folder or package} has no {{{missing[0]}}}, which is to be filled in; is it the right file?"
+        )
+    return Template(text.strip(), gaps, source)

@@ -1,0 +1,121 @@
+"""Multifaceted Bench's rows, in any of the three forms that it was published in (kaistAI/Janus).
+
+The current one is a list of rows with ``system``, ``prompt``, ``reference_answer`` and ``rubrics``; an older one calls
+the last ``rubric``; in the oldest the rows stand in an object under their ids, with ``system_prompt`` and
+``user_prompt``. Nothing of it is in this package; its licence is CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from preftilt.errors import BadInput
+from preftilt.eval.frame.rows import (
+    HUB,
+    Row,
+    check_count,
+    data_folder,
+    hub_rows,
+    json_rows,
+    jsonl_rows,
+    read_bytes,
+)
+from preftilt.records.parsing import parse_json
+
+FOLDER = "multifaceted_bench"
+ROWS = 921
+EXAMPLES = {"readme_examples.jsonl": 2}
+"""Files with fewer rows than the benchmark: the rows that its page prints."""
+
+RUBRICS = 4
+GRADES = ("1", "2", "3", "4", "5")
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """One criterion with a description of each grade."""
+
+    criteria: str
+    descriptions: Mapping[str, str]
+
+    def to_text(self) -> str:
+        """As the judge reads it: JSON, indented by 4."""
+        shown = {"criteria": self.criteria, "score_descriptions": dict(self.descriptions)}
+        return json.dumps(shown, indent=4, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One row: ``system`` states the user's wishes, and each of ``rubrics`` grades one of them."""
+
+    id: str
+    source: str
+    system: str
+    prompt: str
+    reference: str
+    rubrics: tuple[Rubric, ...]
+
+
+def load_items(data: str) -> tuple[Item, ...]:
+    """All items in file order. ``data`` is a folder with one data file, or ``hub:OWNER/NAME``."""
+    if data.startswith(HUB):
+        rows, file = hub_rows(data.removeprefix(HUB), "train"), data
+    else:
+        path = _only_file(data_folder(data, FOLDER))
+        rows, file = _read(path), path.name
+    check_count(rows, file, EXAMPLES.get(file, ROWS))
+    return tuple(map(_item, rows))
+
+
+def _only_file(folder: Path) -> Path:
+    found = sorted(one for one in folder.iterdir() if one.suffix in (".json", ".jsonl"))
+    if len(found) == 1:
+        return found[0]
+    what = "no data file" if not found else f"several ({', '.join(one.name for one in found)})"
+    raise BadInput(
+        f"{folder} must hold Multifaceted Bench as one .json or .jsonl file and has {what};"
+        " or take it from its hub (-T data=hub:kaist-ai/Multifaceted-Bench)"
+    )
+
+
+def _read(path: Path) -> Sequence[Row]:
+    if path.suffix == ".jsonl":
+        return jsonl_rows(path)
+    if not read_bytes(path).lstrip().startswith(b"{"):
+        return json_rows(path)
+    try:
+        by_id = parse_json(read_bytes(path))
+    except BadInput as error:
+        raise BadInput(f"{path.name}: {error}") from error
+    for number, one in enumerate(by_id.values()):
+        if not isinstance(one, dict):
+            raise BadInput(f"{path.name}, row {number}: must be an object")
+    return [Row(path.name, i, {"id": id} | one) for i, (id, one) in enumerate(by_id.items())]
+
+
+def _item(row: Row) -> Item:
+    old = "system_prompt" in row.fields
+    return Item(
+        id=row.optional_text("id") or str(row.number),
+        source=row.optional_text("original_source" if old else "source") or "",
+        system=row.text("system_prompt" if old else "system"),
+        prompt=row.text("user_prompt" if old else "prompt"),
+        reference=row.text("reference_answer"),
+        rubrics=_rubrics(row),
+    )
+
+
+def _rubrics(row: Row) -> tuple[Rubric, ...]:
+    name = "rubric" if "rubric" in row.fields else "rubrics"
+    found = row.objects(name)
+    if len(found) != RUBRICS:
+        raise row.wrong(name, f"has {len(found)} entries, not {RUBRICS}")
+    return tuple(map(_rubric, found))
+
+
+def _rubric(row: Row) -> Rubric:
+    described = row.object("score_descriptions")
+    return Rubric(row.text("criteria"), {grade: described.text(grade) for grade in GRADES})

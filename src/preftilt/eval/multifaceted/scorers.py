@@ -1,0 +1,108 @@
+"""Multifaceted Bench's scorer: one judgement for each rubric and run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspect_ai.scorer import Score, Scorer, Target, scorer
+from inspect_ai.solver import TaskState
+
+from preftilt.eval.frame.budget import Budget
+from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
+from preftilt.eval.frame.method import one_of
+from preftilt.eval.frame.scores import judged, metrics_for, no_answer
+from preftilt.eval.frame.solver import SPENT
+from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.multifaceted.grades import VALUES, rate, read_grade
+from preftilt.eval.multifaceted.protocol import Missing
+
+PACKAGE = "preftilt.eval.multifaceted"
+
+JUDGE = JudgeSettings(max_tokens=1024, temperature=1.0, top_p=0.9, attempts=6)
+"""As in the benchmark and in the REAR paper; a grade that cannot be read is asked for up to five times more."""
+
+GAPS = frozenset({"instruction", "response", "reference_answer", "rubric"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The judge's system message and its prompt."""
+
+    system: Template
+    rubric: Template
+
+    def to_json(self) -> dict[str, str]:
+        """Whose wording each is."""
+        return {"system": self.system.source, "rubric": self.rubric.source}
+
+
+def load_prompts(folder: str | None) -> Prompts:
+    """``judge_system.txt`` and ``judge_rubric.txt``, from the user's folder if one is given."""
+    where = None if folder is None else Path(folder).expanduser()
+    return Prompts(
+        load_template(PACKAGE, "judge_system.txt", frozenset(), where),
+        load_template(PACKAGE, "judge_rubric.txt", GAPS, where),
+    )
+
+
+@scorer(metrics=metrics_for(VALUES))
+def multifaceted_rubrics(
+    judge_prompts: str | None = None,
+    judge_runs: int = 1,
+    missing: str = "skip-grade",
+    max_judge_calls: int | None = None,
+    max_tokens_total: int | None = None,
+    budget: object = None,
+) -> Scorer:
+    """The mean grade of an answer over its rubrics.
+
+    ``budget`` is the task's, shared with its solver; a scorer that is made again from a log gets a new one.
+    """
+    prompts = load_prompts(judge_prompts)
+    rule: Missing = one_of("missing", missing, ("skip-grade", "skip-row"))
+    if not isinstance(budget, Budget):
+        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
+    judge = Judge(JUDGE, budget)
+
+    async def score(state: TaskState, target: Target) -> Score:
+        spent = state.store.get(SPENT)
+        if spent is not None:
+            return no_answer(VALUES, spent, of_judge=True)
+        said = await _grades(judge, prompts, state, judge_runs)
+        return judged(
+            rate([one.value for one in said.values()], rule),
+            said,
+            answer=state.output.completion,
+            metadata={
+                "wording": prompts.to_json(),
+                "grades": {name: one.value for name, one in said.items()},
+            },
+            budget=judge.budget,
+        )
+
+    return score
+
+
+async def _grades(
+    judge: Judge, prompts: Prompts, state: TaskState, runs: int
+) -> Mapping[str, Judgement[int]]:
+    """All grades side by side, by rubric and run ("rubric 2", "rubric 2, run 3")."""
+    asked: dict[str, Any] = {}
+    for number, rubric in enumerate(state.metadata["rubrics"], start=1):
+        prompt = prompts.rubric.fill(
+            {
+                "instruction": str(state.metadata["instruction"]),
+                "response": state.output.completion,
+                "reference_answer": str(state.metadata["reference_answer"]),
+                "rubric": str(rubric),
+            }
+        )
+        for run in range(1, runs + 1):
+            name = f"rubric {number}" if runs == 1 else f"rubric {number}, run {run}"
+            asked[name] = judge.ask(prompt, read_grade, system=prompts.system.text, run=run)
+    answers = await asyncio.gather(*asked.values())
+    return dict(zip(asked, answers, strict=True))

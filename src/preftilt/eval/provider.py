@@ -1,0 +1,248 @@
+"""preftilt as an Inspect model: ``--model preftilt/ENGINE`` puts any Inspect task under it.
+
+``ENGINE`` is what ``preftilt ask --model`` takes: ``demo``, a hub id or path, ``vllm+http://127.0.0.1:8000``, …
+Model arguments (``-M``): ``lam``, ``search``, ``n``, ``method`` and ``settings`` as tasks of this package take them,
+the options of :class:`~preftilt.engines.options.EngineOptions`, and ``preference_from``:
+
+- ``system`` (default): the conversation's system message is the preference;
+- ``metadata``: the sample's metadata has it, in the field ``preference``;
+- ``none``: there is none.
+
+Without a preference the model answers as it is. Tasks of this package send their requests whole, in
+``extra_body["preftilt"]``. Inspect's own options (``--max-tokens``, ``--temperature``, ``--top-p``, ``--top-k``,
+``--seed``) win over all of these; those that preftilt does not have are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    GenerateConfig,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    StopReason,
+)
+from inspect_ai.solver._task_state import sample_state
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from preftilt.api import Realigner, Settings
+from preftilt.engines.base import Engine
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.errors import BadInput
+from preftilt.eval.frame.drawing import Drawn, draw_plain, draw_realigned
+from preftilt.eval.frame.method import Protocol, choose_method, patched
+from preftilt.eval.frame.request import Request, read_request
+from preftilt.eval.frame.telling import plainly
+from preftilt.messages import Message
+from preftilt.types import Preference
+
+PreferenceFrom = Literal["system", "metadata", "none"]
+
+KNOB = "preftilt"
+"""The object in ``extra_body`` that holds a whole request."""
+
+SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+"""What of Inspect's generation options preftilt has, under the same names."""
+
+IGNORED = frozenset(
+    {
+        "max_retries", "timeout", "attempt_timeout", "stream_idle_timeout", "max_connections", "adaptive_connections",
+        "cache", "extra_body", "system_message", "max_tool_output", "cache_prompt", "fail_on_refusal",
+    }
+)  # fmt: skip
+"""Options that Inspect itself carries out, or that change no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """What a task of this package asks for beyond words.
+
+    item names the random stream. fit lowers ``max_tokens`` to what the model's context leaves, with a note.
+    """
+
+    request: Request
+    settings: Mapping[str, Any]
+    item: str
+    fit: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that :func:`_read_knob` reads."""
+        return {
+            "request": self.request.to_json(),
+            "settings": dict(self.settings),
+            "item": self.item,
+            "fit": self.fit,
+        }
+
+
+class PreftiltAPI(ModelAPI):
+    """One open engine, asked in preftilt's way."""
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008  (Inspect's signature; the value is never changed)
+        preference_from: str = "system",
+        lam: float | None = None,
+        search: str | None = None,
+        n: int | None = None,
+        method: str | None = None,
+        settings: str | Mapping[str, Any] | None = None,
+        **options: Any,  # Inspect hands -M arguments over as keywords; each is checked by name below.
+    ) -> None:
+        super().__init__(model_name, base_url, api_key, [], config)
+        with plainly():
+            if base_url is not None or api_key is not None:
+                raise BadInput(
+                    "name the server in the model (preftilt/vllm+http://HOST:PORT); its key comes from the environment"
+                )
+            if preference_from not in get_args(PreferenceFrom):
+                raise BadInput(
+                    f"preference_from is {preference_from!r}; use {', '.join(get_args(PreferenceFrom))}"
+                )
+            chosen = choose_method(
+                Protocol(settings={}), lam=lam, search=search, n=n, method=method, settings=settings
+            )
+            self.preference_from = preference_from
+            self.settings = patched(Settings(), chosen.settings)
+            self.options = _engine_options(options)
+            self._engine: Engine | None = open_engine(model_name, self.options)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, opened again if Inspect closed it."""
+        if self._engine is None:
+            self._engine = open_engine(self.model_name, self.options)
+        return self._engine
+
+    def close(self) -> None:
+        """Give the engine's threads and memory back."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def max_connections(self) -> int:
+        """Requests under way at once: enough for an engine that batches to be kept busy."""
+        return 16
+
+    async def generate(
+        self,
+        input: list[ChatMessage],
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """One answer; the output's metadata has the record, with all candidates."""
+        _refuse(tools, config)
+        knob = _read_knob(config)
+        request = knob.request if knob else self._request(input)
+        base = patched(self.settings, knob.settings) if knob else self.settings
+        settings = patched(base, _inspect_settings(config))
+        settings = replace(settings, prompt=request.prompt)
+        item = knob.item if knob else None
+        draw = draw_plain if request.plain else draw_realigned
+        drawn = await draw(Realigner(self.engine), request, settings, item, bool(knob and knob.fit))
+        return _output(str(self.model_name), drawn)
+
+    def _request(self, input: Sequence[ChatMessage]) -> Request:
+        """The request that a task of any kind makes, its preference from where the model arguments say."""
+        messages = _merged([Message(_role(one), one.text) for one in input])
+        prompt = self.settings.prompt
+        if prompt.history == "preference" or self.preference_from == "none":
+            return Request(messages=messages, prompt=prompt)
+        if self.preference_from == "metadata":
+            state = sample_state()
+            wish = (state.metadata if state else {}).get("preference")
+            if not isinstance(wish, str) or not wish.strip():
+                raise BadInput(
+                    'this sample\'s metadata has no text "preference"; take it from the system message'
+                    " (-M preference_from=system)"
+                )
+            return Request(messages=messages, preferences=(Preference(wish),), prompt=prompt)
+        first = messages[0]
+        if first.role != "system" or not first.content.strip():
+            return Request(messages=messages, prompt=prompt)
+        return Request(
+            messages=messages[1:], preferences=(Preference(first.content),), prompt=prompt
+        )
+
+
+def _engine_options(given: Mapping[str, Any]) -> EngineOptions:
+    """The engine's options among the model arguments; any other is refused by name."""
+    known = {one.name for one in fields(EngineOptions)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise BadInput(
+            f"preftilt has no model argument {unknown[0]!r}; there are preference_from, lam, search, n, method,"
+            f" settings, {', '.join(sorted(known))}"
+        )
+    return EngineOptions(**given)
+
+
+def _refuse(tools: Sequence[ToolInfo], config: GenerateConfig) -> None:
+    """What preftilt cannot honour is an error, before the first token."""
+    if tools:
+        raise BadInput("preftilt calls no tools; run this task with another model")
+    given = config.model_dump(exclude_none=True)
+    extra = set(config.extra_body or {}) - {KNOB}
+    others = sorted((set(given) - set(SETTINGS) - IGNORED) | extra)
+    if others:
+        raise BadInput(f"preftilt has no generation option {others[0]!r}; leave it out")
+
+
+def _inspect_settings(config: GenerateConfig) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _read_knob(config: GenerateConfig) -> Knob | None:
+    given = (config.extra_body or {}).get(KNOB)
+    if given is None:
+        return None
+    return Knob(read_request(given["request"]), given["settings"], given["item"], given["fit"])
+
+
+def _role(message: ChatMessage) -> str:
+    if message.role == "tool" or any(one.type != "text" for one in _parts(message)):
+        raise BadInput("preftilt reads messages of text only; run this task with another model")
+    return message.role
+
+
+def _parts(message: ChatMessage) -> list[Any]:
+    parts = [] if isinstance(message.content, str) else message.content
+    return [one for one in parts if one.type != "reasoning"]
+
+
+def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Several system messages at the beginning become one, as tasks add them one by one."""
+    first = [one for one in messages if one.role == "system"]
+    if len(first) < 2:
+        return tuple(messages)
+    together = Message("system", "\n\n".join(one.content for one in first))
+    return (together, *(one for one in messages if one.role != "system"))
+
+
+def _output(model: str, drawn: Drawn) -> ModelOutput:
+    stop: StopReason = "max_tokens" if drawn.cut_off else "stop"
+    message = ChatMessageAssistant(content=drawn.text, model=model, source="generate")
+    usage = ModelUsage(
+        input_tokens=drawn.read,
+        output_tokens=drawn.sampled,
+        total_tokens=drawn.read + drawn.sampled,
+    )
+    return ModelOutput(
+        model=model,
+        choices=[ChatCompletionChoice(message=message, stop_reason=stop)],
+        usage=usage,
+        metadata={KNOB: drawn.record},
+    )

@@ -1,0 +1,51 @@
+"""What Inspect finds by the entry point ``inspect_ai``: the model ``preftilt``, solvers and tasks.
+
+Inspect loads this module when ``preftilt/…`` is first named; nothing in preftilt does. The class of the model is behind
+a function, as in Inspect's own providers.
+"""
+
+from __future__ import annotations
+
+from inspect_ai.model import ModelAPI, modelapi
+
+from preftilt.eval.frame.solver import answer
+from preftilt.eval.maths.scorers import maths_answers
+from preftilt.eval.maths.solvers import maths_answer
+from preftilt.eval.maths.tasks import aime24, amc23, math500
+from preftilt.eval.multifaceted.scorers import multifaceted_rubrics
+from preftilt.eval.multifaceted.tasks import multifaceted
+from preftilt.eval.prefeval.scorers import prefeval_checks, prefeval_choice_made
+from preftilt.eval.prefeval.tasks import (
+    prefeval_choice,
+    prefeval_explicit,
+    prefeval_mcq,
+    prefeval_persona,
+)
+from preftilt.eval.provider import PreftiltAPI
+from preftilt.eval.world.tasks import demo_world, world_check
+
+__all__ = [
+    "aime24",
+    "amc23",
+    "answer",
+    "demo_world",
+    "math500",
+    "maths_answer",
+    "maths_answers",
+    "multifaceted",
+    "multifaceted_rubrics",
+    "prefeval_checks",
+    "prefeval_choice",
+    "prefeval_choice_made",
+    "prefeval_explicit",
+    "prefeval_mcq",
+    "prefeval_persona",
+    "preftilt",
+    "world_check",
+]
+
+
+@modelapi(name="preftilt")
+def preftilt() -> type[ModelAPI]:
+    """``--model preftilt/ENGINE``."""
+    return PreftiltAPI

@@ -1,0 +1,1 @@
+"""The demo world as a benchmark: the bundled model's questions, checked exactly, without a judge."""

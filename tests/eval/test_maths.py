@@ -1,0 +1,171 @@
+"""The mathematics tasks: data, checks of answers, and ways of choosing from one pool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preftilt.errors import BadInput
+from preftilt.eval.maths.checking import same_answer
+from preftilt.eval.maths.data import SOURCES, load_items
+from preftilt.eval.maths.pool import Solution, choose, columns, curve, solutions
+from preftilt.eval.maths.protocol import own_text, request_for, rules_for
+from preftilt.rivals.answers import final_answer
+
+
+def write(folder: Path, file: str, rows: list[dict[str, Any]]) -> str:
+    path = folder / "math" / "aime24_amc23_computeoptimaltts" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return str(folder)
+
+
+def aime(count: int, answer: object) -> list[dict[str, Any]]:
+    return [{"problem": f"Find {i}.", "extracted_groundtruth": answer} for i in range(count)]
+
+
+@pytest.mark.parametrize(("given", "read"), [("025", "25"), (27.0, "27"), (-1.0, "-1"), (7, "7")])
+def test_whole_answers_are_read_without_zeros(tmp_path: Path, given: object, read: str) -> None:
+    data = write(tmp_path, "aime24.jsonl", aime(30, given))
+    items = load_items(data, "aime24")
+    assert (items[3].id, items[3].problem, items[3].answer) == ("aime24/3", "Find 3.", read)
+    assert load_items(str(tmp_path / "math"), "aime24") == items
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (aime(29, "1"), r"aime24\.jsonl has 29 rows, not 30"),
+        ([*aime(29, "1"), {"problem": "?"}], r'row 29: field "final_answer" is missing'),
+        ([*aime(29, "1"), {"answer": "1"}], r'row 29: field "problem" is missing'),
+        (aime(30, 2.5), r'row 0: field "extracted_groundtruth" is 2\.5, which is no whole'),
+        (aime(30, True), r'row 0: field "extracted_groundtruth" must be a text, not bool'),
+    ],
+)
+def test_a_wrong_file_is_named_by_file_row_and_field(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_items(write(tmp_path, "aime24.jsonl", rows), "aime24")
+
+
+def test_the_sets_have_their_sizes() -> None:
+    assert {name: one.rows for name, one in SOURCES.items()} == {
+        "math500": 500,
+        "aime24": 30,
+        "amc23": 40,
+    }
+
+
+def test_a_final_answer_is_kept_as_it_was_written() -> None:
+    assert final_answer(r"First \boxed{1}, then \boxed{\cot x}.") == r"\cot x"
+    assert final_answer("So the answer is 12.") == "12"
+    assert final_answer("I do not know.") is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "same"),
+    [
+        (r"\frac{1}{2}", "0.5", True),
+        (r"\frac{1}{2}", r"\dfrac12", True),
+        ("25", "025", True),
+        (r"90^\circ", "90", True),
+        (r"\cot x", r"\cot  x", True),
+        ("x^2+2x", "2x+x^2", True),
+        (r"\text{Evelyn}", r"\text{Evelyn}", True),
+        ("25", "26", False),
+        (r"\text{Evelyn}", r"\text{Angela}", False),
+        ("25", "}{", False),
+    ],
+)
+def test_answers_are_compared_as_mathematics(gold: str, answer: str, same: bool) -> None:
+    assert same_answer(gold, answer) is same
+
+
+def solution(slot: int, answer: str | None, score: float, *, finished: bool = True) -> Solution:
+    mean = score / 10
+    return Solution(slot=slot, finished=finished, answer=answer, key=answer, score=score, mean=mean)
+
+
+def is_seven(answer: str) -> bool:
+    return answer == "7"
+
+
+def test_each_way_of_choosing_has_its_own_winner() -> None:
+    pool = [
+        solution(0, "5", -9.0),
+        solution(1, "5", -9.5),
+        solution(2, "7", -1.0),
+        solution(3, "3", -0.5, finished=False),
+    ]
+    found = choose(pool, [1, 2], is_seven)
+    assert found == {
+        "majority": 0.0,  # 5 has two votes
+        "weighted": 0.0,  # 0.95 for 3, 0.9 for 7, 0.1 + 0.05 for 5
+        "rear": 1.0,  # the best of those that ended
+        "any": 1.0,
+        "sample": 0.25,
+        "majority_1": 0.0, "weighted_1": 0.0, "rear_1": 0.0, "any_1": 0.0, "sample_1": 0.0,
+        "majority_2": 0.0, "weighted_2": 0.0, "rear_2": 0.0, "any_2": 0.0, "sample_2": 0.0,
+    }  # fmt: skip
+
+
+def test_a_vote_weighs_one_plus_the_mean_score() -> None:
+    pool = [solution(0, "5", -9.0), solution(1, "5", -9.0), solution(2, "7", -7.0)]
+    assert choose(pool, [], is_seven)["majority"] == 0.0
+    assert choose(pool, [], is_seven)["weighted"] == 1.0  # 0.3 against 0.2
+
+
+def test_candidates_without_an_answer_have_no_vote_and_are_wrong() -> None:
+    pool = [solution(0, None, -1.0), solution(1, None, -1.0), solution(2, "7", -9.0)]
+    found = choose(pool, [], is_seven)
+    assert (found["majority"], found["weighted"], found["rear"]) == (1.0, 1.0, 0.0)
+
+
+def test_a_check_that_took_too_long_makes_no_number() -> None:
+    pool = [solution(0, "5", -1.0), solution(1, "7", -2.0)]
+    found = choose(pool, [1], lambda answer: None if answer == "5" else answer == "7")
+    assert (found["rear"], found["sample"], found["any"], found["any_1"]) == (None, None, 1.0, None)
+
+
+def test_the_pool_is_read_from_a_record_in_the_order_drawn() -> None:
+    def candidate(slot: int, text: str, score: float | None, finish: str) -> dict[str, Any]:
+        return {"slot": slot, "text": text, "tokens": 5, "finish": finish, "score": score}
+
+    record = {
+        "settings": {"reduction": "sum", "eos": "include"},
+        "candidates": [
+            candidate(1, r"\boxed{ 7 }", -10.0, "eos"),
+            candidate(0, "no idea", None, "length"),
+        ],
+    }
+    first, second = solutions(record)
+    assert (first.slot, first.answer, first.mean, first.finished) == (0, None, None, False)
+    assert (second.answer, second.key, second.mean) == (" 7 ", "7", -2.0)
+    record["settings"] = {"reduction": "sum", "eos": "exclude"}
+    assert solutions(record)[1].mean == -2.5
+    record["settings"] = {"reduction": "mean", "eos": "exclude"}
+    assert solutions(record)[1].mean == -10.0
+
+
+def test_a_curve_has_the_powers_of_two_below_n() -> None:
+    assert [curve(n) for n in (1, 2, 6, 16)] == [[], [1], [1, 2, 4], [1, 2, 4, 8]]
+    assert len(columns(curve(16))) == 5 * 5
+
+
+def test_the_preference_texts_differ_and_the_box_is_asked_for_in_both_views(
+    tmp_path: Path,
+) -> None:
+    item = load_items(write(tmp_path, "aime24.jsonl", aime(30, "1")), "aime24")[0]
+    texts = set()
+    for name in ("full", "brief", "unrelated"):
+        request = request_for(item, rules_for("rear-paper", name, {"box": True}))
+        texts.add(request.preferences[0].text)
+        assert request.messages[0].content == f"Find 0.\n\n{own_text('box.txt')}"
+    assert len(texts) == 3
+    assert request_for(item, rules_for("rear-paper", "full", None)).messages[0].content == "Find 0."
+    with pytest.raises(BadInput, match="preference is 'none'; it must be one of full, brief"):
+        rules_for("rear-paper", "none", None)

@@ -1,0 +1,100 @@
+"""Multifaceted Bench and mathematics from data to scores, on a toy engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai.log import EvalLog, EvalSample
+
+from preftilt.eval import provider
+from preftilt.eval.maths.tasks import aime24
+from preftilt.eval.multifaceted.tasks import multifaceted
+from preftilt.rivals.answers import final_answer
+from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
+from tests.eval.test_maths import aime, write
+from tests.eval.test_multifaceted import lines, row
+from tests.eval_inspect.conftest import Evaluate, means, mock_judge
+
+FEW: dict[str, Any] = {"n": 4, "settings": {"max_tokens": 8}}
+TWO = r"\frac{4}{2}"
+"""Right where the answer is 2, as only mathematics can tell."""
+
+NUMBERS = ("<end>", "\n", r"\boxed{1}", rf"\boxed{{{TWO}}}", "So. ", "Hm. ", ".", " ")
+
+
+def samples(log: EvalLog) -> list[EvalSample]:
+    assert log.status == "success", log.error
+    assert log.samples is not None
+    return log.samples
+
+
+def test_every_rubric_is_graded_and_an_unreadable_grade_is_counted(
+    toy: ToyEngine, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    def judging(prompt: str) -> str:
+        return "no idea" if "wish 3?" in prompt else "Feedback: fine. [RESULT] 4"
+
+    data = lines(tmp_path / "data", [row(0), row(1)])
+    log = evaluate(multifaceted(data, **FEW), judge=mock_judge(judging))
+    first = samples(log)[0]
+    found = means(log)
+    assert (found["score"], found["rating"], found["judge_junk"]) == (0.8, 4.0, 2)
+    assert first.messages[0].text == "You like wish 0."
+    assert first.scores is not None
+    [score] = first.scores.values()
+    assert (score.metadata or {})["grades"] == {f"rubric {i}": 4 for i in (1, 2, 3)} | {
+        "rubric 4": None
+    }
+    assert (log.eval.metadata or {})["protocol"]["judge_sees_system"] is True
+
+
+def test_three_judge_runs_are_asked_three_times(
+    toy: ToyEngine, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def judging(prompt: str) -> str:
+        asked.append(prompt)
+        return f"[RESULT] {1 + len(asked) % 3}"
+
+    data = lines(tmp_path / "data", [row(0), row(1)])
+    task = multifaceted(data, switches={"judge_runs": 3}, **FEW)
+    log = evaluate(task, judge=mock_judge(judging), limit=1)
+    assert samples(log)
+    assert len(asked) == 12
+    assert means(log)["rating"] == 2.0
+
+
+def test_every_choice_is_measured_on_one_pool(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logprobs = hashed_bigrams(0, vocabulary=len(NUMBERS))
+    engine = ToyEngine(next_logprobs=logprobs, tokenizer=ToyTokenizer(NUMBERS))
+    monkeypatch.setattr(provider, "open_engine", lambda name, options: engine)
+    task = aime24(write(tmp_path, "aime24.jsonl", aime(30, "2")), **FEW)
+    assert task.epochs == 10
+    task.epochs = 2
+    log = evaluate(task, limit=3)
+    answered = samples(log)
+    names = {"correct", "greedy", "majority", "weighted", "rear", "any", "sample_2", "weighted_1"}
+    assert names <= set(means(log))
+    texts, verdicts = set(), set()
+    for sample in answered:
+        assert sample.scores is not None
+        [score] = sample.scores.values()
+        assert isinstance(score.value, dict)
+        # The method of the protocol is the weighted vote, so both must come to the same end.
+        assert score.value["correct"] == score.value["weighted"]
+        answer = final_answer(sample.output.completion)
+        assert score.value["correct"] == float(answer == TWO)
+        assert score.value["any"] == max(
+            float(final_answer(one["text"]) == TWO)
+            for one in sample.store["preftilt"]["candidates"]
+        )
+        texts.add((sample.id, sample.output.completion))
+        verdicts.add(score.value["correct"])
+    assert len(answered) == 6
+    assert len(texts) > 1
+    assert verdicts == {0.0, 1.0}
