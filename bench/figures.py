@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from bench.guided import amulet, guided, plain
 from bench.memory import measuring
 from bench.models import Subject
 from preftilt.engines.base import ScoreRequest
@@ -95,6 +96,14 @@ class Bench:
         self._repeat("growth with the prompt", effort, lambda: self._growth(rows["growth"]))
         self._repeat("tree", Effort(1, 0), lambda: self._tree(rows["tree"]))
         self._repeat("many short items", effort, lambda: self._items(rows["items"]))
+        self._repeat("guided, one row", effort, lambda: self._guided(rows["guided-1"], 1))
+        self._repeat("guided, 16 rows", effort, lambda: self._guided(rows["guided-16"], CANDIDATES))
+        game = rows["amulet"]
+        self._repeat(
+            "amulet",
+            effort,
+            lambda: game.add(*amulet(self.subject.vocabulary, NEW_TOKENS, self._seed)),
+        )
         return list(rows.values())
 
     def _repeat(self, what: str, effort: Effort, measure: Callable[[], None]) -> None:
@@ -166,6 +175,20 @@ class Bench:
         _, single = self._timed(lambda: asyncio.run(in_turn()))
         row.add(batched.seconds, EVERY * single.seconds)
         row.held(batched.peak, single.peak)
+
+    def _guided(self, row: Figure, rows: int) -> None:
+        """Rows 8 and 9: drawing from both views against drawing from one, prompts there already: time per token."""
+        subject, query, seed = self.subject, self._query(SHORT), self._seed
+
+        def prefill() -> None:
+            self._prefill(query)
+
+        _, two = self._timed(lambda: guided(subject, query, rows, NEW_TOKENS, seed), prefill)
+        _, one = self._timed(
+            lambda: plain(subject, query.views[1], rows, NEW_TOKENS, seed), prefill
+        )
+        row.add(two.seconds, one.seconds)
+        row.held(two.peak, one.peak)
 
     def _search(self, query: Query, search: Search, max_tokens: int) -> Run:
         return asyncio.run(self._start(query, search, max_tokens, ""))

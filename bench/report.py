@@ -35,6 +35,9 @@ TITLES = {
     "tree": "DVTS 4×4: tokens forwarded ÷ (tokens drawn × views), prompts apart",
     "items": f"{ITEMS} short items (best of {ITEM_CANDIDATES}, {ITEM_PROMPT} + {ITEM_TOKENS} tokens),"
     " batched ÷ one after another",
+    "guided-1": "guided decoding (two views) ÷ plain decoding, time per token, one row",
+    "guided-16": "the same, 16 rows",
+    "amulet": "Amulet's rule in closed form ÷ its literal game of 60 iterations, numpy",
 }
 BARS = {
     "cpu": {
@@ -45,6 +48,9 @@ BARS = {
         "growth": 1.3,
         "tree": 1.0,
         "items": 0.5,
+        "guided-1": 1.6,
+        "guided-16": 1.2,
+        "amulet": 0.1,
     },
     "cuda": {
         "generate": 0.5,
@@ -54,6 +60,9 @@ BARS = {
         "growth": 1.3,
         "tree": 1.0,
         "items": 0.2,
+        "guided-1": 1.15,
+        "guided-16": 1.15,
+        "amulet": 0.1,
     },
 }
 
@@ -72,7 +81,7 @@ def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
         "dtype": "bfloat16" if device == "cuda" else "float32",
@@ -157,7 +166,8 @@ def _plain(value: object) -> str:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the machine calls its processor, and how many cores there are."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import threading
 import time
+from dataclasses import dataclass
 
 import httpx2
 import numpy as np
@@ -28,6 +29,18 @@ QUESTION = "How do I study maths?"
 SETTINGS = Settings(lam=5.0, search=BestOfN(n=4), max_tokens=24)
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What became of ``clients`` requests sent at once; seconds of one, and requests answered a second."""
+
+    clients: int
+    errors: int
+    mixed: int
+    p50: float
+    p99: float
+    rate: float
+
+
 async def one(client: httpx2.AsyncClient, wish: str) -> tuple[str | None, float]:
     """A client's answer, None for an error, and its seconds."""
     body = {
@@ -43,7 +56,8 @@ async def one(client: httpx2.AsyncClient, wish: str) -> tuple[str | None, float]
     return said.json()["choices"][0]["message"]["content"], seconds
 
 
-async def measure(url: str, clients: int) -> None:
+async def measure(url: str, clients: int) -> Crowd:
+    """Ask all at once, and compare every answer with that of the library without a server."""
     wishes = [f"wish number {i}" for i in range(clients)]
     limits = httpx2.Limits(max_connections=clients)
     async with httpx2.AsyncClient(
@@ -58,14 +72,11 @@ async def measure(url: str, clients: int) -> None:
     errors = sum(text is None for text, _ in got)
     mixed = sum(text not in (None, right) for (text, _), right in zip(got, want, strict=True))
     p50, p99 = np.percentile([seconds for _, seconds in got], [50, 99])
-    print(f"{clients} clients at once: {errors} errors, {mixed} mixed-up answers")
-    print(f"p50 {p50:.2f} s, p99 {p99:.2f} s, {clients / total:.0f} requests/s")
+    return Crowd(clients, errors, mixed, float(p50), float(p99), clients / total)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.server", description=__doc__)
-    parser.add_argument("--clients", type=int, default=200)
-    clients = parser.parse_args().clients
+def crowd(clients: int) -> Crowd:
+    """Start the server, ask it, stop it."""
     app = create_app(ToyEngine(), Site(model="toy", settings=SETTINGS, seeded=True))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, ws="none", backlog=clients + 1)
@@ -76,10 +87,18 @@ def main() -> None:
         while not server.started:
             time.sleep(0.01)
         try:
-            asyncio.run(measure(f"http://127.0.0.1:{listener.getsockname()[1]}", clients))
+            return asyncio.run(measure(f"http://127.0.0.1:{listener.getsockname()[1]}", clients))
         finally:
             server.should_exit = True
             thread.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.server", description=__doc__)
+    parser.add_argument("--clients", type=int, default=200)
+    found = crowd(parser.parse_args().clients)
+    print(f"{found.clients} clients at once: {found.errors} errors, {found.mixed} mixed-up answers")
+    print(f"p50 {found.p50:.2f} s, p99 {found.p99:.2f} s, {found.rate:.0f} requests/s")
 
 
 if __name__ == "__main__":

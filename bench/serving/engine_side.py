@@ -1,0 +1,34 @@
+"""``python -m bench.serving.engine_side ENGINE``: best-of-16 on an engine of this process, a line of JSON each time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from bench.figures import CANDIDATES, NEW_TOKENS
+from bench.serving.words import WISH
+from preftilt.api import Realigner, Settings
+from preftilt.engines.open import open_engine
+from preftilt.messages import Message
+from preftilt.search import BestOfN
+from preftilt.types import Preference
+
+
+def main() -> None:
+    engine = open_engine(sys.argv[1])
+    print(json.dumps({"versions": dict(engine.versions)}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        settings = Settings(search=BestOfN(n=CANDIDATES), max_tokens=NEW_TOKENS, seed=asked["seed"])
+        messages = [Message("user", asked["question"])]
+        began = time.perf_counter()
+        found = asyncio.run(Realigner(engine, settings).realign(messages, [Preference(WISH)]))
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds, "drawn": found.usage["sampled"]}), flush=True)
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A row of the table: pairs of values measured right after each other, and what is said of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Row:
+    """``top`` ÷ ``bottom``, one pair of seconds a repeat. ``at_least``: the bar is a least ratio, not a most."""
+
+    name: str
+    title: str
+    bar: float
+    at_least: bool = False
+    top: list[float] = field(default_factory=list)
+    bottom: list[float] = field(default_factory=list)
+
+    def add(self, top: float, bottom: float) -> None:
+        self.top.append(top)
+        self.bottom.append(bottom)
+
+    @property
+    def ratios(self) -> list[float]:
+        return [top / bottom for top, bottom in zip(self.top, self.bottom, strict=True)]
+
+    @property
+    def met(self) -> bool:
+        median = statistics.median(self.ratios)
+        return median >= self.bar if self.at_least else median <= self.bar
+
+    def cells(self) -> list[str]:
+        """The row of the table."""
+        ratios = self.ratios
+        low, high = quartiles(ratios)
+        return [
+            self.title,
+            f"{'≥' if self.at_least else '≤'} {self.bar:g}",
+            f"**{statistics.median(ratios):.2f}** ({low:.2f}–{high:.2f}, n {len(ratios)})",
+            "yes" if self.met else "no",
+            f"{statistics.median(self.top):.3g} s",
+            f"{statistics.median(self.bottom):.3g} s",
+        ]
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The middle half of the values; of a single one, itself twice."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def rotated(sides: tuple[str, ...], repeats: int) -> Iterator[tuple[str, ...]]:
+    """The order of the sides in every repeat: each begins as often as the others, so that drift favours none."""
+    for repeat in range(repeats):
+        start = repeat % len(sides)
+        yield sides[start:] + sides[:start]
