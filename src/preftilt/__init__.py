@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from preftilt.result import Realigned, ScoredCandidate
     from preftilt.reward import Reward
     from preftilt.run import Progress
-    from preftilt.search import DVTS, BestOfN, Greedy, Sample
+    from preftilt.search import ARGS, CFG, DVTS, Amulet, BestOfN, Greedy, LinearAlignment, Sample
     from preftilt.types import Preference, Sampling
 
 _HOMES = {
@@ -33,17 +33,30 @@ _HOMES = {
     "preftilt.result": ("Realigned", "ScoredCandidate"),
     "preftilt.reward": ("Reward",),
     "preftilt.run": ("Progress",),
-    "preftilt.search": ("DVTS", "BestOfN", "Greedy", "Sample"),
+    "preftilt.search": (
+        "ARGS",
+        "CFG",
+        "DVTS",
+        "Amulet",
+        "BestOfN",
+        "Greedy",
+        "LinearAlignment",
+        "Sample",
+    ),
     "preftilt.types": ("Preference", "Sampling"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ARGS",
+    "CFG",
     "DVTS",
+    "Amulet",
     "BestOfN",
     "Engine",
     "EngineOptions",
     "Greedy",
+    "LinearAlignment",
     "Message",
     "Preference",
     "PreftiltError",

@@ -141,7 +141,7 @@ def scheduler(
 
 def engine(**sizes: Any) -> LlamaCppEngine:
     """An engine over the stand-in; sizes as in :func:`scheduler`."""
-    about = About(model="stand-in", versions={}, agreement=Agreement(0.0, 0.0))
+    about = About(model="stand-in", versions={}, agreement=Agreement(0.0, 0.0, quantised=False))
     capabilities = Capabilities(
         max_context=CONTEXT,
         eos=frozenset({0}),

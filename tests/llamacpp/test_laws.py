@@ -33,8 +33,17 @@ async def test_all_laws_hold_with_little_room(opens: Opens):
 
 
 async def test_all_laws_hold_for_quantised_weights(opens: Opens):
-    # Larger batches go through another kernel, which rounds activations differently.
-    await check_laws(opens("q8_0"), tolerance=0.05)
+    """Activations are rounded to 8 bits; one at the edge of a step moves a log-prob by hundredths of a nat."""
+    await check_laws(opens("q8_0", EngineOptions(sampler_logprobs="on")), tolerance=0.05)
+
+
+def test_quantised_weights_are_promised_nothing_exact(opens: Opens):
+    """Gaps are too seldom for a measurement of a few tokens to find one, or to find none."""
+    rounded = opens("q8_0")
+    assert rounded.about.agreement.quantised
+    assert not rounded.capabilities.keyed_streams
+    assert not rounded.capabilities.sampler_logprobs
+    assert opens("f16").about.agreement.quantised is False
 
 
 async def test_all_laws_that_are_promised_hold_in_16_bits(opens: Opens):

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,8 @@ def chromium() -> Iterator[Any]:
 
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
+        if path is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.fail("no Chromium: on Debian apt-get install chromium, or name one in CHROMIUM")
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()

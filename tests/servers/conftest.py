@@ -88,6 +88,14 @@ def vllm_over_http(vllm_server: Server) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
+def openai_over_http(vllm_server: Server) -> Iterator[Engine]:
+    """vLLM again, taken for a server of which nothing is known but its API."""
+    engine = open_engine(f"openai+{vllm_server.url}", EngineOptions(tokenizer="demo"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
 def sglang_over_http(sglang_server: Server) -> Iterator[Engine]:
     engine = open_engine(f"sglang+{sglang_server.url}", EngineOptions(tokenizer="demo"))
     yield engine

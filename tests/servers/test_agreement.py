@@ -13,7 +13,7 @@ from preftilt.messages import Message
 from preftilt.search import BestOfN
 from preftilt.types import Completion, Preference, Sampling, Stream, Tokens
 
-ENGINES = ("vllm_engine", "vllm_over_http", "sglang_over_http")
+ENGINES = ("vllm_engine", "vllm_over_http", "openai_over_http", "sglang_over_http")
 CLOSE = 1e-3
 """Nats a token, in float32."""
 

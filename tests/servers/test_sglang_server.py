@@ -17,6 +17,7 @@ from preftilt.engines.bundled import demo_folder
 from preftilt.engines.http.engine import ServerEngine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
+from preftilt.engines.tokenizer import open_tokenizer
 from preftilt.errors import BadInput
 from preftilt.testing.laws import LAWS, default_prompts
 from preftilt.types import Sampling, Step, Stream, Tokens
@@ -44,6 +45,16 @@ def test_the_probe_finds_what_the_server_can_do(sglang_over_http: ServerEngine):
     assert facts["seeds"] == "not kept"
     assert sglang_over_http.capabilities.sampler_logprobs
     assert 2500 < sglang_over_http.capabilities.max_context < 2560
+
+
+async def test_the_vocabulary_s_last_token_is_scored_like_any_other(
+    sglang_over_http: Engine, reference: Engine, prompts: tuple[Tokens, Tokens]
+):
+    """SGLang calls it 0 in its answer."""
+    last = open_tokenizer("demo", EngineOptions()).vocabulary.size - 1
+    asked = [ScoreRequest(prompt=prompts[0], completion=(10, last, 11))]
+    [row], [want] = await sglang_over_http.score(asked), await reference.score(asked)
+    assert np.abs(row - want).max() < 1e-3
 
 
 async def test_scaled_log_probs_are_noticed_and_responses_scored_instead(

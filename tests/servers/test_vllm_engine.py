@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, UnknownModel
@@ -146,6 +146,29 @@ async def test_what_vllm_refuses_fails_the_call_and_no_other(vllm_engine: VllmEn
 def test_options_it_cannot_honour_are_refused():
     with pytest.raises(BadInput, match=r"--device.*vllm"):
         open_engine("vllm:demo", EngineOptions(device="cuda:1"))
+
+
+def test_an_adapter_is_refused_with_what_to_do_instead(tmp_path: Path):
+    with pytest.raises(BadInput, match=r"merge .* into the model.*or leave out vllm:"):
+        open_engine("vllm:demo", EngineOptions(adapter=str(tmp_path)))
+
+
+async def test_progress_can_be_watched_and_changes_nothing(vllm_engine: VllmEngine, prompts):
+    asked = _request(prompts[0], slots=4, max_tokens=64)
+    seen: list[int] = []
+    drawing = asyncio.ensure_future(vllm_engine.sample([asked]))
+    while not drawing.done():
+        await asyncio.sleep(0.002)
+        seen.append(vllm_engine.so_far(asked))
+    [drawn] = drawing.result()
+    total = sum(len(one.tokens) for one in drawn)
+    assert isinstance(vllm_engine, Watchable)
+    assert vllm_engine.so_far(asked) == 0
+    assert any(0 < one < total for one in seen)
+    rising = [one for one in seen if one]
+    assert rising == sorted(rising)
+    again = await _draw(vllm_engine, prompts[0], slots=4, max_tokens=64)
+    assert [one.tokens for one in again] == [one.tokens for one in drawn]
 
 
 def test_a_model_that_is_not_there_is_unknown(tmp_path: Path):

@@ -1,0 +1,25 @@
+"""A real vLLM server taken for any server with OpenAI's API: only what the probe of ``openai+http`` finds is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from preftilt.engines.base import Engine
+from preftilt.engines.http.engine import ServerEngine
+from preftilt.testing.laws import LAWS, default_prompts
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+async def test_law_holds_on_a_plain_openai_server(law, openai_over_http: Engine):
+    await law(openai_over_http, default_prompts(openai_over_http), 1e-4)
+
+
+def test_the_probe_finds_what_the_server_can_do(openai_over_http: ServerEngine):
+    assert openai_over_http.name.startswith("openai+http://")
+    facts = {one.question: one.answer for one in openai_over_http.about.facts}
+    assert facts["model"] == "demo"
+    assert facts["which token a score is of"] == "the given one"
+    assert facts["log-probs of drawing"].startswith("raw")
+    assert "token ids in, token ids out, n responses a question" in openai_over_http.about.plan[0]
+    assert openai_over_http.capabilities.sampler_logprobs
+    assert openai_over_http.capabilities.max_context == 2559

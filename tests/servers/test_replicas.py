@@ -1,0 +1,77 @@
+"""Two real vLLM servers as one engine, and one of them killed while it works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tools.servers.launch import Server, start
+
+from preftilt.api import Realigner, Settings
+from preftilt.engines.base import Engine
+from preftilt.engines.bundled import demo_folder
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.engines.replicas import Replicas
+from preftilt.messages import Message
+from preftilt.result import Realigned
+from preftilt.search import BestOfN
+from preftilt.types import Preference
+
+QUESTIONS = [f"How can I make {day} evening more fun?" for day in ("Monday's", "my", "our", "a")]
+WISHES = ["I dislike anything that is loud or crowded.", "No games.", "I have no money to spend."]
+REQUESTS = [(question, wish) for question in QUESTIONS for wish in WISHES]
+SETTINGS = Settings(lam=5.0, search=BestOfN(n=4), max_tokens=48)
+
+
+@pytest.fixture
+def doomed(logs: Path) -> Iterator[Server]:
+    server = start("vllm", demo_folder(), logs / "vllm-second.log")
+    yield server
+    server.stop()
+
+
+async def test_nothing_is_lost_when_one_of_two_servers_is_killed_at_work(
+    vllm_server: Server, vllm_over_http: Engine, doomed: Server
+):
+    alone = await _all(vllm_over_http)
+    pair = open_engine(
+        f"vllm+{vllm_server.url},{doomed.url}", EngineOptions(tokenizer="demo", timeout=120)
+    )
+    assert isinstance(pair, Replicas)
+    try:
+        work = asyncio.ensure_future(_all(pair))
+        async with asyncio.timeout(60):
+            while not all(one.load for one in pair.standings):
+                await asyncio.sleep(0.001)
+        os.killpg(doomed.process.pid, signal.SIGKILL)
+        killed = await work
+        survivor, dead = pair.standings
+        assert dead.failed >= 1
+        assert survivor.failed == 0
+        async with asyncio.timeout(60):
+            while pair.standings[1].up:
+                await asyncio.sleep(0.05)
+    finally:
+        pair.close()
+    for one, other in zip(alone, killed, strict=True):
+        assert other.text == one.text
+        assert [c.tokens for c in other.candidates] == [c.tokens for c in one.candidates]
+        for a, b in zip(one.candidates, other.candidates, strict=True):
+            for view, row in a.logprobs.items():
+                np.testing.assert_allclose(b.logprobs[view], row, atol=1e-3)
+
+
+async def _all(engine: Engine) -> list[Realigned]:
+    realigner = Realigner(engine, SETTINGS)
+    return await asyncio.gather(
+        *(
+            realigner.realign([Message("user", question)], [Preference(wish)])
+            for question, wish in REQUESTS
+        )
+    )
