@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ Json = str | dict[str, Any] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What all four tasks take; see :func:`prefeval_explicit`."""
+    """What all four tasks take; see :func:`_answered`."""
 
     data: str
     topics: str | list[str] | None
@@ -45,89 +45,52 @@ class Arguments:
     switches: Json
 
 
-@task
-def prefeval_explicit(
-    data: str,
-    topics: str | list[str] | None = None,
-    preset: str = "rear-paper",
-    prompting: str = "zero-shot",
-    turns: int = 0,
-    lam: float | None = None,
-    search: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-    settings: Json = None,
-    switches: Json = None,
-    checks: int = 4,
-    judge_prompts: str | None = None,
-    max_judge_calls: int | None = None,
-    max_tokens_total: int | None = None,
-) -> Task:
-    """The preference was stated.
+def _answered(form: Form) -> Callable[..., Task]:
+    """The task that has a form's answers judged. All arguments are named: Inspect reads them off the signature."""
 
-    data: folder, or ``hub:OWNER/NAME``. topics: names, separated by commas; all that are there if none is given.
-    preset: ``rear-paper``, ``rear-official`` or ``prefeval``; switches: changes to it (``protocol.Rules``), as JSON.
-    prompting: ``zero-shot``, ``reminder``, ``cot`` or ``self-critic``. turns: of unrelated conversation inserted.
-    checks: 4 of the judge an answer, or the 2 that the headline number needs. judge_prompts: a folder with the
-    benchmark's own prompts. The others are those of every task.
-    """
-    given = Arguments(
-        data=data, topics=topics, preset=preset, prompting=prompting, turns=turns,
-        lam=lam, search=search, n=n, method=method, settings=settings, switches=switches,
-    )  # fmt: skip
-    return _judged("explicit", given, checks, judge_prompts, max_judge_calls, max_tokens_total)
+    @task(name=f"prefeval_{form}")
+    def prefeval(
+        data: str,
+        topics: str | list[str] | None = None,
+        preset: str = "rear-paper",
+        prompting: str = "zero-shot",
+        turns: int = 0,
+        lam: float | None = None,
+        search: str | None = None,
+        n: int | None = None,
+        method: str | None = None,
+        settings: Json = None,
+        switches: Json = None,
+        checks: int = 4,
+        judge_prompts: str | None = None,
+        max_judge_calls: int | None = None,
+        max_tokens_total: int | None = None,
+    ) -> Task:
+        """PrefEval with answers that a judge checks.
 
+        data: folder, or ``hub:OWNER/NAME``. topics: names, separated by commas; all that are there if none is given.
+        preset: ``rear-paper``, ``rear-official`` or ``prefeval``; switches: changes to it (``protocol.Rules``), as
+        JSON. prompting: ``zero-shot``, ``reminder``, ``cot`` or ``self-critic``. turns: of unrelated conversation
+        inserted. checks: 4 of the judge an answer, or the 2 that the headline number needs. judge_prompts: a folder
+        with the benchmark's own prompts. The others are those of every task.
+        """
+        given = Arguments(
+            data=data, topics=topics, preset=preset, prompting=prompting, turns=turns,
+            lam=lam, search=search, n=n, method=method, settings=settings, switches=switches,
+        )  # fmt: skip
+        return _judged(form, given, checks, judge_prompts, max_judge_calls, max_tokens_total)
 
-@task
-def prefeval_choice(
-    data: str,
-    topics: str | list[str] | None = None,
-    preset: str = "rear-paper",
-    prompting: str = "zero-shot",
-    turns: int = 0,
-    lam: float | None = None,
-    search: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-    settings: Json = None,
-    switches: Json = None,
-    checks: int = 4,
-    judge_prompts: str | None = None,
-    max_judge_calls: int | None = None,
-    max_tokens_total: int | None = None,
-) -> Task:
-    """The preference shows in a choice among four options; the arguments are those of :func:`prefeval_explicit`."""
-    given = Arguments(
-        data=data, topics=topics, preset=preset, prompting=prompting, turns=turns,
-        lam=lam, search=search, n=n, method=method, settings=settings, switches=switches,
-    )  # fmt: skip
-    return _judged("choice", given, checks, judge_prompts, max_judge_calls, max_tokens_total)
+    return prefeval
 
 
-@task
-def prefeval_persona(
-    data: str,
-    topics: str | list[str] | None = None,
-    preset: str = "rear-paper",
-    prompting: str = "zero-shot",
-    turns: int = 0,
-    lam: float | None = None,
-    search: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-    settings: Json = None,
-    switches: Json = None,
-    checks: int = 4,
-    judge_prompts: str | None = None,
-    max_judge_calls: int | None = None,
-    max_tokens_total: int | None = None,
-) -> Task:
-    """The preference is said in passing; the arguments are those of :func:`prefeval_explicit`."""
-    given = Arguments(
-        data=data, topics=topics, preset=preset, prompting=prompting, turns=turns,
-        lam=lam, search=search, n=n, method=method, settings=settings, switches=switches,
-    )  # fmt: skip
-    return _judged("persona", given, checks, judge_prompts, max_judge_calls, max_tokens_total)
+prefeval_explicit = _answered("explicit")
+"""The preference was stated."""
+
+prefeval_choice = _answered("choice")
+"""The preference shows in a choice among four options."""
+
+prefeval_persona = _answered("persona")
+"""The preference is said in passing."""
 
 
 @task
