@@ -30,7 +30,7 @@ REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8}
 def main() -> None:
     options = _options()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    command = shlex.join(["python", "-m", "bench.serving", *sys.argv[1:]])
+    command = _command(options)
     began = time.perf_counter()
 
     def say(words: str) -> None:
@@ -60,6 +60,14 @@ def _measure(
         return measured(command, *measure_scoring(work, words, repeats, say))
     say(f"clients: {CLIENTS} at once")
     return measured(command, [], {}, [crowd(CLIENTS) for _ in range(repeats)])
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What measures the same again; where environments and files lie is left out."""
+    words = ["python", "-m", "bench.serving", *(["--quick"] if options.quick else [])]
+    words += [] if options.parts == list(PARTS) else ["--parts", *options.parts]
+    words += [] if options.repeats is None else ["--repeats", str(options.repeats)]
+    return shlex.join([*words, "--seed", str(options.seed)])
 
 
 def _options() -> argparse.Namespace:

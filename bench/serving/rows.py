@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Row:
-    """``top`` ÷ ``bottom``, one pair of seconds a repeat. ``at_least``: the bar is a least ratio, not a most."""
+    """``top`` ÷ ``bottom``, one pair of seconds a repeat.
+
+    bar: the ratio asked for, None where none is. at_least: it is a least ratio, not a most.
+    """
 
     name: str
     title: str
-    bar: float
+    bar: float | None
     at_least: bool = False
     top: list[float] = field(default_factory=list)
     bottom: list[float] = field(default_factory=list)
@@ -27,7 +30,10 @@ class Row:
         return [top / bottom for top, bottom in zip(self.top, self.bottom, strict=True)]
 
     @property
-    def met(self) -> bool:
+    def met(self) -> bool | None:
+        """Whether the median meets the bar."""
+        if self.bar is None:
+            return None
         median = statistics.median(self.ratios)
         return median >= self.bar if self.at_least else median <= self.bar
 
@@ -37,9 +43,9 @@ class Row:
         low, high = quartiles(ratios)
         return [
             self.title,
-            f"{'≥' if self.at_least else '≤'} {self.bar:g}",
+            "–" if self.bar is None else f"{'≥' if self.at_least else '≤'} {self.bar:g}",
             f"**{statistics.median(ratios):.2f}** ({low:.2f}–{high:.2f}, n {len(ratios)})",
-            "yes" if self.met else "no",
+            {None: "–", True: "yes", False: "no"}[self.met],
             f"{statistics.median(self.top):.3g} s",
             f"{statistics.median(self.bottom):.3g} s",
         ]
