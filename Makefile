@@ -47,6 +47,7 @@ lint: $(VENV)/.dev  ## format, lint, types, layers
 
 bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.rivals
 	@echo "serving (vLLM, SGLang, its_hub, optillm; 7 GB of packages, half an hour): make bench-servers"
 
 bench-servers: $(SERVERS_VENV)/.servers $(PEERS_VENV)/.peers  ## the same for serving, beside real servers and neighbours; writes docs/bench/serving.md

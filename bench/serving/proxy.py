@@ -19,7 +19,7 @@ from bench.serving.words import WISH, Words
 SHORT = 30
 LENGTHS = {"short": SHORT, "long": MIDDLE}
 SAID = {"short": f"{SHORT}-token question", "long": f"{MIDDLE:,}-token question"}
-SIDES = ("upstream", "plain", "scored")
+SIDES = ("upstream", "told", "plain", "scored")
 
 
 def measure_proxy(
@@ -38,25 +38,31 @@ def measure_proxy(
             httpx2.Client(timeout=600, trust_env=False) as client,
         ):
             version = client.get(f"{upstream.url}/version").json()["version"]
-            urls = {"upstream": upstream.url, "plain": ours, "scored": ours}
+            urls = {"upstream": upstream.url, "told": upstream.url, "plain": ours, "scored": ours}
             for kind in LENGTHS:
                 for side in SIDES:
                     _once(client, urls[side], side, words, kind)
-                plain, scored = _rows(kind)
+                told, plain, scored = _rows(kind)
                 for order in rotated(SIDES, repeats):
                     took = {side: _once(client, urls[side], side, words, kind) for side in order}
                     say(f"proxy, {kind}: " + ", ".join(f"{k} {took[k]:.2f} s" for k in SIDES))
+                    told.add(took["told"], took["upstream"])
                     plain.add(took["plain"], took["upstream"])
                     scored.add(took["scored"], took["upstream"])
-                rows += [plain, scored]
+                rows += [plain, told, scored]
     finally:
         upstream.stop()
     return rows, {"vllm": version}
 
 
-def _rows(kind: str) -> tuple[Row, Row]:
+def _rows(kind: str) -> tuple[Row, Row, Row]:
     upstream = f"the upstream's own n = {CANDIDATES}, {SAID[kind]}"
     return (
+        Row(
+            f"told-{kind}",
+            f"the upstream alone, telling log-probs and token ids, as our server asks it to ÷ {upstream}",
+            None,
+        ),
         Row(f"proxy-{kind}", f"n = {CANDIDATES} through our server, no scores ÷ {upstream}", 1.05),
         Row(
             f"scored-{kind}",
@@ -77,6 +83,8 @@ def asked_for(side: str, question: str, seed: int) -> dict[str, Any]:
         "max_tokens": NEW_TOKENS,
         "seed": seed,
     }
+    if side == "told":
+        return asked | {"n": CANDIDATES, "logprobs": True, "return_token_ids": True}
     if side != "scored":
         return asked | {"n": CANDIDATES}
     knob = {"preference": WISH, "search": "best-of-n", "n": CANDIDATES}

@@ -28,7 +28,8 @@ sides draw (or score) exactly {candidates} × {new_tokens} tokens, which is chec
 as it is, because a rating must be able to end: at most {new_tokens} tokens a response.
 
 - **The upstream** is vLLM's server alone, asked by the same client for the same chat with `n`, and nothing else: no
-  log-probs, no token ids. "No scores" is a request without a preference.
+  log-probs, no token ids. "No scores" is a request without a preference; its answer carries log-probs all the same, and
+  what telling them costs the upstream is a row of its own.
 - **Scoring** asks a server in both ways that preftilt's engine knows, with random tokens. The bundled model's context
   of 2,560 tokens has room for a prompt of 2,431; 1,000 is what the bar is about.
 - **Engines** run in a process each, one waiting while the other works.

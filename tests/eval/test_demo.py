@@ -11,7 +11,17 @@ import pytest
 
 from preftilt.demo.world import items
 from preftilt.eval.demo.choose import Method, baselines, best_of, best_of_n, dvts, oracle, tuned
-from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, Draws, Record, collect, read
+from preftilt.eval.demo.collect import (
+    LAMBDAS,
+    POOL,
+    Answer,
+    Draws,
+    Record,
+    Task,
+    collect,
+    plan,
+    read,
+)
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
@@ -109,19 +119,28 @@ def test_the_figures_are_drawn_from_a_report_alone(tmp_path: Path):
 def test_collecting_resumes_where_it_was_killed(tmp_path: Path):
     engine, path = ToyEngine(hashed_bigrams(2)), tmp_path / "records.jsonl"
     few = items("validation")[:3]
-    whole = asyncio.run(collect(engine, few, path))
+    tasks = plan(few, Draws())
+    asyncio.run(collect(engine, tasks, path, Draws()))
+    whole = {one.id: one for one in read(path)}
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1][: len(lines[1]) // 2])  # a kill in the middle of a write
     drawn = engine.counts["sampled"]
-    again = asyncio.run(collect(engine, few, path))
-    assert again == whole
-    assert {one.id for one in read(path)} == {one.id for one in few}
+    asyncio.run(collect(engine, tasks, path, Draws()))
+    assert {one.id: one for one in read(path)} == whole
+    assert set(whole) == {one.id for one in few}
     assert 0 < engine.counts["sampled"] - drawn < drawn
+
+
+def test_tree_searches_run_on_the_first_items_only():
+    few = items("validation")[:3]
+    assert [task.trees for task in plan(few, Draws(trees=2))] == [True, True, False]
+    assert all(task.trees for task in plan(few, Draws()))
 
 
 def test_a_collected_record_holds_the_pool_in_slot_order_and_every_tree(tmp_path: Path):
     [item] = items("test")[:1]
-    [made] = asyncio.run(collect(ToyEngine(), [item], tmp_path / "one.jsonl"))
+    asyncio.run(collect(ToyEngine(), [Task(item)], tmp_path / "one.jsonl", Draws()))
+    [made] = read(tmp_path / "one.jsonl")
     assert len(made.pool) == POOL
     assert set(made.trees["sum"]) == {str(lam) for lam in LAMBDAS}
     assert not made.greedy.following

@@ -311,6 +311,7 @@ def test_the_address_never_holds_more_than_the_state(visit: Visit) -> None:
         "search",
         "n",
         "seed",
+        "top_p",
         "reduction",
         "model",
     }

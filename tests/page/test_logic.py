@@ -35,6 +35,7 @@ STATE: dict[str, Any] = {
     "subtrees": 2,
     "width": 3,
     "seed": 7,
+    "topP": 0.8,
     "maxTokens": 20,
     "reduction": "mean",
 }
@@ -165,12 +166,13 @@ def test_a_link_with_nonsense_falls_back_to_the_example() -> None:
     said = run_js(
         """
         const { fromFragment } = await load("request");
-        return [fromFragment("#n=3"), fromFragment("#question=x&preference=y&lambda=&n=-2&seed=1e400&search=%00")];
+        return [fromFragment("#n=3"), fromFragment("#question=x&preference=y&lambda=&n=-2&seed=1e400&top_p=2&search=%00")];
         """
     )
     assert said[0] is None
     assert said[1]["preferences"] == [{"text": "y", "strength": 3}]
     assert (said[1]["n"], said[1]["seed"], said[1]["search"]) == (16, 0, "best-of-n")
+    assert said[1]["topP"] == 0.9
 
 
 @pytest.mark.parametrize("state", [STATE, ONE])
@@ -185,6 +187,7 @@ def test_bodies_are_what_the_server_reads(state: dict[str, Any]) -> None:
     read = check_body(body, ChatBody)
     knob = read.preftilt
     assert knob is not None
+    assert read.top_p == state["topP"]
     assert [
         (one.text, knob.lam if one.strength is None else one.strength) for one in knob.wishes
     ] == [(one["text"], one["strength"]) for one in state["preferences"]]

@@ -231,12 +231,20 @@ def demo_eval(
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random streams.")] = 0,
     temperature: Annotated[float, typer.Option(metavar="T", help="Of the samples.")] = 1.0,
     top_p: Annotated[float, typer.Option(metavar="P", help="Nucleus of the samples.")] = 1.0,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Share the items among K processes. (default: one for every core)"
+        ),
+    ] = None,
 ) -> None:
     """Measure the bundled model on its world: tables and figures, offline, no judge."""
     from preftilt.cli.demo_eval import demo_eval
     from preftilt.eval.demo.collect import Draws
+    from preftilt.eval.shares import cores
     from preftilt.types import Sampling
 
     sampling = Sampling(temperature=temperature, top_p=top_p)
     draws = Draws(seed=seed, sampling=sampling, trees=trees)
-    demo_eval(models or ["demo"], out, records, limit, draws)
+    shares = cores() if processes is None else processes
+    demo_eval(models or ["demo"], out, records, limit, draws, shares)

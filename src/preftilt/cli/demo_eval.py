@@ -23,10 +23,11 @@ def demo_eval(
     records: Path,
     limit: int | None,
     draws: Draws,
+    processes: int,
 ) -> None:
     """Measure, write, and print the Markdown."""
-    if (draws.trees or 0) < 1 or (limit is not None and limit < 1):
-        raise BadInput("--limit and --trees must be at least 1")
+    if min(draws.trees or 0, 1 if limit is None else limit, processes) < 1:
+        raise BadInput("--limit, --trees and --processes must be at least 1")
     command = shlex.join(["preftilt", *sys.argv[1:]])
     with _bars() as on_item:
         text = evaluate(
@@ -36,6 +37,7 @@ def demo_eval(
             command=command,
             limit=limit,
             draws=draws,
+            processes=processes,
             on_item=on_item,
         )
     print(text)

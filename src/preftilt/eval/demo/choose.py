@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, N, Record
+from preftilt.eval.stored import best_of
 from preftilt.types import Reduction
 
 SIZES = (1, 2, 4, 8, N, POOL)
@@ -40,16 +41,6 @@ class Method:
         """The metric on every item; several picked answers count by their mean (an exact expectation)."""
         measure = METRICS[metric]
         return np.array([np.mean([measure(one) for one in self.pick(item)]) for item in records])
-
-
-def best_of(pool: Sequence[Answer], lam: float, reduction: Reduction) -> Answer:
-    """What best-of-n picks from ``pool``: finished first, then the score; the first drawn wins ties."""
-
-    def order(one: Answer) -> tuple[bool, float]:
-        total = one.question_logprob + lam * one.preference_gain
-        return one.finished, total / one.length if reduction == "mean" else total
-
-    return max(pool, key=order)
 
 
 def baselines() -> list[Method]:

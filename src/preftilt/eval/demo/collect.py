@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from preftilt.api import Realigner, Settings
 from preftilt.demo.world import Item, check
 from preftilt.engines.base import Engine
 from preftilt.engines.memo import MemoEngine
+from preftilt.eval.shares import surveyed
 from preftilt.messages import Message
-from preftilt.records.journal import Journal, Survey, survey
+from preftilt.records.journal import Journal
 from preftilt.result import ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.search import DVTS, BestOfN, Greedy, Search
@@ -78,44 +79,41 @@ class Record:
     trees: dict[str, dict[str, Answer]]
 
 
-async def collect(
-    engine: Engine,
-    items: Sequence[Item],
-    path: Path,
-    draws: Draws | None = None,
-    *,
-    on_item: Callable[[int], None] | None = None,
-) -> list[Record]:
-    """Records of all items, in their order; those in ``path`` already are not measured again."""
-    draws = draws or Draws()
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An item to measure, with tree searches or without."""
+
+    item: Item
+    trees: bool = True
+
+
+def plan(items: Sequence[Item], draws: Draws) -> list[Task]:
+    """What to measure: tree searches run on the first ``draws.trees`` items."""
+    with_trees = len(items) if draws.trees is None else draws.trees
+    return [Task(item, number < with_trees) for number, item in enumerate(items)]
+
+
+async def collect(engine: Engine, tasks: Sequence[Task], path: Path, draws: Draws) -> None:
+    """Measure those of ``tasks`` that ``path`` has no record of, and append their records to it as they come."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = survey(path) if path.exists() else Survey()
+    known = surveyed(path)
     journal = Journal.resume(path, known, again=set())
     room = asyncio.Semaphore(IN_FLIGHT)
-    left = [item for item in items if item.id not in known.done]
-    finished = len(items) - len(left)
 
-    with_trees = {item.id for item in items[: draws.trees]}
-
-    async def one(item: Item) -> None:
-        nonlocal finished
+    async def one(task: Task) -> None:
         async with room:
-            grid = GRID if item.id in with_trees else ()
-            journal.write(asdict(await measure(engine, item, draws, grid)))
-        finished += 1
-        if on_item is not None:
-            on_item(finished)
+            record = await measure(engine, task.item, draws, GRID if task.trees else ())
+            journal.write(asdict(record))
 
     try:
         async with asyncio.TaskGroup() as group:
-            for item in left:
-                group.create_task(one(item))
+            for task in tasks:
+                if task.item.id not in known.done:
+                    group.create_task(one(task))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     finally:
         journal.close()
-    done = {record.id: record for record in read(path)}
-    return [done[item.id] for item in items]
 
 
 async def measure(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
-from preftilt.eval.demo.collect import GRID, Draws, N, Record, collect
+from preftilt.eval.demo.collect import GRID, Draws, N, Record, Task, collect, plan, read
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
+from preftilt.eval.shares import in_shares
 
 ROWS = 256
 """Sequences in a batch: many items are in flight, and a model this small gains from more than a CPU's usual 64."""
@@ -37,21 +39,23 @@ def evaluate(
     command: str,
     limit: int | None = None,
     draws: Draws | None = None,
+    processes: int = 1,
     on_item: OnItem | None = None,
 ) -> str:
     """Measure ``models`` on their world; writes report.md, report.json and the figures into ``out``.
 
     ``limit`` items of each split are measured; tree searches run on ``draws.trees`` test items and half as many
     validation items, whose pools hold only what choosing λ needs. Records go to ``records``, one file a model and
-    split, and are not measured again while the model, the world, the draws and the items stay the same.
+    split, and are not measured again while the model, the world, the draws and the items stay the same. ``processes``
+    share the items; the numbers are the same however many there are.
     Returns the Markdown.
     """
     draws = draws or Draws()
     fewer = replace(draws, pool=N, trees=draws.trees and max(1, draws.trees // 2))
     measured = []
     for model in models:
-        validation = _records(model, "validation", records, limit, fewer, on_item)
-        test = _records(model, "test", records, limit, draws, on_item)
+        validation = _records(model, "validation", records, limit, fewer, processes, on_item)
+        test = _records(model, "test", records, limit, draws, processes, on_item)
         measured.append(Measured(model, validation, test))
     out.mkdir(parents=True, exist_ok=True)
     report = report_json(measured, draws)
@@ -68,6 +72,7 @@ def _records(
     folder: Path,
     limit: int | None,
     draws: Draws,
+    processes: int,
     on_item: OnItem | None,
 ) -> list[Record]:
     chosen: Sequence[Item] = items(split)[:limit]
@@ -78,9 +83,23 @@ def _records(
         if on_item is not None:
             on_item(model, split, done, len(chosen))
 
+    tasks = {task.item.id: task for task in plan(chosen, draws)}
+    work = partial(_measure, model, tasks, draws)
+    in_shares(work, list(tasks), path, processes, progress)
+    found = {record.id: record for record in read(path)}
+    return [found[id] for id in tasks]
+
+
+def _measure(
+    model: str,
+    tasks: Mapping[str, Task],
+    draws: Draws,
+    ids: Sequence[str],
+    path: Path,
+) -> None:
     engine = open_engine(model, EngineOptions(max_rows=ROWS))
     try:
-        return asyncio.run(collect(engine, chosen, path, draws, on_item=progress))
+        asyncio.run(collect(engine, [tasks[id] for id in ids], path, draws))
     finally:
         engine.close()
 

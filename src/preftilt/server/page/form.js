@@ -1,7 +1,7 @@
 // The form: what it holds as a state, and back.
 
 import { byId, element } from "./dom.js";
-import { EXAMPLE, MOST_PREFERENCES, number, whole } from "./request.js";
+import { EXAMPLE, MOST_PREFERENCES, number, share, whole } from "./request.js";
 
 /** @typedef {import("./request.js").State} State */
 
@@ -52,6 +52,7 @@ export class Form {
     for (const name of /** @type {const} */ (["n", "subtrees", "width", "seed"])) {
       input(name).value = String(state[name]);
     }
+    input("top-p").value = String(state.topP);
     input("max-tokens").value = state.maxTokens === null ? "" : String(state.maxTokens);
     select("reduction").value = state.reduction;
     if (state.model) {
@@ -86,6 +87,7 @@ export class Form {
       subtrees: whole(input("subtrees").value, 1) ?? EXAMPLE.subtrees,
       width: whole(input("width").value, 1) ?? EXAMPLE.width,
       seed: whole(input("seed").value, 0) ?? EXAMPLE.seed,
+      topP: share(input("top-p").value) ?? EXAMPLE.topP,
       maxTokens: whole(input("max-tokens").value, 1),
       reduction: select("reduction").value === "mean" ? "mean" : "sum",
     };
@@ -109,6 +111,9 @@ export class Form {
         const name = field.labels?.[0]?.textContent ?? id;
         return { sentence: `${name}: give a whole number of at least ${least}.`, field };
       }
+    }
+    if (share(input("top-p").value) === null) {
+      return { sentence: "Top-p: give a number above 0 and at most 1.", field: input("top-p") };
     }
     return null;
   }

@@ -10,6 +10,7 @@
  * @property {number} subtrees Of dvts.
  * @property {number} width Of dvts.
  * @property {number} seed
+ * @property {number} topP The nucleus that answers are drawn from: above 0, 1 is the whole vocabulary.
  * @property {number | null} maxTokens null leaves it to the server.
  * @property {"sum" | "mean"} reduction
  */
@@ -24,6 +25,7 @@ export const EXAMPLE = {
   subtrees: 4,
   width: 4,
   seed: 0,
+  topP: 0.9,
   maxTokens: null,
   reduction: "sum",
 };
@@ -43,6 +45,7 @@ export function toFragment(state) {
   said.set("search", state.search);
   for (const name of sizes(state)) said.set(name, String(state[name]));
   said.set("seed", String(state.seed));
+  said.set("top_p", String(state.topP));
   said.set("reduction", state.reduction);
   if (state.maxTokens !== null) said.set("max_tokens", String(state.maxTokens));
   if (state.model) said.set("model", state.model);
@@ -73,6 +76,7 @@ export function fromFragment(fragment) {
     subtrees: whole(said.get("subtrees"), 1) ?? EXAMPLE.subtrees,
     width: whole(said.get("width"), 1) ?? EXAMPLE.width,
     seed: whole(said.get("seed"), 0) ?? EXAMPLE.seed,
+    topP: share(said.get("top_p")) ?? EXAMPLE.topP,
     maxTokens: whole(said.get("max_tokens"), 1),
     reduction: said.get("reduction") === "mean" ? "mean" : "sum",
   };
@@ -99,6 +103,15 @@ export function whole(text, least) {
 }
 
 /**
+ * A number above 0 and at most 1, or null.
+ * @param {string | null | undefined} text
+ */
+export function share(text) {
+  const value = number(text);
+  return value !== null && value > 0 && value <= 1 ? value : null;
+}
+
+/**
  * The body of a chat completion, without what only the page wants.
  * @param {State} state
  * @param {string} model
@@ -115,19 +128,24 @@ export function toBody(state, model) {
     model,
     messages: [{ role: "user", content: state.question }],
     seed: state.seed,
+    top_p: state.topP,
     ...(state.maxTokens === null ? {} : { max_tokens: state.maxTokens }),
     preftilt: { ...said, search: { name: state.search, ...search }, reduction: state.reduction },
   };
 }
 
 /**
- * The same request for the model alone: greedy, the preferences in its prompt. That is λ = 1.
+ * The same request for the model alone: greedy, which knows no nucleus, the preferences in its prompt. That is λ = 1.
  * @param {State} state
  * @param {string} model
  */
 export function toPlainBody(state, model) {
   const body = toBody(state, model);
-  return { ...body, preftilt: { ...body.preftilt, search: { name: "greedy" }, generate_with: "full" } };
+  return {
+    ...body,
+    top_p: undefined,
+    preftilt: { ...body.preftilt, search: { name: "greedy" }, generate_with: "full" },
+  };
 }
 
 /**
