@@ -171,7 +171,7 @@ def test_a_link_with_nonsense_falls_back_to_the_example() -> None:
     )
     assert said[0] is None
     assert said[1]["preferences"] == [{"text": "y", "strength": 3}]
-    assert (said[1]["n"], said[1]["seed"], said[1]["search"]) == (16, 0, "best-of-n")
+    assert (said[1]["n"], said[1]["seed"], said[1]["search"]) == (16, 1, "best-of-n")
     assert said[1]["topP"] == 0.9
 
 

@@ -158,7 +158,7 @@ export class Form {
     byId("add", HTMLButtonElement).hidden = this.rows().length >= MOST_PREFERENCES;
     const state = this.read();
     const size = state.search === "dvts" ? `DVTS ${state.subtrees} × ${state.width}` : `best of ${state.n}`;
-    byId("settings-told", HTMLElement).textContent = [size, `seed ${state.seed}`, state.reduction, state.model]
+    byId("settings-told", HTMLElement).textContent = [size, `seed ${state.seed}`, `top-p ${state.topP}`, state.reduction, state.model]
       .filter(Boolean)
       .join(" · ");
   }

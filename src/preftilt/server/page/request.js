@@ -15,7 +15,7 @@
  * @property {"sum" | "mean"} reduction
  */
 
-/** @type {State} The paper's own example. */
+/** @type {State} The paper's own example, drawn as `make demo` draws it. */
 export const EXAMPLE = {
   model: "",
   question: "What are some enjoyable ways to study maths?",
@@ -24,7 +24,7 @@ export const EXAMPLE = {
   n: 16,
   subtrees: 4,
   width: 4,
-  seed: 0,
+  seed: 1,
   topP: 0.9,
   maxTokens: null,
   reduction: "sum",
