@@ -166,7 +166,7 @@ def test_a_link_with_nonsense_falls_back_to_the_example() -> None:
     said = run_js(
         """
         const { fromFragment } = await load("request");
-        return [fromFragment("#n=3"), fromFragment("#question=x&preference=y&lambda=&n=-2&seed=1e400&top_p=2&search=%00")];
+        return [fromFragment("#n=3"), fromFragment("#question=x&preference=y&lambda=&n=-2&seed=1e400&top_p=2")];
         """
     )
     assert said[0] is None

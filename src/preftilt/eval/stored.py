@@ -1,4 +1,4 @@
-"""Candidates as records keep them: the two numbers every λ is made of, so that any λ, N and reduction can be read off."""
+"""Candidates as records keep them: the two numbers every λ is made of; any λ, N and reduction can be read off them."""
 
 from __future__ import annotations
 
