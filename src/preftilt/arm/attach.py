@@ -1,0 +1,171 @@
+"""Putting a reward model onto its base: one model in memory, read with the adapter or without, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from preftilt.arm.fingerprint import check_base
+from preftilt.arm.layers import Mixing, added, merged, mixing
+from preftilt.arm.spec import ArmSpec, read_spec
+from preftilt.arm.targets import is_transposed
+from preftilt.arm.weights import ArmWeights, load_weights
+from preftilt.errors import BadInput
+
+
+def attach(model: Any, folder: Path) -> Arm:
+    """The ARM in ``folder`` on ``model``, a transformers causal language model that is its base.
+
+    The model's outputs stay what they were until :meth:`Arm.rows` says otherwise. Raises
+    :class:`~preftilt.errors.BadInput` for a damaged folder and for another base.
+    """
+    spec = read_spec(folder)
+    check_base(spec, model)
+    return Arm(model, spec, load_weights(spec, folder))
+
+
+class Arm:
+    """A reward model on its base; several may sit on one base, on at the same time or in turns.
+
+    The adapter's numbers are moved to the device of the layers they belong to and stay float32.
+    """
+
+    def __init__(self, model: Any, spec: ArmSpec, weights: ArmWeights) -> None:
+        self.spec = spec
+        self._modules: list[Any] = [model.get_submodule(name) for name in spec.modules]
+        places = [one.weight.device for one in self._modules]
+        by_layer = dict(zip(spec.modules, places, strict=True))
+        self.weights = ArmWeights(
+            {name: one.to(by_layer[name]) for name, one in weights.down.items()},
+            {name: one.to(by_layer[name]) for name, one in weights.up.items()},
+            {name: one.to(places[0]) for name, one in weights.mixing.items()},
+        )
+        self._unmerged: list[tuple[Any, Tensor, Tensor | None]] = []
+
+    @contextmanager
+    def rows(self, alphas: Tensor | None, *, dropout: float = 0.0) -> Iterator[None]:
+        """Within it, a forward of B rows adds what the adapter makes of α to each row.
+
+        alphas [B, k]: row b is read under ``alphas[b]``; a row of NaN is read by the base alone, and its results are
+        those that the base computes in the same batch, bit for bit. None: the ARM is off, and costs nothing.
+        dropout: share of the adapter's input that is left out, in training.
+        """
+        if alphas is None:
+            yield
+            return
+        if alphas.ndim != 2 or alphas.shape[1] != len(self.spec.objectives):
+            raise BadInput(
+                f"alphas of shape {tuple(alphas.shape)} do not fit {len(self.spec.objectives)} objectives"
+            )
+        reading = ~alphas.isnan().any(dim=1)
+        if not reading.any():
+            yield
+            return
+        chosen = None if reading.all() else reading.nonzero()[:, 0]
+        mixed = self._mixing(alphas if chosen is None else alphas[chosen])
+        with ExitStack() as stack:
+            for index, (name, module) in enumerate(
+                zip(self.spec.modules, self._modules, strict=True)
+            ):
+                place = self.weights.down[name].device
+                hook = self._hook(name, mixed.layer(index), chosen, len(alphas), dropout, place)
+                stack.callback(module.register_forward_hook(hook).remove)
+            yield
+
+    def merge(self, alpha: Sequence[float]) -> None:
+        """Write ΔW(α), and the bias that goes with it, into the base's layers; :meth:`unmerge` brings them back.
+
+        Rounded to the base's type. Raises :class:`~preftilt.errors.BadInput` for a base with quantised weights.
+        """
+        if self._unmerged:
+            raise BadInput("the reward model is merged already; unmerge it first")
+        if not all(one.weight.is_floating_point() for one in self._modules):
+            raise BadInput(
+                "a reward model cannot be merged into a quantised base; load it in 16 bits"
+            )
+        mixed = self._mixing(torch.tensor([list(alpha)], dtype=torch.float32))
+        with torch.no_grad():
+            for index, (name, module) in enumerate(
+                zip(self.spec.modules, self._modules, strict=True)
+            ):
+                self._merge_layer(name, module, mixed.layer(index))
+
+    def unmerge(self) -> None:
+        """Give the base its own weights back, exactly; nothing happens if nothing is merged."""
+        for module, weight, bias in self._unmerged:
+            with torch.no_grad():
+                module.weight.copy_(weight)
+                if bias is None:
+                    module.bias = None
+                else:
+                    module.bias.copy_(bias)
+        self._unmerged.clear()
+
+    def detach(self) -> None:
+        """Leave the base as it was before :func:`attach`; the ARM cannot be used any more."""
+        self.unmerge()
+        self._modules.clear()
+
+    def _mixing(self, alphas: Tensor) -> Mixing:
+        if not self._modules:
+            raise BadInput("the reward model was detached from its base; attach it again")
+        place = next(iter(self.weights.down.values()))
+        return mixing(self.spec, self.weights.mixing, alphas.to(place))
+
+    def _hook(
+        self,
+        name: str,
+        mix: Mixing,
+        chosen: Tensor | None,
+        rows: int,
+        dropout: float,
+        place: torch.device,
+    ) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        adds = partial(
+            added,
+            down=self.weights.down[name],
+            up=self.weights.up[name],
+            mix=_moved(mix, place),
+            scale=self.spec.scale,
+            dropout=dropout,
+        )
+        chosen = None if chosen is None else chosen.to(place)
+
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+            x = inputs[0]
+            if len(x) != rows:
+                raise BadInput(f"a forward of {len(x)} rows was announced as one of {rows}")
+            if chosen is None:
+                return output + adds(x).to(output.dtype)
+            return output.index_add(0, chosen, adds(x[chosen]).to(output.dtype))
+
+        return hook
+
+    def _merge_layer(self, name: str, module: Any, mix: Mixing) -> None:
+        down, up = self.weights.down[name], self.weights.up[name]
+        weight, bias = merged(down, up, _moved(mix, down.device), self.spec.scale)
+        old = None if module.bias is None else module.bias.detach().clone()
+        self._unmerged.append((module, module.weight.detach().clone(), old))
+        module.weight.add_(
+            (weight.t() if is_transposed(module) else weight).to(module.weight.dtype)
+        )
+        if bias is None:
+            return
+        if module.bias is None:
+            module.bias = nn.Parameter(bias.to(module.weight.dtype), requires_grad=False)
+            # An engine may have bound a faster product that knows of no bias; the layer's own one does.
+            module.__dict__.pop("forward", None)
+        else:
+            module.bias.add_(bias.to(module.bias.dtype))
+
+
+def _moved(mix: Mixing, place: torch.device) -> Mixing:
+    return Mixing(
+        *(None if one is None else one.to(place) for one in (mix.matrix, mix.scale, mix.shift))
+    )

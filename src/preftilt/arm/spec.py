@@ -1,0 +1,137 @@
+"""What a trained autoregressive reward model (ARM) says about itself: the ``arm.json`` in its folder.
+
+Four methods share one shape of adapter, B(M(α) A x + c(α)) beside a linear layer W x (``layers.py``):
+
+- ``genarm`` (Xu et al., ICLR 2025): plain LoRA, one objective; a standard peft adapter.
+- ``parm`` (Lin et al., ICML 2025): PBLoRA, M(α) = blockdiag(W₁, Σ αᵢ Uᵢ).
+- ``uniarm``: a reconstruction of the MoSLoRA of UniARM (arXiv 2602.09538), whose internals are not all public:
+  A and B are shared, M(α) and c(α) are linear in the mixed embedding e(α) = Σ αᵢ oᵢ of the objectives' descriptions.
+- ``dpo``: plain LoRA as ``genarm``, but trained as a policy; what rewarded soups and MOD mix.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from preftilt.errors import BadInput
+
+Method = Literal["genarm", "parm", "uniarm", "dpo"]
+Modulation = Literal["scale", "affine", "full"]
+"""UniARM: u′ = γ(e) ∘ u; the same plus b(e); or a whole r × r matrix of e times u, plus b(e)."""
+
+AlphaIn = Literal["both", "loss", "layers"]
+"""UniARM: whether α weighs the losses, enters the layers (which otherwise see equal weights), or both."""
+
+SCHEMA = "preftilt.arm/1"
+SPEC_FILE = "arm.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+_NAME = re.compile(r"[A-Za-z0-9_.\-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One thing a reward model was trained for; ``beta`` is β of its Bradley–Terry loss.
+
+    ``name`` is what a preference vector calls it; ``description`` is the sentence that UniARM embeds.
+    """
+
+    name: str
+    description: str
+    beta: float
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise BadInput(
+                f"{self.name!r} cannot name an objective; use letters, digits, '.', '-' and '_'"
+            )
+        if not (math.isfinite(self.beta) and self.beta > 0):
+            raise BadInput(f"beta of {self.name} is {self.beta}; give a number above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSpec:
+    """All of an ARM but its numbers.
+
+    base: the base model's hub id or path, as it was given.
+    fingerprint: of the base's shape (architecture, hidden size, layers, rows of its vocabulary).
+    sample: some weights of the base, evenly spaced, to tell it from another of the same shape.
+    tokenizer: hash of the base's vocabulary; a model can be guided by the ARM if its own is the same.
+    targets: last parts of the names of the adapted layers; modules: their whole names, in the order of the weights.
+    rank: r, the number of features A x; ``parm``: shared and conditioned ones together.
+    conditioned_rank: r₂ of ``parm``, 0 elsewhere. scale: s in W x + s B(…).
+    """
+
+    method: Method
+    base: str
+    fingerprint: str
+    sample: tuple[float, ...]
+    tokenizer: str
+    objectives: tuple[Objective, ...]
+    targets: tuple[str, ...]
+    modules: tuple[str, ...]
+    rank: int
+    scale: float
+    conditioned_rank: int = 0
+    modulation: Modulation = "affine"
+    alpha_in: AlphaIn = "both"
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.objectives]
+        if self.method not in get_args(Method):
+            raise BadInput(f"method is {self.method!r}; known are {', '.join(get_args(Method))}")
+        if self.method in ("genarm", "dpo") and len(names) != 1:
+            raise BadInput(
+                f"{self.method} learns one objective, not {len(names)}; train one adapter for each"
+            )
+        if len(set(names)) < len(names) or not names:
+            raise BadInput(f"objectives need names of their own, at least one: {', '.join(names)}")
+        if self.rank < 1 or not 0 <= self.conditioned_rank <= self.rank:
+            raise BadInput("rank must be at least 1 and the conditioned rank no larger than it")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether what the adapter adds depends on the preference vector."""
+        return self.method in ("parm", "uniarm") and self.alpha_in != "loss"
+
+
+def read_spec(folder: Path) -> ArmSpec:
+    """The spec of the ARM in ``folder``; raises :class:`~preftilt.errors.BadInput`."""
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        raise BadInput(
+            f"{folder} holds no reward model ({SPEC_FILE} is missing); make one with preftilt train"
+        )
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as failure:
+        raise BadInput(f"{path} cannot be read: {failure}; train the reward model again") from None
+    if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+        raise BadInput(f"{path} is not of the schema {SCHEMA}; use the preftilt that wrote it")
+    return _from_json(data, path)
+
+
+def spec_json(spec: ArmSpec) -> str:
+    """The text of ``arm.json``."""
+    return json.dumps({"schema": SCHEMA, **asdict(spec)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _from_json(data: Mapping[str, Any], path: Path) -> ArmSpec:
+    given = {key: value for key, value in data.items() if key != "schema"}
+    known = {one.name for one in fields(ArmSpec)}
+    if unknown := sorted(given.keys() - known):
+        raise BadInput(f"{path} has unknown fields: {', '.join(unknown)}")
+    try:
+        objectives = tuple(Objective(**one) for one in given.pop("objectives"))
+        listed: dict[str, Any] = {
+            key: tuple(one) if isinstance(one, list) else one for key, one in given.items()
+        }
+        return ArmSpec(objectives=objectives, **listed)
+    except (TypeError, KeyError) as failure:
+        raise BadInput(f"{path} is damaged: {failure}; train the reward model again") from None

@@ -1,0 +1,185 @@
+"""``preftilt train``: an autoregressive reward model from preference pairs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from preftilt.cli.grouping import grouped
+from preftilt.cli.train_options import AdapterFlags, BaseFlags, LossFlags, StepFlags
+from preftilt.errors import BadInput
+
+if TYPE_CHECKING:
+    from preftilt.arm.spec import Objective
+    from preftilt.train.loop import Told
+    from preftilt.train.settings import TrainSettings
+
+DEFAULT_BETA = 0.1
+
+
+@grouped
+def train(
+    *,
+    method: Annotated[
+        str,
+        Option(
+            metavar="genarm|parm|uniarm|dpo",
+            help="GenARM; PARM; a reconstruction of UniARM; or a policy, for rewarded soups and MOD.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        Option(
+            metavar="PAIRS.jsonl|ORG/NAME[:SPLIT]", help="Preference pairs, from a file or the hub."
+        ),
+    ],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="For the adapter.")],
+    validation: Annotated[
+        str | None,
+        Option(
+            metavar="PAIRS.jsonl|SHARE",
+            help="Pairs to judge it on, or the share of prompts set aside. (default: 0.1)",
+        ),
+    ] = None,
+    bad_rows: Annotated[
+        str | None,
+        Option(metavar="error|drop", help="What to do with rows that do not fit. (default: error)"),
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on from the checkpoints in --out.")
+    ] = False,
+    adapter: AdapterFlags,
+    loss: LossFlags,
+    steps: StepFlags,
+    base: BaseFlags,
+) -> None:
+    """Train a reward model that guides decoding, on preference pairs.
+
+    Example: preftilt train --method parm --data pairs.jsonl --out out/parm
+    """
+    from preftilt.train import train as train_model
+
+    share = _share(validation)
+    given = {"bad_rows": bad_rows, "validation": share}
+    settings = _settings(method, given, (adapter, loss, steps, base))
+    with _bar() as on_step:
+        trained = train_model(
+            data,
+            out,
+            settings,
+            validation=validation if share is None else None,
+            resume=resume,
+            on_step=on_step,
+        )
+    print(_summary(trained.record))
+    print(f"written to {trained.folder}", file=sys.stderr)
+
+
+def _settings(method: str, given: dict[str, Any], groups: Sequence[Any]) -> TrainSettings:
+    """The settings of everything that was given; the rest are the defaults."""
+    from preftilt.train.settings import TrainSettings
+
+    for group in groups:
+        given |= {one.name: getattr(group, one.name) for one in fields(group)}
+    objectives, betas = given.pop("objective"), given.pop("beta") or []
+    targets = given.pop("target")
+    given |= _told(objectives or [], betas)
+    if targets:
+        given["targets"] = tuple(targets)
+    known: Any = {"method": method} | {
+        name: value for name, value in given.items() if value is not None
+    }
+    return TrainSettings(**known)
+
+
+def _told(objectives: Sequence[str], betas: Sequence[str]) -> dict[str, Any]:
+    """The objectives with their descriptions and betas, and the beta of those not named."""
+    common, own = DEFAULT_BETA, {}
+    for text in betas:
+        name, sign, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise BadInput(f"--beta {text}: {number!r} is not a number") from None
+        if sign:
+            own[name] = value
+        else:
+            common = value
+    named: list[Objective] = [_objective(text, own, common) for text in objectives]
+    if unknown := own.keys() - {one.name for one in named}:
+        raise BadInput(
+            f"--beta names {', '.join(sorted(unknown))}, which no --objective does; name it there too"
+        )
+    return {"objectives": tuple(named), "beta": common}
+
+
+def _objective(text: str, own: dict[str, float], common: float) -> Objective:
+    from preftilt.arm.spec import Objective
+
+    name, _, description = text.partition("=")
+    return Objective(name, description or name, own.get(name, common))
+
+
+def _share(validation: str | None) -> float | None:
+    """The share of prompts to set aside, if ``--validation`` is a number."""
+    try:
+        return None if validation is None else float(validation)
+    except ValueError:
+        return None
+
+
+def _summary(record: dict[str, Any]) -> str:
+    parameters, pairs = record["parameters"], record["pairs"]
+    lines = [
+        f"{record['method']} on {record['base']}: {parameters['trained']:,} parameters"
+        f" ({100 * parameters['share']:.2f} % of the base's), {pairs['train']} pairs, {record['steps']} steps,"
+        f" {record['seconds']:.0f} s",
+        *(
+            f"validation accuracy, {name}: {100 * share:.1f} %"
+            for name, share in record["accuracies"].items()
+        ),
+    ]
+    if record["stopped"] == "early":
+        lines.append(f"stopped early; the weights are those of step {record['best_step']}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Told], None]]:
+    """A bar of steps with loss and accuracy on a terminal, nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield lambda told: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("steps  {task.description}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
+        task = bar.add_task("", total=None)
+        accuracy = ""
+
+        def update(told: Told) -> None:
+            nonlocal accuracy
+            if told.judged is not None:
+                accuracy = f", accuracy {100 * told.judged.accuracy:.1f} %"
+            words = f"loss {told.loss:.3f}{accuracy}"
+            bar.update(task, total=told.steps, completed=told.step, description=words)
+
+        yield update

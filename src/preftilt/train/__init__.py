@@ -1,0 +1,12 @@
+"""Training of autoregressive reward models: pairs in, an adapter's folder out (``docs/training.md``).
+
+::
+
+    from preftilt.train import TrainSettings, train
+    train("pairs.jsonl", Path("out/arm"), TrainSettings(method="parm", model="demo"))
+"""
+
+from preftilt.train.settings import TrainSettings
+from preftilt.train.start import Trained, train
+
+__all__ = ["TrainSettings", "Trained", "train"]

@@ -1,0 +1,238 @@
+"""The loop: batches in, adapter weights out, with evaluations, checkpoints and early stopping.
+
+A loop of its own because what a trainer would bring is what must not be there: every random choice is keyed by
+(seed, step), so that a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preftilt.arm.attach import Arm
+from preftilt.train.judging import Judged, judge
+from preftilt.train.losses import global_loss, weighted_loss
+from preftilt.train.reading import Reader, margins
+from preftilt.train.settings import TrainSettings
+from preftilt.train.state import Saved, State, load_checkpoint, save_checkpoint
+from preftilt.train.tokens import TokenPair, epoch_batches, make_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a run says after every step; ``judged`` where one was an evaluation."""
+
+    step: int
+    steps: int
+    loss: float
+    judged: Judged | None
+
+
+OnStep = Callable[[Told], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is trained on what; ``key`` tells one task from another when it is resumed."""
+
+    reader: Reader
+    arm: Arm
+    train: Sequence[TokenPair]
+    held: Sequence[TokenPair]
+    settings: TrainSettings
+    out: Path
+    key: str
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.settings.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.settings.epochs * self.steps_an_epoch
+
+
+def run(task: Task, on_step: OnStep) -> State:
+    """Train from the start, or from the newest checkpoint; ends with the best weights in the adapter."""
+    loop = _Loop(task)
+    while loop.state.step < task.steps and not loop.waited_enough:
+        began = time.perf_counter()
+        loss = loop.step()
+        loop.state.seconds += time.perf_counter() - began
+        judged = loop.judge() if loop.due else None
+        on_step(Told(loop.state.step, task.steps, loss, judged))
+        if loop.state.step % task.settings.checkpoint_every == 0:
+            loop.save()
+    loop.take_best()
+    return loop.state
+
+
+class _Loop:
+    """The weights, their optimiser and the state, which change together."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.weights = task.arm.weights.trained()
+        for one in self.weights.values():
+            one.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=task.settings.lr, weight_decay=task.settings.weight_decay
+        )
+        self.state = State()
+        self.best = {name: one.detach().clone() for name, one in self.weights.items()}
+        if saved := load_checkpoint(task.out, task.key):
+            self.state = saved.state
+            self.optimizer.load_state_dict(saved.optimizer)
+            _copy(saved.weights, self.weights)
+            _copy(saved.best, self.best)
+        self._batches: list[list[int]] = []
+        self._epoch = -1
+
+    @property
+    def due(self) -> bool:
+        """Whether validation pairs are judged after this step."""
+        if not self.task.held:
+            return False
+        every = self.task.settings.evaluate_every or self.task.steps_an_epoch
+        return self.state.step % every == 0 or self.state.step == self.task.steps
+
+    @property
+    def waited_enough(self) -> bool:
+        return 0 < self.task.settings.patience <= self.state.waited
+
+    def step(self) -> float:
+        """One batch: its gradient, in parts, and a step of the optimiser. Returns the loss."""
+        settings, step = self.task.settings, self.state.step
+        batch = [self.task.train[number] for number in self._batch(step)]
+        alphas = draw_alphas(settings, len(self.task.arm.spec.objectives), step, len(batch))
+        signs = torch.tensor([one.signs for one in batch], dtype=torch.float32)
+        counts = signs.abs().sum(dim=0)
+        parts = np.array_split(np.arange(len(batch)), min(settings.accumulate, len(batch)))
+        rate = settings.lr * share_of_rate(step, settings.warmup, self.task.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        total = 0.0
+        device = self.task.reader.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(_key(settings.seed, step))
+            for part in parts:
+                rows = torch.from_numpy(part)
+                chosen = [batch[number] for number in part]
+                total += self._part(chosen, signs[rows], alphas[rows], counts, len(batch))
+        torch.nn.utils.clip_grad_norm_(self.weights.values(), settings.clip)
+        self.optimizer.step()
+        self.state.step += 1
+        self.state.steps.append({"step": step + 1, "loss": total, "lr": rate})
+        return total
+
+    def _part(
+        self, pairs: Sequence[TokenPair], signs: Tensor, alphas: Tensor, counts: Tensor, size: int
+    ) -> float:
+        task, device = self.task, self.task.reader.device
+        # Backward within: where activations are computed again, the adapter must still be there.
+        with task.arm.rows(torch.cat([alphas, alphas]), dropout=task.settings.dropout):
+            gaps = margins(task.reader, make_rows(pairs, device))
+            gaps = gaps - torch.tensor([one.reference for one in pairs], device=device)
+            signs, alphas, counts = signs.to(device), alphas.to(device), counts.to(device)
+            loss = batch_loss(task.settings, task.arm, gaps, signs, alphas, counts, size)
+            loss.backward()
+        return float(loss.detach())
+
+    def judge(self) -> Judged:
+        """Judge the validation pairs, and remember the weights if they are the best so far."""
+        judged = judge(
+            self.task.reader, self.task.arm, self.task.held, self.task.settings.batch_size
+        )
+        value = (judged.accuracy, -judged.loss)
+        self.state.waited += 1
+        if self.state.best is None or value > self.state.best:
+            self.state.best, self.state.best_step, self.state.waited = value, self.state.step, 0
+            _copy(self.weights, self.best)
+        self.state.evaluations.append(
+            {
+                "step": self.state.step,
+                "loss": judged.loss,
+                "accuracy": judged.accuracy,
+                "accuracies": judged.accuracies,
+            }
+        )
+        return judged
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        saved = Saved(self.state, self.weights, self.best, self.optimizer.state_dict())
+        save_checkpoint(self.task.out, saved, self.task.key)
+
+    def take_best(self) -> None:
+        """Put the best weights in place; without validation, the last ones are."""
+        if self.state.best is None:
+            self.state.best_step = self.state.step
+        else:
+            _copy(self.best, self.weights)
+        for one in self.weights.values():
+            one.requires_grad_(False)
+
+    def _batch(self, step: int) -> list[int]:
+        epoch, place = divmod(step, self.task.steps_an_epoch)
+        if epoch != self._epoch:
+            settings = self.task.settings
+            self._batches = epoch_batches(
+                self.task.train, settings.batch_size, settings.seed, epoch
+            )
+            self._epoch = epoch
+        return self._batches[place]
+
+
+def batch_loss(
+    settings: TrainSettings,
+    arm: Arm,
+    gaps: Tensor,
+    signs: Tensor,
+    alphas: Tensor,
+    counts: Tensor,
+    size: int,
+) -> Tensor:
+    """The method's loss of one part of a batch of ``size`` pairs; see ``losses.py`` for the shapes."""
+    betas = torch.tensor([one.beta for one in arm.spec.objectives], device=gaps.device)
+    if arm.spec.method == "uniarm" and settings.alpha_in == "layers":
+        alphas = torch.full_like(alphas, 1 / alphas.shape[1])
+    loss = weighted_loss(gaps, signs, alphas, betas, counts)
+    if arm.spec.method == "uniarm" and settings.global_weight:
+        second = global_loss(settings.global_loss, gaps, signs, alphas, betas, size)
+        loss = loss + settings.global_weight * second
+    return loss
+
+
+def draw_alphas(settings: TrainSettings, objectives: int, step: int, pairs: int) -> Tensor:
+    """α ~ Dirichlet for a batch [P, k]: one for all its pairs, or one each; keyed by (seed, step)."""
+    rng = np.random.default_rng((settings.seed, step, 1))
+    draws = 1 if settings.alpha_per == "batch" else pairs
+    drawn = rng.dirichlet([settings.dirichlet] * objectives, size=draws)
+    return torch.from_numpy(drawn).float().expand(pairs, -1).clone()
+
+
+def share_of_rate(step: int, warmup: int, steps: int) -> float:
+    """The learning rate at a step (from 0) as a share of its peak: linear warm-up, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _key(seed: int, step: int) -> int:
+    """A seed for the dropout of a step."""
+    return int(np.random.SeedSequence((seed, step, 2)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, one in target.items():
+            one.copy_(source[name])

@@ -1,0 +1,114 @@
+"""What training leaves in the folder beside the weights: the spec, peft's config, the record, the curve, a card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import preftilt
+from preftilt.arm.attach import Arm
+from preftilt.arm.spec import SPEC_FILE, ArmSpec, spec_json
+from preftilt.arm.weights import save_weights
+from preftilt.train.curve import draw_curve
+from preftilt.train.loop import Task
+from preftilt.train.state import State
+
+SCHEMA = "preftilt.training/1"
+RECORD_FILE = "training.json"
+
+_TITLES = {
+    "genarm": "GenARM (plain LoRA), one objective",
+    "parm": "PARM (PBLoRA), conditioned on a preference vector",
+    "uniarm": "a reconstruction of UniARM's MoSLoRA, conditioned on a preference vector",
+    "dpo": "DPO (plain LoRA), a policy for one objective",
+}
+
+
+def training_record(task: Task, state: State, dropped: int) -> dict[str, Any]:
+    """The object of ``training.json``: what was trained on how much, for how long, and what came out."""
+    base = sum(one.numel() for one in task.reader.model.parameters())
+    trained = sum(one.numel() for one in task.arm.weights.trained().values())
+    last = next((one for one in state.evaluations if one["step"] == state.best_step), None)
+    return {
+        "schema": SCHEMA,
+        "method": task.arm.spec.method,
+        "base": task.arm.spec.base,
+        "objectives": [asdict(one) for one in task.arm.spec.objectives],
+        "parameters": {"trained": trained, "base": base, "share": trained / base},
+        "pairs": {"train": len(task.train), "validation": len(task.held), "left_out": dropped},
+        "steps": state.step,
+        "best_step": state.best_step,
+        "stopped": "early" if state.step < task.steps else "at the end",
+        "seconds": round(state.seconds, 3),
+        "accuracy": None if last is None else last["accuracy"],
+        "accuracies": {} if last is None else last["accuracies"],
+        "settings": asdict(task.settings),
+        "versions": {
+            "preftilt": preftilt.__version__,
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+        "curve": {"steps": state.steps, "evaluations": state.evaluations},
+    }
+
+
+def write_adapter(arm: Arm, record: Mapping[str, Any], out: Path) -> None:
+    """The finished folder; its ``arm.json`` comes last, so that a folder with one is whole."""
+    save_weights(arm.weights, out)
+    if arm.spec.method in ("genarm", "dpo"):
+        write_peft_config(arm.spec, out)
+    (out / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    draw_curve(record["curve"], out / "training.png")
+    (out / "README.md").write_text(card(arm.spec, record), "utf-8")
+    (out / SPEC_FILE).write_text(spec_json(arm.spec), "utf-8")
+
+
+def write_peft_config(spec: ArmSpec, out: Path, *, bias: bool = False) -> None:
+    """``adapter_config.json``, by peft itself, so that ``PeftModel.from_pretrained`` opens the folder.
+
+    bias: whether B has one.
+    """
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.scale * spec.rank,  # pyright: ignore[reportArgumentType]
+        target_modules=list(spec.targets),
+        base_model_name_or_path=spec.base,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out="c_attn" in spec.targets,
+        lora_bias=bias,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(out))
+
+
+def card(spec: ArmSpec, record: Mapping[str, Any]) -> str:
+    """The folder's ``README.md``, as model cards are written."""
+    names = ", ".join(one.name for one in spec.objectives)
+    alpha = ",".join(f"{one.name}={1 / len(spec.objectives):.3g}" for one in spec.objectives)
+    judged = "".join(
+        f"| {name} | {100 * share:.1f} % |\n" for name, share in record["accuracies"].items()
+    )
+    table = f"\n| objective | validation accuracy |\n|---|---|\n{judged}" if judged else ""
+    pairs = record["pairs"]
+    return (
+        f"---\nbase_model: {json.dumps(spec.base)}\nlibrary_name: preftilt\n"
+        f"tags: [autoregressive-reward-model, {spec.method}]\n---\n\n"
+        f"# An adapter for {spec.base}: {names}\n\n"
+        f"Trained by preftilt {record['versions']['preftilt']} as {_TITLES[spec.method]}, on {pairs['train']} pairs"
+        f" ({pairs['validation']} for validation), {record['steps']} steps, {record['seconds']:.0f} s;"
+        f" {record['parameters']['trained']:,} parameters beside the base's {record['parameters']['base']:,}.\n"
+        f"{table}\n"
+        + "".join(
+            f"- **{one.name}** (β {one.beta:g}): {one.description}\n" for one in spec.objectives
+        )
+        + f"\nA preference vector for it looks like `{alpha}`. It belongs to this base ({spec.fingerprint}) and can"
+        " guide any model with the same tokenizer. How training went: `training.json`, `training.png`.\n"
+    )

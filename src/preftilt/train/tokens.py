@@ -1,0 +1,133 @@
+"""Pairs in tokens, and the batches they are trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preftilt.arm.spec import Objective
+from preftilt.errors import BadInput
+from preftilt.prompt import ChatTokenizer
+from preftilt.train.pairs import Pair
+from preftilt.types import Tokens
+
+POOL = 16
+"""Batches that are sorted by length together: enough for rows of a batch to be alike, few enough to stay shuffled."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """``signs`` has +1 for each objective that prefers response 0, −1 for 1, 0 for no verdict.
+
+    Both responses end with the token that ends an assistant's turn. ``reference`` is log π(y₀|x) − log π(y₁|x) under
+    the base, for ``dpo``; 0 elsewhere.
+    """
+
+    prompt: Tokens
+    responses: tuple[Tokens, Tokens]
+    signs: tuple[int, ...]
+    reference: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Of the longer of the two, with the prompt."""
+        return len(self.prompt) + max(map(len, self.responses))
+
+
+def tokenise(
+    pairs: Sequence[Pair],
+    chat: ChatTokenizer,
+    end: int,
+    objectives: Sequence[Objective],
+    longest: int,
+    *,
+    drop: bool,
+) -> list[TokenPair]:
+    """The pairs that have a verdict on one of ``objectives``, in tokens; ``end`` is the id that ends a turn.
+
+    Raises :class:`~preftilt.errors.BadInput`, naming file and row, for one of more than ``longest`` tokens, which is
+    left out with ``drop``; and if nothing is left.
+    """
+    found: list[TokenPair] = []
+    for pair in pairs:
+        signs = tuple(_sign(pair.preferred.get(one.name)) for one in objectives)
+        if not any(signs):
+            continue
+        first, second = ((*chat.encode(text), end) for text in pair.responses)
+        made = TokenPair(chat.render(pair.messages), (first, second), signs)
+        if made.length <= longest:
+            found.append(made)
+        elif not drop:
+            raise BadInput(
+                f"{pair.where}: prompt and response are {made.length} tokens, and {longest} fit; shorten them, or"
+                " leave such pairs out (--bad-rows drop)"
+            )
+    if not found:
+        names = ", ".join(one.name for one in objectives)
+        raise BadInput(f"no pair is left that has a verdict on {names} and fits {longest} tokens")
+    return found
+
+
+def _sign(preferred: int | None) -> int:
+    return 0 if preferred is None else 1 - 2 * preferred
+
+
+def epoch_batches(pairs: Sequence[TokenPair], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The pairs of an epoch, by number, in batches whose members are about equally long.
+
+    Shuffled by (seed, epoch) alone. The last batch may be smaller.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(pairs)).tolist()
+    batches: list[list[int]] = []
+    for pool in _cut(order, size * POOL):
+        batches += _cut(sorted(pool, key=lambda one: pairs[one].length), size)
+    return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def sorted_batches(pairs: Sequence[TokenPair], size: int) -> list[list[int]]:
+    """All pairs, shortest first, in batches: for evaluation."""
+    return _cut(sorted(range(len(pairs)), key=lambda one: pairs[one].length), size)
+
+
+def _cut(items: list[int], size: int) -> list[list[int]]:
+    places = [*range(0, len(items), size), len(items)]
+    return [items[a:b] for a, b in pairwise(places)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """2 P sequences, left-padded: response 0 of every pair, then response 1 of every pair.
+
+    ids, mask, positions [2P, T]; targets [2P, R] are the last R ids, scored [2P, R] whether they belong to a response.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    targets: Tensor
+    scored: Tensor
+
+
+def make_rows(pairs: Sequence[TokenPair], device: Any) -> Rows:
+    """The sequences of a batch; one forward reads them all."""
+    sides = [(pair.prompt, pair.responses[side]) for side in (0, 1) for pair in pairs]
+    width = max(len(prompt) + len(response) for prompt, response in sides)
+    last = max(len(response) for _, response in sides)
+    ids = np.zeros((len(sides), width), dtype=np.int64)
+    mask = np.zeros((len(sides), width), dtype=np.int64)
+    scored = np.zeros((len(sides), last), dtype=bool)
+    for row, (prompt, response) in enumerate(sides):
+        whole = (*prompt, *response)
+        ids[row, width - len(whole) :] = whole
+        mask[row, width - len(whole) :] = 1
+        scored[row, last - len(response) :] = True
+    positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    made = [torch.from_numpy(one).to(device) for one in (ids, mask, positions, scored)]
+    return Rows(made[0], made[1], made[2], made[0][:, -last:], made[3])
