@@ -17,6 +17,7 @@ from tokenizers.models import BPE
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.transformers import TransformersEngine
+from preftilt.engines.transformers.beside import Beside
 from preftilt.engines.transformers.loading import Loaded, context_of
 from preftilt.engines.transformers.opening import assemble
 from preftilt.engines.transformers.scheduler import Limits
@@ -82,6 +83,7 @@ def subject(name: str, device: str) -> Subject:
         name,
         "auto",
         "auto",
+        Beside({}),
     )
     parameters = sum(p.numel() for p in plain.parameters())
     return Subject(name, plain, engine, vocabulary, context_of(plain.config), parameters)

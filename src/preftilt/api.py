@@ -17,7 +17,8 @@ from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
 from preftilt.messages import Message
-from preftilt.prompt import build_query
+from preftilt.prompt import build_query, build_question
+from preftilt.readers import resolve, with_arms
 from preftilt.recording import Finished, record
 from preftilt.result import Realigned
 from preftilt.rivals import (
@@ -32,7 +33,7 @@ from preftilt.rivals import (
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.trajectory import trajectory_reward
 from preftilt.run import OnProgress, Run, check_guided, fit_max_tokens
-from preftilt.search import ARGS, BestOfN, Search, rank
+from preftilt.search import ARGS, ArmGuided, BestOfN, Search, rank
 from preftilt.settings import Settings
 from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
@@ -136,13 +137,7 @@ class Realigner:
         Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token.
         """
         settings = settings or self.settings
-        query = build_query(
-            self.engine.tokenizer,
-            messages,
-            preferences,
-            lam=settings.lam,
-            settings=settings.prompt,
-        )
+        query = self._query(messages, preferences, settings)
         check_method(
             settings.method,
             messages,
@@ -157,6 +152,24 @@ class Realigner:
         )
         room = self.engine.capabilities.max_context
         return query, fit_max_tokens(query, room, settings.max_tokens)
+
+    def _query(
+        self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
+    ) -> Query:
+        """The request's views: of its preferences, and of the reward models that it names."""
+        tokenizer = self.engine.tokenizer
+        reads = resolve(settings.arms, self.engine.capabilities.arms, self.engine.name)
+        if isinstance(settings.search, ArmGuided) and not reads:
+            raise BadInput(
+                "the search 'arm' draws with reward models, and none is named: name one with --arm NAME=FOLDER (in a"
+                ' request "arm": NAME; in the library Settings(arms=ArmSettings(names=(NAME,))))'
+            )
+        if reads and not preferences and settings.prompt.history == "both":
+            return with_arms(build_question(tokenizer, messages, settings.prompt), reads)
+        query = build_query(
+            tokenizer, messages, preferences, lam=settings.lam, settings=settings.prompt
+        )
+        return with_arms(query, reads)
 
     def check_responses(self, query: Query, responses: Sequence[str]) -> list[Completion]:
         """Given responses as the model would have drawn them: closed with one end of turn, and none before.

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from preftilt.errors import BadInput
+from preftilt.images import Image, load_image
 
 ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; ``role`` is system, user or assistant."""
+    """One turn of a conversation; ``role`` is system, user or assistant.
+
+    ``content`` is its text; ``images``, in the order of their ``at``, stand before characters of it. Only the user
+    shows images.
+    """
 
     role: str
     content: str
+    images: tuple[Image, ...] = field(default=(), repr=False)
+
+    def parts(self) -> list[str | Image]:
+        """Text and images in their order; a message without either is one empty text."""
+        found: list[str | Image] = []
+        done = 0
+        for image in self.images:
+            if image.at > done:
+                found.append(self.content[done : image.at])
+            found.append(image)
+            done = image.at
+        if self.content[done:] or not found:
+            found.append(self.content[done:])
+        return found
 
 
 def read_messages(data: object) -> list[Message]:
     """A conversation from parsed JSON: a list of ``{"role": …, "content": …}`` objects.
+
+    ``content`` is a text, or a list of OpenAI's parts: ``{"type": "text", "text": …}`` and ``{"type": "image_url",
+    "image_url": {"url": …}}``, where the URL is a ``data:`` URL or a file's path. Texts that follow each other are
+    joined by a line break.
 
     Raises :class:`~preftilt.errors.BadInput` naming the message (counted from 0) and the field at
     fault.
@@ -28,7 +52,7 @@ def read_messages(data: object) -> list[Message]:
         raise BadInput(
             f"messages must be a list of objects with role and content, not {_json_type(data)}"
         )
-    messages = [_read_message(index, one) for index, one in enumerate(data)]
+    messages = [read_message(one, f"messages[{index}]") for index, one in enumerate(data)]
     check_messages(messages)
     return messages
 
@@ -53,6 +77,10 @@ def check_messages(messages: Sequence[Message]) -> None:
                 f"{where}.role: a system message can only come first; move it to the front"
             )
         check_encodable(message.content, f"{where}.content")
+        if message.images and message.role != "user":
+            raise BadInput(
+                f"{where} is the {message.role}'s and has an image; only user turns may have some"
+            )
     if messages[-1].role != "user":
         raise BadInput(
             f"messages[{len(messages) - 1}].role is {messages[-1].role}; the last message must be"
@@ -62,21 +90,57 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise BadInput("the question is empty: the last user turn needs some text")
 
 
-def _read_message(index: int, data: object) -> Message:
-    where = f"messages[{index}]"
+def read_message(data: object, where: str) -> Message:
+    """One message from parsed JSON; ``where`` names it in errors. See :func:`read_messages`."""
     if not isinstance(data, Mapping):
         raise BadInput(f"{where} must be an object with role and content, not {_json_type(data)}")
-    fields: dict[str, str] = {}
-    for name, value in data.items():
+    for name in data:
         if name not in ("role", "content"):
             raise BadInput(f"{where} has an unknown field {name!r}; only role and content are read")
-        if not isinstance(value, str):
-            raise BadInput(f"{where}.{name} must be a string, not {_json_type(value)}")
-        fields[name] = value
     for name in ("role", "content"):
-        if name not in fields:
+        if name not in data:
             raise BadInput(f"{where} has no {name}; every message needs role and content")
-    return Message(fields["role"], fields["content"])
+    role, content = data["role"], data["content"]
+    if not isinstance(role, str):
+        raise BadInput(f"{where}.role must be a string, not {_json_type(role)}")
+    if isinstance(content, list):
+        return _read_parts(role, content, f"{where}.content")
+    if not isinstance(content, str):
+        raise BadInput(
+            f"{where}.content must be a string, or a list of parts, not {_json_type(content)}"
+        )
+    return Message(role, content)
+
+
+def _read_parts(role: str, parts: Sequence[object], where: str) -> Message:
+    text = ""
+    images: list[Image] = []
+    before = ""
+    for index, part in enumerate(parts):
+        here = f"{where}[{index}]"
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            said = _field(part, "text", str, here)
+            text += f"\n{said}" if before == "text" else said
+        elif kind == "image_url":
+            shown = _field(part, "image_url", Mapping, here)
+            url = _field({"type": "", **shown}, "url", str, f"{here}.image_url")
+            images.append(load_image(url, at=len(text), where=f"{here}.image_url.url"))
+        else:
+            raise BadInput(f"{here} must be a part of type text or image_url")
+        before = str(kind)
+    return Message(role, text, tuple(images))
+
+
+def _field(part: Any, name: str, kind: type, where: str) -> Any:
+    """The one field that a part of a type has besides its type."""
+    extra = sorted(set(part) - {"type", name})
+    if extra:
+        raise BadInput(f"{where} has an unknown field {extra[0]!r}; only {name} is read")
+    if not isinstance(part.get(name), kind):
+        expected = "a string" if kind is str else "an object"
+        raise BadInput(f"{where}.{name} must be {expected}, not {_json_type(part.get(name))}")
+    return part[name]
 
 
 def _json_type(value: object) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from preftilt.errors import BadInput, NoChatTemplate
@@ -40,7 +40,7 @@ class ChatTokenizer(Protocol):
         """Token ids of the conversation up to where the assistant's next answer begins.
 
         Raises :class:`~preftilt.errors.NoChatTemplate` if the model has no template or the template
-        lacks a role.
+        lacks a role, and :class:`~preftilt.errors.BadInput` for images where the model sees none.
         """
         ...
 
@@ -149,6 +149,17 @@ def build_query(
     return _query(prompt, prompts, strengths)
 
 
+def build_question(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], settings: PromptSettings
+) -> Query:
+    """The query of a request without preferences: the question's view alone, λ = 1. Errors as :func:`build_query`."""
+    check_messages(messages)
+    system, turns = _split_system(messages, settings)
+    question = _conversation(settings.question_system if system is None else system, turns)
+    prompt = tokenizer.render(question)
+    return Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
+
+
 def stated(
     messages: Sequence[Message], preferences: Sequence[Preference], settings: PromptSettings
 ) -> list[Message]:
@@ -212,7 +223,7 @@ def _with_preference(
     if settings.placement == "system":
         return _conversation(f"{system}\n\n{text}" if system else text, turns)
     if settings.placement == "user":
-        last = Message("user", f"{turns[-1].content}\n\n{text}")
+        last = replace(turns[-1], content=f"{turns[-1].content}\n\n{text}")
         return _conversation(system, [*turns[:-1], last])
     exchange = [Message("user", text), Message("assistant", ACKNOWLEDGEMENT)]
     return _conversation(system, [*exchange, *turns])

@@ -10,13 +10,14 @@ import preftilt
 from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.path import upper_envelope
-from preftilt.result import MethodScore, Realigned, ScoredCandidate
+from preftilt.readers import ArmSettings
+from preftilt.result import MethodScore, ReadView, Realigned, ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.rivals import ByLogprob, Ranking
 from preftilt.run import Run
 from preftilt.search import DVTS
 from preftilt.settings import Settings
-from preftilt.types import Candidate, Preference, Query
+from preftilt.types import Candidate, Preference, Query, View
 
 LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
 """From this λ on, and beyond this ratio of lengths, a sum is said to depend on length."""
@@ -58,6 +59,7 @@ def record(done: Finished) -> Realigned:
         engine=engine.name,
         seed=settings.seed,
         settings=_settings_record(settings, query, done.preferences, run.max_tokens, done.given),
+        views=tuple(_read_view(view, engine) for view in query.views),
         prompts={view.name: view.prompt for view in query.views},
         candidates=candidates,
         path=upper_envelope(_contenders(candidates), start=min(0.0, query.lam)),
@@ -70,6 +72,21 @@ def record(done: Finished) -> Realigned:
     )
 
 
+def _read_view(view: View, engine: Engine) -> ReadView:
+    if view.reader is None:
+        return ReadView(name=view.name, weight=view.weight)
+    reader = view.reader
+    arm = next(one for one in engine.capabilities.arms if one.name == reader.arm)
+    names = [one.name for one in arm.objectives]
+    return ReadView(
+        name=view.name,
+        weight=view.weight,
+        arm=arm.name,
+        method=arm.method,
+        alpha=dict(zip(names, reader.alpha, strict=True)),
+    )
+
+
 def _scored(
     rank: int,
     candidate: Candidate,
@@ -78,7 +95,7 @@ def _scored(
     reward: Reward,
     text: str,
 ) -> ScoredCandidate:
-    line = rewards.line(candidate, query.ratios, reward)
+    line = rewards.line_of(candidate, query, reward)
     return ScoredCandidate(
         rank=rank,
         slot=candidate.slot,
@@ -88,7 +105,7 @@ def _scored(
         logprobs={
             view.name: row for view, row in zip(query.views, candidate.logprobs, strict=True)
         },
-        gains=rewards.token_gains(candidate.logprobs, query.ratios),
+        gains=rewards.token_gains(candidate.logprobs, query.ratios, query.arms),
         question_logprob=line.question_logprob,
         preference_gain=line.preference_gain,
         score=line.at(query.lam),
@@ -155,5 +172,11 @@ def _settings_record(
         **asdict(settings.reward),
         **asdict(settings.prompt),
         **asdict(settings.sampling),
+        **_arms_record(settings.arms),
         "max_tokens": max_tokens,
     }
+
+
+def _arms_record(arms: ArmSettings) -> dict[str, Any]:
+    """What was asked of reward models; what it came to stands with the views."""
+    return {"arms": asdict(arms) | {"weights": dict(arms.weights)}} if arms.names else {}

@@ -35,12 +35,32 @@ class MethodScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadView:
+    """A view as it was read: its weight in the score, and the reward model that read it, if one did.
+
+    ``alpha`` maps the reward model's objectives to the numbers of its preference vector.
+    """
+
+    name: str
+    weight: float
+    arm: str | None = None
+    method: str | None = None
+    alpha: Mapping[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        reader = {"arm": self.arm, "method": self.method, "alpha": dict(self.alpha or {})}
+        return {"name": self.name, "weight": self.weight} | (
+            {} if self.arm is None else {"reader": reader}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredCandidate:
     """A response with everything its score is made of.
 
     ``logprobs`` maps a view's name to per-token log-probs [T] (nats). ``score`` is
     ``question_logprob + lambda * preference_gain``; under ``mean`` all three are divided by the
-    number of scored tokens.
+    number of scored tokens. ``question_logprob`` is the score at λ = 0: reward models beside preferences are in it.
     ``gains`` [T] is the per-token preference gain, before discount and division. ``slot`` is the stream it was drawn
     from: the candidates of best-of-n with a smaller n are those with the smaller slots. ``method`` is what they were
     ranked by, where that is not ``score``.
@@ -79,6 +99,7 @@ class Realigned:
 
     ``candidates`` are best first; ``path`` holds which of them wins on which interval of λ (indices into
     ``candidates``). For a tree search the path re-ranks the candidates that the search at this λ ended with.
+    ``views`` are what they were read under, in the order of ``prompts``.
     ``pieces`` are the display texts of the candidates' tokens. ``method`` says what the candidates were ranked by,
     where that is not REAR's score: its ``name``, the ``model`` that judged, and how many candidates are ``missing``
     a score; the path is then still REAR's.
@@ -97,6 +118,7 @@ class Realigned:
     timing: Mapping[str, float]
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    views: tuple[ReadView, ...] = ()
     pieces: tuple[tuple[str, ...], ...] = ()
     method: Mapping[str, Any] | None = None
 
@@ -118,6 +140,7 @@ class Realigned:
             "engine": self.engine,
             "seed": self.seed,
             "settings": dict(self.settings),
+            "views": [view.to_json() for view in self.views],
             "prompts": {name: list(tokens) for name, tokens in self.prompts.items()},
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "path": [

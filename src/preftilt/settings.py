@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from preftilt.errors import BadInput
 from preftilt.prompt import PromptSettings
+from preftilt.readers import ArmSettings
 from preftilt.reward import Reward
 from preftilt.rivals import ByLogprob, Method, check_search
 from preftilt.search import BestOfN, Search
@@ -19,6 +20,7 @@ class Settings:
 
     lam: strength λ of every preference that does not bring its own; 1 is the model as it is.
     method: what the answer is picked by among the candidates; REAR's score if nothing else is said.
+    arms: reward models that read the responses, too.
     max_tokens: of a response; None takes 512 or what the context leaves, whichever is less.
     """
 
@@ -28,6 +30,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     reward: Reward = field(default_factory=Reward)
     prompt: PromptSettings = field(default_factory=PromptSettings)
+    arms: ArmSettings = field(default_factory=ArmSettings)
     max_tokens: int | None = None
     seed: int = 0
 

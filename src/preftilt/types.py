@@ -40,15 +40,36 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """One scoring pass over a response: the prompt it is read under and its weight in the score.
+class Reader:
+    """Who reads a view where it is not the base model: an autoregressive reward model (ARM), and what it is asked for.
 
-    REAR with one preference is two views, ``question`` (1 − λ) and ``full`` (λ); k preferences are k + 1 views.
+    ``arm`` is its name in the engine; ``alpha`` the preference vector over its objectives, in its own order.
+    """
+
+    arm: str
+    alpha: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One scoring pass over a response: the prompt it is read under, its weight in the score, and who reads it.
+
+    REAR with one preference is two views, ``question`` (1 − λ) and ``full`` (λ); k preferences are k + 1 views. Every
+    trained reward model is one more, read by its ``reader`` under the prompt answers are drawn from; None is the base.
     """
 
     name: str
     prompt: Tokens
     weight: float
+    reader: Reader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTerm:
+    """What the view of an ARM adds to the score: (``fixed`` + λ · ``ratio``) · log π_ARM."""
+
+    fixed: float
+    ratio: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +77,15 @@ class Query:
     """All a run needs to know of a request: the prompt to sample from and the views to score under.
 
     The first view is always ``question``. ``ratios[i]`` is λ_i / λ of view ``i + 1``, so that the score is
-    ``question_logprob + lam * preference_gain`` for one preference and for several alike.
+    ``question_logprob + lam * preference_gain`` for one preference and for several alike. ``arms`` are the terms of the
+    last views, which ARMs read: beside preferences they are constant in λ; alone, λ scales them.
     """
 
     prompt: Tokens
     views: tuple[View, ...]
     lam: float
     ratios: tuple[float, ...]
+    arms: tuple[ArmTerm, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +134,14 @@ class Mask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guide:
-    """Draw every token from log π ∝ q + Σ_i λ_i (p_i − q), not from one prompt's distribution.
+    """Draw every token from log π ∝ q + Σ_i λ_i (p_i − q) + Σ_j w_j a_j, not from one prompt's distribution.
 
     ``strength`` is λ of the preference that the request gives the largest magnitude; the others keep their
-    proportion to it, and their signs.
+    proportion to it, and their signs. None: the prompt that answers are drawn from stands in for q + Σ_i λ_i (p_i − q).
+    a_j are the request's ARMs, each with its own weight.
     """
 
-    strength: float
+    strength: float | None
     mask: Mask | None = None
 
 

@@ -58,7 +58,7 @@ def test_the_searches_in_the_help_are_those_there_are() -> None:
 
 def test_every_setting_has_its_flag_and_every_flag_its_setting() -> None:
     settable = SettingsPatch.model_fields.keys() | SearchPatch.model_fields.keys()
-    assert options().keys() == settable - {"name", "lam", "method"}
+    assert options().keys() == settable - {"name", "lam", "method", "arm"}
     assert {one.name for kind in SEARCHES.values() for one in fields(kind)} == {
         *SearchPatch.model_fields
     }
@@ -73,7 +73,7 @@ def test_defaults_in_the_help_are_the_settings_defaults() -> None:
             default = getattr(part, name, None)
             if default is not None and name != "search":
                 shown = f"{default:g}" if isinstance(default, float) else str(default)
-                assert shown.replace("\n", r"\n") in re.split("; guided, ", *told)
+                assert shown.replace("\n", r"\n") in re.split("; guided, |; amulet, ", *told)
 
 
 @pytest.mark.parametrize("command", ["ask", "run", "score", "schema"])

@@ -43,9 +43,21 @@ def test_a_conversation_is_read_as_written() -> None:
         ([{"role": "user"}], r"messages\[0\] has no content; every message needs role and content"),
         ([{"content": "Hello."}], r"messages\[0\] has no role"),
         ([{**USER, "name": "Eve"}], r"messages\[0\] has an unknown field 'name'; only role and"),
-        ([{"role": "user", "content": None}], r"messages\[0\]\.content must be a string, not null"),
+        (
+            [{"role": "user", "content": None}],
+            r"messages\[0\]\.content must be a string, or a list .* not null",
+        ),
         ([{"role": "user", "content": True}], r"messages\[0\]\.content .* not a boolean"),
-        ([{"role": "user", "content": [{"type": "text"}]}], r"\.content .* not a list"),
+        ([{"role": "user", "content": [{"type": "text"}]}], r"content\[0\]\.text must be a string"),
+        ([{"role": "user", "content": ["Hello."]}], r"content\[0\] must be a part of type text or"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "", "cache": 1}]}],
+            r"content\[0\] has an unknown field 'cache'; only text is read",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
+            r"messages\[0\]\.content\[0\] must be a part of type text or image_url",
+        ),
         ([{"role": 1.5, "content": "Hello."}], r"messages\[0\]\.role must be .* not a number"),
         (
             [USER, {"role": "tool", "content": "7"}],

@@ -16,6 +16,7 @@ from rich.console import Console
 from preftilt.api import Realigner, Settings
 from preftilt.cli.configure import (
     Flags,
+    arms_from,
     check_model,
     check_strengths,
     engine_from,
@@ -56,13 +57,14 @@ def ask(
     flags: Flags,
     model: ModelFlags,
     show: ShowFlags,
+    images: Sequence[str] = (),
 ) -> None:
     """Answer, then print and draw what was asked for."""
     _check_show(show)
     check_model(model)
-    settings = settings_from(lam, flags)
-    conversation, wanted = request_from(question, messages, preferences, settings.prompt.history)
-    check_strengths(lam, wanted)
+    settings = settings_from(lam, flags, list(arms_from(model)))
+    conversation, wanted = request_from(question, messages, preferences, settings, images)
+    check_strengths(lam, wanted, settings)
     check_judges(model, [settings])
     request = Request(conversation, wanted, settings)
     compare = not show.json if show.compare is None else show.compare

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from preftilt.api import Settings
+from preftilt.arm.spec import read_spec
 from preftilt.cli.grouping import flag
 from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
@@ -21,8 +22,9 @@ from preftilt.engines.chat import load_template
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions, Switch
 from preftilt.errors import BadInput
+from preftilt.images import load_image
 from preftilt.messages import Message, read_messages
-from preftilt.prompt import History, parse_preference
+from preftilt.prompt import parse_preference
 from preftilt.records import (
     SEARCHES,
     MethodPatch,
@@ -45,13 +47,20 @@ ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 Flags = Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]
 
 
-def settings_from(lam: float | None, flags: Flags) -> Settings:
-    """The settings that the flags ask for, over the defaults."""
+def settings_from(lam: float | None, flags: Flags, arms: Sequence[str] = ()) -> Settings:
+    """The settings that the flags ask for, over the defaults; ``arms`` are the reward models that read along."""
     given: dict[str, Any] = {} if lam is None else {"lambda": lam}
     for group in flags:
         given |= {name: value for name, value in asdict(group).items() if value is not None}
+    if arms:
+        given["arm"] = list(arms)
+    if "arm_weight" in given:
+        given["arm_weight"] = _arm_weights(given["arm_weight"])
     name = given.pop("search", "best-of-n")
+    mixed = {"alpha": given.pop("alpha")} if "=" in given.get("alpha", "") else {}
     own = {key: given.pop(key) for key in SearchPatch.model_fields if key in given}
+    if "alpha" in own:
+        own["alpha"] = _utility(own["alpha"])
     method = {key: given.pop(key) for key in MethodPatch.model_fields if key in given}
     picked_by = given.pop("method", "rear")
     if picked_by in METHODS:
@@ -60,27 +69,46 @@ def settings_from(lam: float | None, flags: Flags) -> Settings:
         _refuse_idle_flags(search_of(name), [*own, *given])
     if "delimiter" in own:
         own["delimiter"] = unescape(own["delimiter"])
-    given |= {"search": {"name": name, **own}, "method": {"name": picked_by, **method}}
+    given |= {"search": {"name": name, **own}, "method": {"name": picked_by, **method}, **mixed}
     patch = _checked(SettingsPatch, given)
     return patch.apply(Settings())
 
 
 def request_from(
-    question: str | None, messages: str | None, preferences: Sequence[str], history: History
+    question: str | None,
+    messages: str | None,
+    preferences: Sequence[str],
+    settings: Settings,
+    images: Sequence[str] = (),
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
-    """The conversation and preferences of one request; ``history`` tells whether it needs any."""
+    """The conversation and preferences of one request; ``settings`` tell whether it needs any, images are files."""
     if (question is None) == (messages is None):
         raise BadInput("ask one QUESTION, or give a conversation with --messages FILE; not both")
     if question is not None and not question.strip():
         raise BadInput("the question is empty")
-    if not preferences and history == "both":
+    if not preferences and settings.prompt.history == "both" and not settings.arms.names:
         raise BadInput("no preference given: state at least one (--preference TEXT)")
-    found = [Message("user", question)] if question is not None else _conversation(messages or "")
+    if images and question is None:
+        raise BadInput(
+            "--image belongs to a QUESTION; in --messages an image is a part of a message's content"
+        )
+    shown = tuple(load_image(one, where=f"--image {one}") for one in images)
+    found = (
+        [Message("user", question, shown)]
+        if question is not None
+        else _conversation(messages or "")
+    )
     return tuple(found), tuple(parse_preference(one) for one in preferences)
 
 
-def check_strengths(lam: float | None, preferences: Sequence[Preference]) -> None:
+def check_strengths(
+    lam: float | None, preferences: Sequence[Preference], settings: Settings
+) -> None:
     """A λ that no preference takes is refused."""
+    if lam is not None and not preferences and settings.prompt.history == "both":
+        raise BadInput(
+            "--lambda does nothing without a preference; reward models have --arm-weight"
+        )
     if lam is not None and preferences and all(one.strength is not None for one in preferences):
         raise BadInput(
             "--lambda does nothing here: every --preference has its own strength (TEXT=STRENGTH)"
@@ -107,6 +135,8 @@ def options_from(model: ModelFlags) -> EngineOptions:
         max_context=model.max_context,
         threads=model.threads,
         adapter=model.adapter,
+        arms=arms_from(model) or None,
+        arm_base=model.arm_base,
         served_model=model.served_model,
         api_key_env=model.api_key_env,
         timeout=model.timeout,
@@ -118,9 +148,48 @@ def options_from(model: ModelFlags) -> EngineOptions:
 
 def check_model(model: ModelFlags) -> None:
     """What can be refused about the model before its packages are imported and its weights are read."""
-    options_from(model)
+    for folder in (options_from(model).arms or {}).values():
+        read_spec(Path(folder).expanduser())
     if model.chat_template is not None:
         load_template(model.chat_template)
+
+
+def arms_from(model: ModelFlags) -> dict[str, str]:
+    """``--arm [NAME=]FOLDER`` as folders by name; a folder without a name is called as it is itself."""
+    found: dict[str, str] = {}
+    for given in model.arm or ():
+        name, equals, folder = given.partition("=")
+        if not equals or Path(given).exists():
+            name, folder = Path(given).name, given
+        if not (name and folder):
+            raise BadInput(f"--arm {given!r} is not NAME=FOLDER")
+        if name in found:
+            raise BadInput(f"--arm {name} is given twice; name them apart, NAME=FOLDER")
+        found[name] = folder
+    return found
+
+
+def _arm_weights(given: Sequence[str]) -> dict[str, float]:
+    """``--arm-weight [NAME=]W``; a weight of all is under the name ""."""
+    found: dict[str, float] = {}
+    for one in given:
+        name, _, number = one.rpartition("=")
+        if name in found:
+            raise BadInput(f"--arm-weight {name or 'of all'} is given twice")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise BadInput(f"--arm-weight {one!r} is not [NAME=]NUMBER") from None
+    return found
+
+
+def _utility(given: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        raise BadInput(
+            f"--alpha {given!r} is neither NAME=NUMBER,… (reward models) nor a number (the search amulet)"
+        ) from None
 
 
 def template_arguments(model: ModelFlags) -> dict[str, Any]:

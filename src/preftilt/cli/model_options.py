@@ -10,6 +10,7 @@ from preftilt.cli.grouping import option
 
 _model = partial(option, "Model")
 _judge = partial(option, "Method")
+_arm = partial(option, "Reward models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,21 @@ class ModelFlags:
     threads: Annotated[int | None, _model(min=1, metavar="N", help="CPU threads.")] = None
     adapter: Annotated[
         str | None, _model(metavar="ID|PATH", help="A LoRA adapter for every call.")
+    ] = None
+    arm: Annotated[
+        list[str] | None,
+        _arm(
+            metavar="[NAME=]FOLDER",
+            help="A trained reward model (preftilt train) that reads along; may be repeated.",
+            default="its folder's name",
+        ),
+    ] = None
+    arm_base: Annotated[
+        str | None,
+        _arm(
+            metavar="ID|PATH",
+            help="The smaller model that reward models stand on which were not trained on --model.",
+        ),
     ] = None
     served_model: Annotated[
         str | None,

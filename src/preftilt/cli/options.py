@@ -16,6 +16,7 @@ from preftilt.cli.grouping import option
 
 _search = partial(option, "Search")
 _score = partial(option, "Score")
+_arm = partial(option, "Reward models")
 _prompt = partial(option, "Prompt")
 _output = partial(option, "Output")
 _cluster = partial(option, "Cluster")
@@ -48,9 +49,9 @@ class DrawFlags:
     search: Annotated[
         str | None,
         _search(
-            metavar="best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|args",
+            metavar="best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|arm|args",
             help="How the answer is searched for; or a preset: la-author, la-amulet-repo, "
-            "amulet-default.",
+            "amulet-default, genarm-pku, parm-pku, uniarm-recon.",
             default="best-of-n",
         ),
     ] = None
@@ -84,7 +85,6 @@ class DrawFlags:
         float | None, _search(help="The temperature of that nucleus.", default="1")
     ] = None
     iterations: Annotated[int | None, _search(help="amulet: of its game.", default="60")] = None
-    alpha: Annotated[float | None, _search(help="amulet: utility.", default="2")] = None
     anchor: Annotated[float | None, _search(help="amulet: pull back.", default="2")] = None
     eta: Annotated[float | None, _search(help="amulet: learning rate.", default="10")] = None
     weight: Annotated[float | None, _search(help="args: of the reward.", default="1.5")] = None
@@ -125,6 +125,23 @@ class ScoreFlags:
             metavar="include|exclude",
             help="Whether the end of an answer is scored.",
             default="include",
+        ),
+    ] = None
+    alpha: Annotated[
+        str | None,
+        _arm(
+            metavar="NAME=X,…",
+            help="How much each objective of the reward models counts, e.g. help=0.7,harmless=0.3. For the search"
+            " amulet a number, its utility.",
+            default="none; amulet, 2",
+        ),
+    ] = None
+    arm_weight: Annotated[
+        list[str] | None,
+        _arm(
+            metavar="[NAME=]W",
+            help="Weight of the reward models' log-probs beside the base's 1; may be repeated, by name.",
+            default="1",
         ),
     ] = None
 

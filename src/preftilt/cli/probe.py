@@ -69,6 +69,7 @@ def _abilities(engine: Engine) -> dict[str, Any]:
         "turn_end": able.turn_end,
         "sampler_logprobs": able.sampler_logprobs,
         "keyed_streams": able.keyed_streams,
+        "arms": {one.name: [goal.name for goal in one.objectives] for one in able.arms},
         "versions": engine.versions,
     }
 

@@ -17,6 +17,7 @@ from preftilt.api import Realigner
 from preftilt.cli.cluster_rows import answer_on_cluster, check_cluster
 from preftilt.cli.configure import (
     Flags,
+    arms_from,
     check_model,
     engine_from,
     model_identity,
@@ -56,7 +57,7 @@ def run(
     """Realign every row, here or on a cluster."""
     check_model(model)
     check_cluster(cluster)
-    items = _items(source, lam, flags, Row)
+    items = _items(source, lam, flags, model, Row)
     check_judges(model, [one.settings for one in items])
     if cluster.ray is not None and (model.reward_model or model.judge_model):
         raise BadInput(
@@ -82,7 +83,11 @@ def score(
     """Score every row's responses under every λ."""
     check_model(model)
     lams = parse_lambdas(lambdas)
-    items = _items(source, lams[0] if lams else None, flags, ScoreRow)
+    items = _items(source, lams[0] if lams else None, flags, model, ScoreRow)
+    if lams and (alone := [one.line for one in items if not one.preferred]):
+        raise BadInput(
+            f"line {alone[0]}: --lambda does nothing without a preference; reward models have --arm-weight"
+        )
     check_judges(model, [one.settings for one in items])
 
     async def score_one(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
@@ -101,9 +106,11 @@ def score(
     _finish(planned, partial(_answer_here, score_one, planned, identity, model, files))
 
 
-def _items(source: str, lam: float | None, flags: Flags, row: type[Row]) -> list[Item]:
+def _items(
+    source: str, lam: float | None, flags: Flags, model: ModelFlags, row: type[Row]
+) -> list[Item]:
     name = "standard input" if source == "-" else source
-    base = settings_from(lam, flags)
+    base = settings_from(lam, flags, list(arms_from(model)))
     return read_items(io.BytesIO(read_source(source)), source=name, base=base, model=row)
 
 

@@ -106,7 +106,7 @@ def serve(
     """
     _need_packages()
     flags = (draw, method, score, prompt)
-    site = _site(lam, flags, knob, limits, model.model, log_words=network.log_words)
+    site = _site(lam, flags, knob, limits, model, log_words=network.log_words)
     door = _door(network)
     _check_level(network.log_level)
     _run(site, door, network, limits, model)
@@ -123,19 +123,19 @@ def _site(
     flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags],
     knob: KnobFlags,
     limits: LimitFlags,
-    model: str,
+    model: ModelFlags,
     *,
     log_words: bool,
 ) -> Any:
-    from preftilt.cli.configure import settings_from
+    from preftilt.cli.configure import arms_from, settings_from
     from preftilt.server.names import read_presets
     from preftilt.server.resolve import Site
 
     if knob.preference_from not in SOURCES:
         raise BadInput(f"--preference-from must be none or system, not {knob.preference_from!r}")
     return Site(
-        model=knob.served_model_name or model,
-        settings=settings_from(lam, flags),
+        model=knob.served_model_name or model.model,
+        settings=settings_from(lam, flags, list(arms_from(model)) if _reads(flags) else ()),
         seeded=any(isinstance(one, DrawFlags) and one.seed is not None for one in flags),
         presets=read_presets(knob.preset or (), knob.presets),
         preference_from="system" if knob.preference_from == "system" else "none",
@@ -147,6 +147,16 @@ def _site(
         max_queue=limits.max_queue,
         log_words=log_words,
     )
+
+
+def _reads(flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]) -> bool:
+    """Whether the defaults are about reward models, so that all of them read unless a request says otherwise."""
+    from preftilt.records import search_of
+
+    drawn = [one.search for one in flags if isinstance(one, DrawFlags) and one.search]
+    mixed = [one for one in flags if isinstance(one, ScoreFlags)]
+    by_arm = any(search_of(name) == "arm" for name in drawn)
+    return by_arm or any("=" in (one.alpha or "") or one.arm_weight for one in mixed)
 
 
 def _door(network: NetworkFlags) -> Any:

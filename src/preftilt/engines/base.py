@@ -14,8 +14,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from preftilt.arm.spec import Objective
 from preftilt.prompt import ChatTokenizer
-from preftilt.types import Completion, Sampling, Step, Stream, Tokens
+from preftilt.types import Completion, Reader, Sampling, Step, Stream, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,29 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """Log-probs of ``completion`` after ``prompt + prefix``; ``keep`` as in :class:`SampleRequest`."""
+    """Log-probs of ``completion`` after ``prompt + prefix``; ``keep`` as in :class:`SampleRequest`.
+
+    ``reader`` is one of the engine's reward models in place of its base model.
+    """
 
     prompt: Tokens
     prefix: Tokens = ()
     completion: Tokens
     keep: bool = False
+    reader: Reader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownArm:
+    """An autoregressive reward model (ARM) that an engine has open.
+
+    name: what a :class:`~preftilt.types.Reader` calls it. objectives: what its preference vector weighs, in order.
+    method: how it was made, e.g. ``genarm``.
+    """
+
+    name: str
+    objectives: tuple[Objective, ...]
+    method: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +76,7 @@ class Capabilities:
     sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to stand in for them.
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
     guides, proposes: it draws from several views at once, and tells its likeliest next tokens (``guides.py``).
+    arms: the reward models that can read a view; a reader that is none of them is refused.
     """
 
     max_context: int
@@ -67,6 +86,7 @@ class Capabilities:
     keyed_streams: bool
     guides: bool = False
     proposes: bool = False
+    arms: tuple[KnownArm, ...] = ()
 
 
 @runtime_checkable

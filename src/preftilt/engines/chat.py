@@ -9,6 +9,7 @@ is asked is refused, with the remedy in the message, before a token is spent.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -54,6 +55,8 @@ class HfChatTokenizer:
         this object; ``None`` takes the moment it is made. A moment given here is also the
         ``date_string`` of a template that reads one (Llama 3.1; without it such templates show a
         constant date of their own).
+    content: makes of a message what the template takes for its content; ``None`` is its text, and
+        a message with images is refused.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class HfChatTokenizer:
         thinking: bool = False,
         template_kwargs: Mapping[str, object] | None = None,
         now: datetime | None = None,
+        content: Callable[[Message], object] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._content = content or self._text_alone
         self._pieces: dict[int, str] = {}
         self._label = f"the chat template of {tokenizer.name_or_path or 'the model'}"
         if chat_template is None:
@@ -99,12 +104,16 @@ class HfChatTokenizer:
         system message or the question, and :class:`~preftilt.errors.BadInput` if it refuses the
         conversation otherwise.
         """
+        return self.encode(self.spell(messages))
+
+    def spell(self, messages: Sequence[Message]) -> str:
+        """The text that :meth:`render` makes token ids of; it raises the same errors."""
         try:
             text = self._render(messages)
         except _Failed as failure:
             raise self._refusal(messages, failure) from failure.__cause__
         self._check_nothing_dropped(messages, text)
-        return self.encode(text)
+        return text
 
     def encode(self, text: str) -> Tokens:
         """Token ids of a text as it stands; nothing is added."""
@@ -139,9 +148,10 @@ class HfChatTokenizer:
 
     def _render(self, messages: Sequence[Message]) -> str:
         template = self.template
+        turns: Any = [{"role": one.role, "content": self._content(one)} for one in messages]
         try:
             text: Any = self._tokenizer.apply_chat_template(
-                [{"role": one.role, "content": one.content} for one in messages],
+                turns,
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=True,
@@ -150,6 +160,14 @@ class HfChatTokenizer:
         except _FAILURES as error:
             raise _Failed(str(error)) from error
         return text
+
+    def _text_alone(self, message: Message) -> str:
+        if message.images:
+            raise BadInput(
+                f"{self._tokenizer.name_or_path or 'the model'} is read as a model of text here, and a message has"
+                " an image; use a vision-language model on the transformers engine, or leave the image out"
+            )
+        return message.content
 
     def _template_variables(
         self, thinking: bool, given: Mapping[str, object], now: datetime | None
@@ -221,7 +239,7 @@ class HfChatTokenizer:
     def _ignores(self, messages: Sequence[Message], index: int, text: str) -> bool:
         """Whether the prompt stays the same when one message says something else."""
         other = [*messages]
-        other[index] = Message(messages[index].role, messages[index].content + "x")
+        other[index] = replace(messages[index], content=messages[index].content + "x")
         return self._render(other) == text
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.arm.alpha import check_alpha
+from preftilt.engines.base import KnownArm, SampleRequest, ScoreRequest
 from preftilt.engines.guides import ProposeRequest
+from preftilt.engines.image_tokens import without_images
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.types import Tokens
+from preftilt.types import Reader, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,12 +17,14 @@ class Readable:
     """What a model can read.
 
     model: its name, for messages. max_context: tokens of prompt and response together. vocabulary: one past its
-    highest token id.
+    highest token id. arms: the reward models beside it. images: prompts may have tokens of images.
     """
 
     model: str
     max_context: int
     vocabulary: int
+    arms: tuple[KnownArm, ...] = ()
+    images: bool = False
 
     def check_sample(self, request: SampleRequest) -> None:
         """Refuse what cannot be drawn; there must be room for one token at least.
@@ -43,6 +47,22 @@ class Readable:
     def check_score(self, request: ScoreRequest) -> None:
         """Refuse what cannot be scored; errors as in :meth:`check_sample`."""
         self._check(request.prompt, request.prefix + request.completion, "prompt and response")
+        self.check_reader(request.reader)
+
+    def check_reader(self, reader: Reader | None) -> None:
+        """Refuse a reader that is not there, or a preference vector that is none of its objectives'.
+
+        Raises :class:`~preftilt.errors.BadInput`.
+        """
+        if reader is None:
+            return
+        arm = next((one for one in self.arms if one.name == reader.arm), None)
+        if arm is None:
+            raise BadInput(
+                f"{self.model} has no reward model {reader.arm!r} open{_arms(self.arms)}; open it with"
+                " --arm NAME=FOLDER on a model in this process (--model with its hub id or path)"
+            )
+        check_alpha(reader.alpha, arm.objectives)
 
     def check_propose(self, request: ProposeRequest) -> None:
         """Refuse what cannot be continued; errors as in :meth:`check_sample`."""
@@ -60,12 +80,13 @@ class Readable:
                 " shorten the prompt or use a model with a longer context"
             )
         limit = self.vocabulary
-        if (
-            min(prompt) < 0
-            or max(prompt) >= limit
-            or (response and not 0 <= min(response) <= max(response) < limit)
-        ):
-            bad = next(token for token in prompt + response if not 0 <= token < limit)
+        words = (without_images(prompt) if self.images else prompt) + response
+        if words and not 0 <= min(words) <= max(words) < limit:
+            bad = next(token for token in words if not 0 <= token < limit)
             raise BadInput(
                 f"token {bad} is not in the vocabulary of {self.model} (0 to {limit - 1})"
             )
+
+
+def _arms(arms: tuple[KnownArm, ...]) -> str:
+    return f" (it has {', '.join(one.name for one in arms)})" if arms else ""

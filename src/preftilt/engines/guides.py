@@ -15,15 +15,19 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.errors import BadInput
-from preftilt.types import Guided, Mask, Sampling, Step, Stream, Tokens
+from preftilt.types import Guided, Mask, Reader, Sampling, Step, Stream, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class GuidedView:
-    """A prompt under which the response is read while it is drawn, and its weight in every token's distribution."""
+    """A prompt under which the response is read while it is drawn, and its weight in every token's distribution.
+
+    ``reader`` as in :class:`~preftilt.engines.base.ScoreRequest`.
+    """
 
     prompt: Tokens
     weight: float
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

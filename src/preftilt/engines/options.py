@@ -41,6 +41,9 @@ class EngineOptions:
     max_context: tokens of prompt and response to make room for; None is what the model was made for.
     threads: CPU threads; None leaves it to the engine.
     adapter: a LoRA adapter's folder or hub id, applied to every call.
+    arms: autoregressive reward models that views can be read by: names and the folders that ``preftilt train`` made.
+    arm_base: hub id or path of the smaller model, of the same tokenizer, that those of them stand on that were not
+        trained on the model itself.
 
     A model behind a URL:
 
@@ -70,6 +73,8 @@ class EngineOptions:
     max_context: int | None = None
     threads: int | None = None
     adapter: str | None = None
+    arms: Mapping[str, str] | None = field(default=None, metadata={"flag": "--arm"})
+    arm_base: str | None = None
     served_model: str | None = None
     api_key_env: str = "PREFTILT_API_KEY"
     timeout: float = 600.0
@@ -82,6 +87,8 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}; give 1 or more")
+        if self.arm_base is not None and not self.arms:
+            raise BadInput("--arm-base is the model of reward models; name one with --arm, too")
         if not 0 < self.timeout < float("inf"):
             raise BadInput(f"timeout is {self.timeout}; give a number of seconds above 0")
         if self.sampler_logprobs not in ("auto", "on", "off"):
@@ -116,7 +123,8 @@ def refuse_others(
         if one.name in idle
     ]
     because = f" ({reason})" if reason else ""
-    verb = "does" if len(flags) == 1 else "do"
-    raise BadInput(
-        f"{', '.join(flags)} {verb} not apply to {engine}{because}; leave {'it' if len(flags) == 1 else 'them'} out"
-    )
+    verb, them = ("does", "it") if len(flags) == 1 else ("do", "them")
+    remedy = f"leave {them} out"
+    if "arms" in idle:
+        remedy += ", or open the model in this process (--model with its hub id or path)"
+    raise BadInput(f"{', '.join(flags)} {verb} not apply to {engine}{because}; {remedy}")

@@ -12,7 +12,7 @@ from preftilt.records.patch import (
     search_of,
     takers,
 )
-from preftilt.records.rows import Item, Row, ScoreRow, read_items
+from preftilt.records.rows import Item, PromptRow, Row, ScoreRow, read_items
 from preftilt.records.work import Work, check_items, realign_item, record_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Item",
     "Journal",
     "MethodPatch",
+    "PromptRow",
     "Row",
     "ScoreRow",
     "SearchPatch",

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.prompt import History
+from preftilt.records.arms import AlphaField, ArmNames, ArmWeightField, patched
 from preftilt.records.method import MethodField
 from preftilt.records.strict import Count, Strict
 from preftilt.search import (
@@ -23,6 +24,7 @@ from preftilt.search import (
     DVTS,
     PRESETS,
     Amulet,
+    ArmGuided,
     BestOfN,
     Greedy,
     LinearAlignment,
@@ -31,9 +33,20 @@ from preftilt.search import (
 )
 from preftilt.types import EosScoring, GenerateWith, MaskFrom, Placement, Reduction, Sampling
 
-PresetName = Literal["la-author", "la-amulet-repo", "amulet-default"]
+PresetName = Literal[
+    "la-author", "la-amulet-repo", "amulet-default", "genarm-pku", "parm-pku", "uniarm-recon"
+]
 SearchName = Literal[
-    "best-of-n", "dvts", "sample", "greedy", "cfg", "linear-alignment", "amulet", "args", PresetName
+    "best-of-n",
+    "dvts",
+    "sample",
+    "greedy",
+    "cfg",
+    "linear-alignment",
+    "amulet",
+    "arm",
+    "args",
+    PresetName,
 ]
 
 Kind = (
@@ -44,6 +57,7 @@ Kind = (
     | type[CFG]
     | type[LinearAlignment]
     | type[Amulet]
+    | type[ArmGuided]
     | type[ARGS]
 )
 
@@ -55,6 +69,7 @@ SEARCHES: dict[str, Kind] = {
     "cfg": CFG,
     "linear-alignment": LinearAlignment,
     "amulet": Amulet,
+    "arm": ArmGuided,
     "args": ARGS,
 }
 
@@ -106,6 +121,9 @@ class SettingsPatch(Strict):
     gamma: Annotated[float, Field(gt=0, le=1)] | None = None
     reduction: Reduction | None = None
     eos: EosScoring | None = None
+    arm: ArmNames | None = None
+    alpha: AlphaField | None = None
+    arm_weight: ArmWeightField | None = None
     generate_with: GenerateWith | None = None
     max_tokens: Count | None = None
     seed: int | None = None
@@ -117,7 +135,8 @@ class SettingsPatch(Strict):
 
     def apply(self, base: Settings) -> Settings:
         """``base`` with these changes."""
-        given = self.model_dump(exclude_none=True, exclude={"search", "method"})
+        whole = {"search", "method", "arm", "alpha", "arm_weight"}
+        given = self.model_dump(exclude_none=True, exclude=whole)
         if self.search is not None and self.search.name in PRESETS:
             base = replace(base, sampling=PRESETS[self.search.name].sampling)
         parts: dict[str, Any] = {
@@ -134,6 +153,7 @@ class SettingsPatch(Strict):
             )
         parts["search"] = search
         parts["method"] = base.method if self.method is None else self.method.apply(base.method)
+        parts["arms"] = patched(base.arms, self.arm, self.alpha, self.arm_weight)
         return replace(base, **parts)
 
 

@@ -6,12 +6,12 @@ Strings in JSON are taken as they are: a strength is given by the object form, `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
@@ -24,6 +24,17 @@ from preftilt.types import Preference
 MAX_COMPLAINTS = 5
 
 
+class Named(Protocol):
+    """What rows become: things with an id that no other row has."""
+
+    @property
+    def id(self) -> str: ...
+
+
+R = TypeVar("R", bound=BaseModel)
+I = TypeVar("I", bound=Named)  # noqa: E741
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """A row that passed every check; ``line`` is where it stood."""
@@ -34,6 +45,11 @@ class Item:
     preferences: tuple[Preference, ...]
     settings: Settings
     responses: tuple[str, ...] = ()
+
+    @property
+    def preferred(self) -> bool:
+        """Whether it has a preference that λ weighs; otherwise reward models alone read it."""
+        return bool(self.preferences) or self.settings.prompt.history == "preference"
 
     def fingerprint(self, model: Mapping[str, Any]) -> str:
         """A digest of all that shapes this row's record: its words, its settings, and how the model was opened."""
@@ -73,7 +89,9 @@ class Row(Strict):
 
     id: Annotated[str, Field(min_length=1)] | int | None = None
     question: Visible | None = None
-    messages: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
+    messages: Annotated[list[dict[str, str | list[dict[str, Any]]]], Field(min_length=1)] | None = (
+        None
+    )
     preference: PreferenceField | None = None
     preferences: Annotated[list[PreferenceField], Field(min_length=1)] | None = None
     settings: SettingsPatch = SettingsPatch()
@@ -96,7 +114,7 @@ class Row(Strict):
         """The row over the settings it changes; raises :class:`~preftilt.errors.BadInput`."""
         preferences = self.preferences or [self.preference]
         settings = self.settings.apply(base)
-        if preferences == [None] and settings.prompt.history == "both":
+        if preferences == [None] and self.needs_preference(settings):
             raise BadInput('"preference" is missing (or "preferences")')
         return Item(
             id=str(line if self.id is None else self.id),
@@ -113,9 +131,20 @@ class Row(Strict):
             responses=self.given_responses(),
         )
 
+    def needs_preference(self, settings: Settings) -> bool:
+        """Whether there is nothing to realign without one."""
+        return settings.prompt.history == "both" and not settings.arms.names
+
     def given_responses(self) -> tuple[str, ...]:
         """Responses to score; a row to realign has none."""
         return ()
+
+
+class PromptRow(Row):
+    """A line of ``preftilt sweep``'s input: a row that the bare model may answer, too."""
+
+    def needs_preference(self, settings: Settings) -> bool:
+        return False
 
 
 class ScoreRow(Row):
@@ -137,14 +166,21 @@ def read_items(
     lines: Iterable[bytes], *, source: str, base: Settings, model: type[Row] = Row
 ) -> list[Item]:
     """Every row, in order; blank lines are skipped. All rows are read, then the first problems are raised."""
-    items: list[Item] = []
+    return read_rows(lines, source=source, model=model, make=lambda row, line: row.item(line, base))
+
+
+def read_rows(
+    lines: Iterable[bytes], *, source: str, model: type[R], make: Callable[[R, int], I]
+) -> list[I]:
+    """As :func:`read_items`, for rows of any model: ``make`` turns a row and its line into what has an id."""
+    items: list[I] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
     for number, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
         try:
-            item = _read(raw, model).item(number, base)
+            item = make(_read(raw, model), number)
             if item.id in seen:
                 raise BadInput(f'id "{item.id}" stands in line {seen[item.id]} already')
         except ValidationError as failure:
@@ -161,7 +197,7 @@ def read_items(
     return items
 
 
-def _read(raw: bytes, model: type[Row]) -> Row:
+def _read(raw: bytes, model: type[R]) -> R:
     data = parse_json(raw)
     if not isinstance(data, dict):
         raise BadInput("not a JSON object")

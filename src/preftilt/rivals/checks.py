@@ -84,4 +84,7 @@ def for_reward_model(
         return stated(messages, preferences, replace(prompt, placement="system"))
     wishes = "\n".join(one.text.strip() for one in preferences)
     *earlier, last = stated(messages, (), prompt)
-    return [*earlier, Message("user", f"{wishes}\n\n{last.content}")]
+    text = f"{wishes}\n\n{last.content}"
+    ahead = len(text) - len(last.content)
+    images = tuple(replace(one, at=one.at + ahead) for one in last.images)
+    return [*earlier, Message("user", text, images)]

@@ -26,17 +26,17 @@ def rear(candidate: Candidate, query: Query, reward: Reward) -> float:
 
 def full_logprob(candidate: Candidate, query: Query, reward: Reward) -> float:
     """λ = 1. With one preference this is log π(response | question, preference)."""
-    return rewards.line(candidate, query.ratios, reward).at(1.0)
+    return rewards.line_of(candidate, query, reward).at(1.0)
 
 
 def question_logprob(candidate: Candidate, query: Query, reward: Reward) -> float:
     """λ = 0: log π(response | question)."""
-    return rewards.line(candidate, query.ratios, reward).at(0.0)
+    return rewards.line_of(candidate, query, reward).at(0.0)
 
 
 def preference_gain(candidate: Candidate, query: Query, reward: Reward) -> float:
     """λ → ∞, or → −∞ where λ is negative: d alone, p − q with one preference."""
-    line = rewards.line(candidate, query.ratios, reward)
+    line = rewards.line_of(candidate, query, reward)
     impossible = not math.isfinite(line.question_logprob)
     return -math.inf if impossible else math.copysign(1.0, query.lam) * line.preference_gain
 

@@ -34,6 +34,11 @@ class RewardTemplate:
                 f"the reward model {self.name} has no chat template; use one that brings its own, or a scorer of yours"
                 " (--reward-model MODULE:FUNCTION)"
             )
+        if any(one.images for one in messages):
+            raise BadInput(
+                f"the reward model {self.name} is read as a model of text, and a message has an image; pick by another"
+                " method"
+            )
         text = self._text(messages, "-")
         for one in (messages[0], messages[-1]):
             if one.content.strip() not in text:

@@ -19,7 +19,15 @@ from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
 from preftilt.run import watch
-from preftilt.run.guiding import GENERATION, Drawn, Guiding, Rows, check_guided
+from preftilt.run.guiding import (
+    GENERATION,
+    Drawn,
+    Guiding,
+    Rows,
+    Source,
+    by_base,
+    check_guided,
+)
 from preftilt.run.watch import Clock, OnProgress, Progress, UnderWay
 from preftilt.search import Plan, Score, Search
 from preftilt.types import (
@@ -158,17 +166,17 @@ class Run:
         with self._under_way.holding([request]):
             [completions] = await self.engine.sample([request])
         rows = {one.tokens: one.logprobs for one in reversed(completions)}
-        return Drawn(tuple(completions), {self.query.prompt: rows})
+        return Drawn(tuple(completions), {(self.query.prompt, None): rows})
 
     async def _judge(
         self,
         parent: Candidate,
         completions: Sequence[Completion],
-        known: Mapping[Tokens, Rows],
+        known: Mapping[Source, Rows],
     ) -> list[Candidate]:
         """Children of ``parent`` with log-probs under every view; equal completions are scored once.
 
-        ``known`` are those that came with the drawing, by prompt; they count if the engine vouches for them.
+        ``known`` are those that came with the drawing, by source; they count if the engine vouches for them.
         """
         distinct = _distinct(completions)
         self.usage.duplicates += len(completions) - len(distinct)
@@ -177,7 +185,9 @@ class Run:
         try:
             rows = await asyncio.gather(
                 *(
-                    self._view_logprobs(view, parent, distinct, trusted.get(view.prompt))
+                    self._view_logprobs(
+                        view, parent, distinct, trusted.get((view.prompt, view.reader))
+                    )
                     for view in self.query.views
                 )
             )
@@ -211,6 +221,7 @@ class Run:
                 prefix=parent.tokens,
                 completion=one.tokens,
                 keep=one.finish == "stop",
+                reader=view.reader,
             )
             for one in completions
         ]
@@ -224,7 +235,7 @@ class Run:
 
     def _count_prompts(self) -> None:
         self.usage.prompt = {view.name: len(view.prompt) for view in self.query.views}
-        if self.query.prompt not in [view.prompt for view in self.query.views]:
+        if self.query.prompt not in [view.prompt for view in by_base(self.query)]:
             self.usage.prompt[GENERATION] = len(self.query.prompt)
 
     async def _tick(self) -> None:

@@ -29,15 +29,20 @@ from preftilt.types import (
     Expand,
     Guide,
     Query,
+    Reader,
     RewardGuide,
     Sampling,
     Stream,
     Tokens,
     Usage,
+    View,
 )
 
 Rows = Mapping[Tokens, Float[np.ndarray, "T"]]
 """A completion's tokens → their log-probs."""
+
+Source = tuple[Tokens, Reader | None]
+"""A prompt and who reads it: what log-probs belong to."""
 
 GENERATION = "generation"
 """The name, beside those of the views, of the prompt that answers are drawn from."""
@@ -45,10 +50,10 @@ GENERATION = "generation"
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Continuations, and by prompt the log-probs that came with them."""
+    """Continuations, and by prompt and reader the log-probs that came with them."""
 
     completions: tuple[Completion, ...]
-    known: Mapping[Tokens, Rows]
+    known: Mapping[Source, Rows]
 
 
 def check_guided(engine: Engine, search: Search, reward: TrajectoryReward | None) -> None:
@@ -74,18 +79,38 @@ def guided_views(query: Query, guide: Guide) -> tuple[dict[str, GuidedView], int
     Views of no weight are left out, as they would cost a forward a token for nothing. The mask looks at the prompt
     that answers are drawn from, which is one more view of no weight where it is none of the others.
     """
-    weights = view_weights(query.ratios, query.lam, guide.strength)
     looks = guide.mask is not None and guide.mask.of == "preference"
-    views = {
-        view.name: GuidedView(view.prompt, weight)
-        for view, weight in zip(query.views, weights, strict=True)
-        if weight != 0 or (looks and view.prompt == query.prompt)
-    }
+    read = by_base(query)
+    if guide.strength is None:
+        views = {_drawn_from(query): GuidedView(query.prompt, 1.0)}
+    else:
+        weights = view_weights(query.ratios, query.lam, guide.strength)
+        views = {
+            view.name: GuidedView(view.prompt, weight)
+            for view, weight in zip(read, weights, strict=True)
+            if weight != 0 or (looks and view.prompt == query.prompt)
+        }
     prompts = [view.prompt for view in views.values()]
     if looks and query.prompt not in prompts:
         views[GENERATION] = GuidedView(query.prompt, 0.0)
         prompts.append(query.prompt)
+    views |= {
+        view.name: GuidedView(view.prompt, view.weight, view.reader)
+        for view in query.views[len(read) :]
+        if view.weight != 0
+    }
     return views, prompts.index(query.prompt) if looks else 0
+
+
+def by_base(query: Query) -> Sequence[View]:
+    """The views that the base model reads; those of reward models come after them."""
+    return query.views[: len(query.views) - len(query.arms)]
+
+
+def _drawn_from(query: Query) -> str:
+    """The name of the view whose prompt answers are drawn from."""
+    found = (view.name for view in by_base(query) if view.prompt == query.prompt)
+    return next(found, GENERATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +146,11 @@ class Guiding:
         [guided] = await self.engine.guide([request])
         names, _ = guided_views(self.query, guide)
         self._count(dict.fromkeys(names, sum(len(one.tokens) for one in guided)))
-        prompts = [view.prompt for view in request.views]
-        known = {
-            prompt: {one.tokens: one.logprobs[number] for one in reversed(guided)}
-            for number, prompt in enumerate(prompts)
+        known: dict[Source, Rows] = {
+            (view.prompt, view.reader): {
+                one.tokens: one.logprobs[number] for one in reversed(guided)
+            }
+            for number, view in enumerate(request.views)
         }
         first = [Completion(one.tokens, one.logprobs[0], one.finish) for one in guided]
         return Drawn(tuple(first), known)
@@ -135,7 +161,7 @@ class Guiding:
         work = [draw_by_reward(walk, self._propose(guide), self._reward) for walk in walks]
         drawn = await asyncio.gather(*work)
         rows = {one.tokens: one.logprobs for one in reversed(drawn)}
-        return Drawn(tuple(drawn), {self.query.prompt: rows})
+        return Drawn(tuple(drawn), {(self.query.prompt, None): rows})
 
     def _walk(self, expand: Expand, guide: RewardGuide, slot: int) -> Walk:
         return Walk(
@@ -148,7 +174,7 @@ class Guiding:
         )
 
     def _propose(self, guide: RewardGuide):
-        view = next((v.name for v in self.query.views if v.prompt == self.query.prompt), GENERATION)
+        view = _drawn_from(self.query)
 
         async def propose(so_far: Tokens) -> Shortlist:
             assert isinstance(self.engine, Proposes)

@@ -3,7 +3,7 @@
 from preftilt.search.base import Plan, Score, Search, best, rank
 from preftilt.search.best_of_n import BestOfN
 from preftilt.search.dvts import DVTS
-from preftilt.search.guided import ARGS, CFG, Amulet, GuidedSearch, LinearAlignment
+from preftilt.search.guided import ARGS, CFG, Amulet, ArmGuided, GuidedSearch, LinearAlignment
 from preftilt.search.presets import PRESETS, Preset
 from preftilt.search.single import Greedy, Sample
 
@@ -13,6 +13,7 @@ __all__ = [
     "DVTS",
     "PRESETS",
     "Amulet",
+    "ArmGuided",
     "BestOfN",
     "Greedy",
     "GuidedSearch",

@@ -1,8 +1,11 @@
 """Guided decoding as a search: ``n`` responses, every token of which was chosen with the preference's help.
 
-Four ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q), and differ in where λ comes from
-(``guided/combine.py``); ARGS asks a reward model. With ``n`` above 1 the best by the request's own score is taken,
-so guided samples can be re-ranked. Temperature 0 of the request's sampling is greedy decoding.
+Five ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q), and differ in where λ comes from
+(``guided/combine.py``); the fourth is the model as it is. To all four come the request's autoregressive reward models,
+each with its own weight. ARGS asks a reward model that reads whole responses.
+
+With ``n`` above 1 the best by the request's own score is taken, so guided samples can be re-ranked. Temperature 0 of
+the request's sampling is greedy decoding.
 """
 
 from __future__ import annotations
@@ -149,6 +152,41 @@ class Amulet:
     def guide(self) -> Guide:
         game = kappa(self.iterations, alpha=self.alpha, anchor=self.anchor, eta=self.eta)
         return Guide(strength=1.0 + game)
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_plan(root, score, max_tokens, self.n, self.guide)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmGuided:
+    """Decoding with autoregressive reward models: log π ∝ log π_base + Σ_i w_i log π_ARM,i.
+
+    GenARM (Xu et al., ICLR 2025), PARM (Lin et al., ICML 2025) and our reconstruction of UniARM (arXiv 2602.09538);
+    which models, their preference vector and the weights w (1/β, 1 if nothing else is said) are the request's. The base
+    reads the prompt that answers are drawn from. The presets ``genarm-pku``, ``parm-pku`` and ``uniarm-recon`` are in
+    ``search/presets.py``.
+
+    Deviations from the published code: weights are not divided by their sum, which it makes up for by the temperature
+    1/(1 + Σ w); log-probs are float32 at least; all models read a token in one batch where they share their weights.
+    """
+
+    n: int = 1
+    name: str = "arm"
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.n)
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    @property
+    def guide(self) -> Guide:
+        return Guide(strength=None)
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
         return [_plan(root, score, max_tokens, self.n, self.guide)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preftilt.search.guided import Amulet, LinearAlignment
+from preftilt.search.guided import Amulet, ArmGuided, LinearAlignment
 from preftilt.types import Sampling
 
 
@@ -15,7 +15,7 @@ from preftilt.types import Sampling
 class Preset:
     """A search with its sampling."""
 
-    search: LinearAlignment | Amulet
+    search: LinearAlignment | Amulet | ArmGuided
     sampling: Sampling
 
 
@@ -25,7 +25,14 @@ PRESETS = {
     ),
     "la-amulet-repo": Preset(LinearAlignment(ratio=2.0), Sampling(temperature=0.0)),
     "amulet-default": Preset(Amulet(), Sampling(temperature=0.0)),
+    "genarm-pku": Preset(ArmGuided(), Sampling()),
+    "parm-pku": Preset(ArmGuided(), Sampling(temperature=0.0)),
+    "uniarm-recon": Preset(ArmGuided(), Sampling(temperature=0.0)),
 }
 """``la-author``: the demo of Linear Alignment's authors, which samples from the nucleus 0.8 of the tempered
 distribution with the preference. ``la-amulet-repo``: what Amulet's repository, and REAR after it, compares with: the
-argmax, on which its top-p of 0.95 has no effect. ``amulet-default``: Amulet's published constants, and the argmax."""
+argmax, on which its top-p of 0.95 has no effect. ``amulet-default``: Amulet's published constants, and the argmax.
+
+``genarm-pku``: draws from the exact product at temperature 1, as GenARM's engine does on PKU-SafeRLHF. ``parm-pku``:
+the argmax of base and PARM, both of weight 1. ``uniarm-recon``: the same for our reconstruction of UniARM. Their reward
+models, the preference vector and the weights are named beside them; all take up to 512 tokens, which is the default."""

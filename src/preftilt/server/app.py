@@ -287,4 +287,8 @@ def _answer_failures(app: FastAPI, service: Service) -> None:
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
+    """A model as OpenAI lists it; reward models that requests may name stand beside it, with their objectives."""
+    card = {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
+    arms = service.engine.capabilities.arms
+    known = {one.name: [goal.name for goal in one.objectives] for one in arms}
+    return card | ({"preftilt": {"arms": known}} if known else {})

@@ -17,10 +17,11 @@ def cost(checked: Checked, able: Capabilities) -> dict[str, Any]:
     """
     job, query = checked.job, checked.query
     prompts = {view.name: len(view.prompt) for view in query.views}
-    if query.prompt not in [view.prompt for view in query.views]:
+    if query.prompt not in [view.prompt for view in query.views if view.reader is None]:
         prompts["generation"] = len(query.prompt)
     free = able.sampler_logprobs or job.plain
-    passes = sum(not (free and view.prompt == query.prompt) for view in query.views)
+    told = [free and (view.prompt, view.reader) == (query.prompt, None) for view in query.views]
+    passes = told.count(False)
     if job.plain:
         worst = even = job.choices * checked.max_tokens
         candidates = job.choices

@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 from preftilt.api import Settings
 from preftilt.messages import Message, check_messages
+from preftilt.readers import ArmSettings
 from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
 from preftilt.server.names import Named, read_name
 from preftilt.server.wire import ChatBody, ChatMessage, CompletionBody, Knob
 from preftilt.types import Preference
+
+NO_ARMS = ArmSettings()
 
 HARMLESS = {"progress", "deadline_s", "preference_from"}
 """Fields of the knob that need no preference to mean something."""
@@ -44,7 +47,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All there is to know of one request. Without preferences (``plain``) it is the model as it is."""
+    """All there is to know of one request. Without preferences and reward models it is ``plain``: the bare model."""
 
     model: str
     messages: tuple[Message, ...]
@@ -63,7 +66,8 @@ class Job:
     @property
     def plain(self) -> bool:
         """Whether there is nothing to realign with."""
-        return not self.preferences and self.settings.prompt.history == "both"
+        asked = self.settings
+        return not self.preferences and asked.prompt.history == "both" and asked.arms == NO_ARMS
 
 
 def resolve(body: ChatBody | CompletionBody, site: Site) -> Job:
@@ -185,7 +189,7 @@ def _check_plain(
 ) -> None:
     """A knob that is turned without a preference would do nothing; the operator's defaults may."""
     from_system = _first(knob.preference_from, named.preset.preference_from, site.preference_from)
-    turned = {name for name, value in knob if value not in (None, False)} - HARMLESS
+    turned = {name for name, value in knob if value not in (None, False, [])} - HARMLESS
     if job.details or turned or (named.asks and from_system != "system"):
         raise ApiError(
             400,

@@ -122,7 +122,7 @@ class Teller:
 
     def _scored(self, one: Candidate) -> dict[str, Any]:
         query, settings = self.checked.query, self.job.settings
-        line = rewards.line(one, query.ratios, settings.reward)
+        line = rewards.line_of(one, query, settings.reward)
         return _candidate(one.slot, one, self._text(one.tokens)) | {
             "question_logprob": number(line.question_logprob),
             "preference_gain": number(line.preference_gain),

@@ -196,7 +196,7 @@ def _plain_query(engine: Engine, job: Job) -> Query:
 
 def _drawn_view(prompt: Tokens, views: tuple[View, ...]) -> View | None:
     """The view whose prompt the answers are drawn from, if it is one."""
-    return next((view for view in views if view.prompt == prompt), None)
+    return next((view for view in views if view.prompt == prompt and view.reader is None), None)
 
 
 def _distinct_first(

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.errors import EngineError, NoChatTemplate, PromptTooLong
+from preftilt.errors import BadInput, EngineError, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
-from preftilt.types import Completion, Sampling, Stream, Tokens
+from preftilt.types import Completion, Reader, Sampling, Stream, Tokens
 
 TOLERANCE = 1e-4
 """Log-probs this close (nats) are equal; float32 engines keep to it, others need a wider one."""
@@ -233,6 +234,25 @@ async def law_cancelling_leaves_the_engine_usable(
     await _draw(engine, prompts[1], slots=1)
 
 
+async def law_readers_keep_to_themselves(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """A prompt read by base and reward models at once gives each what it gives alone; unknown readers are refused."""
+    arms = engine.capabilities.arms
+    even = [Reader(one.name, (1 / len(one.objectives),) * len(one.objectives)) for one in arms]
+    base = ScoreRequest(prompt=prompts[0], completion=prompts[1][:3])
+    requests = [base, *(replace(base, reader=reader) for reader in even)]
+    together = await engine.score(requests)
+    for request, found in zip(requests, together, strict=True):
+        [alone] = await engine.score([request])
+        _close(found, alone, tolerance, f"read by {request.reader} beside others")
+    try:
+        await engine.score([replace(base, reader=Reader("\N{WHITE CHESS KING}", (1.0,)))])
+    except BadInput:
+        return
+    raise EngineError("law broken: a reward model that is not open was taken for one")
+
+
 LAWS: tuple[Law, ...] = (
     law_one_logprob_a_token,
     law_scores_add_up_over_a_split,
@@ -245,6 +265,7 @@ LAWS: tuple[Law, ...] = (
     law_nothing_scores_as_nothing,
     law_an_overlong_prompt_is_refused,
     law_cancelling_leaves_the_engine_usable,
+    law_readers_keep_to_themselves,
 )
 
 

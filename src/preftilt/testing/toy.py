@@ -6,21 +6,24 @@ Searches, scores and the driver are tested against it, and everything a random a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.arm.spec import Objective
+from preftilt.engines.base import Capabilities, KnownArm, SampleRequest, ScoreRequest
+from preftilt.engines.checks import Readable
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, check_guide
+from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.steps import step_ended
 from preftilt.errors import EngineError, PromptTooLong
 from preftilt.guided import combine, masked, pick
 from preftilt.messages import Message
 from preftilt.streams import position_key, stream_key
-from preftilt.types import Completion, Finish, Guided, Step, Tokens
+from preftilt.types import Completion, Finish, Guided, Reader, Step, Tokens
 
 NextLogprobs = Callable[[Tokens], Float[np.ndarray, "V"]]
 """A language model in one function: context → log-probs of the next token (nats, normalised)."""
@@ -50,8 +53,9 @@ class ToyTokenizer:
     words: tuple[str, ...] = WORDS
 
     def render(self, messages: Sequence[Message]) -> Tokens:
-        """Four tokens that hash the conversation before the last turn's text, so any change shows."""
-        digest = blake2b(repr(messages).encode(), digest_size=4).digest()
+        """Four tokens that hash the conversation before the last turn's text, so any change shows, also of an image."""
+        seen = "".join(image.digest for one in messages for image in one.images)
+        digest = blake2b((repr(messages) + seen).encode(), digest_size=4).digest()
         return (*(byte % len(self.words) for byte in digest), 2)
 
     def encode(self, text: str) -> Tokens:
@@ -72,6 +76,14 @@ class ToyTokenizer:
         return [self.words[token] for token in tokens]
 
 
+@dataclass(frozen=True, slots=True)
+class ToyArm:
+    """A reward model you can write down: a preference vector over ``objectives`` → a language model."""
+
+    objectives: tuple[Objective, ...]
+    under: Callable[[tuple[float, ...]], NextLogprobs]
+
+
 @dataclass(slots=True)
 class ToyEngine:
     """The engine contract over a :data:`NextLogprobs`; ``counts`` tallies what was asked of it."""
@@ -82,6 +94,7 @@ class ToyEngine:
     name: str = "toy"
     model: str = "toy"
     tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
+    arms: Mapping[str, ToyArm] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("sampled", "scored"), 0))
 
     @property
@@ -94,6 +107,7 @@ class ToyEngine:
             keyed_streams=True,
             guides=True,
             proposes=True,
+            arms=tuple(KnownArm(name, arm.objectives, "toy") for name, arm in self.arms.items()),
         )
 
     @property
@@ -118,6 +132,12 @@ class ToyEngine:
         await asyncio.sleep(0)
         return [self._propose(request) for request in requests]
 
+    async def normalise(
+        self, requests: Sequence[NormaliseRequest]
+    ) -> list[Float[np.ndarray, "R T"]]:
+        await asyncio.sleep(0)
+        return [self._normalise(request) for request in requests]
+
     def close(self) -> None:
         pass
 
@@ -125,7 +145,7 @@ class ToyEngine:
         def choose(raw: Float[np.ndarray, "1 V"], key: int) -> int:
             return pick(raw[0], request.sampling, key)
 
-        drawn = self._draw(request, [request.prompt], slot, choose)
+        drawn = self._draw(request, [(request.prompt, self.next_logprobs)], slot, choose)
         return Completion(drawn.tokens, drawn.logprobs[0], drawn.finish)
 
     def _guided(self, request: GuideRequest, slot: int) -> Guided:
@@ -135,30 +155,31 @@ class ToyEngine:
             guided = masked(combine(raw, weights), raw[request.preferred], request.mask)
             return pick(guided, request.sampling, key)
 
-        return self._draw(request, [view.prompt for view in request.views], slot, choose)
+        reads = [(view.prompt, self._read_by(view.reader)) for view in request.views]
+        return self._draw(request, reads, slot, choose)
 
     def _draw(
         self,
         request: SampleRequest | GuideRequest,
-        prompts: Sequence[Tokens],
+        reads: Sequence[tuple[Tokens, NextLogprobs]],
         slot: int,
         choose: Callable[[Float[np.ndarray, "K V"], int], int],
     ) -> Guided:
-        """Token by token, each chosen from what the model says after every prompt."""
-        for prompt in prompts:
+        """Token by token, each chosen from what is said after every prompt by who reads it."""
+        for prompt, _ in reads:
             self._check_room(prompt + request.prefix)
         key = stream_key(request.stream, slot)
         tokens: Tokens = ()
         logprobs: list[Float[np.ndarray, "K"]] = []
         finish: Finish | None = None
         while finish is None and len(tokens) < request.max_tokens:
-            raw = np.stack([self.next_logprobs(p + request.prefix + tokens) for p in prompts])
+            raw = np.stack([said(p + request.prefix + tokens) for p, said in reads])
             token = choose(raw, position_key(key, len(request.prefix) + len(tokens)))
             tokens += (token,)
             logprobs.append(raw[:, token])
             finish = self._end(tokens, request.step)
         self.counts["sampled"] += len(tokens)
-        rows = np.array(logprobs).reshape(len(tokens), len(prompts)).T
+        rows = np.array(logprobs).reshape(len(tokens), len(reads)).T
         return Guided(tokens, rows, finish or "length")
 
     def _end(self, tokens: Tokens, step: Step | None) -> Finish | None:
@@ -175,17 +196,45 @@ class ToyEngine:
         best = np.argsort(-raw, kind="stable")[: request.count]
         return Proposal(tuple(best.tolist()), raw[best])
 
+    def _normalise(self, request: NormaliseRequest) -> Float[np.ndarray, "R T"]:
+        check_normalise(request)
+        completion = request.reads[0].completion
+        found = np.zeros((len(request.mixtures), len(completion)))
+        for t, token in enumerate(completion):
+            contexts = [one.prompt + one.prefix + completion[:t] for one in request.reads]
+            said = [self._read_by(one.reader) for one in request.reads]
+            raw = np.stack([say(one) for say, one in zip(said, contexts, strict=True)])
+            for row, mixture in enumerate(request.mixtures):
+                blended = combine(raw, mixture.weights)
+                left = masked(blended, raw[mixture.preferred], mixture.mask)
+                found[row, t] = left[token] - np.logaddexp.reduce(left)
+        return found
+
     def _score(self, request: ScoreRequest) -> Float[np.ndarray, "T"]:
         self._check_room(request.prompt + request.prefix + request.completion)
         context = request.prompt + request.prefix
         self.counts["scored"] += len(request.completion)
+        said = self._read_by(request.reader)
         return np.array(
             [
-                self.next_logprobs(context + request.completion[:t])[token]
+                said(context + request.completion[:t])[token]
                 for t, token in enumerate(request.completion)
             ],
             dtype=np.float64,
         )
+
+    def _read_by(self, reader: Reader | None) -> NextLogprobs:
+        """The base's language model, or that of a reward model under its preference vector."""
+        if reader is None:
+            return self.next_logprobs
+        able = self.capabilities
+        Readable(
+            model=self.model,
+            max_context=able.max_context,
+            vocabulary=len(self.tokenizer.words),
+            arms=able.arms,
+        ).check_reader(reader)
+        return self.arms[reader.arm].under(reader.alpha)
 
     def _check_room(self, tokens: Tokens) -> None:
         if len(tokens) > self.max_context:

@@ -134,6 +134,7 @@ class ChatSampler:
             model=self.name,
             max_context=self._capabilities.max_context,
             vocabulary=1 << 31,  # The scorer knows its vocabulary; nothing of it is sent.
+            images=True,  # The scorer's tokenizer has refused them if it sees none.
         )
         for request in requests:
             readable.check_sample(request)
@@ -158,7 +159,7 @@ class ChatSampler:
         sampling, n = request.sampling, len(request.slots)
         said = self._tokenizer.conversation(request.prompt)
         body = {
-            "messages": [{"role": one.role, "content": one.content} for one in said],
+            "messages": [{"role": one.role, "content": _content(one)} for one in said],
             "max_tokens": budget,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -189,6 +190,18 @@ class ChatSampler:
             tokens, ended = tokens[:budget], False
         # Nobody uses these log-probs: another engine scores.
         return Completion(tokens, np.zeros(len(tokens)), "eos" if ended else "length")
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """A message's content as OpenAI's API takes it: parts where there are images."""
+    if not message.images:
+        return message.content
+    return [
+        {"type": "text", "text": one}
+        if isinstance(one, str)
+        else {"type": "image_url", "image_url": {"url": one.data_url()}}
+        for one in message.parts()
+    ]
 
 
 async def ask_chat(connection: Connection, model: str, body: dict[str, Any]) -> list[ChatChoice]:

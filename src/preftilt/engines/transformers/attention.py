@@ -99,6 +99,9 @@ def shared_prefix_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     shape = Shape(scale, sliding_window or None, softcap, s_aux)
     layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
+    if query.shape[0] > 1:  # A batch row a token: reward models read along (``Runner``).
+        q, k, v = (x[:, :, 0].transpose(0, 1) for x in (query, key, value))
+        return plan.attend(layer, q, k, v, shape)[:, None], None
     return plan.attend(layer, query[0], key[0], value[0], shape)[None], None
 
 

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from preftilt.types import Tokens
+from preftilt.types import Reader, Tokens
 
 Layers = dict[int, tuple[Tensor, Tensor]]
 """Layer index → keys [Hkv, T, D] and values [Hkv, T, Dv]."""
+
+CacheKey = tuple[Reader | None, Tokens, Tokens]
+"""Who read it, a prompt, and a response prefix after it, which is empty for the prompt's own cache."""
 
 SHORTEST_SHARED = 16
 """A common beginning of fewer tokens than this is forwarded again: finding it costs more."""
@@ -24,12 +27,17 @@ SHORTEST_SHARED = 16
 
 @dataclass(eq=False, slots=True)
 class Prompt:
-    """A prefilled prompt: its cache and the float32 logits [V] that follow it."""
+    """A prefilled prompt: its cache and the float32 logits [V] that follow it, as ``reader`` has them."""
 
     tokens: Tokens
     layers: Layers
     logits: Tensor
+    reader: Reader | None = None
     tails: dict[Tokens, Tail] = field(default_factory=dict)
+
+    def key(self, tail: Tokens = ()) -> CacheKey:
+        """What the prompt, or a tail of it, is stored under."""
+        return self.reader, self.tokens, tail
 
     @property
     def length(self) -> int:
@@ -54,29 +62,29 @@ def size(layers: Layers) -> int:
 
 
 class Store:
-    """Prompts and tails, least recently used first out."""
+    """Prompts and tails, least recently used first out; those of one reader are never another's."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.bytes = 0
-        self._items: OrderedDict[tuple[Tokens, Tokens], Prompt | Tail] = OrderedDict()
+        self._items: OrderedDict[CacheKey, Prompt | Tail] = OrderedDict()
 
-    def prompt(self, tokens: Tokens) -> Prompt | None:
+    def prompt(self, tokens: Tokens, reader: Reader | None = None) -> Prompt | None:
         """The prompt with exactly these tokens."""
-        found = self._items.get((tokens, ()))
+        found = self._items.get((reader, tokens, ()))
         if found is not None:
-            self._items.move_to_end((tokens, ()))
+            self._items.move_to_end((reader, tokens, ()))
         return found if isinstance(found, Prompt) else None
 
-    def longest_shared(self, tokens: Tokens) -> tuple[int, Layers]:
+    def longest_shared(self, tokens: Tokens, reader: Reader | None = None) -> tuple[int, Layers]:
         """The longest beginning of ``tokens`` that a stored prompt has too, short of the last token.
 
         The last token is left out because its logits are needed. Returns the length (0 if none) and that prompt's
         cache.
         """
         best, layers = 0, {}
-        for (prompt, tail), item in self._items.items():
-            if not tail and prompt[:SHORTEST_SHARED] == tokens[:SHORTEST_SHARED]:
+        for (by, prompt, tail), item in self._items.items():
+            if not tail and by == reader and prompt[:SHORTEST_SHARED] == tokens[:SHORTEST_SHARED]:
                 shared = _common(prompt, tokens[:-1])
                 if shared > best and shared >= SHORTEST_SHARED:
                     best, layers = shared, item.layers
@@ -89,50 +97,50 @@ class Store:
         ):
             tail = prompt.tails.get(tokens[:length])
             if tail is not None:
-                if (prompt.tokens, tail.tokens) in self._items:
-                    self._items.move_to_end((prompt.tokens, tail.tokens))
+                if prompt.key(tail.tokens) in self._items:
+                    self._items.move_to_end(prompt.key(tail.tokens))
                 return tail
         return None
 
     def add_prompt(self, prompt: Prompt) -> None:
-        self._add((prompt.tokens, ()), prompt)
+        self._add(prompt.key(), prompt)
 
     def add_tail(self, prompt: Prompt, tail: Tail) -> None:
         """Keep a tail, unless it is empty, known as well as this, or its prompt has been dropped."""
         known = prompt.tails.get(tail.tokens)
         if known is not None and known.logits is None and tail.logits is not None:
-            self._drop((prompt.tokens, tail.tokens))
+            self._drop(prompt.key(tail.tokens))
             known = None
-        if tail.tokens and known is None and self._items.get((prompt.tokens, ())) is prompt:
+        if tail.tokens and known is None and self._items.get(prompt.key()) is prompt:
             prompt.tails[tail.tokens] = tail
-            self._items.move_to_end((prompt.tokens, ()))
-            self._add((prompt.tokens, tail.tokens), tail)
+            self._items.move_to_end(prompt.key())
+            self._add(prompt.key(tail.tokens), tail)
 
     def drop_tail(self, prompt: Prompt, tokens: Tokens) -> None:
         """Forget the tail of exactly these tokens, if it is known."""
-        if (prompt.tokens, tokens) in self._items and tokens:
-            self._drop((prompt.tokens, tokens))
+        if prompt.key(tokens) in self._items and tokens:
+            self._drop(prompt.key(tokens))
 
     def clear(self) -> None:
         self._items.clear()
         self.bytes = 0
 
-    def _add(self, key: tuple[Tokens, Tokens], item: Prompt | Tail) -> None:
+    def _add(self, key: CacheKey, item: Prompt | Tail) -> None:
         self._items[key] = item
         self.bytes += size(item.layers)
         while self.bytes > self.capacity and len(self._items) > 1:
             self._drop(next(iter(self._items)))
 
-    def _drop(self, key: tuple[Tokens, Tokens]) -> None:
+    def _drop(self, key: CacheKey) -> None:
         item = self._items.pop(key)
         self.bytes -= size(item.layers)
         if isinstance(item, Prompt):
             for tokens in item.tails:
-                tail = self._items.pop((item.tokens, tokens))
+                tail = self._items.pop(item.key(tokens))
                 self.bytes -= size(tail.layers)
             item.tails.clear()
         else:
-            prompt = self._items.get((key[0], ()))
+            prompt = self._items.get((*key[:2], ()))
             if isinstance(prompt, Prompt):
                 prompt.tails.pop(item.tokens, None)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
 from preftilt.engines.transformers.caches import Layers, Prompt
+from preftilt.types import Reader
 
 STEP = 64
 """Buffers grow by at least this many tokens, and then by half, so that growing is rare."""
@@ -92,9 +93,19 @@ class RowPlace:
 
 
 class DecodePlan:
-    """How one new token of every row attends: its group's prompt, its own tail, itself."""
+    """How one new token of every row attends: its group's prompt, its own tail, itself.
 
-    def __init__(self, buffers: Buffers, places: list[RowPlace], device: torch.device) -> None:
+    ``readers`` are those of the rows; None where the base reads them all.
+    """
+
+    def __init__(
+        self,
+        buffers: Buffers,
+        places: list[RowPlace],
+        device: torch.device,
+        readers: tuple[Reader | None, ...] | None = None,
+    ) -> None:
+        self.readers = readers
         self.buffers = buffers
         self.rows = len(places)
         self.device = device

@@ -24,11 +24,20 @@ from preftilt.engines.guides import (
     as_sample,
     check_guide,
 )
+from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.jobs import Job, draw_job, propose_job, score_job
+from preftilt.engines.transformers.image_prompts import ImageTokenizer
+from preftilt.engines.transformers.jobs import (
+    Job,
+    draw_job,
+    normalise_job,
+    propose_job,
+    score_job,
+)
 from preftilt.engines.transformers.runner import Runner, Stats
 from preftilt.engines.transformers.scheduler import Scheduler
 from preftilt.engines.transformers.worker import Worker
+from preftilt.errors import BadInput
 from preftilt.types import Completion, Guided
 
 R = TypeVar("R", SampleRequest, GuideRequest)
@@ -55,7 +64,7 @@ class TransformersEngine:
         about: About,
         runner: Runner,
         path: Scheduler | ExpandedPath,
-        tokenizer: HfChatTokenizer,
+        tokenizer: HfChatTokenizer | ImageTokenizer,
         capabilities: Capabilities,
     ) -> None:
         self.about = about
@@ -66,6 +75,8 @@ class TransformersEngine:
             model=about.model,
             max_context=capabilities.max_context,
             vocabulary=runner.vocabulary,
+            arms=capabilities.arms,
+            images=runner.sight is not None,
         )
         self._worker = Worker(path)
         self._under_way: dict[int, Job] = {}
@@ -87,7 +98,7 @@ class TransformersEngine:
         return self._capabilities
 
     @property
-    def tokenizer(self) -> HfChatTokenizer:
+    def tokenizer(self) -> HfChatTokenizer | ImageTokenizer:
         """Its chat template and vocabulary."""
         return self._tokenizer
 
@@ -126,6 +137,7 @@ class TransformersEngine:
             check_guide(request)
             for view in request.views:
                 self._readable.check_sample(as_sample(request, view))
+                self._readable.check_reader(view.reader)
         return await self._drawn(
             requests, lambda r: Guided((), np.empty((len(r.views), 0)), "length")
         )
@@ -160,6 +172,20 @@ class TransformersEngine:
         with self._submitted(work):
             done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
         return [next(done) if job.request.completion else np.empty(0) for job in jobs]
+
+    async def normalise(
+        self, requests: Sequence[NormaliseRequest]
+    ) -> list[Float[np.ndarray, "R T"]]:
+        """See :class:`~preftilt.engines.normalises.Normalises`; the views of a completion share a forward."""
+        for request in requests:
+            check_normalise(request)
+            for read in request.reads:
+                self._readable.check_score(read)
+            if not request.reads[0].completion:
+                raise BadInput("an empty completion has no log-probs to normalise")
+        jobs = [normalise_job(request) for request in requests]
+        with self._submitted(jobs):
+            return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
 
     def so_far(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.Watchable`. A number that the worker keeps anyway is read, no more."""

@@ -15,13 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.jobs import DrawJob, Job, ProposeJob, ScoreJob, settle
+from preftilt.engines.transformers.forced import under
+from preftilt.engines.transformers.jobs import (
+    DrawJob,
+    Job,
+    NormaliseJob,
+    ProposeJob,
+    ScoreJob,
+    settle,
+)
 from preftilt.engines.transformers.probe import PROMPT, Probe, gap, tolerance
 from preftilt.engines.transformers.rows import Row, RowEnd
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
 from preftilt.engines.transformers.scheduler import Limits, failure
-from preftilt.types import Tokens
+from preftilt.types import Reader, Tokens
 
 KEPT_PROMPTS = 4
 """Prompts whose caches are kept; each is as large as the model makes it."""
@@ -35,7 +43,7 @@ class ExpandedPath:
         self._ends = ends
         self._limits = limits
         self._jobs: list[Job] = []
-        self._prompts: OrderedDict[Tokens, tuple[Any, Tensor]] = OrderedDict()
+        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[Any, Tensor]] = OrderedDict()
 
     @property
     def idle(self) -> bool:
@@ -59,6 +67,8 @@ class ExpandedPath:
                 self._sample(first)
             elif isinstance(first, ProposeJob):
                 self._propose(first)
+            elif isinstance(first, NormaliseJob):
+                self._normalise(first)
             else:
                 self._score([job for job in together if isinstance(job, ScoreJob)])
         except Exception as error:
@@ -76,7 +86,7 @@ class ExpandedPath:
         self._prompts.clear()
 
     def agrees(self, probe: Probe) -> bool:
-        """Whether this path reproduces the model's plain forward on the probe."""
+        """Whether this path reproduces the plain forward of the runner's model on the probe."""
         ids = tuple(probe.tokens.tolist())
         cache, first = self._prompt(ids[:PROMPT])
         scored = self._forward(_copies(cache, 2), probe.tokens[None, PROMPT:].repeat(2, 1))[1]
@@ -93,33 +103,33 @@ class ExpandedPath:
         want = torch.cat([probe.reference[PROMPT - 1 :], probe.reference[PROMPT:]])
         return gap(got, want) <= limit
 
-    def _prompt(self, tokens: Tokens) -> tuple[Any, Tensor]:
+    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[Any, Tensor]:
         """A prompt's cache, at batch 1, and the logits [V] after it; one that is kept and begins it is taken over."""
-        if tokens in self._prompts:
+        key = (reader, tokens)
+        if key in self._prompts:
             self.runner.stats.prompt_hits += 1
-            self._prompts.move_to_end(tokens)
-            return self._prompts[tokens]
-        begun = max((p for p in self._prompts if p == tokens[: len(p)]), key=len, default=())
+            self._prompts.move_to_end(key)
+            return self._prompts[key]
+        known = (kept for by, kept in self._prompts if by == reader)
+        begun = max((one for one in known if one == tokens[: len(one)]), key=len, default=())
         self.runner.stats.prompt_tokens += len(tokens) - len(begun)
         self.runner.stats.shared_tokens += len(begun)
-        cache = _copies(self._prompts[begun][0], 1) if begun else None
+        cache = _copies(self._prompts[reader, begun][0], 1) if begun else None
         new = torch.tensor([tokens[len(begun) :]], device=self.runner.device)
-        self.runner.stats.forwards += 1
-        out = self.runner.model(input_ids=new, past_key_values=cache, use_cache=True)
-        self._prompts[tokens] = (out.past_key_values, self.runner.clean(out.logits[0, -1:])[0])
+        logits, cache = self.runner.of(reader).by_rows(new, cache, reader)
+        self._prompts[key] = (cache, self.runner.clean(logits[0, -1:])[0])
         while len(self._prompts) > KEPT_PROMPTS:
             self._prompts.popitem(last=False)
-        return self._prompts[tokens]
+        return self._prompts[key]
 
-    def _forward(self, cache: Any, tokens: Tensor) -> Tensor:
+    def _forward(self, cache: Any, tokens: Tensor, reader: Reader | None = None) -> Tensor:
         """Logits [N, L, V] after new ``tokens`` [N, L]; ``cache`` [N rows] grows by them."""
-        self.runner.stats.forwards += 1
-        out = self.runner.model(input_ids=tokens, past_key_values=cache, use_cache=True)
-        return self.runner.clean(out.logits)
+        logits, _ = self.runner.of(reader).by_rows(tokens, cache, reader)
+        return self.runner.clean(logits)
 
     def _sample(self, job: DrawJob) -> None:
         request = job.request
-        known = [self._prompt(ground.tokens + ground.prefix) for ground in job.grounds]
+        known = [self._prompt(one.tokens + one.prefix, one.reader) for one in job.grounds]
         rows_at_once = max(1, self._limits.max_rows // len(known))
         for start in range(0, len(request.slots), rows_at_once):
             count = min(rows_at_once, len(request.slots) - start)
@@ -147,17 +157,35 @@ class ExpandedPath:
                 rows = [rows[i] for i in live]
             last = torch.tensor([[row.tokens[-1]] for row in rows], device=self.runner.device)
             self.runner.stats.response_tokens += len(rows) * len(caches)
-            logits = [self._forward(cache, last)[:, -1] for cache in caches]
+            readers = [ground.reader for ground in rows[0].job.grounds]
+            logits = [
+                self._forward(cache, last, reader)[:, -1]
+                for cache, reader in zip(caches, readers, strict=True)
+            ]
 
     def _propose(self, job: ProposeJob) -> None:
         request = job.request
         _, logits = self._prompt(request.prompt + request.prefix)
         settle(job.future, likeliest(logits, request.count))
 
+    def _normalise(self, job: NormaliseJob) -> None:
+        views = []
+        completion = job.request.reads[0].completion
+        for read in job.request.reads:
+            cache, logits = self._prompt(read.prompt + read.prefix, read.reader)
+            if len(completion) > 1:
+                tokens = torch.tensor([completion[:-1]], device=self.runner.device)
+                rest = self._forward(_copies(cache, 1), tokens, read.reader)[0]
+                logits = torch.cat([logits[None], rest])
+            views.append(logits.view(len(completion), -1))
+        self.runner.stats.response_tokens += (len(completion) - 1) * len(views)
+        self.runner.stats.scored += len(completion)
+        settle(job.future, under(torch.stack(views, 1), job.request.mixtures, completion))
+
     def _score(self, jobs: Sequence[ScoreJob]) -> None:
         """Candidates after one and the same prompt and prefix, padded on the right."""
         request = jobs[0].request
-        cache, first = self._prompt(request.prompt + request.prefix)
+        cache, first = self._prompt(request.prompt + request.prefix, request.reader)
         width = max(len(job.request.completion) for job in jobs)
         rows = [
             job.request.completion + (0,) * (width - len(job.request.completion)) for job in jobs
@@ -168,9 +196,9 @@ class ExpandedPath:
             self.runner.stats.response_tokens += sum(
                 len(job.request.completion) - 1 for job in jobs
             )
-            logits = torch.cat(
-                [logits, self._forward(_copies(cache, len(jobs)), tokens[:, :-1])], dim=1
-            )
+            copies = _copies(cache, len(jobs))
+            rest = self._forward(copies, tokens[:, :-1], request.reader)
+            logits = torch.cat([logits, rest], dim=1)
         logprobs = (
             logprobs_of(logits.flatten(0, 1), tokens.flatten()).view(tokens.shape).cpu().numpy()
         )
@@ -185,7 +213,7 @@ def _alike(first: Job, other: Job) -> bool:
     if not (isinstance(first, ScoreJob) and isinstance(other, ScoreJob)):
         return first is other
     a, b = first.request, other.request
-    return a.prompt == b.prompt and a.prefix == b.prefix
+    return (a.reader, a.prompt, a.prefix) == (b.reader, b.prompt, b.prefix)
 
 
 def _copies(cache: Any, rows: int) -> Any:

@@ -15,18 +15,19 @@ from torch import Tensor
 
 from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
 from preftilt.engines.transformers.caches import Layers, join
-from preftilt.types import Tokens
+from preftilt.types import Reader, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens]."""
+    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens], all of one reader."""
 
     tokens: Tokens
     prefix: Layers
     prefix_length: int
     tail: Layers
     tail_length: int
+    reader: Reader | None = None
 
     @property
     def start(self) -> int:
@@ -89,6 +90,7 @@ class ExtendPlan:
             [torch.arange(s.start, s.start + len(s.tokens), device=device) for s in self.segments]
         )
         self.tokens = torch.tensor([t for s in self.segments for t in s.tokens], device=device)
+        self.readers = _readers(self.segments)
         self._groups = self._prefix_groups()
         self._buckets = self._tail_buckets()
         self._masks: dict[object, Tensor | None] = {}
@@ -228,6 +230,13 @@ class ExtendPlan:
                 mask = torch.where(distance < window, 0.0, MASKED).repeat(groups, 1)[None, None]
             self._masks[key] = mask
         return self._masks[key]
+
+
+def _readers(segments: Sequence[Segment]) -> tuple[Reader | None, ...] | None:
+    """Who reads every packed token; None where that is the base throughout."""
+    if all(segment.reader is None for segment in segments):
+        return None
+    return tuple(segment.reader for segment in segments for _ in segment.tokens)
 
 
 def _copied(x: Tensor) -> Tensor:

@@ -11,20 +11,22 @@ from torch import Tensor
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
+from preftilt.engines.normalises import NormaliseRequest
 from preftilt.engines.transformers.caches import Prompt, Tail
 from preftilt.engines.transformers.sampler import Rule
-from preftilt.types import Completion, Finish, Guided, Tokens
+from preftilt.types import Completion, Finish, Guided, Reader, Tokens
 
 
 @dataclass(eq=False, slots=True)
 class Ground:
-    """What a request stands on: a prompt and the response prefix behind it.
+    """What a request stands on: a prompt and the response prefix behind it, and who reads them.
 
     ``prompt`` is set when the prompt's cache is there; ``tail``, with its logits, when that of the whole prefix is.
     """
 
     tokens: Tokens
     prefix: Tokens
+    reader: Reader | None = None
     prompt: Prompt | None = None
     tail: Tail | None = None
 
@@ -95,7 +97,25 @@ class ProposeJob:
     done: int = 0
 
 
-Job = DrawJob | ScoreJob | ProposeJob
+@dataclass(eq=False, slots=True)
+class NormaliseJob:
+    """A request for the log-probs of guided decoding; ``parts`` read its completion, one a view.
+
+    Made by :func:`normalise_job`.
+    """
+
+    request: NormaliseRequest
+    parts: tuple[ScoreJob, ...]
+    future: Future[np.ndarray] = field(default_factory=Future)
+    done: int = 0
+
+    @property
+    def grounds(self) -> tuple[Ground, ...]:
+        """What the parts stand on."""
+        return tuple(ground for part in self.parts for ground in part.grounds)
+
+
+Job = DrawJob | ScoreJob | ProposeJob | NormaliseJob
 
 
 def draw_job(request: SampleRequest | GuideRequest) -> DrawJob:
@@ -103,18 +123,23 @@ def draw_job(request: SampleRequest | GuideRequest) -> DrawJob:
     if isinstance(request, SampleRequest):
         return DrawJob(request, (Ground(request.prompt, request.prefix),), None)
     rule = Rule(tuple(view.weight for view in request.views), request.mask, request.preferred)
-    grounds = tuple(Ground(view.prompt, request.prefix) for view in request.views)
+    grounds = tuple(Ground(view.prompt, request.prefix, view.reader) for view in request.views)
     return DrawJob(request, grounds, rule)
 
 
 def score_job(request: ScoreRequest) -> ScoreJob:
     """The job of a request that scores."""
-    return ScoreJob(request, (Ground(request.prompt, request.prefix),))
+    return ScoreJob(request, (Ground(request.prompt, request.prefix, request.reader),))
 
 
 def propose_job(request: ProposeRequest) -> ProposeJob:
     """The job of a request that asks what may come next."""
     return ProposeJob(request, (Ground(request.prompt, request.prefix),))
+
+
+def normalise_job(request: NormaliseRequest) -> NormaliseJob:
+    """The job of a request for the log-probs of guided decoding."""
+    return NormaliseJob(request, tuple(map(score_job, request.reads)))
 
 
 def settle(future: Future[Any], result: object) -> None:

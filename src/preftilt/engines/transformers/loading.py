@@ -83,7 +83,7 @@ def find(
 
 def load_tokenizer(source: Source) -> Any:
     """The model's tokenizer (a ``PreTrainedTokenizerBase``): a small file, read before the weights are."""
-    with _quiet(), _explained(source.name, source.cached_only):
+    with quiet(), explained(source.name, source.cached_only):
         return transformers.AutoTokenizer.from_pretrained(
             source.place,
             trust_remote_code=source.trust_remote_code,
@@ -91,10 +91,11 @@ def load_tokenizer(source: Source) -> Any:
         )
 
 
-def load_model(source: Source, tokenizer: Any) -> Loaded:
-    """The model in memory, for inference."""
-    with _quiet(), _explained(source.name, source.cached_only):
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+def load_model(source: Source, tokenizer: Any, *, sees: bool = False) -> Loaded:
+    """The model in memory, for inference; one that ``sees`` is loaded with its eyes."""
+    kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    with quiet(), explained(source.name, source.cached_only):
+        model: Any = kind.from_pretrained(
             source.place,
             dtype=source.dtype,
             trust_remote_code=source.trust_remote_code,
@@ -105,7 +106,7 @@ def load_model(source: Source, tokenizer: Any) -> Loaded:
         raise BadInput(
             f"{source.name} has no output embedding that preftilt could read; use another model"
         )
-    with _explained(source.name, source.cached_only):
+    with explained(source.name, source.cached_only):
         model = model.to(source.device)
     return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
 
@@ -115,7 +116,7 @@ def load_reward_model(source: Source, tokenizer: Any) -> Loaded:
 
     Raises :class:`BadInput` for a model without such a head: transformers would invent one and score at random.
     """
-    with _quiet(), _explained(source.name, source.cached_only, "a reward model"):
+    with quiet(), explained(source.name, source.cached_only, "a reward model"):
         model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
             source.place,
             dtype=source.dtype,
@@ -192,7 +193,7 @@ def _pickle_only(name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice from transformers while it loads; the user's settings come back afterwards."""
     verbosity, bars = (
         transformers_logging.get_verbosity(),
@@ -224,7 +225,7 @@ _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryErr
 
 
 @contextmanager
-def _explained(
+def explained(
     name: str, cached_only: bool, kind: str = "a causal language model"
 ) -> Iterator[None]:
     """Say in our words what transformers and the hub say in theirs; ``kind`` is what the model should have been."""

@@ -14,19 +14,28 @@ from preftilt.engines.bundled import model_folder
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
+from preftilt.engines.transformers.beside import Beside, attach_beside, read_arms
 from preftilt.engines.transformers.engine import About, TransformersEngine
 from preftilt.engines.transformers.expanded import ExpandedPath
+from preftilt.engines.transformers.image_prompts import (
+    ImageTokenizer,
+    content_for,
+    image_tokenizer,
+)
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.loading import (
     Loaded,
+    Source,
     context_of,
     find,
     load_model,
     load_tokenizer,
 )
+from preftilt.engines.transformers.processors import load_processor
 from preftilt.engines.transformers.rows import RowEnd
 from preftilt.engines.transformers.runner import Runner, few_rows_first
 from preftilt.engines.transformers.scheduler import Limits, Scheduler
+from preftilt.engines.transformers.sight_check import checked_sight, first_look
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.types import Sampling, Stream
@@ -60,6 +69,8 @@ HONOURED = CHAT_OPTIONS | {
     "allow_pickle",
     "max_rows",
     "sampler_logprobs",
+    "arms",
+    "arm_base",
 }
 
 
@@ -80,25 +91,51 @@ def open_transformers(
         trust_remote_code=options.trust_remote_code,
         allow_pickle=options.allow_pickle,
     )
-    tokenizer = load_tokenizer(source)
+    processor = load_processor(source)
+    tokenizer = load_tokenizer(source) if processor is None else processor.tokenizer
     chat = HfChatTokenizer(
         tokenizer,
         chat_template=options.chat_template,
         thinking=options.thinking,
         template_kwargs=options.template_kwargs,
         now=options.now,
+        content=None if processor is None else content_for(processor, options.chat_template),
     )
+    if processor is not None and options.arms:
+        raise BadInput(
+            f"{model} sees images, and reward models (--arm) read text alone; leave them out, or use a model of text"
+        )
     _ = chat.template  # Raises now, before the weights are read, if there is none.
-    loaded = load_model(source, tokenizer)
+    arms = read_arms(options.arms or {}, tokenizer)
+    weaker = _weaker(source, options.arm_base)
+    loaded = load_model(source, tokenizer, sees=processor is not None)
+    images = None if processor is None else image_tokenizer(loaded.model, processor, chat)
+    beside = Beside(arms=arms, model=weaker and load_model(weaker, load_tokenizer(weaker)))
+    contexts = [context_of(one.model.config) for one in (loaded, beside.model) if one]
     limits = Limits(
         max_rows=options.max_rows or (64 if loaded.device.type == "cpu" else 256),
         row_bytes=tuning.row_bytes,
         cache_bytes=tuning.cache_bytes,
         prefill_tokens=tuning.prefill_tokens,
         score_tokens=tuning.score_tokens,
-        context=context_of(loaded.model.config),
+        context=min(contexts),
     )
-    return assemble(loaded, chat, limits, model, options.sampler_logprobs, tuning.attention)
+    return assemble(
+        loaded, chat, limits, model, options.sampler_logprobs, tuning.attention, beside, images
+    )
+
+
+def _weaker(source: Source, name: str | None) -> Source | None:
+    """The other model that reward models stand on, opened as ``source`` is."""
+    if name is None:
+        return None
+    return find(
+        model_folder(name),
+        dtype=str(source.dtype).removeprefix("torch."),
+        device=str(source.device),
+        trust_remote_code=source.trust_remote_code,
+        allow_pickle=source.allow_pickle,
+    )
 
 
 @torch.inference_mode()
@@ -109,22 +146,27 @@ def assemble(
     label: str,
     sampler_logprobs: Switch,
     attention: Literal["auto", "expanded"],
+    beside: Beside,
+    images: ImageTokenizer | None = None,
 ) -> TransformersEngine:
     """An engine on a model that is in memory; it takes the model over. ``label`` is how it names the model."""
-    vocabulary, turn_end, runner = _vocabulary(loaded, chat, label)
+    vocabulary, turn_end, runner = _vocabulary(loaded, chat, label, images)
+    runners = [runner, *attach_beside(runner, beside)]
     ends = RowEnd(runner, vocabulary, limits.context)
-    checked = probe.reference(runner)
-    shared = attention == "auto" and probe.install(runner, checked)
+    checked = [probe.reference(one) for one in runners]
+    look = None if images is None else first_look(images, runner)
+    shared = attention == "auto" and _install(runners, checked)
     if shared:
-        if loaded.device.type == "cpu":
-            few_rows_first(loaded.model)
         path: Scheduler | ExpandedPath = Scheduler(runner, ends, limits)
     else:
         path = ExpandedPath(runner, ends, limits)
-        _insist(path, checked, label)
+        for one, check in zip(runners, checked, strict=True):
+            _insist(ExpandedPath(one, ends, limits), check, label)
     trusted = sampler_logprobs == "on" or (
         sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
     )
+    if images is not None and look is not None:
+        images = checked_sight(images, look, path, label)
     path.forget()
     runner.stats.reset()
     about = About(
@@ -141,12 +183,29 @@ def assemble(
         keyed_streams=True,
         guides=True,
         proposes=True,
+        arms=beside.known,
     )
-    return TransformersEngine(about, runner, path, chat, capabilities)
+    return TransformersEngine(about, runner, path, images or chat, capabilities)
+
+
+def _install(runners: Sequence[Runner], checked: Sequence[probe.Probe]) -> bool:
+    """Shared-prefix attention for all models of an engine; False, and no change, if one does not take to it."""
+    pairs = list(zip(runners, checked, strict=True))
+    if all(
+        probe.install(one, check) and (one.arms is None or probe.reads_by_rows(one, check))
+        for one, check in pairs
+    ):
+        for one in runners:
+            if one.device.type == "cpu":
+                few_rows_first(one.model)
+        return True
+    for one in runners:
+        probe.uninstall(one)
+    return False
 
 
 def _vocabulary(
-    loaded: Loaded, chat: HfChatTokenizer, label: str
+    loaded: Loaded, chat: HfChatTokenizer, label: str, images: ImageTokenizer | None
 ) -> tuple[Vocabulary, int, Runner]:
     rows = loaded.model.get_output_embeddings().weight.shape[0]
     size, holes = known_ids(loaded.tokenizer, rows)
@@ -161,7 +220,9 @@ def _vocabulary(
         )
     vocabulary = Vocabulary(size, holes, eos, chat)
     marked = torch.tensor(holes, device=loaded.device) if holes else None
-    return vocabulary, turn_end, Runner(loaded.model, vocabulary=size, holes=marked)
+    sight = None if images is None else images.sight
+    runner = Runner(loaded.model, vocabulary=size, holes=marked, sight=sight)
+    return vocabulary, turn_end, runner
 
 
 def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from preftilt.engines.transformers.caches import Layers, Prompt, Store, Tail, join
 from preftilt.engines.transformers.extend import ExtendPlan, Segment
 from preftilt.engines.transformers.runner import Runner
-from preftilt.types import Tokens
+from preftilt.types import Reader, Tokens
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -21,19 +21,22 @@ class PromptGrowth:
     tokens: Tokens
     layers: Layers
     done: int = 0
+    reader: Reader | None = None
 
     def segment(self, budget: int) -> Segment:
         """The next stretch, of at most ``budget`` tokens."""
-        return Segment(self.tokens[self.done : self.done + budget], self.layers, self.done, {}, 0)
+        new = self.tokens[self.done : self.done + budget]
+        return Segment(new, self.layers, self.done, {}, 0, self.reader)
 
     def grown(self, plan: ExtendPlan, number: int) -> PromptGrowth:
         """With what was forwarded as the plan's segment ``number``."""
         done = self.done + len(plan.segments[number].tokens)
-        return PromptGrowth(self.tokens, join(self.layers, plan.layers(number)), done)
+        layers = join(self.layers, plan.layers(number))
+        return PromptGrowth(self.tokens, layers, done, self.reader)
 
     def finished(self, logits: Tensor) -> Prompt:
         """The cache, when nothing is missing; ``logits`` [V] follow its last token."""
-        return Prompt(self.tokens, self.layers, logits.clone())
+        return Prompt(self.tokens, self.layers, logits.clone(), self.reader)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,10 +48,16 @@ class TailGrowth:
     layers: Layers
     done: int
 
+    @property
+    def reader(self) -> Reader | None:
+        """Whose cache it is."""
+        return self.prompt.reader
+
     def segment(self, budget: int) -> Segment:
         """As :meth:`PromptGrowth.segment`."""
         new = self.tokens[self.done : self.done + budget]
-        return Segment(new, self.prompt.layers, self.prompt.length, self.layers, self.done)
+        prompt = self.prompt
+        return Segment(new, prompt.layers, prompt.length, self.layers, self.done, prompt.reader)
 
     def grown(self, plan: ExtendPlan, number: int) -> TailGrowth:
         """As :meth:`PromptGrowth.grown`."""
@@ -72,13 +81,14 @@ def begin_tail(prompt: Prompt, prefix: Tokens, known: Tail | None) -> TailGrowth
     return TailGrowth(prompt, prefix, layers, done)
 
 
-def begin_prompt(tokens: Tokens, store: Store, runner: Runner) -> PromptGrowth:
-    """Start from the longest beginning that a stored prompt shares."""
-    shared, layers = store.longest_shared(tokens)
+def begin_prompt(
+    tokens: Tokens, reader: Reader | None, store: Store, runner: Runner
+) -> PromptGrowth:
+    """Start from the longest beginning that a stored prompt of the same reader shares."""
+    shared, layers = store.longest_shared(tokens, reader)
     runner.stats.shared_tokens += shared
-    return PromptGrowth(
-        tokens, {i: (k[:, :shared], v[:, :shared]) for i, (k, v) in layers.items()}, shared
-    )
+    begun = {i: (k[:, :shared], v[:, :shared]) for i, (k, v) in layers.items()}
+    return PromptGrowth(tokens, begun, shared, reader)
 
 
 def share(growths: Iterable[Growth], budget: int) -> list[Segment]:

@@ -42,8 +42,8 @@ def reference(runner: Runner) -> Probe:
     (The fused ones ignore a cap on attention scores, for instance.) The model stays with eager attention where it
     lets itself be told so.
     """
-    if runner.model._can_set_attn_implementation():
-        runner.model.set_attn_implementation("eager")
+    if runner.text._can_set_attn_implementation():
+        runner.text.set_attn_implementation("eager")
     generator = torch.Generator().manual_seed(20260630)
     known = torch.ones(runner.vocabulary, dtype=torch.bool)
     if runner.holes is not None:
@@ -67,7 +67,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 def install(runner: Runner, probe: Probe) -> bool:
     """Switch the model to shared-prefix attention; False, and no change, if the model does not take to it."""
-    model: Any = runner.model
+    model: Any = runner.text
     if not model._can_set_attn_implementation():
         return False
     before = model.config._attn_implementation
@@ -84,6 +84,25 @@ def install(runner: Runner, probe: Probe) -> bool:
     runner.own_logits = False
     model.set_attn_implementation(before)
     return False
+
+
+def uninstall(runner: Runner) -> None:
+    """Back to transformers' own attention, as it was when :func:`reference` had been taken."""
+    runner.own_logits = False
+    if runner.text._can_set_attn_implementation():
+        runner.text.set_attn_implementation("eager")
+
+
+def reads_by_rows(runner: Runner, probe: Probe) -> bool:
+    """Whether a batch row a token, as reward models read, gives what the model's plain forward gives."""
+    ids = tuple(probe.tokens.tolist())
+    plan = ExtendPlan([Segment(ids, {}, 0, {}, 0)], runner.device, capture=False)
+    plan.readers = (None,) * len(ids)
+    try:
+        logits = runner.logits(plan, plan.tokens)
+    except Exception:  # As in install.
+        return False
+    return gap(logits, probe.reference) <= tolerance(runner.model.dtype)
 
 
 def _refuse_unknown_layers(config: Any) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from preftilt.engines.steps import step_ended
+from preftilt.engines.transformers.arms import Readers
 from preftilt.engines.transformers.caches import Prompt, Store, Tail, size
 from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
 from preftilt.engines.transformers.jobs import DrawJob, Ground
@@ -29,13 +31,47 @@ WIDTH_KEPT = 512
 
 @dataclass(eq=False, slots=True)
 class Strand:
-    """A row as one view reads it. ``forwarded`` counts the tokens in its tail; ``number`` is its place in the batch."""
+    """A row as one view reads it. ``forwarded`` counts the tokens in its tail; ``number`` is its place in the lane."""
 
     row: Row
+    lane: Lane
     ground: Ground
     prompt: Prompt | None
     forwarded: int
     number: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The strands that one model reads together: row ``r`` of its buffers is strand ``r``.
+
+    ``begin`` is the number of its first strand among those of all lanes.
+    """
+
+    runner: Runner
+    strands: list[Strand] = field(default_factory=list)
+    buffers: Buffers = field(default_factory=lambda: Buffers(0))
+    begin: int = 0
+
+    def forward(self) -> Tensor:
+        """Logits [S, V] after the last token of every strand."""
+        places = [RowPlace(strand.prompt, strand.forwarded) for strand in self.strands]
+        plan = DecodePlan(self.buffers, places, self.runner.device, self._readers())
+        last = plan.tokens_of([strand.row.tokens[-1] for strand in self.strands])
+        return self.runner.logits(plan, last)
+
+    def remove(self, number: int) -> None:
+        """Close the gap that a strand leaves, with the then last one."""
+        last = self.strands.pop()
+        if number < len(self.strands):
+            self.buffers.move(len(self.strands), number, last.forwarded)
+            self.strands[number] = last
+            last.number = number
+
+    def _readers(self) -> Readers | None:
+        if self.runner.arms is None or all(one.ground.reader is None for one in self.strands):
+            return None
+        return tuple(strand.ground.reader for strand in self.strands)
 
 
 @dataclass(eq=False, slots=True)
@@ -111,18 +147,17 @@ class Rows:
     def __init__(
         self, runner: Runner, store: Store, ends: RowEnd, *, capacity: int, memory: int
     ) -> None:
-        self._strands: list[Strand] = []
+        self._lanes = [Lane(runner)]
         self._runner = runner
         self._store = store
         self._ends = ends
         self._capacity = capacity
         self._memory = memory
-        self._buffers = Buffers(0)
 
     @property
     def live(self) -> bool:
         """Whether there are rows to go on with."""
-        return bool(self._strands)
+        return any(lane.strands for lane in self._lanes)
 
     def admit(self, job: DrawJob) -> None:
         """Start as many of the request's slots as there is room for."""
@@ -134,23 +169,33 @@ class Rows:
         job.started += count
         self._runner.stats.rows += count
         rows = self._first_tokens(job, rows)
-        self._buffers.reserve(len(self._strands) + len(rows) * len(job.grounds), 1)
+        lanes = [self._lane(ground) for ground in job.grounds]
+        for lane in dict.fromkeys(lanes):
+            lane.buffers.reserve(len(lane.strands) + len(rows) * lanes.count(lane), 1)
         for row in rows:
             for ground, carries in zip(job.grounds, private, strict=True):
                 self._place(row, ground, carries)
 
     def step(self) -> None:
         """Draw the next token of every row."""
-        places = [RowPlace(strand.prompt, strand.forwarded) for strand in self._strands]
-        plan = DecodePlan(self._buffers, places, self._runner.device)
-        last = plan.tokens_of([strand.row.tokens[-1] for strand in self._strands])
-        logits = self._runner.logits(plan, last)
-        self._runner.stats.response_tokens += len(self._strands)
+        lanes = [lane for lane in self._lanes if lane.strands]
+        parts: list[Tensor] = []
+        begin = 0
+        for lane in lanes:
+            lane.begin = begin
+            parts.append(lane.forward())
+            begin += len(lane.strands)
+        self._runner.stats.response_tokens += begin
         rows = self._rows()
-        tickets = [row.ticket(tuple(strand.number for strand in row.strands)) for row in rows]
+        tickets = [
+            row.ticket(tuple(strand.lane.begin + strand.number for strand in row.strands))
+            for row in rows
+        ]
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
         drawn = zip(rows, *draw(logits, tickets), strict=True)
-        for strand in self._strands:
-            strand.forwarded += 1
+        for lane in lanes:
+            for strand in lane.strands:
+                strand.forwarded += 1
         self._remove(
             [row for row, token, logprobs in drawn if self._took_last(row, token, logprobs)]
         )
@@ -162,13 +207,22 @@ class Rows:
     def clear(self) -> list[DrawJob]:
         """Forget every row; the requests they belonged to."""
         jobs = list({id(row.job): row.job for row in self._rows()}.values())
-        self._strands = []
-        self._buffers = Buffers(0)
+        self._lanes = [Lane(self._runner)]
         return jobs
 
     def _rows(self) -> list[Row]:
         """The live rows, in the order of their first strands."""
-        return [strand.row for strand in self._strands if strand is strand.row.strands[0]]
+        strands = (strand for lane in self._lanes for strand in lane.strands)
+        return [strand.row for strand in strands if strand is strand.row.strands[0]]
+
+    def _lane(self, ground: Ground) -> Lane:
+        """The lane of the model that reads ``ground``, made on first sight of it."""
+        runner = self._runner.of(ground.reader)
+        for lane in self._lanes:
+            if lane.runner is runner:
+                return lane
+        self._lanes.append(Lane(runner))
+        return self._lanes[-1]
 
     def _first_tokens(self, job: DrawJob, rows: list[Row]) -> list[Row]:
         """Draw the first token of new rows, which the caches of their grounds tell; those that have not ended."""
@@ -197,28 +251,31 @@ class Rows:
         longest = max([mine, *(row.room for row in self._rows())])
         prompt = job.grounds[0].cache
         token = size(prompt.layers) // prompt.length
-        fit = min(self._capacity, self._memory // max(1, token * longest)) - len(self._strands)
+        live = sum(len(lane.strands) for lane in self._lanes)
+        fit = min(self._capacity, self._memory // max(1, token * longest)) - live
         return max(fit // each, 0 if self.live else 1)
 
     def _is_private(self, job: DrawJob, ground: Ground) -> bool:
         """Whether the rows of a request carry this prompt themselves."""
         alone = len(job.request.slots) == 1 and ground.cache.length <= PRIVATE_PROMPT
-        return alone and not any(strand.prompt is ground.prompt for strand in self._strands)
+        shared = self._lane(ground).strands
+        return alone and not any(strand.prompt is ground.prompt for strand in shared)
 
     def _place(self, row: Row, ground: Ground, carries: bool) -> None:
         """Give a row's next strand its buffers, filled with what it continues."""
-        number, prompt = len(self._strands), ground.cache
+        lane, prompt = self._lane(ground), ground.cache
+        number = len(lane.strands)
         start = prompt.length if carries else 0
         forwarded = start + len(ground.prefix)
         row.room = max(row.room, forwarded + row.job.request.max_tokens + 1)
-        self._buffers.reserve(number + 1, forwarded + 1)
+        lane.buffers.reserve(number + 1, forwarded + 1)
         if carries:
-            self._buffers.write(number, 0, prompt.layers)
+            lane.buffers.write(number, 0, prompt.layers)
         if ground.tail is not None:
-            self._buffers.write(number, start, ground.tail.layers)
-        strand = Strand(row, ground, None if carries else prompt, forwarded, number)
+            lane.buffers.write(number, start, ground.tail.layers)
+        strand = Strand(row, lane, ground, None if carries else prompt, forwarded, number)
         row.strands.append(strand)
-        self._strands.append(strand)
+        lane.strands.append(strand)
 
     def _keep(self, strand: Strand) -> None:
         """Store the tail of an ended row's strand."""
@@ -226,17 +283,14 @@ class Rows:
             return
         tokens = (*strand.ground.prefix, *strand.row.tokens[:-1])
         start = strand.forwarded - len(tokens)
-        layers = self._buffers.read(strand.number, start, strand.forwarded)
+        layers = strand.lane.buffers.read(strand.number, start, strand.forwarded)
         self._store.add_tail(strand.prompt, Tail(tokens, layers))
 
     def _remove(self, rows: list[Row]) -> None:
-        """Close the gaps that ended rows leave, each with the then last strand."""
-        gone = sorted((strand.number for row in rows for strand in row.strands), reverse=True)
-        for number in gone:
-            last = self._strands.pop()
-            if number < len(self._strands):
-                self._buffers.move(len(self._strands), number, last.forwarded)
-                self._strands[number] = last
-                last.number = number
-        if not self._strands and self._buffers.width > WIDTH_KEPT:
-            self._buffers = Buffers(0)
+        """Take the strands of ended rows out of their lanes, the last ones first."""
+        gone = [strand for row in rows for strand in row.strands]
+        for strand in sorted(gone, key=lambda one: one.number, reverse=True):
+            strand.lane.remove(strand.number)
+        for lane in self._lanes:
+            if not lane.strands and lane.buffers.width > WIDTH_KEPT:
+                lane.buffers = Buffers(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Protocol
@@ -9,8 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from preftilt.engines.transformers.arms import Arms, Readers
 from preftilt.engines.transformers.attention import Plan, attending
 from preftilt.engines.transformers.sampler import logprobs_of
+from preftilt.engines.transformers.seeing import Sight
+from preftilt.types import Reader
 
 LOGIT_NUMBERS = 1 << 24
 """Most logits held at once when scoring (64 MiB in float32)."""
@@ -44,9 +49,13 @@ class Stats:
 
 
 class PackedPlan(Plan, Protocol):
-    """A plan with the positions [M] of the packed tokens it is for."""
+    """A plan with the positions [M] of the packed tokens it is for.
+
+    ``readers`` [M] say who reads each of them; None is the base throughout.
+    """
 
     positions: Tensor
+    readers: Readers | None
 
 
 class Runner:
@@ -55,21 +64,40 @@ class Runner:
     vocabulary: the model's rows that the tokenizer knows come first; padding rows after them are cut off before the
     softmax, so they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
     own_logits: take logits through the model's own forward (models that scale or cap them).
+    sight: how it sees images, if it does; ``text`` is then the language model within it, else the model itself.
+    arms: the reward models attached to it. beside: runners of other models, by the reward models that stand on them.
     """
 
-    def __init__(self, model: nn.Module, *, vocabulary: int, holes: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        vocabulary: int,
+        holes: Tensor | None = None,
+        sight: Sight | None = None,
+    ) -> None:
         self.model: Any = model
+        self.sight = sight
+        self.text: Any = model if sight is None else sight.text
         self.vocabulary = vocabulary
         self.holes = holes
         self.own_logits = False
+        self.arms: Arms | None = None
+        self.beside: Mapping[str, Runner] = {}
         self.stats = Stats()
-        self._body: Any = getattr(model, self.model.base_model_prefix)
+        self._body: Any = (
+            getattr(model, self.model.base_model_prefix) if sight is None else self.text
+        )
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         head = self.model.get_output_embeddings()
         # Logits are float32 whatever the model is in: a bfloat16 logit near 20 is rounded to multiples of 1/8.
         self._weight: Tensor = head.weight.detach()[:vocabulary].float()
         bias = getattr(head, "bias", None)
         self._bias = None if bias is None else bias.detach()[:vocabulary].float()
+
+    def of(self, reader: Reader | None) -> Runner:
+        """The runner that ``reader`` reads with: this one, unless its reward model stands on another model."""
+        return self if reader is None else self.beside.get(reader.arm, self)
 
     def logits(self, plan: PackedPlan, tokens: Tensor, where: Tensor | None = None) -> Tensor:
         """Float32 logits [n, V] after the packed positions ``where`` [n] (None: all, in order)."""
@@ -85,6 +113,14 @@ class Runner:
         ]
         return torch.cat(parts)
 
+    def each_logits(
+        self, plan: PackedPlan, tokens: Tensor, places: Iterable[Tensor]
+    ) -> Iterator[Tensor]:
+        """As :meth:`logits` at each of ``places`` in turn: one forward, and no more logits at once than one needs."""
+        states = self._states(plan, tokens, None)
+        for where in places:
+            yield self._finish(states[where])
+
     def run(self, plan: PackedPlan, tokens: Tensor) -> None:
         """Forward for the caches' sake only."""
         self._states(plan, tokens, tokens.new_zeros(1))
@@ -92,8 +128,10 @@ class Runner:
     def _states(self, plan: PackedPlan, tokens: Tensor, where: Tensor | None) -> Tensor:
         """What :meth:`_finish` turns into logits, at ``where``: hidden states, or the model's own logits."""
         self.stats.forwards += 1
+        if plan.readers is not None:
+            return self._read(plan, tokens, where, plan.readers)
         inputs = {
-            "input_ids": tokens[None],
+            **self._words(tokens[None]),
             "position_ids": plan.positions[None],
             "use_cache": False,
         }
@@ -103,6 +141,37 @@ class Runner:
                 return self.model(**inputs, logits_to_keep=keep).logits[0]
             hidden = self._body(**inputs).last_hidden_state[0]
         return hidden if where is None else hidden[where]
+
+    def _read(
+        self, plan: PackedPlan, tokens: Tensor, where: Tensor | None, readers: Readers
+    ) -> Tensor:
+        """As :meth:`_states`, for tokens that several read: a batch row each, which is what adapters tell apart."""
+        assert self.arms is not None
+        inputs = {
+            **self._words(tokens[:, None]),
+            "position_ids": plan.positions[:, None],
+            "use_cache": False,
+        }
+        with attending(plan), self.arms.reading(readers):
+            if self.own_logits:
+                states = self.model(**inputs).logits[:, 0]
+            else:
+                states = self._body(**inputs).last_hidden_state[:, 0]
+        return states if where is None else states[where]
+
+    def by_rows(self, tokens: Tensor, cache: Any, reader: Reader | None) -> tuple[Tensor, Any]:
+        """The model's own forward of ``tokens`` [N, L], all read by ``reader``: its logits [N, L, rows], its cache."""
+        self.stats.forwards += 1
+        with ExitStack() as on:
+            if reader is not None:
+                assert self.arms is not None
+                on.enter_context(self.arms.reading((reader,) * len(tokens)))
+            out = self.model(**self._words(tokens), past_key_values=cache, use_cache=True)
+        return out.logits, out.past_key_values
+
+    def _words(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Tokens [N, L] as the model takes them: by their ids, or embedded where it sees images."""
+        return {"input_ids": tokens} if self.sight is None else self.sight.words(tokens)
 
     def clean(self, logits: Tensor) -> Tensor:
         """The model's own logits [..., rows] in float32, over the ids that exist: [..., V]."""

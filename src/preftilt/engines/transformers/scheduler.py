@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from preftilt.engines.transformers.caches import Prompt, Store, Tail
+from preftilt.engines.transformers.caches import CacheKey, Prompt, Store, Tail
 from preftilt.engines.transformers.extend import Segment
+from preftilt.engines.transformers.forced import normalise
 from preftilt.engines.transformers.jobs import (
     DrawJob,
     Ground,
     Job,
+    NormaliseJob,
     ProposeJob,
     ScoreJob,
     settle,
@@ -31,10 +33,6 @@ from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import likeliest
 from preftilt.engines.transformers.scoring import Reading, score
 from preftilt.errors import EngineError
-from preftilt.types import Tokens
-
-CacheKey = tuple[Tokens, Tokens]
-"""A prompt and a response prefix after it, which is empty for the prompt's own cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,7 @@ class Scheduler:
         self._waiting: list[Job] = []
         self._growths: dict[CacheKey, Growth] = {}
         self._samples: list[DrawJob] = []
-        self._scores: list[ScoreJob] = []
+        self._scores: list[ScoreJob | NormaliseJob] = []
 
     @property
     def idle(self) -> bool:
@@ -77,7 +75,7 @@ class Scheduler:
     def add(self, jobs: Iterable[Job]) -> None:
         """Take on new requests."""
         for job in jobs:
-            known = [self.store.prompt(ground.tokens) for ground in job.grounds]
+            known = [self.store.prompt(ground.tokens, ground.reader) for ground in job.grounds]
             self.runner.stats.prompt_hits += sum(prompt is not None for prompt in known)
             self._waiting.append(job)
 
@@ -114,9 +112,18 @@ class Scheduler:
         self._growths = {key: growth for key, growth in self._growths.items() if key in wanted}
         if not self._growths:
             return
-        segments = share(self._growths.values(), self._limits.prefill_tokens)
-        self._grow(list(self._growths)[: len(segments)], segments, wanted)
+        for keys in self._by_model():
+            growths = [self._growths[key] for key in keys]
+            segments = share(growths, self._limits.prefill_tokens)
+            self._grow(keys[: len(segments)], segments, wanted)
         self._sort_waiting()
+
+    def _by_model(self) -> list[list[CacheKey]]:
+        """The caches to be filled, those of one model together."""
+        found: dict[Runner, list[CacheKey]] = {}
+        for key in self._growths:
+            found.setdefault(self.runner.of(key[0]), []).append(key)
+        return list(found.values())
 
     def _grow(
         self,
@@ -127,7 +134,8 @@ class Scheduler:
         """One forward for several caches; if it fails, each by itself, and what fails then fails its own requests."""
         made = None
         try:
-            made = grow([self._growths[key] for key in keys], segments, self.runner, self.store)
+            growths = [self._growths[key] for key in keys]
+            made = grow(growths, segments, self.runner.of(keys[0][0]), self.store)
         except Exception as error:
             if len(keys) == 1:
                 del self._growths[keys[0]]
@@ -152,7 +160,7 @@ class Scheduler:
                 continue
             del self._growths[key]
             for ground in [ground for job in wanted[key] for ground in job.grounds]:
-                if ground.tokens != key[0]:
+                if (ground.reader, ground.tokens) != key[:2]:
                     continue
                 if isinstance(result, Prompt):
                     ground.prompt = result
@@ -173,7 +181,7 @@ class Scheduler:
                 still.append(job)
             elif isinstance(job, DrawJob):
                 self._samples.append(job)
-            elif isinstance(job, ScoreJob):
+            elif isinstance(job, ScoreJob | NormaliseJob):
                 self._scores.append(job)
             else:
                 self._propose(job)
@@ -182,22 +190,24 @@ class Scheduler:
 
     def _missing(self, ground: Ground) -> CacheKey | None:
         """The cache a request still needs, after seeing to it that it grows."""
-        tokens, prefix = ground.tokens, ground.prefix
+        reader, tokens, prefix = ground.reader, ground.tokens, ground.prefix
         if ground.prompt is None:
-            ground.prompt = self.store.prompt(tokens)
+            ground.prompt = self.store.prompt(tokens, reader)
         if ground.prompt is None:
-            if (tokens, ()) not in self._growths:
-                self._growths[tokens, ()] = begin_prompt(tokens, self.store, self.runner)
-            return tokens, ()
+            key: CacheKey = (reader, tokens, ())
+            if key not in self._growths:
+                self._growths[key] = begin_prompt(tokens, reader, self.store, self.runner)
+            return key
         if not prefix:
             return None
         if ground.tail is None:
             ground.tail = self.store.longest_tail(ground.prompt, prefix)
         if ground.tail and ground.tail.tokens == prefix and ground.tail.logits is not None:
             return None
-        if (tokens, prefix) not in self._growths:
-            self._growths[tokens, prefix] = begin_tail(ground.prompt, prefix, ground.tail)
-        return tokens, prefix
+        key = (reader, tokens, prefix)
+        if key not in self._growths:
+            self._growths[key] = begin_tail(ground.prompt, prefix, ground.tail)
+        return key
 
     def _propose(self, job: ProposeJob) -> None:
         """Answer at once; the tail that this one grew from has done its work."""
@@ -206,24 +216,43 @@ class Scheduler:
         self.store.drop_tail(ground.cache, ground.prefix[:-1])
 
     def _score(self) -> None:
-        """Score up to a forward's worth of the requests that are ready."""
+        """Score up to a forward's worth of the requests that are ready and that one model reads."""
         chosen: list[Reading] = []
         tokens = 0
         while self._scores and (not chosen or tokens < self._limits.score_tokens):
-            next_one = Reading(self._scores[0])
+            job = self._scores[0]
+            if isinstance(job, NormaliseJob):
+                break
+            next_one = Reading(job)
             tokens += len(next_one.new)
-            if chosen and tokens > self._limits.score_tokens:
+            if chosen and (
+                tokens > self._limits.score_tokens or not self._alike(chosen[0], next_one)
+            ):
                 break
             chosen.append(next_one)
             self._scores.pop(0)
         if chosen:
             self._score_together(chosen)
+        elif self._scores:
+            self._normalise(self._scores.pop(0))
+
+    def _alike(self, one: Reading, other: Reading) -> bool:
+        """Whether one model reads both."""
+        return self.runner.of(one.ground.reader) is self.runner.of(other.ground.reader)
+
+    def _normalise(self, job: ScoreJob | NormaliseJob) -> None:
+        """A forward for one request: it has several views already."""
+        assert isinstance(job, NormaliseJob)
+        try:
+            settle(job.future, normalise(job, self.runner))
+        except Exception as error:
+            settle(job.future, failure("scoring", error))
 
     def _score_together(self, chosen: Sequence[Reading]) -> None:
         """One forward; if it fails, one for each request, so that a failure is only its own request's."""
         results = None
         try:
-            results = score(chosen, self.runner, self.store)
+            results = score(chosen, self.runner.of(chosen[0].ground.reader), self.store)
         except Exception as error:
             if len(chosen) == 1:
                 settle(chosen[0].job.future, failure("scoring", error))

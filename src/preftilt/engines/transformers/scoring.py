@@ -64,7 +64,7 @@ def _forward(
     readings: Sequence[Reading], numbers: Sequence[int], runner: Runner, store: Store
 ) -> dict[int, np.ndarray]:
     keep = any(r.job.request.keep for r in readings)
-    plan = ExtendPlan([_segment(r) for r in readings], runner.device, capture=keep)
+    plan = ExtendPlan([segment(r) for r in readings], runner.device, capture=keep)
     device = runner.device
     targets = torch.tensor(
         [t for r in readings for t in r.job.request.completion[1:]], device=device
@@ -81,7 +81,9 @@ def _forward(
     return dict(zip(numbers, pieces, strict=True))
 
 
-def _segment(r: Reading) -> Segment:
+def segment(r: Reading) -> Segment:
+    """The tokens to forward, behind the caches that are there."""
     tail = r.ground.tail
     layers, length = (tail.layers, len(tail.tokens)) if tail else ({}, 0)
-    return Segment(r.new, r.prompt.layers, r.prompt.length, layers, length)
+    prompt = r.prompt
+    return Segment(r.new, prompt.layers, prompt.length, layers, length, prompt.reader)

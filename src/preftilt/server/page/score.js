@@ -18,7 +18,13 @@
  * @property {string} text
  * @property {number[]} tokens
  * @property {string} finish
- * @property {Record<string, (number | null)[]>} logprobs The question's first, then one list a preference.
+ * @property {Record<string, (number | null)[]>} logprobs The question's first, then one list a preference, then those
+ *   of reward models.
+ *
+ * @typedef {object} RecordView
+ * @property {string} name
+ * @property {number} weight
+ * @property {object} [reader] The reward model that read it; absent where the base model did.
  *
  * @typedef {object} Candidate One distinct answer, with everything that any mix of strengths makes its score of.
  * @property {number} slot
@@ -26,7 +32,8 @@
  * @property {string} text
  * @property {number} length Tokens.
  * @property {string} finish
- * @property {number} question Question log-prob (nats, or nats a token under the mean).
+ * @property {number} question Score at λ = 0: question log-prob (nats, or nats a token under the mean), and what reward
+ *   models add.
  * @property {number[]} gains Preference gain of every preference alone, in the same unit.
  * @property {string[]} pieces The tokens' texts.
  * @property {number[]} questionTokens Log-prob of every token without a preference.
@@ -35,17 +42,19 @@
 
 /**
  * The distinct candidates of a record, in its order (the best first); equal ones are counted.
- * @param {{settings: Settings, candidates: RecordCandidate[], pieces: string[][]}} record
+ * @param {{settings: Settings, candidates: RecordCandidate[], pieces: string[][], views?: RecordView[]}} record
  * @returns {Candidate[]}
  */
 export function readCandidates(record) {
   /** @type {Map<string, Candidate>} */
   const found = new Map();
+  const read = (record.views ?? []).filter((view) => view.reader);
+  const arms = new Map(read.map((view) => [view.name, view.weight]));
   record.candidates.forEach((one, index) => {
     const key = one.tokens.join(" ");
     const before = found.get(key);
     if (before) before.copies += 1;
-    else found.set(key, readCandidate(one, record.pieces[index] ?? [], record.settings));
+    else found.set(key, readCandidate(one, record.pieces[index] ?? [], record.settings, arms));
   });
   return [...found.values()];
 }
@@ -54,16 +63,29 @@ export function readCandidates(record) {
  * @param {RecordCandidate} one
  * @param {string[]} pieces
  * @param {Settings} settings
+ * @param {Map<string, number>} arms The weights of reward models, by the names of their views.
  * @returns {Candidate}
  */
-function readCandidate(one, pieces, settings) {
-  const [question = [], ...views] = Object.values(one.logprobs).map((view) =>
-    view.map((x) => x ?? -Infinity),
+function readCandidate(one, pieces, settings, arms) {
+  /** @type {number[][]} */
+  const based = [];
+  /** @type {[number, number[]][]} */
+  const added = [];
+  for (const [name, given] of Object.entries(one.logprobs)) {
+    const view = given.map((x) => x ?? -Infinity);
+    const weight = arms.get(name);
+    if (weight === undefined) based.push(view);
+    else added.push([weight, view]);
+  }
+  const [question = [], ...views] = based;
+  const alone = question.map((q, t) =>
+    added.reduce((sum, [weight, view]) => sum + weight * (view[t] ?? 0), q),
   );
   const gainTokens = views.map((view) => view.map((x, t) => x - (question[t] ?? 0)));
   const scored = settings.eos === "exclude" && one.finish !== "length" ? -1 : undefined;
   const add = (/** @type {number[]} */ all) => reduce(all.slice(0, scored), settings);
-  const possible = [question, ...views].every((view) => view.slice(0, scored).every(Number.isFinite));
+  const all = [question, ...views, ...added.map(([, view]) => view)];
+  const possible = all.every((view) => view.slice(0, scored).every(Number.isFinite));
   const empty = question.slice(0, scored).length === 0;
   return {
     slot: one.slot,
@@ -71,7 +93,7 @@ function readCandidate(one, pieces, settings) {
     text: one.text,
     length: one.tokens.length,
     finish: one.finish,
-    question: possible && !empty ? add(question) : -Infinity,
+    question: possible && !empty ? add(alone) : -Infinity,
     gains: gainTokens.map((all) => (possible && !empty ? add(all) : 0)),
     pieces,
     questionTokens: question,

@@ -1,0 +1,38 @@
+"""Token ids of images: beyond every vocabulary, named by what the images are.
+
+A prompt with images has as many tokens for them as the model reads embeddings. As plain placeholders they would be
+alike for all images, so an engine that sees gives them ids of their own: a digest of the prompt's images, and the
+token's number among them. So prompts stay token ids alone, and two prompts are equal only if their images are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from preftilt.errors import BadInput
+from preftilt.images import Image
+from preftilt.types import Tokens
+
+FIRST = 1 << 52
+"""The lowest id of an image's token; with all of them below 2^53, JSON readers keep them exact."""
+
+SPREAD = 1 << 16
+"""Tokens of one prompt's images at most; a token's number is its id modulo this."""
+
+
+def image_tokens(images: Sequence[Image], count: int) -> Tokens:
+    """The ids of ``count`` tokens for a prompt's images, in order."""
+    if count > SPREAD:
+        raise BadInput(
+            f"the images of a prompt have {count} tokens and may have {SPREAD}; show fewer or smaller ones"
+        )
+    digests = "/".join(one.digest for one in images).encode()
+    name = int.from_bytes(blake2b(digests, digest_size=8).digest()) % (FIRST // SPREAD)
+    start = FIRST + name * SPREAD
+    return tuple(range(start, start + count))
+
+
+def without_images(tokens: Tokens) -> Tokens:
+    """The tokens that a vocabulary has to know."""
+    return tuple(token for token in tokens if token < FIRST)

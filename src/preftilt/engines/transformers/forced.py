@@ -1,0 +1,83 @@
+"""What guided decoding gives to tokens that are given: every position's logits under all views, mixed and normalised.
+
+The rule is the decoder's own (``sampler.guided``), so what is told here is what it would have drawn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preftilt.engines.normalises import Mixture
+from preftilt.engines.transformers.extend import ExtendPlan
+from preftilt.engines.transformers.jobs import NormaliseJob
+from preftilt.engines.transformers.runner import LOGIT_NUMBERS, Runner
+from preftilt.engines.transformers.sampler import Rule, guided, logprobs_of
+from preftilt.engines.transformers.scoring import Reading, segment
+from preftilt.types import Tokens
+
+
+def normalise(job: NormaliseJob, runner: Runner) -> np.ndarray:
+    """Log-probs [R, T] (float64) of the job's completion; its caches must be there. A model reads its views at once."""
+    readings = [Reading(part) for part in job.parts]
+    completion = job.request.reads[0].completion
+    first = torch.stack([one.ground.logits for one in readings])[None]
+    found = [under(first, job.request.mixtures, completion[:1])]
+    if len(completion) > 1:
+        found.extend(_rest(readings, job.request.mixtures, runner))
+    runner.stats.scored += len(completion)
+    return np.concatenate(found, axis=1)
+
+
+def under(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens) -> np.ndarray:
+    """Log-probs [R, n] of ``tokens`` [n] under every mixture of ``logits`` float32 [n, K, V]."""
+    targets = torch.tensor(tokens, device=logits.device)
+    rows = [
+        logprobs_of(guided(logits, Rule(one.weights, one.mask, one.preferred)), targets)
+        for one in mixtures
+    ]
+    return torch.stack(rows).cpu().numpy()
+
+
+def _rest(
+    readings: Sequence[Reading], mixtures: Sequence[Mixture], runner: Runner
+) -> list[np.ndarray]:
+    """Pieces [R, n] for the tokens behind the first; logits are held a few positions at a time."""
+    tokens = readings[0].job.request.completion[1:]
+    few = max(1, LOGIT_NUMBERS // (runner.vocabulary * len(readings)))
+    starts = range(0, len(tokens), few)
+    together: dict[int, list[int]] = {}
+    for number, one in enumerate(readings):
+        together.setdefault(id(runner.of(one.ground.reader)), []).append(number)
+    order = [number for members in together.values() for number in members]
+    back = torch.tensor([order.index(number) for number in range(len(order))], device=runner.device)
+    streams = [
+        _logits([readings[k] for k in members], starts, few, runner)
+        for members in together.values()
+    ]
+    return [
+        under(torch.cat(parts, dim=1)[:, back], mixtures, tokens[start : start + few])
+        for start, *parts in zip(starts, *streams, strict=True)
+    ]
+
+
+def _logits(
+    readings: Sequence[Reading], starts: range, few: int, runner: Runner
+) -> Iterator[Tensor]:
+    """For every start, the logits [n, K, V] after ``few`` new tokens from there, of views that one model reads."""
+    reading_with = runner.of(readings[0].ground.reader)
+    views = len(readings)
+    order = sorted(range(views), key=lambda k: id(readings[k].prompt))
+    plan = ExtendPlan([segment(readings[k]) for k in order], reading_with.device, capture=False)
+    begins = torch.tensor([plan.offsets[order.index(k)] for k in range(views)])
+    last = len(readings[0].new)
+    places = [
+        (begins + torch.arange(t, min(t + few, last))[:, None]).flatten().to(reading_with.device)
+        for t in starts
+    ]
+    reading_with.stats.response_tokens += len(plan.tokens)
+    for logits in reading_with.each_logits(plan, plan.tokens, places):
+        yield logits.view(-1, views, logits.shape[-1])

@@ -1,0 +1,157 @@
+"""How a vision-language model sees the images of a prompt: as embeddings in the place of its image tokens.
+
+A prompt's images are put on a shelf when it is rendered, as what the model's processor made of them. When the prompt is
+read, the model's own front part turns them into embeddings: its forward is run up to where it calls its language
+model, and what it would have handed over is taken. So no architecture's way of embedding images is written down here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from preftilt.engines.image_tokens import FIRST, SPREAD
+from preftilt.errors import EngineError
+
+SHELF_BYTES = 1 << 30
+"""Images kept ready for prompts that are still to be read; the least recently used go first."""
+
+
+@dataclass(eq=False, slots=True)
+class Shown:
+    """The images of one prompt as the processor made them.
+
+    names: their digests. inputs: what the model takes besides ids. places: where in the prompt their tokens stand.
+    of_tokens: inputs [1, P] that say something of every token of the prompt. embedded: [count, H], once it was needed.
+    """
+
+    names: tuple[str, ...]
+    inputs: Mapping[str, Tensor]
+    places: tuple[int, ...]
+    of_tokens: Mapping[str, Tensor]
+    embedded: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What it holds."""
+        held = [*self.inputs.values(), *([] if self.embedded is None else [self.embedded])]
+        return sum(one.numel() * one.element_size() for one in held)
+
+
+class Sight:
+    """Embeds tokens, those of images too.
+
+    Images are shown from any thread; embeddings are made on the engine's worker alone. token: the id that stands for an
+    image's token in the model's own vocabulary.
+    """
+
+    def __init__(self, model: nn.Module, token: int, *, capacity: int = SHELF_BYTES) -> None:
+        self.model: Any = model
+        self.token = token
+        self.capacity = capacity
+        self._shelf: OrderedDict[int, Shown] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def text(self) -> Any:
+        """The language model within the model."""
+        return self.model.get_decoder()
+
+    def show(self, first: int, shown: Shown) -> None:
+        """Keep images for the prompt whose image tokens begin with ``first``."""
+        with self._lock:
+            if self._shelf.setdefault(first, shown).names != shown.names:
+                raise EngineError(
+                    "two different images got the same token ids, which happens once in 2³⁶; show one at a time"
+                )
+            self._trim(first)
+
+    def plain(self, tokens: Tensor) -> Tensor:
+        """The ids that the model's own vocabulary has for ``tokens``."""
+        return torch.where(tokens >= FIRST, self.token, tokens)
+
+    def words(self, tokens: Tensor) -> dict[str, Tensor]:
+        """``tokens`` [N, L] as the model takes them: ids, or embeddings where some are of images."""
+        seen = tokens >= FIRST
+        if not bool(seen.any()):
+            return {"input_ids": tokens}
+        embedded = self.model.get_input_embeddings()(self.plain(tokens))
+        number = tokens % SPREAD
+        first = tokens - number
+        for name in first[seen].unique().tolist():
+            here = seen & (first == name)
+            embedded[here] = self._embeddings(name)[number[here]].to(embedded.dtype)
+        return {"inputs_embeds": embedded}
+
+    def shown(self, first: int) -> Shown:
+        """The images whose tokens begin with ``first``.
+
+        Raises :class:`~preftilt.errors.EngineError` if the shelf holds them no more.
+        """
+        with self._lock:
+            found = self._shelf.get(first)
+        if found is None:
+            raise EngineError(
+                "an image of this prompt is no longer held, because too many others came after it; ask again, or with"
+                " fewer requests at a time"
+            )
+        return found
+
+    def look(self, ids: Tensor, shown: Shown, of_tokens: Mapping[str, Tensor]) -> Any:
+        """The model's own forward of ``ids`` [1, L], in its own vocabulary, with images."""
+        inputs = {
+            name: one.to(self.model.device, self.model.dtype if one.is_floating_point() else None)
+            for name, one in {**shown.inputs, **of_tokens}.items()
+        }
+        return self.model(input_ids=ids, **inputs, use_cache=False)
+
+    def _embeddings(self, first: int) -> Tensor:
+        """[count, H] of the images whose tokens begin with ``first``; made once while they are held."""
+        shown = self.shown(first)
+        if shown.embedded is None:
+            made = self._front(shown)
+            with self._lock:
+                shown.embedded = made
+                self._trim(first)
+        assert shown.embedded is not None
+        return shown.embedded
+
+    def _trim(self, latest: int) -> None:
+        """Drop what was used longest ago, as far as room is needed; ``latest`` stays."""
+        if latest in self._shelf:
+            self._shelf.move_to_end(latest)
+        while len(self._shelf) > 1 and self._held() > self.capacity:
+            self._shelf.popitem(last=False)
+
+    def _held(self) -> int:
+        return sum(one.bytes for one in self._shelf.values())
+
+    def _front(self, shown: Shown) -> Tensor:
+        """Run the model up to its language model on image tokens alone; the embeddings [count, H] that it hands on."""
+        ids = torch.full((1, len(shown.places)), self.token, device=self.model.device)
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+            caught.append(given["inputs_embeds"])
+            raise _Caught
+
+        hook = self.text.register_forward_pre_hook(catch, with_kwargs=True)
+        places = torch.tensor(shown.places)
+        try:
+            self.look(ids, shown, {k: one[:, places] for k, one in shown.of_tokens.items()})
+        except _Caught:
+            pass
+        finally:
+            hook.remove()
+        [embedded] = caught
+        return embedded[0]
+
+
+class _Caught(Exception):
+    """The language model was about to be called."""

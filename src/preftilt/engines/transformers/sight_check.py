@@ -1,0 +1,91 @@
+"""What is checked of a vision-language model when it is opened: that images reach it as its own forward takes them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+import numpy as np
+import torch
+
+from preftilt.engines.base import ScoreRequest
+from preftilt.engines.image_tokens import FIRST, SPREAD
+from preftilt.engines.transformers.expanded import ExpandedPath
+from preftilt.engines.transformers.image_prompts import PROBE, ImageTokenizer
+from preftilt.engines.transformers.jobs import score_job
+from preftilt.engines.transformers.probe import tolerance
+from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.sampler import logprobs_of
+from preftilt.engines.transformers.scheduler import Scheduler
+from preftilt.errors import PreftiltError
+from preftilt.images import load_image
+from preftilt.messages import Message
+from preftilt.types import Tokens
+
+SIDE = 96
+"""Pixels of the picture that is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A prompt with an image, a response, and its log-probs by the model's plain forward; or why there are none."""
+
+    prompt: Tokens = ()
+    response: Tokens = ()
+    logprobs: np.ndarray | None = None
+    failure: str | None = None
+
+
+def first_look(images: ImageTokenizer, runner: Runner) -> Look:
+    """The plain forward of a conversation with an image, before anything about the model is changed."""
+    try:
+        prompt = images.render([Message("user", PROBE, (load_image(_noise()),))])
+        response = images.encode(PROBE)
+        ids = torch.tensor([*prompt, *response], device=runner.device)
+        first = next(token for token in prompt if token >= FIRST)
+        shown = images.sight.shown(first - first % SPREAD)
+        of_tokens = {
+            name: torch.cat([one, one.new_zeros(1, len(response))], dim=1)
+            for name, one in shown.of_tokens.items()
+        }
+        seen = images.sight.look(images.sight.plain(ids)[None], shown, of_tokens)
+        logits = seen.logits[0, len(prompt) - 1 : -1]
+        logprobs = logprobs_of(runner.clean(logits), ids[len(prompt) :])
+    except PreftiltError as failure:
+        return Look(failure=str(failure))
+    except (
+        Exception
+    ) as failure:  # A foreign architecture may raise anything; it reads text all the same.
+        return Look(failure=f"{type(failure).__name__}: {failure}")
+    return Look(prompt, response, logprobs.cpu().numpy())
+
+
+def checked_sight(
+    images: ImageTokenizer, look: Look, path: Scheduler | ExpandedPath, label: str
+) -> ImageTokenizer:
+    """``images``, which refuses them if the engine's path does not see what the plain forward saw."""
+    if look.logprobs is None:
+        return replace(images, refusal=f"{label} cannot be shown images here ({look.failure})")
+    job = score_job(ScoreRequest(prompt=look.prompt, completion=look.response))
+    path.add([job])
+    while not path.idle:
+        path.turn()
+    failure = job.future.exception()
+    if failure is not None:
+        return replace(images, refusal=f"{label} cannot be shown images here ({failure})")
+    gap = float(np.abs(job.future.result() - look.logprobs).max())
+    if gap > tolerance(path.runner.model.dtype):
+        reason = f"{label} places images in a way that preftilt does not follow (log-probs differ by {gap:.2g})"
+        return replace(images, refusal=reason)
+    return images
+
+
+def _noise() -> str:
+    """A picture of colours at random, always the same, as a data: URL."""
+    import PIL.Image
+
+    colours = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    held = BytesIO()
+    PIL.Image.fromarray(colours).save(held, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"

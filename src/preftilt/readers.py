@@ -1,0 +1,141 @@
+"""Reward models that read a request's responses: which ones, for which mix of objectives, with which weight.
+
+A trained autoregressive reward model (ARM) is one more view of a response, read under the prompt that answers are drawn
+from, as in the papers: log π ∝ log π_base + Σ_i w_i log π_ARM,i (GenARM, ICLR 2025; PARM, ICML 2025). The same sum
+ranks whole responses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from preftilt.arm.alpha import parse_alpha
+from preftilt.engines.base import KnownArm
+from preftilt.errors import BadInput
+from preftilt.types import ArmTerm, Query, Reader
+
+PREFIX = "arm:"
+"""What the name of an ARM's view begins with; its own name follows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSettings:
+    """The engine's ARMs that read a request's responses.
+
+    names: which of them. alpha: the preference vector, ``help=0.7,harmless=0.3``. An ARM of several objectives is
+    asked for that mix of them; where every ARM has one objective, it shares out their weight. weight: of an ARM's
+    log-probs beside the base's 1 (1/β of GenARM). weights: an ARM's own.
+    """
+
+    names: tuple[str, ...] = ()
+    alpha: str = ""
+    weight: float = 1.0
+    weights: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, weight in (("", self.weight), *self.weights):
+            if not math.isfinite(weight):
+                raise BadInput(f"arm_weight{name and ' of ' + name} is {weight}; give a number")
+        for names in (self.names, [name for name, _ in self.weights]):
+            if len(set(names)) < len(names):
+                raise BadInput(f"a reward model is named twice: {', '.join(names)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBy:
+    """One ARM's part in a request."""
+
+    reader: Reader
+    weight: float
+
+
+def resolve(asked: ArmSettings, known: Sequence[KnownArm], engine: str) -> tuple[ReadBy, ...]:
+    """What ``asked`` comes to with the ARMs that ``engine`` has open.
+
+    Raises :class:`~preftilt.errors.BadInput` for an ARM that is not open, a preference vector that does not fit, and
+    settings of ARMs where none is named.
+    """
+    if not asked.names:
+        if asked != ArmSettings():
+            raise BadInput(
+                "alpha and arm_weight are about reward models, and none is named; name one (--arm NAME=FOLDER; in a"
+                ' request "arm": NAME), or leave them out'
+            )
+        return ()
+    arms = [_find(name, known, engine) for name in asked.names]
+    if idle := [name for name, _ in asked.weights if name not in asked.names]:
+        raise BadInput(f"arm_weight names {', '.join(idle)}; in use are {', '.join(asked.names)}")
+    shares = _shares(arms, asked.alpha)
+    own = dict(asked.weights)
+    return tuple(
+        ReadBy(
+            Reader(arm.name, _vector(arm, asked.alpha)),
+            share * own.get(arm.name, asked.weight),
+        )
+        for arm, share in zip(arms, shares, strict=True)
+    )
+
+
+def with_arms(query: Query, reads: Sequence[ReadBy]) -> Query:
+    """``query`` with a view for each of ``reads``; without preferences λ is the largest weight, and scales them all."""
+    if not reads:
+        return query
+    views = [
+        replace(
+            query.views[0],
+            name=PREFIX + one.reader.arm,
+            prompt=query.prompt,
+            weight=one.weight,
+            reader=one.reader,
+        )
+        for one in reads
+    ]
+    weights = [one.weight for one in reads]
+    if query.ratios:
+        return replace(
+            query,
+            views=(*query.views, *views),
+            arms=tuple(ArmTerm(weight, 0.0) for weight in weights),
+        )
+    lam = max(weights, key=abs)
+    return replace(
+        query,
+        views=(*query.views, *views),
+        lam=lam,
+        arms=tuple(ArmTerm(0.0, weight / lam if lam else 1.0) for weight in weights),
+    )
+
+
+def _find(name: str, known: Sequence[KnownArm], engine: str) -> KnownArm:
+    found = next((one for one in known if one.name == name), None)
+    if found is not None:
+        return found
+    has = f"; it has {', '.join(one.name for one in known)}" if known else ""
+    raise BadInput(
+        f"{engine} has no reward model {name!r} open{has}: open one with --arm NAME=FOLDER, beside a model in this"
+        " process (--model with its hub id or path; in the library EngineOptions(arms={NAME: FOLDER}))"
+    )
+
+
+def _vector(arm: KnownArm, alpha: str) -> tuple[float, ...]:
+    if len(arm.objectives) == 1:
+        return (1.0,)
+    if not alpha:
+        names = [one.name for one in arm.objectives]
+        even = ",".join(f"{name}={1 / len(names):.2g}" for name in names)
+        raise BadInput(
+            f"the reward model {arm.name!r} weighs {' and '.join(names)}: say how much each counts, e.g. --alpha {even}"
+        )
+    return parse_alpha(alpha, arm.objectives)
+
+
+def _shares(arms: Sequence[KnownArm], alpha: str) -> Sequence[float]:
+    """What share of its weight every ARM gets: a vector over ARMs of one objective each shares it out."""
+    if not alpha or any(len(arm.objectives) > 1 for arm in arms):
+        return [1.0] * len(arms)
+    objectives = {arm.objectives[0].name: arm.objectives[0] for arm in arms}
+    vector = parse_alpha(alpha, tuple(objectives.values()))
+    share = dict(zip(objectives, vector, strict=True))
+    return [share[arm.objectives[0].name] for arm in arms]
