@@ -51,6 +51,7 @@ def evaluate(tmp_path: Path) -> Evaluate:
         model: str | Model = "preftilt/toy",
         *,
         judge: Model | None = None,
+        interrogator: Model | None = None,
         limit: int | None = 3,
         task_args: dict[str, Any] | None = None,
         model_args: dict[str, Any] | None = None,
@@ -61,10 +62,11 @@ def evaluate(tmp_path: Path) -> Evaluate:
             if isinstance(model, Model)
             else get_model(model, memoize=False, **(model_args or {}))
         )
+        roles = {"judge": judge, "interrogator": interrogator}
         [log] = eval(
             task,
             model=name,
-            model_roles={} if judge is None else {"judge": judge},
+            model_roles={name: one for name, one in roles.items() if one is not None},
             task_args=task_args or {},
             limit=limit,
             log_dir=str(tmp_path / "logs"),

@@ -1,7 +1,8 @@
-"""Multifaceted Bench and mathematics from data to scores, on a toy engine."""
+"""Multifaceted Bench, mathematics and PingPong from data to scores, on a toy engine."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from inspect_ai.log import EvalLog, EvalSample
 from preftilt.eval import provider
 from preftilt.eval.maths.tasks import aime24
 from preftilt.eval.multifaceted.tasks import multifaceted
+from preftilt.eval.pingpong.tasks import pingpong
 from preftilt.rivals.answers import final_answer
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
+from tests.eval.pingpong_file import settings_v2, write_settings
 from tests.eval.test_maths import aime, write
 from tests.eval.test_multifaceted import lines, row
 from tests.eval_inspect.conftest import Evaluate, means, mock_judge
@@ -98,3 +101,68 @@ def test_every_choice_is_measured_on_one_pool(
     assert len(answered) == 6
     assert len(texts) > 1
     assert verdicts == {0.0, 1.0}
+
+
+def test_a_dialogue_is_held_turn_by_turn_and_rated_as_a_whole(
+    toy: ToyEngine, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    prompts: list[str] = []
+
+    def judging(prompt: str) -> str:
+        prompts.append(prompt)
+        scores = {"in_character_score": 5, "entertaining_score": 3, "fluency_score": 1}
+        return json.dumps({"scores": [{"is_refusal": False, **scores}] * 4})
+
+    def asking(prompt: str) -> str:
+        asked = 1 + prompt.count("User: ")
+        words = f"Question {asked}?"
+        return words if asked == 3 else json.dumps({"next_utterance": words})
+
+    data = write_settings(tmp_path, settings_v2())
+    task = pingpong(data, **FEW)
+    log = evaluate(task, judge=mock_judge(judging), interrogator=mock_judge(asking), limit=1)
+    found = means(log)
+    assert (found["score"], found["in_character"], found["refused"]) == (3.0, 5.0, 0.0)
+    assert (found["raw_turns"], found["broken"]) == (1, 0)
+    [sample] = samples(log)
+    said = sample.store["preftilt:dialogue"]
+    assert [one["role"] for one in said] == ["assistant", *["user", "assistant"] * 4]
+    assert said[0]["content"] == "Halt!"
+    assert [one["content"] for one in said[1::2]] == [f"Question {i}?" for i in (1, 2, 3, 4)]
+    records = sample.store["preftilt:turns"]
+    assert [one["candidates"][0]["text"] for one in records] == [
+        one["content"] for one in said[2::2]
+    ]
+    assert "Turn 4\nUser: " in prompts[0]
+    assert "You guard gate 0." in prompts[0]
+
+
+def test_a_user_who_says_nothing_ends_the_dialogue_without_a_score(
+    toy: ToyEngine, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    data = write_settings(tmp_path, settings_v2())
+    log = evaluate(
+        pingpong(data, language="ru", **FEW),
+        judge=mock_judge(lambda _: "great"),
+        interrogator=mock_judge(lambda _: " "),
+        limit=1,
+    )
+    [sample] = samples(log)
+    assert means(log)["broken"] == 1
+    assert sample.scores is not None
+    [score] = sample.scores.values()
+    assert score.reason == "dialogue_broken"
+    assert "said nothing in turn 1" in (score.explanation or "")
+
+
+def test_a_judge_that_never_answers_in_json_leaves_no_score(
+    toy: ToyEngine, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    data = write_settings(tmp_path, settings_v2())
+    task = pingpong(data, switches={"turns": 1}, **FEW)
+    user = mock_judge(lambda _: "Why?")
+    log = evaluate(task, judge=mock_judge(lambda _: "great"), interrogator=user, limit=2)
+    assert means(log)["judge_junk"] == 2
+    for sample in samples(log):
+        assert sample.scores is not None
+        assert [score.reason for score in sample.scores.values()] == ["grader_failed"]

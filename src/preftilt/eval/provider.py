@@ -23,6 +23,8 @@ from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
     ChatMessageAssistant,
+    ContentImage,
+    ContentText,
     GenerateConfig,
     ModelAPI,
     ModelOutput,
@@ -41,7 +43,7 @@ from preftilt.eval.frame.drawing import Drawn, draw_plain, draw_realigned
 from preftilt.eval.frame.method import Protocol, choose_method, patched
 from preftilt.eval.frame.request import Request, read_request
 from preftilt.eval.frame.telling import plainly
-from preftilt.messages import Message
+from preftilt.messages import Message, read_message
 from preftilt.types import Preference
 
 PreferenceFrom = Literal["system", "metadata", "none"]
@@ -156,7 +158,7 @@ class PreftiltAPI(ModelAPI):
 
     def _request(self, input: Sequence[ChatMessage]) -> Request:
         """The request that a task of any kind makes, its preference from where the model arguments say."""
-        messages = _merged([Message(_role(one), one.text) for one in input])
+        messages = _merged([_message(one) for one in input])
         prompt = self.settings.prompt
         if prompt.history == "preference" or self.preference_from == "none":
             return Request(messages=messages, prompt=prompt)
@@ -212,15 +214,26 @@ def _read_knob(config: GenerateConfig) -> Knob | None:
     return Knob(read_request(given["request"]), given["settings"], given["item"], given["fit"])
 
 
-def _role(message: ChatMessage) -> str:
-    if message.role == "tool" or any(one.type != "text" for one in _parts(message)):
-        raise BadInput("preftilt reads messages of text only; run this task with another model")
-    return message.role
-
-
-def _parts(message: ChatMessage) -> list[Any]:
-    parts = [] if isinstance(message.content, str) else message.content
-    return [one for one in parts if one.type != "reasoning"]
+def _message(given: ChatMessage) -> Message:
+    """Inspect's message as ours; texts that follow each other are joined by a line break, as ``given.text`` is."""
+    content = given.content
+    parts = [
+        one for one in (content if isinstance(content, list) else []) if one.type != "reasoning"
+    ]
+    if given.role == "tool" or any(one.type not in ("text", "image") for one in parts):
+        raise BadInput(
+            "preftilt reads messages of text and images only; run this task with another model"
+        )
+    if not any(one.type == "image" for one in parts):
+        return Message(given.role, given.text)
+    shown = [
+        {"type": "text", "text": one.text}
+        if isinstance(one, ContentText)
+        else {"type": "image_url", "image_url": {"url": one.image}}
+        for one in parts
+        if isinstance(one, ContentText | ContentImage)
+    ]
+    return read_message({"role": given.role, "content": shown}, "the message")
 
 
 def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:

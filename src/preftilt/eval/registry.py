@@ -12,8 +12,12 @@ from preftilt.eval.frame.solver import answer
 from preftilt.eval.maths.scorers import maths_answers
 from preftilt.eval.maths.solvers import maths_answer
 from preftilt.eval.maths.tasks import aime24, amc23, math500
+from preftilt.eval.mmhal.scorers import mmhal_ratings
+from preftilt.eval.mmhal.tasks import mmhal
 from preftilt.eval.multifaceted.scorers import multifaceted_rubrics
 from preftilt.eval.multifaceted.tasks import multifaceted
+from preftilt.eval.pingpong.scorers import pingpong_ratings
+from preftilt.eval.pingpong.tasks import pingpong
 from preftilt.eval.prefeval.scorers import prefeval_checks, prefeval_choice_made
 from preftilt.eval.prefeval.tasks import (
     prefeval_choice,
@@ -32,8 +36,12 @@ __all__ = [
     "math500",
     "maths_answer",
     "maths_answers",
+    "mmhal",
+    "mmhal_ratings",
     "multifaceted",
     "multifaceted_rubrics",
+    "pingpong",
+    "pingpong_ratings",
     "prefeval_checks",
     "prefeval_choice",
     "prefeval_choice_made",

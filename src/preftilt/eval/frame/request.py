@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from preftilt.images import Image
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, stated
 from preftilt.types import Preference
@@ -59,7 +60,12 @@ def read_request(data: Mapping[str, Any]) -> Request:
     """The request that :meth:`Request.to_json` wrote."""
     known = {one.name for one in fields(PromptSettings)}
     return Request(
-        messages=tuple(Message(**one) for one in data["messages"]),
+        messages=tuple(_message(one) for one in data["messages"]),
         preferences=tuple(Preference(**one) for one in data["preferences"]),
         prompt=PromptSettings(**{k: v for k, v in data["prompt"].items() if k in known}),
     )
+
+
+def _message(data: Mapping[str, Any]) -> Message:
+    images = tuple(Image(**one) for one in data["images"])
+    return Message(data["role"], data["content"], images)

@@ -12,6 +12,9 @@ from inspect_ai.model import (
     ChatMessageAssistant,
     ChatMessageSystem,
     ChatMessageUser,
+    Content,
+    ContentImage,
+    ContentText,
     GenerateConfig,
     Model,
     ModelOutput,
@@ -43,7 +46,16 @@ def chat(messages: Sequence[Message]) -> list[ChatMessage]:
         "user": ChatMessageUser,
         "assistant": ChatMessageAssistant,
     }
-    return [kinds[one.role](content=one.content) for one in messages]
+    return [kinds[one.role](content=_content(one)) for one in messages]
+
+
+def _content(message: Message) -> str | list[Content]:
+    if not message.images:
+        return message.content
+    return [
+        ContentText(text=one) if isinstance(one, str) else ContentImage(image=one.data_url())
+        for one in message.parts()
+    ]
 
 
 @solver

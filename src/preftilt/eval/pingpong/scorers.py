@@ -1,0 +1,108 @@
+"""PingPong's scorer: one judgement of a whole dialogue, three ratings a turn."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from inspect_ai.scorer import Score, Scorer, Target, scorer
+from inspect_ai.solver import TaskState
+
+from preftilt.eval.frame.budget import Budget
+from preftilt.eval.frame.judge import Judge
+from preftilt.eval.frame.method import one_of
+from preftilt.eval.frame.scores import COUNTS, judged, metrics_for, no_answer
+from preftilt.eval.frame.solver import SPENT
+from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.pingpong.dialogue import PACKAGE, turns_for_judge
+from preftilt.eval.pingpong.protocol import Refusals, judge_settings
+from preftilt.eval.pingpong.solvers import BROKEN, RAW, SAID
+from preftilt.eval.pingpong.verdicts import SCALES, VALUES, rate, reader
+from preftilt.messages import Message
+
+OWN_COUNTS = ("raw_turns", "broken")
+"""What is counted besides: turns of the user that came without JSON, and dialogues that ended early (no score)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The judge's system message and its prompt."""
+
+    system: Template
+    user: Template
+
+    def to_json(self) -> dict[str, str]:
+        """Whose wording each is."""
+        return {"system": self.system.source, "user": self.user.source}
+
+
+def load_prompts(folder: str | None) -> Prompts:
+    """``judge_system.txt`` and ``judge_user.txt``, from the user's folder if one is given."""
+    where = None if folder is None else Path(folder).expanduser()
+    return Prompts(
+        load_template(PACKAGE, "judge_system.txt", frozenset(), where),
+        load_template(PACKAGE, "judge_user.txt", frozenset({"character", "dialogue"}), where),
+    )
+
+
+@scorer(metrics=metrics_for(VALUES, (*COUNTS, *OWN_COUNTS)))
+def pingpong_ratings(
+    preset: str = "rear-paper",
+    refusals: str = "rated",
+    judge_prompts: str | None = None,
+    max_judge_calls: int | None = None,
+    max_tokens_total: int | None = None,
+    budget: object = None,
+) -> Scorer:
+    """The judge's ratings of a dialogue.
+
+    ``budget`` is the task's, shared with its solver; a scorer that is made again from a log gets a new one.
+    """
+    prompts = load_prompts(judge_prompts)
+    rule: Refusals = one_of("refusals", refusals, ("rated", "excluded"))
+    if not isinstance(budget, Budget):
+        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
+    judge = Judge(judge_settings(preset), budget)
+
+    async def score(state: TaskState, target: Target) -> Score:
+        spent, broken = state.store.get(SPENT), state.store.get(BROKEN)
+        if spent is not None or broken is not None:
+            return _unheld(spent, broken)
+        return await _score(judge, prompts, state, rule)
+
+    return score
+
+
+async def _score(judge: Judge, prompts: Prompts, state: TaskState, rule: Refusals) -> Score:
+    said = [Message(**one) for one in state.store.get(SAID)]
+    turns = sum(one.role == "user" for one in said)
+    dialogue = turns_for_judge(said)
+    gaps = {"character": str(state.metadata["preference"]), "dialogue": dialogue}
+    judgement = await judge.ask(prompts.user.fill(gaps), reader(turns), system=prompts.system.text)
+    rated = judgement.value
+    answers = [one.content for one in said if one.role == "assistant"][-turns:]
+    return judged(
+        rate(rated, rule) | {"raw_turns": float(state.store.get(RAW)), "broken": 0.0},
+        {"dialogue": judgement},
+        answer=dialogue,
+        metadata={
+            "wording": prompts.to_json(),
+            "scales": list(SCALES),
+            "turns": [asdict(one) for one in rated or ()],
+            "mean_answer_characters": sum(map(len, answers)) / turns,
+        },
+        budget=judge.budget,
+    )
+
+
+def _unheld(spent: str | None, broken: str | None) -> Score:
+    """The score of a dialogue that was not held to its end: there is none."""
+    score = no_answer(VALUES, spent or broken or "", of_judge=True)
+    assert isinstance(score.value, dict)
+    counted = {"raw_turns": 0.0, "broken": float(spent is None)}
+    over = {} if spent is not None else {"over_budget": 0.0}
+    return Score(
+        value=score.value | counted | over,
+        reason=score.reason if spent is not None else "dialogue_broken",
+        explanation=score.explanation,
+    )
