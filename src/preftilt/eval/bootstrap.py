@@ -34,15 +34,32 @@ def mean_interval(values: Float[np.ndarray, "N"], seed: int = 0) -> Interval:
     values = np.asarray(values, dtype=np.float64)
     if values.size == 0 or not np.isfinite(values).all():
         raise ValueError("an interval needs at least one value, all of them finite")
-    low, high = np.percentile(_weights(values.size, seed) @ values, [2.5, 97.5])
+    low, high = np.percentile(weights(values.size, seed) @ values, [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), int(values.size))
 
 
 @lru_cache(maxsize=4)
-def _weights(n: int, seed: int) -> Float[np.ndarray, "R N"]:
+def weights(n: int, seed: int) -> Float[np.ndarray, "R N"]:
     """How much each item counts in each resample: the same for every metric of the same length."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+
+
+def ratio_interval(
+    totals: Float[np.ndarray, "U"], counts: Float[np.ndarray, "U"], seed: int = 0
+) -> Interval:
+    """The mean over all items of ``U`` groups, Σ totals / Σ counts, with its interval from resampling whole groups.
+
+    Items of one group (the pairs of one user) are not independent, so it is groups that chance draws. ``n`` counts
+    items.
+    """
+    totals, counts = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    if counts.size == 0 or not np.isfinite(totals).all() or not (counts > 0).all():
+        raise ValueError("an interval needs at least one group, each with at least one item")
+    drawn = weights(counts.size, seed)
+    low, high = np.percentile((drawn @ totals) / (drawn @ counts), [2.5, 97.5])
+    mean = totals.sum() / counts.sum()
+    return Interval(float(mean), float(low), float(high), int(counts.sum()))
 
 
 def paired_difference(

@@ -1,0 +1,152 @@
+"""Policy accuracy from end to end: comparisons and rules in, records and a report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from preftilt.engines.base import Engine
+from preftilt.engines.normalises import can_normalise
+from preftilt.errors import BadInput, PromptTooLong
+from preftilt.eval.accuracy.context import Context, Reading, make_context
+from preftilt.eval.accuracy.figures import can_draw, draw
+from preftilt.eval.accuracy.markdown import markdown
+from preftilt.eval.accuracy.measure import blends_of
+from preftilt.eval.accuracy.pairs import Comparison
+from preftilt.eval.accuracy.records import Store, collect, measured
+from preftilt.eval.accuracy.report import Found, Study, report, users_table
+from preftilt.eval.accuracy.rules import MODES, Mode, Rule
+from preftilt.readers import resolve
+
+NO_POLICY = (
+    "The policy mode is left out: this engine tells log-probs of given tokens only, and normalising needs those of the"
+    " whole vocabulary. A model opened in this process (`--model` with its hub id or path) has it."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a study is carried out.
+
+    lambdas: of the sweep. modes: those asked for; empty for all that the engine has. drop_long: leave out what does not
+    fit the context, instead of refusing it. in_flight: comparisons at once. resume, force: what to do with records that
+    are there. identity: what tells one way of opening the models from another. about: goes into the report as it is.
+    """
+
+    lambdas: tuple[float, ...] = ()
+    modes: tuple[Mode, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    drop_long: bool = False
+    in_flight: int = 32
+    resume: bool = False
+    force: bool = False
+
+
+async def policy_accuracy(
+    reading: Reading,
+    comparisons: Sequence[Comparison],
+    rules: Sequence[Rule],
+    out: Path,
+    options: Options | None = None,
+    *,
+    on_item: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Measure ``rules`` on ``comparisons`` and return the report; records go to ``out/records.jsonl``.
+
+    Everything that can be refused is refused before the first token, with :class:`~preftilt.errors.BadInput`.
+    """
+    options = options or Options()
+    found, study, about = await carry_out(
+        reading, comparisons, rules, out, options, on_item=on_item
+    )
+    return report(found, study, about)
+
+
+async def carry_out(
+    reading: Reading,
+    comparisons: Sequence[Comparison],
+    rules: Sequence[Rule],
+    out: Path,
+    options: Options,
+    *,
+    on_item: Callable[[int], None] = lambda done: None,
+) -> tuple[Found, Study, dict[str, Any]]:
+    """As :func:`policy_accuracy`: the records, what they are of, and what the report says of how they were made."""
+    engine = reading.engine
+    modes, notes = _modes(engine, options.modes)
+    study = Study(rules=tuple(rules), lambdas=options.lambdas, modes=modes, seed=options.seed)
+    contexts, left_out = prepare(reading, comparisons, study, drop_long=options.drop_long)
+    how = {
+        "rules": [one.name for one in study.measured],
+        "policy": "policy" in modes,
+        "prompt": asdict(reading.prompt),
+        "arms": asdict(reading.arms),
+        "model": dict(options.identity) or {"model": engine.name},
+    }
+    store = Store(path=out / "records.jsonl", how=how, resume=options.resume, force=options.force)
+    records = await collect(
+        store,
+        contexts,
+        partial(measured, rules=study.measured, policy="policy" in modes),
+        in_flight=options.in_flight,
+        on_item=on_item,
+    )
+    found = Found([one.item for one in contexts], records)
+    told = {"model": engine.name, "versions": engine.versions, "notes": notes, **options.about}
+    told["left_out"] = {**told.get("left_out", {}), **left_out}
+    (out / "users.csv").write_text(users_table(found, study), encoding="utf-8")
+    return found, study, told
+
+
+def prepare(
+    reading: Reading, comparisons: Sequence[Comparison], study: Study, *, drop_long: bool
+) -> tuple[list[Context], dict[str, int]]:
+    """What the model will read; and how many comparisons were left out because they are too long for it."""
+    engine = reading.engine
+    resolve(reading.arms, engine.capabilities.arms, engine.name)  # Its errors are of no comparison.
+    contexts: list[Context] = []
+    problems: list[PromptTooLong] = []
+    for item in comparisons:
+        try:
+            context = make_context(reading, item)
+            blends_of(context, study.measured)
+        except PromptTooLong as failure:
+            problems.append(failure)
+        else:
+            contexts.append(context)
+    if problems and not (drop_long and contexts):
+        raise PromptTooLong(
+            f"{problems[0]} ({len(problems)} of {len(comparisons)} comparisons are too long; --drop-long leaves them"
+            " out)"
+        )
+    return contexts, {"too long for the model's context": len(problems)} if problems else {}
+
+
+def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
+    """``report.json``, ``report.md`` and ``accuracy.png`` in ``out``; returns the Markdown."""
+    drawn = can_draw(found) and find_spec("matplotlib") is not None
+    if drawn:
+        draw(found, out / "accuracy.png")
+    text = markdown(found, command, "accuracy.png" if drawn else None)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    whole = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    (out / "report.json").write_text(whole + "\n", encoding="utf-8")
+    return text
+
+
+def _modes(engine: Engine, asked: Sequence[Mode]) -> tuple[tuple[Mode, ...], list[str]]:
+    if can_normalise(engine):
+        return tuple(asked or MODES), []
+    if "policy" in asked:
+        raise BadInput(
+            f"{engine.name} cannot normalise over the vocabulary, which the mode policy needs: open the model in this"
+            " process (--model with its hub id or path), or leave that mode out"
+        )
+    return tuple(asked or [one for one in MODES if one != "policy"]), [NO_POLICY]

@@ -1,0 +1,75 @@
+"""Rules by name, as ``--rule NAME`` and ``--rule NAME=NUMBER`` have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from preftilt.errors import BadInput
+from preftilt.eval.accuracy.judged import Args, ByRewardModel
+from preftilt.eval.accuracy.rules import (
+    EXAMPLES,
+    PLAIN,
+    VALUED,
+    Amulet,
+    Arm,
+    Base,
+    GuidedDecoding,
+    InContextExamples,
+    LinearAlignment,
+    Prompted,
+    Rear,
+    Rule,
+    number_of,
+)
+from preftilt.rivals.methods import PreferenceIn
+
+WEIGHT = 1.5
+"""Of the reward in the default rule ARGS, as in the search of that name."""
+
+
+def default_rules(
+    *,
+    preferences: bool,
+    examples: bool,
+    reward_model: bool,
+    arms: bool,
+    place: PreferenceIn = "system",
+) -> list[Rule]:
+    """The rules that are measured if none is named: those that the data and the models at hand allow."""
+    found: list[Rule] = [Base()]
+    if preferences:
+        guides = {"linear-alignment": LinearAlignment().guide, "amulet": Amulet().guide}
+        found += [Prompted(), Rear(3.0), Rear(20.0)]
+        found += [GuidedDecoding(name, guide) for name, guide in guides.items()]
+    if examples:
+        found += [InContextExamples(EXAMPLES), parse_rule("rear-icl=3")]
+    if arms:
+        found.append(Arm(1.0))
+    if reward_model:
+        found += [ByRewardModel(place), Args(WEIGHT, place=place)]
+    return found
+
+
+def parse_rules(given: Sequence[str], place: PreferenceIn = "system") -> list[Rule]:
+    """The rules that ``given`` names, each once, in order."""
+    found = {rule.name: rule for rule in (parse_rule(one, place) for one in given)}
+    return list(found.values())
+
+
+def parse_rule(given: str, place: PreferenceIn = "system") -> Rule:
+    """``base``, ``rear=3``, ``icl=4``, …; ``place`` is where reward models find the preference."""
+    name, equals, text = (part.strip() for part in given.partition("="))
+    if name == "args":
+        return Args(number_of("args", text) if equals else WEIGHT, place=place)
+    if name == "reward-model" and not equals:
+        return ByRewardModel(place)
+    if equals and name in VALUED:
+        return VALUED[name](given.strip(), text)
+    if not equals and name in PLAIN:
+        return PLAIN[name]()
+    if name in VALUED or name in PLAIN or name == "reward-model":
+        raise BadInput(
+            f"--rule {given}: {name} takes {'no number' if equals else 'a number: ' + name + '=NUMBER'}"
+        )
+    known = sorted({*PLAIN, "reward-model", "args=NUMBER", *(f"{one}=NUMBER" for one in VALUED)})
+    raise BadInput(f"there is no rule {given!r}; there are {', '.join(known)}")

@@ -1,0 +1,143 @@
+"""Measurements in a file, a record a comparison, so that an interrupted run goes on and a report needs no model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preftilt.errors import BadInput
+from preftilt.eval.accuracy.context import Context
+from preftilt.eval.accuracy.measure import measure
+from preftilt.eval.accuracy.pairs import Comparison
+from preftilt.eval.accuracy.rules import Measured, Rule
+from preftilt.records.journal import Journal, Survey, survey
+
+SCHEMA = "preftilt.policy-accuracy/1"
+FIELDS = ("unnormalised", "policy", "reward")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """Where records are: ``resume`` goes on with the file, ``force`` begins it anew. ``how`` shapes every record."""
+
+    path: Path
+    how: Mapping[str, Any]
+    schema: str = SCHEMA
+    resume: bool = False
+    force: bool = False
+
+    def known(self, items: Sequence[Comparison]) -> Survey:
+        """What is there; raises :class:`~preftilt.errors.BadInput` if it is another run's, or may not be touched."""
+        if self.resume and self.force:
+            raise BadInput("--resume and --force exclude each other")
+        if not self.path.exists() or self.force:
+            return Survey()
+        if not self.resume:
+            raise BadInput(f"{self.path} exists: --resume goes on with it, --force begins it anew")
+        found = survey(self.path)
+        marks = {one.id: one.fingerprint(self.how) for one in items}
+        for id, record in found.done.items():
+            if record["fingerprint"] != marks.get(id):
+                raise BadInput(
+                    f'{self.path} line {record["line"]} (id "{id}") was made otherwise: of other words, rules or model'
+                    " options; repeat the old call to go on with it, or begin anew with --force"
+                )
+        return found
+
+
+Work = Callable[[Context], Awaitable[dict[str, Any]]]
+"""What is measured of a comparison: the fields of its record that are not its name."""
+
+
+async def collect(
+    store: Store,
+    contexts: Sequence[Context],
+    work: Work,
+    *,
+    in_flight: int,
+    on_item: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """The records of all comparisons, in their order; those in the file already are not measured again."""
+    known = store.known([one.item for one in contexts])
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not store.path.exists() or store.force
+    journal = (
+        Journal.create(store.path) if fresh else Journal.resume(store.path, known, known.failed)
+    )
+    room = asyncio.Semaphore(in_flight)
+    done = len(known.done)
+
+    async def one(context: Context) -> None:
+        nonlocal done
+        async with room:
+            journal.write(_head(context.item, store) | await work(context))
+        done += 1
+        on_item(done)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for context in contexts:
+                if context.item.id not in known.done:
+                    group.create_task(one(context))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    finally:
+        journal.close()
+    lines = map(json.loads, store.path.read_text("utf-8").splitlines())
+    by_id = {record["id"]: record for record in lines}
+    return [by_id[context.item.id] for context in contexts]
+
+
+def values_of(record: Mapping[str, Any], rule: str) -> list[Measured]:
+    """A rule's values of the responses in a record."""
+    return [
+        Measured(
+            unnormalised=_read(one["unnormalised"]),
+            policy=_read(one["policy"]),
+            reward=_read(one["reward"]),
+            inside=one.get("inside"),
+            whole=one.get("whole", False),
+        )
+        for one in record["rules"][rule]
+    ]
+
+
+async def measured(context: Context, rules: Sequence[Rule], *, policy: bool) -> dict[str, Any]:
+    """The rules' values of a comparison, for its record."""
+    found = await measure(context, rules, policy=policy)
+    return {
+        "lengths": list(found.lengths),
+        "rules": {name: [_written(one) for one in values] for name, values in found.values.items()},
+        "examples": dict(found.examples),
+    }
+
+
+def _head(item: Comparison, store: Store) -> dict[str, Any]:
+    return {
+        "schema": store.schema,
+        "id": item.id,
+        "fingerprint": item.fingerprint(store.how),
+        "user": item.user,
+        "group": item.group,
+    }
+
+
+def _written(one: Measured) -> dict[str, Any]:
+    values: dict[str, Any] = {name: _number(getattr(one, name)) for name in FIELDS}
+    if one.inside is not None:
+        values["inside"] = one.inside
+    return values | {"whole": True} if one.whole else values
+
+
+def _number(value: float | None) -> float | str | None:
+    """JSON has no infinity."""
+    return "-inf" if value == -math.inf else value
+
+
+def _read(written: float | str | None) -> float | None:
+    return -math.inf if written == "-inf" else written  # pyright: ignore[reportReturnType]

@@ -1,0 +1,137 @@
+"""Users of the demo world: each has one taste, a past in which it was met, and questions to come, all checked exactly.
+
+A user's past comes from the questions, wordings and subjects of training; the questions to come from those of the test
+split, some with a topic in which training never showed that taste (``held-out``).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache
+
+from preftilt.demo.world import Preference as Taste
+from preftilt.demo.world import Question, Split, judge, preferences, questions, topic, wordings
+from preftilt.demo.world.splits import combination, concerns, pair_split
+from preftilt.demo.world.writing import write_answer
+from preftilt.errors import BadInput
+from preftilt.eval.accuracy.pairs import Comparison, Example
+from preftilt.messages import Message
+from preftilt.types import Preference
+
+QUESTIONS = 4
+"""Questions to come, a user."""
+PAST = 6
+"""Questions of the past, a user."""
+DRAWS = 200
+"""Answers written before it is given up to find one that the checker takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldQuestion:
+    """A question to come: the answer that the user's taste asks for, and one that violates it; both are helpful."""
+
+    question: Question
+    preference: str
+    completion: str
+    violating: str
+    combination: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldUser:
+    """Somebody with a taste."""
+
+    id: str
+    taste: Taste
+    past: tuple[Example, ...]
+    to_come: tuple[WorldQuestion, ...]
+
+
+@cache
+def world_users(seed: int = 0) -> tuple[WorldUser, ...]:
+    """A user for every taste of the world that there are questions enough for; equal seeds give equal users."""
+    users = (_user(taste, seed) for taste in preferences())
+    return tuple(one for one in users if one is not None)
+
+
+@cache
+def world_comparisons(seed: int = 0) -> tuple[Comparison, ...]:
+    """Every question to come as a pair, the completion and the violating answer; everybody's first question first."""
+    users = world_users(seed)
+    return tuple(_pair(user, number) for number in range(QUESTIONS) for user in users)
+
+
+def world_verdict(id: str, text: str, seed: int = 0) -> dict[str, float]:
+    """What the checker says of an answer to the comparison ``id``: whether it follows the taste, and is helpful."""
+    user, _, number = id.rpartition("/")
+    [found] = [one for one in world_users(seed) if one.id == user]
+    asked = found.to_come[int(number)].question
+    verdict = judge(topic(asked.topic), asked.subject, found.taste, text)
+    return {"following": float(verdict.following), "helpful": float(verdict.helpful)}
+
+
+def _pair(user: WorldUser, number: int) -> Comparison:
+    one = user.to_come[number]
+    return Comparison(
+        id=f"{user.id}/{number}",
+        user=user.id,
+        group=one.combination,
+        messages=(Message("user", one.question.text),),
+        preferences=(Preference(one.preference),),
+        chosen=one.completion,
+        rejected=(one.violating,),
+        examples=user.past,
+        place=f"{user.id}, question {number}",
+    )
+
+
+def _user(taste: Taste, seed: int) -> WorldUser | None:
+    rng = random.Random(f"user {taste.id} {seed}")
+    before, after = _asked(rng, taste, "train", PAST), _asked(rng, taste, "test", QUESTIONS)
+    if len(before) < PAST or len(after) < QUESTIONS:
+        return None
+    return WorldUser(
+        id=taste.id,
+        taste=taste,
+        past=tuple(Example(one.text, _written(rng, taste, one, against=False)) for one in before),
+        to_come=tuple(_to_come(rng, taste, one) for one in after),
+    )
+
+
+def _asked(rng: random.Random, taste: Taste, split: Split, count: int) -> list[Question]:
+    """Questions of a split that the taste makes a difference to, each about something else."""
+    subjects: dict[tuple[str, str], list[Question]] = {}
+    for one in questions(split):
+        if (
+            concerns(taste, topic(one.topic))
+            and pair_split(one.topic, one.subject, taste.id) == split
+        ):
+            subjects.setdefault((one.topic, one.subject), []).append(one)
+    chosen = rng.sample(sorted(subjects), min(count, len(subjects)))
+    return [rng.choice(subjects[one]) for one in chosen]
+
+
+def _to_come(rng: random.Random, taste: Taste, question: Question) -> WorldQuestion:
+    """Both answers are drawn from one state of ``rng``, so that a taste for things leaves them the same form."""
+    wording = rng.choice(wordings(taste, "test"))
+    beside = random.Random()
+    beside.setstate(rng.getstate())
+    return WorldQuestion(
+        question=question,
+        preference=wording,
+        completion=_written(rng, taste, question, against=False),
+        violating=_written(beside, taste, question, against=True),
+        combination=combination(question.topic, taste.id),
+    )
+
+
+def _written(rng: random.Random, taste: Taste, question: Question, *, against: bool) -> str:
+    """A helpful answer that follows the taste, or violates it, by the checker."""
+    about = topic(question.topic)
+    for _ in range(DRAWS):
+        text = write_answer(rng, about, question.subject, [taste], against=against)
+        verdict = judge(about, question.subject, taste, text)
+        if verdict.helpful and verdict.violates == against:
+            return text
+    raise BadInput(f"the world has no such answer to {question.text!r} for {taste.id}")

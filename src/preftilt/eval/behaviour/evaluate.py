@@ -1,0 +1,129 @@
+"""Behaviour from end to end: users' questions and methods in, records and a report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from preftilt.errors import BadInput
+from preftilt.eval.accuracy.context import Context, Reading, make_context
+from preftilt.eval.accuracy.evaluate import Options, carry_out
+from preftilt.eval.accuracy.pairs import Comparison
+from preftilt.eval.accuracy.records import Store, collect
+from preftilt.eval.accuracy.report import report as accuracy_report
+from preftilt.eval.behaviour.figures import draw
+from preftilt.eval.behaviour.markdown import markdown
+from preftilt.eval.behaviour.methods import Drawing, Method, answer, check, remembering
+from preftilt.eval.behaviour.report import Discrimination, report
+from preftilt.eval.behaviour.rouge import check_rouge, rouge
+
+SCHEMA = "preftilt.behaviour/1"
+
+Verdict = Callable[[str, str], Mapping[str, float]]
+"""A question's id and an answer → more numbers about the answer, where there is an exact checker."""
+
+
+def no_verdict(id: str, text: str) -> Mapping[str, float]:
+    """Where there is no checker."""
+    return {}
+
+
+async def behaviour(
+    reading: Reading,
+    questions: Sequence[Comparison],
+    methods: Sequence[Method],
+    out: Path,
+    drawing: Drawing,
+    options: Options,
+    *,
+    reference: str | None = None,
+    verdict: Verdict = no_verdict,
+    on_item: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Answer ``questions`` by every method, compare with what the users wrote, and return the report.
+
+    Records go to ``out/records.jsonl``. Where every question has a dispreferred response, the methods' policy accuracy
+    is measured on the same questions (``out/discrimination``) and stands beside their generation. ``reference`` is the
+    method that the others are compared with, question by question; None takes the in-context examples, or the first.
+    Everything that can be refused is refused before the first token, with :class:`~preftilt.errors.BadInput`.
+    """
+    check_rouge()
+    names = [one.name for one in methods]
+    compared = reference or next((one for one in names if one.startswith("icl=")), names[0])
+    if compared not in names:
+        raise BadInput(f"the reference {compared!r} is none of the methods: {', '.join(names)}")
+    contexts = [make_context(reading, item) for item in questions]
+    for context in contexts:
+        check(context, methods, drawing)
+    how = {
+        "methods": names,
+        "drawing": asdict(drawing),
+        "prompt": asdict(reading.prompt),
+        "model": dict(options.identity) or {"model": reading.engine.name},
+    }
+    store = Store(
+        path=out / "records.jsonl",
+        how=how,
+        schema=SCHEMA,
+        resume=options.resume,
+        force=options.force,
+    )
+    store.known([one.item for one in contexts])  # Refuses before anything is measured, not after.
+    beside = await _discrimination(reading, questions, methods, out, options)
+    work = partial(_answers, methods=methods, drawing=drawing, verdict=verdict)
+    records = await collect(store, contexts, work, in_flight=options.in_flight, on_item=on_item)
+    about = {"model": reading.engine.name, "versions": reading.engine.versions, **options.about}
+    about |= {"reference": compared, "drawing": asdict(drawing), "seed": options.seed}
+    return report(questions, records, methods, beside, about)
+
+
+def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
+    """``report.json``, ``report.md`` and ``behaviour.png`` in ``out``; returns the Markdown."""
+    drawn = find_spec("matplotlib") is not None
+    if drawn:
+        draw(found, out / "behaviour.png")
+    text = markdown(found, command, "behaviour.png" if drawn else None)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    whole = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    (out / "report.json").write_text(whole + "\n", encoding="utf-8")
+    return text
+
+
+async def _answers(
+    context: Context, *, methods: Sequence[Method], drawing: Drawing, verdict: Verdict
+) -> dict[str, Any]:
+    """Every method's answer to a question, for its record."""
+    shared = remembering(context)
+    found: dict[str, Any] = {}
+    for method in methods:
+        given, used = await answer(shared, method, drawing)
+        text = context.engine.tokenizer.decode(given.tokens).strip()
+        found[method.name] = {
+            "text": text,
+            "tokens": len(given.tokens),
+            "finished": given.finished,
+            "examples": used,
+            "scores": {**rouge(context.item.chosen, text), **verdict(context.item.id, text)},
+        }
+    return {"methods": found}
+
+
+async def _discrimination(
+    reading: Reading,
+    questions: Sequence[Comparison],
+    methods: Sequence[Method],
+    out: Path,
+    options: Options,
+) -> Discrimination | None:
+    """The policy accuracy of the methods' rules on the same questions, if these are pairs."""
+    if not all(one.rejected for one in questions):
+        return None
+    rules = [one.rule for one in methods]
+    asked = replace(options, lambdas=(), modes=())
+    found, study, about = await carry_out(reading, questions, rules, out / "discrimination", asked)
+    return Discrimination(accuracy_report(found, study, about)["rules"], found)

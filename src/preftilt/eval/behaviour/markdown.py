@@ -1,0 +1,119 @@
+"""A report's numbers as Markdown for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from preftilt.eval.behaviour.rouge import METRICS
+
+TOLD = {"none": "nothing", "stated": "the stated preference", "examples": "past examples"}
+
+
+def markdown(report: Mapping[str, Any], command: str, picture: str | None) -> str:
+    """The report for people; ``picture`` is a file beside it."""
+    shown = f"![What the methods generate]({picture})"
+    parts = [
+        *_head(report, command),
+        *([shown, ""] if picture else []),
+        "## What the methods generate",
+        "",
+        *_generation(report),
+        "",
+        *_beside(report),
+    ]
+    return "\n".join(parts)
+
+
+def _head(report: Mapping[str, Any], command: str) -> list[str]:
+    drawn = report["drawing"]
+    sampling = drawn["sampling"]
+    rouge = report["rouge"]
+    return [
+        "# Behaviour against the user's own words",
+        "",
+        f"Made by `{command}`. Model: {report['model']}. {report['questions']} questions of {report['users']} users.",
+        "",
+        f"Best-of-N draws {drawn['n']} at temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}, and"
+        f" adds up by {drawn['reduction']}; all else is greedy. At most {drawn['max_tokens']} tokens an answer; seed"
+        f" {drawn['seed']}. In-context examples are the user's last K, oldest first, as exchanges before the question,"
+        " whole or not at all.",
+        "",
+        f"ROUGE: {rouge['library']}, {rouge['measure']}, {rouge['stemmer']} stemmer, tokens as {rouge['tokenizer']};"
+        f" cut: {rouge['cut']}. 100 × the mean over questions, with 95 % bootstrap intervals over users. Δ: the paired"
+        f" difference from `{report['reference']}`; bold where the interval leaves 0 out (none corrected for"
+        " their number).",
+        "",
+    ]
+
+
+def _generation(report: Mapping[str, Any]) -> list[str]:
+    metrics = report["metrics"]
+    names = [METRICS.get(one, one) for one in metrics]
+    header = ["method", "told", *names, *(f"Δ {one}" for one in names), "tokens"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in report["methods"]:
+        told = TOLD[row["told"]]
+        if row["examples"] is not None:
+            told = f"{row['examples']:.1f} past examples"
+        cells = [f"`{row['method']}`", told]
+        cells += [_percent(row["scores"][one]) for one in metrics]
+        beyond = row["beyond_reference"]
+        cells += ["–" if beyond is None else _difference(beyond[one]) for one in metrics]
+        cells.append(f"{row['tokens']:.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _beside(report: Mapping[str, Any]) -> list[str]:
+    """Discrimination and generation side by side, where the questions are pairs."""
+    rows = [row for row in report["methods"] if row["policy_accuracy"]]
+    if not rows:
+        return []
+    shown = [one for one in report["metrics"] if one not in ("rouge1", "rouge2")]
+    names = [METRICS.get(one, one) for one in shown]
+    header = ["method", "reward accuracy", "policy accuracy", *names]
+    lines = [
+        "## Discrimination beside generation",
+        "",
+        "On the same questions: the share of pairs (what the user wrote, a response that violates their taste) that the"
+        " method's score ranks rightly, in its own mode, and what the method generates.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+    ]
+    for row in rows:
+        cells = [f"`{row['method']}`", _percent(row["reward_accuracy"])]
+        cells += [f"{_percent(row['policy_accuracy'])} ({row['mode']})"]
+        cells += [_percent(row["scores"][one]) for one in shown]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", *_taus(report)]
+
+
+def _taus(report: Mapping[str, Any]) -> list[str]:
+    if not report["tau"]:
+        return []
+    lines = [
+        "Kendall's τ-b over methods between policy accuracy and generation, with its 95 % interval over users:",
+        "",
+    ]
+    for metric, tau in report["tau"].items():
+        name = METRICS.get(metric, metric)
+        if tau["value"] is None:
+            lines.append(f"- {name}: has no value: all methods came out the same on one side.")
+        else:
+            lines.append(f"- {name}: τ = {tau['value']:.2f} [{tau['low']:.2f}, {tau['high']:.2f}].")
+    return [*lines, ""]
+
+
+def _percent(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return "–"
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _difference(interval: Mapping[str, float]) -> str:
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if low > 0 or high < 0 else text
