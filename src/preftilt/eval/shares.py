@@ -88,17 +88,21 @@ def _spread(
     on_done: Callable[[int], None] | None,
 ) -> None:
     files = [path.with_name(f"{path.stem}.share{one}{path.suffix}") for one in range(count)]
-    pool = ProcessPoolExecutor(
-        count,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_divide_the_cores,
-        initargs=(count,),
-    )
-    with pool:
+    with divided(count) as pool:
         shares = [pool.submit(work, left[number::count], file) for number, file in enumerate(files)]
         _wait(shares, files, before, on_done)
     for share in shares:
         share.result()
+
+
+def divided(processes: int) -> ProcessPoolExecutor:
+    """Processes that divide the cores among them, for work that is submitted to them."""
+    return ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_divide_the_cores,
+        initargs=(processes,),
+    )
 
 
 def _divide_the_cores(processes: int) -> None:

@@ -1,0 +1,69 @@
+"""``preftilt arms-eval``: train reward models for the bundled model and measure them over preference vectors."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from preftilt.errors import BadInput
+
+
+def arms_eval(
+    *,
+    out: Annotated[
+        Path, Option("--output", "-o", metavar="DIR", help="For the report and its figure.")
+    ] = Path("out/arms-eval"),
+    work: Annotated[
+        Path, Option(metavar="DIR", help="Where adapters and answers are kept and found again.")
+    ] = Path("out/arms-eval/work"),
+    items: Annotated[
+        int, Option(metavar="K", help="Items of the world whose answers are paired for training.")
+    ] = 1500,
+    prompts: Annotated[
+        int, Option(metavar="K", help="Test prompts answered under every preference vector.")
+    ] = 100,
+    epochs: Annotated[int, Option(metavar="K", help="Of every training.")] = 1,
+    seed: Annotated[int, Option(metavar="N", help="Of pairs, training and samples.")] = 0,
+    processes: Annotated[
+        int | None,
+        Option(metavar="K", help="Share the work among K processes. (default: one for every core)"),
+    ] = None,
+) -> None:
+    """Train UniARM, PARM, GenARM and DPO adapters for the bundled model and measure them beside REAR, offline.
+
+    Example: preftilt arms-eval -o out/arms-eval
+    """
+    from preftilt.eval.arms.experiment import experiment
+    from preftilt.eval.arms.plan import Sizes
+    from preftilt.eval.shares import cores
+
+    if min(items, prompts, epochs, 1 if processes is None else processes) < 1:
+        raise BadInput("--items, --prompts, --epochs and --processes must be at least 1")
+    held = max(1, min(150, items // 5))
+    text = experiment(
+        out,
+        work,
+        Sizes(
+            pairs=(items, held, held),
+            prompts=prompts,
+            epochs=epochs,
+            seed=seed,
+            tuning_prompts=min(40, prompts),
+        ),
+        command=shlex.join(["preftilt", *sys.argv[1:]]),
+        processes=cores() if processes is None else processes,
+        on_trained=lambda done, total: _say(f"trained {done} of {total} adapters"),
+        on_unit=lambda what, done, total: _say(f"{what}: {done} of {total}"),
+    )
+    print(text)
+    print(f"written to {out}; adapters and answers in {work}", file=sys.stderr)
+
+
+def _say(words: str) -> None:
+    """A line on a terminal that the next one replaces; nothing anywhere else."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)

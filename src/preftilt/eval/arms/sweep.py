@@ -1,0 +1,189 @@
+"""Answers of all methods under all preference vectors, kept unit by unit so that a run that was stopped goes on.
+
+A unit is a line of the record file: the answers of one method under one α and strength, or the pools of some items.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from preftilt.demo.world import Item, items
+from preftilt.engines.base import Engine
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.eval.arms.decode import Answer, Pooled, adapters, decoded, picked, pooled
+from preftilt.eval.arms.plan import (
+    ALPHAS,
+    DECODED,
+    FRAME,
+    OBJECTIVES,
+    PICKED,
+    TUNING_ALPHAS,
+    Alpha,
+    Sizes,
+)
+from preftilt.eval.fronts.metrics import mean_inner_product
+from preftilt.eval.shares import in_shares, surveyed
+from preftilt.records.journal import Journal
+
+Part = Literal["validation", "test"]
+POOL_ITEMS = 25
+"""Items whose pools are one unit."""
+
+ROWS = 256
+"""Sequences in a batch, as in the demo's other measurement."""
+
+OnUnit = Callable[[str, int, int], None]
+"""Called with what is measured, the units done and the units in all."""
+
+
+class Sweep:
+    """Where adapters and records lie, and how much is measured."""
+
+    def __init__(
+        self, adapters: Path, records: Path, sizes: Sizes, processes: int, on_unit: OnUnit
+    ) -> None:
+        self._adapters = adapters
+        self._records = records
+        self._sizes = sizes
+        self._processes = processes
+        self._on_unit = on_unit
+
+    def run(self) -> tuple[dict[str, float], dict[str, dict[Alpha, list[Answer]]]]:
+        """The strength of every method that has one, chosen on validation, and all answers on test items."""
+        parts: tuple[Part, ...] = ("validation", "test")
+        self._measure("pools", [unit for part in parts for unit in self._pool_units(part)])
+        tuning = [
+            _unit("validation", one.name, alpha, weight)
+            for one in DECODED.values()
+            for weight in one.weights
+            for alpha in TUNING_ALPHAS
+        ]
+        self._measure("strengths", tuning)
+        chosen = self._chosen()
+        final = [
+            _unit("test", one.name, alpha, chosen.get(one.name, 1.0))
+            for one in DECODED.values()
+            for alpha in (ALPHAS[:1] if one.name == "base" else ALPHAS)
+        ]
+        self._measure("answers", final)
+        return chosen, self._answers(chosen)
+
+    def _measure(self, what: str, units: Sequence[str]) -> None:
+        work = partial(_work, self._adapters, self._sizes)
+        in_shares(
+            work,
+            units,
+            self._records,
+            self._processes,
+            lambda done: self._on_unit(what, done, len(units)),
+        )
+
+    def _pool_units(self, part: Part) -> list[str]:
+        count = len(part_items(part, self._sizes))
+        return [f"{part}/pool/{start}" for start in range(0, count, POOL_ITEMS)]
+
+    def _chosen(self) -> dict[str, float]:
+        """The strength with the highest MIP over the tuning α; of equal ones the smallest."""
+        known = _records(self._records)
+        pools = self._pools("validation", known)
+        found: dict[str, float] = {}
+        for one in (*DECODED.values(), *PICKED.values()):
+            products = [
+                _product(
+                    [
+                        picked(one.name, pools, alpha, weight)
+                        if one.name in PICKED
+                        else _told(known[_unit("validation", one.name, alpha, weight)])
+                        for alpha in TUNING_ALPHAS
+                    ]
+                )
+                for weight in one.weights
+            ]
+            if products:
+                found[one.name] = one.weights[int(np.argmax(products))]
+        return found
+
+    def _answers(self, chosen: Mapping[str, float]) -> dict[str, dict[Alpha, list[Answer]]]:
+        known = _records(self._records)
+        pools = self._pools("test", known)
+        found: dict[str, dict[Alpha, list[Answer]]] = {}
+        for one in DECODED:
+            found[one] = {
+                alpha: _told(
+                    known[
+                        _unit(
+                            "test", one, ALPHAS[0] if one == "base" else alpha, chosen.get(one, 1.0)
+                        )
+                    ]
+                )
+                for alpha in ALPHAS
+            }
+        for one in PICKED:
+            found[one] = {alpha: picked(one, pools, alpha, chosen[one]) for alpha in ALPHAS}
+        return found
+
+    def _pools(self, part: Part, known: Mapping[str, dict]) -> list[list[Pooled]]:
+        return [
+            [Pooled(Answer(**one["answer"]), one["finished"], one["logprobs"]) for one in pool]
+            for unit in self._pool_units(part)
+            for pool in known[unit]["pools"]
+        ]
+
+
+def part_items(part: Part, sizes: Sizes) -> Sequence[Item]:
+    """The prompts of a part of the measurement."""
+    return items(part)[: sizes.prompts if part == "test" else sizes.tuning_prompts]
+
+
+def _unit(part: Part, method: str, alpha: Alpha, weight: float) -> str:
+    return f"{part}/{method}/{alpha[0]:g}/{weight:g}"
+
+
+def _product(by_alpha: Sequence[Sequence[Answer]]) -> float:
+    means = [
+        [np.mean([one.rewards[name] for one in answers]) for name in OBJECTIVES]
+        for answers in by_alpha
+    ]
+    return mean_inner_product(np.array(means), np.array(TUNING_ALPHAS), FRAME)
+
+
+def _records(path: Path) -> dict[str, dict]:
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return {row["id"]: row for row in rows}
+
+
+def _told(record: Mapping) -> list[Answer]:
+    return [Answer(**one) for one in record["answers"]]
+
+
+def _work(folder: Path, sizes: Sizes, units: Sequence[str], path: Path) -> None:
+    """Measure ``units`` on an engine of this process's own."""
+    engine = open_engine("demo", EngineOptions(max_rows=ROWS, arms=adapters(folder)))
+    journal = Journal.resume(path, surveyed(path), again=set())
+    try:
+        for unit in units:
+            journal.write({"id": unit, **asyncio.run(_measured(engine, unit, sizes))})
+    finally:
+        journal.close()
+        engine.close()
+
+
+async def _measured(engine: Engine, unit: str, sizes: Sizes) -> dict:
+    part, what, *rest = unit.split("/")
+    some = part_items("test" if part == "test" else "validation", sizes)
+    if what == "pool":
+        start = int(rest[0])
+        found = await pooled(engine, some[start : start + POOL_ITEMS], sizes.seed)
+        return {"pools": [[asdict(one) for one in pool] for pool in found]}
+    share, weight = float(rest[0]), float(rest[1])
+    [alpha] = [one for one in (*ALPHAS, *TUNING_ALPHAS) if one[0] == share][:1]
+    return {"answers": [asdict(one) for one in await decoded(engine, what, some, alpha, weight)]}

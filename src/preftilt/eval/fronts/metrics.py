@@ -1,0 +1,132 @@
+"""Hypervolume and mean inner product of rewards over preference vectors, as PARM (ICML 2025) and UniARM measure them.
+
+Both depend on units and on a reference point, and no published code states either: so both are arguments without a
+default here, are recorded with every result, and numbers of different frames are not comparable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from preftilt.errors import BadInput, MissingPackage
+
+SLACK = 1e-12
+"""How far rounding may push a reward over its bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What rewards are measured in: objective i becomes (r_i − low_i) / (high_i − low_i), all of them higher-better.
+
+    reference: the point that the volume is measured from, in those units; it must bound the rewards from below.
+    """
+
+    objectives: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    reference: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.objectives)
+        if count < 2:
+            raise BadInput("a front needs at least two objectives")
+        if not len(self.low) == len(self.high) == len(self.reference) == count:
+            raise BadInput(
+                f"there are {count} objectives ({', '.join(self.objectives)}): give as many ranges and as many"
+                " coordinates of the reference point"
+            )
+        if not np.isfinite([*self.low, *self.high, *self.reference]).all():
+            raise BadInput("ranges and the reference point must be finite numbers")
+        for name, low, high in zip(self.objectives, self.low, self.high, strict=True):
+            if not low < high:
+                raise BadInput(f"the range of {name} goes from {low:g} to {high:g}; give LOW:HIGH")
+
+    def normalised(self, rewards: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
+        """``rewards`` in the frame's units."""
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        return (np.asarray(rewards, np.float64) - low) / (high - low)
+
+
+def hypervolume(points: Float[np.ndarray, "A k"], frame: Frame) -> float:
+    """The volume that mean rewards ``points`` (the caller's units) dominate above the frame's reference point.
+
+    Raises :class:`~preftilt.errors.BadInput` if the reference point does not bound them.
+    """
+    return _volume(_bounded(points, frame), frame)
+
+
+def mean_inner_product(
+    points: Float[np.ndarray, "A k"], alphas: Float[np.ndarray, "A k"], frame: Frame
+) -> float:
+    """MIP: the mean over the tested α of αᵀ r(α), r in the frame's units."""
+    return float((np.asarray(alphas) * frame.normalised(points)).sum(axis=1).mean())
+
+
+def on_the_front(points: Float[np.ndarray, "A k"]) -> Bool[np.ndarray, "A"]:
+    """Which of the points no other one dominates; of equal points, the first."""
+    return np.asarray(_moocore().is_nondominated(np.asarray(points, np.float64), maximise=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure with its 95 % percentile interval over resampled prompts."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrapped(
+    rewards: Float[np.ndarray, "A P k"],
+    alphas: Float[np.ndarray, "A k"],
+    frame: Frame,
+    resamples: Float[np.ndarray, "R P"],
+) -> tuple[Measured, Measured]:
+    """Hypervolume and MIP of the rewards of P prompts under A preference vectors, prompts resampled R times.
+
+    ``resamples`` are the weights of the prompts in every resample (``eval/bootstrap.py``); equal ones make the
+    figures of two methods comparable. The means of a resample are bounded by the rewards, so the same reference holds.
+    """
+    means = rewards.mean(axis=1)
+    _bounded(means, frame)
+    drawn = np.einsum("rp,apk->rak", resamples, rewards)
+    volumes = [_volume(frame.normalised(one), frame) for one in drawn]
+    products = [mean_inner_product(one, alphas, frame) for one in drawn]
+    return (
+        _interval(hypervolume(means, frame), volumes),
+        _interval(mean_inner_product(means, alphas, frame), products),
+    )
+
+
+def _interval(value: float, drawn: list[float]) -> Measured:
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Measured(value, float(low), float(high))
+
+
+def _bounded(points: Float[np.ndarray, "A k"], frame: Frame) -> Float[np.ndarray, "A k"]:
+    """The points in the frame's units, none of them below the reference."""
+    within = frame.normalised(points)
+    for name, least, bound in zip(
+        frame.objectives, within.min(axis=0), frame.reference, strict=True
+    ):
+        if least < bound - SLACK:
+            raise BadInput(
+                f"the reference point does not bound the rewards: {name} is as low as {least:.4g} after normalisation,"
+                f" and the reference has {bound:g}; give a lower one (the same for all that is compared)"
+            )
+    return within
+
+
+def _volume(within: Float[np.ndarray, "A k"], frame: Frame) -> float:
+    return float(_moocore().hypervolume(within, ref=list(frame.reference), maximise=True))
+
+
+def _moocore():
+    try:
+        import moocore
+    except ImportError:
+        raise MissingPackage('fronts need moocore: pip install "preftilt[fronts]"') from None
+    return moocore

@@ -1,0 +1,132 @@
+"""What fronts are measured from: one JSON object a line, the rewards of one answer under one preference vector.
+
+``{"method": "parm", "alpha": {"help": 0.7, "brief": 0.3}, "prompt": "…", "rewards": {"help": 0.4, "brief": 0.9}}``, and
+whatever else a line carries; ``tokens``, the length of the answer, is reported, too. Every method has the same prompts
+under each of its preference vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One method: ``alphas`` [A, k] in the order of the first objective, ``rewards`` [A, P, k] (the caller's units).
+
+    ``tokens`` is the mean length of its answers, None where lines do not tell it.
+    """
+
+    method: str
+    alphas: Float[np.ndarray, "A k"]
+    rewards: Float[np.ndarray, "A P k"]
+    tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    method: str
+    alpha: tuple[float, ...]
+    prompt: str
+    rewards: tuple[float, ...]
+    tokens: float | None
+
+
+def read_swept(paths: Sequence[Path], objectives: Sequence[str]) -> list[Swept]:
+    """The methods of all files, in the order in which they first appear.
+
+    Raises :class:`~preftilt.errors.BadInput`, naming file, line and field, for lines that are no such records, and for
+    a method that lacks an answer.
+    """
+    methods: dict[str, dict[tuple[float, ...], dict[str, _Line]]] = {}
+    for path in paths:
+        for number, raw in enumerate(_lines(path), start=1):
+            line = _line(raw, objectives, f"{path} line {number}")
+            cell = methods.setdefault(line.method, {}).setdefault(line.alpha, {})
+            if line.prompt in cell:
+                raise BadInput(
+                    f'{path} line {number}: {line.method} answers prompt "{line.prompt}" twice under one alpha'
+                )
+            cell[line.prompt] = line
+    if not methods:
+        raise BadInput(f"{', '.join(map(str, paths))}: there are no records")
+    prompts = sorted(
+        {name for cells in methods.values() for cell in cells.values() for name in cell}
+    )
+    return [_swept(method, cells, prompts) for method, cells in methods.items()]
+
+
+def _swept(
+    method: str, cells: Mapping[tuple[float, ...], Mapping[str, _Line]], prompts: Sequence[str]
+) -> Swept:
+    ordered = sorted(cells)
+    for alpha in ordered:
+        if missing := [name for name in prompts if name not in cells[alpha]]:
+            raise BadInput(
+                f"{method} has no answer to {len(missing)} of {len(prompts)} prompts under alpha {alpha}, e.g."
+                f' "{missing[0]}": all methods must answer the same prompts under each of their preference vectors'
+            )
+    lines = [[cells[alpha][name] for name in prompts] for alpha in ordered]
+    lengths = [line.tokens for each in lines for line in each]
+    told = [one for one in lengths if one is not None]
+    return Swept(
+        method,
+        np.array(ordered, np.float64),
+        np.array([[line.rewards for line in each] for each in lines], np.float64),
+        float(np.mean(told)) if len(told) == len(lengths) else None,
+    )
+
+
+def _lines(path: Path) -> Iterable[str]:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise BadInput(f"cannot read {path}: {failure}") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _line(raw: str, objectives: Sequence[str], where: str) -> _Line:
+    try:
+        row = json.loads(raw)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise BadInput(f"{where} is not a JSON object")
+    if "error" in row:
+        raise BadInput(f"{where} is an answer that failed: {row['error']}; run the sweep again")
+    for name in ("method", "prompt"):
+        if not isinstance(row.get(name), str):
+            raise BadInput(f'{where}: "{name}" must be a text')
+    tokens = row.get("tokens")
+    return _Line(
+        row["method"],
+        _numbers(row, "alpha", objectives, where),
+        row["prompt"],
+        _numbers(row, "rewards", objectives, where),
+        float(tokens) if isinstance(tokens, int | float) else None,
+    )
+
+
+def _numbers(
+    row: Mapping[str, Any], field: str, objectives: Sequence[str], where: str
+) -> tuple[float, ...]:
+    found = row.get(field)
+    if not isinstance(found, dict):
+        raise BadInput(f'{where}: "{field}" must be an object of numbers by objective')
+    for name in objectives:
+        value = found.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise BadInput(f'{where}: "{field}" has no number for {name}')
+    if field == "alpha" and set(found) - set(objectives):
+        others = ", ".join(sorted(set(found) - set(objectives)))
+        raise BadInput(f'{where}: "alpha" names {others} beside {", ".join(objectives)}')
+    return tuple(float(found[name]) for name in objectives)

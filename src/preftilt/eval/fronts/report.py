@@ -1,0 +1,149 @@
+"""Fronts as a table and as JSON: every method's hypervolume and mean inner product, with intervals and the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.errors import BadInput
+from preftilt.eval.bootstrap import weights
+from preftilt.eval.fronts.metrics import Frame, Measured, bootstrapped, on_the_front
+from preftilt.eval.fronts.records import Swept
+
+RESAMPLES = 2000
+"""Of the bootstrap over prompts; a hypervolume each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method's figures.
+
+    beyond: its MIP less that of the first method, prompt by prompt; None for the first. points [A, k]: its mean rewards
+    under each α, in the caller's units; lows, highs: their 95 % intervals.
+    """
+
+    method: str
+    hypervolume: Measured
+    inner_product: Measured
+    beyond: Measured | None
+    front: int
+    alphas: tuple[tuple[float, ...], ...]
+    points: tuple[tuple[float, ...], ...]
+    lows: tuple[tuple[float, ...], ...]
+    highs: tuple[tuple[float, ...], ...]
+    tokens: float | None
+
+
+def fronts(swept: Sequence[Swept], frame: Frame, seed: int = 0) -> dict[str, Any]:
+    """The report's JSON. Raises :class:`~preftilt.errors.BadInput` where methods are not comparable.
+
+    Prompts are resampled alike for all methods; ``front`` counts the α whose point no other α of the method dominates.
+    """
+    first = swept[0]
+    for one in swept:
+        if not np.array_equal(one.alphas, first.alphas):
+            raise BadInput(
+                f"{one.method} and {first.method} were measured under different preference vectors; their figures"
+                " cannot be compared"
+            )
+        if one.rewards.shape[1] != first.rewards.shape[1]:
+            raise BadInput(f"{one.method} and {first.method} answer different prompts")
+    resamples = weights(first.rewards.shape[1], seed)[:RESAMPLES]
+    rows = [_row(one, first, frame, resamples) for one in swept]
+    return {
+        "frame": asdict(frame),
+        "prompts": first.rewards.shape[1],
+        "alphas": first.alphas.tolist(),
+        "resamples": RESAMPLES,
+        "seed": seed,
+        "methods": [asdict(row) for row in rows],
+    }
+
+
+def _row(one: Swept, first: Swept, frame: Frame, resamples: Float[np.ndarray, "R P"]) -> Row:
+    volume, product = bootstrapped(one.rewards, one.alphas, frame, resamples)
+    means = one.rewards.mean(axis=1)
+    low, high = np.percentile(np.einsum("rp,apk->rak", resamples, one.rewards), [2.5, 97.5], axis=0)
+    return Row(
+        one.method,
+        volume,
+        product,
+        None if one is first else _beyond(one, first, frame, resamples),
+        int(on_the_front(means).sum()),
+        _rows(one.alphas),
+        _rows(means),
+        _rows(low),
+        _rows(high),
+        one.tokens,
+    )
+
+
+def _rows(matrix: Float[np.ndarray, "A k"]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+def _beyond(
+    one: Swept, first: Swept, frame: Frame, resamples: Float[np.ndarray, "R P"]
+) -> Measured:
+    difference = frame.normalised(one.rewards) - frame.normalised(first.rewards)
+    products = np.einsum("apk,ak->p", difference, one.alphas) / len(one.alphas)
+    low, high = np.percentile(resamples @ products, [2.5, 97.5])
+    return Measured(float(products.mean()), float(low), float(high))
+
+
+def table(report: Mapping[str, Any], beside: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The Markdown table; ``beside`` has more columns, title → a cell for every method."""
+    beside = beside or {}
+    frame = report["frame"]
+    ends = [f"{name}, only {name} asked for" for name in frame["objectives"]]
+    first = report["methods"][0]["method"]
+    head = [
+        "method",
+        "hypervolume",
+        "MIP",
+        f"Δ MIP, {first}",
+        *ends,
+        "α on the front",
+        "tokens",
+        *beside,
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for number, row in enumerate(report["methods"]):
+        more = [column[number] for column in beside.values()]
+        lines.append("| " + " | ".join([*_cells(row), *more]) + " |")
+    return "\n".join(lines)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    ends = [
+        f"{row['points'][int(np.argmax([alpha[i] for alpha in row['alphas']]))][i]:.3f}"
+        for i in range(len(row["points"][0]))
+    ]
+    tokens = "–" if row["tokens"] is None else f"{row['tokens']:.0f}"
+    told = [_told(row[name]) for name in ("hypervolume", "inner_product")]
+    told.append("–" if row["beyond"] is None else _told(row["beyond"], "+"))
+    return [row["method"], *told, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
+
+
+def _told(one: Mapping[str, float], sign: str = "") -> str:
+    value, low, high = (f"{one[name]:{sign}.3f}" for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def frame_told(report: Mapping[str, Any]) -> str:
+    """What the figures are measured in, in a sentence."""
+    frame = report["frame"]
+    ranges = ", ".join(
+        f"{name} from {low:g} to {high:g}"
+        for name, low, high in zip(frame["objectives"], frame["low"], frame["high"], strict=True)
+    )
+    point = ", ".join(f"{value:g}" for value in frame["reference"])
+    return (
+        f"Rewards are normalised to [0, 1] ({ranges}); the reference point is ({point}). There are {report['prompts']}"
+        f" prompts under each of {len(report['alphas'])} preference vectors; 95 % intervals by {report['resamples']}"
+        " resamples of the prompts, the same ones for all methods."
+    )

@@ -1,0 +1,170 @@
+"""Answers to prompts under a grid of preference vectors, rated by reward and cost models: what fronts are made of.
+
+The published protocol of the field (PARM, ICML 2025; UniARM, arXiv 2602.09538): step 0.1, one answer a prompt and
+vector, objectives rated by models of their own; a cost model counts with its sign turned: all are higher-better.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from preftilt.api import Realigner
+from preftilt.engines.base import Engine, SampleRequest
+from preftilt.errors import BadInput, PreftiltError
+from preftilt.eval.shares import surveyed
+from preftilt.messages import Message
+from preftilt.prompt import build_question
+from preftilt.records import Item, Journal
+from preftilt.records.journal import Survey, error_record
+from preftilt.rivals.base import RewardModel
+from preftilt.run import fit_max_tokens
+from preftilt.search import Greedy
+from preftilt.types import Sampling, Stream
+
+IN_FLIGHT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Rater:
+    """An objective, the model that rates it, and −1 where that model tells a cost."""
+
+    name: str
+    model: RewardModel
+    sign: int
+
+
+def grid(objectives: int, steps: int) -> list[tuple[float, ...]]:
+    """All preference vectors whose entries are multiples of 1/``steps``; 11 for two objectives and 10 steps."""
+    if objectives < 2 or steps < 1:
+        raise BadInput("a sweep needs at least two objectives and one step")
+    counts = product(range(steps + 1), repeat=objectives)
+    return [tuple(one / steps for one in some) for some in counts if sum(some) == steps]
+
+
+async def sweep(
+    realigner: Realigner,
+    items: Sequence[Item],
+    raters: Sequence[Rater],
+    alphas: Sequence[tuple[float, ...]],
+    path: Path,
+    *,
+    method: str,
+    identity: Mapping[str, Any],
+    on_done: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Append a record an item and vector to ``path``; those that are there already are not made again.
+
+    Without reward models that read along (``settings.arms``) nothing depends on the vector: an item is answered once,
+    and its answer stands under all of them. A failure becomes a record, tried again by the next run; returns how many.
+    ``identity`` is whatever else decides what an answer and its rewards are; records made otherwise are refused.
+    """
+    known = surveyed(path)
+    fingerprints = {item.id: item.fingerprint(identity) for item in items}
+    _check_same(known, fingerprints, path)
+    journal = Journal.resume(path, known, again=known.failed)
+    room = asyncio.Semaphore(IN_FLIGHT)
+    failed = 0
+    done = len(known.done)
+
+    async def one(item: Item, group: Sequence[tuple[float, ...]]) -> None:
+        nonlocal failed, done
+        ids = {alpha: _id(method, alpha, item) for alpha in group}
+        left = {alpha: id for alpha, id in ids.items() if id not in known.done}
+        if not left:
+            return
+        async with room:
+            try:
+                answer = await _answered(realigner, item, raters, group[0])
+            except PreftiltError as failure:
+                failed += len(left)
+                for id in left.values():
+                    journal.write(error_record(id, failure, fingerprints[item.id]))
+                return
+            for alpha, id in left.items():
+                named = _named(raters, alpha)
+                row = {"id": id, "method": method, "alpha": named, "prompt": item.id}
+                journal.write(row | answer | {"fingerprint": fingerprints[item.id]})
+        done += len(left)
+        on_done(done)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for item in items:
+                reads = bool(item.settings.arms.names)
+                for group in [[alpha] for alpha in alphas] if reads else [list(alphas)]:
+                    tasks.create_task(one(item, group))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    finally:
+        journal.close()
+    return failed
+
+
+async def _answered(
+    realigner: Realigner, item: Item, raters: Sequence[Rater], alpha: tuple[float, ...]
+) -> dict[str, Any]:
+    settings = item.settings
+    if settings.arms.names:
+        mix = ",".join(f"{name}={share!r}" for name, share in _named(raters, alpha).items())
+        settings = replace(settings, arms=replace(settings.arms, alpha=mix))
+    elif not item.preferences and settings.prompt.history == "both":
+        return await _bare(realigner.engine, item, raters)
+    result = await realigner.realign(
+        item.messages, item.preferences, settings=settings, item=item.id
+    )
+    tokens = len(result.candidates[0].tokens)
+    return await _rated(raters, item, result.text, tokens)
+
+
+async def _bare(engine: Engine, item: Item, raters: Sequence[Rater]) -> dict[str, Any]:
+    """The bare model's answer: there is nothing to realign."""
+    settings = item.settings
+    greedy = isinstance(settings.search, Greedy)
+    query = build_question(engine.tokenizer, item.messages, settings.prompt)
+    request = SampleRequest(
+        prompt=query.prompt,
+        slots=(0,),
+        stream=Stream(settings.seed, item.id),
+        sampling=Sampling(temperature=0.0) if greedy else settings.sampling,
+        max_tokens=fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens),
+    )
+    [[drawn]] = await engine.sample([request])
+    ended = drawn.tokens[-1:] if drawn.finish == "eos" else ()
+    text = engine.tokenizer.decode(drawn.tokens[: len(drawn.tokens) - len(ended)])
+    return await _rated(raters, item, text, len(drawn.tokens))
+
+
+async def _rated(raters: Sequence[Rater], item: Item, text: str, tokens: int) -> dict[str, Any]:
+    rewards = {one.name: await _reward(one, item.messages, text) for one in raters}
+    return {"rewards": rewards, "tokens": tokens, "text": text}
+
+
+async def _reward(rater: Rater, messages: Sequence[Message], text: str) -> float:
+    [score] = (await rater.model.score([(messages, text)])).scores
+    if score is None:
+        raise PreftiltError(f"{rater.model.name} has no score for this answer: it does not fit")
+    return rater.sign * score
+
+
+def _check_same(known: Survey, fingerprints: Mapping[str, str], path: Path) -> None:
+    for id, record in known.done.items():
+        prompt = json.loads(id)[-1]
+        if record["fingerprint"] != fingerprints.get(prompt, record["fingerprint"]):
+            raise BadInput(
+                f'{path} holds an answer to "{prompt}" that was made otherwise: repeat the old call to go on with it,'
+                " or name another --output"
+            )
+
+
+def _named(raters: Sequence[Rater], alpha: tuple[float, ...]) -> dict[str, float]:
+    return {one.name: share for one, share in zip(raters, alpha, strict=True)}
+
+
+def _id(method: str, alpha: tuple[float, ...], item: Item) -> str:
+    return json.dumps([method, list(alpha), item.id])
