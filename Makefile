@@ -20,7 +20,7 @@ PEERS_PIP  := $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-vers
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo test test-servers lint bench bench-servers demo-eval demo-model clean help
+.PHONY: demo test test-servers lint bench bench-servers demo-eval reproduce-demo demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +55,15 @@ bench-servers: $(SERVERS_VENV)/.servers $(PEERS_VENV)/.peers  ## the same for se
 
 demo-eval: $(VENV)/.dev  ## measure the bundled model on its world's test split; writes out/demo-eval/
 	$(BIN)/preftilt demo-eval --top-p 0.9
+
+# Sized to end within 25 minutes on two cores: tree searches and long contexts, which take the most time, run on a part
+# of the items. A run that was killed goes on where it was.
+reproduce-demo: $(VENV)/.dev  ## every experiment of the paper on the bundled model and its world; writes out/reproduce/
+	$(BIN)/preftilt reproduce all --limit 320 --validation 160 --pool 32 --tree-items 80 --rated-items 120 \
+	  --inserted 2,4,6,10 --context-items 60 --timed-items 8 --rm-tokens 64 --settings '{"top_p": 0.9}'
+
+arms-eval: $(VENV)/.dev  ## train reward models that decode for the bundled model and measure them; writes out/arms-eval/
+	$(BIN)/preftilt arms-eval
 
 demo-model: $(VENV)/.dev  ## train the bundled model again from scratch; SEED=1 makes another, in out/
 	$(BIN)/python -m tools.train_demo $(if $(SEED),--seed $(SEED) --out out/demo-model-$(SEED))

@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from preftilt.errors import PreftiltError
     from preftilt.messages import Message
     from preftilt.prompt import PromptSettings
+    from preftilt.readers import ArmSettings
     from preftilt.result import Realigned, ScoredCandidate
     from preftilt.reward import Reward
     from preftilt.run import Progress
-    from preftilt.search import ARGS, CFG, DVTS, Amulet, BestOfN, Greedy, LinearAlignment, Sample
+    from preftilt.search import (
+        ARGS,
+        CFG,
+        DVTS,
+        Amulet,
+        ArmGuided,
+        BestOfN,
+        Greedy,
+        LinearAlignment,
+        Sample,
+    )
     from preftilt.types import Preference, Sampling
 
 _HOMES = {
@@ -31,6 +42,7 @@ _HOMES = {
     "preftilt.messages": ("Message",),
     "preftilt.prompt": ("PromptSettings",),
     "preftilt.result": ("Realigned", "ScoredCandidate"),
+    "preftilt.readers": ("ArmSettings",),
     "preftilt.reward": ("Reward",),
     "preftilt.run": ("Progress",),
     "preftilt.search": (
@@ -38,6 +50,7 @@ _HOMES = {
         "CFG",
         "DVTS",
         "Amulet",
+        "ArmGuided",
         "BestOfN",
         "Greedy",
         "LinearAlignment",
@@ -52,6 +65,8 @@ __all__ = [
     "CFG",
     "DVTS",
     "Amulet",
+    "ArmGuided",
+    "ArmSettings",
     "BestOfN",
     "Engine",
     "EngineOptions",

@@ -16,6 +16,11 @@ import typer
 from typer.exceptions import TyperException
 
 import preftilt
+from preftilt.cli.arms_eval import arms_eval
+from preftilt.cli.behaviour import behaviour
+from preftilt.cli.demo_pairs import demo_pairs
+from preftilt.cli.fix_alpha import fix_alpha
+from preftilt.cli.fronts import fronts
 from preftilt.cli.grouping import grouped
 from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
@@ -30,8 +35,12 @@ from preftilt.cli.options import (
     ScoreFlags,
     ShowFlags,
 )
+from preftilt.cli.policy_accuracy import policy_accuracy
 from preftilt.cli.probe import probe
+from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
 from preftilt.cli.serve import serve
+from preftilt.cli.soup import soup
+from preftilt.cli.train import train
 from preftilt.errors import PreftiltError
 
 app = typer.Typer(
@@ -93,7 +102,15 @@ def _complain(message: str, code: int) -> int:
 
 
 app.command()(probe)
+app.command("policy-accuracy")(policy_accuracy)
+app.command()(behaviour)
 app.command()(serve)
+app.command()(train)
+app.command()(soup)
+app.command("fix-alpha")(fix_alpha)
+app.command("demo-pairs")(demo_pairs)
+app.command("arms-eval")(arms_eval)
+app.command()(fronts)
 
 
 @app.callback(invoke_without_command=True)
@@ -118,6 +135,13 @@ def ask(
             metavar="FILE", help="A whole conversation (JSON) instead of QUESTION; - is stdin."
         ),
     ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture that QUESTION is about, for a model that sees (may be repeated).",
+        ),
+    ] = None,
     lam: Lambda = None,
     draw: DrawFlags,
     method: MethodFlags,
@@ -132,7 +156,8 @@ def ask(
     """
     from preftilt.cli.ask import ask
 
-    ask(question, messages, preference or [], lam, (draw, method, score, prompt), model, show)
+    flags = (draw, method, score, prompt)
+    ask(question, messages, preference or [], lam, flags, model, show, image or ())
 
 
 @app.command()
@@ -185,6 +210,50 @@ def score(
     from preftilt.cli.rows import score as score_rows
 
     score_rows(source, output, lam or [], (method, score, prompt), model, files)
+
+
+@app.command()
+@grouped
+def sweep(
+    *,
+    source: Input,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="REWARDS.jsonl", help="For preftilt fronts.")
+    ],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OBJECTIVE=SPEC",
+            help="Who rates an objective: a hub id or path, vllm+http://HOST:PORT, or MODULE:FUNCTION.",
+        ),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OBJECTIVE=SPEC", help="As --reward, where lower is better."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(metavar="K", help="Preference vectors in steps of 1/K.")
+    ] = 10,
+    method: Annotated[
+        str | None, typer.Option("--name", metavar="TEXT", help="What the method is called.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="The first K prompts.")
+    ] = None,
+    draw: DrawFlags,
+    score: ScoreFlags,
+    prompt: PromptFlags,
+    model: ModelFlags,
+) -> None:
+    """Answer prompts under a grid of preference vectors, and rate the answers objective by objective.
+
+    Example: preftilt sweep prompts.jsonl -o parm.jsonl --model BASE --arm parm=FOLDER --search parm-pku --reward
+    help=org/reward --cost harmless=org/cost
+    """
+    from preftilt.cli.sweep import sweep_file
+
+    flags = (draw, score, prompt)
+    sweep_file(source, output, reward or [], cost or [], steps, method, limit, flags, model)
 
 
 @app.command()
@@ -248,3 +317,94 @@ def demo_eval(
     draws = Draws(seed=seed, sampling=sampling, trees=trees)
     shares = cores() if processes is None else processes
     demo_eval(models or ["demo"], out, records, limit, draws, shares)
+
+
+@app.command()
+def calibrate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCORES.jsonl…",
+            help="Items with candidates' log-probs and qualities: results of run, records of demo-eval, or your own.",
+        ),
+    ],
+    qualities: Annotated[
+        Path | None,
+        typer.Option(
+            "--quality",
+            metavar="FILE.jsonl",
+            help='Qualities of candidates that have none of their own: lines of "id", "slot", "quality".',
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Choose on the items of this split. (default: the only one)"
+        ),
+    ] = None,
+    lambdas: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="NUMBER[,NUMBER…]",
+            help="Choose among these. (default: 0.5,1,2,3,5,10,20,50,100)",
+        ),
+    ] = None,
+    reduction: Annotated[
+        str, typer.Option(metavar="sum|mean|both", help="Choose among these.")
+    ] = "both",
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", help="Of the candidates, the first N. (default: all of them)"),
+    ] = None,
+    min_items: Annotated[
+        int, typer.Option(metavar="K", help="Refuse to choose on fewer items.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="Write it as JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Choose λ, and sum or mean, on a validation split, from stored scores; no model is opened."""
+    from preftilt.cli.calibrate import calibrate_files
+
+    calibrate_files(
+        sources,
+        qualities=qualities,
+        split=split,
+        lambdas=lambdas or [],
+        reduction=reduction,
+        n=n,
+        min_items=min_items,
+        seed=seed,
+        output=output,
+        plot=plot,
+    )
+
+
+@app.command()
+@grouped
+def reproduce(
+    *,
+    experiments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="table1|table2|table3|fig2|fig3|fig4|fig5|fig6|all…",
+            help="Experiments of the paper.",
+        ),
+    ],
+    what: ExperimentFlags,
+    sizes: SizeFlags,
+    model: ModelFlags,
+    report: ReportFlags,
+) -> None:
+    """Repeat experiments of the REAR paper on your model: tables and figures with intervals, resumable.
+
+    Without --benchmark it is the demo world: offline, checked exactly, no judge.
+    """
+    from preftilt.cli.reproduce import run_experiments
+
+    run_experiments(experiments, what, sizes, model, report)

@@ -52,15 +52,15 @@ def open_judges(model: ModelFlags) -> Judges:
     with ExitStack() as opened:
         reward_model = judge = None
         if model.reward_model is not None:
-            reward_model = open_reward_model(model.reward_model, _reward_options(model))
+            reward_model = open_reward_model(model.reward_model, reward_options(model))
             opened.callback(reward_model.close)
         if model.judge_model is not None:
-            judge = open_engine(model.judge_model, EngineOptions(api_key_env=_judge_key(model)))
+            judge = open_engine(model.judge_model, judge_options(model))
         opened.pop_all()
     return Judges(reward_model=reward_model, judge=judge)
 
 
-def _reward_options(model: ModelFlags) -> EngineOptions:
+def reward_options(model: ModelFlags) -> EngineOptions:
     """Flags about weights go to a model in this process only; a server or a function knows nothing of them."""
     options = EngineOptions(tokenizer=model.reward_tokenizer)
     if model.reward_model is None or not runs_here(model.reward_model):
@@ -74,7 +74,7 @@ def _reward_options(model: ModelFlags) -> EngineOptions:
     )
 
 
-def _judge_key(model: ModelFlags) -> str:
+def judge_options(model: ModelFlags) -> EngineOptions:
     """Only servers have a key; an engine in this process refuses the option."""
     served = "+http" in (model.judge_model or "").partition("://")[0]
-    return JUDGE_KEY_VARIABLE if served else EngineOptions().api_key_env
+    return EngineOptions(api_key_env=JUDGE_KEY_VARIABLE) if served else EngineOptions()

@@ -12,7 +12,7 @@ from preftilt.errors import BadInput
 from preftilt.records import Item
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.reward import line
-from preftilt.types import Candidate
+from preftilt.types import ArmTerm, Candidate
 
 
 def parse_lambdas(given: Sequence[str]) -> list[float]:
@@ -32,18 +32,22 @@ def parse_lambdas(given: Sequence[str]) -> list[float]:
 def score_table(result: Realigned, item: Item, more: Sequence[float]) -> dict[str, Any]:
     """``scores``: for every λ, the candidates' scores in their order, and the index of the best.
 
-    A preference with its own strength keeps it under every λ.
+    A preference with its own strength keeps it under every λ, and so do reward models.
     """
     rows: list[dict[str, Any]] = []
-    for lam in dict.fromkeys([item.settings.lam, *more]):
-        scores = [_score(one, lam, item) for one in result.candidates]
+    own = item.settings.lam if item.preferred else result.lam
+    arms = tuple(ArmTerm(one.weight, 0.0) for one in result.views if one.arm is not None)
+    for lam in dict.fromkeys([own, *more]):
+        scores = [_score(one, lam, item, arms) for one in result.candidates]
         best = max(range(len(scores)), key=lambda i: (scores[i], -i))
         rows.append({"lambda": lam, "candidate": best, "scores": [number(one) for one in scores]})
     return {"scores": rows}
 
 
-def _score(one: ScoredCandidate, lam: float, item: Item) -> float:
+def _score(one: ScoredCandidate, lam: float, item: Item, arms: tuple[ArmTerm, ...]) -> float:
     """S at λ; the strengths stand in for the ratios, so that λ = 0 needs no division."""
-    strengths = tuple(lam if p.strength is None else p.strength for p in item.preferences) or (lam,)
+    strengths = tuple(lam if p.strength is None else p.strength for p in item.preferences)
+    if item.preferred and not strengths:
+        strengths = (lam,)
     candidate = Candidate(one.tokens, np.stack(list(one.logprobs.values())), one.finish)
-    return line(candidate, strengths, item.settings.reward).at(1.0)
+    return line(candidate, strengths, item.settings.reward, arms).at(1.0)

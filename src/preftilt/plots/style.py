@@ -22,6 +22,8 @@ QUIET = "#6b6b6b"
 FAINT = "#9a9a9a"
 BLUE = "#0072b2"
 VERMILION = "#d55e00"
+GREEN = "#009e73"
+PURPLE = "#cc79a7"
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

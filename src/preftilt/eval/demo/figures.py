@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from preftilt.plots.style import BLUE, QUIET, VERMILION, picture
+from preftilt.plots.curves import (
+    Curve,
+    Look,
+    Span,
+    doubling_axis,
+    draw_curves,
+    lambda_axis,
+    level,
+)
+from preftilt.plots.style import BLUE, VERMILION, picture
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-LINES = {
-    ("best-of-n", "sum"): (BLUE, "-", "o"),
-    ("best-of-n", "mean"): (BLUE, "--", "s"),
-    ("dvts", "sum"): (VERMILION, "-", "^"),
-    ("dvts", "mean"): (VERMILION, "--", "D"),
+LOOKS = {
+    ("best-of-n", "sum"): Look(BLUE, "-", "o"),
+    ("best-of-n", "mean"): Look(BLUE, "--", "s"),
+    ("dvts", "sum"): Look(VERMILION, "-", "^"),
+    ("dvts", "mean"): Look(VERMILION, "--", "D"),
 }
 """Colour tells the search, the line and the marker tell the reduction: readable in grey."""
+
+SIZES = {
+    "1.0": Look("0.55", ":", "s"),
+    "3.0": Look(BLUE, "-", "o"),
+    "20.0": Look(VERMILION, "--", "^"),
+}
 
 
 def draw(report: dict[str, Any], out: Path) -> list[Path]:
@@ -29,17 +41,11 @@ def draw(report: dict[str, Any], out: Path) -> list[Path]:
 
 
 def _figure_2(report: dict[str, Any], path: Path) -> None:
-    sweep = report["sweep"]
     with picture(path, width=7.2, height=4.2) as figure:
         axes = figure.add_subplot()
-        for (search, reduction), look in LINES.items():
-            curve = sweep["lambda"][search][reduction]["following"]
-            _curve(axes, sweep["lambdas"], curve, look, f"{search}, {reduction}")
-        greedy = report["rows"][0]["following"]["mean"]
-        axes.axhline(100 * greedy, color=QUIET, linewidth=1, linestyle=":")
-        beside = axes.get_yaxis_transform()
-        axes.text(1.01, 100 * greedy, "greedy", transform=beside, color=QUIET, va="center")
-        _lambda_axis(axes, sweep["lambdas"])
+        draw_curves(axes, _over_lambda(report["sweep"], "following"))
+        level(axes, 100 * report["rows"][0]["following"]["mean"], "greedy")
+        lambda_axis(axes, report["sweep"]["lambdas"])
         axes.set_ylabel("following (%)")
         axes.legend(loc="best")
 
@@ -50,11 +56,8 @@ def _figure_3(report: dict[str, Any], path: Path) -> None:
         parts = [("helpful", "helpful (%)", False), ("violates", "preference kept (%)", True)]
         for place, (metric, label, inverted) in enumerate(parts, start=1):
             axes = figure.add_subplot(1, 2, place)
-            for (search, reduction), look in LINES.items():
-                curve = sweep["lambda"][search][reduction][metric]
-                shown = [_complement(one) for one in curve] if inverted else curve
-                _curve(axes, sweep["lambdas"], shown, look, f"{search}, {reduction}")
-            _lambda_axis(axes, sweep["lambdas"])
+            draw_curves(axes, _over_lambda(sweep, metric, inverted=inverted))
+            lambda_axis(axes, sweep["lambdas"])
             axes.set_ylabel(label)
             if place == 1:
                 axes.legend(loc="best")
@@ -62,44 +65,36 @@ def _figure_3(report: dict[str, Any], path: Path) -> None:
 
 def _figure_4(report: dict[str, Any], path: Path) -> None:
     sweep = report["sweep"]
-    shades = {"1.0": ("0.55", ":", "s"), "3.0": (BLUE, "-", "o"), "20.0": (VERMILION, "--", "^")}
+    curves = [
+        Curve(
+            f"best-of-N, sum, λ = {float(lam):g}",
+            sweep["sizes"],
+            [_percent(one) for one in sweep["n"]["sum"][lam]],
+            look,
+        )
+        for lam, look in SIZES.items()
+    ]
     with picture(path, width=7.2, height=4.2) as figure:
         axes = figure.add_subplot()
-        for lam, look in shades.items():
-            curve = sweep["n"]["sum"][lam]
-            _curve(axes, sweep["sizes"], curve, look, f"best-of-N, sum, λ = {float(lam):g}")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sweep["sizes"], [str(n) for n in sweep["sizes"]])
-        axes.minorticks_off()
-        axes.set_xlabel("samples N")
+        draw_curves(axes, curves)
+        doubling_axis(axes, sweep["sizes"], "samples N")
         axes.set_ylabel("following (%)")
         axes.legend(loc="best")
 
 
-def _curve(
-    axes: Axes,
-    x: list[float],
-    curve: list[dict[str, float]],
-    look: tuple[str, str, str],
-    label: str,
-) -> None:
-    """A line of means with its 95 % band, in percent."""
-    colour, line, marker = look
-    means, lows, highs = ([100 * one[key] for one in curve] for key in ("mean", "low", "high"))
-    axes.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
-    axes.fill_between(x, lows, highs, color=colour, alpha=0.10, linewidth=0)
+def _over_lambda(sweep: dict[str, Any], metric: str, *, inverted: bool = False) -> list[Curve]:
+    """A metric of every search and reduction over λ, in percent; ``inverted`` shows what it lacks to 100."""
+    return [
+        Curve(
+            f"{search}, {reduction}",
+            sweep["lambdas"],
+            [_percent(one, inverted) for one in sweep["lambda"][search][reduction][metric]],
+            look,
+        )
+        for (search, reduction), look in LOOKS.items()
+    ]
 
 
-def _lambda_axis(axes: Axes, lambdas: list[float]) -> None:
-    axes.set_xscale("log")
-    axes.set_xticks(lambdas, [f"{lam:g}" for lam in lambdas])
-    axes.minorticks_off()
-    axes.set_xlabel("λ")
-
-
-def _complement(interval: dict[str, float]) -> dict[str, float]:
-    return {
-        "mean": 1 - interval["mean"],
-        "low": 1 - interval["high"],
-        "high": 1 - interval["low"],
-    }
+def _percent(interval: dict[str, float], inverted: bool = False) -> Span:
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
+    return Span(100 - mean, 100 - high, 100 - low) if inverted else Span(mean, low, high)

@@ -1,0 +1,74 @@
+"""``preftilt calibrate``: choose λ, and sum or mean, on a validation split, from stored scores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from preftilt.errors import BadInput, PreftiltError
+from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, calibrate
+from preftilt.eval.calibrate.figure import draw
+from preftilt.eval.calibrate.reading import read_pools
+from preftilt.eval.calibrate.telling import markdown, to_json
+from preftilt.plots import check_picture
+from preftilt.types import Reduction
+
+CHOICES: dict[str, tuple[Reduction, ...]] = {
+    "sum": ("sum",),
+    "mean": ("mean",),
+    "both": REDUCTIONS,
+}
+
+
+def calibrate_files(
+    sources: Sequence[str],
+    *,
+    qualities: Path | None,
+    split: str | None,
+    lambdas: Sequence[str],
+    reduction: str,
+    n: int | None,
+    min_items: int,
+    seed: int,
+    output: Path | None,
+    plot: Path | None,
+) -> None:
+    """Read, choose, and print the choice; ``output`` gets it as JSON, ``plot`` as a picture."""
+    if reduction not in CHOICES:
+        raise BadInput(f"--reduction is {reduction!r}; it must be sum, mean or both")
+    if plot is not None:
+        check_picture(plot)
+    asked = _numbers(lambdas) or LAMBDAS
+    pools = read_pools([Path(one) for one in sources], split=split, qualities=qualities)
+    found = calibrate(
+        pools,
+        lambdas=asked,
+        reductions=CHOICES[reduction],
+        n=n,
+        min_items=max(1, min_items),
+        seed=seed,
+    )
+    if output is not None:
+        text = json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False)
+        try:
+            output.write_text(text + "\n", "utf-8")
+        except OSError as failure:
+            raise PreftiltError(f"cannot write {output}: {failure.strerror}") from None
+    if plot is not None:
+        draw(found, plot)
+    print(markdown(found), end="")
+    chosen = found.chosen.option
+    print(f"use it with: --lambda {chosen.lam:g} --reduction {chosen.reduction}", file=sys.stderr)
+
+
+def _numbers(given: Sequence[str]) -> list[float]:
+    found = []
+    for text in ",".join(given).split(","):
+        if text.strip():
+            try:
+                found.append(float(text))
+            except ValueError:
+                raise BadInput(f"--lambda: {text!r} is not a number") from None
+    return found

@@ -1,0 +1,209 @@
+"""``preftilt reproduce``: the experiments of the REAR paper, and their report."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from preftilt.cli.configure import check_model, options_from
+from preftilt.cli.judges import judge_options, reward_options
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
+from preftilt.errors import BadInput
+from preftilt.eval.frame.method import json_object
+from preftilt.eval.reproduce.benchmark import Benchmark, Opening
+from preftilt.eval.reproduce.benchmarks import open_benchmarks
+from preftilt.eval.reproduce.collecting import Models, OnItem, identity_of
+from preftilt.eval.reproduce.document import markdown, page
+from preftilt.eval.reproduce.experiments import named, reference_of
+from preftilt.eval.reproduce.figures import draw_figures
+from preftilt.eval.reproduce.numbers import write_report
+from preftilt.eval.reproduce.running import SCHEMA, Plan, Sizes, reproduce
+from preftilt.eval.reproduce.telling import TITLE, blocks
+from preftilt.eval.shares import cores
+from preftilt.plots import check_picture
+
+
+def run_experiments(
+    experiments: Sequence[str],
+    what: ExperimentFlags,
+    sizes: SizeFlags,
+    model: ModelFlags,
+    report: ReportFlags,
+) -> None:
+    """Measure what is missing, and write report.json, report.md, report.html and the figures."""
+    names = named(experiments)
+    check_picture(report.output / "figure.png")
+    if report.figures_only:
+        _tell(_saved(report.output), report.output)
+        return
+    check_model(model)
+    records = report.records or report.output / "records"
+    opening = _opening(what, sizes, report.output)
+    plan = _plan(names, what, sizes, model, records)
+    benchmarks = open_benchmarks(what.benchmark or (), opening)
+    _check(plan, benchmarks)
+    report.output.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["preftilt", *sys.argv[1:]])
+    with _bars() as on_item:
+        found = reproduce(plan, benchmarks, command, on_item)
+    write_report(found, report.output / "report.json")
+    _tell(found, report.output)
+    print(f"written to {report.output}; records in {records}", file=sys.stderr)
+
+
+def _tell(found: dict[str, Any], folder: Path) -> None:
+    pictures = draw_figures(found, folder)
+    told = blocks(found, pictures)
+    text = markdown(told)
+    (folder / "report.md").write_text(text, "utf-8")
+    (folder / "report.html").write_text(page(told, TITLE, folder), "utf-8")
+    print(text, end="")
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    path = folder / "report.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise BadInput(
+            f"there is no report in {path}: leave --figures-only out once, or name its folder (-o)"
+        ) from None
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise BadInput(f"{path} is not a report of this version of preftilt reproduce")
+    return found
+
+
+def _opening(what: ExperimentFlags, sizes: SizeFlags, folder: Path) -> Opening:
+    return Opening(
+        data=what.data,
+        preset=what.preset,
+        switches=json_object(what.switches, "--switches"),
+        limit=sizes.limit,
+        validation=sizes.validation,
+        judge=what.judge,
+        judge_prompts=what.judge_prompts,
+        max_judge_calls=what.max_judge_calls,
+        logs=str(folder / "logs"),
+    )
+
+
+def _plan(
+    names: Sequence[str],
+    what: ExperimentFlags,
+    sizes: SizeFlags,
+    model: ModelFlags,
+    records: Path,
+) -> Plan:
+    pool = sizes.n if sizes.pool is None else sizes.pool
+    if pool < sizes.n:
+        raise BadInput(f"--pool is {pool}, less than the {sizes.n} of --n that methods pick from")
+    return Plan(
+        experiments=names,
+        models=_models(model),
+        settings=json_object(what.settings, "--settings"),
+        seed=what.seed,
+        pool=pool,
+        n=sizes.n,
+        lambdas=tuple(sorted(set(_numbers(sizes.tree_lambdas, "--tree-lambdas", float)))),
+        judge_tokens=sizes.rm_tokens,
+        inserted=tuple(sorted({0, *_numbers(sizes.inserted, "--inserted", int)})),
+        sizes=Sizes(
+            trees=sizes.tree_items,
+            rated=sizes.rated_items,
+            contexts=sizes.context_items,
+            timed=sizes.timed_items,
+        ),
+        processes=cores()
+        if sizes.processes is None and model.model == "demo"
+        else sizes.processes or 1,
+        reference=what.reference,
+        records=records,
+        judged_by=what.judge,
+    )
+
+
+def _models(model: ModelFlags) -> Models:
+    """The models that the flags name; what they rate by matters to ratings alone."""
+    options = options_from(model)
+    identity = {
+        "model": identity_of(model.model, options),
+        "judge": model.judge_model,
+        "reward model": model.reward_model,
+    }
+    return Models(
+        model=model.model,
+        options=options,
+        identity=identity["model"],
+        raters=identity,
+        judge=model.judge_model,
+        judge_options=judge_options(model),
+        reward_model=model.reward_model,
+        reward_options=reward_options(model),
+    )
+
+
+def _check(plan: Plan, benchmarks: Sequence[Benchmark]) -> None:
+    """What can be refused before a model is opened: settings that cannot be, lengths that there are no turns for."""
+    for one in benchmarks:
+        how = plan.how(one, plan.pool)
+        reference_of(plan.reference, how)
+        for search in ("greedy", "best-of-n", "dvts"):
+            how.asked({"name": search})
+        if one.contexts and any(name in ("table2", "fig5") for name in plan.experiments):
+            for inserted in plan.inserted:
+                one.test(inserted)
+
+
+def _numbers(given: str, flag: str, kind: Callable[[str], Any]) -> list[Any]:
+    found = []
+    for text in given.split(","):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise BadInput(f"{flag}: {text!r} is not a number it can be") from None
+        if value < 0 or not math.isfinite(value):
+            raise BadInput(f"{flag}: {text!r} is not a number it can be")
+        found.append(value)
+    return found
+
+
+@contextmanager
+def _bars() -> Iterator[OnItem]:
+    """A bar for everything that is measured on a terminal, a line for each elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def update(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = progress.add_task(title, total=total)
+            progress.update(tasks[title], completed=done, total=total)
+
+        yield update
+
+
+def _lines() -> OnItem:
+    told: set[str] = set()
+
+    def update(title: str, done: int, total: int) -> None:
+        if done >= total and title not in told:
+            told.add(title)
+            print(f"{title}: {total}", file=sys.stderr)
+
+    return update

@@ -1,0 +1,182 @@
+"""The choice of λ and reduction from rated candidates, and how sure it is; pure functions.
+
+A choice made on few items is itself uncertain, so it is made again on every bootstrap resample of the items. How often
+each option is chosen there is its share of ``wins``. The quality of the best option on the very items that it was
+chosen on is too good to be true; ``expected`` is what the choice is worth on items that it has not seen: the choice is
+made on a resample and measured on the items that the resample left out (Efron and Tibshirani, 1997).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from preftilt.errors import BadInput
+from preftilt.eval.bootstrap import Interval, mean_interval, weights
+from preftilt.eval.calibrate.reading import Pool
+from preftilt.eval.significance import Compared, compare
+from preftilt.eval.stored import best_of
+from preftilt.types import Reduction
+
+LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+MIN_ITEMS = 20
+"""With fewer items the intervals are wider than any difference that λ makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What is chosen among."""
+
+    lam: float
+    reduction: Reduction
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An option's quality, the share of resamples in which it is the best, and what it has over λ = 1."""
+
+    option: Option
+    quality: Interval
+    wins: float
+    over_plain: Compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The choice, and all options in the order in which ties are broken: sum before mean, small λ before large.
+
+    expected: quality of the choice on items that it was not made on, with the 95 % interval over resamples.
+    left_out: items that were not counted, as the quality of one of their candidates is not known.
+    """
+
+    chosen: Standing
+    standings: tuple[Standing, ...]
+    expected: Interval
+    n: int
+    items: int
+    left_out: int
+
+    def within_reach(self) -> list[Standing]:
+        """Those that win a twentieth of the resamples or more: the items cannot tell them from the best."""
+        return [one for one in self.standings if one.wins >= 0.05]
+
+
+def calibrate(
+    pools: Sequence[Pool],
+    *,
+    lambdas: Sequence[float] = LAMBDAS,
+    reductions: Sequence[Reduction] = REDUCTIONS,
+    n: int | None = None,
+    min_items: int = MIN_ITEMS,
+    seed: int = 0,
+) -> Calibration:
+    """The λ and reduction by which best-of-``n`` has the best mean quality (``n`` None: all candidates).
+
+    λ = 1 is always among the options, for comparison. Raises :class:`~preftilt.errors.BadInput` if there is nothing to
+    choose from: too few items, no known qualities, items with fewer than ``n`` or with one candidate only.
+    """
+    options = options_of(lambdas, reductions)
+    rated = [one for one in pools if one.rated]
+    size = _size(rated, n, min_items, len(pools) - len(rated))
+    values = np.array([[_quality(one, size, option) for option in options] for one in rated])
+    return choose(options, values, n=size, left_out=len(pools) - len(rated), seed=seed)
+
+
+def choose(
+    options: Sequence[Option],
+    values: Float[np.ndarray, "N K"],
+    *,
+    n: int,
+    left_out: int = 0,
+    seed: int = 0,
+) -> Calibration:
+    """The best of ``options`` (in the order of :func:`options_of`) by the quality that each has on each item."""
+    resamples = weights(len(values), seed)
+    winners = (resamples @ values).argmax(axis=1)
+    standings = [
+        Standing(
+            option,
+            mean_interval(values[:, column], seed),
+            float((winners == column).mean()),
+            _over_plain(values, options, column, seed),
+        )
+        for column, option in enumerate(options)
+    ]
+    return Calibration(
+        chosen=standings[int(values.mean(axis=0).argmax())],
+        standings=tuple(standings),
+        expected=_out_of_bag(values, resamples, winners),
+        n=n,
+        items=len(values),
+        left_out=left_out,
+    )
+
+
+def options_of(lambdas: Sequence[float], reductions: Sequence[Reduction]) -> list[Option]:
+    """What there is to choose among, λ = 1 always, in the order in which ties are broken."""
+    if not lambdas or not all(math.isfinite(one) for one in lambdas):
+        raise BadInput("give finite values of λ to choose from (--lambda 1,3,20)")
+    if not reductions:
+        raise BadInput("give a reduction to choose from: sum, mean or both")
+    ordered = sorted({*lambdas, 1.0})
+    by_rank = sorted(set(reductions), key=REDUCTIONS.index)
+    return [Option(lam, reduction) for reduction in by_rank for lam in ordered]
+
+
+def _size(rated: Sequence[Pool], n: int | None, min_items: int, left_out: int) -> int:
+    """How many candidates best-of-n picks from; the same for every item."""
+    if len(rated) < min_items:
+        lost = f" ({left_out} more have a candidate of unknown quality)" if left_out else ""
+        raise BadInput(
+            f"the validation split has {len(rated)} items{lost}, and choosing λ needs at least {min_items}:"
+            " rate more, or lower --min-items and read the interval with care"
+        )
+    fewest = min(rated, key=lambda one: len(one.candidates))
+    size = len(fewest.candidates) if n is None else n
+    if len(fewest.candidates) < size:
+        raise BadInput(
+            f"item {fewest.id!r} has {len(fewest.candidates)} candidates, fewer than the {size} of --n"
+        )
+    if size < 2:
+        raise BadInput(
+            f"item {fewest.id!r} has one candidate: there is nothing that λ could choose; draw several (--n 16)"
+        )
+    return size
+
+
+def _quality(pool: Pool, size: int, option: Option) -> float:
+    picked = best_of(pool.candidates[:size], option.lam, option.reduction)
+    assert picked.quality is not None
+    return picked.quality
+
+
+def _over_plain(
+    values: Float[np.ndarray, "N K"], options: Sequence[Option], column: int, seed: int
+) -> Compared:
+    plain = options.index(Option(1.0, options[column].reduction))
+    found = compare(values[:, column], values[:, plain], seed)
+    assert found is not None
+    return found
+
+
+def _out_of_bag(
+    values: Float[np.ndarray, "N K"],
+    resamples: Float[np.ndarray, "R N"],
+    winners: Int[np.ndarray, "R"],
+) -> Interval:
+    """Mean and 95 % range, over resamples, of the quality of each one's choice on the items that it left out."""
+    absent = resamples == 0
+    counts = absent.sum(axis=1)
+    totals = np.zeros(len(winners))
+    for column in range(values.shape[1]):
+        chosen = winners == column
+        totals[chosen] = absent[chosen] @ values[:, column]
+    # A resample of few items may, once in a blue moon, leave none of them out.
+    found = totals[counts > 0] / counts[counts > 0]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return Interval(float(found.mean()), float(low), float(high), len(values))

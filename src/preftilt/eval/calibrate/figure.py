@@ -1,0 +1,47 @@
+"""A calibration as a picture: quality over λ, and how often every λ is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Standing
+from preftilt.plots.curves import LOOKS, Curve, Span, draw_curves, lambda_axis
+from preftilt.plots.style import VERMILION, picture
+
+
+def draw(found: Calibration, path: Path) -> None:
+    """Two panels over the same λ: quality with its interval, and the share of resamples that each option wins."""
+    shown = {
+        reduction: [
+            one
+            for one in found.standings
+            if one.option.reduction == reduction and one.option.lam > 0
+        ]
+        for reduction in REDUCTIONS
+    }
+    with picture(path, width=7.2, height=5.6) as figure:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+        draw_curves(above, [_quality(name, rows) for name, rows in shown.items() if rows])
+        above.axvline(
+            found.chosen.option.lam, color=VERMILION, linewidth=0.9, linestyle=(0, (4, 3))
+        )
+        above.set_ylabel("quality")
+        above.legend(loc="best")
+        for place, (name, rows) in enumerate((name, rows) for name, rows in shown.items() if rows):
+            look = LOOKS[REDUCTIONS.index(name)]
+            x = [one.option.lam * (0.94, 1.06)[place] for one in rows]
+            wins = [100 * one.wins for one in rows]
+            below.vlines(x, 0, wins, color=look.colour, linewidth=3)
+            below.plot(x, wins, look.marker, color=look.colour, markersize=4)
+        below.set_ylabel("chosen in (%)")
+        below.set_ylim(bottom=0)
+        lambda_axis(below, sorted({one.option.lam for rows in shown.values() for one in rows}))
+
+
+def _quality(reduction: str, rows: list[Standing]) -> Curve:
+    return Curve(
+        f"best-of-n, {reduction}",
+        [one.option.lam for one in rows],
+        [Span(one.quality.mean, one.quality.low, one.quality.high) for one in rows],
+        LOOKS[REDUCTIONS.index("sum" if reduction == "sum" else "mean")],
+    )

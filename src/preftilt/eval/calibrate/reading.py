@@ -1,0 +1,225 @@
+"""Rated candidates from stored records; what is missing is said with file, line and field.
+
+A line is one item: an object with ``id``, candidates under ``candidates`` (results of ``preftilt run``, or your own)
+or ``pool`` (``preftilt demo-eval``), and ``split`` if the file has several. Of a candidate are read
+
+- ``question_logprob`` and ``preference_gain``, or ``logprobs`` with per-token lists ``question`` and ``full``;
+- ``length``, or ``tokens`` (ids or their number), and ``finished``, or ``finish`` ("eos" is finished);
+- ``quality``, any number of which more is better, or ``helpful`` and ``violates`` (1 if helpful and not violating).
+
+``slot`` puts candidates in the order drawn. In results of ``preftilt run`` the record's settings say whether numbers
+are sums or means; elsewhere they are sums. A quality of null is not known, and its item is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preftilt.errors import BadInput
+from preftilt.records.parsing import parse_json
+
+Qualities = Mapping[tuple[str, int], float | None]
+"""By item and slot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rated:
+    """A candidate: its line in λ (sums over ``length`` tokens, nats), and how good it is; None if that is not known."""
+
+    length: int
+    finished: bool
+    question_logprob: float
+    preference_gain: float
+    quality: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """An item's candidates, in the order drawn."""
+
+    id: str
+    candidates: tuple[Rated, ...]
+
+    @property
+    def rated(self) -> bool:
+        """Whether the quality of every candidate is known."""
+        return all(one.quality is not None for one in self.candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a file, for errors."""
+
+    where: str
+    fields: Mapping[str, Any]
+
+    def wrong(self, problem: str) -> BadInput:
+        return BadInput(f"{self.where}: {problem}")
+
+    def number(self, name: str) -> float:
+        """A number; null, which stands for −inf in records, is −inf."""
+        if name not in self.fields:
+            raise self.wrong(f'has no "{name}"; {NEEDED}')
+        value = self.fields[name]
+        if value is None:
+            return -math.inf
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(f'"{name}" is {value!r}, not a number')
+        return float(value)
+
+
+NEEDED = (
+    "a candidate needs question_logprob and preference_gain (or logprobs), length (or tokens), finished (or finish)"
+    " and quality"
+)
+
+
+def read_pools(
+    paths: Sequence[Path], *, split: str | None = None, qualities: Path | None = None
+) -> list[Pool]:
+    """The items of ``split`` in all files; None is the only split that there is.
+
+    qualities: a file of lines ``{"id": …, "slot": …, "quality": …}`` for records that have none of their own.
+    Raises :class:`~preftilt.errors.BadInput` naming file, line and field.
+    """
+    rated = {} if qualities is None else _qualities(qualities)
+    lines = [line for path in paths for line in _lines(path)]
+    pools = [_pool(line, rated) for line in _of_split(lines, split)]
+    seen: set[str] = set()
+    for one in pools:
+        if one.id in seen:
+            raise BadInput(f"there are two items with the id {one.id!r}; give every item once")
+        seen.add(one.id)
+    return pools
+
+
+def _of_split(lines: Sequence[Line], split: str | None) -> list[Line]:
+    found = sorted({str(one.fields["split"]) for one in lines if "split" in one.fields})
+    if split is None:
+        if len(found) > 1:
+            raise BadInput(
+                f"there are several splits ({', '.join(found)}): say which one λ is to be chosen on (--split"
+                " validation), and keep the others for measuring"
+            )
+        return [*lines]
+    chosen = [one for one in lines if str(one.fields.get("split")) == split]
+    if not chosen:
+        have = f"there are {', '.join(found)}" if found else 'no line has a field "split"'
+        raise BadInput(f"there is no item of the split {split!r}; {have}")
+    return chosen
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    try:
+        raw = path.read_bytes()
+    except OSError as failure:
+        raise BadInput(f"cannot read {path}: {failure.strerror}") from None
+    for number, line in enumerate(raw.splitlines(), start=1):
+        if line.strip():
+            where = f"{path.name}, line {number}"
+            try:
+                fields = parse_json(line)
+            except BadInput as problem:
+                raise BadInput(f"{where}: {problem}") from None
+            if not isinstance(fields, dict):
+                raise BadInput(f"{where}: must be an object")
+            yield Line(where, fields)
+
+
+def _qualities(path: Path) -> dict[tuple[str, int], float | None]:
+    found: dict[tuple[str, int], float | None] = {}
+    for line in _lines(path):
+        id, slot = line.fields.get("id"), line.fields.get("slot")
+        if not isinstance(id, str) or not isinstance(slot, int) or "quality" not in line.fields:
+            raise line.wrong('must have "id" (text), "slot" (whole number) and "quality"')
+        found[id, slot] = _quality(line)
+    return found
+
+
+def _pool(line: Line, qualities: Qualities) -> Pool:
+    id = line.fields.get("id")
+    if not isinstance(id, str):
+        raise line.wrong('has no "id"')
+    if "error" in line.fields:
+        raise line.wrong(f"item {id!r} failed ({line.fields['error']}); run it again first")
+    name = next((one for one in ("candidates", "pool") if one in line.fields), None)
+    given = None if name is None else line.fields[name]
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given) or not given:
+        raise line.wrong('needs a list of objects "candidates" (or "pool")')
+    settings = line.fields.get("settings") or {}
+    slots = [one.get("slot", place) for place, one in enumerate(given)]
+    order = sorted(range(len(given)), key=slots.__getitem__)
+    candidates = []
+    for place in order:
+        fields = dict(given[place])
+        if (id, slots[place]) in qualities:
+            fields["quality"] = qualities[id, slots[place]]
+        where = f'{line.where} (id "{id}"), candidate {slots[place]}'
+        candidates.append(_rated(Line(where, fields), settings))
+    return Pool(id, tuple(candidates))
+
+
+def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
+    finished = _finished(one)
+    length = _length(one) - (settings.get("eos") == "exclude" and finished)
+    question, gain = _line(one)
+    if settings.get("reduction") == "mean":
+        question, gain = question * length, gain * length
+    return Rated(
+        length=length,
+        finished=finished,
+        question_logprob=question,
+        preference_gain=gain if math.isfinite(gain) else 0.0,
+        quality=_quality(one),
+    )
+
+
+def _line(one: Line) -> tuple[float, float]:
+    if "question_logprob" in one.fields or "logprobs" not in one.fields:
+        return one.number("question_logprob"), one.number("preference_gain")
+    views = one.fields["logprobs"]
+    try:
+        question, full = (
+            math.fsum(-math.inf if x is None else float(x) for x in views[name])
+            for name in ("question", "full")
+        )
+    except (TypeError, KeyError, ValueError):
+        raise one.wrong('"logprobs" must have lists of numbers "question" and "full"') from None
+    if not (math.isfinite(question) and math.isfinite(full)):
+        return -math.inf, 0.0
+    return question, full - question
+
+
+def _finished(one: Line) -> bool:
+    if isinstance(one.fields.get("finished"), bool):
+        return one.fields["finished"]
+    if not isinstance(one.fields.get("finish"), str):
+        raise one.wrong(f'has neither "finished" nor "finish"; {NEEDED}')
+    return one.fields["finish"] == "eos"
+
+
+def _length(one: Line) -> int:
+    given = one.fields.get("length", one.fields.get("tokens"))
+    length = len(given) if isinstance(given, list) else given
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise one.wrong(f'has no "length" or "tokens" of at least 1; {NEEDED}')
+    return length
+
+
+def _quality(one: Line) -> float | None:
+    if "quality" not in one.fields and {"helpful", "violates"} <= one.fields.keys():
+        return float(bool(one.fields["helpful"]) and not one.fields["violates"])
+    if "quality" not in one.fields:
+        raise one.wrong(
+            'has no "quality" (nor "helpful" and "violates"); rate the candidates, or give ratings with --quality FILE'
+        )
+    value = one.fields["quality"]
+    if value is None:
+        return None
+    if not isinstance(value, bool | int | float) or not math.isfinite(value):
+        raise one.wrong(f'"quality" is {value!r}, not a finite number')
+    return float(value)

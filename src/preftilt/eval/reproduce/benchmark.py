@@ -1,0 +1,125 @@
+"""What a benchmark is to an experiment: requests, and verdicts on answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Literal, TypeVar
+
+from preftilt.errors import BadInput
+from preftilt.eval.frame.method import Json, Protocol
+from preftilt.eval.frame.request import Request
+
+Item = TypeVar("Item")
+
+Values = Mapping[str, float | None]
+"""A benchmark's numbers for one answer; None where there is no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One item as it is asked. ``facts`` are what its answers are judged by, as plain JSON."""
+
+    id: str
+    request: Request
+    facts: Json
+
+    @property
+    def key(self) -> str:
+        """The id with a mark of the words that are asked, so that records of other words are not taken for these."""
+        mark = sha256(repr(self.request).encode()).hexdigest()[:8]
+        return f"{self.id} {mark}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the two sides of quality: helpfulness, or keeping the preference. ``inverted``: less of it is better."""
+
+    metric: str
+    label: str
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of an answer; ``calls`` of a judge it took. ``failure`` says why values are missing."""
+
+    values: Values
+    calls: int = 0
+    failure: str | None = None
+
+
+Check = Callable[[Case, str], Values]
+"""An exact verdict, from code."""
+
+JudgeAll = Callable[[Sequence[tuple[Case, str]]], list[Verdict]]
+"""Verdicts by a judge, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A benchmark, open.
+
+    metrics: names of its numbers, in [0, 1]; the first is the headline, ``fault`` the one that counts what went wrong.
+    protocol: how REAR answers by the preset; switches: all values in which presets differ, for the report.
+    test, validation: cases with so many messages inserted before the question; those that λ is chosen on are none of
+    those that are reported. contexts: whether messages can be inserted.
+    answers: how a final answer is read, where answers can vote. Exactly one of ``check`` and ``judge`` is given;
+    verdicts: a mark that changes with what they depend on, besides the judge.
+    """
+
+    name: str
+    title: str
+    metrics: tuple[str, ...]
+    protocol: Protocol
+    switches: Json
+    test: Callable[[int], Sequence[Case]]
+    validation: Callable[[], Sequence[Case]] = tuple
+    contexts: bool = False
+    parts: tuple[Part, Part] | None = None
+    fault: str | None = None
+    answers: Literal["letter", "maths"] | None = None
+    check: Check | None = None
+    judge: JudgeAll | None = None
+    verdicts: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether a verdict costs nothing, so that every candidate can have one."""
+        return self.check is not None
+
+    @property
+    def headline(self) -> str:
+        return self.metrics[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a user says about benchmarks.
+
+    data: folder of the benchmarks' files. limit, validation: items to report on, and behind them those to choose λ on.
+    judge: an Inspect model; judge_prompts: a folder with the benchmark's own prompts; logs: where Inspect logs go.
+    """
+
+    data: str | None = None
+    preset: str = "rear-paper"
+    switches: Json = field(default_factory=dict)
+    limit: int | None = None
+    validation: int = 0
+    judge: str | None = None
+    judge_prompts: str | None = None
+    max_judge_calls: int | None = None
+    logs: str = "logs"
+
+    def split(self, items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
+        """Items to report on, and to choose λ on: those behind them."""
+        end = len(items) - self.validation if self.limit is None else self.limit
+        test = items[: max(end, 0)]
+        return test, items[len(test) : len(test) + self.validation]
+
+    def folder(self, benchmark: str) -> str:
+        """The data folder; raises :class:`~preftilt.errors.BadInput` if none was named."""
+        if self.data is None:
+            raise BadInput(f"{benchmark} needs its data: name their folder with --data FOLDER")
+        return self.data

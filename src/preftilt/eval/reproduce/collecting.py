@@ -1,0 +1,221 @@
+"""Measuring many items, in several processes, into files that a killed run goes on with.
+
+A file holds one part of one benchmark at one length of context: a line an item, appended as soon as it is measured.
+Its name has a mark of everything that the numbers depend on, so that other settings make another file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import preftilt
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.errors import PromptTooLong
+from preftilt.eval.frame.method import Json
+from preftilt.eval.reproduce.benchmark import Benchmark, Case
+from preftilt.eval.reproduce.measured import Found, read_found
+from preftilt.eval.reproduce.parts import AFTER_POOLS, PARTS, How, Lab
+from preftilt.eval.shares import in_shares, surveyed
+from preftilt.records.journal import Journal
+from preftilt.rivals import Judges, open_reward_model
+
+IN_FLIGHT = 16
+"""Items under way at once in a process."""
+
+OnItem = Callable[[str, int, int], None]
+"""Called with what is measured, the items done and the items in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The models by name, and how they are opened; ``judge`` is a generative RM's, None for the model itself.
+
+    identity: everything about the model that can change a number, as plain JSON; raters: about those that rate.
+    """
+
+    model: str
+    options: EngineOptions
+    identity: Json
+    raters: Json
+    judge: str | None = None
+    judge_options: EngineOptions = field(default_factory=EngineOptions)
+    reward_model: str | None = None
+    reward_options: EngineOptions = field(default_factory=EngineOptions)
+
+    def lab(self, how: How, part: str, stack: ExitStack) -> Lab:
+        """What ``part`` needs, open until ``stack`` is left."""
+        engine = open_engine(self.model, self.options)
+        stack.callback(engine.close)
+        reward_model = judge = None
+        if part in AFTER_POOLS and self.reward_model is not None:
+            reward_model = open_reward_model(self.reward_model, self.reward_options)
+            stack.callback(reward_model.close)
+        if part in AFTER_POOLS and self.judge is not None:
+            judge = open_engine(self.judge, self.judge_options)
+            stack.callback(judge.close)
+        return Lab(engine, Judges(reward_model=reward_model, judge=judge), how)
+
+
+def runs_here(model: str) -> bool:
+    """Whether the model computes in this process, so that processes are ours to share out."""
+    return "+http" not in model.partition("://")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One part of a benchmark's items at one length of context: what is measured, how, and in which file."""
+
+    benchmark: Benchmark
+    models: Models
+    how: How
+    part: str
+    inserted: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        turns = f", {self.inserted} messages inserted" if self.inserted else ""
+        return f"{self.benchmark.name}: {self.part}{turns}"
+
+    @property
+    def path(self) -> Path:
+        """Differs wherever the numbers could."""
+        how = self.how
+        known: dict[str, Any] = {
+            "version": preftilt.__version__,
+            "part": self.part,
+            "model": self.models.identity,
+            "raters": self.models.raters if self.part in AFTER_POOLS else None,
+            "settings": how.flat,
+            "searches": how.protocol.searches,
+            "seed": how.seed,
+            "pool": how.pool if self.part == "pool" else None,
+            "n": how.n if self.part in AFTER_POOLS else None,
+            "lambdas": how.lambdas if self.part == "trees" else None,
+            "judge_tokens": how.judge_tokens if self.part in AFTER_POOLS else None,
+        }
+        mark = sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:10]
+        part = self.part.replace(",", "").replace(" ", "-").lower()
+        return self.folder / f"{self.benchmark.name}-{part}-{self.inserted}-{mark}.jsonl"
+
+
+def collect(
+    place: Place,
+    cases: Sequence[Case],
+    processes: int,
+    pools: Mapping[str, Sequence[str]],
+    on_item: OnItem | None = None,
+) -> None:
+    """Measure what ``place`` has no record of. ``pools`` are the texts of the pools, by the case's key."""
+    after = place.part in AFTER_POOLS
+    tasks = {one.key: one for one in cases if not after or one.key in pools}
+    texts = {key: pools[key] for key in tasks} if after else {}
+    alone = place.part == "times" or not runs_here(place.models.model)
+    work = partial(_share, place.models, place.how, place.part, tasks, texts)
+
+    def told(done: int) -> None:
+        if on_item is not None:
+            on_item(place.title, done, len(tasks))
+
+    in_shares(work, list(tasks), place.path, 1 if alone else processes, told)
+
+
+def read_records(places: Sequence[Place], cases: Sequence[Case]) -> list[Found]:
+    """What the files of ``places`` hold of each case."""
+    files = [read_lines(place.path) for place in places]
+    return [read_found(one, [file[one.key] for file in files if one.key in file]) for one in cases]
+
+
+def read_lines(path: Path) -> dict[str, Json]:
+    """The sound lines of a file by their id; none if there is no file."""
+    known = surveyed(path)
+    if not known.sound:
+        return {}
+    lines = path.read_bytes()[: known.sound].splitlines()
+    found = [json.loads(lines[one["line"] - 1]) for one in known.done.values()]
+    return {one["id"]: one for one in found}
+
+
+def _share(
+    models: Models,
+    how: How,
+    part: str,
+    tasks: Mapping[str, Case],
+    texts: Mapping[str, Sequence[str]],
+    keys: Sequence[str],
+    path: Path,
+) -> None:
+    """The work of one process. Module-level, as it is pickled."""
+    with ExitStack() as stack:
+        lab = models.lab(how, part, stack)
+        chosen = {key: tasks[key] for key in keys}
+        asyncio.run(_measure_all(lab, part, chosen, texts, path))
+
+
+async def _measure_all(
+    lab: Lab,
+    part: str,
+    tasks: Mapping[str, Case],
+    texts: Mapping[str, Sequence[str]],
+    path: Path,
+) -> None:
+    """Append a record an item; one whose prompt does not fit the context is recorded as skipped, with the reason."""
+    journal = Journal.resume(path, surveyed(path), again=set())
+    room = asyncio.Semaphore(1 if part == "times" else IN_FLIGHT)
+
+    async def one(key: str, case: Case) -> None:
+        async with room:
+            try:
+                found = await PARTS[part](lab, case, texts.get(key, ()))
+            except PromptTooLong as failure:
+                found = {"skipped": f"{part}: {failure}"}
+        journal.write({"id": key, **found})
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for key, case in tasks.items():
+                group.create_task(one(key, case))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    finally:
+        journal.close()
+
+
+def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
+    """What can change a number about a model: its name, the options that are not about speed, and a folder's files."""
+    kept = {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in ("device", "max_rows", "threads", "api_key_env", "timeout", "max_connections", "now")
+    }  # fmt: skip
+    return {"model": model, "options": kept, "files": _files(model)}
+
+
+def _files(model: str) -> list[tuple[str, int, str]]:
+    """Names, sizes and contents (of small files) of a local model."""
+    from preftilt.engines.bundled import model_folder
+
+    folder = Path(model_folder(model)).expanduser()
+    if not folder.is_dir():
+        return []
+    return [
+        (one.name, one.stat().st_size, _content(one))
+        for one in sorted(folder.iterdir())
+        if one.is_file() and one.suffix != ".md"
+    ]
+
+
+def _content(path: Path) -> str:
+    """A hash of the file, or the time of its last change where reading it would take long."""
+    if path.stat().st_size > 100_000_000:
+        return str(path.stat().st_mtime_ns)
+    return sha256(path.read_bytes()).hexdigest()[:12]

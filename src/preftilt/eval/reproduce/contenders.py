@@ -1,0 +1,228 @@
+"""The methods of the tables: what each picks from what was measured on an item, and what that cost.
+
+Nothing here calls a model. A method that was not measured on an item picks nothing there, and its numbers are those of
+the items on which it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent
+from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL, TREE
+from preftilt.eval.stored import best_of, score
+from preftilt.rivals.answers import EXTRACTORS
+from preftilt.rivals.votes import tally
+from preftilt.streams import MASK64, stream_key
+from preftilt.types import Reduction, Stream
+
+Pick = Callable[[Found], Sequence[Answer]]
+"""The answers of a method to an item: one; several that count by their mean; none, if it was not measured."""
+
+BOTH = frozenset({"question", "full"})
+FULL, QUESTION, NEITHER = frozenset({"full"}), frozenset({"question"}), frozenset[str]()
+
+GREEDY = "greedy"
+SAMPLE = "one sample"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A method. ``timed``: the timed method that takes as long, None if none does. ``chosen``: λ was chosen for it on
+    validation items. ``oracle``: it looks at verdicts, and is a bound and no method."""
+
+    name: str
+    pick: Pick
+    spent: Callable[[Found], Spent]
+    lam: float | None = None
+    reduction: Reduction | None = None
+    timed: str | None = None
+    chosen: bool = False
+    oracle: bool = False
+    missing: Callable[[Found], int] = lambda _: 0
+
+    @property
+    def label(self) -> str:
+        """Its name with λ, for figures."""
+        return self.name if self.lam is None else f"{self.name}, λ = {self.lam:g}"
+
+
+def greedy() -> Contender:
+    """The most likely answer with the preference in the prompt."""
+    return Contender(
+        name=GREEDY,
+        pick=lambda one: [] if one.greedy is None else [one.greedy.answer],
+        spent=lambda one: Spent() if one.greedy is None else one.greedy.spent,
+        timed=GREEDY,
+    )
+
+
+def one_sample() -> Contender:
+    return Contender(
+        name=SAMPLE,
+        pick=lambda one: _first(one, 1),
+        spent=lambda one: _pool_spent(one, 1, NEITHER),
+        timed=SAMPLE,
+    )
+
+
+def random_of(n: int, seed: int, *, exact: bool) -> Contender:
+    """Any of ``n``: where verdicts cost nothing, the mean over all of them, which is what chance gives exactly."""
+
+    def pick(one: Found) -> Sequence[Answer]:
+        drawn = _first(one, n)
+        if exact or not drawn:
+            return drawn
+        stream = Stream(seed, f"{one.case.id}\x1frandom pick")
+        return [max(enumerate(drawn), key=lambda each: stream_key(stream, each[0]) / MASK64)[1]]
+
+    return Contender(
+        name=f"random of {n}", pick=pick, spent=lambda one: _pool_spent(one, n, NEITHER), timed=None
+    )
+
+
+def best_by(
+    name: str, n: int, lam: float, reduction: Reduction, views: frozenset[str] = BOTH
+) -> Contender:
+    """The highest q + λ d of ``n`` samples; λ = 1 is p, λ = 0 is q and λ → ∞ is p − q."""
+    named = math.isinf(lam) or lam in (0.0, 1.0)
+    return Contender(
+        name=name,
+        pick=lambda one: [best_of(drawn, lam, reduction)] if (drawn := _first(one, n)) else [],
+        spent=lambda one: _pool_spent(one, n, views),
+        lam=None if named else lam,
+        reduction=reduction,
+        timed=BEST_OF,
+    )
+
+
+def rear(n: int, lam: float, reduction: Reduction, *, chosen: bool = False) -> Contender:
+    """BoN-REAR."""
+    made = best_by("BoN-REAR", n, lam, reduction)
+    return replace(made, lam=lam, chosen=chosen)
+
+
+def likelihoods(n: int, reduction: Reduction) -> list[Contender]:
+    """The model's own likelihoods: by q, by p, by p − q, and by p a token."""
+    return [
+        best_by(f"best-of-{n} by q (λ = 0)", n, 0.0, reduction, QUESTION),
+        plain(n, reduction),
+        best_by(f"best-of-{n} by p − q (λ → ∞)", n, math.inf, reduction),
+        best_by(f"best-of-{n} by mean log p", n, 1.0, "mean", FULL),
+    ]
+
+
+def plain(n: int, reduction: Reduction) -> Contender:
+    """Best-of-n by p, which is λ = 1: the choice without realigning."""
+    return best_by(f"best-of-{n} by p (λ = 1)", n, 1.0, reduction, FULL)
+
+
+def trees(lam: float, reduction: Reduction) -> Contender:
+    """DVTS-REAR, 4 subtrees of width 4."""
+    return Contender(
+        name=TREE,
+        pick=lambda one: [one.trees[lam].answer] if lam in one.trees else [],
+        spent=lambda one: one.trees[lam].spent,
+        lam=lam,
+        reduction=reduction,
+        timed=TREE,
+    )
+
+
+def rated(name: str, n: int) -> Contender:
+    """The highest rating by a reward model or judge; answers without one come last, and the first drawn wins ties."""
+
+    def pick(one: Found) -> Sequence[Answer]:
+        drawn = _first(one, n)
+        if not drawn or name not in one.ratings:
+            return []
+        scores = one.ratings[name].scores[:n]
+
+        def order(place: int) -> tuple[bool, float]:
+            found = scores[place]
+            return drawn[place].finished, -math.inf if found is None else found
+
+        return [drawn[max(range(len(drawn)), key=order)]]
+
+    return Contender(
+        name=f"best-of-{n} by {name}",
+        pick=pick,
+        spent=lambda one: _pool_spent(one, n, NEITHER) + one.ratings[name].spent,
+        timed=name,
+        missing=lambda one: sum(each is None for each in one.ratings[name].scores[:n]),
+    )
+
+
+def guided(name: str) -> Contender:
+    return Contender(
+        name=name,
+        pick=lambda one: [one.guided[name].answer] if name in one.guided else [],
+        spent=lambda one: one.guided[name].spent,
+        timed=name,
+    )
+
+
+def voted(n: int, answers: str, lam: float | None) -> Contender:
+    """The answer that most samples give; with a λ, a vote weighs 1 plus REAR's score as a mean over tokens."""
+    read = EXTRACTORS[answers]
+
+    def pick(one: Found) -> Sequence[Answer]:
+        drawn = _first(one, n)
+        if not drawn:
+            return []
+        totals = tally([read(each.text) for each in drawn], [_weight(each, lam) for each in drawn])
+
+        def order(place: int) -> tuple[float, bool]:
+            total = totals[place]
+            return -math.inf if total is None else total, drawn[place].finished
+
+        return [drawn[max(range(len(drawn)), key=order)]]
+
+    return Contender(
+        name=f"majority of {n}" if lam is None else f"weighted vote of {n}",
+        pick=pick,
+        spent=lambda one: _pool_spent(one, n, NEITHER if lam is None else BOTH),
+        lam=lam,
+        timed=BEST_OF,
+    )
+
+
+def any_of(n: int, right: Callable[[Found, Answer], float]) -> Contender:
+    """The best of ``n`` by their verdicts: what no way of choosing can exceed."""
+    return Contender(
+        name=f"any of {n} (oracle)",
+        pick=lambda one: [max(drawn, key=lambda each: right(one, each))] if (drawn := _first(one, n)) else [],
+        spent=lambda one: _pool_spent(one, n, NEITHER),
+        oracle=True,
+    )  # fmt: skip
+
+
+def judges(n: int) -> list[Contender]:
+    """The reward models: external, then generative."""
+    return [rated(name, n) for name in (REWARD_MODEL, *JUDGED)]
+
+
+def decoders() -> list[Contender]:
+    """Those of the paper."""
+    return [guided(name) for name in GUIDED if name != "CFG"]
+
+
+def _weight(one: Answer, lam: float | None) -> float:
+    """A response with an impossible token has no say."""
+    if lam is None:
+        return 1.0
+    mean = score(one, lam, "mean")
+    return 1.0 + mean if math.isfinite(mean) else 0.0
+
+
+def _first(one: Found, n: int) -> Sequence[Answer]:
+    """The first ``n`` samples; none if fewer were drawn."""
+    answers = () if one.pool is None else one.pool.answers[:n]
+    return answers if len(answers) == n else ()
+
+
+def _pool_spent(one: Found, n: int, views: frozenset[str]) -> Spent:
+    pool: Pool | None = one.pool
+    return Spent() if pool is None else pool.spent(n, views)

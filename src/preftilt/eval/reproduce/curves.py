@@ -1,0 +1,180 @@
+"""What figures are drawn from: a number with its interval at every λ, N or length of context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from preftilt.eval.bootstrap import Interval
+from preftilt.eval.calibrate.choice import LAMBDAS
+from preftilt.eval.reproduce import contenders as methods
+from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.parts import BEST_OF, JUDGED, REWARD_MODEL, How
+from preftilt.eval.reproduce.tables import Sight, interval, seconds
+from preftilt.eval.stored import score
+from preftilt.types import Reduction
+
+REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+
+LAMBDAS_OF_N = (1.0, 3.0, 20.0)
+"""The λ whose curves over N are drawn."""
+
+
+def sizes(pool: int) -> list[int]:
+    """The powers of two up to ``pool``, and ``pool`` itself."""
+    return sorted({2**k for k in range(pool.bit_length()) if 2**k <= pool} | {pool})
+
+
+def over_lambda(how: How) -> dict[str, list[Contender]]:
+    """Every search over λ, by the name of its curve."""
+    reduction = how.asked({"name": "dvts"}).reward.reduction
+    found = {
+        f"best-of-{how.n}, {each}": [methods.rear(how.n, lam, each) for lam in LAMBDAS]
+        for each in REDUCTIONS
+    }
+    tree = [methods.trees(lam, reduction) for lam in how.lambdas]
+    return found | {f"DVTS 4×4, {reduction}": tree}
+
+
+def figure_2(sight: Sight, how: How) -> dict[str, Any]:
+    """λ against score, with greedy decoding beside it."""
+    return {
+        "curves": _curves(sight, over_lambda(how)),
+        "greedy": _plain(sight.interval(methods.greedy())),
+    }
+
+
+def figure_3(sight: Sight, how: How) -> dict[str, Any]:
+    """λ against the two parts of the score, log π(a|question) and the preference gain, of the answer that is picked;
+    and against the two parts of quality, where the benchmark tells them apart."""
+    found: dict[str, Any] = {
+        "reward": {
+            part: {
+                f"best-of-{how.n}, {each}": [
+                    _point(lam, _reward(sight, methods.rear(how.n, lam, each), part))
+                    for lam in LAMBDAS
+                ]
+                for each in REDUCTIONS
+            }
+            for part in ("question", "gain")
+        }
+    }
+    if sight.benchmark.parts is not None:
+        found["quality"] = [
+            {
+                "label": part.label,
+                "inverted": part.inverted,
+                "curves": _curves(sight, over_lambda(how), part.metric),
+            }
+            for part in sight.benchmark.parts
+        ]
+        found["plane"] = _plane(sight, how)
+    return found
+
+
+def figure_4(sight: Sight, how: How) -> dict[str, Any]:
+    """N against score."""
+    reduction = how.asked({"name": "dvts"}).reward.reduction
+    pool = min(len(one.pool.answers) for one in sight.items if one.pool is not None)
+    found = {
+        f"BoN-REAR, {reduction}, λ = {lam:g}": [
+            _point(n, sight.interval(methods.rear(n, lam, reduction))) for n in sizes(pool)
+        ]
+        for lam in LAMBDAS_OF_N
+    }
+    for name in (REWARD_MODEL, *JUDGED):
+        curve = [_point(n, sight.interval(methods.rated(name, n))) for n in sizes(min(how.n, pool))]
+        if any(one["mean"] is not None for one in curve):
+            found[name] = curve
+    return {"curves": found, "greedy": _plain(sight.interval(methods.greedy()))}
+
+
+def figure_5(sights: Mapping[int, Sight], compared: Sequence[Contender]) -> dict[str, Any]:
+    """Length of context against score. ``prompts`` are median tokens with the preference."""
+    prompts = {
+        inserted: float(np.median([one.prompt for one in sight.items if one.prompt]))
+        for inserted, sight in sights.items()
+        if any(one.prompt for one in sight.items)
+    }
+    curves = {
+        one.label: [_point(inserted, sights[inserted].interval(one)) for inserted in prompts]
+        for one in compared
+    }
+    known = {name: curve for name, curve in curves.items() if any(p["mean"] is not None for p in curve)}  # fmt: skip
+    return {"prompts": list(prompts.values()), "inserted": list(prompts), "curves": known}
+
+
+def figure_6(sight: Sight, how: How, shown: Sequence[Contender]) -> dict[str, Any]:
+    """Seconds, and tokens sampled and scored, for an answer by each method that was timed."""
+    bars = []
+    for one in shown:
+        on = sight.measured(one)
+        timed = [item.seconds.get(one.timed or "", np.nan) for item in sight.items]
+        took = interval(np.array(timed, dtype=np.float64))
+        if not on or took is None:
+            continue
+        spent = [one.spent(item) for item in on]
+        bars.append(
+            {
+                "method": one.label,
+                "seconds": _plain(took),
+                "sampled": _plain(interval(np.array([float(each.sampled) for each in spent]))),
+                "scored": _plain(interval(np.array([float(each.scored) for each in spent]))),
+            }
+        )
+    base = seconds(sight.items, BEST_OF)
+    items = sum(bool(one.seconds) for one in sight.items)
+    return {"timed items": items, "best_of_n_seconds": base, "bars": bars}
+
+
+def _plane(sight: Sight, how: How) -> dict[str, Any]:
+    """Every method in the plane of the two parts of quality."""
+    assert sight.benchmark.parts is not None
+    reduction = how.asked({"name": "dvts"}).reward.reduction
+    lines = over_lambda(how)
+    alone = [
+        methods.greedy(),
+        methods.random_of(how.n, how.seed, exact=sight.benchmark.exact),
+        *methods.judges(how.n),
+        *methods.decoders(),
+    ]
+
+    def point(one: Contender) -> dict[str, Any]:
+        x, y = (sight.interval(one, part.metric) for part in sight.benchmark.parts or ())
+        return {"name": one.name, "lam": one.lam, "x": _plain(x), "y": _plain(y)}
+
+    return {
+        "reduction": reduction,
+        "lines": {name: [point(one) for one in members] for name, members in lines.items()},
+        "points": [made for one in alone if (made := point(one))["x"]["mean"] is not None],
+        "labels": [part.label for part in sight.benchmark.parts],
+        "inverted": [part.inverted for part in sight.benchmark.parts],
+    }
+
+
+def _curves(
+    sight: Sight, members: Mapping[str, Sequence[Contender]], metric: str | None = None
+) -> dict[str, Any]:
+    found = {
+        name: [_point(one.lam or 0.0, sight.interval(one, metric)) for one in each]
+        for name, each in members.items()
+    }
+    return {name: curve for name, curve in found.items() if any(p["mean"] is not None for p in curve)}  # fmt: skip
+
+
+def _reward(sight: Sight, one: Contender, part: str) -> Interval | None:
+    """Mean over items of a part of the score of the answer that is picked (nats, summed over tokens)."""
+    lam = 0.0 if part == "question" else float("inf")
+    picked = [one.pick(item) for item in sight.items]
+    return interval(np.array([score(each[0], lam, "sum") for each in picked if each]))
+
+
+def _point(at: float, found: Interval | None) -> dict[str, Any]:
+    return {"at": at, **_plain(found)}
+
+
+def _plain(found: Interval | None) -> dict[str, Any]:
+    return dict.fromkeys(("mean", "low", "high", "n")) if found is None else asdict(found)

@@ -1,0 +1,118 @@
+"""A report as a list of blocks, and how blocks look in Markdown and in HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph; ``**bold**``, ``*italic*`` and ``code`` in backticks are marked as in Markdown."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells are marked like a paragraph; ``caption`` stands above."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A file beside the report."""
+
+    file: str
+    alt: str
+
+
+Block = Heading | Text | Table | Picture
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; font-size: 0.9em; }
+caption { text-align: left; padding: 0.3rem 0; font-style: italic; }
+th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.6rem; text-align: left; white-space: nowrap; }
+th { border-bottom: 2px solid #222; }
+img { max-width: 100%; }
+code { background: #f2f2f2; padding: 0 0.2em; }
+"""
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """The blocks as Markdown, a blank line between them."""
+    return "\n\n".join(map(_markdown, blocks)) + "\n"
+
+
+def page(blocks: Sequence[Block], title: str, folder: Path) -> str:
+    """The blocks as one page with its pictures in it, from ``folder``."""
+    body = "\n".join(_html(one, folder) for one in blocks)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"{'#' * block.level} {block.text}"
+        case Text():
+            return block.text
+        case Picture():
+            return f"![{block.alt}]({block.file})"
+        case Table():
+            lines = [
+                "| " + " | ".join(block.header) + " |",
+                "|" + "---|" * len(block.header),
+                *("| " + " | ".join(_cell(one) for one in row) + " |" for row in block.rows),
+            ]
+            caption = [f"*{block.caption}*", ""] if block.caption else []
+            return "\n".join([*caption, *lines])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _html(block: Block, folder: Path) -> str:
+    match block:
+        case Heading():
+            return f"<h{block.level}>{_marked(block.text)}</h{block.level}>"
+        case Text():
+            return f"<p>{_marked(block.text)}</p>"
+        case Picture():
+            data = base64.b64encode((folder / block.file).read_bytes()).decode()
+            return f'<p><img alt="{html.escape(block.alt)}" src="data:image/png;base64,{data}"></p>'
+        case Table():
+            caption = f"<caption>{_marked(block.caption)}</caption>" if block.caption else ""
+            header = "".join(f"<th>{_marked(one)}</th>" for one in block.header)
+            rows = "".join(
+                "<tr>" + "".join(f"<td>{_marked(one)}</td>" for one in row) + "</tr>\n"
+                for row in block.rows
+            )
+            return (
+                f"<table>{caption}\n<thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>"
+            )
+
+
+def _marked(text: str) -> str:
+    """Escaped text with its marks as tags."""
+    found = html.escape(text)
+    found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
+    found = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", found)
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", found)

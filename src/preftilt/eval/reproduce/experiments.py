@@ -1,0 +1,181 @@
+"""What every experiment of the paper compares, and what has to be measured for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from preftilt.errors import BadInput
+from preftilt.eval.calibrate.choice import Calibration, Option
+from preftilt.eval.reproduce import contenders as methods
+from preftilt.eval.reproduce.benchmark import Benchmark
+from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, REDUCTIONS, over_lambda, sizes
+from preftilt.eval.reproduce.measured import Answer, Found
+from preftilt.eval.reproduce.parts import JUDGED, REWARD_MODEL, How
+from preftilt.eval.reproduce.verdicts import Verdicts
+from preftilt.types import Reduction
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A table or figure: what it shows, the parts it is made of, and whether with messages inserted, too."""
+
+    title: str
+    parts: frozenset[str]
+    contexts: bool = False
+
+
+RATED = frozenset({*JUDGED, REWARD_MODEL})
+EXPERIMENTS: dict[str, Experiment] = {
+    "table1": Experiment(
+        "Table 1: every method", frozenset({"pool", "trees", "guided", "times", *RATED})
+    ),
+    "table2": Experiment("Table 2: long contexts", frozenset({"pool", "guided", "times"}), True),
+    "table3": Experiment(
+        "Table 3: score and what went wrong", frozenset({"pool", "times", "generative RM"})
+    ),
+    "fig2": Experiment("Figure 2: λ and score", frozenset({"pool", "trees"})),
+    "fig3": Experiment("Figure 3: λ and the two parts", frozenset({"pool", "trees", "guided"})),
+    "fig4": Experiment("Figure 4: samples and score", frozenset({"pool"})),
+    "fig5": Experiment("Figure 5: length of context and score", frozenset({"pool", "guided"}), True),
+    "fig6": Experiment(
+        "Figure 6: time and tokens", frozenset({"pool", "trees", "guided", "times", *RATED})
+    ),
+}  # fmt: skip
+"""The paper's experiments by name. Its Table 3 is of MMHal-Bench; here it is the same comparison on any benchmark."""
+
+ALL = "all"
+REFERENCES = ("greedy", "lambda-1")
+Chosen = Sequence[Calibration]
+"""The λ chosen on validation items, one for each reduction; none without validation items."""
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """The experiments asked for, in the paper's order; ``all`` is every one."""
+    unknown = [one for one in names if one != ALL and one not in EXPERIMENTS]
+    if unknown or not names:
+        wrong = f"there is no experiment {unknown[0]!r}" if unknown else "name an experiment"
+        raise BadInput(f"{wrong}; there are {', '.join(EXPERIMENTS)} and {ALL}")
+    return [one for one in EXPERIMENTS if one in names or ALL in names]
+
+
+def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
+    """What has to be measured, pools first, as the parts that rate them need them; ``inserted``: in long contexts."""
+    chosen = [EXPERIMENTS[one] for one in names if EXPERIMENTS[one].contexts or not inserted]
+    needed = frozenset[str]().union(*(one.parts for one in chosen))
+    order = ("pool", "guided", "trees", *JUDGED, REWARD_MODEL, "times")
+    return [one for one in order if one in needed and not (inserted and one == "times")]
+
+
+def reduction_of(how: How) -> Reduction:
+    """The preset's."""
+    return how.asked({"name": "dvts"}).reward.reduction
+
+
+def reference_of(name: str, how: How) -> Contender:
+    """What methods are compared with: the model's greedy answer, or best-of-n without realigning."""
+    if name not in REFERENCES:
+        raise BadInput(f"the reference is {name!r}; it must be one of {', '.join(REFERENCES)}")
+    return methods.greedy() if name == "greedy" else methods.plain(how.n, reduction_of(how))
+
+
+def rears(how: How, chosen: Chosen) -> list[Contender]:
+    """BoN-REAR at the preset's λ by both reductions, the preset's first, and at the λ chosen on validation items."""
+    own = reduction_of(how)
+    lam = float(how.flat["lambda"])
+    both = sorted(REDUCTIONS, key=lambda one: one != own)
+    picked = [one.chosen.option for one in chosen]
+    return [
+        *(methods.rear(how.n, lam, one) for one in both),
+        *(methods.rear(how.n, one.lam, one.reduction, chosen=True) for one in picked),
+    ]
+
+
+def table_1(benchmark: Benchmark, how: How, chosen: Chosen, verdicts: Verdicts) -> list[Contender]:
+    """Every method; those that were not measured drop out."""
+    n, own = how.n, reduction_of(how)
+    found = [
+        methods.greedy(),
+        methods.one_sample(),
+        methods.random_of(n, how.seed, exact=benchmark.exact),
+        *methods.likelihoods(n, own),
+        *rears(how, chosen),
+        *(methods.trees(lam, own) for lam in tree_lambdas(how)),
+        *methods.judges(n),
+        *methods.decoders(),
+        methods.guided("CFG"),
+    ]
+    if benchmark.answers is not None:
+        found += [
+            methods.voted(n, benchmark.answers, None),
+            methods.voted(n, benchmark.answers, float(how.flat["lambda"])),
+        ]
+    if benchmark.exact:
+        found.append(methods.any_of(n, _right(benchmark, verdicts)))
+    return found
+
+
+def tree_lambdas(how: How) -> list[float]:
+    """The λ of tree searches that the table shows: the paper's best for stated preferences, and the preset's."""
+    return [lam for lam in how.lambdas if lam in (1.0, 3.0, float(how.flat["lambda"]))]
+
+
+def table_2(how: How, chosen: Chosen) -> list[Contender]:
+    """What the figure of long contexts compares: all that need no more than a pool, and guided decoding.
+
+    A chosen λ that is 1 or the preset's has no line of its own.
+    """
+    own, lam = reduction_of(how), float(how.flat["lambda"])
+    best = [one for one in rears(how, chosen) if one.reduction == own]
+    return [
+        methods.greedy(),
+        methods.plain(how.n, own),
+        *[one for one in best if not (one.chosen and one.lam in (1.0, lam))],
+        *methods.decoders(),
+    ]
+
+
+def table_3(how: How, chosen: Chosen) -> list[Contender]:
+    return [methods.greedy(), *rears(how, chosen), methods.rated("generative RM", how.n)]
+
+
+def timed(how: How) -> list[Contender]:
+    """One method for every way of spending time."""
+    own, lam = reduction_of(how), float(how.flat["lambda"])
+    tree = [methods.trees(one, own) for one in how.lambdas if one == lam] or [
+        methods.trees(one, own) for one in how.lambdas[-1:]
+    ]
+    return [
+        methods.greedy(),
+        methods.one_sample(),
+        *methods.decoders(),
+        methods.rear(how.n, lam, own),
+        *tree,
+        *methods.judges(how.n),
+    ]
+
+
+def every_pick(benchmark: Benchmark, how: How, pool: int) -> list[Contender]:
+    """All methods that any table or figure shows, oracles apart: what verdicts are needed for."""
+    own = reduction_of(how)
+    found = table_1(benchmark, how, (), Verdicts({}))
+    found += [one for each in over_lambda(how).values() for one in each]
+    for n in sizes(pool):
+        found += [methods.rear(n, lam, own) for lam in LAMBDAS_OF_N]
+        found += methods.judges(n) if n <= how.n else []
+    return [one for one in found if not one.oracle]
+
+
+def options_as(option: Option, n: int) -> Contender:
+    """The method that an option of λ stands for."""
+    return methods.rear(n, option.lam, option.reduction)
+
+
+def _right(benchmark: Benchmark, verdicts: Verdicts) -> Callable[[Found, Answer], float]:
+    def right(found: Found, answer: Answer) -> float:
+        value = verdicts.value(found, answer, benchmark.headline)
+        return 0.0 if math.isnan(value) else value
+
+    return right

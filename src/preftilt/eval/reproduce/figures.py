@@ -1,0 +1,274 @@
+"""The figures of a report, drawn from its numbers alone: without a model, data or a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preftilt.eval.frame.method import Json
+from preftilt.plots.curves import (
+    Curve,
+    Look,
+    Span,
+    doubling_axis,
+    draw_bars,
+    draw_curves,
+    lambda_axis,
+    level,
+    looks,
+    plain,
+)
+from preftilt.plots.labels import Label, place_labels
+from preftilt.plots.style import BLUE, FAINT, INK, VERMILION, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SEARCHES = {
+    "sum": Look(BLUE, "-", "o"),
+    "mean": Look(BLUE, "--", "s"),
+    "DVTS": Look(VERMILION, "-", "^"),
+}
+"""Colour tells the search, line and marker tell the reduction."""
+
+MARKERS = "Dv^<>Ph8*X"
+"""Of methods that are points."""
+
+
+def draw_figures(report: Json, out: Path) -> dict[tuple[str, str], list[str]]:
+    """Draw every figure of every benchmark into ``out``; gives the files' names by benchmark and experiment."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for benchmark in report["benchmarks"]:
+        for name, data in benchmark["figures"].items():
+            for suffix, draw in FIGURES[name]:
+                file = f"{benchmark['name']}-{name}{suffix}.png"
+                if draw(data, benchmark, out / file):
+                    found.setdefault((benchmark["name"], name), []).append(file)
+    return found
+
+
+Draw = Callable[[Json, Json, Path], bool]
+"""Draws a figure's numbers for a benchmark into a file; whether there was anything to draw."""
+
+
+def _score(benchmark: Json) -> str:
+    return f"{benchmark['metrics'][0]} (%)"
+
+
+def _over_lambda(data: Json, benchmark: Json, path: Path) -> bool:
+    with picture(path, width=7.2, height=4.2) as figure:
+        axes = figure.add_subplot()
+        draw_curves(axes, _search_curves(data["curves"]))
+        if data["greedy"]["mean"] is not None:
+            level(axes, 100 * data["greedy"]["mean"], "greedy")
+        _lambdas(axes, data["curves"])
+        axes.set_ylabel(_score(benchmark))
+        axes.legend(loc="best")
+    return True
+
+
+def _reward_parts(data: Json, benchmark: Json, path: Path) -> bool:
+    labels = {"question": "log π(answer | question), nats", "gain": "preference gain, nats"}
+    with picture(path, width=9.2, height=4.0) as figure:
+        for place, (part, label) in enumerate(labels.items(), start=1):
+            axes = figure.add_subplot(1, 2, place)
+            draw_curves(axes, _search_curves(data["reward"][part], scale=1))
+            _lambdas(axes, data["reward"][part])
+            axes.set_ylabel(label)
+            if place == 1:
+                axes.legend(loc="best")
+    return True
+
+
+def _quality_parts(data: Json, benchmark: Json, path: Path) -> bool:
+    if "quality" not in data:
+        return False
+    with picture(path, width=9.2, height=4.0) as figure:
+        for place, part in enumerate(data["quality"], start=1):
+            axes = figure.add_subplot(1, 2, place)
+            draw_curves(axes, _search_curves(part["curves"], inverted=part["inverted"]))
+            _lambdas(axes, part["curves"])
+            axes.set_ylabel(part["label"])
+            if place == 1:
+                axes.legend(loc="best")
+    return True
+
+
+def _plane(data: Json, benchmark: Json, path: Path) -> bool:
+    """Lines of λ and other methods as points, in the plane of the two parts; up and right is better."""
+    if "plane" not in data:
+        return False
+    plane = data["plane"]
+    labels: list[Label] = []
+    with picture(path, width=9.4, height=5.6) as figure:
+        axes = figure.add_subplot()
+        for name, members in plane["lines"].items():
+            known = [one for one in members if one["x"]["mean"] is not None]
+            if known:
+                look = _search_look(name)
+                labels += _plane_line(axes, known, plane["inverted"], name, look)
+        for one, marker in zip(plane["points"], MARKERS, strict=False):
+            _plane_point(axes, one, plane["inverted"], marker)
+        axes.set_xlabel(plane["labels"][0])
+        axes.set_ylabel(plane["labels"][1])
+        axes.margins(0.08)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        place_labels(figure, axes, labels)
+    return True
+
+
+def _plane_line(
+    axes: Axes, members: Sequence[Json], inverted: Sequence[bool], name: str, look: Look
+) -> list[Label]:
+    """λ from end to end; the intervals of two of them, which have labels, stand for those of the rest."""
+    spans = [
+        tuple(_percent(one[axis], lost) for axis, lost in zip("xy", inverted, strict=True))
+        for one in members
+    ]
+    xs, ys = [x.mean for x, _ in spans], [y.mean for _, y in spans]
+    axes.plot(
+        xs, ys, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5, label=name
+    )
+    labels = []
+    for one, (x, y) in zip(members, spans, strict=True):
+        if one["lam"] in (1.0, 20.0):
+            axes.plot(
+                (x.low, x.high), (y.mean, y.mean), color=look.colour, linewidth=0.7, alpha=0.5
+            )
+            axes.plot(
+                (x.mean, x.mean), (y.low, y.high), color=look.colour, linewidth=0.7, alpha=0.5
+            )
+            labels.append(Label(f"λ = {one['lam']:g}", x.mean, y.mean, look.colour))
+    return labels
+
+
+def _plane_point(axes: Axes, one: Json, inverted: Sequence[bool], marker: str) -> None:
+    x, y = (_percent(one[axis], lost) for axis, lost in zip("xy", inverted, strict=True))
+    axes.errorbar(
+        x.mean, y.mean, xerr=[[x.mean - x.low], [x.high - x.mean]],
+        yerr=[[y.mean - y.low], [y.high - y.mean]], fmt=marker, color=INK, ecolor=FAINT, elinewidth=0.8,
+        markersize=7, markerfacecolor="white", label=one["name"],
+    )  # fmt: skip
+
+
+def _over_samples(data: Json, benchmark: Json, path: Path) -> bool:
+    with picture(path, width=7.2, height=4.2) as figure:
+        axes = figure.add_subplot()
+        draw_curves(axes, _looked(data["curves"]))
+        if data["greedy"]["mean"] is not None:
+            level(axes, 100 * data["greedy"]["mean"], "greedy")
+        sizes = sorted({one["at"] for curve in data["curves"].values() for one in curve})
+        doubling_axis(axes, sizes, "samples N")
+        axes.set_ylabel(_score(benchmark))
+        axes.legend(loc="best")
+    return True
+
+
+def _over_context(data: Json, benchmark: Json, path: Path) -> bool:
+    if len(data["prompts"]) < 2:
+        return False
+    with picture(path, width=8.4, height=4.6) as figure:
+        axes = figure.add_subplot()
+        places = {at: place + 1 for place, at in enumerate(data["inserted"])}
+        curves = [
+            Curve(one.label, [places[at] for at in one.x], one.spans, one.look)
+            for one in _looked(data["curves"])
+        ]
+        draw_curves(axes, curves, whiskers=True)
+        ticks = [
+            f"{inserted}\n{prompt:,.0f}"
+            for inserted, prompt in zip(data["inserted"], data["prompts"], strict=True)
+        ]
+        axes.set_xticks(list(places.values()), ticks)
+        axes.set_xlabel("messages inserted, and median tokens of the prompt")
+        axes.set_ylabel(_score(benchmark))
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return True
+
+
+def _times(data: Json, benchmark: Json, path: Path) -> bool:
+    bars = data["bars"]
+    if not bars:
+        return False
+    labels = [one["method"] for one in bars]
+    with picture(path, width=9.6, height=1.4 + 0.34 * len(bars)) as figure:
+        left, right = figure.subplots(1, 2)
+        draw_bars(left, labels, [_span(one["seconds"]) for one in bars], BLUE)
+        left.set_xlabel("seconds an answer, one at a time")
+        _tokens(right, bars)
+        right.set_yticks([])
+    return True
+
+
+def _tokens(axes: Axes, bars: Sequence[Json]) -> None:
+    """Tokens sampled, and behind them tokens scored."""
+    places = range(len(bars))
+    sampled = [one["sampled"]["mean"] for one in bars]
+    scored = [one["scored"]["mean"] for one in bars]
+    axes.barh(places, sampled, color=VERMILION, height=0.62, label="sampled")
+    axes.barh(
+        places, scored, left=sampled, color="white", edgecolor=VERMILION, hatch="////", height=0.62,
+        label="scored",
+    )  # fmt: skip
+    axes.invert_yaxis()
+    axes.set_xlabel("tokens an answer")
+    totals = [one + other for one, other in zip(sampled, scored, strict=True)]
+    for place, total in zip(places, totals, strict=True):
+        axes.text(total + 0.015 * max(totals), place, plain(total), va="center", fontsize=8.5)
+    axes.margins(x=0.16)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+
+FIGURES: Mapping[str, Sequence[tuple[str, Draw]]] = {
+    "fig2": [("-lambda", _over_lambda)],
+    "fig3": [("-reward", _reward_parts), ("-parts", _quality_parts), ("-plane", _plane)],
+    "fig4": [("-samples", _over_samples)],
+    "fig5": [("-context", _over_context)],
+    "fig6": [("-cost", _times)],
+}
+"""What is drawn for an experiment, and how the file's name ends."""
+
+
+def _search_look(name: str) -> Look:
+    return SEARCHES["DVTS" if name.startswith("DVTS") else name.rpartition(", ")[2]]
+
+
+def _search_curves(curves: Json, *, scale: float = 100, inverted: bool = False) -> list[Curve]:
+    looks = [_search_look(name) for name in curves]
+    return _drawn(curves, looks, scale, inverted)
+
+
+def _looked(curves: Json) -> list[Curve]:
+    return _drawn(curves, looks(len(curves)), 100, False)
+
+
+def _drawn(curves: Json, looks: Sequence[Look], scale: float, inverted: bool) -> list[Curve]:
+    """A curve that was measured on fewer items than others says on how many."""
+    known = {
+        name: [one for one in each if one["mean"] is not None] for name, each in curves.items()
+    }
+    counts = {name: max((one["n"] for one in each), default=0) for name, each in known.items()}
+    most = max(counts.values(), default=0)
+    return [
+        Curve(
+            name if counts[name] == most else f"{name} ({counts[name]} items)",
+            [one["at"] for one in points],
+            [_percent(one, inverted) if scale == 100 else _span(one) for one in points],
+            look,
+        )
+        for (name, points), look in zip(known.items(), looks, strict=True)
+    ]
+
+
+def _lambdas(axes: Axes, curves: Json) -> None:
+    lambda_axis(axes, sorted({one["at"] for curve in curves.values() for one in curve}))
+
+
+def _span(one: Json) -> Span:
+    return Span(one["mean"], one["low"], one["high"])
+
+
+def _percent(one: Json, inverted: bool = False) -> Span:
+    mean, low, high = (100 * one[key] for key in ("mean", "low", "high"))
+    return Span(100 - mean, 100 - high, 100 - low) if inverted else Span(mean, low, high)

@@ -1,0 +1,144 @@
+"""What was measured on an item, as records keep it: answers with the numbers that every λ is made of, and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from preftilt.eval.frame.method import Json
+from preftilt.eval.reproduce.benchmark import Case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer; its log-probs are sums over ``length`` tokens (nats), −inf if a token is impossible."""
+
+    text: str
+    length: int
+    finished: bool
+    question_logprob: float
+    preference_gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an answer cost: tokens ``sampled``, tokens ``scored`` (read besides, by the model itself, by a reward model
+    or by a judging model), and ``judged``, the readings of a reward model or judging model."""
+
+    sampled: float = 0.0
+    scored: float = 0.0
+    judged: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.sampled + other.sampled, self.scored + other.scored, self.judged + other.judged
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An answer that was made for itself, and what it cost."""
+
+    answer: Answer
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Samples in slot order. ``scored_views`` had to be scored besides; the sampler's log-probs stood in for others."""
+
+    answers: tuple[Answer, ...]
+    scored_views: frozenset[str]
+
+    def spent(self, n: int, views: frozenset[str]) -> Spent:
+        """The cost of the first ``n`` and of their scores under ``views``; equal answers are scored once."""
+        drawn = self.answers[:n]
+        distinct = {one.text: one.length for one in drawn}
+        passes = len(views & self.scored_views)
+        return Spent(sum(one.length for one in drawn), passes * sum(distinct.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """A score for each of the pool's first answers, None where there is none. ``sure``: probability of Yes and No."""
+
+    scores: tuple[float | None, ...]
+    spent: Spent
+    sure: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Everything measured on an item; what was not measured is missing. ``skipped`` says why a part has no numbers.
+
+    trees: by λ. guided, ratings, seconds: by the method's name. prompt: tokens of the prompt with the preference.
+    """
+
+    case: Case
+    greedy: Made | None = None
+    pool: Pool | None = None
+    prompt: int = 0
+    trees: Mapping[float, Made] = field(default_factory=dict)
+    guided: Mapping[str, Made] = field(default_factory=dict)
+    ratings: Mapping[str, Ratings] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+
+def read_found(case: Case, records: Sequence[Json]) -> Found:
+    """What the records of an item's parts hold."""
+    parts: dict[str, Any] = {"ratings": {}, "skipped": ()}
+    for one in records:
+        if "skipped" in one:
+            parts["skipped"] = (*parts["skipped"], one["skipped"])
+        if "pool" in one:
+            parts["prompt"] = one["prompt"]
+            parts["greedy"] = read_made(one["greedy"])
+            answers = tuple(read_answer(each) for each in one["pool"])
+            parts["pool"] = Pool(answers, frozenset(one["scored_views"]))
+        if "trees" in one:
+            parts["trees"] = {float(lam): read_made(each) for lam, each in one["trees"].items()}
+        if "guided" in one:
+            parts["guided"] = {name: read_made(each) for name, each in one["guided"].items()}
+        if "scores" in one:
+            parts["ratings"][one["by"]] = Ratings(
+                tuple(one["scores"]), Spent(**one["spent"]), one.get("sure")
+            )
+        if "seconds" in one:
+            parts["seconds"] = one["seconds"]
+    return Found(case, **parts)
+
+
+def made_record(made: Made) -> dict[str, Any]:
+    """As :func:`read_made` reads it."""
+    spent = made.spent
+    return answer_record(made.answer) | {"spent": [spent.sampled, spent.scored, spent.judged]}
+
+
+def read_made(record: Json) -> Made:
+    return Made(read_answer(record), Spent(*record["spent"]))
+
+
+def answer_record(one: Answer) -> dict[str, Any]:
+    """As :func:`read_answer` reads it; JSON has no infinity."""
+    finite = math.isfinite(one.question_logprob)
+    return {
+        "text": one.text,
+        "length": one.length,
+        "finished": one.finished,
+        "question_logprob": one.question_logprob if finite else None,
+        "preference_gain": one.preference_gain if finite else None,
+    }
+
+
+def read_answer(record: Json) -> Answer:
+    question, gain = record["question_logprob"], record["preference_gain"]
+    return Answer(
+        text=record["text"],
+        length=record["length"],
+        finished=record["finished"],
+        question_logprob=-math.inf if question is None else question,
+        preference_gain=0.0 if gain is None else gain,
+    )

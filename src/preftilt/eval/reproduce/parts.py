@@ -1,0 +1,257 @@
+"""What is measured on one item, in parts that are kept and resumed apart; every experiment names those that it needs.
+
+One pool of samples serves all λ, all N and every method that picks among samples. What depends on λ while it draws
+(trees) or chooses tokens by it (guided decoding) is drawn for itself. Times are taken apart, too: a part of its own
+answers a few items with one method after the other, alone, as a user would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from preftilt.api import Realigner, Settings
+from preftilt.engines.base import Engine
+from preftilt.engines.memo import MemoEngine
+from preftilt.eval.frame.drawing import Drawn, draw_plain, draw_realigned
+from preftilt.eval.frame.method import Json, Protocol, choose_method, patched
+from preftilt.eval.reproduce.benchmark import Case
+from preftilt.eval.reproduce.measured import Answer, Made, Spent, answer_record, made_record
+from preftilt.prompt import stated
+from preftilt.rivals import ByJudge, ByRewardModel, Judges
+from preftilt.rivals.checks import for_reward_model
+from preftilt.rivals.methods import JudgeMode, Method
+from preftilt.rivals.verdict import Judge
+from preftilt.types import Stream
+
+GUIDED = {
+    "Amulet": {"name": "amulet"},
+    "Linear Alignment": {"name": "linear-alignment"},
+    "CFG": {"name": "cfg"},
+}
+"""Guided decoding as the paper compares with it, greedy: the presets ``amulet-default`` and ``la-amulet-repo``; and CFG
+in the same way, which at its default is Linear Alignment at its own (λ = 3 of every token): their answers are equal."""
+
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
+TREE = "DVTS-REAR"
+BEST_OF = "best-of-N, REAR"
+REWARD_MODEL = "external RM"
+JUDGED: dict[str, JudgeMode] = {"generative RM": "forced", "generative RM, CoT": "cot"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a benchmark is measured; a change makes other records.
+
+    protocol: the benchmark's. settings: the user's changes, which win. pool: samples an item; n: of these, the first
+    that methods of the tables pick from. lambdas: of tree searches. judge_tokens: of a generative RM's reasons.
+    """
+
+    protocol: Protocol
+    settings: Json = field(default_factory=dict)
+    seed: int = 0
+    pool: int = 16
+    n: int = 16
+    lambdas: tuple[float, ...] = (20.0,)
+    judge_tokens: int = 512
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """The settings in use, the method of picking apart, which is what is compared."""
+        own = {**self.protocol.settings, **self.settings}
+        return {name: value for name, value in own.items() if name != "method"}
+
+    def asked(self, search: Json, **changes: Any) -> Settings:
+        """Settings for a search, by the protocol and the user."""
+        own = Protocol(settings={**self.flat, **changes}, searches=self.protocol.searches)
+        method = choose_method(own, settings={"search": dict(search)})
+        return replace(patched(Settings(), method.settings), seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """Models, open, and how they are used."""
+
+    engine: Engine
+    judges: Judges
+    how: How
+
+    async def draw(
+        self, case: Case, settings: Settings, engine: Engine | None = None, *, scored: bool = True
+    ) -> Drawn:
+        """One request of the case; without ``scored`` the answer is drawn and nothing more."""
+        settings = replace(settings, prompt=case.request.prompt)
+        realigner = Realigner(engine or self.engine, judges=self.judges)
+        draw = draw_realigned if scored else draw_plain
+        return await draw(realigner, case.request, settings, case.id, True)
+
+
+Measure = Callable[[Lab, Case, Sequence[str]], Awaitable[dict[str, Any]]]
+"""Measures a part of an item; it is given the texts of its pool where the part rates them."""
+
+
+async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """The greedy answer, and samples with their scores."""
+    how = lab.how
+    greedy, drawn = await asyncio.gather(
+        lab.draw(case, how.asked({"name": "greedy"}, reduction="sum")),
+        lab.draw(case, how.asked({"name": "best-of-n", "n": how.pool}, reduction="sum")),
+    )
+    by_slot = sorted(drawn.record["candidates"], key=lambda one: one["slot"])
+    first = _answer(greedy.record["candidates"][0], how)
+    return {
+        "prompt": drawn.record["prompt_tokens"].get("full", drawn.read),
+        "scored_views": sorted(drawn.record["usage"]["scored"]),
+        "greedy": made_record(Made(first, Spent(first.length))),
+        "pool": [answer_record(_answer(one, how)) for one in by_slot],
+    }
+
+
+async def measure_trees(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Tree searches at every λ, by the protocol's reduction; they share the steps on which they agree."""
+    shared = MemoEngine(lab.engine)
+    settings = [lab.how.asked({"name": "dvts"}, **{"lambda": lam}) for lam in lab.how.lambdas]
+    drawn = await asyncio.gather(*(lab.draw(case, one, shared) for one in settings))
+    return {
+        "trees": {
+            f"{lam:g}": made_record(_made(one, lab.how, settings[0].reward.reduction))
+            for lam, one in zip(lab.how.lambdas, drawn, strict=True)
+        }
+    }
+
+
+async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Every kind of guided decoding, greedy; nothing where the engine does not guide."""
+    if not lab.engine.capabilities.guides:
+        return {"skipped": f"{lab.engine.name} does not guide decoding"}
+    settings = [
+        replace(lab.how.asked(search, **GREEDY), reward=Settings().reward)
+        for search in GUIDED.values()
+    ]
+    drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings))
+    return {
+        "guided": {
+            name: made_record(_made(one, lab.how, "sum"))
+            for name, one in zip(GUIDED, drawn, strict=True)
+        }
+    }
+
+
+def measure_judge(name: str) -> Measure:
+    """What a generative RM makes of the pool's answers; equal ones are judged once."""
+
+    async def measure(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+        method = _judge(name, lab.how)
+        judge = Judge(lab.judges.judge or lab.engine, method)
+        request = case.request
+        messages = stated(request.messages, request.preferences, request.prompt)
+        judge.check(messages)
+        distinct = list(dict.fromkeys(texts[: lab.how.n]))
+        stream = Stream(lab.how.seed, f"{case.id}\x1fjudge")
+        verdicts = await judge.judge(messages, distinct, stream)
+        found = dict(zip(distinct, verdicts, strict=True))
+        masses = [one.mass for one in verdicts if one.score is not None]
+        return {
+            "by": name,
+            "scores": [found[text].score for text in texts[: lab.how.n]],
+            "spent": {
+                "sampled": sum(one.sampled for one in verdicts),
+                "scored": sum(one.read for one in verdicts),
+                "judged": sum(one.forwards for one in verdicts),
+            },
+            "sure": sum(masses) / len(masses) if masses else None,
+        }
+
+    return measure
+
+
+async def measure_reward_model(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """What the external reward model makes of the pool's answers."""
+    model, request = lab.judges.reward_model, case.request
+    assert model is not None
+    messages = for_reward_model(request.messages, request.preferences, request.prompt, "system")
+    model.check(messages)
+    distinct = list(dict.fromkeys(texts[: lab.how.n]))
+    rated = await model.score([(messages, text) for text in distinct])
+    found = dict(zip(distinct, rated.scores, strict=True))
+    # A function says nothing about what it read; it was asked for every answer all the same.
+    judged = rated.forwards or len(distinct)
+    return {
+        "by": REWARD_MODEL,
+        "scores": [found[text] for text in texts[: lab.how.n]],
+        "spent": {"sampled": 0, "scored": rated.tokens, "judged": judged},
+    }
+
+
+async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Seconds for an answer by each method, one after the other, after one that is not counted."""
+    how, n = lab.how, {"name": "best-of-n", "n": lab.how.n}
+    methods: dict[str, Method] = {name: _judge(name, how) for name in JUDGED}
+    if lab.judges.reward_model is not None:
+        methods[REWARD_MODEL] = ByRewardModel()
+    plain = {
+        "greedy": how.asked({"name": "greedy"}),
+        "one sample": how.asked({"name": "sample"}),
+    }
+    full = {BEST_OF: how.asked(n), TREE: how.asked({"name": "dvts"})}
+    full |= {name: replace(how.asked(n), method=method) for name, method in methods.items()}
+    if lab.engine.capabilities.guides:
+        full |= {name: how.asked(search, **GREEDY) for name, search in GUIDED.items()}
+    await lab.draw(case, plain["greedy"], scored=False)
+    seconds = {}
+    for name, settings in {**plain, **full}.items():
+        began = time.perf_counter()
+        await lab.draw(case, settings, scored=name not in plain)
+        seconds[name] = time.perf_counter() - began
+    return {"seconds": seconds}
+
+
+PARTS: Mapping[str, Measure] = {
+    "pool": measure_pool,
+    "guided": measure_guided,
+    "trees": measure_trees,
+    **{name: measure_judge(name) for name in JUDGED},
+    REWARD_MODEL: measure_reward_model,
+    "times": measure_times,
+}
+RATES = frozenset({*JUDGED, REWARD_MODEL})
+"""The parts that rate a pool."""
+
+AFTER_POOLS = RATES | {"times"}
+"""The parts that only items have whose pool was drawn: an item that does not fit the context has none of them."""
+
+
+def _judge(name: str, how: How) -> ByJudge:
+    return ByJudge(judge_mode=JUDGED[name], judge_tokens=how.judge_tokens)
+
+
+def _made(drawn: Drawn, how: How, reduction: str) -> Made:
+    """The answer that a search ended with. What guided decoding reads besides its own prompt counts as scored."""
+    usage = drawn.record["usage"]
+    guided = sum(usage["guided"].values())
+    besides = guided - usage["sampled"] if guided else 0
+    return Made(
+        _answer(drawn.record["candidates"][0], how, reduction),
+        Spent(usage["sampled"], sum(usage["scored"].values()) + besides),
+    )
+
+
+def _answer(one: Json, how: How, reduction: str = "sum") -> Answer:
+    """A candidate of a short record; under ``mean`` its numbers are made sums again."""
+    finished = one["finish"] == "eos"
+    length = one["tokens"] - (how.flat.get("eos") == "exclude" and finished)
+    times = length if reduction == "mean" else 1
+    question, gain = one["question_logprob"], one["preference_gain"]
+    if question is None or gain is None:  # A token that some view holds impossible.
+        question, gain = -math.inf, 0.0
+    return Answer(
+        text=one["text"],
+        length=max(length, 1),
+        finished=finished,
+        question_logprob=question * times,
+        preference_gain=gain * times,
+    )

@@ -1,0 +1,46 @@
+"""Problems with one final answer, checked by math-verify; no judge."""
+
+from __future__ import annotations
+
+from preftilt.eval.maths.checking import check_installed, same_answer
+from preftilt.eval.maths.data import SOURCES, Item, SetName, load_items
+from preftilt.eval.maths.protocol import method_protocol, request_for, rules_for
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Values
+from preftilt.rivals.answers import final_answer
+
+PREFERENCE = "full"
+"""Which of the protocol's three texts is the preference; the switch ``preference`` takes another."""
+
+
+def open_maths(name: SetName, opening: Opening) -> Benchmark:
+    """Every problem once; the paper answers those of AIME and AMC ten times."""
+    check_installed()
+    data = opening.folder(name)
+    rules = rules_for(opening.preset, PREFERENCE, opening.switches)
+    items = load_items(data, name)
+    test, validation = opening.split(items)
+
+    def case(item: Item) -> Case:
+        return Case(item.id, request_for(item, rules), {"answer": item.answer})
+
+    return Benchmark(
+        name=name,
+        title=name.upper().replace("MATH500", "MATH-500"),
+        metrics=("correct", "no answer"),
+        fault="no answer",
+        protocol=method_protocol(rules),
+        switches={**rules.to_json(), "rows there": f"{len(items)} of {SOURCES[name].rows}"},
+        test=lambda _: [case(one) for one in test],
+        validation=lambda: [case(one) for one in validation],
+        answers="maths",
+        check=_right,
+    )
+
+
+def _right(case: Case, answer: str) -> Values:
+    """An answer without a final answer is wrong; one whose comparison takes too long has no verdict."""
+    given = final_answer(answer)
+    if given is None:
+        return {"correct": 0.0, "no answer": 1.0}
+    verdict = same_answer(str(case.facts["answer"]), given)
+    return {"correct": None if verdict is None else float(verdict), "no answer": 0.0}

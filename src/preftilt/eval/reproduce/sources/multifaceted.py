@@ -1,0 +1,60 @@
+"""Multifaceted Bench: a grade of the judge for each of an answer's rubrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from preftilt.eval.frame.budget import Budget
+from preftilt.eval.multifaceted.data import ROWS, Item, load_items
+from preftilt.eval.multifaceted.protocol import (
+    Rules,
+    judged_instruction,
+    method_protocol,
+    request_for,
+    rules_for,
+)
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
+from preftilt.eval.reproduce.judging import judged_by
+
+if TYPE_CHECKING:
+    from inspect_ai.scorer import Scorer
+
+
+def open_multifaceted(opening: Opening) -> Benchmark:
+    """The mean grade of an answer divided by 5, as in the paper."""
+    data = opening.folder("Multifaceted Bench")
+    rules = rules_for(opening.preset, opening.switches)
+    items = load_items(data)
+    test, validation = opening.split(items)
+
+    def scorer() -> Scorer:
+        from preftilt.eval.multifaceted.scorers import multifaceted_rubrics
+
+        return multifaceted_rubrics(
+            judge_prompts=opening.judge_prompts,
+            judge_runs=rules.judge_runs,
+            missing=rules.missing,
+            budget=Budget(max_judge_calls=opening.max_judge_calls),
+        )
+
+    return Benchmark(
+        name="multifaceted",
+        title="Multifaceted Bench",
+        metrics=("score",),
+        protocol=method_protocol(rules),
+        switches={**rules.to_json(), "rows there": f"{len(items)} of {ROWS}"},
+        test=lambda _: [_case(one, rules) for one in test],
+        validation=lambda: [_case(one, rules) for one in validation],
+        judge=judged_by("multifaceted", scorer, opening),
+        verdicts=repr((rules, opening.judge_prompts)),
+    )
+
+
+def _case(item: Item, rules: Rules) -> Case:
+    facts = {
+        "preference": item.system,
+        "instruction": judged_instruction(item, rules),
+        "reference_answer": item.reference,
+        "rubrics": [one.to_text() for one in item.rubrics],
+    }
+    return Case(item.id, request_for(item, rules), facts)

@@ -1,0 +1,112 @@
+"""The demo world: exact verdicts, no judge, nothing to fetch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import preftilt.demo.world
+from preftilt.demo.world import Item, check, items, questions, topic
+from preftilt.demo.world.writing import write_answer
+from preftilt.errors import BadInput
+from preftilt.eval.frame.method import Protocol, one_of
+from preftilt.eval.frame.rear import rear_protocol
+from preftilt.eval.frame.request import Request
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Part, Values
+from preftilt.messages import Message
+from preftilt.types import Preference
+
+LONGEST = 160
+"""Tokens of an answer: the world's are a few sentences long."""
+
+PRESETS = ("rear-paper", "rear-official")
+
+FILLER = 60
+"""Exchanges about other topics that are kept to insert."""
+
+
+def open_world(opening: Opening) -> Benchmark:
+    """λ is chosen on the world's own validation split; all of the preset's other settings are REAR's."""
+    if opening.switches:
+        raise BadInput(f"the demo world has no switch {next(iter(opening.switches))!r}")
+    base = rear_protocol(one_of("preset", opening.preset, PRESETS), max_tokens=LONGEST)
+    return Benchmark(
+        name="demo-world",
+        title="Demo world",
+        metrics=("following", "helpful", "violates"),
+        fault="violates",
+        parts=(
+            Part("helpful", "helpful (%)"),
+            Part("violates", "preference kept (%)", inverted=True),
+        ),
+        protocol=Protocol(settings=base.settings, search=base.search, searches=base.searches),
+        switches={"preset": opening.preset, "generate_with": "full", "counting": "messages"},
+        test=lambda inserted: _cases(items("test")[: opening.limit], inserted),
+        validation=lambda: _cases(items("validation")[: opening.validation], 0),
+        contexts=True,
+        check=_check,
+        verdicts=_checker(),
+    )
+
+
+@cache
+def _checker() -> str:
+    """A hash of the world and its checker, as both are code."""
+    folder = Path(preftilt.demo.world.__file__).parent
+    digest = sha256()
+    for one in sorted(folder.rglob("*")):
+        if one.suffix in (".py", ".toml"):
+            digest.update(one.name.encode() + one.read_bytes())
+    return digest.hexdigest()
+
+
+def _cases(chosen: Sequence[Item], inserted: int) -> list[Case]:
+    return [
+        Case(
+            one.id,
+            Request(
+                messages=(*_inserted(one, inserted), Message("user", one.question)),
+                preferences=(Preference(one.preference),),
+            ),
+            asdict(one),
+        )
+        for one in chosen
+    ]
+
+
+def _inserted(item: Item, count: int) -> Sequence[Message]:
+    """Messages about other topics than the item's, user and assistant in turns; an odd number ends on a user's."""
+    found = [one for topic, exchange in _exchanges() if topic != item.topic for one in exchange]
+    if count > len(found):
+        raise BadInput(f"the demo world has {len(found)} messages to insert, fewer than {count}")
+    return found[:count]
+
+
+@cache
+def _exchanges() -> tuple[tuple[str, tuple[Message, Message]], ...]:
+    """Questions of the world with answers as it writes them where nobody stated a preference."""
+    rng = random.Random("inserted turns")
+    asked = rng.sample(questions("train"), FILLER)
+    return tuple(
+        (
+            one.topic,
+            (
+                Message("user", one.text),
+                Message("assistant", write_answer(rng, topic(one.topic), one.subject)),
+            ),
+        )
+        for one in asked
+    )
+
+
+def _check(case: Case, answer: str) -> Values:
+    verdict = check(Item(**case.facts), answer)
+    return {
+        "following": float(verdict.helpful and not verdict.violates),
+        "helpful": float(verdict.helpful),
+        "violates": float(verdict.violates),
+    }

@@ -1,0 +1,131 @@
+"""Rows of tables: every method's numbers with intervals, what it has over the reference, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.eval.bootstrap import Interval, mean_interval
+from preftilt.eval.reproduce.benchmark import Benchmark
+from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.measured import Found
+from preftilt.eval.reproduce.verdicts import Verdicts
+from preftilt.eval.significance import Compared, compare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A method. ``metrics`` are over the items that it was measured on and has verdicts for: ``items`` of them by the
+    headline. Costs are means an item; ``seconds`` of timed items, answered alone. ``missing``: share of candidates
+    that the method has no score for. ``unjudged``: answers without a verdict."""
+
+    method: str
+    lam: float | None
+    reduction: str | None
+    chosen: bool
+    oracle: bool
+    items: int
+    unjudged: int
+    metrics: dict[str, Interval]
+    over: Compared | None
+    length: float
+    sampled: float
+    scored: float
+    judged: float
+    judge_calls: float | None
+    seconds: float | None
+    missing: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What numbers are read off: the items as measured, and the verdicts on their answers."""
+
+    benchmark: Benchmark
+    items: Sequence[Found]
+    verdicts: Verdicts
+
+    def values(self, contender: Contender, metric: str | None = None) -> Float[np.ndarray, "N"]:
+        """A metric, the headline if none is named, on every item; NaN where there is none."""
+        return self.verdicts.values(contender, self.items, metric or self.benchmark.headline)
+
+    def interval(self, contender: Contender, metric: str | None = None) -> Interval | None:
+        """The metric's mean over the items that have it; None if none has."""
+        return interval(self.values(contender, metric))
+
+    def measured(self, contender: Contender) -> list[Found]:
+        return [one for one in self.items if contender.pick(one)]
+
+
+def interval(values: Float[np.ndarray, "N"]) -> Interval | None:
+    """The mean of those that are numbers; None if none is."""
+    known = values[np.isfinite(values)]
+    return mean_interval(known) if known.size else None
+
+
+def table(sight: Sight, contenders: Sequence[Contender], reference: Contender) -> dict[str, Any]:
+    """All methods that were measured, compared with the reference on the items that both have."""
+    against = sight.values(reference)
+    rows = [_row(sight, one, against, reference) for one in contenders]
+    shown = [one.to_json() for one in rows if one is not None]
+    compared = sum(one["over"] is not None for one in shown)
+    return {"reference": reference.label, "comparisons": compared, "rows": shown}
+
+
+def _row(
+    sight: Sight, one: Contender, against: Float[np.ndarray, "N"], reference: Contender
+) -> Row | None:
+    """None for a method that was measured on no item."""
+    on = sight.measured(one)
+    if not on:
+        return None
+    values = sight.values(one)
+    metrics = {name: sight.interval(one, name) for name in sight.benchmark.metrics}
+    itself = one.label == reference.label
+    spent = [one.spent(item) for item in on]
+    missed = sum(one.missing(item) for item in on)
+    return Row(
+        method=one.name,
+        lam=one.lam,
+        reduction=one.reduction,
+        chosen=one.chosen,
+        oracle=one.oracle,
+        items=int(np.isfinite(values).sum()),
+        unjudged=len(on) - int(np.isfinite(values).sum()),
+        metrics={name: found for name, found in metrics.items() if found is not None},
+        over=None if itself or one.oracle else compare(values, against),
+        length=_mean(on, lambda item: _length(one, item)),
+        sampled=float(np.mean([each.sampled for each in spent])),
+        scored=float(np.mean([each.scored for each in spent])),
+        judged=float(np.mean([each.judged for each in spent])),
+        judge_calls=None if sight.benchmark.exact else sight.verdicts.calls(one, on),
+        seconds=seconds(sight.items, one.timed),
+        missing=missed / sum(_rated(one, item) for item in on),
+    )
+
+
+def seconds(items: Sequence[Found], timed: str | None) -> float | None:
+    """Mean seconds for an answer over the timed items; None if there are none."""
+    found = [one.seconds[timed] for one in items if timed in one.seconds] if timed else []
+    return float(np.mean(found)) if found else None
+
+
+def _length(one: Contender, item: Found) -> float:
+    return float(np.mean([each.length for each in one.pick(item)]))
+
+
+def _rated(one: Contender, item: Found) -> int:
+    """Candidates that the method has to have scores for; 1 where it needs none."""
+    ratings = item.ratings.get(one.timed or "")
+    return 1 if ratings is None else len(ratings.scores)
+
+
+def _mean(items: Sequence[Found], measure: Callable[[Found], float]) -> float:
+    return float(np.mean([measure(one) for one in items]))

@@ -1,0 +1,215 @@
+"""A report's numbers as blocks for people: what was run and how, every table and figure, and the paper's own numbers
+beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from preftilt.eval.frame.method import Json
+from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
+from preftilt.eval.reproduce.experiments import EXPERIMENTS
+from preftilt.eval.reproduce.paper import PUBLISHED, Published
+
+Pictures = Mapping[tuple[str, str], Sequence[str]]
+"""Files by benchmark and experiment."""
+
+TITLE = "The REAR paper's experiments, measured with preftilt"
+
+
+def blocks(report: Json, pictures: Pictures) -> list[Block]:
+    """The whole report."""
+    found: list[Block] = [Heading(TITLE, 1), *_head(report)]
+    for benchmark in report["benchmarks"]:
+        found += [Heading(benchmark["title"]), *_protocol(benchmark, report)]
+        for name in report["experiments"]:
+            found += _experiment(name, benchmark, pictures)
+    published = [PUBLISHED[one] for one in report["experiments"] if one in PUBLISHED]
+    return [*found, *_paper(published)]
+
+
+def _head(report: Json) -> list[Block]:
+    judge = report["judge"] or "none (exact checks)"
+    reward = report["reward_model"] or "none named (its rows are left out)"
+    return [
+        Text(
+            f"Made by `{report['command']}` (preftilt {report['version']}). Model: {report['model']}. Judge: {judge}."
+            f" Generative RM: {report['generative_rm']}. External RM: {reward}. Seed {report['seed']};"
+            f" N = {report['n']} for every method that picks among samples."
+        ),
+        Text(
+            "Numbers are means over items with 95 % bootstrap intervals. Δ is the paired difference from the reference"
+            " on the items that both were measured on, with a two-sided p-value: McNemar's exact test where every item"
+            " is right or wrong, the paired bootstrap elsewhere. Differences whose interval leaves 0 out are bold. How"
+            " many comparisons a table makes stands above it; no p-value is corrected for their number."
+        ),
+        Text(
+            "What an answer costs: *sampled*, tokens drawn; *scored*, tokens read besides, to score candidates or to"
+            " guide decoding; *judged*, readings of a reward model or judging model; *s*, seconds, measured on a few"
+            " items that were answered alone, one method after the other (a method that picks among the same samples by"
+            " the same scores shows the time of the one that was timed)."
+        ),
+    ]
+
+
+def _protocol(benchmark: Json, report: Json) -> list[Block]:
+    """The values of all switches, λ as chosen, and what was left out."""
+    settings = {**benchmark["switches"], **benchmark["settings"]}
+    searches = {
+        f"{search}: {name}": value
+        for search, own in benchmark["searches"].items()
+        for name, value in own.items()
+    }
+    values = "; ".join(
+        f"{name} {_value(value)}" for name, value in {**settings, **searches}.items()
+    )
+    found: list[Block] = [Text(f"{benchmark['items']} items. Protocol: {values}.")]
+    if benchmark["chosen"]:
+        found.append(Text(_chosen(benchmark)))
+    elif benchmark["validation"]:
+        found.append(Text("There were too few validation items with verdicts to choose λ on."))
+    doubtful = {name: share for name, share in benchmark["sure"].items() if share < 0.5}
+    for name, share in doubtful.items():
+        found.append(
+            Text(
+                f"The {name} gave Yes and No together {share:.1%} of the probability on average: the model did not"
+                " understand what it was asked, and its verdicts mean little."
+            )
+        )
+    found += [Text(f"Left out: {why}.") for why in benchmark["skipped"]]
+    return found
+
+
+def _chosen(benchmark: Json) -> str:
+    said = [
+        f"λ = {one['lambda']:g} for the {one['reduction']} (best in {one['wins']:.0%} of resamples; λ from"
+        f" {min(one['within_reach'], default=one['lambda']):g} to {max(one['within_reach'], default=one['lambda']):g}"
+        " cannot be told from it)"
+        for one in benchmark["chosen"]
+    ]
+    return (
+        f"Chosen on {benchmark['chosen'][0]['items']} validation items, which are none of those reported:"
+        f" {'; '.join(said)}. Rows with that λ have it in *italics*."
+    )
+
+
+def _value(value: Any) -> str:
+    """A switch's value as people read it; white space, such as a step's delimiter, is spelt."""
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, str) and not value.strip():
+        return f"`{value!r}`"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
+    found: list[Block] = [Heading(EXPERIMENTS[name].title, 3)]
+    if name in benchmark["tables"]:
+        found += _tables(name, benchmark)
+    files = pictures.get((benchmark["name"], name), ())
+    found += [Picture(file, f"{benchmark['title']}: {EXPERIMENTS[name].title}") for file in files]
+    if name == "fig3" and "plane" in benchmark["figures"].get(name, {}):
+        found.append(
+            Text("The last picture is the plane of the two parts; numbers beside lines are λ.")
+        )
+    if len(found) == 1:
+        found.append(Text("There is nothing to show: this benchmark has no such measurement."))
+    return found
+
+
+def _tables(name: str, benchmark: Json) -> list[Block]:
+    data = benchmark["tables"][name]
+    if name != "table2":
+        return [_table(data, benchmark, "")]
+    return [
+        _table(each, benchmark, f"{each['inserted']} messages inserted. ") for each in data
+    ]  # fmt: skip
+
+
+def _table(data: Json, benchmark: Json, before: str) -> Table:
+    judged = not benchmark["exact"]
+    missing = any(row["missing"] for row in data["rows"])
+    unjudged = any(row["unjudged"] for row in data["rows"])
+    header = [
+        "method", "λ", "items",
+        *(f"{one} (%)" for one in benchmark["metrics"]),
+        f"Δ {data['reference']}", "p", "tokens", "sampled", "scored", "judged",
+        *(["judge calls"] if judged else []), "s",
+        *(["no score"] if missing else []), *(["no verdict"] if unjudged else []),
+    ]  # fmt: skip
+    rows = []
+    for row in data["rows"]:
+        cells = [
+            _name(row),
+            _lambda(row),
+            str(row["items"]),
+            *(_percent(row["metrics"].get(one)) for one in benchmark["metrics"]),
+            *_over(row["over"]),
+            f"{row['length']:.0f}",
+            f"{row['sampled']:.0f}",
+            f"{row['scored']:.0f}",
+            f"{row['judged']:.0f}" if row["judged"] else "–",
+            *(
+                ["–" if row["judge_calls"] is None else f"{row['judge_calls']:.1f}"]
+                if judged
+                else []
+            ),
+            "–" if row["seconds"] is None else f"{row['seconds']:.2f}",
+            *([f"{row['missing']:.0%}" if row["missing"] else "–"] if missing else []),
+            *([str(row["unjudged"] or "–")] if unjudged else []),
+        ]
+        rows.append(cells)
+    count = data["comparisons"]
+    caption = f"{before}{count} comparisons with {data['reference']}"
+    if count:
+        caption += (
+            f"; at 5 % for all of them together p must be below {0.05 / count:.2g} (Bonferroni)"
+        )
+    return Table(header, rows, caption)
+
+
+def _name(row: Json) -> str:
+    by = f", {row['reduction']}" if row["reduction"] and row["lam"] is not None else ""
+    return f"{row['method']}{by}"
+
+
+def _lambda(row: Json) -> str:
+    if row["lam"] is None:
+        return ""
+    return f"*{row['lam']:g}*" if row["chosen"] else f"{row['lam']:g}"
+
+
+def _percent(one: Json | None) -> str:
+    if one is None:
+        return "–"
+    mean, low, high = (100 * one[key] for key in ("mean", "low", "high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _over(over: Json | None) -> list[str]:
+    if over is None:
+        return ["–", "–"]
+    mean, low, high = (100 * over["difference"][key] for key in ("mean", "low", "high"))
+    text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    p = over["p"]
+    told = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return [f"**{text}**" if low > 0 or high < 0 else text, told]
+
+
+def _paper(published: Sequence[Published]) -> list[Block]:
+    """The paper's numbers, apart from ours."""
+    if not published:
+        return []
+    found: list[Block] = [
+        Heading("What the paper prints"),
+        Text(
+            "These are **the paper's numbers** (arXiv 2606.30339), copied, not measured here: another model, another"
+            " judge, another benchmark than any table above unless you chose the same. It prints no intervals."
+        ),
+    ]
+    for one in published:
+        rows = [
+            [name, *values] for name, values in one.rows.items()
+        ]  # fmt: skip
+        found.append(Table(["the paper's method", *one.columns], rows, one.title))
+    return found

@@ -1,0 +1,112 @@
+"""Verdicts on the answers that methods picked, each answer judged once, kept in a file and never asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Verdict
+from preftilt.eval.reproduce.collecting import read_lines
+from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.judging import AT_ONCE
+from preftilt.eval.reproduce.measured import Answer, Found
+from preftilt.eval.shares import surveyed
+from preftilt.records.journal import Journal
+
+Wanted = tuple[Case, str]
+"""An answer's text to a case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What is known of answers: by :func:`mark`."""
+
+    known: Mapping[str, Verdict]
+
+    def of(self, found: Found, answer: Answer) -> Verdict | None:
+        return self.known.get(mark(found.case, answer.text))
+
+    def value(self, found: Found, answer: Answer, metric: str) -> float:
+        """The metric of an answer, NaN where there is no verdict."""
+        verdict = self.of(found, answer)
+        value = None if verdict is None else verdict.values.get(metric)
+        return float("nan") if value is None else value
+
+    def values(
+        self, contender: Contender, items: Sequence[Found], metric: str
+    ) -> Float[np.ndarray, "N"]:
+        """A method's metric on every item; NaN where it was not measured or has no verdict."""
+        rows = []
+        for one in items:
+            each = [self.value(one, answer, metric) for answer in contender.pick(one)]
+            rows.append(float(np.mean(each)) if each else float("nan"))
+        return np.array(rows, dtype=np.float64)
+
+    def calls(self, contender: Contender, items: Sequence[Found]) -> float | None:
+        """Judge calls an item for the answers that a method gave; None over no item."""
+        asked = [
+            sum(verdict.calls for answer in picked if (verdict := self.of(one, answer)))
+            for one in items
+            if (picked := contender.pick(one))
+        ]
+        return float(np.mean(asked)) if asked else None
+
+
+def mark(case: Case, text: str) -> str:
+    """The name of an answer to a case in the file of verdicts."""
+    return f"{case.key} {sha256(text.encode()).hexdigest()[:16]}"
+
+
+def picked(contenders: Iterable[Contender], items: Sequence[Found]) -> list[Wanted]:
+    """Every distinct answer that some method gives to some item."""
+    found = {
+        mark(one.case, answer.text): (one.case, answer.text)
+        for contender in contenders
+        for one in items
+        for answer in contender.pick(one)
+    }
+    return list(found.values())
+
+
+def settle(
+    benchmark: Benchmark,
+    wanted: Sequence[Wanted],
+    path: Path,
+    on_item: Callable[[int, int], None] | None = None,
+) -> Verdicts:
+    """Verdicts on ``wanted``. Those that the file lacks are found now and written; judgements that failed are not
+    written, so that the next run asks for them again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {id: _read(one) for id, one in read_lines(path).items()}
+    left = [(case, text) for case, text in wanted if mark(case, text) not in known]
+    journal = Journal.resume(path, surveyed(path), again=set())
+    try:
+        for start in range(0, len(left), AT_ONCE):
+            some = left[start : start + AT_ONCE]
+            for (case, text), verdict in zip(some, _found(benchmark, some), strict=True):
+                id = mark(case, text)
+                known[id] = verdict
+                if verdict.failure is None:
+                    journal.write({"id": id, **asdict(verdict)})
+            if on_item is not None:
+                on_item(len(known), len(known.keys() | {mark(*one) for one in left}))
+    finally:
+        journal.close()
+    return Verdicts(known)
+
+
+def _found(benchmark: Benchmark, some: Sequence[Wanted]) -> list[Verdict]:
+    if benchmark.check is not None:
+        return [Verdict(benchmark.check(case, text)) for case, text in some]
+    assert benchmark.judge is not None
+    return benchmark.judge(some)
+
+
+def _read(record: Mapping[str, Any]) -> Verdict:
+    return Verdict(record["values"], record["calls"], record["failure"])

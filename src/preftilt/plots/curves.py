@@ -1,0 +1,128 @@
+"""Curves and bars with intervals: what every figure of a measurement is made of; told apart in grey as in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from preftilt.plots.style import BLUE, GREEN, INK, PURPLE, QUIET, VERMILION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A number with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Colour, dashes and marker of a method; the last two alone tell it apart."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line of spans over ``x``."""
+
+    label: str
+    x: Sequence[float]
+    spans: Sequence[Span]
+    look: Look
+
+
+LOOKS = (
+    Look(BLUE, "-", "o"),
+    Look(VERMILION, "--", "^"),
+    Look(GREEN, "-.", "s"),
+    Look(PURPLE, ":", "D"),
+    Look(INK, "-", "v"),
+    Look("#56b4e9", "--", "P"),
+    Look("#a6761d", "-.", "X"),
+    Look(QUIET, ":", "<"),
+)
+
+
+def looks(count: int) -> list[Look]:
+    """``count`` looks; the first 8 differ from each other."""
+    return [LOOKS[i % len(LOOKS)] for i in range(count)]
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], *, whiskers: bool = False) -> None:
+    """Lines of means with their intervals: as bands, or as whiskers where x are few places and lines are many."""
+    for place, one in enumerate(curves):
+        means = [span.mean for span in one.spans]
+        colour, line, marker = one.look.colour, one.look.line, one.look.marker
+        if whiskers:
+            # Side by side, so that whiskers of lines with the same x can be told apart; x counts places from 1.
+            x = [value + 0.05 * (place - (len(curves) - 1) / 2) for value in one.x]
+            axes.errorbar(
+                x, means, _reaches(one.spans), label=one.label, color=colour, linestyle=line,
+                marker=marker, markersize=4.5, elinewidth=0.9, capsize=2, linewidth=1.3,
+            )  # fmt: skip
+            continue
+        axes.plot(
+            one.x, means, label=one.label, color=colour, linestyle=line, marker=marker,
+            markersize=4, linewidth=1.4,
+        )  # fmt: skip
+        lows, highs = [span.low for span in one.spans], [span.high for span in one.spans]
+        axes.fill_between(one.x, lows, highs, color=one.look.colour, alpha=0.10, linewidth=0)
+
+
+def draw_bars(axes: Axes, labels: Sequence[str], spans: Sequence[Span], colour: str) -> None:
+    """Horizontal bars, the first one on top, each with its interval and its number."""
+    places = range(len(labels))
+    means = [one.mean for one in spans]
+    axes.barh(places, means, color=colour, height=0.62, xerr=_reaches(spans), ecolor=INK, capsize=2)
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.16)
+    furthest = max((one.high for one in spans), default=0.0)
+    for place, one in zip(places, spans, strict=True):
+        axes.text(one.high + 0.015 * furthest, place, plain(one.mean), va="center", fontsize=8.5)
+
+
+def level(axes: Axes, value: float, label: str) -> None:
+    """A dotted line across, with its name at the right."""
+    axes.axhline(value, color=QUIET, linewidth=1, linestyle=":")
+    beside = axes.get_yaxis_transform()
+    axes.text(1.01, value, label, transform=beside, color=QUIET, va="center", fontsize=9)
+
+
+def lambda_axis(axes: Axes, lambdas: Sequence[float]) -> None:
+    """A logarithmic axis with a tick at every λ."""
+    axes.set_xscale("log")
+    axes.set_xticks(lambdas, [f"{lam:g}" for lam in lambdas])
+    axes.minorticks_off()
+    axes.set_xlabel("λ")
+
+
+def doubling_axis(axes: Axes, sizes: Sequence[int], label: str) -> None:
+    """A logarithmic axis of base 2 with a tick at every size."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel(label)
+
+
+def plain(value: float) -> str:
+    """A number with about three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _reaches(spans: Sequence[Span]) -> tuple[list[float], list[float]]:
+    """How far intervals reach below and above their means."""
+    return (
+        [max(0.0, one.mean - one.low) for one in spans],
+        [max(0.0, one.high - one.mean) for one in spans],
+    )

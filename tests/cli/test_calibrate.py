@@ -1,0 +1,63 @@
+"""``preftilt calibrate``: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    """Thirty items where λ = 5 picks the good one of two candidates and λ = 1 the other."""
+    likely = {
+        "question_logprob": -1, "preference_gain": 0, "length": 9, "finished": True, "quality": 0,
+    }  # fmt: skip
+    good = likely | {"question_logprob": -5, "preference_gain": 1, "quality": 1}
+    path = tmp_path / "scores.jsonl"
+    rows = [
+        {"id": f"{split}{i}", "split": split, "candidates": [likely, good]}
+        for split in ("validation", "test")
+        for i in range(30)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_the_choice_is_printed_written_and_drawn(
+    scores: Path, tmp_path: Path, real_cli: Cli
+) -> None:
+    out, picture = tmp_path / "choice.json", tmp_path / "choice.png"
+    flags = ("--split", "validation", "--lambda", "1,5", "--reduction", "sum")
+    said = real_cli("calibrate", scores, *flags, "-o", out, "--plot", picture)
+    assert said.code == 0
+    assert said.out.startswith("λ = 5, sum: chosen on 30 items with 2 candidates each.")
+    assert "| **5** | sum | 1.000 [1.000, 1.000] | 100% |" in said.out
+    assert said.err == "use it with: --lambda 5 --reduction sum\n"
+    written = json.loads(out.read_text("utf-8"))
+    assert (written["lambda"], written["reduction"], written["items"]) == (5, "sum", 30)
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ((), "there are several splits (test, validation)"),
+        (("--split", "dev"), "there is no item of the split 'dev'"),
+        (("--split", "test", "--min-items", 31), "has 30 items, and choosing λ needs at least 31"),
+        (("--split", "test", "--n", 3), "fewer than the 3 of --n"),
+        (("--split", "test", "--lambda", "1,many"), "'many' is not a number"),
+        (("--split", "test", "--reduction", "median"), "must be sum, mean or both"),
+        (("--split", "test", "--plot", "a.txt"), "must end in .png"),
+    ],
+)
+def test_what_cannot_be_done_is_bad_input(
+    flags: tuple[object, ...], says: str, scores: Path, real_cli: Cli
+) -> None:
+    said = real_cli("calibrate", scores, *flags)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("preftilt: error: ")
+    assert says in said.err

@@ -1,0 +1,208 @@
+"""Choosing λ from stored scores: the choice, how sure it is, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preftilt.errors import BadInput
+from preftilt.eval.calibrate import Pool, Rated, calibrate, read_pools
+from preftilt.eval.calibrate.figure import draw
+from preftilt.eval.calibrate.telling import markdown, to_json
+
+
+def rated(question: float, gain: float, quality: float | None, **rest) -> Rated:
+    known = {"length": 10, "finished": True} | rest
+    return Rated(question_logprob=question, preference_gain=gain, quality=quality, **known)
+
+
+def noisy(items: int, seed: int = 0) -> list[Pool]:
+    """Items where the gain tells good candidates from bad ones, and the question log-prob only disturbs."""
+    rng = np.random.default_rng(seed)
+    pools = []
+    for number in range(items):
+        good = rng.random(8) < 0.4
+        pools.append(
+            Pool(
+                f"i{number}",
+                tuple(
+                    rated(4 * rng.standard_normal(), 2 * one + rng.standard_normal(), float(one))
+                    for one in good
+                ),
+            )
+        )
+    return pools
+
+
+def test_the_best_mean_quality_is_chosen_and_the_first_wins_ties():
+    right, wrong = rated(-1.0, 0.0, 0.0), rated(-5.0, 1.0, 1.0)
+    pools = [Pool(f"i{n}", (right, wrong)) for n in range(30)]
+    found = calibrate(pools, lambdas=(1, 3, 5, 20), reductions=("sum", "mean"))
+    assert (found.chosen.option.lam, found.chosen.option.reduction) == (5, "sum")
+    assert found.chosen.quality.mean == 1.0
+    assert found.chosen.wins == 1.0
+    assert found.expected.mean == 1.0
+    assert [one.option.lam for one in found.standings] == [1, 3, 5, 20] * 2
+
+
+def test_shares_of_resamples_add_up_and_the_expected_quality_is_no_better_than_the_best():
+    found = calibrate(noisy(60))
+    assert sum(one.wins for one in found.standings) == pytest.approx(1)
+    assert found.expected.mean < found.chosen.quality.mean
+    assert found.chosen.option.lam > 1
+    assert found.chosen.over_plain.difference.low > 0
+    assert found.chosen in found.within_reach()
+
+
+def test_on_noise_alone_what_is_expected_is_what_any_choice_is_worth():
+    rng = np.random.default_rng(3)
+
+    def chance() -> Rated:
+        question, gain = rng.standard_normal(2)
+        return rated(question, gain, float(rng.random() < 0.5))
+
+    pools = [Pool(f"i{n}", tuple(chance() for _ in range(8))) for n in range(400)]
+    found = calibrate(pools)
+    assert found.expected.mean == pytest.approx(0.5, abs=0.05)
+    assert found.chosen.quality.mean > found.expected.mean
+    assert max(one.wins for one in found.standings) < 0.9
+
+
+def test_n_takes_the_first_candidates_and_the_mean_divides_by_length():
+    short, long = rated(-4, 0, 0.0, length=4), rated(-5, 0, 1.0, length=20)
+    pools = [Pool(f"i{n}", (short, long, rated(0, 0, 1.0))) for n in range(20)]
+    found = calibrate(pools, lambdas=(1,), n=2)
+    assert [one.quality.mean for one in found.standings] == [0.0, 1.0]
+    assert found.chosen.option.reduction == "mean"
+    assert found.n == 2
+
+
+def test_items_of_unknown_quality_are_left_out_and_counted():
+    pools = [*noisy(25), Pool("lost", (rated(0, 0, None), rated(0, 0, 1.0)))]
+    found = calibrate(pools)
+    assert (found.items, found.left_out) == (25, 1)
+
+
+@pytest.mark.parametrize(
+    ("pools", "options", "says"),
+    [
+        (noisy(5), {}, "has 5 items, and choosing λ needs at least 20"),
+        ([Pool("lost", (rated(0, 0, None),))], {}, r"\(1 more have a candidate of unknown quality\)"),
+        (noisy(25), {"n": 9}, "item 'i0' has 8 candidates, fewer than the 9"),
+        ([Pool(f"i{n}", (rated(0, 0, 1.0),)) for n in range(20)], {}, "has one candidate"),
+        (noisy(25), {"lambdas": (float("nan"),)}, "finite"),
+        (noisy(25), {"reductions": ()}, "sum, mean or both"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen_is_refused(pools, options, says):
+    with pytest.raises(BadInput, match=says):
+        calibrate(pools, **options)
+
+
+def test_it_is_told_and_drawn(tmp_path: Path):
+    found = calibrate(noisy(40))
+    text = markdown(found)
+    assert f"| **{found.chosen.option.lam:g}** | {found.chosen.option.reduction} |" in text
+    assert text.startswith(f"λ = {found.chosen.option.lam:g}, {found.chosen.option.reduction}:")
+    assert json.loads(json.dumps(to_json(found)))["lambda"] == found.chosen.option.lam
+    draw(found, tmp_path / "lambda.png")
+    assert (tmp_path / "lambda.png").stat().st_size > 10_000
+
+
+# --- reading -----------------------------------------------------------------------
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+CANDIDATE = {
+    "question_logprob": -3.0, "preference_gain": 0.5, "length": 4, "finished": True, "quality": 1,
+}  # fmt: skip
+
+
+def test_results_of_run_are_read_as_they_were_reduced(tmp_path: Path):
+    result = {
+        "id": "a",
+        "settings": {"reduction": "mean", "eos": "exclude"},
+        "candidates": [
+            {"slot": 1, "tokens": [5, 6, 0], "finish": "eos", "question_logprob": -1.5, "preference_gain": 0.25},
+            {"slot": 0, "tokens": [5], "finish": "length", "question_logprob": None, "preference_gain": None},
+        ],
+    }  # fmt: skip
+    ratings = [{"id": "a", "slot": slot, "quality": slot / 2} for slot in (0, 1)]
+    source, rates = lines(tmp_path / "a.jsonl", result), lines(tmp_path / "q.jsonl", *ratings)
+    [pool] = read_pools([source], qualities=rates)
+    cut, whole = pool.candidates
+    assert (cut.question_logprob, cut.finished, cut.quality) == (-np.inf, False, 0.0)
+    assert (whole.length, whole.question_logprob, whole.preference_gain) == (2, -3.0, 0.5)
+    assert whole.quality == 0.5
+
+
+def test_per_token_log_probs_and_demo_records_are_read(tmp_path: Path):
+    own = {
+        "id": "a",
+        "candidates": [
+            {"logprobs": {"question": [-1, -2], "full": [-1, -1]}, "tokens": 2, "finish": "eos", "quality": 0.5}
+        ],
+    }  # fmt: skip
+    demo = {
+        "id": "b",
+        "pool": [{**CANDIDATE, "helpful": True, "violates": True} | {"quality": None}],
+    }
+    del demo["pool"][0]["quality"]
+    first, second = read_pools([lines(tmp_path / "a.jsonl", own, demo)])
+    assert (first.candidates[0].question_logprob, first.candidates[0].preference_gain) == (-3, 1)
+    assert second.candidates[0].quality == 0.0
+
+
+def test_a_split_is_chosen_by_name(tmp_path: Path):
+    rows = [
+        {"id": f"{split}{n}", "split": split, "candidates": [CANDIDATE]}
+        for split in ("validation", "test")
+        for n in range(2)
+    ]
+    source = lines(tmp_path / "a.jsonl", *rows)
+    found = read_pools([source], split="validation")
+    assert [one.id for one in found] == ["validation0", "validation1"]
+    with pytest.raises(BadInput, match=r"several splits \(test, validation\)"):
+        read_pools([source])
+    with pytest.raises(BadInput, match=r"no item of the split 'dev'; there are test, validation"):
+        read_pools([source], split="dev")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"candidates": [CANDIDATE]}, 'a.jsonl, line 1: has no "id"'),
+        ({"id": "a", "candidates": []}, 'needs a list of objects "candidates"'),
+        ({"id": "a"}, 'needs a list of objects "candidates"'),
+        ({"id": "a", "error": {"type": "EngineError"}}, "item 'a' failed"),
+        ({"id": "a", "candidates": [{**CANDIDATE, "quality": "good"}]}, "not a finite number"),
+        ({"id": "a", "candidates": [{"quality": 1}]}, 'candidate 0: has neither "finished" nor "finish"'),
+        ({"id": "a", "candidates": [{"finished": True}]}, 'has no "length"'),
+        ({"id": "a", "candidates": [{"finished": True, "length": 3}]}, 'has no "question_logprob"'),
+        (
+            {"id": "a", "candidates": [{k: v for k, v in CANDIDATE.items() if k != "quality"}]},
+            'has no "quality"',
+        ),
+        (
+            {"id": "a", "candidates": [{**CANDIDATE, "preference_gain": "high"}]},
+            "\"preference_gain\" is 'high', not a number",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_with_file_line_and_field(tmp_path: Path, row, says):
+    with pytest.raises(BadInput) as refused:
+        read_pools([lines(tmp_path / "a.jsonl", row)])
+    assert says in str(refused.value)
+
+
+def test_the_same_item_twice_is_refused(tmp_path: Path):
+    row = {"id": "a", "candidates": [CANDIDATE]}
+    with pytest.raises(BadInput, match="two items with the id 'a'"):
+        read_pools([lines(tmp_path / "a.jsonl", row, row)])
