@@ -36,7 +36,7 @@ class Label:
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
     """Write the labels, the first ones nearest to their points. Draw everything else, legends too, before."""
     figure.draw_without_rendering()
-    taken = _obstacles(axes)
+    taken = [*_obstacles(axes), *_outside(axes)]
     unit = axes.figure.dpi / 72
     for one in labels:
         x, y = axes.transData.transform((one.x, one.y))
@@ -91,6 +91,12 @@ def _obstacles(axes: Axes) -> list[Box]:
                 x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
                 found.append((x - reach, y - reach, x + reach, y + reach))
     return found
+
+
+def _outside(axes: Axes) -> list[Box]:
+    """Left of the plane and below it, where the numbers of the axes stand."""
+    box, far = axes.bbox, 1e6
+    return [(-far, -far, far, box.y0), (-far, -far, box.x0, far)]
 
 
 def _places(radius: float) -> Iterator[tuple[float, float]]:

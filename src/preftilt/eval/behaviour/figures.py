@@ -53,6 +53,7 @@ def _beside(axes: Axes, rows: Sequence[Mapping[str, Any]], report: Mapping[str, 
         x, y = 100 * row["policy_accuracy"]["mean"], 100 * row["scores"]["rougeL"]["mean"]
         axes.plot(x, y, "o", color=BLUE, markersize=4)
         labels.append(Label(row["method"], x, y, INK, gap=GAP))
+    axes.margins(x=0.1, y=0.12)
     axes.axvline(50, color=QUIET, linewidth=1, linestyle=":")
     axes.set_xlabel("policy accuracy (%)")
     axes.set_ylabel("ROUGE-L F1 (%)")
