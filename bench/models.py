@@ -83,7 +83,7 @@ def subject(name: str, device: str) -> Subject:
         name,
         "auto",
         "auto",
-        Beside({}),
+        Beside(arms={}),
     )
     parameters = sum(p.numel() for p in plain.parameters())
     return Subject(name, plain, engine, vocabulary, context_of(plain.config), parameters)

@@ -1,0 +1,191 @@
+"""Commands that measure: their flags, and nothing else; what they do is imported when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preftilt.cli.grouping import grouped
+from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import DrawFlags, Input, PromptFlags, ScoreFlags
+from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
+
+
+@grouped
+def sweep(
+    *,
+    source: Input,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="REWARDS.jsonl", help="For preftilt fronts.")
+    ],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OBJECTIVE=SPEC",
+            help="Who rates an objective: a hub id or path, vllm+http://HOST:PORT, or MODULE:FUNCTION.",
+        ),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OBJECTIVE=SPEC", help="As --reward, where lower is better."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(metavar="K", help="Preference vectors in steps of 1/K.")
+    ] = 10,
+    method: Annotated[
+        str | None, typer.Option("--name", metavar="TEXT", help="What the method is called.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="The first K prompts.")
+    ] = None,
+    draw: DrawFlags,
+    score: ScoreFlags,
+    prompt: PromptFlags,
+    model: ModelFlags,
+) -> None:
+    """Answer prompts under a grid of preference vectors, and rate the answers objective by objective.
+
+    Example: preftilt sweep prompts.jsonl -o parm.jsonl --model BASE --arm parm=FOLDER --search parm-pku --reward
+    help=org/reward --cost harmless=org/cost
+    """
+    from preftilt.cli.sweep import sweep_file
+
+    flags = (draw, score, prompt)
+    sweep_file(source, output, reward or [], cost or [], steps, method, limit, flags, model)
+
+
+def demo_eval(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="demo|FOLDER",
+            help="A model trained on the demo world; several (training seeds) are averaged. (default: demo)",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="For the report and its figures.")
+    ] = Path("out/demo-eval"),
+    records: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where measured items are kept and found again.")
+    ] = Path("out/demo-eval/records"),
+    limit: Annotated[
+        int | None, typer.Option(metavar="K", help="Only the first K items of each split.")
+    ] = None,
+    trees: Annotated[
+        int,
+        typer.Option(
+            metavar="K", help="Run tree searches on K test items and half as many others."
+        ),
+    ] = 60,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random streams.")] = 0,
+    temperature: Annotated[float, typer.Option(metavar="T", help="Of the samples.")] = 1.0,
+    top_p: Annotated[float, typer.Option(metavar="P", help="Nucleus of the samples.")] = 1.0,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Share the items among K processes. (default: one for every core)"
+        ),
+    ] = None,
+) -> None:
+    """Measure the bundled model on its world: tables and figures, offline, no judge."""
+    from preftilt.cli.demo_eval import demo_eval
+    from preftilt.eval.demo.collect import Draws
+    from preftilt.eval.shares import cores
+    from preftilt.types import Sampling
+
+    sampling = Sampling(temperature=temperature, top_p=top_p)
+    draws = Draws(seed=seed, sampling=sampling, trees=trees)
+    shares = cores() if processes is None else processes
+    demo_eval(models or ["demo"], out, records, limit, draws, shares)
+
+
+def calibrate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCORES.jsonl…",
+            help="Items with candidates' log-probs and qualities: results of run, records of demo-eval, or your own.",
+        ),
+    ],
+    qualities: Annotated[
+        Path | None,
+        typer.Option(
+            "--quality",
+            metavar="FILE.jsonl",
+            help='Qualities of candidates that have none of their own: lines of "id", "slot", "quality".',
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Choose on the items of this split. (default: the only one)"
+        ),
+    ] = None,
+    lambdas: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="NUMBER[,NUMBER…]",
+            help="Choose among these. (default: 0.5,1,2,3,5,10,20,50,100)",
+        ),
+    ] = None,
+    reduction: Annotated[
+        str, typer.Option(metavar="sum|mean|both", help="Choose among these.")
+    ] = "both",
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", help="Of the candidates, the first N. (default: all of them)"),
+    ] = None,
+    min_items: Annotated[
+        int, typer.Option(metavar="K", help="Refuse to choose on fewer items.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="Write it as JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Choose λ, and sum or mean, on a validation split, from stored scores; no model is opened."""
+    from preftilt.cli.calibrate import calibrate_files
+
+    calibrate_files(
+        sources,
+        qualities=qualities,
+        split=split,
+        lambdas=lambdas or [],
+        reduction=reduction,
+        n=n,
+        min_items=min_items,
+        seed=seed,
+        output=output,
+        plot=plot,
+    )
+
+
+@grouped
+def reproduce(
+    *,
+    experiments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="table1|table2|table3|fig2|fig3|fig4|fig5|fig6|all…",
+            help="Experiments of the paper.",
+        ),
+    ],
+    what: ExperimentFlags,
+    sizes: SizeFlags,
+    model: ModelFlags,
+    report: ReportFlags,
+) -> None:
+    """Repeat experiments of the REAR paper on your model: tables and figures with intervals, resumable.
+
+    Without --benchmark it is the demo world: offline, checked exactly, no judge.
+    """
+    from preftilt.cli.reproduce import run_experiments
+
+    run_experiments(experiments, what, sizes, model, report)
