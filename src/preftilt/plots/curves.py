@@ -49,11 +49,13 @@ LOOKS = (
     Look("#56b4e9", "--", "P"),
     Look("#a6761d", "-.", "X"),
     Look(QUIET, ":", "<"),
+    Look("#882255", "-", "h"),
+    Look("#999933", "--", ">"),
 )
 
 
 def looks(count: int) -> list[Look]:
-    """``count`` looks; the first 8 differ from each other."""
+    """``count`` looks; the first 10 differ from each other."""
     return [LOOKS[i % len(LOOKS)] for i in range(count)]
 
 
