@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers
 from tests.arms_decoding.made import Oracle, make_arms
-from tests.engine.models import save
+from tests.engine.models import calm, save
 
 Models = Callable[[str], str]
 Arms = Callable[[str], dict[str, str]]
@@ -30,13 +28,8 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
-    """No progress bars for saving random models; one thread, as two only wait for each other on models so small."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with calm():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import transformers
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers
 from preftilt.types import Tokens
-from tests.engine.models import VOCABULARY, save
+from tests.engine.models import VOCABULARY, calm, save
 
 Saved = Callable[[str], str]
 Opened = Callable[..., TransformersEngine]
@@ -24,13 +24,8 @@ Oracle = Callable[[str, Tokens, Tokens], np.ndarray]
 
 @pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
-    """No progress bars for saving random models; one thread, as two only wait for each other on models so small."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with calm():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,14 @@ def save(
     model.save_pretrained(folder)
     byte_tokenizer(template=template).save_pretrained(folder)
     return str(folder)
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """No progress bars, and one thread: two only wait for each other on models so small, adding up in another order."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -8,23 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers
 
-from tests.engine.models import save
+from tests.engine.models import calm, save
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "initializer_range": 0.1}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
-    """No progress bars; one thread, on which sums are always made in the same order."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with calm():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from preftilt.engines.transformers import TransformersEngine, Tuning, open_trans
 from preftilt.images import load_image
 from preftilt.messages import Message
 from preftilt.types import Tokens
+from tests.engine.models import calm
 from tests.vision.models import picture, save_llava
 
 Opened = Callable[..., TransformersEngine]
@@ -26,13 +27,8 @@ Oracle = Callable[[Sequence[Message], Tokens], np.ndarray]
 
 @pytest.fixture(scope="session", autouse=True)
 def _calm() -> Iterator[None]:
-    """No progress bars for saving random models; one thread is quickest on models so small."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with calm():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from inspect_ai.scorer import Metric, Score, Scorer, Target, grouped, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.budget import Budget
+from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge, JudgeSettings
 from preftilt.eval.frame.method import one_of
 from preftilt.eval.frame.scores import average, judged, metrics_for, no_answer
@@ -61,9 +61,8 @@ def mmhal_ratings(
     """
     prompts = load_prompts(judge_prompts)
     rule: Junk = one_of("junk", junk, ("unscored", "zero"))
-    if not isinstance(budget, Budget):
-        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
-    judge = Judge(JUDGE, budget)
+    shared = shared_budget(budget, max_judge_calls, max_tokens_total)
+    judge = Judge(JUDGE, shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent = state.store.get(SPENT)

@@ -11,7 +11,7 @@ from typing import Any
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.budget import Budget
+from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
 from preftilt.eval.frame.method import one_of
 from preftilt.eval.frame.scores import judged, metrics_for, no_answer
@@ -64,9 +64,8 @@ def multifaceted_rubrics(
     """
     prompts = load_prompts(judge_prompts)
     rule: Missing = one_of("missing", missing, ("skip-grade", "skip-row"))
-    if not isinstance(budget, Budget):
-        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
-    judge = Judge(JUDGE, budget)
+    shared = shared_budget(budget, max_judge_calls, max_tokens_total)
+    judge = Judge(JUDGE, shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent = state.store.get(SPENT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.budget import Budget
+from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge
 from preftilt.eval.frame.method import one_of
 from preftilt.eval.frame.scores import COUNTS, judged, metrics_for, no_answer
@@ -60,9 +60,8 @@ def pingpong_ratings(
     """
     prompts = load_prompts(judge_prompts)
     rule: Refusals = one_of("refusals", refusals, ("rated", "excluded"))
-    if not isinstance(budget, Budget):
-        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
-    judge = Judge(judge_settings(preset), budget)
+    shared = shared_budget(budget, max_judge_calls, max_tokens_total)
+    judge = Judge(judge_settings(preset), shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent, broken = state.store.get(SPENT), state.store.get(BROKEN)

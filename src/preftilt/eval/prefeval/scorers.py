@@ -12,7 +12,7 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.budget import Budget
+from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
 from preftilt.eval.frame.scores import judged, metrics_for, no_answer, numbers
 from preftilt.eval.frame.solver import SPENT
@@ -81,9 +81,8 @@ def prefeval_checks(
     where that object is only its class's name: the budget is then a new one.
     """
     prompts = load_prompts(judge_prompts, checks)
-    if not isinstance(budget, Budget):
-        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
-    judge = Judge(JUDGE, budget)
+    shared = shared_budget(budget, max_judge_calls, max_tokens_total)
+    judge = Judge(JUDGE, shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent = state.store.get(SPENT)
