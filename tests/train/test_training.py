@@ -98,6 +98,19 @@ def test_gradients_reach_the_adapter_alone(method, model, pairs, tmp_path):
     assert fixed == ({"preftilt.embeddings"} if method == "uniarm" else set())
 
 
+def test_numbers_too_small_to_be_normal_are_zero_while_it_trains_and_only_then(
+    model, pairs, tmp_path
+):
+    def halved() -> float:
+        return float(torch.tensor([1e-38]) * 0.5)
+
+    seen = []
+    given = settings("dpo", model, epochs=1)
+    train(pairs, tmp_path / "out", given, on_step=lambda told: seen.append(halved()))
+    assert set(seen) == {0.0}
+    assert halved() > 0
+
+
 def test_a_run_is_reproduced_bit_for_bit_and_another_seed_is_another_run(model, pairs, tmp_path):
     given = settings("parm", model, epochs=3, dropout=0.1)
     runs = [
