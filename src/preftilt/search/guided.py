@@ -10,6 +10,7 @@ the request's sampling is greedy decoding.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -34,8 +35,30 @@ class GuidedSearch(Protocol):
         ...
 
 
+class _Alike(ABC):
+    """What all five do alike: one plan, whose ``n`` responses are ranked by the request's own score."""
+
+    __slots__ = ()
+    n: int
+
+    @property
+    @abstractmethod
+    def guide(self) -> Guide | RewardGuide: ...
+
+    @property
+    def candidates(self) -> int:
+        return self.n
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_plan(root, score, max_tokens, self.n, self.guide)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CFG:
+class CFG(_Alike):
     """Classifier-free guidance (Sanchez et al., 2023), which is REAR token by token.
 
     ``guidance`` is λ of every token: 1 is the model as it is, 0 ignores the preference. Its default is that paper's
@@ -58,24 +81,13 @@ class CFG:
         _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
-    def candidates(self) -> int:
-        return self.n
-
-    @property
     def guide(self) -> Guide:
         mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
         return Guide(strength=self.guidance, mask=mask)
 
-    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_plan(root, score, max_tokens, self.n, self.guide)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinearAlignment:
+class LinearAlignment(_Alike):
     """Linear Alignment (Gao et al., ICML 2024, arXiv 2401.11458): p + ratio · (p − q), which is λ = 1 + ratio.
 
     ``mask_top_p``: only tokens in that nucleus of the distribution with the preference at ``mask_temperature`` may be
@@ -99,24 +111,13 @@ class LinearAlignment:
         _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
-    def candidates(self) -> int:
-        return self.n
-
-    @property
     def guide(self) -> Guide:
         mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
         return Guide(strength=1.0 + self.ratio, mask=mask)
 
-    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_plan(root, score, max_tokens, self.n, self.guide)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Amulet:
+class Amulet(_Alike):
     """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): an online game at every token, here in closed form.
 
     ``anchor`` is the paper's λ. The game's result is p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the
@@ -145,24 +146,13 @@ class Amulet:
                 raise BadInput(f"amulet needs a finite {field} above 0, not {value}")
 
     @property
-    def candidates(self) -> int:
-        return self.n
-
-    @property
     def guide(self) -> Guide:
         game = kappa(self.iterations, alpha=self.alpha, anchor=self.anchor, eta=self.eta)
         return Guide(strength=1.0 + game)
 
-    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_plan(root, score, max_tokens, self.n, self.guide)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArmGuided:
+class ArmGuided(_Alike):
     """Decoding with autoregressive reward models: log π ∝ log π_base + Σ_i w_i log π_ARM,i.
 
     GenARM (Xu et al., ICLR 2025), PARM (Lin et al., ICML 2025) and our reconstruction of UniARM (arXiv 2602.09538);
@@ -181,23 +171,12 @@ class ArmGuided:
         _check(self.name, self.n)
 
     @property
-    def candidates(self) -> int:
-        return self.n
-
-    @property
     def guide(self) -> Guide:
         return Guide(strength=None)
 
-    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_plan(root, score, max_tokens, self.n, self.guide)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ARGS:
+class ARGS(_Alike):
     """ARGS (Khanov et al., ICLR 2024): among the likeliest tokens, the one with log-prob + ``weight`` · reward.
 
     The reward is a sequence reward model's of the response so far with that token (``--reward-model``); the
@@ -219,19 +198,8 @@ class ARGS:
             raise BadInput(f"args needs a shortlist of at least 1 token, not {self.shortlist}")
 
     @property
-    def candidates(self) -> int:
-        return self.n
-
-    @property
     def guide(self) -> RewardGuide:
         return RewardGuide(weight=self.weight, shortlist=self.shortlist)
-
-    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_plan(root, score, max_tokens, self.n, self.guide)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
 
 
 def _plan(

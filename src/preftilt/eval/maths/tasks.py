@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from inspect_ai import Task, task
@@ -26,75 +27,46 @@ from preftilt.eval.maths.solvers import maths_answer
 Json = str | dict[str, Any] | None
 
 
-@task
-def math500(
-    data: str,
-    split: str | None = None,
-    preset: str = "rear-paper",
-    preference: str = "full",
-    greedy: bool = True,
-    lam: float | None = None,
-    search: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-    settings: Json = None,
-    switches: Json = None,
-    max_tokens_total: int | None = None,
-) -> Task:
-    """500 problems of the MATH test set.
+def _solved(name: SetName, epochs: int) -> Callable[..., Task]:
+    """The task of one set of problems. All arguments are named: Inspect reads them off the signature."""
 
-    data: folder, or ``hub:OWNER/NAME``; split: of the hub's. preset: ``rear-paper`` or ``rear-official``; switches:
-    changes to it (``protocol.Rules``), as JSON. preference: ``full``, ``brief`` or ``unrelated``. greedy: also measure
-    the model's greedy answer. The others are those of every task.
-    """
-    budget = Budget(max_tokens_total=max_tokens_total)
-    with plainly():
-        chosen = _method(preset, preference, switches, lam, search, n, method, settings)
-        return _task("math500", data, split, chosen, greedy, budget, epochs=1)
+    @task(name=name)
+    def maths(
+        data: str,
+        split: str | None = None,
+        preset: str = "rear-paper",
+        preference: str = "full",
+        greedy: bool = True,
+        lam: float | None = None,
+        search: str | None = None,
+        n: int | None = None,
+        method: str | None = None,
+        settings: Json = None,
+        switches: Json = None,
+        max_tokens_total: int | None = None,
+    ) -> Task:
+        """Problems of mathematics, answered and checked.
 
+        data: folder, or ``hub:OWNER/NAME``; split: of the hub's. preset: ``rear-paper`` or ``rear-official``; switches:
+        changes to it (``protocol.Rules``), as JSON. preference: ``full``, ``brief`` or ``unrelated``. greedy: also
+        measure the model's greedy answer. The others are those of every task.
+        """
+        budget = Budget(max_tokens_total=max_tokens_total)
+        with plainly():
+            chosen = _method(preset, preference, switches, lam, search, n, method, settings)
+            return _task(name, data, split, chosen, greedy, budget, epochs=epochs)
 
-@task
-def aime24(
-    data: str,
-    split: str | None = None,
-    preset: str = "rear-paper",
-    preference: str = "full",
-    greedy: bool = True,
-    lam: float | None = None,
-    search: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-    settings: Json = None,
-    switches: Json = None,
-    max_tokens_total: int | None = None,
-) -> Task:
-    """30 problems of AIME 2024, each answered 10 times (``--epochs``); arguments as of :func:`math500`."""
-    budget = Budget(max_tokens_total=max_tokens_total)
-    with plainly():
-        chosen = _method(preset, preference, switches, lam, search, n, method, settings)
-        return _task("aime24", data, split, chosen, greedy, budget, epochs=10)
+    return maths
 
 
-@task
-def amc23(
-    data: str,
-    split: str | None = None,
-    preset: str = "rear-paper",
-    preference: str = "full",
-    greedy: bool = True,
-    lam: float | None = None,
-    search: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-    settings: Json = None,
-    switches: Json = None,
-    max_tokens_total: int | None = None,
-) -> Task:
-    """40 problems of AMC 2023, each answered 10 times (``--epochs``); arguments as of :func:`math500`."""
-    budget = Budget(max_tokens_total=max_tokens_total)
-    with plainly():
-        chosen = _method(preset, preference, switches, lam, search, n, method, settings)
-        return _task("amc23", data, split, chosen, greedy, budget, epochs=10)
+math500 = _solved("math500", epochs=1)
+"""500 problems of the MATH test set."""
+
+aime24 = _solved("aime24", epochs=10)
+"""30 problems of AIME 2024, each answered 10 times (``--epochs``)."""
+
+amc23 = _solved("amc23", epochs=10)
+"""40 problems of AMC 2023, each answered 10 times (``--epochs``)."""
 
 
 def _method(
