@@ -60,7 +60,7 @@ def _rows(kind: str) -> tuple[Row, Row, Row]:
     return (
         Row(
             f"told-{kind}",
-            f"the upstream alone, telling log-probs and token ids, as our server asks it to ÷ {upstream}",
+            f"the upstream alone, telling log-probs and token ids, which scores need ÷ {upstream}",
             None,
         ),
         Row(f"proxy-{kind}", f"n = {CANDIDATES} through our server, no scores ÷ {upstream}", 1.05),

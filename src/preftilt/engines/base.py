@@ -26,7 +26,8 @@ class SampleRequest:
     ``prefix`` is the part of the response that exists already; the first new token stands at position
     ``len(prefix)`` of the stream of its slot, so chunked and one-shot drawing give the same tokens.
     ``keep`` says that the caller expects to continue or score these continuations further: a hint to hold their
-    caches, never a promise.
+    caches, never a promise. ``logprobs`` says whether the caller reads the completions' log-probs: where it does not,
+    an engine may save itself the work and give zeros; tokens are the same.
     """
 
     prompt: Tokens
@@ -37,6 +38,7 @@ class SampleRequest:
     max_tokens: int
     step: Step | None = None
     keep: bool = False
+    logprobs: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

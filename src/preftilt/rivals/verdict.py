@@ -112,6 +112,7 @@ class Judge:
             max_tokens=self.method.judge_tokens,
             step=Step(LEAD),
             keep=True,
+            logprobs=False,
         )
         [[written]] = await self.engine.sample([request])
         said = "".join(self.engine.tokenizer.pieces(written.tokens))

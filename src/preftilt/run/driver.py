@@ -162,6 +162,7 @@ class Run:
             max_tokens=expand.max_tokens,
             step=expand.step,
             keep=expand.step is not None,
+            logprobs=self._sampling_scores(),
         )
         with self._under_way.holding([request]):
             [completions] = await self.engine.sample([request])
@@ -232,6 +233,12 @@ class Run:
             if len(row) != len(one.tokens):
                 raise EngineError(f"{len(row)} log-probs came back for {len(one.tokens)} tokens")
         return logprobs
+
+    def _sampling_scores(self) -> bool:
+        """Whether log-probs of plain sampling are those of a view, so that it need not be scored."""
+        drawn = (self.query.prompt, None)
+        alike = any((view.prompt, view.reader) == drawn for view in self.query.views)
+        return alike and self.engine.capabilities.sampler_logprobs
 
     def _count_prompts(self) -> None:
         self.usage.prompt = {view.name: len(view.prompt) for view in self.query.views}

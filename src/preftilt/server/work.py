@@ -169,20 +169,22 @@ async def _plain(drawn: Drawing, checked: Checked) -> Answer:
         stream=Stream(job.settings.seed),
         sampling=job.settings.sampling,
         max_tokens=checked.max_tokens,
+        logprobs=job.logprobs,
     )
     [completions] = await drawn.sample([request])
     sampled = sum(len(one.tokens) for one in completions) + drawn.spilled
     return Answer(
-        choices=tuple(_plain_choice(drawn, one, job.stops) for one in completions),
+        choices=tuple(_plain_choice(drawn, one, job) for one in completions),
         usage=Usage(prompt={"question": len(query.prompt)}, sampled=sampled),
         candidates=job.choices,
         late=drawn.late,
     )
 
 
-def _plain_choice(engine: Engine, one: Completion, stops: tuple[str, ...]) -> Choice:
-    text = before_stop(engine.tokenizer.decode(one.tokens), stops)
-    return Choice(text, _finish_reason(one.finish), one.tokens, one.logprobs)
+def _plain_choice(engine: Engine, one: Completion, job: Job) -> Choice:
+    text = before_stop(engine.tokenizer.decode(one.tokens), job.stops)
+    logprobs = one.logprobs if job.logprobs else None
+    return Choice(text, _finish_reason(one.finish), one.tokens, logprobs)
 
 
 def _plain_query(engine: Engine, job: Job) -> Query:

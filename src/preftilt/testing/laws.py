@@ -170,6 +170,24 @@ async def law_drawing_in_pieces_is_drawing(
         )
 
 
+async def law_logprobs_can_be_left_out(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """Tokens are the same whether log-probs are asked for or not, and there is an entry for each."""
+    told = _request(prompts[0], slots=3)
+    [untold] = await engine.sample([replace(told, logprobs=False)])
+    _insist(
+        all(len(one.tokens) == len(one.logprobs) for one in untold),
+        "tokens and log-probs differ in number where log-probs were not asked for",
+    )
+    if engine.capabilities.keyed_streams:
+        [asked] = await engine.sample([told])
+        _insist(
+            [one.tokens for one in untold] == [one.tokens for one in asked],
+            "other tokens where log-probs were not asked for",
+        )
+
+
 async def law_responses_end_as_they_say(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
@@ -261,6 +279,7 @@ LAWS: tuple[Law, ...] = (
     law_sampled_logprobs_are_scores,
     law_tokens_ignore_their_company,
     law_drawing_in_pieces_is_drawing,
+    law_logprobs_can_be_left_out,
     law_responses_end_as_they_say,
     law_nothing_scores_as_nothing,
     law_an_overlong_prompt_is_refused,

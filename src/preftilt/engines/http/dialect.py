@@ -33,6 +33,7 @@ class Draw:
     """``n`` continuations of ``context``, of at most ``max_tokens`` tokens each.
 
     seed: 31 bits that name this request's randomness. stop: a text at which the server may end early; the engine cuts.
+    logprobs: whether they are read; a server that has to be asked for them is asked only then.
     """
 
     context: Tokens
@@ -41,14 +42,15 @@ class Draw:
     sampling: Sampling
     seed: int
     stop: str | None = None
+    logprobs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """Tokens as they were drawn, an end token included.
 
-    logprobs: [T] nats, whatever scale the server uses; None where it gives none. spent: the server says that it used
-    its budget up, though text that was tokenised here may have fewer tokens.
+    logprobs: [T] nats, whatever scale the server uses; None where it gives none or was not asked. spent: the server
+    says that it used its budget up, though text that was tokenised here may have fewer tokens.
     """
 
     tokens: Tokens

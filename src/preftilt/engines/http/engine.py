@@ -10,7 +10,7 @@ import asyncio
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -166,6 +166,7 @@ class ServerEngine:
             sampling=request.sampling,
             seed=seed_of(request),
             stop=request.step.delimiter if request.step else None,
+            logprobs=request.logprobs,
         )
         drawn = await self._drawn(draw)
         if draw.n < len(request.slots):
@@ -201,13 +202,11 @@ class ServerEngine:
                     " token; does it stop at strings of its own?"
                 )
             [more] = await self._drawn(
-                Draw(
+                replace(
+                    draw,
                     context=draw.context + tokens,
                     n=1,
                     max_tokens=draw.max_tokens - len(tokens),
-                    sampling=draw.sampling,
-                    seed=draw.seed,
-                    stop=draw.stop,
                 )
             )
             tokens, rows = tokens + more.tokens, [*rows, _row(more)]
@@ -270,7 +269,7 @@ def seed_of(request: SampleRequest) -> int:
 
 
 def _row(drawn: Drawn) -> Float[np.ndarray, "T"]:
-    """Log-probs of drawing; zeros stand in for unknown ones, which ``sampler_logprobs`` says are not to be used."""
+    """Log-probs of drawing; zeros stand in for those that nobody asked for, or ``sampler_logprobs`` says not to use."""
     return np.zeros(len(drawn.tokens)) if drawn.logprobs is None else drawn.logprobs
 
 

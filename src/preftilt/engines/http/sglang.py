@@ -29,7 +29,7 @@ from preftilt.engines.http.dialect import (
     probe_tokens,
 )
 from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.http.opening import Kind, open_drawing, open_server
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling, Tokens
@@ -117,9 +117,10 @@ class SglangDialect:
         else:
             prompts, each = [list(request.context)], [params | {"n": request.n}]
         answers = await self._generate(
-            {"input_ids": prompts, "sampling_params": each, "logprob_start_len": -1}
+            {"input_ids": prompts, "sampling_params": each, "logprob_start_len": -1},
+            logprobs=request.logprobs,
         )
-        return [self._drawn(one) for one in answers]
+        return [self._drawn(one, request.logprobs) for one in answers]
 
     async def read(
         self, context: Tokens, completions: Sequence[Tokens]
@@ -182,10 +183,12 @@ class SglangDialect:
             )
         return checked_row([logprob for logprob, _, _ in entries[-wanted:]], wanted, where)
 
-    def _drawn(self, answer: Generated) -> Drawn:
+    def _drawn(self, answer: Generated, logprobs: bool) -> Drawn:
         where = f"{self.connection.url}{GENERATE}"
-        entries = answer.meta_info.output_token_logprobs
         tokens = tuple(answer.output_ids)
+        if not logprobs:
+            return Drawn(tokens, None)
+        entries = answer.meta_info.output_token_logprobs
         if entries is None or tuple(token for _, token, _ in entries) != tokens:
             raise EngineError(
                 f"{where} sent other log-probs than those of the tokens it drew; use another version of SGLang"
@@ -194,9 +197,9 @@ class SglangDialect:
             tokens, checked_row([logprob for logprob, _, _ in entries], len(tokens), where)
         )
 
-    async def _generate(self, body: dict[str, Any]) -> list[Generated]:
+    async def _generate(self, body: dict[str, Any], *, logprobs: bool = True) -> list[Generated]:
         """Prompts always go as a list, so that answers come as one."""
-        whole = body | {"stream": False, "return_logprob": True, "top_logprobs_num": 0}
+        whole = body | {"stream": False, "return_logprob": logprobs, "top_logprobs_num": 0}
         return (await self.connection.post(GENERATE, whole, Answers)).root
 
 
@@ -299,3 +302,8 @@ def _context(info: ServerInfo, card: ModelCard) -> int | None:
 def open_sglang_server(url: str, options: EngineOptions) -> Engine:
     """Open an SGLang server by its URL; an :data:`~preftilt.engines.options.Opener`."""
     return open_server(Kind("sglang", probe_sglang), url, options)
+
+
+def open_sglang_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
+    """Open an SGLang server that draws what an open engine scores."""
+    return open_drawing(Kind("sglang", probe_sglang), url, options, scorer)

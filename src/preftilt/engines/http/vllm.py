@@ -29,7 +29,7 @@ from preftilt.engines.http.dialect import (
     prompt_row,
 )
 from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.http.opening import Kind, open_drawing, open_server
 from preftilt.engines.loop import together
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
@@ -87,12 +87,13 @@ class VllmDialect:
             "include_stop_str_in_output": True,
             "stop_token_ids": list(self.ends),
             "ignore_eos": True,
-            "logprobs": 0,
+            "logprobs": 0 if request.logprobs else None,
             "echo": False,
             "return_token_ids": True,
         }
         choices = (await self._complete(body)).choices
-        return [self._drawn(one) for one in sorted(choices, key=lambda one: one.index)]
+        ordered = sorted(choices, key=lambda one: one.index)
+        return [self._drawn(one, request.logprobs) for one in ordered]
 
     async def read(
         self, context: Tokens, completions: Sequence[Tokens]
@@ -177,13 +178,15 @@ class VllmDialect:
             )
         return answer
 
-    def _drawn(self, choice: Choice) -> Drawn:
+    def _drawn(self, choice: Choice, logprobs: bool) -> Drawn:
         where = f"{self.connection.url}{COMPLETIONS}"
-        if choice.token_ids is None or choice.logprobs is None:
+        if choice.token_ids is None or (logprobs and choice.logprobs is None):
             raise EngineError(
                 f"{where} left out token ids or log-probs of what it drew; vLLM sends them from version 0.11 on"
             )
         tokens = tuple(choice.token_ids)
+        if choice.logprobs is None:
+            return Drawn(tokens, None)
         return Drawn(tokens, checked_row(choice.logprobs.token_logprobs, len(tokens), where))
 
 
@@ -303,3 +306,8 @@ def _cached(answer: Read) -> int | None:
 def open_vllm_server(url: str, options: EngineOptions) -> Engine:
     """Open a vLLM server by its URL; an :data:`~preftilt.engines.options.Opener`."""
     return open_server(Kind("vllm", probe_vllm), url, options)
+
+
+def open_vllm_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
+    """Open a vLLM server that draws what an open engine scores."""
+    return open_drawing(Kind("vllm", probe_vllm), url, options, scorer)
