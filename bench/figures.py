@@ -36,7 +36,7 @@ class Figure:
     """A measured row: one value a repeat, what the two sides took (seconds or tokens) and their peak memory."""
 
     name: str
-    bar: float
+    bar: float | None
     values: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Bench:
         self._say = say
         self._device = subject.plain.device
 
-    def figures(self, effort: Effort, bars: dict[str, float]) -> list[Figure]:
+    def figures(self, effort: Effort, bars: dict[str, float | None]) -> list[Figure]:
         """Every row of the table; the two sides of a value are measured right after each other."""
         rows = {name: Figure(name, bar) for name, bar in bars.items()}
         self._warm_up()
@@ -98,6 +98,7 @@ class Bench:
         self._repeat("many short items", effort, lambda: self._items(rows["items"]))
         self._repeat("guided, one row", effort, lambda: self._guided(rows["guided-1"], 1))
         self._repeat("guided, 16 rows", effort, lambda: self._guided(rows["guided-16"], CANDIDATES))
+        self._repeat("twice the rows", effort, lambda: self._twice(rows["twice"]))
         game = rows["amulet"]
         self._repeat(
             "amulet",
@@ -189,6 +190,19 @@ class Bench:
         )
         row.add(two.seconds, one.seconds)
         row.held(two.peak, one.peak)
+
+    def _twice(self, row: Figure) -> None:
+        """Plain decoding of as many rows as guided decoding has strands, against the rows alone."""
+        query = self._query(SHORT)
+        took = [
+            self._timed(
+                lambda rows=rows: plain(self.subject, query.views[1], rows, NEW_TOKENS, self._seed),
+                lambda: self._prefill(query),
+            )[1]
+            for rows in (2 * CANDIDATES, CANDIDATES)
+        ]
+        row.add(took[0].seconds, took[1].seconds)
+        row.held(took[0].peak, took[1].peak)
 
     def _search(self, query: Query, search: Search, max_tokens: int) -> Run:
         return asyncio.run(self._start(query, search, max_tokens, ""))

@@ -36,7 +36,7 @@ def under(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens) -> np.nda
     """Log-probs [R, n] of ``tokens`` [n] under every mixture of ``logits`` float32 [n, K, V]."""
     targets = torch.tensor(tokens, device=logits.device)
     rows = [
-        logprobs_of(guided(logits, Rule(one.weights, one.mask, one.preferred)), targets)
+        logprobs_of(guided(logits.unbind(1), Rule(one.weights, one.mask, one.preferred)), targets)
         for one in mixtures
     ]
     return torch.stack(rows).cpu().numpy()

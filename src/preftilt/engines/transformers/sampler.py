@@ -127,16 +127,24 @@ def draw(logits: Tensor, tickets: Sequence[Ticket]) -> tuple[list[int], list[lis
     for row, ticket in enumerate(tickets):
         groups.setdefault((ticket.sampling, ticket.rule), []).append(row)
     for (sampling, rule), rows in groups.items():
-        where = [strand for row in rows for strand in tickets[row].strands]
-        mine = logits if where == list(range(len(logits))) else logits[where]
-        scores = mine if rule is None else guided(mine.view(len(rows), len(rule.weights), -1), rule)
+        views = list(zip(*(tickets[row].strands for row in rows), strict=True))
+        mine = [_rows_of(logits, where) for where in views]
+        scores = mine[0] if rule is None else guided(mine, rule)
         drawn = _drawn(scores, sampling, [tickets[row].key for row in rows])
         for row, token in zip(rows, drawn.tolist(), strict=True):
             tokens[row] = token
-        each = 1 if rule is None else len(rule.weights)
-        picked[torch.tensor(where, device=logits.device)] = drawn.repeat_interleave(each)
+        for where in views:
+            picked[torch.tensor(where, device=logits.device)] = drawn
     raw = logprobs_of(logits, picked).tolist()
     return tokens, [[raw[strand] for strand in ticket.strands] for ticket in tickets]
+
+
+def _rows_of(logits: Tensor, where: Sequence[int]) -> Tensor:
+    """``logits`` at ``where``; a look at them rather than a copy where they stand one after another."""
+    first, stop = where[0], where[0] + len(where)
+    if where == tuple(range(first, stop)):
+        return logits[first:stop]
+    return logits[list(where)]
 
 
 def _drawn(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
@@ -147,21 +155,24 @@ def _drawn(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
     return race(filtered(scores, sampling), signed_keys)
 
 
-def guided(logits: Tensor, rule: Rule) -> Tensor:
-    """The views' weighted logits [R, V], implausible tokens at −inf: ``logits`` float32 [R, K, V].
+def guided(logits: Sequence[Tensor], rule: Rule) -> Tensor:
+    """The views' weighted logits [R, V], implausible tokens at −inf: ``logits`` float32 [R, V] of every view.
 
     The twin of :func:`preftilt.guided.combine`. Logits do instead of log-probs: they differ by a constant a view.
     """
-    first, *others = logits.unbind(1)
+    first, *others = logits
     total = sum(rule.weights)
     scores = first if total == 1 else first * total
     for weight, view in zip(rule.weights[1:], others, strict=True):
         scores = torch.add(scores, view - first, alpha=weight)
-    scores = scores.masked_fill(torch.isneginf(logits).any(dim=1), -torch.inf)
+    # A token that one view rules out has no finite sum; what is finite throughout needs no second look.
+    if not bool(torch.isfinite(scores).all()):
+        ruled_out = torch.stack([torch.isneginf(view) for view in logits]).any(dim=0)
+        scores = scores.masked_fill(ruled_out, -torch.inf)
     mask = rule.mask
     if mask is None or mask.top_p >= 1:
         return scores
-    seen = scores if mask.of == "result" else logits[:, rule.preferred]
+    seen = scores if mask.of == "result" else logits[rule.preferred]
     nucleus = filtered(seen, Sampling(temperature=mask.temperature, top_p=mask.top_p))
     return scores.masked_fill(torch.isneginf(nucleus), -torch.inf)
 
