@@ -18,6 +18,19 @@ from preftilt.arm.targets import is_transposed
 from preftilt.arm.weights import ArmWeights, load_weights
 from preftilt.errors import BadInput
 
+Hook = Callable[[nn.Module, Any, Tensor], Tensor]
+Hooks = tuple[tuple[nn.Module, Hook], ...]
+"""Layers, and what is called with their inputs and outputs."""
+
+
+@contextmanager
+def hung(hooks: Hooks) -> Iterator[None]:
+    """Within it, the layers add what their hooks do."""
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
 
 def attach(model: Any, folder: Path) -> Arm:
     """The ARM in ``folder`` on ``model``, a transformers causal language model that is its base.
@@ -56,27 +69,28 @@ class Arm:
         those that the base computes in the same batch, bit for bit. None: the ARM is off, and costs nothing.
         dropout: share of the adapter's input that is left out, in training.
         """
-        if alphas is None:
+        with hung(() if alphas is None else self.hooks(alphas, dropout=dropout)):
             yield
-            return
+
+    def hooks(self, alphas: Tensor, *, dropout: float = 0.0) -> Hooks:
+        """What :meth:`rows` hangs on the layers: good for any number of forwards, while the adapter is not trained."""
         if alphas.ndim != 2 or alphas.shape[1] != len(self.spec.objectives):
             raise BadInput(
                 f"alphas of shape {tuple(alphas.shape)} do not fit {len(self.spec.objectives)} objectives"
             )
         reading = ~alphas.isnan().any(dim=1)
         if not reading.any():
-            yield
-            return
+            return ()
         chosen = None if reading.all() else reading.nonzero()[:, 0]
-        mixed = self._mixing(alphas if chosen is None else alphas[chosen])
-        with ExitStack() as stack:
+        mine = alphas if chosen is None else alphas[chosen]
+        alike = self.spec.alpha_in == "loss" or bool((mine == mine[0]).all())
+        mixed = self._mixing(mine[:1] if alike else mine)
+        return tuple(
+            (module, self._hook(name, mixed.layer(index), chosen, len(alphas), dropout))
             for index, (name, module) in enumerate(
                 zip(self.spec.modules, self._modules, strict=True)
-            ):
-                place = self.weights.down[name].device
-                hook = self._hook(name, mixed.layer(index), chosen, len(alphas), dropout, place)
-                stack.callback(module.register_forward_hook(hook).remove)
-            yield
+            )
+        )
 
     def merge(self, alpha: Sequence[float]) -> None:
         """Write ΔW(α), and the bias that goes with it, into the base's layers; :meth:`unmerge` brings them back.
@@ -125,8 +139,8 @@ class Arm:
         chosen: Tensor | None,
         rows: int,
         dropout: float,
-        place: torch.device,
-    ) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+    ) -> Hook:
+        place = self.weights.down[name].device
         adds = partial(
             added,
             down=self.weights.down[name],

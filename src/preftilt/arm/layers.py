@@ -22,7 +22,7 @@ from preftilt.arm.spec import ArmSpec
 class Mixing:
     """M and c of every layer and row; what is None is the identity, or zero.
 
-    matrix [L, B, r, r] or scale [L, B, r] (a diagonal matrix); shift [L, B, r].
+    matrix [L, B, r, r] or scale [L, B, r] (a diagonal matrix); shift [L, B, r]. B is 1 where all rows have one α.
     """
 
     matrix: Tensor | None = None
@@ -33,11 +33,6 @@ class Mixing:
         """Those of one layer: the same without L."""
         parts = (self.matrix, self.scale, self.shift)
         return Mixing(*(None if one is None else one[index] for one in parts))
-
-    def rows(self, chosen: Tensor) -> Mixing:
-        """Those of the rows ``chosen`` (indices), for all layers."""
-        parts = (self.matrix, self.scale, self.shift)
-        return Mixing(*(None if one is None else one[:, chosen] for one in parts))
 
 
 def mixing(spec: ArmSpec, weights: Mapping[str, Tensor], alphas: Tensor) -> Mixing:
@@ -98,7 +93,8 @@ def added(
     if mix.scale is not None:
         features = features * mix.scale[:, None]
     if mix.matrix is not None:
-        features = features @ mix.matrix.transpose(-1, -2)
+        one = mix.matrix[0] if len(mix.matrix) == 1 else mix.matrix
+        features = features @ one.transpose(-1, -2)
     if mix.shift is not None:
         features = features + mix.shift[:, None]
     return linear(scale * features, up).reshape(*x.shape[:-1], len(up))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
-from preftilt.arm.attach import Arm
+from preftilt.arm.attach import Arm, Hooks, hung
 from preftilt.types import Reader
 
 Readers = tuple[Reader | None, ...]
 """Who reads every token of a forward; None is the base model."""
 
-KEPT = 8
-"""Forwards whose preference vectors are remembered: while no row ends, every step reads alike."""
+KEPT, KEPT_ROWS = 4, 128
+"""So many forwards' hooks, of so many rows at most, are remembered: while no row ends, every step reads alike."""
 
 
 class Arms:
@@ -25,21 +24,21 @@ class Arms:
     def __init__(self, arms: Mapping[str, Arm], device: torch.device) -> None:
         self.by_name = dict(arms)
         self._device = device
-        self._alphas = lru_cache(maxsize=KEPT)(self._make_alphas)
+        self._kept = lru_cache(maxsize=KEPT)(self._hooks)
 
     @contextmanager
     def reading(self, readers: Readers) -> Iterator[None]:
         """Within it, a forward of a batch of len(``readers``) rows reads row i as ``readers[i]``."""
-        with ExitStack() as on:
-            for name, alphas in self._alphas(readers).items():
-                on.enter_context(self.by_name[name].rows(alphas))
+        hooks = self._kept if len(readers) <= KEPT_ROWS else self._hooks
+        with hung(hooks(readers)):
             yield
 
-    def _make_alphas(self, readers: Readers) -> dict[str, Tensor]:
-        """The preference vectors [M, k] of every ARM that reads any row; NaN where it does not."""
-        found: dict[str, Tensor] = {}
-        for name in {reader.arm for reader in readers if reader is not None}:
-            off = (float("nan"),) * len(self.by_name[name].spec.objectives)
+    def _hooks(self, readers: Readers) -> Hooks:
+        """Those of every ARM that reads any row, by its preference vectors [M, k]; NaN where it does not."""
+        found: Hooks = ()
+        for name in sorted({reader.arm for reader in readers if reader is not None}):
+            arm = self.by_name[name]
+            off = (float("nan"),) * len(arm.spec.objectives)
             rows = [one.alpha if one is not None and one.arm == name else off for one in readers]
-            found[name] = torch.tensor(rows, dtype=torch.float32, device=self._device)
+            found += arm.hooks(torch.tensor(rows, dtype=torch.float32, device=self._device))
         return found
