@@ -187,5 +187,27 @@ def test_the_world_takes_nothing_from_outside(changed: dict):
         read("world", Asked(**given))
 
 
+def test_pairs_for_training_are_compared_objective_by_objective(tmp_path: Path):
+    row = {
+        "prompt": "tea?",
+        "responses": ["plain", "sweet and hot"],
+        "preferred": {"helpful": 1, "brief": 0},
+    }
+    path = lines(tmp_path / "t.jsonl", row, {"prompt": "x?", "chosen": "a", "rejected": "b"})
+    found = read("train", asked(path)).comparisons
+    told = [(one.id, one.user, one.group, one.chosen, one.rejected) for one in found]
+    assert told == [
+        ("1/helpful", "1", "helpful", "sweet and hot", ("plain",)),
+        ("1/brief", "1", "brief", "plain", ("sweet and hot",)),
+        ("2/preference", "2", "preference", "a", ("b",)),
+    ]
+
+
+def test_a_training_pair_that_says_nothing_is_refused_with_its_row(tmp_path: Path):
+    path = lines(tmp_path / "t.jsonl", {"prompt": "x?", "chosen": "a", "rejected": "a"})
+    with pytest.raises(BadInput, match="row 1: chosen and rejected are the same"):
+        read("train", asked(path))
+
+
 def test_every_format_has_a_test_here():
-    assert {"pairs", "rewardbench", "hh-rlhf", "prefeval", "world"} == set(FORMS)
+    assert {"pairs", "rewardbench", "hh-rlhf", "prefeval", "train", "world"} == set(FORMS)

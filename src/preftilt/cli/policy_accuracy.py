@@ -51,7 +51,7 @@ def policy_accuracy(
         str,
         _pairs(
             "--format",
-            metavar="pairs|rewardbench|hh-rlhf|prefeval|world",
+            metavar="pairs|rewardbench|hh-rlhf|prefeval|train|world",
             help="How PAIRS is laid out.",
         ),
     ] = "pairs",

@@ -30,7 +30,7 @@ Named = tuple[str, Interval, Interval]
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Both panels, or the one that there is something for."""
     both = [(row["rule"], *pair) for row in report["rules"] if (pair := _pair(row))]
-    panels = [one for one, there in (("sweep", report["sweep"]), ("methods", both)) if there]
+    panels = [one for one, there in (("sweep", _is_curve(report)), ("methods", both)) if there]
     with picture(path, width=4.9 * len(panels), height=4.0) as figure:
         for place, panel in enumerate(panels, start=1):
             axes = figure.add_subplot(1, len(panels), place)
@@ -42,7 +42,12 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def can_draw(report: Mapping[str, Any]) -> bool:
     """Whether there is anything to draw."""
-    return bool(report["sweep"]) or any(_pair(row) for row in report["rules"])
+    return _is_curve(report) or any(_pair(row) for row in report["rules"])
+
+
+def _is_curve(report: Mapping[str, Any]) -> bool:
+    """Whether λ was changed at all: a single one makes no curve."""
+    return len(report["sweep"]) > 1
 
 
 def _sweep(axes: Axes, report: Mapping[str, Any]) -> None:

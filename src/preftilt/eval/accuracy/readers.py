@@ -1,4 +1,4 @@
-"""Comparisons from files: plain JSONL of pairs, RewardBench-style rows, HH-RLHF, PrefEval's options, the demo world.
+"""Comparisons from files: pairs as JSONL, RewardBench-style rows, HH-RLHF, PrefEval, training pairs, the demo world.
 
 Whatever is wrong with a file is said with its name, the row and the field, before a model is opened.
 """
@@ -20,6 +20,7 @@ from preftilt.eval.prefeval.data import load_items
 from preftilt.messages import Message, read_messages
 from preftilt.records.rows import PreferenceField, read_rows
 from preftilt.records.strict import Strict, Visible
+from preftilt.train.pairs import read_pairs
 from preftilt.types import Preference
 
 
@@ -196,6 +197,28 @@ def _prefeval(asked: Asked) -> Found:
     return Found(tuple(found), {})
 
 
+def _train(asked: Asked) -> Found:
+    """The pairs that ``preftilt train`` reads: a comparison an objective, in that objective's group."""
+    read_from = asked.source.removeprefix(HUB)
+    if asked.source.startswith(HUB) and ":" not in read_from:
+        read_from = f"{read_from}:{asked.split}"
+    found = [
+        Comparison(
+            id=f"{number}/{objective}",
+            user=str(number),
+            group=objective,
+            messages=pair.messages,
+            preferences=asked.preferences,
+            chosen=pair.responses[better],
+            rejected=(pair.responses[1 - better],),
+            place=pair.where,
+        )
+        for number, pair in enumerate(read_pairs(read_from).pairs, start=1)
+        for objective, better in pair.preferred.items()
+    ]
+    return Found(tuple(found), {})
+
+
 def _world(asked: Asked) -> Found:
     if asked.preferences:
         raise BadInput("the demo world's users have their own preferences; leave --preference out")
@@ -209,6 +232,7 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
     "rewardbench": _rewardbench,
     "hh-rlhf": _hh_rlhf,
     "prefeval": _prefeval,
+    "train": _train,
     "world": _world,
 }
 """How a source may be laid out, by the name of ``--format``."""
