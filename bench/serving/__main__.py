@@ -18,12 +18,13 @@ from bench.server import crowd
 from bench.serving.engines import measure_engines
 from bench.serving.peers import measure_peers
 from bench.serving.proxy import measure_proxy
+from bench.serving.replicas import measure_replicas
 from bench.serving.report import PARTS, Part, load, measured, save
 from bench.serving.scoring import measure_scoring
 from bench.serving.words import Words
 
 CLIENTS = 200
-REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8}
+REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8, "replicas": 2}
 """Values a figure: multiples of the sides, so that each begins equally often."""
 
 
@@ -36,11 +37,11 @@ def main() -> None:
     def say(words: str) -> None:
         print(f"{time.perf_counter() - began:6.0f} s  {words}", file=sys.stderr, flush=True)
 
-    parts = load(options.out)
     with tempfile.TemporaryDirectory(prefix="preftilt-bench-") as folder:
         for name in options.parts:
-            parts[name] = _measure(name, command, options, Path(folder), say)
-            save(options.out, parts)
+            part = _measure(name, command, options, Path(folder), say)
+            # Read again: another part may have been measured meanwhile.
+            save(options.out, {**load(options.out), name: part})
     say(f"done; {options.out}/serving.md is written")
     print((options.out / "serving.md").read_text(encoding="utf-8"))
 
@@ -58,6 +59,8 @@ def _measure(
         return measured(command, *measure_peers(options.peers, work, words, repeats, say))
     if name == "scoring":
         return measured(command, *measure_scoring(work, words, repeats, say))
+    if name == "replicas":
+        return measured(command, *measure_replicas(work, words, repeats, say))
     say(f"clients: {CLIENTS} at once")
     return measured(command, [], {}, [crowd(CLIENTS) for _ in range(repeats)])
 

@@ -18,7 +18,7 @@ from bench.server import Crowd
 from bench.serving.rows import Row
 
 MODEL = "demo (the bundled one, 5 M parameters), float32"
-PARTS = ("proxy", "engines", "peers", "clients", "scoring")
+PARTS = ("proxy", "engines", "peers", "clients", "scoring", "replicas")
 
 INTRODUCTION = """\
 Medians of n ratios, with the quartiles between which half of them lie. The two sides of a ratio are measured right
@@ -37,6 +37,9 @@ as it is, because a rating must be able to end: at most {new_tokens} tokens a re
   default: its_hub with its `LLMJudge`, optillm with its ratings from 0 to 10. optillm's `bon` is called as a library,
   without its proxy, which spares it the way over HTTP that ours has to go. Rating excluded compares the drawing alone.
   A model of this size rates no better than chance; what is measured is the time.
+- **Replicas** are two vLLM servers of one model. All users ask at once, in another order every round. What is
+  compared is a count, by the servers' own metrics: prompt tokens that they had to compute because their caches did not
+  hold them.
 """
 
 

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Row:
-    """``top`` ÷ ``bottom``, one pair of seconds a repeat.
+    """``top`` ÷ ``bottom``, one pair of values a repeat.
 
-    bar: the ratio asked for, None where none is. at_least: it is a least ratio, not a most.
+    bar: the ratio asked for, None where none is. at_least: it is a least ratio, not a most. unit: of the values:
+    seconds, or what is counted.
     """
 
     name: str
     title: str
     bar: float | None
     at_least: bool = False
+    unit: str = "s"
     top: list[float] = field(default_factory=list)
     bottom: list[float] = field(default_factory=list)
 
@@ -46,9 +48,13 @@ class Row:
             "–" if self.bar is None else f"{'≥' if self.at_least else '≤'} {self.bar:g}",
             f"**{statistics.median(ratios):.2f}** ({low:.2f}–{high:.2f}, n {len(ratios)})",
             {None: "–", True: "yes", False: "no"}[self.met],
-            f"{statistics.median(self.top):.3g} s",
-            f"{statistics.median(self.bottom):.3g} s",
+            self._said(self.top),
+            self._said(self.bottom),
         ]
+
+    def _said(self, values: list[float]) -> str:
+        median = statistics.median(values)
+        return f"{median:.3g} s" if self.unit == "s" else f"{median:,.0f} {self.unit}"
 
 
 def quartiles(values: list[float]) -> tuple[float, float]:

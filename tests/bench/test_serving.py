@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
 import pytest
 from bench.server import Crowd
 from bench.serving.endless import write_endless
+from bench.serving.replicas import InTurn
 from bench.serving.report import load, measured, save
 from bench.serving.rows import Row, rotated
 from bench.serving.sides import Side, SideFailed
 from bench.serving.words import Words
 
+from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import open_tokenizer
+from preftilt.types import Sampling, Stream
+from tests.replicas.machines import Machine
 
 pytestmark = pytest.mark.model
 
@@ -39,6 +44,27 @@ def test_a_bar_may_be_the_least_that_is_wanted():
     row.add(5.0, 2.0)
     assert row.met
     assert row.cells()[1] == "≥ 2"
+
+
+def test_what_is_counted_is_told_as_a_count():
+    row = Row("replicas", "theirs ÷ ours", None, unit="tokens")
+    row.add(60_000, 40_000)
+    assert row.cells()[2:] == ["**1.50** (1.50–1.50, n 1)", "–", "60,000 tokens", "40,000 tokens"]
+
+
+async def test_calls_dealt_in_turn_read_a_prompt_on_every_engine():
+    machines = [Machine("a"), Machine("b")]
+    engines = [one.open() for one in machines]
+    engine = InTurn(engines, itertools.cycle(engines))
+    for seed in range(2):
+        stream, sampling = Stream(seed), Sampling()
+        request = SampleRequest(
+            prompt=(1, 2), slots=(0,), stream=stream, sampling=sampling, max_tokens=4
+        )
+        await engine.sample([request])
+    for completion in ((3,), (4,)):
+        await engine.score([ScoreRequest(prompt=(5, 6), completion=completion)])
+    assert [one.prompts for one in machines] == [[(1, 2), (5, 6)], [(1, 2), (5, 6)]]
 
 
 def test_every_side_begins_equally_often():

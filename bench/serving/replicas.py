@@ -1,0 +1,181 @@
+"""What routing by the prompt buys: the prompt tokens that two vLLM servers compute, against calls dealt in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import numpy as np
+from jaxtyping import Float
+from prometheus_client.parser import text_string_to_metric_families
+from tools.servers.launch import start
+
+from bench.figures import MIDDLE
+from bench.serving.rows import Row, rotated
+from bench.serving.sides import SideFailed
+from bench.serving.words import Words
+from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
+from preftilt.engines.bundled import demo_folder
+from preftilt.engines.open import open_engine
+from preftilt.messages import Message
+from preftilt.prompt import ChatTokenizer
+from preftilt.types import Completion, Sampling, Stream, Tokens
+
+USERS, ROUNDS, DRAWN, TOKENS = 16, 4, 4, 16
+"""Each user has a prompt of a thousand tokens, and draws answers to it once a round.
+
+Scores are left out: vLLM's rows of a cached prompt are left as they lie in memory, and what is no number there makes it
+read a score again without the cache, now and then, whoever is asked.
+"""
+
+SIDES = ("in turn", "by the prompt")
+BLOCK = 32
+TIGHT = 3 * USERS // 4 * (MIDDLE // BLOCK + 1)
+"""Cache blocks of a server with room for three quarters of all users' prompts."""
+
+WHOLE = ("--max-num-batched-tokens", "32768")
+"""Every prompt in one step: on CPUs vLLM 0.32 ends with "CPU Generator does not use offset" where it divides one of a
+request with a seed."""
+
+ROOMS = {"ample": WHOLE, "tight": (*WHOLE, "--num-gpu-blocks-override", str(TIGHT))}
+SAID = {
+    "ample": "room for all prompts in each cache",
+    "tight": "room for three quarters of them in each cache",
+}
+COUNTED = "vllm:prompt_tokens_by_source"
+COMPUTED, CACHED = "local_compute", "local_cache_hit"
+
+
+@dataclass(frozen=True, slots=True)
+class InTurn:
+    """Engines of one model, each given the next call: what a load balancer does that knows nothing of prompts.
+
+    A call keeps together what it asks, which is more than such a balancer would do.
+    """
+
+    engines: Sequence[Engine]
+    turn: Iterator[Engine]
+
+    @property
+    def name(self) -> str:
+        return "in turn"
+
+    @property
+    def model(self) -> str:
+        return self.engines[0].model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.engines[0].capabilities
+
+    @property
+    def tokenizer(self) -> ChatTokenizer:
+        return self.engines[0].tokenizer
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.engines[0].versions
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        return await next(self.turn).sample(requests)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        return await next(self.turn).score(requests)
+
+    def close(self) -> None:
+        for one in self.engines:
+            one.close()
+
+
+def measure_replicas(
+    work: Path, words: Words, repeats: int, say: Callable[[str], None]
+) -> tuple[list[Row], dict[str, str]]:
+    """A row a size of the caches, in tokens, and vLLM's version."""
+    rows, version = [], ""
+    for room, flags in ROOMS.items():
+        row = Row(
+            f"replicas-{room}",
+            f"prompt tokens computed by 2 vLLM servers, calls in turn ÷ by the prompt's hash: {USERS} users draw"
+            f" {DRAWN} answers to a {MIDDLE:,}-token question {ROUNDS} times, {SAID[room]}",
+            None,
+            unit="tokens",
+        )
+        with ExitStack() as stack:
+            urls = []
+            for number in (1, 2):
+                say(f"replicas, {room}: starting vLLM {number}")
+                log = work / f"vllm-{room}-{number}.log"
+                server = start("vllm", demo_folder(), log, flags=flags)
+                stack.callback(server.stop)
+                urls.append(server.url)
+            engines = _opened(urls, stack)
+            for order in rotated(SIDES, repeats):
+                read = {side: _once(engines[side], urls, words, say) for side in order}
+                row.add(*(read[side] for side in SIDES))
+            version = httpx2.get(f"{urls[0]}/version", trust_env=False).json()["version"]
+        rows.append(row)
+    return rows, {"vllm": version}
+
+
+def _opened(urls: Sequence[str], stack: ExitStack) -> dict[str, Engine]:
+    alone = [open_engine(f"vllm+{url}") for url in urls]
+    found: list[Engine] = [
+        InTurn(alone, itertools.cycle(alone)),
+        open_engine(f"vllm+{','.join(urls)}"),
+    ]
+    for one in found:
+        stack.callback(one.close)
+    return dict(zip(SIDES, found, strict=True))
+
+
+def _once(engine: Engine, urls: Sequence[str], words: Words, say: Callable[[str], None]) -> int:
+    """Prompt tokens that the servers compute for all users' requests, each with a prompt that no cache knows."""
+    questions = [words.question(MIDDLE) for _ in range(USERS)]
+    before = _counted(urls)
+    asyncio.run(_all(engine, questions))
+    spent = _counted(urls) - before
+    say(f"replicas, {engine.name}: {spent[COMPUTED]:,} tokens computed, {spent[CACHED]:,} cached")
+    if spent[COMPUTED] < USERS * MIDDLE:
+        raise SideFailed(f"vLLM computed {spent[COMPUTED]} prompt tokens, fewer than there are")
+    return spent[COMPUTED]
+
+
+async def _all(engine: Engine, questions: Sequence[str]) -> None:
+    """All users at once, in another order every round."""
+    prompts = [engine.tokenizer.render([Message("user", one)]) for one in questions]
+    order = random.Random(len(prompts))
+    for number in range(ROUNDS):
+        asked = [_draw(one, number) for one in order.sample(prompts, len(prompts))]
+        await asyncio.gather(*(engine.sample([one]) for one in asked))
+
+
+def _draw(prompt: Tokens, seed: int) -> SampleRequest:
+    return SampleRequest(
+        prompt=prompt,
+        slots=tuple(range(DRAWN)),
+        stream=Stream(seed),
+        sampling=Sampling(),
+        max_tokens=TOKENS,
+    )
+
+
+def _counted(urls: Sequence[str]) -> Counter[str]:
+    """Prompt tokens of all servers so far, by where they came from."""
+    found: Counter[str] = Counter()
+    for url in urls:
+        said = httpx2.get(f"{url}/metrics", trust_env=False).text
+        for family in text_string_to_metric_families(said):
+            if family.name == COUNTED:
+                for one in family.samples:
+                    if one.name.endswith("_total"):
+                        found[one.labels["source"]] += int(one.value)
+    if not found:
+        raise SideFailed(f"{urls[0]}/metrics has no {COUNTED}; vLLM 0.32 has it")
+    return found
