@@ -40,12 +40,15 @@ class Place:
     environment: dict[str, str] = field(repr=False)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Python with ``command``, in the project's folder."""
+    def start(self, *command: str, token: str | None = None) -> subprocess.Popen[str]:
+        """Python with ``command``, in the project's folder; with another token than the cluster's, or none if empty."""
+        environment = self.environment
+        if token is not None:
+            environment = environment | {"RAY_AUTH_TOKEN": token}
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env=self.environment,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -125,14 +128,18 @@ class Toy:
     def many(self, count: int) -> Path:
         return self.rows(*(row(f"r{number}") for number in range(count)))
 
-    def start(self, source: Path, out: Path, *flags: object) -> subprocess.Popen[str]:
+    def start(
+        self, source: Path, out: Path, *flags: object, token: str | None = None
+    ) -> subprocess.Popen[str]:
         call = ("run", source, "-o", out, "-m", f"toy:{self.folder / 'control.json'}", *FEW, *flags)
         code = "import sys; from preftilt.cli import main; main(sys.argv[1:])"
-        return self.place.start("-c", code, *map(str, call))
+        return self.place.start("-c", code, *map(str, call), token=token)
 
-    def finish(self, source: Path, out: Path, *flags: object) -> tuple[int, str]:
+    def finish(
+        self, source: Path, out: Path, *flags: object, token: str | None = None
+    ) -> tuple[int, str]:
         """Exit code and what was said."""
-        process = self.start(source, out, *flags)
+        process = self.start(source, out, *flags, token=token)
         _, said = process.communicate(timeout=PATIENCE)
         return process.returncode, said
 

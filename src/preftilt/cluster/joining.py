@@ -8,9 +8,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from secrets import token_hex
 
+from preftilt.cluster.entry import OWN_TOKEN, check_entry, has_token
 from preftilt.cluster.pool import Node
 from preftilt.errors import BadInput, MissingPackage
 
@@ -24,14 +24,6 @@ OBJECT_STORE = 256 * 2**20
 
 PATIENCE = {"RAY_gcs_server_port_wait_time_s": "120", "RAY_worker_register_timeout_seconds": "300"}
 """Seconds that the processes of a cluster of our own may take to start; Ray allows some of them 30, often too few."""
-
-OWN_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-KEPT_TOKEN = Path("~/.ray/auth_token")
-"""Where `ray get-auth-token --generate` leaves it."""
-
-TOKEN_HINT = (
-    "; if it asks for a token, put the one of its nodes into ~/.ray/auth_token or RAY_AUTH_TOKEN"
-)
 
 
 def require_ray() -> None:
@@ -80,13 +72,14 @@ def joined(address: str) -> Iterator[None]:
                 address=LOCAL, include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet
             )
         else:
+            check_entry(address)
             ray.init(address=address, **quiet)
+    except BadInput:
+        raise
     except Exception as failure:  # Ray raises its own errors, built-in ones and bare ones here.
         ray.shutdown()
         told = str(failure).strip().partition("\n")[0] or type(failure).__name__
-        raise BadInput(
-            f"--ray {address}: {told}{'' if address == LOCAL else TOKEN_HINT}"
-        ) from failure
+        raise BadInput(f"--ray {address}: {told}") from failure
     try:
         yield
     finally:
@@ -110,13 +103,9 @@ def _prepare(address: str) -> None:
     if address == LOCAL:
         for name, seconds in PATIENCE.items():
             os.environ.setdefault(name, seconds)
-        if not any(one in os.environ for one in OWN_TOKEN):
+        if not any(one in os.environ for one in ("RAY_AUTH_MODE", *OWN_TOKEN)):
             # Ray guards a cluster with a token that it leaves in the home folder; this one ends with the run.
             os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
-    elif _has_token():
+    elif has_token():
         # Ray shows a token that it finds to a cluster that it finds, but not to one that is named.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def _has_token() -> bool:
-    return any(one in os.environ for one in OWN_TOKEN[1:]) or KEPT_TOKEN.expanduser().exists()
