@@ -6,6 +6,7 @@
     ├── BadInput            the request cannot be served as asked; nothing was spent   (exit code 2)
     │   ├── PromptTooLong   a view's prompt does not fit the model's context
     │   ├── NoChatTemplate  the model has no chat template, or one without the role needed
+    │   ├── UnseenImage     an image cannot be decoded, or the model cannot be shown any
     │   └── UnknownModel    no such model here, or its hub cannot be reached
     ├── MissingPackage      an optional package is needed; names the extra that brings it (exit code 2)
     └── EngineError         the engine failed or returned something impossible          (exit code 1)
@@ -33,6 +34,10 @@ class PromptTooLong(BadInput):
 
 class NoChatTemplate(BadInput):
     """The model has no chat template, or its template lacks a role that is needed."""
+
+
+class UnseenImage(BadInput):
+    """An image of the conversation cannot be decoded, or the model cannot be shown images."""
 
 
 class UnknownModel(BadInput):

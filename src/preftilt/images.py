@@ -34,6 +34,11 @@ class Image:
     digest: str
     at: int = 0
 
+    @property
+    def label(self) -> str:
+        """What errors call it; none of its data."""
+        return "in a data: URL" if self.url.startswith(DATA) else self.url
+
     def read(self) -> bytes:
         """The file's bytes.
 
@@ -41,9 +46,7 @@ class Image:
         """
         data = _bytes(self.url, "the image")
         if _digest(data) != self.digest:
-            raise BadInput(
-                f"the image {self.url[:80]} has changed since it was first read; ask again"
-            )
+            raise BadInput(f"the image {self.label} has changed since it was first read; ask again")
         return data
 
     def data_url(self) -> str:
@@ -51,7 +54,7 @@ class Image:
         if self.url.startswith(DATA):
             return self.url
         data = self.read()
-        return f"data:{_kind(data)};base64,{base64.b64encode(data).decode()}"
+        return f"data:{kind_of(data)};base64,{base64.b64encode(data).decode()}"
 
 
 def load_image(source: str, *, at: int = 0, where: str = "the image") -> Image:
@@ -65,7 +68,7 @@ def load_image(source: str, *, at: int = 0, where: str = "the image") -> Image:
         )
     url = source if source.startswith(DATA) else str(Path(source).expanduser().absolute())
     data = _bytes(url, where)
-    if _kind(data) is None:
+    if kind_of(data) is None:
         raise BadInput(f"{where} is no picture (PNG, JPEG, WebP, GIF, BMP or TIFF)")
     return Image(url, _digest(data), at)
 
@@ -85,7 +88,7 @@ def _bytes(url: str, where: str) -> bytes:
         raise BadInput(f"{where} is a data: URL with broken base64 ({error})") from error
 
 
-def _kind(data: bytes) -> str | None:
+def kind_of(data: bytes) -> str | None:
     """The picture's media type, by its first bytes."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from preftilt.errors import BadInput
@@ -36,6 +36,20 @@ class Message:
         if self.content[done:] or not found:
             found.append(self.content[done:])
         return found
+
+
+def message_of(role: str, parts: Sequence[str | Image]) -> Message:
+    """A message of its parts in order; texts that follow each other are joined by a line break."""
+    text = ""
+    images: list[Image] = []
+    after_text = False
+    for part in parts:
+        if isinstance(part, str):
+            text += f"\n{part}" if after_text else part
+        else:
+            images.append(replace(part, at=len(text)))
+        after_text = isinstance(part, str)
+    return Message(role, text, tuple(images))
 
 
 def read_messages(data: object) -> list[Message]:
@@ -113,23 +127,19 @@ def read_message(data: object, where: str) -> Message:
 
 
 def _read_parts(role: str, parts: Sequence[object], where: str) -> Message:
-    text = ""
-    images: list[Image] = []
-    before = ""
-    for index, part in enumerate(parts):
-        here = f"{where}[{index}]"
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            said = _field(part, "text", str, here)
-            text += f"\n{said}" if before == "text" else said
-        elif kind == "image_url":
-            shown = _field(part, "image_url", Mapping, here)
-            url = _field({"type": "", **shown}, "url", str, f"{here}.image_url")
-            images.append(load_image(url, at=len(text), where=f"{here}.image_url.url"))
-        else:
-            raise BadInput(f"{here} must be a part of type text or image_url")
-        before = str(kind)
-    return Message(role, text, tuple(images))
+    read = [_read_part(one, f"{where}[{index}]") for index, one in enumerate(parts)]
+    return message_of(role, read)
+
+
+def _read_part(part: object, where: str) -> str | Image:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text":
+        return _field(part, "text", str, where)
+    if kind == "image_url":
+        shown = _field(part, "image_url", Mapping, where)
+        url = _field({"type": "", **shown}, "url", str, f"{where}.image_url")
+        return load_image(url, where=f"{where}.image_url.url")
+    raise BadInput(f"{where} must be a part of type text or image_url")
 
 
 def _field(part: Any, name: str, kind: type, where: str) -> Any:

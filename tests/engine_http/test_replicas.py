@@ -103,7 +103,6 @@ def test_servers_with_different_weights_are_refused(
         (",http://127.0.0.1:1", {}, "same server twice"),
         (",127.0.0.1:1/", {}, "same server twice"),
         (",user:pass@127.0.0.1:2", {}, "no user name or password"),
-        (",127.0.0.1:2", {"scorer": "demo"}, "--scorer goes with one server"),
         (",127.0.0.1:2", {"dtype": "float16"}, "--dtype does not apply"),
     ],
 )

@@ -79,6 +79,7 @@ class Capabilities:
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
     guides, proposes: it draws from several views at once, and tells its likeliest next tokens (``guides.py``).
     arms: the reward models that can read a view; a reader that is none of them is refused.
+    images: messages may hold images.
     """
 
     max_context: int
@@ -89,6 +90,7 @@ class Capabilities:
     guides: bool = False
     proposes: bool = False
     arms: tuple[KnownArm, ...] = ()
+    images: bool = False
 
 
 @runtime_checkable

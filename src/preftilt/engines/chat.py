@@ -19,7 +19,7 @@ from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
-from preftilt.errors import BadInput, NoChatTemplate
+from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message
 from preftilt.types import Tokens
 
@@ -163,7 +163,7 @@ class HfChatTokenizer:
 
     def _text_alone(self, message: Message) -> str:
         if message.images:
-            raise BadInput(
+            raise UnseenImage(
                 f"{self._tokenizer.name_or_path or 'the model'} is read as a model of text here, and a message has"
                 " an image; use a vision-language model on the transformers engine, or leave the image out"
             )

@@ -1,4 +1,4 @@
-"""What a probe found out about a server, for people to read."""
+"""What people can read of an engine: what a probe found out, and how replicas do."""
 
 from __future__ import annotations
 
@@ -29,6 +29,31 @@ class Probed(Protocol):
     @property
     def plan(self) -> tuple[str, ...]:
         """How the engine draws and scores, a line each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a replica does, for people and for ``/metrics``.
+
+    load: sequences under way. calls, failed: how many it was given, and how many of them came back undone.
+    """
+
+    name: str
+    up: bool
+    load: int
+    calls: int
+    failed: int
+    reason: str
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """An engine that may be several of the same model."""
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How each of them does; empty where there is one alone."""
         ...
 
 

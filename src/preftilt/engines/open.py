@@ -19,6 +19,8 @@ Packages add schemes of their own by an entry point of the group ``preftilt.engi
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -29,8 +31,10 @@ from pathlib import Path
 
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import DEMO
+from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.options import EngineOptions, Opener
 from preftilt.engines.replicas import Replicas, open_replicas
+from preftilt.engines.scored_by import Lent, ScoredBy, open_scorer
 from preftilt.errors import BadInput, EngineError, MissingPackage
 
 PLUGINS = "preftilt.engines"
@@ -46,7 +50,7 @@ class Kind:
     packages: tuple[str, ...]
     extra: str
 
-    def load(self, scheme: str) -> Opener:
+    def load(self, scheme: str) -> Callable[..., Engine]:
         for package in self.packages:
             if find_spec(package) is None:
                 raise MissingPackage(
@@ -70,6 +74,13 @@ SERVERS = {
     "openai": Kind("http.openai", "open_openai_server", ("httpx2", "transformers"), "http"),
 }
 """Servers, by the part of the scheme before ``+http`` or ``+https``."""
+
+DRAWING = {
+    "vllm": replace(SERVERS["vllm"], opener="open_vllm_drawing"),
+    "sglang": replace(SERVERS["sglang"], opener="open_sglang_drawing"),
+    "openai": replace(SERVERS["openai"], opener="open_openai_drawing"),
+}
+"""The same, opened to draw for an engine that is open and scores."""
 
 TRANSPORTS = ("http", "https")
 
@@ -115,19 +126,33 @@ def _listed(spec: str) -> list[str]:
     return found
 
 
-def _open_together(servers: list[str], options: EngineOptions) -> Replicas:
-    if options.scorer is not None:
-        raise BadInput(
-            "--scorer goes with one server that draws, not with several; give the URL of a load balancer in front of"
-            " them"
-        )
+def _open_together(servers: list[str], options: EngineOptions) -> Replicas | ScoredBy:
     # One moment for all, also for those that come back later: templates with a date must not tell them apart.
     options = replace(options, now=options.now or datetime.now())
+    if options.scorer is not None:
+        return _open_scored(servers, options, options.scorer)
     openers = {}
     for one in servers:
         scheme, name = _parts(one)
         openers[one] = partial(_opener(scheme, one), name, options)
     return open_replicas(openers)
+
+
+def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> ScoredBy:
+    """Several servers that draw, and one engine that scores for all: opened once, closed once."""
+    kinds = [(one, *_parts(one)) for one in servers]
+    drawing = {scheme: DRAWING[scheme.partition("+")[0]].load(scheme) for _, scheme, _ in kinds}
+    with ExitStack() as opened:
+        scorer = open_scorer(scorer_name, options)
+        opened.callback(scorer.close)
+        # Whichever server answers a conversation, it knows it by the tokens that all make of it.
+        lent = Lent(scorer, RememberingTokenizer(scorer.tokenizer))
+        replicas = open_replicas(
+            {one: partial(drawing[scheme], name, options, lent) for one, scheme, name in kinds}
+        )
+        both = ScoredBy(replicas, scorer)
+        opened.pop_all()
+        return both
 
 
 def _is_server(scheme: str) -> bool:

@@ -9,8 +9,15 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
-from preftilt.engines.facts import Fact, Probed
+from preftilt.engines.base import (
+    Answering,
+    Capabilities,
+    Engine,
+    SampleRequest,
+    ScoreRequest,
+    Watchable,
+)
+from preftilt.engines.facts import Fact, Probed, Replicated, Standing
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
@@ -104,6 +111,16 @@ class ScoredBy:
         drawing = self.sampler.plan[:1] if isinstance(self.sampler, Probed) else ()
         return (*drawing, f"score: {self.scorer.name}")
 
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How the replicas do, where several draw."""
+        return self.sampler.standings if isinstance(self.sampler, Replicated) else ()
+
+    async def answers(self) -> None:
+        """See :class:`~preftilt.engines.base.Answering`: whether the sampler is still there."""
+        if isinstance(self.sampler, Answering):
+            await self.sampler.answers()
+
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """By the sampler."""
         return await self.sampler.sample(requests)
@@ -121,6 +138,42 @@ class ScoredBy:
         """Close both."""
         self.sampler.close()
         self.scorer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A scorer that several samplers share: whoever opened it closes it, once.
+
+    tokenizer: the one that all of them make prompts with.
+    """
+
+    engine: Engine
+    tokenizer: ChatTokenizer
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    @property
+    def model(self) -> str:
+        return self.engine.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.engine.capabilities
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self.engine.versions
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        return await self.engine.sample(requests)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        return await self.engine.score(requests)
+
+    def close(self) -> None:
+        """It is not ours to close."""
 
 
 def open_scorer(name: str, options: EngineOptions) -> Engine:

@@ -1,15 +1,11 @@
 """Servers that only chat: they can draw answers, and a second engine must score them.
 
-Such a server takes messages, not tokens. The engine contract speaks tokens, so the tokenizer that made a prompt
-remembers which conversation it came from.
+Such a server takes messages, not tokens: the conversation behind a prompt is looked up (``remembering.py``).
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,61 +14,22 @@ import numpy as np
 from preftilt.engines.base import Capabilities, Engine, SampleRequest
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact, ServerRefused
-from preftilt.engines.http.answers import ChatChoice, ChatCompletions, Completions
+from preftilt.engines.http.answers import ChatChoice, ChatCompletions, Completions, Models
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.engine import About, seed_of
 from preftilt.engines.http.opening import HONOURED, chosen_model, connected, nothing
+from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer
-from preftilt.types import Completion, Tokens
+from preftilt.types import Completion
 
 CHAT = "/v1/chat/completions"
-REMEMBERED = 4096
-"""Conversations kept; a request is drawn right after its prompt is made."""
+CHATS = Fact("/v1/completions", "no", "it only chats: a second engine must score")
 
 NO_COMPLETIONS = frozenset({404, 405, 501})
-
-
-@dataclass(slots=True)
-class RememberingTokenizer:
-    """``inner``, and the conversations that it made prompts of lately."""
-
-    inner: ChatTokenizer
-    _made: OrderedDict[Tokens, tuple[Message, ...]] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def render(self, messages: Sequence[Message]) -> Tokens:
-        tokens = self.inner.render(messages)
-        with self._lock:
-            self._made[tokens] = tuple(messages)
-            self._made.move_to_end(tokens)
-            if len(self._made) > REMEMBERED:
-                self._made.popitem(last=False)
-        return tokens
-
-    def encode(self, text: str) -> Tokens:
-        return self.inner.encode(text)
-
-    def decode(self, tokens: Tokens) -> str:
-        return self.inner.decode(tokens)
-
-    def pieces(self, tokens: Tokens) -> list[str]:
-        return self.inner.pieces(tokens)
-
-    def conversation(self, prompt: Tokens) -> tuple[Message, ...]:
-        """The messages behind a prompt; raises :class:`~preftilt.errors.BadInput` for one that was not made here."""
-        with self._lock:
-            found = self._made.get(prompt)
-        if found is None:
-            raise BadInput(
-                "a server that only chats can answer conversations, not token prompts from elsewhere; use a server"
-                " with /v1/completions"
-            )
-        return found
 
 
 class ChatSampler:
@@ -149,8 +106,17 @@ class ChatSampler:
             self._tokenizer.conversation(request.prompt)
         return await self._loop.wait(lambda: together(self._draw(one) for one in requests))
 
+    async def answers(self) -> None:
+        """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
+        await self._loop.wait(self._still_there)
+
     def close(self) -> None:
         self._loop.close(self._connection.close)
+
+    async def _still_there(self) -> None:
+        cards = (await self._connection.get("/v1/models", Models)).data
+        if self.model not in [one.id for one in cards]:
+            raise EngineError(f"{self.name} no longer serves {self.model}; open it again")
 
     async def _draw(self, request: SampleRequest) -> list[Completion]:
         budget = min(request.max_tokens, self._capabilities.max_context - len(request.prompt))
@@ -243,28 +209,36 @@ def is_chat_only(url: str, options: EngineOptions) -> bool:
 
 def open_chat_server(url: str, options: EngineOptions) -> ScoredBy:
     """Open a server that only chats, together with the engine that scores."""
-    label = f"openai+{urlsplit(url).scheme}"
-    facts = [Fact("/v1/completions", "no", "it only chats: a second engine must score")]
     if options.scorer is None:
         raise ServerRefused(
             f"{url} only chats, so it can draw but not score; name a second engine that scores (--scorer SPEC; demo, a"
             " hub id, vllm+http://…)",
-            tuple(facts),
+            (CHATS,),
         )
-    honoured = HONOURED - {"tokenizer", "sampler_logprobs"}
-    refuse_others(options, label, honoured, reason="the server only chats; the scorer's is used")
+    _check_options(url, options)
     scorer = open_scorer(options.scorer, options)
     try:
-        return ScoredBy(_open(label, url, options, scorer, facts), scorer)
+        return open_chat_drawing(url, options, scorer)
     except BaseException:
         scorer.close()
         raise
 
 
-def _open(
-    label: str, url: str, options: EngineOptions, scorer: Engine, facts: list[Fact]
-) -> ChatSampler:
+def open_chat_drawing(url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
+    """Open a server that only chats; what it answers is scored by ``scorer``, which stays open if this fails."""
+    _check_options(url, options)
+    return ScoredBy(_open(url, options, scorer), scorer)
+
+
+def _check_options(url: str, options: EngineOptions) -> None:
+    honoured = HONOURED - {"tokenizer", "sampler_logprobs"}
+    label = f"openai+{urlsplit(url).scheme}"
+    refuse_others(options, label, honoured, reason="the server only chats; the scorer's is used")
+
+
+def _open(url: str, options: EngineOptions, scorer: Engine) -> ChatSampler:
     loop = Loop()
+    facts = [CHATS]
     connection: Connection | None = None
     try:
         connection = loop.run(lambda: connected(url, options))
@@ -280,7 +254,7 @@ def _open(
     facts.append(Fact("context", f"{context:,} tokens"))
     plan = f"draw: POST {CHAT}, {'n answers a question' if many else 'one question an answer'}"
     about = About(
-        name=f"{label.partition('+')[0]}+{connection.url}",
+        name=f"openai+{connection.url}",
         model=card.id,
         facts=tuple(facts),
         plan=(plan, f"score: {scorer.name}"),
@@ -293,7 +267,9 @@ def _open(
         sampler_logprobs=False,
         keyed_streams=False,
     )
-    tokenizer = RememberingTokenizer(scorer.tokenizer)
+    tokenizer = scorer.tokenizer
+    if not isinstance(tokenizer, RememberingTokenizer):
+        tokenizer = RememberingTokenizer(tokenizer)
     return ChatSampler(about, loop, connection, tokenizer, capabilities, many=many)
 
 

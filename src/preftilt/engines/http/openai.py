@@ -8,7 +8,7 @@ from typing import Any
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Fact
 from preftilt.engines.http.answers import ModelCard
-from preftilt.engines.http.chat import is_chat_only, open_chat_server
+from preftilt.engines.http.chat import is_chat_only, open_chat_drawing, open_chat_server
 from preftilt.engines.http.completions import (
     COMPLETIONS,
     IDS_OUT,
@@ -19,7 +19,7 @@ from preftilt.engines.http.completions import (
 from preftilt.engines.http.connection import Declined
 from preftilt.engines.http.dialect import Asking, Draw, Found
 from preftilt.engines.http.measures import check_sampler, check_scores
-from preftilt.engines.http.opening import Kind, open_server
+from preftilt.engines.http.opening import Kind, open_drawing, open_server
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling
@@ -172,3 +172,10 @@ def open_openai_server(url: str, options: EngineOptions) -> Engine:
     if is_chat_only(url, options):
         return open_chat_server(url, options)
     return open_server(Kind("openai", probe_openai), url, options)
+
+
+def open_openai_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
+    """Open a server that draws, or only chats, and whose responses an open engine scores."""
+    if is_chat_only(url, options):
+        return open_chat_drawing(url, options, scorer)
+    return open_drawing(Kind("openai", probe_openai), url, options, scorer)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from preftilt.engines.base import Capabilities
+from preftilt.engines.base import Capabilities, Engine
 from preftilt.engines.facts import Fact, ServerRefused
 from preftilt.engines.http.answers import ModelCard, Models
 from preftilt.engines.http.connection import Connection, connect
@@ -48,8 +48,7 @@ def open_server(kind: Kind, url: str, options: EngineOptions) -> ServerEngine | 
     Raises :class:`ServerRefused`, with the remedy, for a server that cannot do what is needed, and
     :class:`~preftilt.errors.EngineError` for one that does not answer.
     """
-    label = f"{kind.scheme}+{urlsplit(url).scheme}"
-    refuse_others(options, label, HONOURED, reason="the server decided about them when it started")
+    _check_options(kind, url, options)
     if options.scorer is None:
         return _open(kind, url, options, needs_scores=True)
     with ExitStack() as opened:
@@ -60,6 +59,25 @@ def open_server(kind: Kind, url: str, options: EngineOptions) -> ServerEngine | 
         both = scored_by(engine, scorer)
         opened.pop_all()
         return both
+
+
+def open_drawing(kind: Kind, url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
+    """Open the server at ``url`` to draw there; what is drawn is scored by ``scorer``, which stays open if this fails.
+
+    Raises what :func:`open_server` does.
+    """
+    _check_options(kind, url, options)
+    engine = _open(kind, url, options, needs_scores=False)
+    try:
+        return scored_by(engine, scorer)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _check_options(kind: Kind, url: str, options: EngineOptions) -> None:
+    label = f"{kind.scheme}+{urlsplit(url).scheme}"
+    refuse_others(options, label, HONOURED, reason="the server decided about them when it started")
 
 
 def _open(kind: Kind, url: str, options: EngineOptions, *, needs_scores: bool) -> ServerEngine:

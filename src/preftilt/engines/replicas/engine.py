@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
-from preftilt.engines.facts import Fact, Probed
+from preftilt.engines.facts import Fact, Probed, Standing
 from preftilt.engines.guides import (
     GuideRequest,
     Guides,
@@ -24,7 +24,7 @@ from preftilt.engines.guides import (
 )
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.replicas.identity import Identity
-from preftilt.engines.replicas.replica import Replica, Standing
+from preftilt.engines.replicas.replica import Replica
 from preftilt.engines.replicas.routing import chosen
 from preftilt.engines.replicas.watch import Pace, look_after
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong

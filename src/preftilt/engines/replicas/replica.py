@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from preftilt.engines.base import Engine
+from preftilt.engines.facts import Standing
 from preftilt.errors import EngineError, EngineTimeout
 
 T = TypeVar("T")
@@ -22,21 +23,6 @@ FAILURES = 3
 """Calls that fail in a row until a replica counts as lost, whatever it answers when it is asked."""
 
 State = Literal["up", "doubted", "down"]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a replica does, for people and for ``/metrics``.
-
-    load: sequences under way. calls, failed: how many it was given, and how many of them came back undone.
-    """
-
-    name: str
-    up: bool
-    load: int
-    calls: int
-    failed: int
-    reason: str
 
 
 @dataclass(slots=True, kw_only=True)

@@ -27,12 +27,16 @@ SHORTEST_SHARED = 16
 
 @dataclass(eq=False, slots=True)
 class Prompt:
-    """A prefilled prompt: its cache and the float32 logits [V] that follow it, as ``reader`` has them."""
+    """A prefilled prompt: its cache and the float32 logits [V] that follow it, as ``reader`` has them.
+
+    shift: how far the model's positions of all that follows are from its places (``Sight.shifts``).
+    """
 
     tokens: Tokens
     layers: Layers
     logits: Tensor
     reader: Reader | None = None
+    shift: int = 0
     tails: dict[Tokens, Tail] = field(default_factory=dict)
 
     def key(self, tail: Tokens = ()) -> CacheKey:
@@ -42,6 +46,11 @@ class Prompt:
     @property
     def length(self) -> int:
         return len(self.tokens)
+
+    @property
+    def shifts(self) -> Tensor | None:
+        """``shift`` [3, 1] as a segment that follows takes it."""
+        return torch.full((3, 1), self.shift) if self.shift else None
 
 
 @dataclass(eq=False, slots=True)

@@ -81,10 +81,14 @@ class Buffers:
 
 @dataclass(frozen=True, slots=True)
 class RowPlace:
-    """Where a row stands: the prompt it shares (None if its tail holds it) and the tokens in its tail."""
+    """Where a row stands: the prompt it shares (None if its tail holds it) and the tokens in its tail.
+
+    shift: that of its prompt, whoever holds it.
+    """
 
     prompt: Prompt | None
     length: int
+    shift: int = 0
 
     @property
     def position(self) -> int:
@@ -113,13 +117,14 @@ class DecodePlan:
         self.longest = max(lengths) + 1
         buffers.reserve(self.rows, self.longest)
         self.positions = torch.tensor([place.position for place in places], device=device)
+        self.shifts = _shifts(places, device)
         flat = [row * buffers.width + length for row, length in enumerate(lengths)]
         self._write = torch.tensor(flat, device=device)
         self._lengths = torch.tensor(lengths, device=device)
         self._even = min(lengths) == max(lengths)
         self._groups, order = _groups(places)
-        whole = len(self._groups) == 1 and len(order) == self.rows
-        self._order = None if whole or not order else torch.tensor(order, device=device)
+        sorted_already = not order or order == list(range(self.rows))
+        self._order = None if sorted_already else torch.tensor(order, device=device)
         self._masks: dict[object, Tensor | None] = {}
 
     def tokens_of(self, last: list[int]) -> Tensor:
@@ -204,6 +209,13 @@ class DecodePlan:
             )
             self._masks[key] = None if mask is None else mask.repeat(groups, 1)[None, None]
         return self._masks[key]
+
+
+def _shifts(places: list[RowPlace], device: torch.device) -> Tensor | None:
+    """[3, M] for all rows; None where the model's positions are their places throughout."""
+    if not any(place.shift for place in places):
+        return None
+    return torch.tensor([place.shift for place in places], device=device).expand(3, -1)
 
 
 def _put(buffer: Tensor, where: Tensor, new: Tensor) -> None:

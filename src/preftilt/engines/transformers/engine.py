@@ -76,7 +76,7 @@ class TransformersEngine:
             max_context=capabilities.max_context,
             vocabulary=runner.vocabulary,
             arms=capabilities.arms,
-            images=runner.sight is not None,
+            images=capabilities.images,
         )
         self._worker = Worker(path)
         self._under_way: dict[int, Job] = {}

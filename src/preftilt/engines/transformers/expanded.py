@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,24 @@ KEPT_PROMPTS = 4
 """Prompts whose caches are kept; each is as large as the model makes it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """transformers' own cache of some rows, and the shift of the tokens that follow (``Sight.shifts``)."""
+
+    own: Any
+    shift: int = 0
+
+    def copies(self, rows: int) -> _Cache:
+        """A copy of a cache of one row for so many; the original stays as it is."""
+        copied = copy.deepcopy(self.own)
+        copied.batch_repeat_interleave(rows)
+        return _Cache(copied, self.shift)
+
+    def select(self, rows: Sequence[int], device: torch.device) -> None:
+        """Let go of all other rows."""
+        self.own.batch_select_indices(torch.tensor(rows, device=device))
+
+
 class ExpandedPath:
     """Serves jobs with plain forwards and transformers' caches."""
 
@@ -43,7 +62,9 @@ class ExpandedPath:
         self._ends = ends
         self._limits = limits
         self._jobs: list[Job] = []
-        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[Any, Tensor]] = OrderedDict()
+        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[_Cache, Tensor]] = (
+            OrderedDict()
+        )
 
     @property
     def idle(self) -> bool:
@@ -89,21 +110,21 @@ class ExpandedPath:
         """Whether this path reproduces the plain forward of the runner's model on the probe."""
         ids = tuple(probe.tokens.tolist())
         cache, first = self._prompt(ids[:PROMPT])
-        scored = self._forward(_copies(cache, 2), probe.tokens[None, PROMPT:].repeat(2, 1))[1]
+        scored = self._forward(cache.copies(2), probe.tokens[None, PROMPT:].repeat(2, 1))[1]
         decoded: list[Tensor] = []
-        cache = _copies(cache, 2)
+        cache = cache.copies(2)
         for token in ids[PROMPT:]:
             decoded.append(
                 self._forward(cache, torch.tensor([[token]] * 2, device=self.runner.device))[1, -1]
             )
-            cache.batch_select_indices(torch.tensor([0, 1], device=self.runner.device))
+            cache.select([0, 1], self.runner.device)
         self._prompts.clear()
         limit = tolerance(self.runner.model.dtype)
         got = torch.cat([first[None], scored, torch.stack(decoded)])
         want = torch.cat([probe.reference[PROMPT - 1 :], probe.reference[PROMPT:]])
         return gap(got, want) <= limit
 
-    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[Any, Tensor]:
+    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[_Cache, Tensor]:
         """A prompt's cache, at batch 1, and the logits [V] after it; one that is kept and begins it is taken over."""
         key = (reader, tokens)
         if key in self._prompts:
@@ -114,17 +135,22 @@ class ExpandedPath:
         begun = max((one for one in known if one == tokens[: len(one)]), key=len, default=())
         self.runner.stats.prompt_tokens += len(tokens) - len(begun)
         self.runner.stats.shared_tokens += len(begun)
-        cache = _copies(self._prompts[reader, begun][0], 1) if begun else None
+        cache = self._prompts[reader, begun][0].copies(1).own if begun else None
         new = torch.tensor([tokens[len(begun) :]], device=self.runner.device)
-        logits, cache = self.runner.of(reader).by_rows(new, cache, reader)
-        self._prompts[key] = (cache, self.runner.clean(logits[0, -1:])[0])
+        runner = self.runner.of(reader)
+        shifts = None if runner.sight is None else runner.sight.shifts(tokens)
+        here = None if shifts is None else shifts[:, len(begun) : -1]
+        logits, cache = runner.by_rows(new, cache, reader, here)
+        kept = _Cache(cache, 0 if shifts is None else int(shifts[0, -1]))
+        self._prompts[key] = (kept, self.runner.clean(logits[0, -1:])[0])
         while len(self._prompts) > KEPT_PROMPTS:
             self._prompts.popitem(last=False)
         return self._prompts[key]
 
-    def _forward(self, cache: Any, tokens: Tensor, reader: Reader | None = None) -> Tensor:
+    def _forward(self, cache: _Cache, tokens: Tensor, reader: Reader | None = None) -> Tensor:
         """Logits [N, L, V] after new ``tokens`` [N, L]; ``cache`` [N rows] grows by them."""
-        logits, _ = self.runner.of(reader).by_rows(tokens, cache, reader)
+        shifts = torch.full((3, 1), cache.shift)
+        logits, _ = self.runner.of(reader).by_rows(tokens, cache.own, reader, shifts)
         return self.runner.clean(logits)
 
     def _sample(self, job: DrawJob) -> None:
@@ -135,10 +161,10 @@ class ExpandedPath:
             count = min(rows_at_once, len(request.slots) - start)
             rows = [self._ends.new_row(job, start + i) for i in range(count)]
             self.runner.stats.rows += count
-            caches = [_copies(cache, count) for cache, _ in known]
+            caches = [cache.copies(count) for cache, _ in known]
             self._draw_all(rows, caches, [logits.expand(count, -1) for _, logits in known])
 
-    def _draw_all(self, rows: list[Row], caches: list[Any], logits: list[Tensor]) -> None:
+    def _draw_all(self, rows: list[Row], caches: list[_Cache], logits: list[Tensor]) -> None:
         """Token by token until every row has ended; rows that end leave the caches, of which there is one a view."""
         while not rows[0].job.future.done():
             tickets = [
@@ -153,7 +179,7 @@ class ExpandedPath:
                 return
             if len(live) < len(rows):
                 for cache in caches:
-                    cache.batch_select_indices(torch.tensor(live, device=self.runner.device))
+                    cache.select(live, self.runner.device)
                 rows = [rows[i] for i in live]
             last = torch.tensor([[row.tokens[-1]] for row in rows], device=self.runner.device)
             self.runner.stats.response_tokens += len(rows) * len(caches)
@@ -175,7 +201,7 @@ class ExpandedPath:
             cache, logits = self._prompt(read.prompt + read.prefix, read.reader)
             if len(completion) > 1:
                 tokens = torch.tensor([completion[:-1]], device=self.runner.device)
-                rest = self._forward(_copies(cache, 1), tokens, read.reader)[0]
+                rest = self._forward(cache.copies(1), tokens, read.reader)[0]
                 logits = torch.cat([logits[None], rest])
             views.append(logits.view(len(completion), -1))
         self.runner.stats.response_tokens += (len(completion) - 1) * len(views)
@@ -196,7 +222,7 @@ class ExpandedPath:
             self.runner.stats.response_tokens += sum(
                 len(job.request.completion) - 1 for job in jobs
             )
-            copies = _copies(cache, len(jobs))
+            copies = cache.copies(len(jobs))
             rest = self._forward(copies, tokens[:, :-1], request.reader)
             logits = torch.cat([logits, rest], dim=1)
         logprobs = (
@@ -214,10 +240,3 @@ def _alike(first: Job, other: Job) -> bool:
         return first is other
     a, b = first.request, other.request
     return (a.reader, a.prompt, a.prefix) == (b.reader, b.prompt, b.prefix)
-
-
-def _copies(cache: Any, rows: int) -> Any:
-    """A copy of a cache for so many rows; the original stays as it is."""
-    copied = copy.deepcopy(cache)
-    copied.batch_repeat_interleave(rows)
-    return copied

@@ -20,7 +20,10 @@ from preftilt.types import Reader, Tokens
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens], all of one reader."""
+    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens], all of one reader.
+
+    shifts: how far the model's positions are from the places of the tokens ([3, n]) or of all of them ([3, 1]).
+    """
 
     tokens: Tokens
     prefix: Layers
@@ -28,6 +31,7 @@ class Segment:
     tail: Layers
     tail_length: int
     reader: Reader | None = None
+    shifts: Tensor | None = None
 
     @property
     def start(self) -> int:
@@ -90,6 +94,7 @@ class ExtendPlan:
             [torch.arange(s.start, s.start + len(s.tokens), device=device) for s in self.segments]
         )
         self.tokens = torch.tensor([t for s in self.segments for t in s.tokens], device=device)
+        self.shifts = _shifts(self.segments, device)
         self.readers = _readers(self.segments)
         self._groups = self._prefix_groups()
         self._buckets = self._tail_buckets()
@@ -237,6 +242,17 @@ def _readers(segments: Sequence[Segment]) -> tuple[Reader | None, ...] | None:
     if all(segment.reader is None for segment in segments):
         return None
     return tuple(segment.reader for segment in segments for _ in segment.tokens)
+
+
+def _shifts(segments: Sequence[Segment], device: torch.device) -> Tensor | None:
+    """[3, M] for all packed tokens; None where the model's positions are their places throughout."""
+    if all(segment.shifts is None for segment in segments):
+        return None
+    none = torch.zeros(3, 1, dtype=torch.long)
+    parts = [
+        (none if one.shifts is None else one.shifts).expand(3, len(one.tokens)) for one in segments
+    ]
+    return torch.cat(parts, dim=1).to(device)
 
 
 def _copied(x: Tensor) -> Tensor:

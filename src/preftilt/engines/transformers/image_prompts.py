@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from preftilt.engines.chat import HfChatTokenizer, load_template
+from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.image_tokens import image_tokens
 from preftilt.engines.transformers.seeing import Shown, Sight
-from preftilt.errors import BadInput
+from preftilt.errors import BadInput, UnseenImage
 from preftilt.images import Image
-from preftilt.messages import ROLES, Message
+from preftilt.messages import Message
 from preftilt.types import Tokens
-
-PROBE = "preftilt"
 
 MOST_PIXELS = 50_000_000
 """Pictures with more are refused before they are unpacked."""
@@ -42,11 +40,11 @@ class ImageTokenizer:
     def render(self, messages: Sequence[Message]) -> Tokens:
         """As the chat tokenizer's; every image takes as many ids as the model reads embeddings of it.
 
-        Raises :class:`~preftilt.errors.BadInput` for an image that cannot be read or shown.
+        Raises :class:`~preftilt.errors.UnseenImage` for an image that cannot be read or shown.
         """
         images = [image for one in messages for image in one.images]
         if images and self.refusal is not None:
-            raise BadInput(f"{self.refusal}; leave the image out, or use another model")
+            raise UnseenImage(f"{self.refusal}; leave the image out, or use another model")
         text = self.chat.spell(messages)
         return self._show(text, images) if images else self.chat.encode(text)
 
@@ -68,7 +66,7 @@ class ImageTokenizer:
                 )
             )
         except (ValueError, TypeError, IndexError, KeyError, StopIteration) as error:
-            raise BadInput(
+            raise UnseenImage(
                 f"the model's processor does not take this conversation ({error}); its template may leave images out,"
                 f" or the text may contain {self.processor.image_token!r}, which stands for one"
             ) from error
@@ -76,7 +74,7 @@ class ImageTokenizer:
         made.pop("attention_mask", None)
         places = tuple(place for place, one in enumerate(ids) if one == self.sight.token)
         if not places:
-            raise BadInput(
+            raise UnseenImage(
                 "the chat template leaves images out; give another one (--chat-template FILE)"
             )
         named = image_tokens(images, len(places))
@@ -96,41 +94,6 @@ def image_tokenizer(model: Any, processor: Any, chat: HfChatTokenizer) -> ImageT
     return ImageTokenizer(chat, processor, Sight(model, token))
 
 
-def content_for(processor: Any, chat_template: str | None) -> Callable[[Message], object]:
-    """What the template takes for a message's content: a list of parts, or a text with the image's token in it.
-
-    Templates for pictures go through the parts of a message, some of them for some roles only; which ones is tried.
-    chat_template: as in :class:`~preftilt.engines.chat.HfChatTokenizer`.
-    """
-    tokenizer, image_token = processor.tokenizer, processor.image_token
-    template = None if chat_template is None else load_template(chat_template)
-    parted = {role for role in ROLES if _takes_parts(tokenizer, template, role)}
-
-    def content(message: Message) -> object:
-        if message.role in parted:
-            return [
-                {"type": "text", "text": one} if isinstance(one, str) else {"type": "image"}
-                for one in message.parts()
-            ]
-        return "".join(
-            one if isinstance(one, str) else f"{image_token}\n" for one in message.parts()
-        )
-
-    return content
-
-
-def _takes_parts(tokenizer: Any, template: str | None, role: str) -> bool:
-    """Whether a message's parts come out of the template as their text."""
-    said = {"role": role, "content": [{"type": "text", "text": PROBE}]}
-    other = {"role": "user", "content": [{"type": "text", "text": "?"}]}
-    turns = {"system": [said, other], "user": [said], "assistant": [other, said]}
-    try:
-        text = tokenizer.apply_chat_template(turns[role], chat_template=template, tokenize=False)
-    except Exception:  # What a template raises here, it says of parts: no.
-        return False
-    return PROBE in text and "'type'" not in text
-
-
 def _picture(image: Image) -> Any:
     """The decoded picture, in RGB and upright as its camera was held."""
     import PIL.Image
@@ -139,11 +102,17 @@ def _picture(image: Image) -> Any:
     try:
         with PIL.Image.open(BytesIO(image.read())) as opened:
             if opened.width * opened.height > MOST_PIXELS:
-                raise BadInput(
-                    f"the image {image.url[:80]} has {opened.width} × {opened.height} pixels; make it smaller"
+                raise UnseenImage(
+                    f"the image {image.label} has {opened.width} × {opened.height} pixels; make it smaller"
                 )
             return PIL.ImageOps.exif_transpose(opened).convert("RGB")
     except BadInput:
         raise
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise BadInput(f"the image {image.url[:80]} cannot be decoded ({error})") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        PIL.Image.DecompressionBombError,
+        PIL.Image.DecompressionBombWarning,
+    ) as error:
+        raise UnseenImage(f"the image {image.label} cannot be decoded ({error})") from error

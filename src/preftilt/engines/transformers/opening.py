@@ -12,16 +12,13 @@ import torch
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.bundled import model_folder
 from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.image_parts import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
 from preftilt.engines.transformers.beside import Beside, attach_beside, read_arms
 from preftilt.engines.transformers.engine import About, TransformersEngine
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.image_prompts import (
-    ImageTokenizer,
-    content_for,
-    image_tokenizer,
-)
+from preftilt.engines.transformers.image_prompts import ImageTokenizer, image_tokenizer
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.loading import (
     Loaded,
@@ -99,7 +96,9 @@ def open_transformers(
         thinking=options.thinking,
         template_kwargs=options.template_kwargs,
         now=options.now,
-        content=None if processor is None else content_for(processor, options.chat_template),
+        content=None
+        if processor is None
+        else content_for(tokenizer, processor.image_token, options.chat_template),
     )
     if processor is not None and options.arms:
         raise BadInput(
@@ -184,6 +183,7 @@ def assemble(
         guides=True,
         proposes=True,
         arms=beside.known,
+        images=images is not None,
     )
     return TransformersEngine(about, runner, path, images or chat, capabilities)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,27 +16,33 @@ from preftilt.types import Reader, Tokens
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PromptGrowth:
-    """A prompt on its way into the store: its first ``done`` tokens have been forwarded."""
+    """A prompt on its way into the store: its first ``done`` tokens have been forwarded.
+
+    shifts: [3, P + 1], as ``Sight.shifts`` tells them.
+    """
 
     tokens: Tokens
     layers: Layers
     done: int = 0
     reader: Reader | None = None
+    shifts: Tensor | None = None
 
     def segment(self, budget: int) -> Segment:
         """The next stretch, of at most ``budget`` tokens."""
         new = self.tokens[self.done : self.done + budget]
-        return Segment(new, self.layers, self.done, {}, 0, self.reader)
+        shifts = None if self.shifts is None else self.shifts[:, self.done : self.done + len(new)]
+        return Segment(new, self.layers, self.done, {}, 0, self.reader, shifts)
 
     def grown(self, plan: ExtendPlan, number: int) -> PromptGrowth:
         """With what was forwarded as the plan's segment ``number``."""
         done = self.done + len(plan.segments[number].tokens)
         layers = join(self.layers, plan.layers(number))
-        return PromptGrowth(self.tokens, layers, done, self.reader)
+        return replace(self, layers=layers, done=done)
 
     def finished(self, logits: Tensor) -> Prompt:
         """The cache, when nothing is missing; ``logits`` [V] follow its last token."""
-        return Prompt(self.tokens, self.layers, logits.clone(), self.reader)
+        shift = 0 if self.shifts is None else int(self.shifts[0, -1])
+        return Prompt(self.tokens, self.layers, logits.clone(), self.reader, shift)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,7 +63,9 @@ class TailGrowth:
         """As :meth:`PromptGrowth.segment`."""
         new = self.tokens[self.done : self.done + budget]
         prompt = self.prompt
-        return Segment(new, prompt.layers, prompt.length, self.layers, self.done, prompt.reader)
+        return Segment(
+            new, prompt.layers, prompt.length, self.layers, self.done, prompt.reader, prompt.shifts
+        )
 
     def grown(self, plan: ExtendPlan, number: int) -> TailGrowth:
         """As :meth:`PromptGrowth.grown`."""
@@ -84,11 +92,15 @@ def begin_tail(prompt: Prompt, prefix: Tokens, known: Tail | None) -> TailGrowth
 def begin_prompt(
     tokens: Tokens, reader: Reader | None, store: Store, runner: Runner
 ) -> PromptGrowth:
-    """Start from the longest beginning that a stored prompt of the same reader shares."""
+    """Start from the longest beginning that a stored prompt of the same reader shares.
+
+    Raises :class:`~preftilt.errors.EngineError` if an image of the prompt is no longer held.
+    """
+    shifts = None if runner.sight is None else runner.sight.shifts(tokens)
     shared, layers = store.longest_shared(tokens, reader)
     runner.stats.shared_tokens += shared
     begun = {i: (k[:, :shared], v[:, :shared]) for i, (k, v) in layers.items()}
-    return PromptGrowth(tokens, begun, shared, reader)
+    return PromptGrowth(tokens, begun, shared, reader, shifts)
 
 
 def share(growths: Iterable[Growth], budget: int) -> list[Segment]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.util import find_spec
 from typing import Any
 
@@ -10,9 +11,13 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from preftilt.engines.transformers.loading import Source, explained, quiet
+from preftilt.engines.transformers.loading import Source, explained, load_tokenizer, quiet
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
+
+VIDEOS = "video_processor"
+"""The part of a processor that prepares videos; it needs torchvision, and nobody shows videos here."""
 
 
 def load_processor(source: Source) -> Any:
@@ -30,32 +35,29 @@ def load_processor(source: Source) -> Any:
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return None
     try:
-        return _processor(source)
+        return _processor(source, config)
     except PreftiltError:
         if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             return None  # It can be read as a model of text, and then refuses images.
         raise
 
 
-def _processor(source: Source) -> Any:
+def _processor(source: Source, config: Any) -> Any:
     if find_spec("PIL") is None:
         raise MissingPackage(
             f'{source.name} sees images, and preparing them needs Pillow: pip install "preftilt[vision]"'
         )
+    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     try:
         with quiet(), explained(source.name, source.cached_only, "a vision-language model"):
-            processor = transformers.AutoProcessor.from_pretrained(
-                source.place,
-                backend="pil",
-                trust_remote_code=source.trust_remote_code,
-                local_files_only=source.cached_only,
-            )
-    except (
-        AttributeError
-    ) as error:  # What transformers 5.19 raises where a part of it has no backend.
+            if kind is not None and VIDEOS in kind.get_attributes():
+                processor = _without_videos(kind, source)
+            else:
+                processor = transformers.AutoProcessor.from_pretrained(source.place, **_how(source))
+    except AttributeError as error:  # What transformers 5.19 raises where a part has no backend.
         raise BadInput(
-            f"{source.name} cannot be loaded as a vision-language model: its processor also prepares videos, which"
-            " needs a torchvision that fits the installed torch"
+            f"{source.name} cannot be loaded as a vision-language model: a part of its processor needs a torchvision"
+            " that fits the installed torch"
         ) from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
         raise BadInput(
@@ -63,4 +65,38 @@ def _processor(source: Source) -> Any:
             " (processor_config.json)"
         )
     processor.tokenizer.chat_template = processor.tokenizer.chat_template or processor.chat_template
+    return processor
+
+
+def _how(source: Source) -> dict[str, Any]:
+    return {
+        "backend": "pil",
+        "trust_remote_code": source.trust_remote_code,
+        "local_files_only": source.cached_only,
+    }
+
+
+def _without_videos(kind: Any, source: Source) -> Any:
+    """A processor of class ``kind`` that has None in the place of its part for videos.
+
+    transformers 5.19 does not make one: it insists on that part, and on torchvision for it.
+    """
+    others = set(kind.get_attributes()) - {VIDEOS, "image_processor", "tokenizer"}
+    if others:
+        raise BadInput(
+            f"{source.name} cannot be loaded as a vision-language model: its processor also needs"
+            f" {', '.join(sorted(others))}"
+        )
+    parts = {
+        "image_processor": transformers.AutoImageProcessor.from_pretrained(
+            source.place, **_how(source)
+        ),
+        "tokenizer": load_tokenizer(source),
+        VIDEOS: None,
+    }
+    settings, _ = kind.get_processor_dict(source.place, local_files_only=source.cached_only)
+    known = inspect.signature(kind.__init__).parameters.keys() - parts.keys()
+    processor = kind.__new__(kind)
+    processor.check_argument_for_proper_class = lambda name, part: type(part)
+    processor.__init__(**{name: settings[name] for name in known & settings.keys()}, **parts)
     return processor

@@ -55,7 +55,9 @@ class Lane:
 
     def forward(self) -> Tensor:
         """Logits [S, V] after the last token of every strand."""
-        places = [RowPlace(strand.prompt, strand.forwarded) for strand in self.strands]
+        places = [
+            RowPlace(one.prompt, one.forwarded, one.ground.cache.shift) for one in self.strands
+        ]
         plan = DecodePlan(self.buffers, places, self.runner.device, self._readers())
         last = plan.tokens_of([strand.row.tokens[-1] for strand in self.strands])
         return self.runner.logits(plan, last)
@@ -172,8 +174,9 @@ class Rows:
         lanes = [self._lane(ground) for ground in job.grounds]
         for lane in dict.fromkeys(lanes):
             lane.buffers.reserve(len(lane.strands) + len(rows) * lanes.count(lane), 1)
-        for row in rows:
-            for ground, carries in zip(job.grounds, private, strict=True):
+        # A view's strands stand together: rows that read one prompt, and logits to be mixed, need no sorting.
+        for ground, carries in zip(job.grounds, private, strict=True):
+            for row in rows:
                 self._place(row, ground, carries)
 
     def step(self) -> None:
@@ -226,10 +229,10 @@ class Rows:
 
     def _first_tokens(self, job: DrawJob, rows: list[Row]) -> list[Row]:
         """Draw the first token of new rows, which the caches of their grounds tell; those that have not ended."""
-        each = len(job.grounds)
+        views, count = len(job.grounds), len(rows)
         logits = torch.stack([ground.logits for ground in job.grounds])
-        logits = logits.expand(len(rows), -1, -1).reshape(len(rows) * each, -1)
-        strands = [tuple(range(r * each, (r + 1) * each)) for r in range(len(rows))]
+        logits = logits[:, None].expand(-1, count, -1).reshape(views * count, -1)
+        strands = [tuple(range(r, views * count, count)) for r in range(count)]
         tickets = [row.ticket(its) for row, its in zip(rows, strands, strict=True)]
         drawn = zip(rows, *draw(logits, tickets), strict=True)
         return [row for row, token, logprobs in drawn if not self._ends.take(row, token, logprobs)]

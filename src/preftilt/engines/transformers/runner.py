@@ -49,12 +49,14 @@ class Stats:
 
 
 class PackedPlan(Plan, Protocol):
-    """A plan with the positions [M] of the packed tokens it is for.
+    """A plan with the places [M] of the packed tokens it is for.
 
-    ``readers`` [M] say who reads each of them; None is the base throughout.
+    ``shifts`` [3, M] say how far the model's positions are from them; None is not at all. ``readers`` [M] say who reads
+    each of them; None is the base throughout.
     """
 
     positions: Tensor
+    shifts: Tensor | None
     readers: Readers | None
 
 
@@ -132,7 +134,7 @@ class Runner:
             return self._read(plan, tokens, where, plan.readers)
         inputs = {
             **self._words(tokens[None]),
-            "position_ids": plan.positions[None],
+            "position_ids": _positions(plan),
             "use_cache": False,
         }
         with attending(plan):
@@ -159,19 +161,35 @@ class Runner:
                 states = self._body(**inputs).last_hidden_state[:, 0]
         return states if where is None else states[where]
 
-    def by_rows(self, tokens: Tensor, cache: Any, reader: Reader | None) -> tuple[Tensor, Any]:
-        """The model's own forward of ``tokens`` [N, L], all read by ``reader``: its logits [N, L, rows], its cache."""
+    def by_rows(
+        self, tokens: Tensor, cache: Any, reader: Reader | None, shifts: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        """The model's own forward of ``tokens`` [N, L], all read by ``reader``: its logits [N, L, rows], its cache.
+
+        ``shifts`` [3, L or 1] as in :class:`PackedPlan`.
+        """
         self.stats.forwards += 1
         with ExitStack() as on:
             if reader is not None:
                 assert self.arms is not None
                 on.enter_context(self.arms.reading((reader,) * len(tokens)))
-            out = self.model(**self._words(tokens), past_key_values=cache, use_cache=True)
+            inputs = {**self._words(tokens), **self._places(tokens, cache, shifts)}
+            out = self.model(**inputs, past_key_values=cache, use_cache=True)
         return out.logits, out.past_key_values
 
     def _words(self, tokens: Tensor) -> dict[str, Tensor]:
         """Tokens [N, L] as the model takes them: by their ids, or embedded where it sees images."""
         return {"input_ids": tokens} if self.sight is None else self.sight.words(tokens)
+
+    def _places(self, tokens: Tensor, cache: Any, shifts: Tensor | None) -> dict[str, Tensor]:
+        """Positions where the model would go by those of whatever it was shown last; the others know their own."""
+        if self.sight is None or not self.sight.turns:
+            return {}
+        start = 0 if cache is None else cache.get_seq_length()
+        positions = torch.arange(start, start + tokens.shape[1]).expand(3, -1)
+        if shifts is not None:
+            positions = positions + shifts
+        return {"position_ids": positions[:, None].expand(-1, len(tokens), -1).to(self.device)}
 
     def clean(self, logits: Tensor) -> Tensor:
         """The model's own logits [..., rows] in float32, over the ids that exist: [..., V]."""
@@ -187,6 +205,13 @@ class Runner:
         if self.device.type == "cpu":
             return _linear(self._weight, self._bias, hidden)
         return nn.functional.linear(hidden, self._weight, self._bias)
+
+
+def _positions(plan: PackedPlan) -> Tensor:
+    """As the model takes them: [1, M], or [3, 1, M] where they have three dimensions."""
+    if plan.shifts is None:
+        return plan.positions[None]
+    return (plan.positions + plan.shifts)[:, None]
 
 
 def few_rows_first(model: nn.Module) -> None:

@@ -172,9 +172,11 @@ class Scheduler:
         wanted: dict[CacheKey, list[Job]] = {}
         still: list[Job] = []
         for job in self._waiting:
-            missing = dict.fromkeys(
-                key for ground in job.grounds if (key := self._missing(ground)) is not None
-            )
+            try:
+                missing = self._missing_of(job)
+            except Exception as error:
+                settle(job.future, failure("placing the images of a prompt", error))
+                continue
             for key in missing:
                 wanted.setdefault(key, []).append(job)
             if missing:
@@ -187,6 +189,11 @@ class Scheduler:
                 self._propose(job)
         self._waiting = still
         return wanted
+
+    def _missing_of(self, job: Job) -> list[CacheKey]:
+        """The caches a request still needs."""
+        found = (self._missing(ground) for ground in job.grounds)
+        return list(dict.fromkeys(key for key in found if key is not None))
 
     def _missing(self, ground: Ground) -> CacheKey | None:
         """The cache a request still needs, after seeing to it that it grows."""

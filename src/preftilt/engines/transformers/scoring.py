@@ -86,4 +86,6 @@ def segment(r: Reading) -> Segment:
     tail = r.ground.tail
     layers, length = (tail.layers, len(tail.tokens)) if tail else ({}, 0)
     prompt = r.prompt
-    return Segment(r.new, prompt.layers, prompt.length, layers, length, prompt.reader)
+    return Segment(
+        r.new, prompt.layers, prompt.length, layers, length, prompt.reader, prompt.shifts
+    )

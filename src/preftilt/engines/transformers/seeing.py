@@ -3,10 +3,14 @@
 A prompt's images are put on a shelf when it is rendered, as what the model's processor made of them. When the prompt is
 read, the model's own front part turns them into embeddings: its forward is run up to where it calls its language
 model, and what it would have handed over is taken. So no architecture's way of embedding images is written down here.
+
+Some models place an image's tokens in time, height and width (M-RoPE, Qwen2-VL): a token then has three positions, and
+an image of many tokens takes few. They are told by the model's own function, as *shifts* from the tokens' places.
 """
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 
 from preftilt.engines.image_tokens import FIRST, SPREAD
 from preftilt.errors import EngineError
+from preftilt.types import Tokens
 
 SHELF_BYTES = 1 << 30
 """Images kept ready for prompts that are still to be read; the least recently used go first."""
@@ -57,11 +62,38 @@ class Sight:
         self.capacity = capacity
         self._shelf: OrderedDict[int, Shown] = OrderedDict()
         self._lock = threading.Lock()
+        self._rope_index: Any = getattr(self.model.base_model, "get_rope_index", None)
 
     @property
     def text(self) -> Any:
         """The language model within the model."""
         return self.model.get_decoder()
+
+    @property
+    def turns(self) -> bool:
+        """Whether the model's positions have three dimensions."""
+        return self._rope_index is not None
+
+    def shifts(self, tokens: Tokens) -> Tensor | None:
+        """How far the model's positions of a prompt are from its tokens' places.
+
+        [3, P + 1], the last column for all that follows the prompt; None if they are the places. Raises
+        :class:`~preftilt.errors.EngineError` as :meth:`shown` does.
+        """
+        ids = torch.tensor([tokens])
+        seen = ids >= FIRST
+        if self._rope_index is None or not bool(seen.any()):
+            return None
+        number = ids[seen] % SPREAD
+        shown = self.shown(int(ids[seen][0] - number[0]))
+        of_tokens = {name: one.new_zeros(ids.shape) for name, one in shown.of_tokens.items()}
+        for name, one in of_tokens.items():
+            one[seen] = shown.of_tokens[name][0, list(shown.places)][number]
+        wanted = inspect.signature(self._rope_index).parameters
+        told = {k: one for k, one in {**shown.inputs, **of_tokens}.items() if k in wanted}
+        positions, after = self._rope_index(self.plain(ids), **told)
+        within = positions[:, 0] - torch.arange(len(tokens))
+        return torch.cat([within, after.view(1, 1).expand(3, 1)], dim=1)
 
     def show(self, first: int, shown: Shown) -> None:
         """Keep images for the prompt whose image tokens begin with ``first``."""
@@ -133,7 +165,10 @@ class Sight:
         return sum(one.bytes for one in self._shelf.values())
 
     def _front(self, shown: Shown) -> Tensor:
-        """Run the model up to its language model on image tokens alone; the embeddings [count, H] that it hands on."""
+        """Run the model up to its language model on image tokens alone; the embeddings [count, H] that it hands on.
+
+        Positions of several dimensions would be told by the text between images; nobody looks at them here.
+        """
         ids = torch.full((1, len(shown.places)), self.token, device=self.model.device)
         caught: list[Tensor] = []
 
@@ -143,8 +178,11 @@ class Sight:
 
         hook = self.text.register_forward_pre_hook(catch, with_kwargs=True)
         places = torch.tensor(shown.places)
+        of_tokens = {k: one[:, places] for k, one in shown.of_tokens.items()}
+        if self.turns:
+            of_tokens["position_ids"] = places[None]
         try:
-            self.look(ids, shown, {k: one[:, places] for k, one in shown.of_tokens.items()})
+            self.look(ids, shown, of_tokens)
         except _Caught:
             pass
         finally:

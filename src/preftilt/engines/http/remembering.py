@@ -1,0 +1,57 @@
+"""A tokenizer that remembers which conversation a prompt came from.
+
+The engine contract speaks tokens, and a server that only chats takes messages.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from preftilt.errors import BadInput
+from preftilt.messages import Message
+from preftilt.prompt import ChatTokenizer
+from preftilt.types import Tokens
+
+REMEMBERED = 4096
+"""Conversations kept; a request is drawn right after its prompt is made."""
+
+
+@dataclass(slots=True)
+class RememberingTokenizer:
+    """``inner``, and the conversations that it made prompts of lately."""
+
+    inner: ChatTokenizer
+    _made: OrderedDict[Tokens, tuple[Message, ...]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def render(self, messages: Sequence[Message]) -> Tokens:
+        tokens = self.inner.render(messages)
+        with self._lock:
+            self._made[tokens] = tuple(messages)
+            self._made.move_to_end(tokens)
+            if len(self._made) > REMEMBERED:
+                self._made.popitem(last=False)
+        return tokens
+
+    def encode(self, text: str) -> Tokens:
+        return self.inner.encode(text)
+
+    def decode(self, tokens: Tokens) -> str:
+        return self.inner.decode(tokens)
+
+    def pieces(self, tokens: Tokens) -> list[str]:
+        return self.inner.pieces(tokens)
+
+    def conversation(self, prompt: Tokens) -> tuple[Message, ...]:
+        """The messages behind a prompt; raises :class:`~preftilt.errors.BadInput` for one that was not made here."""
+        with self._lock:
+            found = self._made.get(prompt)
+        if found is None:
+            raise BadInput(
+                "a server that only chats can answer conversations, not token prompts from elsewhere; use a server"
+                " with /v1/completions"
+            )
+        return found
