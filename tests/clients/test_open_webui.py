@@ -1,8 +1,9 @@
-"""The requests of Open WebUI, which is too large a program to install here (several GB).
+"""The requests of Open WebUI, which is too large a program to install for the tests (several GB).
 
 They are those of its back end for a connection of the kind OpenAI (``backend/open_webui/routers/openai.py`` and
-``utils/payload.py``): the list of models with the key and the headers about its user, a chat that streams and asks for
-usage, with the settings of its chat panel, and the questions in the background that name a chat and tag it.
+``utils/payload.py``): the list of models with the key and the headers about its user, a chat that streams, asks for
+usage and offers tools, with the settings of its chat panel, and the questions in the background that name a chat and
+tag it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ CHAT: dict[str, Any] = {
     ],
     "stream": True,
     "stream_options": {"include_usage": True},
+    "tools": [{"type": "function", "function": {"name": "get_current_timestamp"}}],
 }
 PANEL = {"temperature": 0.8, "top_p": 0.9, "max_tokens": 20, "seed": 7, "stop": ["###"]}
 PANEL |= {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
@@ -40,7 +42,8 @@ PANEL |= {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
 def behind() -> Any:
     """As docs/server.md tells to start it: with a key, and the system prompt as the preference."""
     firm = Knob.model_validate({"lambda": 5, "n": 8})
-    with serving(key="secret", preference_from="system", presets={"firm": firm}) as running:
+    site: dict[str, Any] = {"preference_from": "system", "ignore_tools": True}
+    with serving(key="secret", presets={"firm": firm}, **site) as running:
         yield running
 
 

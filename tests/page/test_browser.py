@@ -20,6 +20,8 @@ pytestmark = pytest.mark.browser
 
 SEED = "2"
 
+WIDTHS = "all => all.map((one) => one.getBoundingClientRect().width)"
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -292,8 +294,13 @@ def test_it_fits_a_phone_in_both_schemes(chromium: Any, server: Running, scheme:
     )
     visit = Visit(context.new_page())
     visit.page.goto(server.url)
+    visit.page.click("#add")
+    visit.page.locator("#preferences textarea").last.fill("I have no money to spend on anything.")
     visit.draw()
     assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
+    widths = visit.page.eval_on_selector_all("#found input[type=range]", WIDTHS)
+    assert len(widths) == 3
+    assert min(widths) > 180
     paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     bright = sum(json.loads(f"[{paper[4:-1]}]")) > 380
     assert bright is (scheme == "light")

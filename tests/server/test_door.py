@@ -5,31 +5,16 @@ from __future__ import annotations
 import hmac
 import io
 import json
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers
 
 from preftilt.server.guard import Door, is_loopback
-from preftilt.server.logs import LOGGER, JsonLines
 from preftilt.server.openapi import document
 from tests.server.odd import Odd
 from tests.server.serving import QUESTION, WISH, Running, ask, serving
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """What the server logs, as it would stand in a file."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    yield stream
-    LOGGER.removeHandler(handler)
 
 
 def test_the_key_is_needed_for_the_api_and_for_nothing_else(log: io.StringIO) -> None:

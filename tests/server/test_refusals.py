@@ -13,7 +13,7 @@ from tests.server.serving import QUESTION, WISH, Running, ask, serving
 
 REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a penalty": ({"presence_penalty": 0.5}, "presence_penalty", "only 0 is accepted"),
-    "tools": ({"tools": [{"type": "function"}]}, "tools", "not implemented"),
+    "tools": ({"tools": [{"type": "function"}]}, "tools", "start the server with --ignore-tools"),
     "json": ({"response_format": {"type": "json_object"}}, "response_format.type", "text"),
     "alternatives": ({"logprobs": True, "top_logprobs": 3}, "top_logprobs", "only 0"),
     "an unknown field": ({"temprature": 1}, "temprature", 'did you mean "temperature"?'),
@@ -39,11 +39,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an idle setting": ({"preftilt": WISH | {"search": "greedy", "n": 3}}, None, "does not apply"),
     "too many choices": ({"n": 5}, "n", "4 answers at most"),
     "too many candidates": ({"preftilt": WISH | {"n": 10**9}}, "preftilt.search", "64"),
-    "a picture": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        "messages.0.content.0.type",
-        "text",
-    ),
     "a tool's turn": (
         {"messages": [{"role": "tool", "content": "x"}]},
         "messages.0.role",
@@ -106,6 +101,12 @@ def test_what_changes_nothing_is_accepted(server: Running) -> None:
         plain = http.post("/v1/chat/completions", json=body).json()
         said = http.post("/v1/chat/completions", json=body | NEUTRAL).json()
     assert said["choices"] == plain["choices"]
+
+
+def test_tools_that_may_not_be_called_change_nothing(server: Running) -> None:
+    plain = ask(server).json()
+    offered = ask(server, tools=[{"type": "function"}], tool_choice="none").json()
+    assert offered["choices"] == plain["choices"]
 
 
 @pytest.mark.parametrize(

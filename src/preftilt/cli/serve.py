@@ -53,7 +53,15 @@ class LimitFlags:
     max_concurrency: Annotated[int, _limit(min=1, help="Requests at work at a time.")] = 64
     max_queue: Annotated[int, _limit(min=0, help="Requests that wait; more get a 429.")] = 256
     max_candidates: Annotated[int, _limit(min=1, help="Candidates a request at most.")] = 64
-    max_body: Annotated[int, _limit(min=1, help="Bytes of a request at most.")] = 1 << 20
+    max_body: Annotated[
+        int | None,
+        _limit(
+            min=1,
+            help="Bytes of a request at most. (default: 1 MiB; 32 MiB where the model sees images)",
+            show_default=False,
+        ),
+    ] = None
+    max_images: Annotated[int, _limit(min=0, help="Images of a request at most.")] = 16
     deadline: Annotated[
         float | None,
         _limit(min=0.001, help="Seconds after which the best finished answer so far is taken."),
@@ -85,6 +93,12 @@ class KnobFlags:
         str,
         _knob(metavar="none|system", help="system: the system message is the preference."),
     ] = "none"
+    ignore_tools: Annotated[
+        bool,
+        _knob(
+            "--ignore-tools", help="Answer requests that offer tools without them, not by a 400."
+        ),
+    ] = False
 
 
 @grouped
@@ -143,9 +157,11 @@ def _site(
         deadline_s=limits.deadline,
         timeout_s=limits.request_timeout,
         max_body=limits.max_body,
+        max_images=limits.max_images,
         max_concurrency=limits.max_concurrency,
         max_queue=limits.max_queue,
         log_words=log_words,
+        ignore_tools=knob.ignore_tools,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from starlette.types import Receive
 
 import preftilt
 from preftilt.engines.base import Engine
-from preftilt.engines.replicas import Replicas
+from preftilt.engines.facts import Replicated
 from preftilt.errors import PreftiltError
 from preftilt.rivals import Judges
 from preftilt.server import replies
@@ -40,6 +40,9 @@ from preftilt.server.work import Answer, Checked, Gate, Watch, answer, check, dr
 
 PAGE = Path(__file__).with_name("page")
 
+EYES = 2
+"""Requests whose pictures are unpacked at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -51,6 +54,7 @@ class Service:
     metrics: Metrics
     started: int
     judges: Judges
+    eyes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EYES))
 
     @property
     def readiness(self) -> str:
@@ -59,17 +63,24 @@ class Service:
             return "stopping"
         if self.gate.full:
             return "full"
-        if isinstance(self.engine, Replicas) and not any(one.up for one in self.engine.standings):
+        replicas = self.engine.standings if isinstance(self.engine, Replicated) else ()
+        if replicas and not any(one.up for one in replicas):
             return "no replica answers"
         return "ready"
 
     async def read(self, request: Request, model: type[ChatBody] | type[CompletionBody]) -> Checked:
         """The body as a job that passed every check."""
-        body = check_body(await read_json(request, self.site.max_body), model)
+        limit = self.site.body_limit(self.engine.capabilities.images)
+        body = check_body(await read_json(request, limit), model)
+        if isinstance(body, ChatBody) and body.shows:
+            async with self.eyes:  # Pictures take a while to unpack, and much memory.
+                return await asyncio.to_thread(self._checked, request, body)
+        return self._checked(request, body)
+
+    def _checked(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
         job = resolve(body, self.site)
         if self.site.log_words:
-            words = [asdict(one) for one in (*job.messages, *job.preferences)]
-            note(request.scope, words=words)
+            note(request.scope, words=job.words)
         return check(self.engine, job, self.judges)
 
     async def work(self, checked: Checked, teller: Teller | None, began: float) -> Answer:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from preftilt.errors import BadInput, EngineError, EngineTimeout, PreftiltError, PromptTooLong
+from preftilt.errors import (
+    BadInput,
+    EngineError,
+    EngineTimeout,
+    PreftiltError,
+    PromptTooLong,
+    UnseenImage,
+)
 from preftilt.server.jsons import JsonReply
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -88,6 +95,8 @@ def as_api_error(failure: Exception) -> ApiError:
         return failure
     if isinstance(failure, PromptTooLong):
         return ApiError(400, str(failure), param="messages", code="context_length_exceeded")
+    if isinstance(failure, UnseenImage):
+        return ApiError(400, str(failure), param="messages")
     if isinstance(failure, BadInput):
         return ApiError(400, str(failure))
     if isinstance(failure, EngineTimeout):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from preftilt.api import Settings
@@ -14,7 +14,8 @@ from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
 from preftilt.server.names import Named, read_name
-from preftilt.server.wire import ChatBody, ChatMessage, CompletionBody, Knob
+from preftilt.server.pictures import read_turns
+from preftilt.server.wire import ChatBody, CompletionBody, Knob
 from preftilt.types import Preference
 
 NO_ARMS = ArmSettings()
@@ -23,12 +24,18 @@ HARMLESS = {"progress", "deadline_s", "preference_from"}
 """Fields of the knob that need no preference to mean something."""
 
 
+TEXT_BODY, IMAGES_BODY = 1 << 20, 32 << 20
+"""Most bytes of a request, unless somebody says otherwise, before a model of text and before one that sees images."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """What the operator decided: the model's public name, the defaults, the limits.
 
     seeded: whether requests without a seed take that of ``settings``; else each takes a fresh one.
     deadline_s: soft, the best finished answer is taken; timeout_s: hard, the request fails with 504.
+    max_body: bytes of a request; None is as many as its messages may need (:meth:`body_limit`).
+    ignore_tools: whether requests that offer tools are answered without them.
     """
 
     model: str
@@ -39,10 +46,18 @@ class Site:
     max_candidates: int = 64
     deadline_s: float | None = None
     timeout_s: float = 600.0
-    max_body: int = 1 << 20
+    max_body: int | None = None
+    max_images: int = 16
     max_concurrency: int = 64
     max_queue: int = 256
     log_words: bool = False
+    ignore_tools: bool = False
+
+    def body_limit(self, sees: bool) -> int:
+        """Most bytes of a request; ``sees`` says whether the model takes images."""
+        if self.max_body is not None:
+            return self.max_body
+        return IMAGES_BODY if sees else TEXT_BODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +84,19 @@ class Job:
         asked = self.settings
         return not self.preferences and asked.prompt.history == "both" and asked.arms == NO_ARMS
 
+    @property
+    def words(self) -> list[dict[str, Any]]:
+        """Messages and preferences for an operator's log; images by their digests, never their data."""
+        said = [
+            {"role": one.role, "content": one.content, "images": [i.digest for i in one.images]}
+            for one in self.messages
+        ]
+        return [*said, *map(asdict, self.preferences)]
+
 
 def resolve(body: ChatBody | CompletionBody, site: Site) -> Job:
     """The job that ``body`` asks for. Raises :class:`ApiError` and :class:`~preftilt.errors.BadInput`."""
+    _refuse_tools(body, site)
     named = read_name(body.model, site.model, site.presets)
     knob = body.preftilt or Knob()
     messages, preferences = _words(body, knob, named.preset, site)
@@ -95,11 +120,24 @@ def resolve(body: ChatBody | CompletionBody, site: Site) -> Job:
     return job
 
 
+def _refuse_tools(body: ChatBody | CompletionBody, site: Site) -> None:
+    """The model never hears of tools: only where none may be called, or by the operator's word, is that harmless."""
+    if isinstance(body, CompletionBody) or not body.tools:
+        return
+    if body.tool_choice != "none" and not site.ignore_tools:
+        raise ApiError(
+            400,
+            '"tools" is not implemented; turn them off in the client, or start the server with --ignore-tools, which'
+            " answers as if none were offered",
+            param="tools",
+        )
+
+
 def _words(
     body: ChatBody | CompletionBody, knob: Knob, preset: Knob, site: Site
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
     """The conversation and the preferences; a system message that is the preference leaves the conversation."""
-    messages = _messages(body)
+    messages = _messages(body, site)
     check_messages(messages)
     preferences = knob.wishes or preset.wishes
     source = _first(knob.preference_from, preset.preference_from, site.preference_from)
@@ -109,15 +147,13 @@ def _words(
     return messages[1:], (Preference(first.content),)
 
 
-def _messages(body: ChatBody | CompletionBody) -> tuple[Message, ...]:
+def _messages(body: ChatBody | CompletionBody, site: Site) -> tuple[Message, ...]:
     if isinstance(body, CompletionBody):
         return (Message("user", body.prompt),)
-    return tuple(_message(one) for one in body.messages)
-
-
-def _message(given: ChatMessage) -> Message:
-    role = "system" if given.role == "developer" else given.role
-    return Message(role, "\n".join(part.text for part in given.content))
+    turns = [
+        ("system" if one.role == "developer" else one.role, one.content) for one in body.messages
+    ]
+    return read_turns(turns, site.max_images)
 
 
 def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> Settings:

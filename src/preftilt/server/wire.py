@@ -14,6 +14,7 @@ from preftilt.records.patch import SearchPatch, SettingsPatch, complaints
 from preftilt.records.rows import PreferenceRow
 from preftilt.records.strict import Count, Strict, Visible
 from preftilt.server.failures import ApiError
+from preftilt.server.pictures import Part
 from preftilt.types import Preference
 
 MAX_CHOICES = 128
@@ -144,13 +145,6 @@ class Common(Strict):
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = _only("{}")
 
 
-class TextPart(Strict):
-    """A part of a message; text is the only kind that is read."""
-
-    type: Literal["text"]
-    text: str
-
-
 def _parts(given: Any) -> Any:
     return [{"type": "text", "text": given}] if isinstance(given, str) else given
 
@@ -160,8 +154,8 @@ class ChatMessage(Strict):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        Annotated[list[TextPart], Field(min_length=1)],
-        BeforeValidator(_parts, json_schema_input_type=str | list[TextPart]),
+        Annotated[list[Part], Field(min_length=1)],
+        BeforeValidator(_parts, json_schema_input_type=str | list[Part]),
     ]
     name: None = _only("null")
     refusal: None = _only("null")
@@ -191,7 +185,7 @@ class ChatBody(Common):
     parallel_tool_calls: bool | None = Field(default=None, description="Without effect.")
     store: Literal[False] | None = _only("false")
     service_tier: Literal["auto", "default"] | None = _only('"auto" or "default"')
-    tools: Empty | None = _only("[]")
+    tools: list[dict[str, Any]] | None = _only('[], or any with tool_choice "none"')
     tool_choice: Literal["none", "auto"] | None = _only('"none" or "auto"')
     functions: Empty | None = _only("[]")
     function_call: Literal["none", "auto"] | None = _only('"none" or "auto"')
@@ -204,6 +198,11 @@ class ChatBody(Common):
     web_search_options: None = _only("null")
     prompt_cache_options: None = _only("null")
     moderation: None = _only("null")
+
+    @property
+    def shows(self) -> bool:
+        """Whether it has pictures."""
+        return any(part.image_url is not None for one in self.messages for part in one.content)
 
 
 class CompletionBody(Common):

@@ -82,8 +82,8 @@ export class StrengthPanel {
     byId("strip", HTMLElement).replaceChildren(...parts);
     const changes = path.slice(1).map((one) => plain(one.start));
     byId("changes", HTMLElement).textContent = changes.length
-      ? `Among these candidates the answer changes at λ = ${changes.join(", ")}.`
-      : path.length ? `Among these candidates the answer is the same for every λ from ${plain(path[0]?.start ?? 0)}.` : "";
+      ? `The strip tells which of these candidates is chosen at which λ. It changes at λ = ${changes.join(", ")}.`
+      : path.length ? `Of these candidates the same one is chosen for every λ from ${plain(path[0]?.start ?? 0)}.` : "";
   }
 }
 
