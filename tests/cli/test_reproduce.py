@@ -39,6 +39,23 @@ def test_a_run_writes_its_report_and_figures_and_draws_them_again_without_a_mode
     assert len(toy.asked) == opened
 
 
+def test_a_budget_ends_in_order_and_the_same_command_with_a_higher_one_goes_on(
+    toy: Opener, tmp_path: Path, real_cli: Cli
+) -> None:
+    out = tmp_path / "out"
+    common = ("reproduce", "fig4", *FEW, "--processes", 1, "-o", out, "--max-tokens-total")
+    said = real_cli(*common, 20)
+    assert said.code == 0, said.err
+    assert "the budget of tokens is spent: the report is partial" in said.err
+    assert "**This report is partial**: of a budget of 20 tokens" in said.out
+    said = real_cli(*common, 100_000)
+    assert said.code == 0, said.err
+    assert "partial" not in said.err + said.out
+    nothing = real_cli(*common[:-2], tmp_path / "other", "--max-tokens-total", 0)
+    assert (nothing.code, nothing.out) == (2, "")
+    assert "--max-tokens-total" in nothing.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

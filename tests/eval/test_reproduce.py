@@ -214,7 +214,7 @@ def test_other_settings_never_take_old_records(toy: ToyEngine, tmp_path: Path):
 def test_a_prompt_that_is_too_long_is_skipped_and_told(toy: ToyEngine, tmp_path: Path):
     toy.max_context = 5
     with pytest.raises(
-        BadInput, match="no item of demo-world could be answered: pool: the question prompt"
+        BadInput, match="no item of demo-world could be answered: the question prompt"
     ):
         report_of(tmp_path, experiments=["table3"])
     toy.max_context = 512
@@ -264,6 +264,7 @@ def test_blocks_are_the_same_words_in_both_forms(tmp_path: Path):
     ("names", "opening", "says"),
     [
         (("nothing",), Opening(), "benchmark is 'nothing'; it must be one of demo-world"),
+        (("pingpong",), Opening(), "turn by turn, .* run inspect eval preftilt/pingpong once"),
         (("demo-world", "demo-world"), Opening(), "named twice"),
         (("prefeval-explicit",), Opening(), "PrefEval needs its data"),
         (("demo-world",), Opening(switches={"box": True}), "no switch 'box'"),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +27,12 @@ def measure(ids: Sequence[str], path: Path) -> None:
         record = {"id": id, "process": os.getpid()}
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def sleep(ids: Sequence[str], path: Path) -> None:
+    """Stands for a measurement that takes long."""
+    path.with_suffix(".pid").write_text(str(os.getpid()), "utf-8")
+    time.sleep(60)
 
 
 def records(path: Path) -> list[dict[str, object]]:
@@ -43,6 +54,44 @@ def test_one_process_does_the_work_itself(tmp_path: Path):
     path = tmp_path / "records.jsonl"
     in_shares(measure, IDS, path, 1)
     assert {one["process"] for one in records(path)} == {os.getpid()}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path, way: signal.Signals):
+    code = (
+        "from pathlib import Path; from preftilt.eval.shares import in_shares;"
+        " from tests.eval.test_shares import IDS, sleep;"
+        f" in_shares(sleep, IDS, Path({str(tmp_path / 'records.jsonl')!r}), 2)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    children: list[int] = []
+    try:
+        assert soon(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        assert soon(lambda: all(one.read_text("utf-8") for one in tmp_path.glob("*.pid")))
+        children = [int(one.read_text("utf-8")) for one in tmp_path.glob("*.pid")]
+        assert all(map(alive, children))
+    finally:
+        parent.send_signal(way)
+        parent.wait()
+    assert soon(lambda: not any(map(alive, children)))
+
+
+def alive(process: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def soon(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether it comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_what_a_killed_run_left_is_folded_in_and_only_the_rest_is_measured(tmp_path: Path):

@@ -46,3 +46,9 @@ def test_items_without_a_value_are_left_out_of_both():
     assert found.difference.n == 2
     assert found.difference.mean == 0.5
     assert compare(np.array([nan]), np.array([1.0])) is None
+
+
+def test_a_few_items_that_agree_are_no_certainty():
+    for items, least in ((2, 0.5), (3, 0.25), (5, 0.0625)):
+        assert paired_bootstrap(np.linspace(0.2, 0.3, items)) == least
+    assert paired_bootstrap(np.full(40, 0.2)) < 0.001

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from inspect_ai.log import EvalLog, EvalSample
 
 from preftilt.eval import provider
+from preftilt.eval.bootstrap import mean_interval
 from preftilt.eval.maths.tasks import aime24
 from preftilt.eval.multifaceted.tasks import multifaceted
 from preftilt.eval.pingpong.tasks import pingpong
@@ -70,7 +72,7 @@ def test_three_judge_runs_are_asked_three_times(
     assert means(log)["rating"] == 2.0
 
 
-def test_every_choice_is_measured_on_one_pool(
+def test_every_choice_is_measured_on_one_pool_and_an_item_counts_once_however_often_answered(
     evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logprobs = hashed_bigrams(0, vocabulary=len(NUMBERS))
@@ -84,10 +86,15 @@ def test_every_choice_is_measured_on_one_pool(
     names = {"correct", "greedy", "majority", "weighted", "rear", "any", "sample_2", "weighted_1"}
     assert names <= set(means(log))
     texts, verdicts = set(), set()
+    of_item: dict[int | str, list[float]] = {}
     for sample in answered:
         assert sample.scores is not None
         [score] = sample.scores.values()
         assert isinstance(score.value, dict)
+        numbers: dict[str, Any] = score.value
+        of_item.setdefault(sample.id, []).append(numbers["correct"])
+        # The greedy answer is the same in every epoch.
+        assert np.isfinite(numbers["greedy"]) == (sample.epoch == 1)
         # The method of the protocol is the weighted vote, so both must come to the same end.
         assert score.value["correct"] == score.value["weighted"]
         answer = final_answer(sample.output.completion)
@@ -101,6 +108,18 @@ def test_every_choice_is_measured_on_one_pool(
     assert len(answered) == 6
     assert len(texts) > 1
     assert verdicts == {0.0, 1.0}
+    expected = mean_interval(np.array([np.mean(each) for each in of_item.values()]))
+    assert measured(log, "correct") == {
+        "average": expected.mean, "low": expected.low, "high": expected.high, "items": 3,
+    }  # fmt: skip
+    assert measured(log, "greedy")["items"] == 3
+
+
+def measured(log: EvalLog, name: str) -> dict[str, float]:
+    """All that the log says about one of its numbers."""
+    assert log.results is not None
+    [found] = [one for one in log.results.scores if one.name == name]
+    return {name.removeprefix("preftilt/"): one.value for name, one in found.metrics.items()}
 
 
 def test_a_dialogue_is_held_turn_by_turn_and_rated_as_a_whole(

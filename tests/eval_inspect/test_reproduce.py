@@ -11,7 +11,7 @@ import pytest
 
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.eval.reproduce import collecting
+from preftilt.eval.reproduce import collecting, verdicts
 from preftilt.eval.reproduce.benchmark import Opening
 from preftilt.eval.reproduce.benchmarks import open_benchmarks
 from preftilt.eval.reproduce.collecting import Models
@@ -51,7 +51,7 @@ def run(folder: Path, names: tuple[str, ...], data: str, *wanted: str, **opening
     plan = Plan(
         experiments=wanted, models=models, settings={"max_tokens": 8}, seed=0, pool=4, n=4,
         lambdas=(20.0,), judge_tokens=6, inserted=(0, 2), sizes=Sizes(timed=1), processes=1,
-        reference="greedy", records=folder / "records", judged_by=how.judge,
+        reference="greedy", records=folder / "records", judged_by=how.judge, repeats=1,
     )  # fmt: skip
     report = reproduce(plan, open_benchmarks(names, how), "preftilt reproduce", lambda *_: None)
     return json.loads(json.dumps(report, allow_nan=False))["benchmarks"]
@@ -70,8 +70,8 @@ def test_picked_answers_are_judged_once_and_kept(judge: JudgeServer, tmp_path: P
     )
     assert first["switches"]["preset"] == "rear-paper"
     assert "plane" in first["figures"]["fig3"]
-    [verdicts] = (tmp_path / "records").glob("*-verdicts-*.jsonl")
-    count = verdicts.read_bytes().count(b"\n")
+    [kept] = (tmp_path / "records").glob("*-verdicts-*.jsonl")
+    count = kept.read_bytes().count(b"\n")
     assert judge.asked == 2 * count
     assert list((tmp_path / "logs").glob("*.eval"))
     again = run(tmp_path, ("prefeval-explicit",), data, "table1", "fig3")
@@ -96,11 +96,12 @@ def test_a_judgement_that_failed_is_no_score_and_is_asked_for_again(
     assert (greedy["items"], greedy["unjudged"]) == (3, 0)
 
 
-def test_a_budget_of_judge_calls_leaves_the_rest_without_a_verdict(
-    judge: JudgeServer, tmp_path: Path, data: str
+def test_a_budget_of_judge_calls_is_one_for_all_rounds_and_leaves_the_rest_without_a_verdict(
+    judge: JudgeServer, tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
 ):
-    [first] = run(tmp_path, ("prefeval-explicit",), data, "table3", max_judge_calls=2)
-    assert judge.asked == 2
+    monkeypatch.setattr(verdicts, "AT_ONCE", 2)
+    [first] = run(tmp_path, ("prefeval-explicit",), data, "table3", max_judge_calls=3)
+    assert judge.asked == 3
     rows = first["tables"]["table3"]["rows"]
     assert any(one["unjudged"] for one in rows)
 

@@ -58,6 +58,8 @@ def run_experiments(
         found = reproduce(plan, benchmarks, command, on_item)
     write_report(found, report.output / "report.json")
     _tell(found, report.output)
+    if found["unmeasured"]:
+        print("the budget of tokens is spent: the report is partial", file=sys.stderr)
     print(f"written to {report.output}; records in {records}", file=sys.stderr)
 
 
@@ -129,6 +131,8 @@ def _plan(
         reference=what.reference,
         records=records,
         judged_by=what.judge,
+        repeats=sizes.repeats,
+        max_tokens_total=what.max_tokens_total,
     )
 
 

@@ -42,6 +42,14 @@ class ExperimentFlags:
     max_judge_calls: Annotated[
         int | None, _what(min=0, help="Of a benchmark at most; then the rest has no verdict.")
     ] = None
+    max_tokens_total: Annotated[
+        int | None,
+        _what(
+            min=1,
+            help="To be sampled and scored, earlier runs into the same records included; what is under way then still"
+            " ends, and the report says what is left.",
+        ),
+    ] = None
     preset: Annotated[str, _what(metavar="rear-paper|rear-official", help="Whose protocol.")] = (
         "rear-paper"
     )
@@ -66,6 +74,14 @@ class SizeFlags:
     validation: Annotated[
         int, _size(min=0, help="Further items, to choose λ on; 20 at least, or none.")
     ] = 0
+    repeats: Annotated[
+        int | None,
+        _size(
+            min=1,
+            help="How often every item is answered; intervals are over items.",
+            default="the protocol's: 10 for aime24 and amc23, else 1",
+        ),
+    ] = None
     n: Annotated[int, _size("--n", "-n", min=2, help="Samples that methods pick from.")] = 16
     pool: Annotated[
         int | None,

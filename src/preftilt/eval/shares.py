@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 from preftilt.records.journal import Survey, survey
 
@@ -60,7 +61,8 @@ def in_shares(
         _spread(work, left, path, count, len(ids) - len(left), on_done)
         gather(path)
     if on_done is not None:
-        on_done(len(ids))
+        done = surveyed(path).done
+        on_done(sum(id in done for id in ids))
 
 
 def gather(path: Path) -> None:
@@ -100,14 +102,26 @@ def divided(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_divide_the_cores,
+        initializer=_begin,
         initargs=(processes,),
     )
 
 
-def _divide_the_cores(processes: int) -> None:
-    """In a new process, before it loads a model: its share of the cores, unless the user has said how many."""
+def _begin(processes: int) -> None:
+    """In a new process, before it loads a model: its share of the cores, unless the user has said how many.
+
+    It ends with the process that started it, however that ends: without anyone to hear of them, items would be
+    measured that the next run measures again.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _wait(

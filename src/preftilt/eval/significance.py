@@ -51,9 +51,13 @@ def mcnemar(values: Float[np.ndarray, "N"], reference: Float[np.ndarray, "N"]) -
 
 
 def paired_bootstrap(differences: Float[np.ndarray, "N"], seed: int = 0) -> float:
-    """The two-sided p-value of a mean difference; at least 1 / (resamples + 1), as no share of resamples is exact."""
+    """The two-sided p-value of a mean difference; at least 1 / (resamples + 1), as no share of resamples is exact.
+
+    It is at least 2^(1 − N), too, which is what N differences of one sign are worth by their signs: resamples of a few
+    items are too much alike, and would call any two that agree a certainty.
+    """
     mean = float(differences.mean())
     resampled = weights(differences.size, seed) @ differences - mean
     # A mean that chance repeats exactly must not be lost to rounding.
     as_far = int((np.abs(resampled) >= abs(mean) - 1e-12).sum())
-    return (as_far + 1) / (RESAMPLES + 1)
+    return max((as_far + 1) / (RESAMPLES + 1), 2.0 ** (1 - differences.size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,8 +66,11 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, whiskers: bool = False) 
         means = [span.mean for span in one.spans]
         colour, line, marker = one.look.colour, one.look.line, one.look.marker
         if whiskers:
-            # Side by side, so that whiskers of lines with the same x can be told apart; x counts places from 1.
-            x = [value + 0.05 * (place - (len(curves) - 1) / 2) for value in one.x]
+            # Side by side, so that whiskers of lines with the same x can be told apart; x counts places from 1, or
+            # the axis is logarithmic.
+            step = 0.05 * (place - (len(curves) - 1) / 2)
+            log = axes.get_xscale() == "log"
+            x = [value * math.exp(step) if log else value + step for value in one.x]
             axes.errorbar(
                 x, means, _reaches(one.spans), label=one.label, color=colour, linestyle=line,
                 marker=marker, markersize=4.5, elinewidth=0.9, capsize=2, linewidth=1.3,

@@ -1,9 +1,10 @@
 """The choice of λ and reduction from rated candidates, and how sure it is; pure functions.
 
 A choice made on few items is itself uncertain, so it is made again on every bootstrap resample of the items. How often
-each option is chosen there is its share of ``wins``. The quality of the best option on the very items that it was
-chosen on is too good to be true; ``expected`` is what the choice is worth on items that it has not seen: the choice is
-made on a resample and measured on the items that the resample left out (Efron and Tibshirani, 1997).
+no other option is better there is an option's share of ``wins``: options that tie have all won. The quality of the best
+option on the very items that it was chosen on is too good to be true; ``expected`` is what the choice is worth on items
+that it has not seen: the choice is made on a resample and measured on the items that the resample left out (Efron and
+Tibshirani, 1997).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An option's quality, the share of resamples in which it is the best, and what it has over λ = 1."""
+    """An option's quality, the share of resamples in which none is better, and what it has over λ = 1."""
 
     option: Option
     quality: Interval
@@ -97,12 +98,15 @@ def choose(
 ) -> Calibration:
     """The best of ``options`` (in the order of :func:`options_of`) by the quality that each has on each item."""
     resamples = weights(len(values), seed)
-    winners = (resamples @ values).argmax(axis=1)
+    means = resamples @ values
+    winners = means.argmax(axis=1)
+    # Equal options must tie, however their sums were rounded.
+    best = means >= means.max(axis=1, keepdims=True) - 1e-12
     standings = [
         Standing(
             option,
             mean_interval(values[:, column], seed),
-            float((winners == column).mean()),
+            float(best[:, column].mean()),
             _over_plain(values, options, column, seed),
         )
         for column, option in enumerate(options)

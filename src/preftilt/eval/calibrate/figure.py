@@ -1,4 +1,4 @@
-"""A calibration as a picture: quality over λ, and how often every λ is chosen."""
+"""A calibration as a picture: quality over λ, and how often no other λ is better."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from preftilt.plots.style import VERMILION, picture
 
 
 def draw(found: Calibration, path: Path) -> None:
-    """Two panels over the same λ: quality with its interval, and the share of resamples that each option wins."""
+    """Two panels over the same λ: quality with its interval, and the share of resamples in which none is better."""
     shown = {
         reduction: [
             one
@@ -33,7 +33,7 @@ def draw(found: Calibration, path: Path) -> None:
             wins = [100 * one.wins for one in rows]
             below.vlines(x, 0, wins, color=look.colour, linewidth=3)
             below.plot(x, wins, look.marker, color=look.colour, markersize=4)
-        below.set_ylabel("chosen in (%)")
+        below.set_ylabel("none better in (%)")
         below.set_ylim(bottom=0)
         lambda_axis(below, sorted({one.option.lam for rows in shown.values() for one in rows}))
 

@@ -22,7 +22,7 @@ def to_json(found: Calibration) -> dict[str, Any]:
 def markdown(found: Calibration) -> str:
     """The choice in words, then all options."""
     lines = [
-        "| λ | reduction | quality | chosen in | Δ λ = 1 | p |",
+        "| λ | reduction | quality | none better in | Δ λ = 1 | p |",
         "|---|---|---|---|---|---|",
         *(_row(one, found.chosen) for one in found.standings),
     ]
@@ -37,8 +37,8 @@ def _words(found: Calibration) -> list[str]:
         f" each{left_out}.",
         "",
         f"Its quality is {_interval(chosen.quality)} on these items (95 % bootstrap), and is expected to be"
-        f" {_interval(found.expected)} on others (chosen on resamples, measured on the items they left out). It wins"
-        f" {chosen.wins:.0%} of the resamples; λ from {_range(found)} cannot be told from it.",
+        f" {_interval(found.expected)} on others (chosen on resamples, measured on the items they left out). None is"
+        f" better in {chosen.wins:.0%} of the resamples; λ from {_range(found)} cannot be told from it.",
     ]
     over = chosen.over_plain
     if chosen.option.lam == 1:

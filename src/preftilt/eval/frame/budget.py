@@ -31,9 +31,21 @@ class Budget:
             if value is not None and value < 0:
                 raise BadInput(f"{name} is {value}; give 0 or more, or leave it out")
 
+    @property
+    def tokens_left(self) -> int | None:
+        """Tokens that may still be spent; None without a limit."""
+        return (
+            None if self.max_tokens_total is None else max(0, self.max_tokens_total - self.tokens)
+        )
+
+    @property
+    def spent(self) -> bool:
+        """Whether no more tokens may be spent."""
+        return self.tokens_left == 0
+
     def check_tokens(self) -> None:
         """Raises :class:`BudgetSpent` if no more tokens may be spent."""
-        if self.max_tokens_total is not None and self.tokens >= self.max_tokens_total:
+        if self.spent:
             raise BudgetSpent(
                 f"the budget of {self.max_tokens_total} tokens is spent ({self.tokens} used); raise max_tokens_total"
             )

@@ -133,7 +133,7 @@ def data_folder(data: str, benchmark: str) -> Path:
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise BadInput(
-            f"there is no folder {data} with the data of {benchmark}; give one (-T data=FOLDER)"
+            f"there is no folder {data} with the data of {benchmark}; give one (-T data=FOLDER, or --data)"
         )
     return folder / benchmark if (folder / benchmark).is_dir() else folder
 

@@ -26,12 +26,39 @@ class Template:
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The prompt; ``values`` must have every gap."""
+        if not self.gaps:
+            return self.text
         pattern = "|".join(re.escape(name) for name in sorted(self.gaps))
         return re.sub(rf"\{{({pattern})\}}", lambda gap: values[gap[1]], self.text)
 
 
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """The prompts of one role, by name."""
+
+    of: Mapping[str, Template]
+
+    def fill(self, name: str, values: Mapping[str, str]) -> str:
+        """The prompt ``name``, filled."""
+        return self.of[name].fill(values)
+
+    def to_json(self) -> dict[str, str]:
+        """Whose wording each is."""
+        return {name: one.source for name, one in self.of.items()}
+
+
+def load_templates(
+    package: str, files: str, gaps: Mapping[str, frozenset[str]], folder: str | None
+) -> Templates:
+    """A prompt for every name in ``gaps``, as :func:`load_template` has it, from the file ``files`` with the name in
+    it: ``"judge_{}.txt"``."""
+    return Templates(
+        {name: load_template(package, files.format(name), gaps[name], folder) for name in gaps}
+    )
+
+
 def load_template(
-    package: str, file: str, gaps: frozenset[str], folder: Path | None = None
+    package: str, file: str, gaps: frozenset[str], folder: str | None = None
 ) -> Template:
     """The prompt ``file`` of ``folder``, or of the package's own ``texts``.
 
@@ -40,7 +67,8 @@ def load_template(
     if folder is None:
         text, source = (files(package) / "texts" / file).read_text("utf-8"), "preftilt"
     else:
-        text, source = read_bytes(folder / file).decode("utf-8"), str(folder / file)
+        path = Path(folder).expanduser() / file
+        text, source = read_bytes(path).decode("utf-8"), str(path)
     missing = [name for name in sorted(gaps) if f"{{{name}}}" not in text]
     if missing:
         raise BadInput(

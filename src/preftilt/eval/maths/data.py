@@ -21,18 +21,20 @@ ANSWERS = ("final_answer", "extracted_groundtruth", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A set's file below the data folder (or in it), its number of rows, and its usual split on hubs."""
+    """A set's file below the data folder (or in it), its number of rows, its usual split on hubs, and how often the
+    protocol has each problem answered: a set of few problems several times."""
 
     folder: str
     file: str
     rows: int
     split: str
+    repeats: int = 1
 
 
 SOURCES: dict[SetName, Source] = {
     "math500": Source("math500_openr", "math_500.jsonl", 500, "test"),
-    "aime24": Source("aime24_amc23_computeoptimaltts", "aime24.jsonl", 30, "train"),
-    "amc23": Source("aime24_amc23_computeoptimaltts", "amc23.jsonl", 40, "test"),
+    "aime24": Source("aime24_amc23_computeoptimaltts", "aime24.jsonl", 30, "train", 10),
+    "amc23": Source("aime24_amc23_computeoptimaltts", "amc23.jsonl", 40, "test", 10),
 }
 
 

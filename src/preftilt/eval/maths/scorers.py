@@ -45,8 +45,9 @@ def maths_answers(curve_of: list[int] | None = None, greedy: bool = True) -> Sco
 def _score(state: TaskState, names: list[str], sizes: list[int], right: Check) -> Score:
     text = state.output.completion
     values = {"correct": _right(text, right)}
-    if "greedy" in names:
-        values["greedy"] = _right(str(state.store.get(GREEDY)), right)
+    first = state.store.get(GREEDY)
+    if first is not None:
+        values["greedy"] = _right(first, right)
     record = state.store.get(RECORD)
     if record is not None and len(names) > 2:
         values |= choose(solutions(record), sizes, right)

@@ -14,7 +14,7 @@ from preftilt.eval.frame.solver import answer_request, say, within
 from preftilt.eval.provider import PreftiltAPI
 
 GREEDY = "preftilt:greedy"
-"""Where in a sample's store its greedy answer is."""
+"""Where in a sample's store its greedy answer is: in the first epoch, as it is the same in all."""
 
 
 @solver
@@ -33,7 +33,7 @@ def maths_answer(
 
 async def _answer(state: TaskState, method: Method, greedy: bool, budget: Budget) -> None:
     request = read_request(state.metadata["request"])
-    if greedy and isinstance(get_model().api, PreftiltAPI):
+    if greedy and state.epoch == 1 and isinstance(get_model().api, PreftiltAPI):
         plain = {"search": {"name": "greedy"}, "max_tokens": method.settings["max_tokens"]}
         text = await say(state, request.conversation(), budget, settings=plain, part="/greedy")
         state.store.set(GREEDY, text)

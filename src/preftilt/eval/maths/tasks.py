@@ -27,7 +27,7 @@ from preftilt.eval.maths.solvers import maths_answer
 Json = str | dict[str, Any] | None
 
 
-def _solved(name: SetName, epochs: int) -> Callable[..., Task]:
+def _solved(name: SetName) -> Callable[..., Task]:
     """The task of one set of problems. All arguments are named: Inspect reads them off the signature."""
 
     @task(name=name)
@@ -54,18 +54,18 @@ def _solved(name: SetName, epochs: int) -> Callable[..., Task]:
         budget = Budget(max_tokens_total=max_tokens_total)
         with plainly():
             chosen = _method(preset, preference, switches, lam, search, n, method, settings)
-            return _task(name, data, split, chosen, greedy, budget, epochs=epochs)
+            return _task(name, data, split, chosen, greedy, budget)
 
     return maths
 
 
-math500 = _solved("math500", epochs=1)
+math500 = _solved("math500")
 """500 problems of the MATH test set."""
 
-aime24 = _solved("aime24", epochs=10)
+aime24 = _solved("aime24")
 """30 problems of AIME 2024, each answered 10 times (``--epochs``)."""
 
-amc23 = _solved("amc23", epochs=10)
+amc23 = _solved("amc23")
 """40 problems of AMC 2023, each answered 10 times (``--epochs``)."""
 
 
@@ -95,8 +95,6 @@ def _task(
     how: tuple[Rules, Method],
     greedy: bool,
     budget: Budget,
-    *,
-    epochs: int,
 ) -> Task:
     rules, chosen = how
     items = load_items(data, name, split=split)
@@ -105,7 +103,7 @@ def _task(
         setup=ready(None, chosen),
         solver=maths_answer(chosen.to_json(), greedy, budget),
         scorer=maths_answers(_sizes(chosen), greedy),
-        epochs=epochs,
+        epochs=SOURCES[name].repeats,
         metadata={
             "protocol": rules.to_json(),
             "method": chosen.to_json(),

@@ -63,7 +63,7 @@ def load_pictures(data: str, items: Sequence[Item], *, fetch: bool) -> dict[str,
     if missing and not fetch:
         raise BadInput(
             f"{len(missing)} of {len(items)} pictures are not in {folder} (as {missing[0].id}.jpg); put them there, or"
-            " let them be fetched from the addresses in image_src (-T fetch=true, about 170 MB)"
+            " let them be fetched from the addresses in image_src (inspect eval preftilt/mmhal -T fetch=true, 170 MB)"
         )
     for one in missing:
         _fetch(folder, one)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from inspect_ai.scorer import Metric, Score, Scorer, Target, grouped, scorer
 from inspect_ai.solver import TaskState
 
@@ -13,31 +10,15 @@ from preftilt.eval.frame.judge import Judge, JudgeSettings
 from preftilt.eval.frame.method import one_of
 from preftilt.eval.frame.scores import average, judged, metrics_for, no_answer
 from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.frame.templates import load_templates
 from preftilt.eval.mmhal.protocol import PACKAGE, Junk
 from preftilt.eval.mmhal.verdicts import VALUES, rate, read_rating
 
 JUDGE = JudgeSettings(max_tokens=512, temperature=0.0)
 """As in the REAR paper; the benchmark's own judge is of 2023 and has no limit of its own."""
 
-GAPS = frozenset({"image_content", "question", "reference_answer", "response"})
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The judge's prompt."""
-
-    rating: Template
-
-    def to_json(self) -> dict[str, str]:
-        """Whose wording it is."""
-        return {"rating": self.rating.source}
-
-
-def load_prompts(folder: str | None) -> Prompts:
-    """``judge_rating.txt``, from the user's folder if one is given."""
-    where = None if folder is None else Path(folder).expanduser()
-    return Prompts(load_template(PACKAGE, "judge_rating.txt", GAPS, where))
+GAPS = {"rating": frozenset({"image_content", "question", "reference_answer", "response"})}
+"""The judge's prompts and their gaps."""
 
 
 def _metrics() -> dict[str, list[Metric]]:
@@ -59,7 +40,7 @@ def mmhal_ratings(
 
     ``budget`` is the task's, shared with its solver; a scorer that is made again from a log gets a new one.
     """
-    prompts = load_prompts(judge_prompts)
+    prompts = load_templates(PACKAGE, "judge_{}.txt", GAPS, judge_prompts)
     rule: Junk = one_of("junk", junk, ("unscored", "zero"))
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
     judge = Judge(JUDGE, shared)
@@ -74,7 +55,7 @@ def mmhal_ratings(
             "reference_answer": target.text,
             "response": state.output.completion,
         }
-        said = await judge.ask(prompts.rating.fill(gaps), read_rating)
+        said = await judge.ask(prompts.fill("rating", gaps), read_rating)
         rating = 0 if said.failure == "junk" and rule == "zero" else said.value
         return judged(
             rate(rating),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from inspect_ai.scorer import Score, Scorer, Target, scorer
@@ -16,7 +14,7 @@ from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
 from preftilt.eval.frame.method import one_of
 from preftilt.eval.frame.scores import judged, metrics_for, no_answer
 from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.frame.templates import Templates, load_templates
 from preftilt.eval.multifaceted.grades import VALUES, rate, read_grade
 from preftilt.eval.multifaceted.protocol import Missing
 
@@ -25,28 +23,11 @@ PACKAGE = "preftilt.eval.multifaceted"
 JUDGE = JudgeSettings(max_tokens=1024, temperature=1.0, top_p=0.9, attempts=6)
 """As in the benchmark and in the REAR paper; a grade that cannot be read is asked for up to five times more."""
 
-GAPS = frozenset({"instruction", "response", "reference_answer", "rubric"})
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The judge's system message and its prompt."""
-
-    system: Template
-    rubric: Template
-
-    def to_json(self) -> dict[str, str]:
-        """Whose wording each is."""
-        return {"system": self.system.source, "rubric": self.rubric.source}
-
-
-def load_prompts(folder: str | None) -> Prompts:
-    """``judge_system.txt`` and ``judge_rubric.txt``, from the user's folder if one is given."""
-    where = None if folder is None else Path(folder).expanduser()
-    return Prompts(
-        load_template(PACKAGE, "judge_system.txt", frozenset(), where),
-        load_template(PACKAGE, "judge_rubric.txt", GAPS, where),
-    )
+GAPS: dict[str, frozenset[str]] = {
+    "system": frozenset(),
+    "rubric": frozenset({"instruction", "response", "reference_answer", "rubric"}),
+}
+"""The judge's system message and prompt, and their gaps."""
 
 
 @scorer(metrics=metrics_for(VALUES))
@@ -62,7 +43,7 @@ def multifaceted_rubrics(
 
     ``budget`` is the task's, shared with its solver; a scorer that is made again from a log gets a new one.
     """
-    prompts = load_prompts(judge_prompts)
+    prompts = load_templates(PACKAGE, "judge_{}.txt", GAPS, judge_prompts)
     rule: Missing = one_of("missing", missing, ("skip-grade", "skip-row"))
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
     judge = Judge(JUDGE, shared)
@@ -87,21 +68,22 @@ def multifaceted_rubrics(
 
 
 async def _grades(
-    judge: Judge, prompts: Prompts, state: TaskState, runs: int
+    judge: Judge, prompts: Templates, state: TaskState, runs: int
 ) -> Mapping[str, Judgement[int]]:
     """All grades side by side, by rubric and run ("rubric 2", "rubric 2, run 3")."""
     asked: dict[str, Any] = {}
     for number, rubric in enumerate(state.metadata["rubrics"], start=1):
-        prompt = prompts.rubric.fill(
+        prompt = prompts.fill(
+            "rubric",
             {
                 "instruction": str(state.metadata["instruction"]),
                 "response": state.output.completion,
                 "reference_answer": str(state.metadata["reference_answer"]),
                 "rubric": str(rubric),
-            }
+            },
         )
         for run in range(1, runs + 1):
             name = f"rubric {number}" if runs == 1 else f"rubric {number}, run {run}"
-            asked[name] = judge.ask(prompt, read_grade, system=prompts.system.text, run=run)
+            asked[name] = judge.ask(prompt, read_grade, system=prompts.fill("system", {}), run=run)
     answers = await asyncio.gather(*asked.values())
     return dict(zip(asked, answers, strict=True))

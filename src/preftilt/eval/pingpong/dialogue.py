@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from preftilt.errors import BadInput
 from preftilt.eval.frame.request import Request
@@ -38,10 +37,9 @@ class Roles:
 
 def load_roles(language: Language, folder: str | None) -> Roles:
     """The prompts of a language, from the user's folder if one is given."""
-    where = None if folder is None else Path(folder).expanduser()
 
     def load(file: str, gaps: frozenset[str]) -> Template:
-        return load_template(PACKAGE, file, gaps, where)
+        return load_template(PACKAGE, file, gaps, folder)
 
     persona = frozenset({"char_name", "system_prompt", "example", "greeting"})
     return Roles(

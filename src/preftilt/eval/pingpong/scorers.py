@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
@@ -13,7 +12,7 @@ from preftilt.eval.frame.judge import Judge
 from preftilt.eval.frame.method import one_of
 from preftilt.eval.frame.scores import COUNTS, judged, metrics_for, no_answer
 from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.frame.templates import Templates, load_templates
 from preftilt.eval.pingpong.dialogue import PACKAGE, turns_for_judge
 from preftilt.eval.pingpong.protocol import Refusals, judge_settings
 from preftilt.eval.pingpong.solvers import BROKEN, RAW, SAID
@@ -24,25 +23,11 @@ OWN_COUNTS = ("raw_turns", "broken")
 """What is counted besides: turns of the user that came without JSON, and dialogues that ended early (no score)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The judge's system message and its prompt."""
-
-    system: Template
-    user: Template
-
-    def to_json(self) -> dict[str, str]:
-        """Whose wording each is."""
-        return {"system": self.system.source, "user": self.user.source}
-
-
-def load_prompts(folder: str | None) -> Prompts:
-    """``judge_system.txt`` and ``judge_user.txt``, from the user's folder if one is given."""
-    where = None if folder is None else Path(folder).expanduser()
-    return Prompts(
-        load_template(PACKAGE, "judge_system.txt", frozenset(), where),
-        load_template(PACKAGE, "judge_user.txt", frozenset({"character", "dialogue"}), where),
-    )
+GAPS: dict[str, frozenset[str]] = {
+    "system": frozenset(),
+    "user": frozenset({"character", "dialogue"}),
+}
+"""The judge's system message and prompt, and their gaps."""
 
 
 @scorer(metrics=metrics_for(VALUES, (*COUNTS, *OWN_COUNTS)))
@@ -58,7 +43,7 @@ def pingpong_ratings(
 
     ``budget`` is the task's, shared with its solver; a scorer that is made again from a log gets a new one.
     """
-    prompts = load_prompts(judge_prompts)
+    prompts = load_templates(PACKAGE, "judge_{}.txt", GAPS, judge_prompts)
     rule: Refusals = one_of("refusals", refusals, ("rated", "excluded"))
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
     judge = Judge(judge_settings(preset), shared)
@@ -72,12 +57,13 @@ def pingpong_ratings(
     return score
 
 
-async def _score(judge: Judge, prompts: Prompts, state: TaskState, rule: Refusals) -> Score:
+async def _score(judge: Judge, prompts: Templates, state: TaskState, rule: Refusals) -> Score:
     said = [Message(**one) for one in state.store.get(SAID)]
     turns = sum(one.role == "user" for one in said)
     dialogue = turns_for_judge(said)
     gaps = {"character": str(state.metadata["preference"]), "dialogue": dialogue}
-    judgement = await judge.ask(prompts.user.fill(gaps), reader(turns), system=prompts.system.text)
+    prompt, system = prompts.fill("user", gaps), prompts.fill("system", {})
+    judgement = await judge.ask(prompt, reader(turns), system=system)
     rated = judgement.value
     answers = [one.content for one in said if one.role == "assistant"][-turns:]
     return judged(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from inspect_ai.scorer import Score, Scorer, Target, scorer
@@ -16,7 +14,7 @@ from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
 from preftilt.eval.frame.scores import judged, metrics_for, no_answer, numbers
 from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.frame.templates import Templates, load_templates
 from preftilt.eval.prefeval.conversations import PACKAGE
 from preftilt.eval.prefeval.protocol import Junk
 from preftilt.eval.prefeval.verdicts import (
@@ -44,26 +42,12 @@ CHOICE_VALUES = ("correct",)
 CHOICE_COUNTS = ("no_choice", "over_budget")
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """The judge's prompts, by check."""
-
-    of: Mapping[str, Template]
-
-    def to_json(self) -> dict[str, str]:
-        """Whose wording each is."""
-        return {check: one.source for check, one in self.of.items()}
-
-
-def load_prompts(folder: str | None, checks: int) -> Prompts:
+def load_prompts(folder: str | None, checks: int) -> Templates:
     """All four prompts, or the two that the headline number needs; from the benchmark's folder if one is given."""
     if checks not in (2, 4):
         raise BadInput(f"checks is {checks}; use 4, or 2 for the headline number alone")
     names = list(GAPS) if checks == 4 else ["violation", "helpful"]
-    where = None if folder is None else Path(folder).expanduser()
-    return Prompts(
-        {one: load_template(PACKAGE, f"check_{one}.txt", GAPS[one], where) for one in names}
-    )
+    return load_templates(PACKAGE, "check_{}.txt", {one: GAPS[one] for one in names}, folder)
 
 
 @scorer(metrics=metrics_for(VALUES))
@@ -124,7 +108,7 @@ def prefeval_choice_made() -> Scorer:
     return score
 
 
-async def _judge(judge: Judge, prompts: Prompts, state: TaskState) -> dict[str, Judgement[Any]]:
+async def _judge(judge: Judge, prompts: Templates, state: TaskState) -> dict[str, Judgement[Any]]:
     """The checks side by side; the restatement is checked only where there is one."""
     gaps = {
         "preference": str(state.metadata["preference"]),
@@ -138,13 +122,13 @@ async def _judge(judge: Judge, prompts: Prompts, state: TaskState) -> dict[str, 
     }
     asked = [name for name in readers if name in prompts.of]
     answers = await asyncio.gather(
-        *(judge.ask(prompts.of[one].fill(gaps), readers[one]) for one in asked)
+        *(judge.ask(prompts.fill(one, gaps), readers[one]) for one in asked)
     )
     said = dict(zip(asked, answers, strict=True))
     acknowledged = said["acknowledge"].value if "acknowledge" in said else None
     if isinstance(acknowledged, Acknowledged) and acknowledged.restatement:
         gaps["assistant_restatement"] = acknowledged.restatement
-        prompt = prompts.of["hallucination"].fill(gaps)
+        prompt = prompts.fill("hallucination", gaps)
         said["hallucination"] = await judge.ask(prompt, read_yes_no)
     return said
 

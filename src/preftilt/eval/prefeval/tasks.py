@@ -7,42 +7,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.scorer import Scorer
 
 from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.judge import Judge
-from preftilt.eval.frame.method import choose_method, one_of
+from preftilt.eval.frame.method import Method, choose_method, one_of
 from preftilt.eval.frame.solver import ready
 from preftilt.eval.frame.telling import plainly
-from preftilt.eval.prefeval.conversations import PROMPTINGS, inserted, shuffled
+from preftilt.eval.prefeval.conversations import PROMPTINGS, Options, inserted, shuffled
 from preftilt.eval.prefeval.data import FORMS, TOPICS, Form, Item, load_filler, load_items
-from preftilt.eval.prefeval.protocol import method_protocol, rules_for
+from preftilt.eval.prefeval.protocol import Rules, method_protocol, rules_for
 from preftilt.eval.prefeval.scorers import JUDGE, prefeval_checks, prefeval_choice_made
 from preftilt.eval.prefeval.solvers import Plan, prefeval_answer
+from preftilt.messages import Message
 
 Json = str | dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arguments:
-    """What all four tasks take; see :func:`_answered`."""
-
-    data: str
-    topics: str | list[str] | None
-    preset: str
-    prompting: str
-    turns: int
-    lam: float | None
-    search: str | None
-    n: int | None
-    method: str | None
-    settings: Json
-    switches: Json
 
 
 def _answered(form: Form) -> Callable[..., Task]:
@@ -74,11 +59,18 @@ def _answered(form: Form) -> Callable[..., Task]:
         inserted. checks: 4 of the judge an answer, or the 2 that the headline number needs. judge_prompts: a folder
         with the benchmark's own prompts. The others are those of every task.
         """
-        given = Arguments(
-            data=data, topics=topics, preset=preset, prompting=prompting, turns=turns,
-            lam=lam, search=search, n=n, method=method, settings=settings, switches=switches,
-        )  # fmt: skip
-        return _judged(form, given, checks, judge_prompts, max_judge_calls, max_tokens_total)
+        with plainly():
+            budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
+            rules = rules_for(preset, form, switches)
+            how = choose_method(
+                method_protocol(rules, mcq=False),
+                lam=lam, search=search, n=n, method=method, settings=settings,
+            )  # fmt: skip
+            items = load_items(data, form, topics=_names(topics))
+            plan = _plan(items, {}, rules, how, prompting, _inserted(data, turns, rules))
+            scorer = _checked(checks, judge_prompts, rules, budget)
+        about = {"form": form, "inserted_turns": turns, "judge": asdict(JUDGE), "checks": checks}
+        return _task(f"prefeval_{form}", plan, Judge(JUDGE, budget), scorer, budget, about)
 
     return prefeval
 
@@ -114,78 +106,80 @@ def prefeval_mcq(
 
     form: ``explicit``, ``choice`` or ``persona``. shuffle_seed: of the options' order, which also depends on the item.
     """
-    given = Arguments(
-        data=data, topics=topics, preset=preset, prompting=prompting, turns=turns,
-        lam=lam, search=search, n=n, method=method, settings=settings, switches=switches,
-    )  # fmt: skip
     with plainly():
         budget = Budget(max_tokens_total=max_tokens_total)
-        plan = _plan(one_of("form", form, FORMS), given, shuffle_seed)
-    return Task(
-        dataset=_dataset(f"prefeval_mcq/{form}", plan),
-        setup=ready(None, plan.method),
-        solver=prefeval_answer(plan, budget),
-        scorer=prefeval_choice_made(),
-        metadata=_metadata(plan, given) | {"form": form, "shuffle_seed": shuffle_seed},
-    )
+        shown: Form = one_of("form", form, FORMS)
+        rules = rules_for(preset, shown, switches)
+        how = choose_method(
+            method_protocol(rules, mcq=True),
+            lam=lam, search=search, n=n, method=method, settings=settings,
+        )  # fmt: skip
+        items = load_items(data, shown, topics=_names(topics), options=True)
+        options = {one.id: shuffled(one, shuffle_seed) for one in items}
+        plan = _plan(items, options, rules, how, prompting, _inserted(data, turns, rules))
+    about = {"form": form, "inserted_turns": turns, "shuffle_seed": shuffle_seed}
+    return _task(f"prefeval_mcq/{form}", plan, None, prefeval_choice_made(), budget, about)
 
 
-def _judged(
-    form: Form,
-    given: Arguments,
-    checks: int,
-    judge_prompts: str | None,
-    max_judge_calls: int | None,
-    max_tokens_total: int | None,
-) -> Task:
-    with plainly():
-        budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
-        plan = _plan(form, given, None)
-        scorer = prefeval_checks(
-            checks=checks,
-            judge_prompts=judge_prompts,
-            judge_junk=plan.rules.judge_junk,
-            max_judge_calls=max_judge_calls,
-            max_tokens_total=max_tokens_total,
-            budget=budget,
-        )
-    return Task(
-        dataset=_dataset(f"prefeval_{form}", plan),
-        setup=ready(Judge(JUDGE, budget), plan.method),
-        solver=prefeval_answer(plan, budget),
-        scorer=scorer,
-        metadata=_metadata(plan, given) | {"form": form, "judge": asdict(JUDGE), "checks": checks},
-    )
-
-
-def _plan(form: Form, given: Arguments, shuffle_seed: int | None) -> Plan:
-    """Everything resolved and checked; ``shuffle_seed`` is given for multiple choice."""
-    mcq = shuffle_seed is not None
-    rules = rules_for(given.preset, form, given.switches)
-    chosen = choose_method(
-        method_protocol(rules, mcq=mcq),
-        lam=given.lam,
-        search=given.search,
-        n=given.n,
-        method=given.method,
-        settings=given.settings,
-    )
-    items = load_items(given.data, form, topics=_names(given.topics), options=mcq)
-    filler = load_filler(given.data) if given.turns else ()
+def _plan(
+    items: Sequence[Item],
+    options: Mapping[str, Options],
+    rules: Rules,
+    method: Method,
+    prompting: str,
+    filler: Sequence[Message],
+) -> Plan:
     return Plan(
         rules=rules,
-        prompting=one_of("prompting", given.prompting, PROMPTINGS),
-        method=chosen,
+        prompting=one_of("prompting", prompting, PROMPTINGS),
+        method=method,
         items={one.id: one for one in items},
-        options={}
-        if shuffle_seed is None
-        else {one.id: shuffled(one, shuffle_seed) for one in items},
-        filler=inserted(filler, given.turns, rules.counting),
+        options=options,
+        filler=filler,
     )
 
 
-def _dataset(name: str, plan: Plan) -> MemoryDataset:
-    return MemoryDataset([_sample(one, plan) for one in plan.items.values()], name=name)
+def _checked(checks: int, judge_prompts: str | None, rules: Rules, budget: Budget) -> Scorer:
+    return prefeval_checks(
+        checks=checks,
+        judge_prompts=judge_prompts,
+        judge_junk=rules.judge_junk,
+        max_judge_calls=budget.max_judge_calls,
+        max_tokens_total=budget.max_tokens_total,
+        budget=budget,
+    )
+
+
+def _inserted(data: str, turns: int, rules: Rules) -> Sequence[Message]:
+    """The messages that so many turns are."""
+    return inserted(load_filler(data) if turns else (), turns, rules.counting)
+
+
+def _task(
+    name: str,
+    plan: Plan,
+    judge: Judge | None,
+    scorer: Scorer,
+    budget: Budget,
+    about: Mapping[str, Any],
+) -> Task:
+    """The task with the resolved protocol in its metadata, for logs and reports, and whatever ``about`` says."""
+    return Task(
+        dataset=MemoryDataset([_sample(one, plan) for one in plan.items.values()], name=name),
+        setup=ready(judge, plan.method),
+        solver=prefeval_answer(plan, budget),
+        scorer=scorer,
+        metadata={
+            "protocol": plan.rules.to_json(),
+            "method": plan.method.to_json(),
+            "prompting": plan.prompting,
+            "inserted_messages": len(plan.filler),
+            "items": len(plan.items),
+            "topics": sorted({one.topic for one in plan.items.values()}),
+            "topics_of_benchmark": len(TOPICS),
+            **about,
+        },
+    )
 
 
 def _sample(item: Item, plan: Plan) -> Sample:
@@ -203,21 +197,6 @@ def _sample(item: Item, plan: Plan) -> Sample:
             **shown,
         },
     )
-
-
-def _metadata(plan: Plan, given: Arguments) -> dict[str, Any]:
-    """The resolved protocol, for logs and reports."""
-    topics = sorted({one.topic for one in plan.items.values()})
-    return {
-        "protocol": plan.rules.to_json(),
-        "method": plan.method.to_json(),
-        "prompting": plan.prompting,
-        "inserted_turns": given.turns,
-        "inserted_messages": len(plan.filler),
-        "items": len(plan.items),
-        "topics": topics,
-        "topics_of_benchmark": len(TOPICS),
-    }
 
 
 def _names(topics: str | Sequence[str] | None) -> list[str]:

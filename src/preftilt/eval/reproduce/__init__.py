@@ -7,5 +7,5 @@
     contenders  every method of the tables, as what it picks from the records; no further model call
     verdicts    exact checks, or a judge through Inspect (``judging.py``), for the answers that were picked
     numbers     tables.py and curves.py: intervals, paired p-values, costs
-    report      report.py → Markdown, HTML, JSON and figures
+    report      telling.py and notes.py: the words; document.py: Markdown and HTML; figures.py
 """

@@ -19,17 +19,29 @@ Values = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One item as it is asked. ``facts`` are what its answers are judged by, as plain JSON."""
+    """One item as it is asked. ``facts`` are what its answers are judged by, as plain JSON; ``repeat`` counts from 1
+    where it is asked several times."""
 
     id: str
     request: Request
     facts: Json
+    repeat: int = 1
 
     @property
-    def key(self) -> str:
+    def stream(self) -> str:
+        """What its randomness is drawn by: a repeat has its own, the same as an Inspect task's epoch."""
+        return self.id + (f"#{self.repeat}" if self.repeat > 1 else "")
+
+    @property
+    def asked(self) -> str:
         """The id with a mark of the words that are asked, so that records of other words are not taken for these."""
         mark = sha256(repr(self.request).encode()).hexdigest()[:8]
         return f"{self.id} {mark}"
+
+    @property
+    def key(self) -> str:
+        """The name of its records: :attr:`asked`, and which repeat it is."""
+        return self.asked + (f" #{self.repeat}" if self.repeat > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,7 @@ class Benchmark:
     protocol: how REAR answers by the preset; switches: all values in which presets differ, for the report.
     test, validation: cases with so many messages inserted before the question; those that λ is chosen on are none of
     those that are reported. contexts: whether messages can be inserted.
+    repeats: how often the protocol has every item answered; intervals are over items all the same.
     answers: how a final answer is read, where answers can vote. Exactly one of ``check`` and ``judge`` is given;
     verdicts: a mark that changes with what they depend on, besides the judge.
     """
@@ -77,6 +90,7 @@ class Benchmark:
     test: Callable[[int], Sequence[Case]]
     validation: Callable[[], Sequence[Case]] = tuple
     contexts: bool = False
+    repeats: int = 1
     parts: tuple[Part, Part] | None = None
     fault: str | None = None
     answers: Literal["letter", "maths"] | None = None

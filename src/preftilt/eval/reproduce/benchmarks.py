@@ -38,6 +38,11 @@ def open_benchmarks(names: Sequence[str], opening: Opening) -> list[Benchmark]:
     if twice:
         raise BadInput(f"the benchmark {twice[0]} is named twice")
     for name in names:
+        if name == "pingpong":
+            raise BadInput(
+                "a dialogue of PingPong is drawn turn by turn, so that methods cannot share its samples: run"
+                " inspect eval preftilt/pingpong once for each (docs/benchmarks.md)"
+            )
         one_of("benchmark", name, tuple(BENCHMARKS))
     opened = [BENCHMARKS[name](opening) for name in names]
     for one in opened:

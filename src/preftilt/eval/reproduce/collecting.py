@@ -20,16 +20,20 @@ import preftilt
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import PromptTooLong
+from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.measured import Found, read_found
 from preftilt.eval.reproduce.parts import AFTER_POOLS, PARTS, How, Lab
-from preftilt.eval.shares import in_shares, surveyed
+from preftilt.eval.shares import gather, in_shares, surveyed
 from preftilt.records.journal import Journal
 from preftilt.rivals import Judges, open_reward_model
 
 IN_FLIGHT = 16
 """Items under way at once in a process."""
+
+IN_FLIGHT_ON_A_BUDGET = 2
+"""Fewer, as those that are under way when the budget is spent still end."""
 
 OnItem = Callable[[str, int, int], None]
 """Called with what is measured, the items done and the items in all."""
@@ -68,6 +72,15 @@ class Models:
 def runs_here(model: str) -> bool:
     """Whether the model computes in this process, so that processes are ours to share out."""
     return "+http" not in model.partition("://")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """What the budget did not allow: of ``of`` items, ``items`` were not measured."""
+
+    what: str
+    items: int
+    of: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,20 +126,42 @@ def collect(
     cases: Sequence[Case],
     processes: int,
     pools: Mapping[str, Sequence[str]],
+    budget: Budget,
     on_item: OnItem | None = None,
-) -> None:
-    """Measure what ``place`` has no record of. ``pools`` are the texts of the pools, by the case's key."""
+) -> Unmeasured | None:
+    """Measure what ``place`` has no record of, as far as ``budget`` goes; gives what it did not allow.
+
+    pools: the texts of the pools, by the case's key. budget: is told what all records cost, those of earlier runs too.
+    """
     after = place.part in AFTER_POOLS
     tasks = {one.key: one for one in cases if not after or one.key in pools}
     texts = {key: pools[key] for key in tasks} if after else {}
-    alone = place.part == "times" or not runs_here(place.models.model)
-    work = partial(_share, place.models, place.how, place.part, tasks, texts)
+    gather(place.path)
+    before = _cost(place, tasks)
+    budget.spend(sum(before.values()))
+    left = len(tasks) - len(before)
 
     def told(done: int) -> None:
         if on_item is not None:
             on_item(place.title, done, len(tasks))
 
+    if not left or budget.spent:
+        told(len(before))
+        return Unmeasured(place.title, left, len(tasks)) if left else None
+    share = None if budget.tokens_left is None else budget.tokens_left / left
+    work = partial(_share, place.models, place.how, place.part, tasks, texts, share)
+    alone = place.part == "times" or not runs_here(place.models.model)
     in_shares(work, list(tasks), place.path, 1 if alone else processes, told)
+    now = _cost(place, tasks)
+    budget.spend(sum(now.values()) - sum(before.values()))
+    left = len(tasks) - len(now)
+    return Unmeasured(place.title, left, len(tasks)) if left else None
+
+
+def _cost(place: Place, tasks: Mapping[str, Case]) -> dict[str, int]:
+    """The tokens of every record there is of ``tasks``."""
+    lines = read_lines(place.path)
+    return {key: read_found(one, [lines[key]]).tokens for key, one in tasks.items() if key in lines}
 
 
 def read_records(places: Sequence[Place], cases: Sequence[Case]) -> list[Found]:
@@ -151,14 +186,17 @@ def _share(
     part: str,
     tasks: Mapping[str, Case],
     texts: Mapping[str, Sequence[str]],
+    tokens: float | None,
     keys: Sequence[str],
     path: Path,
 ) -> None:
-    """The work of one process. Module-level, as it is pickled."""
+    """The work of one process; it may spend ``tokens`` an item. Module-level, as it is pickled."""
     with ExitStack() as stack:
         lab = models.lab(how, part, stack)
         chosen = {key: tasks[key] for key in keys}
-        asyncio.run(_measure_all(lab, part, chosen, texts, path))
+        limit = None if tokens is None else int(tokens * len(keys))
+        budget = Budget(max_tokens_total=limit)
+        asyncio.run(_measure_all(lab, part, chosen, texts, budget, path))
 
 
 async def _measure_all(
@@ -166,19 +204,25 @@ async def _measure_all(
     part: str,
     tasks: Mapping[str, Case],
     texts: Mapping[str, Sequence[str]],
+    budget: Budget,
     path: Path,
 ) -> None:
     """Append a record an item; one whose prompt does not fit the context is recorded as skipped, with the reason."""
     journal = Journal.resume(path, surveyed(path), again=set())
-    room = asyncio.Semaphore(1 if part == "times" else IN_FLIGHT)
+    at_once = IN_FLIGHT if budget.max_tokens_total is None else IN_FLIGHT_ON_A_BUDGET
+    room = asyncio.Semaphore(1 if part == "times" else at_once)
 
     async def one(key: str, case: Case) -> None:
         async with room:
+            if budget.spent:
+                return
             try:
                 found = await PARTS[part](lab, case, texts.get(key, ()))
             except PromptTooLong as failure:
-                found = {"skipped": f"{part}: {failure}"}
-        journal.write({"id": key, **found})
+                found = {"skipped": str(failure)}
+            record = {"id": key, "part": part, **found}
+            budget.spend(read_found(case, [record]).tokens)
+        journal.write(record)
 
     try:
         async with asyncio.TaskGroup() as group:

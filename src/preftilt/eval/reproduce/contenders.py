@@ -75,7 +75,7 @@ def random_of(n: int, seed: int, *, exact: bool) -> Contender:
         drawn = _first(one, n)
         if exact or not drawn:
             return drawn
-        stream = Stream(seed, f"{one.case.id}\x1frandom pick")
+        stream = Stream(seed, f"{one.case.stream}\x1frandom pick")
         return [max(enumerate(drawn), key=lambda each: stream_key(stream, each[0]) / MASK64)[1]]
 
     return Contender(

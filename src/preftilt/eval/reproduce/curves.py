@@ -12,8 +12,9 @@ from preftilt.eval.bootstrap import Interval
 from preftilt.eval.calibrate.choice import LAMBDAS
 from preftilt.eval.reproduce import contenders as methods
 from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.measured import Found
 from preftilt.eval.reproduce.parts import BEST_OF, JUDGED, REWARD_MODEL, How
-from preftilt.eval.reproduce.tables import Sight, interval, seconds
+from preftilt.eval.reproduce.tables import Sight, by_item, interval, seconds
 from preftilt.eval.stored import score
 from preftilt.types import Reduction
 
@@ -113,7 +114,7 @@ def figure_6(sight: Sight, how: How, shown: Sequence[Contender]) -> dict[str, An
     for one in shown:
         on = sight.measured(one)
         timed = [item.seconds.get(one.timed or "", np.nan) for item in sight.items]
-        took = interval(np.array(timed, dtype=np.float64))
+        took = _over_items(sight.items, timed)
         if not on or took is None:
             continue
         spent = [one.spent(item) for item in on]
@@ -121,8 +122,8 @@ def figure_6(sight: Sight, how: How, shown: Sequence[Contender]) -> dict[str, An
             {
                 "method": one.label,
                 "seconds": _plain(took),
-                "sampled": _plain(interval(np.array([float(each.sampled) for each in spent]))),
-                "scored": _plain(interval(np.array([float(each.scored) for each in spent]))),
+                "sampled": _plain(_over_items(on, [each.sampled for each in spent])),
+                "scored": _plain(_over_items(on, [each.scored for each in spent])),
             }
         )
     base = seconds(sight.items, BEST_OF)
@@ -169,7 +170,13 @@ def _reward(sight: Sight, one: Contender, part: str) -> Interval | None:
     """Mean over items of a part of the score of the answer that is picked (nats, summed over tokens)."""
     lam = 0.0 if part == "question" else float("inf")
     picked = [one.pick(item) for item in sight.items]
-    return interval(np.array([score(each[0], lam, "sum") for each in picked if each]))
+    values = [score(each[0], lam, "sum") if each else np.nan for each in picked]
+    return _over_items(sight.items, values)
+
+
+def _over_items(items: Sequence[Found], values: Sequence[float]) -> Interval | None:
+    """The mean over items of a value of each repeat."""
+    return interval(by_item(items, np.array(values, dtype=np.float64)))
 
 
 def _point(at: float, found: Interval | None) -> dict[str, Any]:

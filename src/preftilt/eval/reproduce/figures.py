@@ -20,17 +20,17 @@ from preftilt.plots.curves import (
     plain,
 )
 from preftilt.plots.labels import Label, place_labels
-from preftilt.plots.style import BLUE, FAINT, INK, VERMILION, picture
+from preftilt.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SEARCHES = {
     "sum": Look(BLUE, "-", "o"),
-    "mean": Look(BLUE, "--", "s"),
+    "mean": Look(GREEN, "--", "s"),
     "DVTS": Look(VERMILION, "-", "^"),
 }
-"""Colour tells the search, line and marker tell the reduction."""
+"""Of a search over λ; best-of-n by its reduction. They differ in colour as in line and marker."""
 
 MARKERS = "Dv^<>Ph8*X"
 """Of methods that are points."""
@@ -59,12 +59,12 @@ def _score(benchmark: Json) -> str:
 def _over_lambda(data: Json, benchmark: Json, path: Path) -> bool:
     with picture(path, width=7.2, height=4.2) as figure:
         axes = figure.add_subplot()
-        draw_curves(axes, _search_curves(data["curves"]))
+        _lambdas(axes, data["curves"])
+        draw_curves(axes, _search_curves(data["curves"]), whiskers=True)
         if data["greedy"]["mean"] is not None:
             level(axes, 100 * data["greedy"]["mean"], "greedy")
-        _lambdas(axes, data["curves"])
-        axes.set_ylabel(_score(benchmark))
-        axes.legend(loc="best")
+        _percent_axis(axes, _score(benchmark))
+        _legend_above(axes)
     return True
 
 
@@ -73,11 +73,11 @@ def _reward_parts(data: Json, benchmark: Json, path: Path) -> bool:
     with picture(path, width=9.2, height=4.0) as figure:
         for place, (part, label) in enumerate(labels.items(), start=1):
             axes = figure.add_subplot(1, 2, place)
-            draw_curves(axes, _search_curves(data["reward"][part], scale=1))
             _lambdas(axes, data["reward"][part])
+            draw_curves(axes, _search_curves(data["reward"][part], scale=1), whiskers=True)
             axes.set_ylabel(label)
             if place == 1:
-                axes.legend(loc="best")
+                _legend_above(axes)
     return True
 
 
@@ -87,11 +87,12 @@ def _quality_parts(data: Json, benchmark: Json, path: Path) -> bool:
     with picture(path, width=9.2, height=4.0) as figure:
         for place, part in enumerate(data["quality"], start=1):
             axes = figure.add_subplot(1, 2, place)
-            draw_curves(axes, _search_curves(part["curves"], inverted=part["inverted"]))
             _lambdas(axes, part["curves"])
-            axes.set_ylabel(part["label"])
+            curves = _search_curves(part["curves"], inverted=part["inverted"])
+            draw_curves(axes, curves, whiskers=True)
+            _percent_axis(axes, part["label"])
             if place == 1:
-                axes.legend(loc="best")
+                _legend_above(axes)
     return True
 
 
@@ -128,8 +129,9 @@ def _plane_line(
     ]
     xs, ys = [x.mean for x, _ in spans], [y.mean for _, y in spans]
     axes.plot(
-        xs, ys, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5, label=name
-    )
+        xs, ys, color=look.colour, linestyle=look.line, marker=look.marker, label=name,
+        markersize=8 if look.line == "-" else 4,  # One is seen behind another in the same place.
+    )  # fmt: skip
     labels = []
     for one, (x, y) in zip(members, spans, strict=True):
         if one["lam"] in (1.0, 20.0):
@@ -153,15 +155,15 @@ def _plane_point(axes: Axes, one: Json, inverted: Sequence[bool], marker: str) -
 
 
 def _over_samples(data: Json, benchmark: Json, path: Path) -> bool:
-    with picture(path, width=7.2, height=4.2) as figure:
+    with picture(path, width=7.2, height=4.8) as figure:
         axes = figure.add_subplot()
-        draw_curves(axes, _looked(data["curves"]))
-        if data["greedy"]["mean"] is not None:
-            level(axes, 100 * data["greedy"]["mean"], "greedy")
         sizes = sorted({one["at"] for curve in data["curves"].values() for one in curve})
         doubling_axis(axes, sizes, "samples N")
-        axes.set_ylabel(_score(benchmark))
-        axes.legend(loc="best")
+        draw_curves(axes, _looked(data["curves"]), whiskers=True)
+        if data["greedy"]["mean"] is not None:
+            level(axes, 100 * data["greedy"]["mean"], "greedy")
+        _percent_axis(axes, _score(benchmark))
+        _legend_above(axes)
     return True
 
 
@@ -182,7 +184,7 @@ def _over_context(data: Json, benchmark: Json, path: Path) -> bool:
         ]
         axes.set_xticks(list(places.values()), ticks)
         axes.set_xlabel("messages inserted, and median tokens of the prompt")
-        axes.set_ylabel(_score(benchmark))
+        _percent_axis(axes, _score(benchmark))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return True
 
@@ -195,10 +197,25 @@ def _times(data: Json, benchmark: Json, path: Path) -> bool:
     with picture(path, width=9.6, height=1.4 + 0.34 * len(bars)) as figure:
         left, right = figure.subplots(1, 2)
         draw_bars(left, labels, [_span(one["seconds"]) for one in bars], BLUE)
-        left.set_xlabel("seconds an answer, one at a time")
+        items = "1 item" if data["timed items"] == 1 else f"{data['timed items']} items"
+        left.set_xlabel(f"seconds an answer, one at a time ({items})")
         _tokens(right, bars)
         right.set_yticks([])
     return True
+
+
+def _percent_axis(axes: Axes, label: str) -> None:
+    """Ten points at least, so that numbers that are all the same do not look as if they differed."""
+    axes.set_ylabel(label)
+    low, high = axes.get_ylim()
+    lack = max(0.0, 10 - (high - low)) / 2
+    low = min(max(low - lack, -1), 91)
+    axes.set_ylim(low, max(min(high + lack, 101), low + 10))
+
+
+def _legend_above(axes: Axes) -> None:
+    """Where no interval is hidden by it, however wide."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def _tokens(axes: Axes, bars: Sequence[Json]) -> None:

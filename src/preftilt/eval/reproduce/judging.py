@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
+from preftilt.eval.frame.budget import Budget
 from preftilt.eval.reproduce.benchmark import Case, JudgeAll, Opening, Verdict
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ AT_ONCE = 400
 COUNTS = ("judge_junk", "judge_failed", "over_budget")
 
 
-def judged_by(name: str, scorer: Callable[[], Scorer], opening: Opening) -> JudgeAll:
-    """Has answers judged by ``scorer``; refuses at once if there is no judge to ask."""
+def judged_by(name: str, scorer: Callable[[Budget], Scorer], opening: Opening) -> JudgeAll:
+    """Has answers judged by ``scorer``, within one budget for all; refuses at once if there is no judge to ask."""
     if opening.judge is None:
         raise BadInput(
             f"{name} needs a judge: name an Inspect model with --judge (the paper's is openai/gpt-4.1)"
@@ -33,9 +34,10 @@ def judged_by(name: str, scorer: Callable[[], Scorer], opening: Opening) -> Judg
     if find_spec("inspect_ai") is None:
         raise MissingPackage('judges are asked by Inspect: pip install "preftilt[eval]"')
     judge = opening.judge
+    budget = Budget(max_judge_calls=opening.max_judge_calls)
 
     def judge_all(asked: Sequence[tuple[Case, str]]) -> list[Verdict]:
-        return _judge(name, asked, scorer(), judge, opening.logs)
+        return _judge(name, asked, scorer(budget), judge, opening.logs)
 
     return judge_all
 

@@ -71,9 +71,10 @@ class Ratings:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Everything measured on an item; what was not measured is missing. ``skipped`` says why a part has no numbers.
+    """Everything measured on an item; what was not measured is missing. ``skipped`` says by part why it has no numbers.
 
-    trees: by λ. guided, ratings, seconds: by the method's name. prompt: tokens of the prompt with the preference.
+    trees: by λ. guided, ratings, seconds: by the method's name; timing: what taking the times cost. prompt: tokens of
+    the prompt with the preference.
     """
 
     case: Case
@@ -84,18 +85,36 @@ class Found:
     guided: Mapping[str, Made] = field(default_factory=dict)
     ratings: Mapping[str, Ratings] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
+    timing: Spent = Spent()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens sampled and scored to measure it. Tree searches count as if each had been alone."""
+        parts = [
+            self.timing,
+            *(one.spent for one in (*self.trees.values(), *self.guided.values())),
+            *(one.spent for one in self.ratings.values()),
+        ]
+        if self.pool is not None:
+            views = self.pool.scored_views
+            parts.append(self.pool.spent(len(self.pool.answers), views))
+            if (
+                self.greedy is not None
+            ):  # It is scored like a sample, though greedy decoding needs no score.
+                parts.append(self.greedy.spent + Spent(0, len(views) * self.greedy.answer.length))
+        return int(sum(one.sampled + one.scored for one in parts))
 
 
 def read_found(case: Case, records: Sequence[Json]) -> Found:
     """What the records of an item's parts hold."""
-    parts: dict[str, Any] = {"ratings": {}, "skipped": ()}
+    parts: dict[str, Any] = {"ratings": {}, "skipped": {}}
     for one in records:
         if "skipped" in one:
-            parts["skipped"] = (*parts["skipped"], one["skipped"])
+            parts["skipped"][one["part"]] = one["skipped"]
         if "pool" in one:
             parts["prompt"] = one["prompt"]
-            parts["greedy"] = read_made(one["greedy"])
+            parts["greedy"] = read_made(one["greedy"]) if "greedy" in one else None
             answers = tuple(read_answer(each) for each in one["pool"])
             parts["pool"] = Pool(answers, frozenset(one["scored_views"]))
         if "trees" in one:
@@ -108,6 +127,7 @@ def read_found(case: Case, records: Sequence[Json]) -> Found:
             )
         if "seconds" in one:
             parts["seconds"] = one["seconds"]
+            parts["timing"] = Spent(*one["spent"])
     return Found(case, **parts)
 
 

@@ -66,10 +66,10 @@ def _same_items(sights: Sights) -> Sights:
     if len(sights) == 1:
         return sights
     common = set.intersection(
-        *({item.case.id for item in one.items if item.pool} for one in sights.values())
+        *({item.case.stream for item in one.items if item.pool} for one in sights.values())
     )
     return {
-        inserted: replace(one, items=[item for item in one.items if item.case.id in common])
+        inserted: replace(one, items=[item for item in one.items if item.case.stream in common])
         for inserted, one in sights.items()
     }
 
@@ -82,6 +82,12 @@ def sureness(items: Sequence[Found]) -> dict[str, float]:
     }
     known = {name: [one for one in each if one is not None] for name, each in found.items()}
     return {name: float(np.mean(each)) for name, each in known.items() if each}
+
+
+def cut_off(items: Sequence[Found]) -> float | None:
+    """The share of samples that did not come to their own end; None where none was drawn."""
+    drawn = [answer for one in items if one.pool is not None for answer in one.pool.answers]
+    return float(np.mean([not one.finished for one in drawn])) if drawn else None
 
 
 def chosen_json(one: Calibration) -> dict[str, Any]:

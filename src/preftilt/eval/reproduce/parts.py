@@ -87,7 +87,7 @@ class Lab:
         settings = replace(settings, prompt=case.request.prompt)
         realigner = Realigner(engine or self.engine, judges=self.judges)
         draw = draw_realigned if scored else draw_plain
-        return await draw(realigner, case.request, settings, case.id, True)
+        return await draw(realigner, case.request, settings, case.stream, True)
 
 
 Measure = Callable[[Lab, Case, Sequence[str]], Awaitable[dict[str, Any]]]
@@ -95,20 +95,24 @@ Measure = Callable[[Lab, Case, Sequence[str]], Awaitable[dict[str, Any]]]
 
 
 async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
-    """The greedy answer, and samples with their scores."""
+    """The greedy answer, which is the same in every repeat, and samples with their scores."""
     how = lab.how
-    greedy, drawn = await asyncio.gather(
-        lab.draw(case, how.asked({"name": "greedy"}, reduction="sum")),
-        lab.draw(case, how.asked({"name": "best-of-n", "n": how.pool}, reduction="sum")),
+    searches: list[Json] = [{"name": "best-of-n", "n": how.pool}]
+    if case.repeat == 1:
+        searches.append({"name": "greedy"})
+    drawn, *greedy = await asyncio.gather(
+        *(lab.draw(case, how.asked(one, reduction="sum")) for one in searches)
     )
     by_slot = sorted(drawn.record["candidates"], key=lambda one: one["slot"])
-    first = _answer(greedy.record["candidates"][0], how)
-    return {
+    found = {
         "prompt": drawn.record["prompt_tokens"].get("full", drawn.read),
         "scored_views": sorted(drawn.record["usage"]["scored"]),
-        "greedy": made_record(Made(first, Spent(first.length))),
         "pool": [answer_record(_answer(one, how)) for one in by_slot],
     }
+    for one in greedy:
+        answer = _answer(one.record["candidates"][0], how)
+        found["greedy"] = made_record(Made(answer, Spent(answer.length)))
+    return found
 
 
 async def measure_trees(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def measure_judge(name: str) -> Measure:
         messages = stated(request.messages, request.preferences, request.prompt)
         judge.check(messages)
         distinct = list(dict.fromkeys(texts[: lab.how.n]))
-        stream = Stream(lab.how.seed, f"{case.id}\x1fjudge")
+        stream = Stream(lab.how.seed, f"{case.stream}\x1fjudge")
         verdicts = await judge.judge(messages, distinct, stream)
         found = dict(zip(distinct, verdicts, strict=True))
         masses = [one.mass for one in verdicts if one.score is not None]
@@ -201,13 +205,14 @@ async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     full |= {name: replace(how.asked(n), method=method) for name, method in methods.items()}
     if lab.engine.capabilities.guides:
         full |= {name: how.asked(search, **GREEDY) for name, search in GUIDED.items()}
-    await lab.draw(case, plain["greedy"], scored=False)
+    spent = _spent(await lab.draw(case, plain["greedy"], scored=False))
     seconds = {}
     for name, settings in {**plain, **full}.items():
         began = time.perf_counter()
-        await lab.draw(case, settings, scored=name not in plain)
+        drawn = await lab.draw(case, settings, scored=name not in plain)
         seconds[name] = time.perf_counter() - began
-    return {"seconds": seconds}
+        spent += _spent(drawn)
+    return {"seconds": seconds, "spent": [spent.sampled, spent.scored]}
 
 
 PARTS: Mapping[str, Measure] = {
@@ -221,6 +226,9 @@ PARTS: Mapping[str, Measure] = {
 RATES = frozenset({*JUDGED, REWARD_MODEL})
 """The parts that rate a pool."""
 
+ONCE = frozenset({"guided", "times"})
+"""The parts that only the first repeat of an item has: guided decoding is greedy, and the same in all of them."""
+
 AFTER_POOLS = RATES | {"times"}
 """The parts that only items have whose pool was drawn: an item that does not fit the context has none of them."""
 
@@ -230,13 +238,20 @@ def _judge(name: str, how: How) -> ByJudge:
 
 
 def _made(drawn: Drawn, how: How, reduction: str) -> Made:
-    """The answer that a search ended with. What guided decoding reads besides its own prompt counts as scored."""
-    usage = drawn.record["usage"]
-    guided = sum(usage["guided"].values())
+    """The answer that a search ended with."""
+    return Made(_answer(drawn.record["candidates"][0], how, reduction), _spent(drawn))
+
+
+def _spent(drawn: Drawn) -> Spent:
+    """What guided decoding reads besides its own prompt counts as scored, and so does what a method reads to pick."""
+    usage = drawn.record.get("usage")
+    if usage is None:  # Drawn plainly.
+        return Spent(drawn.sampled)
+    guided, method = sum(usage["guided"].values()), usage["method"]
     besides = guided - usage["sampled"] if guided else 0
-    return Made(
-        _answer(drawn.record["candidates"][0], how, reduction),
-        Spent(usage["sampled"], sum(usage["scored"].values()) + besides),
+    return Spent(
+        usage["sampled"] + method.get("sampled", 0),
+        sum(usage["scored"].values()) + besides + method.get("tokens", 0),
     )
 
 

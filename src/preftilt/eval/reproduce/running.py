@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,23 @@ import numpy as np
 import preftilt
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import LAMBDAS, MIN_ITEMS, Calibration, choose, options_of
+from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce import contenders as methods
 from preftilt.eval.reproduce import experiments
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
-from preftilt.eval.reproduce.collecting import Models, OnItem, Place, collect, read_records
+from preftilt.eval.reproduce.collecting import (
+    Models,
+    OnItem,
+    Place,
+    Unmeasured,
+    collect,
+    read_records,
+)
 from preftilt.eval.reproduce.curves import REDUCTIONS
 from preftilt.eval.reproduce.measured import Found
-from preftilt.eval.reproduce.numbers import chosen_json, figures_of, sureness, tables_of
-from preftilt.eval.reproduce.parts import AFTER_POOLS, PARTS, RATES, REWARD_MODEL, How
+from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, sureness, tables_of
+from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, How
 from preftilt.eval.reproduce.tables import Sight
 from preftilt.eval.reproduce.verdicts import picked, settle
 
@@ -45,7 +53,9 @@ class Sizes:
 class Plan:
     """What a run does; ``settings`` of How are the user's changes, ``inserted`` the lengths of context in messages.
 
-    judged_by: the judge's name, which verdicts depend on.
+    judged_by: the judge's name, which verdicts depend on. repeats: how often an item is answered; None is as often as
+    the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
+    records included; None is no limit.
     """
 
     experiments: Sequence[str]
@@ -62,6 +72,8 @@ class Plan:
     reference: str
     records: Path
     judged_by: str | None
+    repeats: int | None = None
+    max_tokens_total: int | None = None
 
     def how(self, benchmark: Benchmark, pool: int) -> How:
         return How(
@@ -88,7 +100,12 @@ class Plan:
 def reproduce(
     plan: Plan, benchmarks: Sequence[Benchmark], command: str, on_item: OnItem
 ) -> dict[str, Any]:
-    """Measure what is not measured yet, and give the report's numbers."""
+    """Measure what is not measured yet, as far as the budget goes, and give the report's numbers."""
+    budget = Budget(max_tokens_total=plan.max_tokens_total)
+    runs = [_Run(plan, one, budget, on_item, []) for one in benchmarks]
+    found = [one for run in runs if (one := _benchmark(run)) is not None]
+    if not found:
+        budget.check_tokens()
     return {
         "schema": SCHEMA,
         "command": command,
@@ -101,70 +118,119 @@ def reproduce(
         "seed": plan.seed,
         "n": plan.n,
         "pool": plan.pool,
-        "benchmarks": [_benchmark(plan, one, on_item) for one in benchmarks],
+        "tokens": budget.tokens,
+        "max_tokens_total": plan.max_tokens_total,
+        "unmeasured": [asdict(one) for run in runs for one in run.unmeasured],
+        "benchmarks": found,
     }
 
 
-def _benchmark(plan: Plan, benchmark: Benchmark, on_item: OnItem) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A benchmark on its way; ``unmeasured`` fills up with what the budget did not allow."""
+
+    plan: Plan
+    benchmark: Benchmark
+    budget: Budget
+    on_item: OnItem
+    unmeasured: list[Unmeasured]
+
+
+def _benchmark(run: _Run) -> dict[str, Any] | None:
+    """The benchmark's part of the report; None if the budget was spent before its first item."""
+    plan, benchmark = run.plan, run.benchmark
     how = plan.how(benchmark, plan.pool)
     reference = experiments.reference_of(plan.reference, how)
+    repeats = plan.repeats or benchmark.repeats
     cases, validation = benchmark.test(0), benchmark.validation()
-    judging = _Judging(plan, benchmark, on_item)
-    items = _measured(plan, benchmark, cases, 0, plan.pool, on_item)
+    items = _measured(run, plan.experiments, repeated(cases, repeats), 0, plan.pool)
     if not any(one.pool for one in items):
-        why = next((one for item in items for one in item.skipped), "nothing was drawn")
+        if run.unmeasured:
+            return None
+        why = next(
+            (item.skipped["pool"] for item in items if "pool" in item.skipped), "nothing was drawn"
+        )
         raise BadInput(f"no item of {benchmark.name} could be answered: {why}")
-    if validation:
-        alone = replace(plan, experiments=["fig4"])  # Pools alone: λ is chosen by no more.
-        unseen = _measured(alone, benchmark, validation, 0, plan.n, on_item)
-        chosen = _chosen(judging.sight(unseen, experiments.every_pick(benchmark, how, plan.n)), how)
-    else:
-        chosen = []
-    sight = judging.sight(items, experiments.every_pick(benchmark, how, plan.pool))
-    sights = {0: sight} | _contexts(plan, benchmark, how, chosen, judging, on_item)
-    skipped = sorted({why for one in sights.values() for item in one.items for why in item.skipped})
+    chosen = _chosen(run, how, validation) if validation else []
+    sight = _sight(run, items, experiments.every_pick(benchmark, how, plan.pool))
+    every = {0: sight} | _contexts(run, how, chosen, repeats)
+    sights = {inserted: one for inserted, one in every.items() if any(e.pool for e in one.items)}
+    return {
+        **_about(benchmark, how),
+        "items": len(cases),
+        "repeats": repeats,
+        "validation": len(validation),
+        "chosen": [chosen_json(one) for one in chosen],
+        "sure": sureness(sight.items),
+        "cut_off": cut_off(sight.items),
+        "skipped": [each for inserted, one in every.items() for each in _skipped(one, inserted)],
+        "tables": tables_of(plan.experiments, sights, how, chosen, reference),
+        "figures": figures_of(plan.experiments, sights, how, chosen),
+    }
+
+
+def _about(benchmark: Benchmark, how: How) -> dict[str, Any]:
+    """What is known of a benchmark before anything is measured."""
     return {
         "name": benchmark.name,
         "title": benchmark.title,
-        "items": len(cases),
-        "validation": len(validation),
         "metrics": list(benchmark.metrics),
         "fault": benchmark.fault,
         "exact": benchmark.exact,
         "switches": dict(benchmark.switches),
         "settings": how.flat,
         "searches": {name: dict(one) for name, one in benchmark.protocol.searches.items()},
-        "chosen": [chosen_json(one) for one in chosen],
-        "sure": sureness(sight.items),
-        "skipped": skipped,
-        "tables": tables_of(plan.experiments, sights, how, chosen, reference),
-        "figures": figures_of(plan.experiments, sights, how, chosen),
     }
 
 
+def _skipped(sight: Sight, inserted: int) -> list[dict[str, Any]]:
+    """The parts that some items have no numbers of, and why, by the example of one."""
+    found = []
+    for part in PARTS:
+        why = {one.case.id: one.skipped[part] for one in sight.items if part in one.skipped}
+        if why:
+            known = {"part": part, "inserted": inserted, "items": len(why)}
+            found.append(known | {"example": next(iter(why.values()))})
+    return found
+
+
+def repeated(cases: Sequence[Case], times: int) -> list[Case]:
+    """Every case so many times: all of them once, then all of them again."""
+    return [replace(one, repeat=number) for number in range(1, times + 1) for one in cases]
+
+
 def _measured(
-    plan: Plan,
-    benchmark: Benchmark,
+    run: _Run,
+    names: Sequence[str],
     cases: Sequence[Case],
     inserted: int,
     pool: int,
-    on_item: OnItem,
+    whose: str = "",
 ) -> list[Found]:
-    """What is known of the cases once everything that the experiments need is measured."""
-    for part in experiments.parts_of(plan.experiments, inserted=inserted > 0):
+    """What is known of the cases once everything that the experiments ``names`` need is measured.
+
+    ``whose`` tells them from other cases, where the budget does not allow them.
+    """
+    plan, benchmark = run.plan, run.benchmark
+    for part in experiments.parts_of(names, inserted=inserted > 0):
         if part == REWARD_MODEL and plan.models.reward_model is None:
             continue
         place = plan.place(benchmark, part, inserted, pool)
-        some = cases[: _size(plan.sizes, part)]
+        some = _some(cases, part, plan.sizes)
         drawn = plan.place(benchmark, "pool", inserted, pool)
         pools = _texts(drawn, some) if part in AFTER_POOLS else {}
-        collect(place, some, plan.processes, pools, on_item)
+        left = collect(place, some, plan.processes, pools, run.budget, run.on_item)
+        if left is not None:
+            run.unmeasured.append(replace(left, what=left.what + whose))
     places = [plan.place(benchmark, part, inserted, pool) for part in PARTS]
     return read_records(places, cases)
 
 
-def _size(sizes: Sizes, part: str) -> int | None:
-    return {"trees": sizes.trees, "times": sizes.timed}.get(part, sizes.rated if part in RATES else None)  # fmt: skip
+def _some(cases: Sequence[Case], part: str, sizes: Sizes) -> list[Case]:
+    """Those that a part is measured on: of the first so many items, every repeat that is not the same as the first."""
+    limits = dict.fromkeys(RATES, sizes.rated) | {"trees": sizes.trees, "times": sizes.timed}
+    first = set(list(dict.fromkeys(one.id for one in cases))[: limits.get(part)])
+    return [one for one in cases if one.id in first and (one.repeat == 1 or part not in ONCE)]
 
 
 def _texts(place: Place, cases: Sequence[Case]) -> dict[str, list[str]]:
@@ -176,32 +242,25 @@ def _texts(place: Place, cases: Sequence[Case]) -> dict[str, list[str]]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Judging:
-    """Has what methods picked judged, once."""
+def _sight(run: _Run, items: Sequence[Found], compared: Sequence[methods.Contender]) -> Sight:
+    """The items with what methods picked judged, once."""
+    benchmark = run.benchmark
 
-    plan: Plan
-    benchmark: Benchmark
-    on_item: OnItem
+    def told(done: int, total: int) -> None:
+        run.on_item(f"{benchmark.name}: verdicts", done, total)
 
-    def sight(self, items: Sequence[Found], compared: Sequence[methods.Contender]) -> Sight:
-        wanted = picked(compared, items)
-
-        def told(done: int, total: int) -> None:
-            self.on_item(f"{self.benchmark.name}: verdicts", done, total)
-
-        verdicts = settle(self.benchmark, wanted, self._path(), told)
-        return Sight(self.benchmark, items, verdicts)
-
-    def _path(self) -> Path:
-        judge = None if self.benchmark.exact else self.plan.judged_by
-        known = repr((preftilt.__version__, self.benchmark.verdicts, judge))
-        mark = sha256(known.encode()).hexdigest()[:10]
-        return self.plan.records / f"{self.benchmark.name}-verdicts-{mark}.jsonl"
+    judge = None if benchmark.exact else run.plan.judged_by
+    known = repr((preftilt.__version__, benchmark.verdicts, judge))
+    mark = sha256(known.encode()).hexdigest()[:10]
+    path = run.plan.records / f"{benchmark.name}-verdicts-{mark}.jsonl"
+    return Sight(benchmark, items, settle(benchmark, picked(compared, items), path, told))
 
 
-def _chosen(sight: Sight, how: How) -> list[Calibration]:
+def _chosen(run: _Run, how: How, cases: Sequence[Case]) -> list[Calibration]:
     """The λ that does best on validation items, for each reduction; none on too few items to choose on."""
+    # Pools alone, which Figure 4 is made of: λ is chosen by no more.
+    items = _measured(run, ["fig4"], cases, 0, how.n, ", validation items")
+    sight = _sight(run, items, experiments.every_pick(run.benchmark, how, how.n))
     found = []
     for reduction in REDUCTIONS:
         options = options_of(LAMBDAS, (reduction,))
@@ -214,23 +273,16 @@ def _chosen(sight: Sight, how: How) -> list[Calibration]:
     return found
 
 
-def _contexts(
-    plan: Plan,
-    benchmark: Benchmark,
-    how: How,
-    chosen: Sequence[Calibration],
-    judging: _Judging,
-    on_item: OnItem,
-) -> dict[int, Sight]:
+def _contexts(run: _Run, how: How, chosen: Sequence[Calibration], repeats: int) -> dict[int, Sight]:
     """What is seen in long contexts, by the messages inserted."""
+    plan, benchmark = run.plan, run.benchmark
     wanted = any(experiments.EXPERIMENTS[one].contexts for one in plan.experiments)
     if not (wanted and benchmark.contexts):
         return {}
     compared = experiments.table_2(how, chosen)
     found = {}
-    for inserted in plan.inserted:
-        cases = benchmark.test(inserted)[: plan.sizes.contexts]
-        if inserted:
-            items = _measured(plan, benchmark, cases, inserted, plan.n, on_item)
-            found[inserted] = judging.sight(items, compared)
+    for inserted in filter(None, plan.inserted):
+        cases = repeated(benchmark.test(inserted)[: plan.sizes.contexts], repeats)
+        items = _measured(run, plan.experiments, cases, inserted, plan.n)
+        found[inserted] = _sight(run, items, compared)
     return found

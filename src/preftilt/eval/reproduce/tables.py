@@ -20,7 +20,7 @@ from preftilt.eval.significance import Compared, compare
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """A method. ``metrics`` are over the items that it was measured on and has verdicts for: ``items`` of them by the
-    headline. Costs are means an item; ``seconds`` of timed items, answered alone. ``missing``: share of candidates
+    headline. Costs are means an answer; ``seconds`` of timed items, answered alone. ``missing``: share of candidates
     that the method has no score for. ``unjudged``: answers without a verdict."""
 
     method: str
@@ -46,15 +46,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What numbers are read off: the items as measured, and the verdicts on their answers."""
+    """What numbers are read off: the items as measured, an entry for each repeat, and the verdicts on their answers."""
 
     benchmark: Benchmark
     items: Sequence[Found]
     verdicts: Verdicts
 
-    def values(self, contender: Contender, metric: str | None = None) -> Float[np.ndarray, "N"]:
-        """A metric, the headline if none is named, on every item; NaN where there is none."""
+    def each(self, contender: Contender, metric: str | None = None) -> Float[np.ndarray, "N"]:
+        """A metric, the headline if none is named, of every repeat; NaN where there is none."""
         return self.verdicts.values(contender, self.items, metric or self.benchmark.headline)
+
+    def values(self, contender: Contender, metric: str | None = None) -> Float[np.ndarray, "I"]:
+        """The same of every item."""
+        return by_item(self.items, self.each(contender, metric))
 
     def interval(self, contender: Contender, metric: str | None = None) -> Interval | None:
         """The metric's mean over the items that have it; None if none has."""
@@ -62,6 +66,18 @@ class Sight:
 
     def measured(self, contender: Contender) -> list[Found]:
         return [one for one in self.items if contender.pick(one)]
+
+
+def by_item(items: Sequence[Found], values: Float[np.ndarray, "N"]) -> Float[np.ndarray, "I"]:
+    """The mean over those repeats of each item that have a number, NaN where none has.
+
+    Repeats of an item are not independent, so it is items that intervals and tests take for what chance draws.
+    """
+    repeats: dict[str, list[float]] = {}
+    for one, value in zip(items, values.tolist(), strict=True):
+        repeats.setdefault(one.case.id, []).append(value)
+    known = [[value for value in each if np.isfinite(value)] for each in repeats.values()]
+    return np.array([np.mean(each) if each else np.nan for each in known], dtype=np.float64)
 
 
 def interval(values: Float[np.ndarray, "N"]) -> Interval | None:
@@ -86,7 +102,8 @@ def _row(
     on = sight.measured(one)
     if not on:
         return None
-    values = sight.values(one)
+    answers = sight.each(one)
+    values = by_item(sight.items, answers)
     metrics = {name: sight.interval(one, name) for name in sight.benchmark.metrics}
     itself = one.label == reference.label
     spent = [one.spent(item) for item in on]
@@ -98,7 +115,7 @@ def _row(
         chosen=one.chosen,
         oracle=one.oracle,
         items=int(np.isfinite(values).sum()),
-        unjudged=len(on) - int(np.isfinite(values).sum()),
+        unjudged=len(on) - int(np.isfinite(answers).sum()),
         metrics={name: found for name, found in metrics.items() if found is not None},
         over=None if itself or one.oracle else compare(values, against),
         length=_mean(on, lambda item: _length(one, item)),

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from preftilt.eval.calibrate.choice import MIN_ITEMS
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
 from preftilt.eval.reproduce.experiments import EXPERIMENTS
+from preftilt.eval.reproduce.notes import notes
 from preftilt.eval.reproduce.paper import PUBLISHED, Published
 
 Pictures = Mapping[tuple[str, str], Sequence[str]]
@@ -21,7 +23,7 @@ def blocks(report: Json, pictures: Pictures) -> list[Block]:
     """The whole report."""
     found: list[Block] = [Heading(TITLE, 1), *_head(report)]
     for benchmark in report["benchmarks"]:
-        found += [Heading(benchmark["title"]), *_protocol(benchmark, report)]
+        found += [Heading(benchmark["title"]), *_protocol(benchmark)]
         for name in report["experiments"]:
             found += _experiment(name, benchmark, pictures)
     published = [PUBLISHED[one] for one in report["experiments"] if one in PUBLISHED]
@@ -32,6 +34,7 @@ def _head(report: Json) -> list[Block]:
     judge = report["judge"] or "none (exact checks)"
     reward = report["reward_model"] or "none named (its rows are left out)"
     return [
+        *_partial(report),
         Text(
             f"Made by `{report['command']}` (preftilt {report['version']}). Model: {report['model']}. Judge: {judge}."
             f" Generative RM: {report['generative_rm']}. External RM: {reward}. Seed {report['seed']};"
@@ -40,19 +43,39 @@ def _head(report: Json) -> list[Block]:
         Text(
             "Numbers are means over items with 95 % bootstrap intervals. Δ is the paired difference from the reference"
             " on the items that both were measured on, with a two-sided p-value: McNemar's exact test where every item"
-            " is right or wrong, the paired bootstrap elsewhere. Differences whose interval leaves 0 out are bold. How"
+            " is right or wrong, the paired bootstrap elsewhere. Differences whose interval leaves 0 out are bold,"
+            f" on {MIN_ITEMS} items or more. How"
             " many comparisons a table makes stands above it; no p-value is corrected for their number."
         ),
         Text(
             "What an answer costs: *sampled*, tokens drawn; *scored*, tokens read besides, to score candidates or to"
             " guide decoding; *judged*, readings of a reward model or judging model; *s*, seconds, measured on a few"
             " items that were answered alone, one method after the other (a method that picks among the same samples by"
-            " the same scores shows the time of the one that was timed)."
+            " the same scores shows the time of the one that was timed). *Tokens* are the answer's length. *No score*"
+            " is the share of samples that a reward model gave no score, which come last, and *no verdict* the number"
+            " of answers whose judgement failed or was not asked for, which count nowhere."
         ),
     ]
 
 
-def _protocol(benchmark: Json, report: Json) -> list[Block]:
+def _partial(report: Json) -> list[Block]:
+    """What the budget left unmeasured, first of all."""
+    if not report["unmeasured"]:
+        return []
+    left = "; ".join(
+        f"{one['what']}: {one['items']} of {one['of']}" for one in report["unmeasured"]
+    )
+    return [
+        Text(
+            f"**This report is partial**: of a budget of {report['max_tokens_total']:,} tokens, {report['tokens']:,}"
+            f" are spent. Not measured: {left}. Where a method was measured on fewer items than another, they are"
+            " compared on those that both have. Run it again with a higher `--max-tokens-total`, and it goes on from"
+            " here."
+        )
+    ]
+
+
+def _protocol(benchmark: Json) -> list[Block]:
     """The values of all switches, λ as chosen, and what was left out."""
     settings = {**benchmark["switches"], **benchmark["settings"]}
     searches = {
@@ -63,21 +86,17 @@ def _protocol(benchmark: Json, report: Json) -> list[Block]:
     values = "; ".join(
         f"{name} {_value(value)}" for name, value in {**settings, **searches}.items()
     )
-    found: list[Block] = [Text(f"{benchmark['items']} items. Protocol: {values}.")]
+    times = benchmark["repeats"]
+    repeats = "" if times == 1 else (
+        f", each answered {times} times (greedy and guided decoding once, as they leave nothing to chance): a method's"
+        " number on an item is the mean over its answers, and intervals and tests are over items"
+    )  # fmt: skip
+    found: list[Block] = [Text(f"{benchmark['items']} items{repeats}. Protocol: {values}.")]
     if benchmark["chosen"]:
         found.append(Text(_chosen(benchmark)))
     elif benchmark["validation"]:
         found.append(Text("There were too few validation items with verdicts to choose λ on."))
-    doubtful = {name: share for name, share in benchmark["sure"].items() if share < 0.5}
-    for name, share in doubtful.items():
-        found.append(
-            Text(
-                f"The {name} gave Yes and No together {share:.1%} of the probability on average: the model did not"
-                " understand what it was asked, and its verdicts mean little."
-            )
-        )
-    found += [Text(f"Left out: {why}.") for why in benchmark["skipped"]]
-    return found
+    return [*found, *map(Text, notes(benchmark))]
 
 
 def _chosen(benchmark: Json) -> str:
@@ -190,10 +209,12 @@ def _over(over: Json | None) -> list[str]:
     if over is None:
         return ["–", "–"]
     mean, low, high = (100 * over["difference"][key] for key in ("mean", "low", "high"))
-    text = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    # Rounded first, so that a hair below nothing is not told as minus nothing.
+    text = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(round(one, 1) + 0 for one in (mean, low, high)))
     p = over["p"]
     told = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-    return [f"**{text}**" if low > 0 or high < 0 else text, told]
+    clear = (low > 0 or high < 0) and over["difference"]["n"] >= MIN_ITEMS
+    return [f"**{text}**" if clear else text, told]
 
 
 def _paper(published: Sequence[Published]) -> list[Block]:

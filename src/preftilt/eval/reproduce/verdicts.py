@@ -59,8 +59,8 @@ class Verdicts:
 
 
 def mark(case: Case, text: str) -> str:
-    """The name of an answer to a case in the file of verdicts."""
-    return f"{case.key} {sha256(text.encode()).hexdigest()[:16]}"
+    """The name of an answer to a case in the file of verdicts: whichever repeat gave it."""
+    return f"{case.asked} {sha256(text.encode()).hexdigest()[:16]}"
 
 
 def picked(contenders: Iterable[Contender], items: Sequence[Found]) -> list[Wanted]:

@@ -13,7 +13,7 @@ PREFERENCE = "full"
 
 
 def open_maths(name: SetName, opening: Opening) -> Benchmark:
-    """Every problem once; the paper answers those of AIME and AMC ten times."""
+    """Problems of AIME and AMC are answered ten times, as in the paper, unless the user says otherwise."""
     check_installed()
     data = opening.folder(name)
     rules = rules_for(opening.preset, PREFERENCE, opening.switches)
@@ -32,6 +32,7 @@ def open_maths(name: SetName, opening: Opening) -> Benchmark:
         switches={**rules.to_json(), "rows there": f"{len(items)} of {SOURCES[name].rows}"},
         test=lambda _: [case(one) for one in test],
         validation=lambda: [case(one) for one in validation],
+        repeats=SOURCES[name].repeats,
         answers="maths",
         check=_right,
     )

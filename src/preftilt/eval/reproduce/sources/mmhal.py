@@ -29,13 +29,13 @@ def open_mmhal(opening: Opening) -> Benchmark:
     test, validation = opening.split(items)
     pictures = load_pictures(data, [*test, *validation], fetch=False)
 
-    def scorer() -> Scorer:
+    def scorer(budget: Budget) -> Scorer:
         from preftilt.eval.mmhal.scorers import mmhal_ratings
 
         return mmhal_ratings(
             judge_prompts=opening.judge_prompts,
             junk=rules.junk,
-            budget=Budget(max_judge_calls=opening.max_judge_calls),
+            budget=budget,
         )
 
     return Benchmark(

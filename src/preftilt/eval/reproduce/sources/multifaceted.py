@@ -27,14 +27,14 @@ def open_multifaceted(opening: Opening) -> Benchmark:
     items = load_items(data)
     test, validation = opening.split(items)
 
-    def scorer() -> Scorer:
+    def scorer(budget: Budget) -> Scorer:
         from preftilt.eval.multifaceted.scorers import multifaceted_rubrics
 
         return multifaceted_rubrics(
             judge_prompts=opening.judge_prompts,
             judge_runs=rules.judge_runs,
             missing=rules.missing,
-            budget=Budget(max_judge_calls=opening.max_judge_calls),
+            budget=budget,
         )
 
     return Benchmark(

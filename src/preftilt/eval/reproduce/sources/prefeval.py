@@ -36,14 +36,14 @@ def open_judged(form: Form, opening: Opening) -> Benchmark:
     items = load_items(data, form)
     test, validation = opening.split(items)
 
-    def scorer() -> Scorer:
+    def scorer(budget: Budget) -> Scorer:
         from preftilt.eval.prefeval.scorers import prefeval_checks
 
         return prefeval_checks(
             checks=2,
             judge_prompts=opening.judge_prompts,
             judge_junk=rules.judge_junk,
-            budget=Budget(max_judge_calls=opening.max_judge_calls),
+            budget=budget,
         )
 
     name = f"prefeval-{form}"
