@@ -17,9 +17,9 @@ def arms_eval(
     out: Annotated[
         Path, Option("--output", "-o", metavar="DIR", help="For the report and its figure.")
     ] = Path("out/arms-eval"),
-    work: Annotated[
+    records: Annotated[
         Path, Option(metavar="DIR", help="Where adapters and answers are kept and found again.")
-    ] = Path("out/arms-eval/work"),
+    ] = Path("out/arms-eval/records"),
     items: Annotated[
         int, Option(metavar="K", help="Items of the world whose answers are paired for training.")
     ] = 1500,
@@ -46,7 +46,7 @@ def arms_eval(
     held = max(1, min(150, items // 5))
     text = experiment(
         out,
-        work,
+        records,
         Sizes(
             pairs=(items, held, held),
             prompts=prompts,
@@ -60,7 +60,7 @@ def arms_eval(
         on_unit=lambda what, done, total: _say(f"{what}: {done} of {total}"),
     )
     print(text)
-    print(f"written to {out}; adapters and answers in {work}", file=sys.stderr)
+    print(f"written to {out}; adapters and answers in {records}", file=sys.stderr)
 
 
 def _say(words: str) -> None:

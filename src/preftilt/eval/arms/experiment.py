@@ -41,7 +41,7 @@ OnTrained = Callable[[int, int], None]
 
 def experiment(
     out: Path,
-    work: Path,
+    records: Path,
     sizes: Sizes,
     *,
     command: str,
@@ -51,10 +51,10 @@ def experiment(
 ) -> str:
     """Train and measure everything of ``plan.py``; writes report.md, report.json and front.png into ``out``.
 
-    Pairs, adapters and records are kept in ``work``, under a name that changes with the sizes, the bundled model and
+    Pairs, adapters and records are kept in ``records``, under a name that changes with the sizes, the bundled model and
     the version. Returns the Markdown.
     """
-    folder = work / _fingerprint(sizes)
+    folder = records / _fingerprint(sizes)
     pairs = _pairs(folder / "pairs", sizes)
     _train_all(folder / "pairs", folder / "adapters", sizes, processes, on_trained)
     _soups(folder / "adapters")
