@@ -148,7 +148,8 @@ def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -
         # Whichever server answers a conversation, it knows it by the tokens that all make of it.
         lent = Lent(scorer, RememberingTokenizer(scorer.tokenizer))
         replicas = open_replicas(
-            {one: partial(drawing[scheme], name, options, lent) for one, scheme, name in kinds}
+            {one: partial(drawing[scheme], name, options, lent) for one, scheme, name in kinds},
+            tokenizer=lent.tokenizer,
         )
         both = ScoredBy(replicas, scorer)
         opened.pop_all()

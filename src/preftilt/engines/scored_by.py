@@ -87,6 +87,7 @@ class ScoredBy:
             keyed_streams=drawing.keyed_streams,
             guides=False,
             proposes=False,
+            images=drawing.images and scoring.images,
         )
 
     @property

@@ -266,6 +266,7 @@ def _open(url: str, options: EngineOptions, scorer: Engine) -> ChatSampler:
         turn_end=able.turn_end,
         sampler_logprobs=False,
         keyed_streams=False,
+        images=able.images,
     )
     tokenizer = scorer.tokenizer
     if not isinstance(tokenizer, RememberingTokenizer):

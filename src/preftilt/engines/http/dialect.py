@@ -33,7 +33,7 @@ class Draw:
     """``n`` continuations of ``context``, of at most ``max_tokens`` tokens each.
 
     seed: 31 bits that name this request's randomness. stop: a text at which the server may end early; the engine cuts.
-    logprobs: whether they are read; a server that has to be asked for them is asked only then.
+    logprobs: whether they are read; where not, a dialect may leave them out of its question.
     """
 
     context: Tokens

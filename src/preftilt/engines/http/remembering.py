@@ -15,8 +15,8 @@ from preftilt.messages import Message
 from preftilt.prompt import ChatTokenizer
 from preftilt.types import Tokens
 
-REMEMBERED = 4096
-"""Conversations kept; a request is drawn right after its prompt is made."""
+REMEMBERED, REMEMBERED_CHARS = 4096, 256 << 20
+"""Conversations kept, and characters in them, images included; a request is drawn right after its prompt is made."""
 
 
 @dataclass(slots=True)
@@ -25,16 +25,21 @@ class RememberingTokenizer:
 
     inner: ChatTokenizer
     _made: OrderedDict[Tokens, tuple[Message, ...]] = field(default_factory=OrderedDict)
+    _held: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def render(self, messages: Sequence[Message]) -> Tokens:
         tokens = self.inner.render(messages)
         with self._lock:
+            self._held += _size(messages) - _size(self._made.pop(tokens, ()))
             self._made[tokens] = tuple(messages)
-            self._made.move_to_end(tokens)
-            if len(self._made) > REMEMBERED:
-                self._made.popitem(last=False)
+            while len(self._made) > 1 and self._too_much:
+                self._held -= _size(self._made.popitem(last=False)[1])
         return tokens
+
+    @property
+    def _too_much(self) -> bool:
+        return len(self._made) > REMEMBERED or self._held > REMEMBERED_CHARS
 
     def encode(self, text: str) -> Tokens:
         return self.inner.encode(text)
@@ -55,3 +60,8 @@ class RememberingTokenizer:
                 " with /v1/completions"
             )
         return found
+
+
+def _size(messages: Sequence[Message]) -> int:
+    """Characters of a conversation; an image is as long as its URL, which may hold its data."""
+    return sum(len(one.content) + sum(len(each.url) for each in one.images) for one in messages)

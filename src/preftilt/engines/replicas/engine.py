@@ -66,12 +66,13 @@ class Replicas:
         common: Identity,
         pace: Pace,
         free: int,
+        tokenizer: ChatTokenizer,
     ) -> None:
         self._loop = loop
         self._replicas = tuple(replicas)
         self._common = common
         self._free = free
-        self._tokenizer = first.tokenizer
+        self._tokenizer = tokenizer
         self._probed = (first.facts, first.plan) if isinstance(first, Probed) else ((), ())
         self._finalizer = weakref.finalize(self, Loop.close, loop, lambda: close_all(replicas))
         for one in replicas:

@@ -15,15 +15,21 @@ from preftilt.engines.replicas.replica import Open, Replica
 from preftilt.engines.replicas.routing import FREE
 from preftilt.engines.replicas.watch import Pace, opened
 from preftilt.errors import BadInput, EngineError
+from preftilt.prompt import ChatTokenizer
 
 
 def open_replicas(
-    openers: Mapping[str, Open], pace: Pace | None = None, *, free: int = FREE
+    openers: Mapping[str, Open],
+    pace: Pace | None = None,
+    *,
+    free: int = FREE,
+    tokenizer: ChatTokenizer | None = None,
 ) -> Replicas:
     """Open engines of the same model, by name, and make one engine of them.
 
     A replica that does not answer (:class:`~preftilt.errors.EngineError`) is left out and taken in later, when it does.
-    free: sequences under way below which no replica counts as loaded.
+    free: sequences under way below which no replica counts as loaded. tokenizer: makes the prompts, instead of the
+    first replica's own.
 
     Raises :class:`~preftilt.errors.BadInput` if they do not hold the same model, :class:`~preftilt.errors.EngineError`
     if none of them answers, and otherwise what opening one of them raises.
@@ -33,7 +39,8 @@ def open_replicas(
     try:
         wanted = loop.run(lambda: _open_all(replicas))
         [first, *_] = [one.engine for one in replicas if one.engine is not None]
-        return Replicas(loop, replicas, first, wanted, pace or Pace(), free)
+        made_by = tokenizer or first.tokenizer
+        return Replicas(loop, replicas, first, wanted, pace or Pace(), free, made_by)
     except BaseException:
         loop.close(lambda: close_all(replicas))
         raise
@@ -83,4 +90,5 @@ def _common(one: Capabilities, other: Capabilities) -> Capabilities:
         keyed_streams=one.keyed_streams and other.keyed_streams,
         guides=one.guides and other.guides,
         proposes=one.proposes and other.proposes,
+        images=one.images and other.images,
     )

@@ -122,6 +122,8 @@ def _shortfall(wanted: Identity, found: Identity) -> str | None:
         return "its draws depend on its batches"
     if (promised.guides and not able.guides) or (promised.proposes and not able.proposes):
         return "it does not give control over every token, as others do"
+    if promised.images and not able.images:
+        return "it sees no images, as others do"
     return None
 
 
