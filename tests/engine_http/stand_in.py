@@ -36,6 +36,11 @@ class Manners:
     model: str = "toy"
     models: tuple[str, ...] = ("toy",)
     weights: int = 0
+    sharpness: float = 0.0
+    """By how many nats the likeliest token stands above what the toy model gives it."""
+    leaves_out_ends: bool = False
+    """Whether the end token is left out of what was drawn."""
+    honours_top_k: bool = True
     context: int = 257
     takes_ids: bool = True
     returns_ids: bool = True
@@ -186,6 +191,8 @@ class StandIn:
         self.seen.computed += len(prompt)
         drawn, rows = self._draw(prompt, body, index)
         ended = bool(drawn) and drawn[-1] == self.eos
+        if ended and self.manners.leaves_out_ends:
+            drawn, rows = drawn[:-1], rows[:-1]
         choice: dict[str, Any] = {"finish_reason": "stop" if ended else "length"}
         shown = drawn if self.manners.returns_ids else [one for one in drawn if one != self.eos]
         choice["text"] = self.tokenizer.decode(shown)
@@ -207,7 +214,9 @@ class StandIn:
     ) -> tuple[list[int], list[float]]:
         rng = np.random.default_rng(body.get("seed", 0) + index)
         sampling = Sampling(
-            temperature=body["temperature"], top_p=body["top_p"], top_k=body.get("top_k", 0)
+            temperature=body["temperature"],
+            top_p=body["top_p"],
+            top_k=body.get("top_k", 0) if self.manners.honours_top_k else 0,
         )
         tokens: list[int] = []
         rows: list[float] = []
@@ -317,6 +326,7 @@ class StandIn:
             self._plain = np.where(plain, 0.0, -12.0)
             self._plain[self.eos] = 2.3
         raw = self._models[weights](context) + self._plain
+        raw[raw.argmax()] += self.manners.sharpness
         return raw - np.logaddexp.reduce(raw)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 
 from preftilt.cli import main
-from preftilt.engines.base import Engine
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.facts import Probed
 from preftilt.errors import BadInput
 from preftilt.testing.laws import (
@@ -22,8 +23,10 @@ from preftilt.testing.laws import (
     law_responses_end_as_they_say,
     law_the_actual_token_is_scored,
 )
+from preftilt.types import Sampling, Stream
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.conftest import Opened, Running
+from tests.engine_http.stand_in import Lie
 
 Said = tuple[int, str, str]
 Cli = Callable[..., Said]
@@ -82,6 +85,65 @@ def test_scaled_log_probs_of_drawing_never_stand_in_for_scores(server: Running, 
         opened("vllm", sampler_logprobs="on")
     server.manners.lie = "none"
     assert not opened("vllm", sampler_logprobs="off").capabilities.sampler_logprobs
+
+
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+@pytest.mark.parametrize("weights", [0, 2])
+def test_a_confident_model_does_not_hide_that_log_probs_are_scaled(
+    weights: int, kind: str, server: Running, opened: Opened
+):
+    """Tokens of probability 0.97 have nearly the same log-prob at any temperature below 1."""
+    server.manners.weights, server.manners.sharpness, server.manners.lie = weights, 6.0, "scaled"
+    engine = opened(kind)
+    assert _fact(engine, "log-probs of drawing") == "scaled by temperature"
+    assert not engine.capabilities.sampler_logprobs
+    with pytest.raises(BadInput, match="--sampler-logprobs on"):
+        opened(kind, sampler_logprobs="on")
+    server.manners.lie = "none"
+    assert opened(kind).capabilities.sampler_logprobs
+
+
+@pytest.mark.parametrize("lie", ["none", "scaled"])
+def test_log_probs_that_nobody_can_tell_from_scaled_ones_are_not_used(
+    lie: Lie, server: Running, opened: Opened
+):
+    """A model that is certain everywhere gives the same ones at every temperature."""
+    server.manners.sharpness, server.manners.lie = 60.0, lie
+    engine = opened()
+    assert _fact(engine, "log-probs of drawing") == "cannot be told from scaled ones"
+    assert not engine.capabilities.sampler_logprobs
+
+
+async def test_a_log_prob_that_is_left_out_at_the_end_is_scored(server: Running, opened: Opened):
+    """Whether the probe meets an end is luck, so what it finds may not depend on it."""
+    server.manners.leaves_out_ends = True
+    engine = opened("openai")
+    assert engine.capabilities.sampler_logprobs
+    prompt = engine.tokenizer.encode("Name a way to relax.")
+    asked = SampleRequest(
+        prompt=prompt,
+        slots=tuple(range(8)),
+        stream=Stream(1),
+        sampling=Sampling(temperature=0.5),
+        max_tokens=32,
+    )
+    [drawn] = await engine.sample([asked])
+    ended = [answer for answer in drawn if answer.finish == "eos"]
+    assert ended
+    scores = await engine.score(
+        [ScoreRequest(prompt=prompt, completion=answer.tokens) for answer in ended]
+    )
+    for answer, score in zip(ended, scores, strict=True):
+        np.testing.assert_allclose(answer.logprobs, score, rtol=0, atol=1e-9)
+
+
+def test_a_server_that_ignores_top_k_is_not_believed_because_its_model_is_confident(
+    server: Running, opened: Opened
+):
+    server.manners.honours_top_k, server.manners.sharpness = False, 9.0
+    assert _fact(opened("openai"), "top_k") == "no"
+    server.manners.honours_top_k, server.manners.sharpness = True, 0.0
+    assert _fact(opened("openai"), "top_k") == "yes"
 
 
 @pytest.mark.parametrize(

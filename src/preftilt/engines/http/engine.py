@@ -191,12 +191,12 @@ class ServerEngine:
 
     async def _finish(self, draw: Draw, first: Drawn, step: Step | None) -> Completion:
         """Cut a response where it ends; a step that a server ended too early goes on."""
-        tokens, rows = first.tokens, [_row(first)]
+        tokens, parts = first.tokens, [first]
         while (end := _end(tokens, draw.max_tokens, self._tokenizer.vocabulary, step)) is None:
             if first.spent:
                 end = len(tokens), "length"
                 break
-            if step is None or not rows[-1].size:
+            if step is None or not parts[-1].tokens:
                 raise EngineError(
                     f"{self.name} ended a response after {len(tokens)} of {draw.max_tokens} tokens without an end"
                     " token; does it stop at strings of its own?"
@@ -209,9 +209,26 @@ class ServerEngine:
                     max_tokens=draw.max_tokens - len(tokens),
                 )
             )
-            tokens, rows = tokens + more.tokens, [*rows, _row(more)]
+            tokens, parts = tokens + more.tokens, [*parts, more]
         length, finish = end
-        return Completion(tokens[:length], np.concatenate(rows)[:length], finish)
+        return Completion(
+            tokens[:length], await self._logprobs(draw, parts, tokens[:length]), finish
+        )
+
+    async def _logprobs(
+        self, draw: Draw, parts: Sequence[Drawn], tokens: Tokens
+    ) -> Float[np.ndarray, "T"]:
+        """Those of drawing; where a server left some out (many do, of an end) that stand in for scores, the scores.
+
+        Zeros stand in for those that nobody asked for, or that ``sampler_logprobs`` says not to use.
+        """
+        rows = [part.logprobs for part in parts if part.logprobs is not None]
+        if len(rows) == len(parts):
+            return np.concatenate(rows)[: len(tokens)]
+        if not (tokens and draw.logprobs and self._capabilities.sampler_logprobs):
+            return np.zeros(len(tokens))
+        [row] = await self._dialect.read(draw.context, [tokens])
+        return row
 
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         await self._same_model()
@@ -266,11 +283,6 @@ class ServerEngine:
 def seed_of(request: SampleRequest) -> int:
     """A seed that names the request's first slot and its place in the response."""
     return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
-
-
-def _row(drawn: Drawn) -> Float[np.ndarray, "T"]:
-    """Log-probs of drawing; zeros stand in for those that nobody asked for, or ``sampler_logprobs`` says not to use."""
-    return np.zeros(len(drawn.tokens)) if drawn.logprobs is None else drawn.logprobs
 
 
 def _end(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.facts import Fact
-from preftilt.engines.http.dialect import Asking, Dialect, Draw, Drawn, probe_tokens
+from preftilt.engines.http.connection import Declined
+from preftilt.engines.http.dialect import Asking, Dialect, Draw, probe_tokens
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import BadInput
 from preftilt.types import Sampling, Tokens
@@ -24,8 +26,28 @@ ROUNDED = 0.1
 """Mean gap up to which two readings differ by rounding; a wrong token, scale or place moves them by far more."""
 
 QUESTION = "Name a way to relax."
-DIFFERENT, RESPONSE = 12, 12
-"""How many different tokens are scored, and how many are drawn in a response."""
+DIFFERENT, RESPONSE, ENOUGH = 12, 12, 20
+"""How many different tokens are scored, how many are drawn in a response, and how many of those are compared."""
+
+OPEN_ENDED = (
+    "They said that the",
+    "My three favourite words are",
+    "Here is a list:",
+    "In a small town there was a",
+    QUESTION,
+    "1",
+)
+"""Texts that can go on in many ways: what is drawn behind them differs in probability."""
+
+HOT = Sampling(temperature=2.0)
+"""Away from temperature 1, in the direction in which unlikely tokens are drawn, and as far as OpenAI's API goes."""
+
+FIRST_TOKENS = 16
+"""How many first tokens are drawn at once behind one text."""
+
+SPREAD = 6.0
+"""Sum of squares (nats²) of the scores about their text's mean that settles their scale: with readings that differ by
+as much as :data:`ROUNDED`, slopes of 1 and of 1/2 are then twelve standard errors apart."""
 
 
 async def check_scores(asking: Asking, dialect: Dialect) -> None:
@@ -62,13 +84,15 @@ OTHER_WAYS = (
 async def check_sampler(asking: Asking, dialect: Dialect) -> bool:
     """Whether log-probs of drawing stand in for scores.
 
+    They do if they are raw: at a temperature other than 1, a token drawn is told with its log-prob at temperature 1.
+    Where that cannot be told from log-probs of the distribution that was drawn from, they are not used.
+
     Raises :class:`~preftilt.errors.BadInput` if they contradict the scores even at temperature 1: then one of the two
     is wrong, and nobody knows which.
     """
     asked = asking.options.sampler_logprobs
-    context = asking.tokenizer.chat.encode(QUESTION)
-    plain = await _gaps(dialect, context, 1.0)
-    if plain is None:
+    plain = await _gaps(asking.tokenizer, dialect)
+    if not plain.size:
         asking.note(Fact("log-probs of drawing", "none", "every response is scored"))
         return _insist_on(asked, possible=False, url=asking.connection.url)
     if plain.mean() > ROUNDED:
@@ -77,22 +101,46 @@ async def check_sampler(asking: Asking, dialect: Dialect) -> bool:
             f"{asking.connection.url} contradicts itself: log-probs of what it draws and scores of the same tokens"
             f" differ by {plain.mean():.2g} nats a token, shifted by one or of another model; {OTHER_WAYS}"
         )
-    cool = await _gaps(dialect, context, 0.5)
-    scaled = cool is not None and cool.mean() > ROUNDED
-    gaps = plain if cool is None else np.concatenate([plain, cool])
-    agree = bool(gaps.max() <= EXACT or np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
-    if scaled:
-        asking.note(
-            Fact("log-probs of drawing", "scaled by temperature", "every response is scored")
-        )
+    relation = await _relation(asking.tokenizer, dialect)
+    agree = bool(plain.max() <= EXACT or np.sqrt(np.mean(plain**2)) <= ROUNDED_RMS)
+    raw = relation is not None and relation.raw
+    if relation is None:
+        answer = "cannot be told from scaled ones"
+    elif raw:
+        answer = f"raw, within {plain.max():.1g} nats of scores"
     else:
-        meaning = "stand in for scores" if agree else "too rough; every response is scored"
-        asking.note(
-            Fact("log-probs of drawing", f"raw, within {gaps.max():.1g} nats of scores", meaning)
-        )
-    return _insist_on(asked, possible=not scaled, url=asking.connection.url) or (
-        asked == "auto" and agree and not scaled
-    )
+        answer = "scaled by temperature" if relation.scaled else "changed by sampling settings"
+    meaning = "stand in for scores" if raw and agree else "every response is scored"
+    if raw and not agree:
+        meaning = f"too rough; {meaning}"
+    asking.note(Fact("log-probs of drawing", answer, meaning))
+    trusted = _insist_on(asked, possible=raw, url=asking.connection.url)
+    return trusted or (asked == "auto" and agree and raw)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerScale:
+    """How log-probs of drawing at :data:`HOT` go with the scores of the same tokens.
+
+    slope: nats a nat of score, between tokens that were drawn behind the same text: what they were normalised with
+    is the same for all of those and drops out. gap: mean difference from the scores, in nats.
+    """
+
+    slope: float
+    gap: float
+
+    @property
+    def raw(self) -> bool:
+        """Whether they are the scores: the slope is 1, and nothing is added."""
+        return abs(self.slope - 1) < _HALFWAY and self.gap <= ROUNDED
+
+    @property
+    def scaled(self) -> bool:
+        """Whether they are those of the distribution that was drawn from."""
+        return abs(self.slope - 1 / HOT.temperature) < _HALFWAY
+
+
+_HALFWAY = (1 - 1 / HOT.temperature) / 2
 
 
 def _survives(tokenizer: ModelTokenizer, tokens: Tokens) -> bool:
@@ -102,25 +150,64 @@ def _survives(tokenizer: ModelTokenizer, tokens: Tokens) -> bool:
 def _insist_on(asked: str, *, possible: bool, url: str) -> bool:
     if asked == "on" and not possible:
         raise BadInput(
-            f"{url} does not report raw log-probs of what it draws; leave out --sampler-logprobs on"
+            f"{url} does not report raw log-probs of what it draws, as far as can be told; leave out --sampler-logprobs"
+            " on"
         )
     return asked == "on"
 
 
-async def _gaps(
-    dialect: Dialect, context: Tokens, temperature: float
-) -> Float[np.ndarray, "T"] | None:
-    """Absolute differences between log-probs of drawing and scores; None if the server gives none of the former."""
-    request = Draw(
-        context=context,
-        n=2,
-        max_tokens=RESPONSE,
-        sampling=Sampling(temperature=temperature),
-        seed=11,
-    )
-    drawn: Sequence[Drawn] = [one for one in await dialect.draw(request) if one.tokens]
-    given = [one.logprobs for one in drawn if one.logprobs is not None]
-    if not drawn or len(given) < len(drawn):
+async def _relation(tokenizer: ModelTokenizer, dialect: Dialect) -> SamplerScale | None:
+    """Draws first tokens behind one text after the other until their scores differ enough to tell.
+
+    None if they never do (a model that is certain everywhere gives the same log-probs at any temperature), or if the
+    server refuses to draw at that temperature: then nothing is known.
+    """
+    gaps, told, scores = (np.empty(0) for _ in range(3))
+    for context in _contexts(tokenizer):
+        draw = Draw(context=context, n=FIRST_TOKENS, max_tokens=1, sampling=HOT, seed=11)
+        try:
+            rows = await _rows(dialect, draw)
+        except Declined:
+            return None
+        if rows is None:
+            continue
+        drawing, scoring = rows
+        gaps = np.append(gaps, np.abs(drawing - scoring))
+        told = np.append(told, drawing - drawing.mean())
+        scores = np.append(scores, scoring - scoring.mean())
+        spread = float(scores @ scores)
+        if spread >= SPREAD:
+            return SamplerScale(slope=float(scores @ told) / spread, gap=float(gaps.mean()))
+    return None
+
+
+async def _gaps(tokenizer: ModelTokenizer, dialect: Dialect) -> Float[np.ndarray, "T"]:
+    """Absolute differences between log-probs of drawing at temperature 1 and scores; empty where there are none."""
+    gaps = np.empty(0)
+    for context in _contexts(tokenizer):
+        draw = Draw(context=context, n=2, max_tokens=RESPONSE, sampling=Sampling(), seed=11)
+        if (rows := await _rows(dialect, draw)) is not None:
+            gaps = np.append(gaps, np.abs(rows[0] - rows[1]))
+        if gaps.size >= ENOUGH:
+            break
+    return gaps
+
+
+def _contexts(tokenizer: ModelTokenizer) -> Iterator[Tokens]:
+    contexts = (tokenizer.chat.encode(text) for text in OPEN_ENDED)
+    return (context for context in contexts if _survives(tokenizer, context))
+
+
+async def _rows(
+    dialect: Dialect, draw: Draw
+) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]] | None:
+    """Log-probs of drawing and scores of all different responses; None if the server gives none of the former.
+
+    A server may leave them out of responses that ended, with the end's.
+    """
+    drawn = {row.tokens: row.logprobs for row in await dialect.draw(draw) if row.tokens}
+    told = {tokens: logprobs for tokens, logprobs in drawn.items() if logprobs is not None}
+    if not told:
         return None
-    rows = await dialect.read(context, [one.tokens for one in drawn])
-    return np.abs(np.concatenate(given) - np.concatenate(rows))
+    scores = await dialect.read(draw.context, [*told])
+    return np.concatenate([*told.values()]), np.concatenate(scores)

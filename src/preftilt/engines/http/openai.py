@@ -18,7 +18,7 @@ from preftilt.engines.http.completions import (
 )
 from preftilt.engines.http.connection import Declined
 from preftilt.engines.http.dialect import Asking, Draw, Found
-from preftilt.engines.http.measures import check_sampler, check_scores
+from preftilt.engines.http.measures import HOT, check_sampler, check_scores
 from preftilt.engines.http.opening import Kind, open_drawing, open_server
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
@@ -120,7 +120,7 @@ async def _ids_out(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
 async def _many(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
     """Whether ``n`` is honoured; with a seed, some servers send the same response n times."""
     tokens = asking.tokenizer.chat.encode("Name a way to relax.")
-    draw = Draw(context=tokens, n=3, max_tokens=12, sampling=Sampling(), seed=5)
+    draw = Draw(context=tokens, n=3, max_tokens=12, sampling=HOT, seed=5)
     able = replace(dialect, many=True)
     try:
         drawn = {one.tokens for one in await able.draw(draw)}
@@ -134,18 +134,19 @@ async def _many(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
 
 
 async def _top_k(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
-    """Whether the likeliest tokens alone are drawn when that is asked: then responses are all the greedy one."""
+    """Whether the likeliest tokens alone are drawn when that is asked, where other ones are otherwise."""
     tokens = asking.tokenizer.chat.encode("Name a way to relax.")
     able = replace(dialect, top_k=True)
-    draws = [
-        Draw(context=tokens, n=n, max_tokens=12, sampling=sampling, seed=5)
-        for n, sampling in ((1, Sampling(temperature=0.0)), (2, Sampling(top_k=1)))
-    ]
+    free = Draw(context=tokens, n=2, max_tokens=12, sampling=HOT, seed=5)
+    likeliest = replace(free, sampling=replace(HOT, top_k=1))
+    greedy = replace(free, n=1, sampling=Sampling(temperature=0.0))
     try:
-        drawn = {one.tokens for draw in draws for one in await able.draw(draw)}
+        [best] = await able.draw(greedy)
+        kept = {row.tokens for row in await able.draw(likeliest)}
+        others = {row.tokens for row in await able.draw(free)}
     except Declined:
-        drawn = set()
-    if len(drawn) == 1:
+        best, kept, others = None, set(), set()
+    if best is not None and kept == {best.tokens} and others != kept:
         asking.note(Fact("top_k", "yes"))
         return able
     asking.note(Fact("top_k", "no", "use top_p"))
