@@ -34,7 +34,7 @@ from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.trajectory import trajectory_reward
 from preftilt.run import OnProgress, Run, check_guided, fit_max_tokens
 from preftilt.search import ARGS, ArmGuided, BestOfN, Search, rank
-from preftilt.settings import Settings
+from preftilt.settings import Settings, settled
 from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Realigner:
         the result's ``id``: the same seed, item and request give the same answer, alone or beside others.
         """
         began = time.perf_counter()
-        settings = settings or self.settings
+        settings = self.settled(settings)
         _, run = self._prepare(messages, preferences, settings, item, on_progress)
         outcome = await run.search(settings.search)
         ranking = await self._pick(run, messages, preferences, settings, outcome.ranked)
@@ -106,7 +106,7 @@ class Realigner:
         A response's text is tokenised once, ended as the model ends a turn, and scored by those ids under every view.
         """
         began = time.perf_counter()
-        settings = settings or self.settings
+        settings = self.settled(settings)
         query, run = self._prepare(messages, preferences, settings, item, on_progress)
         candidates = await run.score_given(self.check_responses(query, responses))
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
@@ -125,6 +125,10 @@ class Realigner:
             )
         )
 
+    def settled(self, settings: Settings | None = None) -> Settings:
+        """``settings``, or the realigner's own, with a value for everything that they leave open."""
+        return settled(settings or self.settings)
+
     def check(
         self,
         messages: Sequence[Message],
@@ -136,13 +140,13 @@ class Realigner:
 
         Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token.
         """
-        settings = settings or self.settings
+        settings = self.settled(settings)
         query = self._query(messages, preferences, settings)
         check_method(
             settings.method,
             messages,
             preferences,
-            settings.lam,
+            settings.strength,
             settings.prompt,
             self.engine,
             self.judges,
@@ -167,7 +171,7 @@ class Realigner:
         if reads and not preferences and settings.prompt.history == "both":
             return with_arms(build_question(tokenizer, messages, settings.prompt), reads)
         query = build_query(
-            tokenizer, messages, preferences, lam=settings.lam, settings=settings.prompt
+            tokenizer, messages, preferences, lam=settings.strength, settings=settings.prompt
         )
         return with_arms(query, reads)
 
@@ -266,13 +270,14 @@ def realign(
     question: str,
     preference: str,
     *,
-    lam: float = 20.0,
+    lam: float | None = None,
     search: Search | None = None,
     model: str = "demo",
     max_tokens: int | None = None,
     seed: int = 0,
 ) -> Realigned:
-    """Answer ``question`` following ``preference`` with strength ``lam``; for scripts and notebooks.
+    """Answer ``question`` following ``preference`` with strength ``lam``, or the search's default; for scripts and
+    notebooks.
 
     The model is opened at the first call and kept. For several preferences, a conversation, other sampling settings
     or many requests at once use :class:`Realigner`.

@@ -166,7 +166,10 @@ def _settings_record(
         "method": asdict(settings.method),
         "lambda": query.lam,
         "preferences": [
-            {"text": one.text, "strength": settings.lam if one.strength is None else one.strength}
+            {
+                "text": one.text,
+                "strength": settings.strength if one.strength is None else one.strength,
+            }
             for one in preferences
         ],
         **asdict(settings.reward),

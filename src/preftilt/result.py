@@ -98,7 +98,8 @@ class Realigned:
     """The answer to a request, the candidates it was chosen from, and what every other λ would have chosen.
 
     ``candidates`` are best first; ``path`` holds which of them wins on which interval of λ (indices into
-    ``candidates``). For a tree search the path re-ranks the candidates that the search at this λ ended with.
+    ``candidates``). For a tree search, and where λ guides every token, the path re-ranks
+    the candidates that the search at this λ ended with.
     ``views`` are what they were read under, in the order of ``prompts``.
     ``pieces`` are the display texts of the candidates' tokens. ``method`` says what the candidates were ranked by,
     where that is not REAR's score: its ``name``, the ``model`` that judged, and how many candidates are ``missing``

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preftilt.errors import BadInput
 from preftilt.prompt import PromptSettings
 from preftilt.readers import ArmSettings
 from preftilt.reward import Reward
 from preftilt.rivals import ByLogprob, Method, check_search
-from preftilt.search import BestOfN, Search
+from preftilt.search import BestOfN, Search, default_lam
 from preftilt.types import Sampling
 
 
@@ -18,13 +18,14 @@ from preftilt.types import Sampling
 class Settings:
     """Everything that shapes a request besides its words; immutable, and recorded in the result.
 
-    lam: strength λ of every preference that does not bring its own; 1 is the model as it is.
+    lam: strength λ of every preference that does not bring its own; 1 is the model as it is. None is the default of
+        the search in use (:func:`preftilt.search.default_lam`); results tell what it came to.
     method: what the answer is picked by among the candidates; REAR's score if nothing else is said.
     arms: reward models that read the responses, too.
     max_tokens: of a response; None takes 512 or what the context leaves, whichever is less.
     """
 
-    lam: float = 20.0
+    lam: float | None = None
     search: Search = field(default_factory=BestOfN)
     method: Method = field(default_factory=ByLogprob)
     sampling: Sampling = field(default_factory=Sampling)
@@ -35,6 +36,16 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.lam):
+        if self.lam is not None and not math.isfinite(self.lam):
             raise BadInput(f"lambda must be a finite number, not {self.lam}")
         check_search(self.method, self.search)
+
+    @property
+    def strength(self) -> float:
+        """λ of a preference without its own: ``lam``, or what the search takes by default."""
+        return default_lam(self.search) if self.lam is None else self.lam
+
+
+def settled(settings: Settings) -> Settings:
+    """``settings`` with a value for everything that they leave to defaults that depend on each other: λ."""
+    return replace(settings, lam=settings.strength)

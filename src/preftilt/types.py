@@ -137,12 +137,13 @@ class Guide:
     """Draw every token from log π ∝ q + Σ_i λ_i (p_i − q) + Σ_j w_j a_j, not from one prompt's distribution.
 
     ``strength`` is λ of the preference that the request gives the largest magnitude; the others keep their
-    proportion to it, and their signs. None: the prompt that answers are drawn from stands in for q + Σ_i λ_i (p_i − q).
-    a_j are the request's ARMs, each with its own weight.
+    proportion to it, and their signs. None takes the request's own λ. ``by_prompt``: the prompt that answers are drawn
+    from stands in for q + Σ_i λ_i (p_i − q). a_j are the request's ARMs, each with its own weight.
     """
 
-    strength: float | None
+    strength: float | None = None
     mask: Mask | None = None
+    by_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,7 +173,7 @@ async def test_with_a_preference_all_read_the_prompt_that_answers_are_drawn_from
 
 async def test_every_guided_search_takes_arms_along():
     settings = Settings(
-        search=CFG(guidance=2.5), arms=by("safer", weight=0.5), sampling=GREEDY, max_tokens=14
+        lam=2.5, search=CFG(), arms=by("safer", weight=0.5), sampling=GREEDY, max_tokens=14
     )
     result = await realign(settings, [GAMES])
     question = result.prompts["question"]

@@ -45,12 +45,13 @@ async def tokens(name: str, number: int = 0, **changed) -> Tokens:
                 lam=5, search=BestOfN(n=4), max_tokens=12, sampling=Sampling(top_p=0.9), seed=3
             ),
         ),
-        ("cfg=3", Settings(search=CFG(guidance=3), max_tokens=12, sampling=GREEDY)),
-        ("linear-alignment", Settings(search=CFG(guidance=3), max_tokens=12, sampling=GREEDY)),
+        ("cfg=3", Settings(lam=3, search=CFG(), max_tokens=12, sampling=GREEDY)),
+        ("linear-alignment", Settings(lam=3, search=CFG(), max_tokens=12, sampling=GREEDY)),
         (
             "la-author",
             Settings(
-                search=CFG(guidance=3, mask_top_p=0.8, mask_temperature=0.7),
+                lam=3,
+                search=CFG(mask_top_p=0.8, mask_temperature=0.7),
                 max_tokens=12,
                 sampling=GREEDY,
             ),
@@ -75,7 +76,7 @@ async def test_told_a_preference_a_method_answers_as_realign_does(name, settings
                 lam=5, search=BestOfN(n=4), max_tokens=12, sampling=Sampling(top_p=0.9), seed=3
             ),
         ),
-        ("cfg-icl=3", Settings(search=CFG(guidance=3), max_tokens=12, sampling=GREEDY)),
+        ("cfg-icl=3", Settings(lam=3, search=CFG(), max_tokens=12, sampling=GREEDY)),
     ],
 )
 async def test_shown_examples_a_method_answers_as_realign_does_with_them_as_earlier_turns(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.api import Settings
 from preftilt.cli.show import short
 from preftilt.search import DVTS
 from tests.cli.conftest import Cli, Opener
@@ -125,7 +124,7 @@ def test_every_flag_reaches_the_settings(cli: Cli) -> None:
 
 def test_without_flags_the_librarys_defaults_hold(cli: Cli) -> None:
     settings = cli("ask", "Q?", "-p", "No games.", "--json", "--max-tokens", 9).object["settings"]
-    assert settings["lambda"] == Settings().lam
+    assert settings["lambda"] == 20.0
     assert settings["search"] == {"name": "best-of-n", "n": 16}
     dvts = cli(*ASK, "--json", "--search", "dvts").object["settings"]["search"]
     assert dvts == {"name": "dvts"} | {

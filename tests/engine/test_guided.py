@@ -290,7 +290,7 @@ async def test_a_guided_request_through_the_driver_needs_no_further_pass(opened:
         stream=Stream(3),
         max_tokens=8,
     )
-    outcome = await run.search(CFG(guidance=3.0, n=2))
+    outcome = await run.search(CFG(n=2))
     assert run.usage.scored == {}
     assert run.usage.guided == {"question": run.usage.sampled, "full": run.usage.sampled}
     direct = await guide(engine, ask(slots=2, max_tokens=8))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.cli import configure
+from preftilt.server.names import read_suffix
 from preftilt.testing.toy import ToyEngine
 from tests.cli.conftest import Cli, Opener, cli, opener, real_cli, records, row, rows
 
@@ -25,7 +26,7 @@ def guiding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("flags", "search"),
     [
-        (("--search", "cfg", "--guidance", 2, "--n", 3), {"name": "cfg", "guidance": 2.0, "n": 3}),
+        (("--search", "cfg", "--lambda", 2, "--n", 3), {"name": "cfg", "n": 3}),
         (("--search", "linear-alignment", "--mask-top-p", 0.8), {"ratio": 2.0, "mask_top_p": 0.8}),
         (("--search", "amulet", "--iterations", 20), {"name": "amulet", "iterations": 20}),
         (("--search", "la-author"), {"name": "linear-alignment", "mask_temperature": 0.7}),
@@ -56,7 +57,7 @@ def test_a_preset_brings_its_sampling_and_flags_change_it(real_cli: Cli):
 def test_rows_choose_guided_searches_of_their_own(real_cli: Cli, rows, tmp_path: Path):
     source = rows(
         row("plain", settings={"search": {"n": 2}}),
-        row("guided", settings={"search": {"name": "cfg", "guidance": 4}, "temperature": 0}),
+        row("guided", settings={"search": {"name": "cfg"}, "lambda": 4, "temperature": 0}),
         row("preset", settings={"search": {"name": "la-amulet-repo"}}),
     )
     out = tmp_path / "out.jsonl"
@@ -64,7 +65,7 @@ def test_rows_choose_guided_searches_of_their_own(real_cli: Cli, rows, tmp_path:
     assert said.code == 0, said.err
     found = {one["id"]: one["settings"] for one in records(out)}
     assert found["plain"]["search"]["name"] == "best-of-n"
-    assert found["guided"]["search"]["guidance"] == 4
+    assert found["guided"]["lambda"] == 4
     assert (found["preset"]["search"]["ratio"], found["preset"]["temperature"]) == (2, 0)
 
 
@@ -79,8 +80,8 @@ def test_an_engine_that_cannot_guide_is_refused_with_the_remedy(cli: Cli, opener
     ("flags", "words"),
     [
         (("--search", "cfg", "--ratio", 2), "--ratio does not apply to --search cfg"),
-        (("--search", "amulet-default", "--guidance", 2), "--guidance does not apply"),
-        (("--guidance", 2), "--guidance does not apply to --search best-of-n"),
+        (("--search", "cfg", "--guidance", 2), "--guidance (use --lambda, which is one for"),
+        (("--search", "cfg", "--iterations", 2), "--iterations does not apply to --search cfg"),
         (("--search", "cfg", "--mask-from", "result"), "without mask_top_p"),
         (("--search", "cfg", "--mask-top-p", 2), "--mask-top-p"),
         (("--search", "args"), "--reward-model"),
@@ -92,3 +93,47 @@ def test_flags_that_would_do_nothing_or_make_no_sense_are_refused(
     said = cli(*ASK, *flags)
     assert said.code == 2
     assert words in " ".join(said.err.split())
+
+
+def test_a_row_with_the_former_name_of_lambda_is_refused_with_the_new_one(
+    cli: Cli, rows, tmp_path: Path
+):
+    source = rows(row("old", settings={"search": {"name": "cfg", "guidance": 2}}))
+    said = cli("run", source, "-o", tmp_path / "out.jsonl")
+    assert said.code == 2
+    assert '"settings.search.guidance" is now "lambda"' in " ".join(said.err.split())
+
+
+@pytest.mark.usefixtures("guiding")
+@pytest.mark.parametrize(
+    ("flags", "lam"),
+    [((), 20.0), (("--search", "cfg"), 2.0), (("--search", "linear-alignment"), 20.0)],
+)
+def test_a_request_without_a_lambda_gets_its_searchs_own_which_is_recorded(
+    flags: tuple[str, ...], lam: float, real_cli: Cli
+):
+    recorded = real_cli(*ASK, *flags).object["settings"]
+    assert recorded["lambda"] == lam
+    assert recorded["preferences"][0]["strength"] == lam
+
+
+@pytest.mark.usefixtures("guiding")
+def test_the_answer_and_the_model_alone_are_scored_at_one_lambda(real_cli: Cli):
+    said = real_cli(*ASK[:4], "--max-tokens", 12, "--search", "cfg")
+    assert said.code == 0, said.err
+    [alone] = [line for line in said.out.splitlines() if line.strip().startswith("◇")]
+    scored, question, gain = map(float, alone.split()[1:4])
+    assert scored == pytest.approx(question + 2 * gain, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "changes"),
+    [
+        ("cfg-4-l2", {"search": {"name": "cfg", "n": 4}, "lambda": 2.0}),
+        ("cfg-l-1.5", {"search": {"name": "cfg"}, "lambda": -1.5}),
+        ("cfg", {"search": {"name": "cfg"}}),
+        ("cfgx", None),
+    ],
+)
+def test_a_served_models_name_may_ask_for_guided_decoding(suffix: str, changes: object):
+    assert read_suffix(suffix) == changes

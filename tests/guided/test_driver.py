@@ -40,29 +40,38 @@ def by_hand(lam: float, sampling: Sampling, slot: int = 0, length: int = 24) -> 
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(temperature=0.6, top_p=0.9)])
-@pytest.mark.parametrize("guidance", [2.0, 3.0, -1.5])
-def test_tokens_are_those_of_the_guided_distribution(guidance: float, sampling: Sampling):
-    outcome, _ = run(CFG(guidance=guidance), sampling=sampling)
-    assert outcome.ranked[0].tokens == by_hand(guidance, sampling)
+@pytest.mark.parametrize("lam", [2.0, 3.0, -1.5])
+def test_tokens_are_those_of_the_guided_distribution(lam: float, sampling: Sampling):
+    outcome, _ = run(CFG(), sampling=sampling, lam=lam)
+    assert outcome.ranked[0].tokens == by_hand(lam, sampling)
 
 
-def test_a_guidance_of_one_is_the_model_as_it_is():
-    guided, usage = run(CFG(guidance=1.0))
+def test_a_lambda_of_one_is_the_model_as_it_is():
+    guided, usage = run(CFG(), lam=1.0)
     plain, _ = run(Sample())
     assert guided.ranked[0].tokens == plain.ranked[0].tokens
     np.testing.assert_array_equal(guided.ranked[0].logprobs, plain.ranked[0].logprobs)
     assert usage.guided == {"full": usage.sampled}
 
 
-def test_a_guidance_of_zero_is_the_question_alone():
-    guided, _ = run(CFG(guidance=0.0))
+def test_a_lambda_of_zero_is_the_question_alone():
+    guided, _ = run(CFG(), lam=0.0)
     plain, _ = run(Sample(), query=toy_query(prompt=QUESTION))
     assert guided.ranked[0].tokens == plain.ranked[0].tokens
 
 
 def test_a_negative_strength_turns_away():
-    outcome, _ = run(CFG(guidance=3.0), query=toy_query(-2.0), sampling=GREEDY)
-    assert outcome.ranked[0].tokens == by_hand(-3.0, GREEDY)
+    outcome, _ = run(CFG(), lam=-2.0, sampling=GREEDY)
+    assert outcome.ranked[0].tokens == by_hand(-2.0, GREEDY)
+    fixed, _ = run(LinearAlignment(ratio=2.0), lam=-0.5, sampling=GREEDY)
+    assert fixed.ranked[0].tokens == by_hand(-3.0, GREEDY)
+
+
+def test_a_search_with_a_strength_of_its_own_draws_the_same_under_every_lambda():
+    weak, strong = (run(LinearAlignment(ratio=2.0, n=3), lam=lam)[0] for lam in (0.5, 9.0))
+    drawn = [{one.slot: one.tokens for one in outcome.ranked} for outcome in (weak, strong)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] == by_hand(3.0, Sampling())
 
 
 def test_amulet_draws_what_linear_alignment_with_its_number_draws():
@@ -72,7 +81,7 @@ def test_amulet_draws_what_linear_alignment_with_its_number_draws():
 
 
 def test_the_candidates_logprobs_are_raw_and_of_every_view():
-    outcome, _ = run(CFG(guidance=4.0), sampling=Sampling(temperature=0.5, top_k=3))
+    outcome, _ = run(CFG(), lam=4.0, sampling=Sampling(temperature=0.5, top_k=3))
     model, [one] = hashed_bigrams(seed=5), outcome.ranked
     expected = [
         [model(prompt + one.tokens[:t])[token] for t, token in enumerate(one.tokens)]
@@ -89,7 +98,7 @@ def test_the_best_of_several_guided_responses_is_taken():
     assert scores == sorted(scores, reverse=True)
     assert sorted(one.slot for one in outcome.ranked) == list(range(6))
     for one in outcome.ranked:
-        assert one.tokens == by_hand(3.0, Sampling(), one.slot)
+        assert one.tokens == by_hand(2.0, Sampling(), one.slot)
 
 
 def test_fewer_guided_responses_are_the_first_of_more():
@@ -122,7 +131,7 @@ def test_several_preferences_guide_together():
     views = (*views, View("preference_2", third, 1.5))
     both: Tokens = (9, 9, 9, 9, 2)
     query = Query(prompt=both, views=views, lam=3.0, ratios=(1.0, 0.5))
-    outcome, usage = run(CFG(guidance=3.0), query=query, sampling=GREEDY)
+    outcome, usage = run(CFG(), query=query, sampling=GREEDY)
     model, tokens = hashed_bigrams(seed=5), outcome.ranked[0].tokens
     for t, token in enumerate(tokens):
         raw = np.stack([model(p + tokens[:t]) for p in (QUESTION, FULL, third)])
@@ -133,7 +142,7 @@ def test_several_preferences_guide_together():
 def test_a_mask_looks_at_the_prompt_that_answers_are_drawn_from():
     """Of several preferences that is one more view, which weighs nothing."""
     query = toy_query(3.0, prompt=(9, 9, 9, 9, 2))
-    search = CFG(guidance=3.0, mask_top_p=0.5)
+    search = CFG(mask_top_p=0.5)
     outcome, usage = run(search, query=query, sampling=GREEDY)
     model, tokens = hashed_bigrams(seed=5), outcome.ranked[0].tokens
     changed = 0

@@ -70,7 +70,7 @@ def test_views_without_a_common_token_are_refused():
         ((1.0, -0.5), 4.0, (-0.5, 3.0, -1.5)),
     ],
 )
-def test_the_strongest_preference_gets_the_guidance_and_the_others_their_share(
+def test_the_strongest_preference_gets_a_search_s_strength_and_the_others_their_share(
     ratios: tuple[float, ...], lam: float, expected: tuple[float, ...]
 ):
     assert view_weights(ratios, lam, 3.0) == pytest.approx(expected)
@@ -123,8 +123,14 @@ def test_amulet_is_linear_alignment_with_its_number_as_the_ratio():
     assert Amulet().guide == LinearAlignment(ratio=k).guide
 
 
-def test_linear_alignment_is_guidance_with_lambda_one_more_than_its_ratio():
-    assert LinearAlignment(ratio=2).guide == CFG(guidance=3).guide
+def test_without_a_strength_of_the_search_the_weights_are_those_of_the_score():
+    assert view_weights((1.0, -0.5), 4.0) == pytest.approx((-1.0, 4.0, -2.0))
+    assert view_weights((1.0,), -2.0) == (3.0, -2.0)
+    assert CFG().guide == Guide(strength=None)
+
+
+def test_linear_alignment_has_a_lambda_one_more_than_its_ratio():
+    assert LinearAlignment(ratio=2).guide == Guide(strength=3.0)
 
 
 def test_a_mask_keeps_the_nucleus_of_the_tempered_preference_distribution():
@@ -169,7 +175,6 @@ def test_what_is_compared_with_in_papers_is_greedy_and_has_no_mask(name: str):
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: CFG(guidance=math.nan), "finite guidance"),
         (lambda: CFG(n=0), "n of at least 1"),
         (lambda: CFG(mask_from="result"), "without mask_top_p"),
         (lambda: CFG(mask_top_p=0.0), "mask_top_p"),

@@ -159,7 +159,7 @@ async def test_the_same_image_is_in_both_views_and_is_looked_at_once(
     result = await Realigner(engine, Settings(lam=3.0, max_tokens=8)).realign(
         ask(1), [Preference("No cats.")]
     )
-    assert len(result.candidates) == Settings().search.candidates
+    assert len(result.candidates) == BestOfN().candidates
     assert len(looks) == 1
 
 

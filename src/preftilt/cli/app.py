@@ -20,7 +20,7 @@ from preftilt.cli.behaviour import behaviour
 from preftilt.cli.demo_pairs import demo_pairs
 from preftilt.cli.fix_alpha import fix_alpha
 from preftilt.cli.fronts import fronts
-from preftilt.cli.grouping import grouped
+from preftilt.cli.grouping import flag, grouped
 from preftilt.cli.measuring import calibrate, demo_eval, reproduce, sweep
 from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
@@ -78,7 +78,7 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code or 0
     except TyperException as failure:
-        return _complain(failure.format_message(), failure.exit_code)
+        return _complain(failure.format_message() + _renamed(failure), failure.exit_code)
     except PreftiltError as failure:
         return _complain(str(failure), failure.exit_code)
     except BrokenPipeError:
@@ -87,6 +87,14 @@ def _run(arguments: Sequence[str]) -> int:
     except OSError as failure:
         _drop_output()
         return _complain(f"{failure.strerror}: {failure.filename or 'standard output'}", 1)
+
+
+def _renamed(failure: TyperException) -> str:
+    """What to write instead of a flag that former versions had."""
+    from preftilt.records import RENAMED
+
+    name = getattr(failure, "option_name", "").lstrip("-").replace("-", "_")
+    return f" (use {flag(RENAMED[name])}, which is one for every search)" if name in RENAMED else ""
 
 
 def _drop_output() -> None:

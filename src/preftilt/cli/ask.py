@@ -92,7 +92,7 @@ async def _both(
     realigner: Realigner, request: Request, compare: bool, say: Callable[[str], None]
 ) -> tuple[Realigned, Realigned | None]:
     """The realigned answer and, side by side with it, what the model says by itself."""
-    settings = request.settings
+    settings = realigner.settled(request.settings)  # Both are scored at one λ.
     alone = replace(
         settings,
         search=Greedy(),

@@ -25,8 +25,9 @@ Lambda = Annotated[
     float | None,
     _score(
         "--lambda",
-        help="Strength of every preference without its own; 1 is the model as it is.",
-        default="20",
+        help="Strength of every preference without its own; 1 is the model as it is. Of the search cfg, that of every"
+        " token.",
+        default="20; cfg, 2",
     ),
 ]
 Input = Annotated[str, Argument(metavar="IN.jsonl", help="Rows to read; - is standard input.")]
@@ -65,9 +66,12 @@ class DrawFlags:
         _search(metavar="TEXT", help=r"dvts: ends a step; knows \n, \t, \\.", default=r"\n"),
     ] = None
     max_steps: Annotated[int | None, _search(help="dvts: steps at most.", default="40")] = None
-    guidance: Annotated[float | None, _search(help="cfg: λ of every token.", default="3")] = None
     ratio: Annotated[
-        float | None, _search(help="linear-alignment: λ of every token, less 1.", default="2")
+        float | None,
+        _search(
+            help="linear-alignment: λ of every token, less 1 (--lambda ranks the answers).",
+            default="2",
+        ),
     ] = None
     mask_top_p: Annotated[
         float | None,

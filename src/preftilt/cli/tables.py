@@ -35,7 +35,7 @@ def score_table(result: Realigned, item: Item, more: Sequence[float]) -> dict[st
     A preference with its own strength keeps it under every λ, and so do reward models.
     """
     rows: list[dict[str, Any]] = []
-    own = item.settings.lam if item.preferred else result.lam
+    own = item.settings.strength if item.preferred else result.lam
     arms = tuple(ArmTerm(one.weight, 0.0) for one in result.views if one.arm is not None)
     for lam in dict.fromkeys([own, *more]):
         scores = [_score(one, lam, item, arms) for one in result.candidates]

@@ -49,11 +49,14 @@ def masked(
     return np.where(inside, guided, -np.inf)
 
 
-def view_weights(ratios: Sequence[float], lam: float, strength: float) -> tuple[float, ...]:
-    """The weights of a query's views, the question's first, if its strongest preference is given ``strength``.
+def view_weights(
+    ratios: Sequence[float], lam: float, strength: float | None = None
+) -> tuple[float, ...]:
+    """The weights of a query's views, the question's first: 1 − Σ λ_i, λ_1, …, λ_k.
 
-    ``ratios`` and ``lam`` are those of a :class:`~preftilt.types.Query`. Preferences with a negative strength are
-    turned away from; with ``lam`` 0 none counts.
+    ``ratios`` and ``lam`` are those of a :class:`~preftilt.types.Query`. With a ``strength`` the strongest preference
+    is given that, and the others their share; what is turned away from still is, and with ``lam`` 0 none counts.
     """
-    lams = [strength * ratio * float(np.sign(lam)) for ratio in ratios]
+    strongest = lam if strength is None else strength * float(np.sign(lam))
+    lams = [strongest * ratio for ratio in ratios]
     return (1.0 - sum(lams), *lams)

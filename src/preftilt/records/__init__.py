@@ -4,6 +4,7 @@ from preftilt.records.journal import Journal, Survey, error_record, survey
 from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import (
+    RENAMED,
     SEARCHES,
     SearchPatch,
     SettingsPatch,
@@ -16,6 +17,7 @@ from preftilt.records.rows import Item, PromptRow, Row, ScoreRow, read_items
 from preftilt.records.work import Work, check_items, realign_item, record_of
 
 __all__ = [
+    "RENAMED",
     "SEARCHES",
     "Item",
     "Journal",

@@ -83,7 +83,6 @@ class SearchPatch(Strict):
     width: Count | None = None
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     max_steps: Count | None = None
-    guidance: float | None = None
     ratio: float | None = None
     mask_top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     mask_from: MaskFrom | None = None
@@ -177,6 +176,10 @@ def idle(search: str, given: Iterable[str]) -> list[str]:
     return [name for name in given if search not in takers(name)]
 
 
+RENAMED = {"guidance": "lambda"}
+"""Fields of former versions that are part of another one now."""
+
+
 def complaints(failure: ValidationError, model: type[BaseModel]) -> list[str]:
     """What is wrong, one sentence a problem, in the words of the person who wrote the JSON."""
     return [_complaint(dict(error), model) for error in failure.errors(include_url=False)]
@@ -185,6 +188,8 @@ def complaints(failure: ValidationError, model: type[BaseModel]) -> list[str]:
 def _complaint(error: dict[str, Any], model: type[BaseModel]) -> str:
     *above, last = error["loc"] or ("",)
     where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden" and last in RENAMED:
+        return f'"{where}" is now "{RENAMED[last]}", which is one for every search: use that'
     if error["type"] == "extra_forbidden":
         return f'unknown field "{where}"{_nearest(str(last), _names(model, above))}'
     message = error["msg"].removeprefix("Value error, ")

@@ -81,7 +81,7 @@ def guided_views(query: Query, guide: Guide) -> tuple[dict[str, GuidedView], int
     """
     looks = guide.mask is not None and guide.mask.of == "preference"
     read = by_base(query)
-    if guide.strength is None:
+    if guide.by_prompt:
         views = {_drawn_from(query): GuidedView(query.prompt, 1.0)}
     else:
         weights = view_weights(query.ratios, query.lam, guide.strength)

@@ -2,6 +2,7 @@
 
 from preftilt.search.base import Plan, Score, Search, best, rank
 from preftilt.search.best_of_n import BestOfN
+from preftilt.search.defaults import default_lam
 from preftilt.search.dvts import DVTS
 from preftilt.search.guided import ARGS, CFG, Amulet, ArmGuided, GuidedSearch, LinearAlignment
 from preftilt.search.presets import PRESETS, Preset
@@ -24,5 +25,6 @@ __all__ = [
     "Score",
     "Search",
     "best",
+    "default_lam",
     "rank",
 ]

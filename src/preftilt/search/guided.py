@@ -1,8 +1,9 @@
 """Guided decoding as a search: ``n`` responses, every token of which was chosen with the preference's help.
 
-Five ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q), and differ in where λ comes from
-(``guided/combine.py``); the fourth is the model as it is. To all four come the request's autoregressive reward models,
-each with its own weight. ARGS asks a reward model that reads whole responses.
+Five ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q) (``guided/combine.py``): λ is the
+request's in the first, and fixed by a paper's parameters in the next two, where the request's only ranks the ``n``
+responses. The fourth is the model as it is. To all four come the request's autoregressive reward models, each with its
+own weight. ARGS asks a reward model that reads whole responses.
 
 With ``n`` above 1 the best by the request's own score is taken, so guided samples can be re-ranked. Temperature 0 of
 the request's sampling is greedy decoding.
@@ -61,15 +62,13 @@ class _Alike(ABC):
 class CFG(_Alike):
     """Classifier-free guidance (Sanchez et al., 2023), which is REAR token by token.
 
-    ``guidance`` is λ of every token: 1 is the model as it is, 0 ignores the preference. Its default is that paper's
-    value for assistants told by a system prompt. Of several preferences the strongest gets ``guidance`` and the others
-    their share; the request's λ only ranks the ``n`` responses. ``mask_top_p`` keeps to plausible tokens, as in
-    :class:`LinearAlignment`.
+    λ of every token is the request's, and so are those of several preferences: 1 is the model as it is, 0 ignores the
+    preference, a negative one turns away from it. The ``n`` responses are ranked at the same λ. ``mask_top_p`` keeps
+    to plausible tokens, as in :class:`LinearAlignment`.
 
     Deviation from transformers' ``guidance_scale``: none in greedy decoding; sampling filters after guiding, too.
     """
 
-    guidance: float = 3.0
     mask_top_p: float | None = None
     mask_from: MaskFrom = "preference"
     mask_temperature: float = 1.0
@@ -77,13 +76,13 @@ class CFG(_Alike):
     name: str = "cfg"
 
     def __post_init__(self) -> None:
-        _check(self.name, self.n, guidance=self.guidance)
+        _check(self.name, self.n)
         _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
     def guide(self) -> Guide:
         mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
-        return Guide(strength=self.guidance, mask=mask)
+        return Guide(mask=mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +118,6 @@ class LinearAlignment(_Alike):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amulet(_Alike):
     """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): an online game at every token, here in closed form.
-
     ``anchor`` is the paper's λ. The game's result is p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the
     defaults give κ = 4.6487. The paper decodes greedily: the preset ``amulet-default`` (``search/presets.py``).
 
@@ -172,7 +170,7 @@ class ArmGuided(_Alike):
 
     @property
     def guide(self) -> Guide:
-        return Guide(strength=None)
+        return Guide(by_prompt=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Model names that carry the knob: ``MODEL:bon-16-l20``, ``MODEL:dvts-4x4-l5``, ``MODEL:PRESET``."""
+"""Model names that carry the knob: ``MODEL:bon-16-l20``, ``MODEL:cfg-4-l2``, ``MODEL:dvts-4x4-l5``, a preset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preftilt.server.wire import Knob
 
 SUFFIX = re.compile(
     r"(?:bon-(?P<n>[0-9]{1,6})|dvts-(?P<subtrees>[0-9]{1,6})x(?P<width>[0-9]{1,6})"
-    r"|(?P<single>sample|greedy))?(?:(?:^|-)l(?P<lam>-?[0-9]{1,9}(?:\.[0-9]{1,9})?))?"
+    r"|cfg(?:-(?P<guided>[0-9]{1,6}))?|(?P<single>sample|greedy))?(?:(?:^|-)l(?P<lam>-?[0-9]{1,9}(?:\.[0-9]{1,9})?))?"
 )
 PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -65,6 +65,8 @@ def read_suffix(text: str) -> Mapping[str, Any] | None:
     if match["subtrees"]:
         sizes = {"subtrees": int(match["subtrees"]), "width": int(match["width"])}
         found["search"] = {"name": "dvts", **sizes}
+    if text.startswith("cfg"):
+        found["search"] = {"name": "cfg"} | ({"n": int(match["guided"])} if match["guided"] else {})
     if match["single"]:
         found["search"] = {"name": match["single"]}
     if match["lam"]:

@@ -21,7 +21,7 @@ from preftilt.engines.guides import GuidedView
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.context import Context, with_examples
 from preftilt.run.guiding import guided_views
-from preftilt.search import CFG, Amulet, LinearAlignment
+from preftilt.search import CFG, Amulet, LinearAlignment, default_lam
 from preftilt.search.presets import PRESETS
 from preftilt.types import Guide, Mask, Query
 
@@ -241,7 +241,7 @@ def _count(name: str, text: str) -> int:
 
 
 def _cfg(name: str, text: str) -> Rule:
-    return GuidedDecoding(name, CFG(guidance=number_of("cfg", text)).guide)
+    return GuidedDecoding(name, Guide(strength=number_of("cfg", text)))
 
 
 def _alignment(name: str, text: str) -> Rule:
@@ -256,7 +256,7 @@ PLAIN: dict[str, Callable[[], Rule]] = {
     "base": Base,
     "prompted": Prompted,
     "arm": lambda: Arm(1.0),
-    "cfg": lambda: GuidedDecoding("cfg", CFG().guide),
+    "cfg": lambda: GuidedDecoding("cfg", Guide(strength=default_lam(CFG()))),
     "linear-alignment": lambda: GuidedDecoding("linear-alignment", LinearAlignment().guide),
     "amulet": lambda: GuidedDecoding("amulet", Amulet().guide),
     "amulet-icl": lambda: FromExamples("amulet-icl", Amulet().guide, EXAMPLES, "policy"),
@@ -272,7 +272,7 @@ VALUED: dict[str, Callable[[str, str], Rule]] = {
         name, Guide(strength=number_of("rear-icl", text)), EXAMPLES, "unnormalised"
     ),
     "cfg-icl": lambda name, text: FromExamples(
-        name, CFG(guidance=number_of("cfg-icl", text)).guide, EXAMPLES, "policy"
+        name, Guide(strength=number_of("cfg-icl", text)), EXAMPLES, "policy"
     ),
     "cfg": _cfg,
     "linear-alignment": _alignment,

@@ -21,7 +21,7 @@ from preftilt.eval.accuracy.rules import (
 from preftilt.prompt import build_question
 from preftilt.reward import Reward
 from preftilt.run import Run, check_guided, fit_max_tokens
-from preftilt.search import CFG, BestOfN, Greedy, Search
+from preftilt.search import BestOfN, Greedy, LinearAlignment, Search
 from preftilt.types import Candidate, Guide, Query, Reduction, Sampling, Stream
 
 Evidence = Literal["none", "stated", "examples"]
@@ -124,7 +124,7 @@ async def answer(
     """The answer that ``method`` gives, and how many examples it has read; equal draws of methods are made once."""
     query, used = method.query(context, drawing.max_tokens)
     engine = context.engine
-    greedy = isinstance(method.search, CFG)
+    greedy = isinstance(method.search, LinearAlignment)
     run = Run(
         engine=engine,
         query=query,
@@ -155,14 +155,14 @@ def _at(query: Query, lam: float) -> Query:
     return replace(query, lam=lam)
 
 
-def _guided(name: str, guide: Guide) -> CFG:
+def _guided(name: str, guide: Guide) -> LinearAlignment:
     """Guided decoding with the rule's λ; a mask and λ are all there is to the family (``guided/combine.py``)."""
     mask = guide.mask
-    strength = guide.strength or 0.0
+    ratio = (guide.strength or 0.0) - 1.0
     if mask is None:
-        return CFG(guidance=strength, name=name)
-    return CFG(
-        guidance=strength,
+        return LinearAlignment(ratio=ratio, name=name)
+    return LinearAlignment(
+        ratio=ratio,
         mask_top_p=mask.top_p,
         mask_from=mask.of,
         mask_temperature=mask.temperature,

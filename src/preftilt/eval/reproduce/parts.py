@@ -28,13 +28,13 @@ from preftilt.rivals.methods import JudgeMode, Method
 from preftilt.rivals.verdict import Judge
 from preftilt.types import Stream
 
-GUIDED = {
-    "Amulet": {"name": "amulet"},
-    "Linear Alignment": {"name": "linear-alignment"},
-    "CFG": {"name": "cfg"},
+GUIDED: Mapping[str, Json] = {
+    "Amulet": {"search": {"name": "amulet"}},
+    "Linear Alignment": {"search": {"name": "linear-alignment"}},
+    "CFG": {"search": {"name": "cfg"}, "lambda": 3.0},
 }
 """Guided decoding as the paper compares with it, greedy: the presets ``amulet-default`` and ``la-amulet-repo``; and CFG
-in the same way, which at its default is Linear Alignment at its own (λ = 3 of every token): their answers are equal."""
+in the same way, at the λ of every token that Linear Alignment has by default: their answers are equal."""
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
 TREE = "DVTS-REAR"
@@ -70,6 +70,11 @@ class How:
         own = Protocol(settings={**self.flat, **changes}, searches=self.protocol.searches)
         method = choose_method(own, settings={"search": dict(search)})
         return replace(patched(Settings(), method.settings), seed=self.seed)
+
+    def guided(self, name: str) -> Settings:
+        """Settings for the guided decoding of that name, greedy."""
+        changes = dict(GUIDED[name])
+        return self.asked(changes.pop("search"), **GREEDY, **changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +137,7 @@ async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str
     """Every kind of guided decoding, greedy; nothing where the engine does not guide."""
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
-    settings = [
-        replace(lab.how.asked(search, **GREEDY), reward=Settings().reward)
-        for search in GUIDED.values()
-    ]
+    settings = [replace(lab.how.guided(name), reward=Settings().reward) for name in GUIDED]
     drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings))
     return {
         "guided": {
@@ -204,7 +206,7 @@ async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     full = {BEST_OF: how.asked(n), TREE: how.asked({"name": "dvts"})}
     full |= {name: replace(how.asked(n), method=method) for name, method in methods.items()}
     if lab.engine.capabilities.guides:
-        full |= {name: how.asked(search, **GREEDY) for name, search in GUIDED.items()}
+        full |= {name: how.guided(name) for name in GUIDED}
     spent = _spent(await lab.draw(case, plain["greedy"], scored=False))
     seconds = {}
     for name, settings in {**plain, **full}.items():
