@@ -56,3 +56,9 @@ class EngineError(PreftiltError, RuntimeError):
 
 class EngineTimeout(EngineError):
     """The engine did not answer in the time it was given; what it was asked may still be under way there."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another package says, without its full stop; for messages that add a remedy."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else repr(error)

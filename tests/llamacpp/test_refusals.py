@@ -16,8 +16,8 @@ def test_a_file_that_is_not_there_is_an_unknown_model(tmp_path: Path):
         open_llamacpp(str(tmp_path / "missing.gguf"))
 
 
-def test_a_folder_is_refused_and_the_file_in_it_asked_for(tmp_path: Path):
-    with pytest.raises(BadInput, match=r"is a folder.*GGUF file in it"):
+def test_a_folder_without_a_gguf_file_is_refused_and_the_file_asked_for(tmp_path: Path):
+    with pytest.raises(UnknownModel, match=r"holds no GGUF file.*name a GGUF file"):
         open_llamacpp(str(tmp_path))
 
 

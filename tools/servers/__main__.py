@@ -6,7 +6,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from preftilt.engines.bundled import DEMO, model_folder
+from preftilt.engines.bundled import DEMO
+from preftilt.engines.models import model_folder
 from tools.servers.launch import RECIPES, start
 
 

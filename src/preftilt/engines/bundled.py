@@ -18,8 +18,3 @@ def demo_folder() -> str:
                 f"the bundled model is missing from {folder}; install preftilt again"
             )
         return str(folder)
-
-
-def model_folder(name: str) -> str:
-    """``name`` itself, a hub id or path, unless it is the bundled model's."""
-    return demo_folder() if name == DEMO else name

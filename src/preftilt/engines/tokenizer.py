@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from preftilt.engines.bundled import model_folder
 from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.models import model_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate, UnknownModel
@@ -41,19 +41,20 @@ class ModelTokenizer:
 
 
 def open_tokenizer(name: str, options: EngineOptions) -> ModelTokenizer:
-    """Open the tokenizer of a model by hub id, local path or as the bundled one, with the options about prompts.
+    """Open the tokenizer of a model by hub id, path or short name, with the options about prompts.
 
     Raises :class:`~preftilt.errors.UnknownModel` if there is none, and :class:`~preftilt.errors.BadInput` if it cannot
     be used.
     """
     folder = model_folder(name)
     try:
-        raw = transformers.AutoTokenizer.from_pretrained(folder)
+        raw: Any = transformers.AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UnknownModel(
             f"{name} is neither a local folder with a tokenizer nor a hub id that can be had from here; name one with"
             " --tokenizer"
         ) from error
+    raw.name_or_path = name  # As messages call it.
     chat = HfChatTokenizer(
         raw,
         chat_template=options.chat_template,

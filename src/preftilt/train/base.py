@@ -12,7 +12,6 @@ import transformers
 from torch import Tensor
 
 from preftilt.arm.spec import Objective
-from preftilt.engines.bundled import model_folder
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.transformers.loading import (
     Source,
@@ -48,7 +47,7 @@ class Base:
 def find_words(settings: TrainSettings) -> Words:
     """Look for the base and load its tokenizer; raises as :func:`~preftilt.engines.open.open_engine` does."""
     source = find(
-        model_folder(settings.model),
+        settings.model,
         dtype=settings.dtype,
         device=settings.device,
         trust_remote_code=settings.trust_remote_code,

@@ -14,6 +14,7 @@ from preftilt.engines.llamacpp.feeds import Ending
 from preftilt.engines.llamacpp.library import CACHE_TYPES, Context, Model, Settings, library
 from preftilt.engines.llamacpp.scheduler import Limits, Scheduler, Stats
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
+from preftilt.engines.models import gguf_file
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.errors import BadInput, EngineError, NoChatTemplate, UnknownModel
 
@@ -34,8 +35,6 @@ RESPONSE = 512
 
 MOST_SEQUENCES = 256
 """llama.cpp's own bound."""
-
-MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class Tuning:
 def open_llamacpp(
     name: str, options: EngineOptions | None = None, tuning: Tuning | None = None
 ) -> LlamaCppEngine:
-    """Open the GGUF file ``name``.
+    """Open the GGUF file ``name``, the only one in a folder ``name``, or the one that a short name means.
 
     Its weights keep the type they have in the file. ``dtype`` is that of keys and values: ``auto`` is float32;
     float16 takes half the memory and lets flash attention do the work, at a loss in accuracy that is measured.
@@ -71,7 +70,7 @@ def open_llamacpp(
     refuse_others(options, "llama.cpp", HONOURED, reason="tokenizer and weights are in the file")
     dtype = _cache_type(options.dtype)
     path = _file(name)
-    model = _load(name, path, options.device, tuning)
+    model = _load(name, str(path), options.device, tuning)
     gguf = GgufTokenizer(model, name)
     chat = HfChatTokenizer(
         gguf,  # pyright: ignore[reportArgumentType]  # it answers what is asked of it
@@ -128,24 +127,16 @@ def _cache_type(dtype: str) -> str:
     return dtype
 
 
-def _file(name: str) -> str:
-    """The path of a GGUF file, checked by its first bytes."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        raise BadInput(f"{name} is a folder; name the GGUF file in it: llamacpp:{name}/MODEL.gguf")
-    if not path.is_file():
-        raise UnknownModel(f"there is no file {name}; give the path of a GGUF file")
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(MAGIC))
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error}") from error
-    if start != MAGIC:
-        raise BadInput(
-            f"{name} is not a GGUF file; convert the model with llama.cpp's convert_hf_to_gguf.py, or open it in"
-            " another format without llamacpp:"
+def _file(name: str) -> Path:
+    """The GGUF file that the name means."""
+    path = gguf_file(name)
+    if path is not None:
+        return path
+    if Path(name).expanduser().is_dir():
+        raise UnknownModel(
+            f"{name} holds no GGUF file, or a model of another format; name a GGUF file"
         )
-    return str(path)
+    raise UnknownModel(f"there is no file {name}; give the path of a GGUF file")
 
 
 def _load(name: str, path: str, device: str, tuning: Tuning) -> Model:

@@ -15,7 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from preftilt.errors import BadInput, PreftiltError, UnknownModel
+from preftilt.engines.models import model_folder
+from preftilt.errors import BadInput, PreftiltError, UnknownModel, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,7 +47,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A model that was looked for: where it is, and how it will run. ``place`` is what transformers loads from."""
+    """A model that was looked for: where it is, and how it will run.
+
+    name: as the user calls it. place: what transformers loads from, a folder or a hub id.
+    """
 
     name: str
     place: str
@@ -60,19 +64,21 @@ class Source:
 def find(
     name: str, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
 ) -> Source:
-    """Look for a causal language model, and see that it can be run as asked; nothing is loaded.
+    """Look for a model by short name, hub id or path, and see that it can be run as asked; nothing is loaded.
 
-    Raises :class:`UnknownModel` if there is no such model or its hub cannot be reached, and :class:`BadInput` if the
-    model exists but cannot be used as asked. So do :func:`load_tokenizer` and :func:`load_model`.
+    A GGUF file is converted, the first time. Raises :class:`UnknownModel` if there is no such model or its hub cannot
+    be reached, and :class:`BadInput` if the model exists but cannot be used as asked. So do :func:`load_tokenizer` and
+    :func:`load_model`.
     """
     where = _device(device)
     kind = _dtype(dtype, where)
-    folder = Path(name).expanduser()
+    place = model_folder(name)
+    folder = Path(place).expanduser()
     if folder.is_dir():
         _check_folder(folder, allow_pickle)
     return Source(
         name=name,
-        place=str(folder) if folder.is_dir() else name,
+        place=str(folder) if folder.is_dir() else place,
         device=where,
         dtype=kind,
         cached_only=not folder.is_dir() and not _hub_answers(name),
@@ -83,18 +89,20 @@ def find(
 
 def load_tokenizer(source: Source) -> Any:
     """The model's tokenizer (a ``PreTrainedTokenizerBase``): a small file, read before the weights are."""
-    with quiet(), explained(source.name, source.cached_only):
-        return transformers.AutoTokenizer.from_pretrained(
+    with quiet(), explained(source):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             source.place,
             trust_remote_code=source.trust_remote_code,
             local_files_only=source.cached_only,
         )
+    tokenizer.name_or_path = source.name  # As messages call it.
+    return tokenizer
 
 
 def load_model(source: Source, tokenizer: Any, *, sees: bool = False) -> Loaded:
     """The model in memory, for inference; one that ``sees`` is loaded with its eyes."""
     kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-    with quiet(), explained(source.name, source.cached_only):
+    with quiet(), explained(source):
         model: Any = kind.from_pretrained(
             source.place,
             dtype=source.dtype,
@@ -106,7 +114,7 @@ def load_model(source: Source, tokenizer: Any, *, sees: bool = False) -> Loaded:
         raise BadInput(
             f"{source.name} has no output embedding that preftilt could read; use another model"
         )
-    with explained(source.name, source.cached_only):
+    with explained(source):
         model = model.to(source.device)
     return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
 
@@ -116,7 +124,7 @@ def load_reward_model(source: Source, tokenizer: Any) -> Loaded:
 
     Raises :class:`BadInput` for a model without such a head: transformers would invent one and score at random.
     """
-    with quiet(), explained(source.name, source.cached_only, "a reward model"):
+    with quiet(), explained(source, "a reward model"):
         model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
             source.place,
             dtype=source.dtype,
@@ -175,7 +183,7 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
 def _check_folder(folder: Path, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise UnknownModel(
-            f"{folder} holds no model (no config.json in it); the bundled model is called demo"
+            f"{folder} holds no model (no config.json in it, and no GGUF file); the bundled model is called demo"
         )
     safe = any(folder.glob("*.safetensors"))
     pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
@@ -225,20 +233,18 @@ _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryErr
 
 
 @contextmanager
-def explained(
-    name: str, cached_only: bool, kind: str = "a causal language model"
-) -> Iterator[None]:
+def explained(source: Source, kind: str = "a causal language model") -> Iterator[None]:
     """Say in our words what transformers and the hub say in theirs; ``kind`` is what the model should have been."""
     try:
         yield
     except PreftiltError:
         raise
     except _FAILURES as error:
-        raise _reason(name, error, cached_only, kind) from error
+        raise _reason(source, error, kind) from error
 
 
-def _reason(name: str, error: Exception, cached_only: bool, kind: str) -> Exception:
-    text = str(error)
+def _reason(source: Source, error: Exception, kind: str) -> Exception:
+    text, name, local = str(error), source.name, Path(source.place).is_dir()
     bundled = "the bundled model needs no hub: use demo"
     if isinstance(error, SafetensorError):
         return BadInput(
@@ -253,16 +259,15 @@ def _reason(name: str, error: Exception, cached_only: bool, kind: str) -> Except
         return BadInput(
             f"{name} brings its own code; allow it with --trust-remote-code if you trust its source"
         )
-    if "safetensors" in text and "not" in text and not Path(name).expanduser().is_dir():
+    if "safetensors" in text and "not" in text and not local:
         return BadInput(_pickle_only(name))
-    if isinstance(error, OSError) and cached_only:
+    if isinstance(error, OSError) and source.cached_only:
         return UnknownModel(
             f"{name} is not a local folder, not in the cache, and the model hub cannot be reached; {bundled}"
         )
-    if isinstance(error, OSError) and not Path(name).expanduser().is_dir():
+    if isinstance(error, OSError) and not local:
         return UnknownModel(
             f"{name} is neither a local folder nor a model that the hub would give out (check the spelling; a private"
             f" or gated model needs a login); {bundled}"
         )
-    first_line = text.strip().splitlines()[0] if text.strip() else repr(error)
-    return BadInput(f"{name} cannot be loaded as {kind}: {first_line}")
+    return BadInput(f"{name} cannot be loaded as {kind}: {first_line(error)}")

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.bundled import model_folder
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.image_parts import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
@@ -74,7 +73,7 @@ HONOURED = CHAT_OPTIONS | {
 def open_transformers(
     model: str, options: EngineOptions | None = None, tuning: Tuning | None = None
 ) -> TransformersEngine:
-    """Open a causal language model by hub id or local path, or the bundled one by its name.
+    """Open a causal language model by hub id, path (of a GGUF file, too: it is converted) or short name.
 
     Raises :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.NoChatTemplate` for a model that has none
     where ``options`` give none, and :class:`~preftilt.errors.BadInput`.
@@ -82,7 +81,7 @@ def open_transformers(
     options, tuning = options or EngineOptions(), tuning or Tuning()
     refuse_others(options, "the embedded engine", HONOURED)
     source = find(
-        model_folder(model),
+        model,
         dtype=options.dtype,
         device=options.device,
         trust_remote_code=options.trust_remote_code,
@@ -129,7 +128,7 @@ def _weaker(source: Source, name: str | None) -> Source | None:
     if name is None:
         return None
     return find(
-        model_folder(name),
+        name,
         dtype=str(source.dtype).removeprefix("torch."),
         device=str(source.device),
         trust_remote_code=source.trust_remote_code,

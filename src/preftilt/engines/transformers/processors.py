@@ -26,7 +26,7 @@ def load_processor(source: Source) -> Any:
     Pictures are prepared by Pillow, which gives the same numbers everywhere, and needs no torchvision. Raises
     :class:`MissingPackage` without it.
     """
-    with quiet(), explained(source.name, source.cached_only, "a model"):
+    with quiet(), explained(source, "a model"):
         config: Any = transformers.AutoConfig.from_pretrained(
             source.place,
             trust_remote_code=source.trust_remote_code,
@@ -49,7 +49,7 @@ def _processor(source: Source, config: Any) -> Any:
         )
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     try:
-        with quiet(), explained(source.name, source.cached_only, "a vision-language model"):
+        with quiet(), explained(source, "a vision-language model"):
             if kind is not None and VIDEOS in kind.get_attributes():
                 processor = _without_videos(kind, source)
             else:

@@ -19,8 +19,8 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
 from preftilt.engines.base import Capabilities, SampleRequest
-from preftilt.engines.bundled import model_folder
 from preftilt.engines.checks import Readable
+from preftilt.engines.models import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
 from preftilt.engines.transformers.opening import ROUNDED_RMS
@@ -29,7 +29,7 @@ from preftilt.engines.vllm.engine import VllmEngine
 from preftilt.engines.vllm.sequences import Drawing, Reading, Sequence
 from preftilt.engines.vllm.worker import Worker
 from preftilt.engines.vocabulary import Vocabulary
-from preftilt.errors import BadInput
+from preftilt.errors import BadInput, first_line
 from preftilt.types import Sampling, Stream, Tokens
 
 HONOURED = CHAT_OPTIONS | {
@@ -59,7 +59,7 @@ whole blocks."""
 
 
 def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
-    """Open a causal language model by hub id or local path, or the bundled one by its name, in vLLM.
+    """Open a causal language model by hub id, path (of a GGUF file, too: it is converted) or short name, in vLLM.
 
     vLLM decides about the device. Raises :class:`~preftilt.errors.UnknownModel` and
     :class:`~preftilt.errors.BadInput`.
@@ -80,7 +80,7 @@ def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
         started = worker.started.result()
     except Exception as error:  # vLLM may raise anything.
         raise BadInput(
-            f"{name} cannot be opened by vLLM: {_reason(error)}; the embedded engine may (leave out vllm:)"
+            f"{name} cannot be opened by vLLM: {first_line(error)}; the embedded engine may (leave out vllm:)"
         ) from error
     try:
         return _measured(name, worker, started, known, options.sampler_logprobs)
@@ -205,9 +205,3 @@ def _ask(worker: Worker, sequences: Iterable[Sequence]) -> list[Any]:
     asked = list(sequences)
     worker.submit(asked)
     return [one.future.result() for one in asked]
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what another package says, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else repr(error)

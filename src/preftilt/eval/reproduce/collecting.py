@@ -246,15 +246,14 @@ def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
 
 def _files(model: str) -> list[tuple[str, int, str]]:
     """Names, sizes and contents (of small files) of a local model."""
-    from preftilt.engines.bundled import model_folder
+    from preftilt.engines.models import gguf_file, model_folder
 
-    folder = Path(model_folder(model)).expanduser()
-    if not folder.is_dir():
-        return []
+    path = gguf_file(model) or Path(model_folder(model)).expanduser()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [
-        (one.name, one.stat().st_size, _content(one))
-        for one in sorted(folder.iterdir())
-        if one.is_file() and one.suffix != ".md"
+        (file.name, file.stat().st_size, _content(file))
+        for file in files
+        if file.is_file() and file.suffix != ".md"
     ]
 
 
