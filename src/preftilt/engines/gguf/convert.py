@@ -47,7 +47,7 @@ def converted(path: Path) -> Path:
 
 def _parameters(path: Path) -> int:
     """How many numbers the file's tensors hold, by its header, which is checked against the file's length."""
-    from transformers.integrations.gguf import GgufHeader
+    from transformers.integrations.gguf.reader import GgufHeader
 
     try:
         header = GgufHeader.from_file(str(path))
@@ -92,7 +92,7 @@ def _loaded(path: Path) -> tuple[Any, Any]:
     import torch
     import transformers
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
-    from transformers.integrations.gguf import read_gguf_metadata
+    from transformers.integrations.gguf.reader import read_gguf_metadata
 
     metadata, _ = read_gguf_metadata(str(path))
     if "tokenizer.ggml.tokens" not in metadata:
