@@ -13,6 +13,7 @@ import numpy as np
 
 from preftilt import reward as rewards
 from preftilt.engines.base import Engine
+from preftilt.engines.guides import can_guide
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
@@ -33,7 +34,7 @@ from preftilt.rivals import (
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.trajectory import trajectory_reward
 from preftilt.run import OnProgress, Run, check_guided, fit_max_tokens
-from preftilt.search import ARGS, ArmGuided, BestOfN, Search, rank
+from preftilt.search import ARGS, ArmGuided, AutoSearch, Search, rank
 from preftilt.settings import Settings, settled
 from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
@@ -106,7 +107,7 @@ class Realigner:
         A response's text is tokenised once, ended as the model ends a turn, and scored by those ids under every view.
         """
         began = time.perf_counter()
-        settings = self.settled(settings)
+        settings = settled(settings or self.settings, guides=False)  # Nothing is drawn.
         query, run = self._prepare(messages, preferences, settings, item, on_progress)
         candidates = await run.score_given(self.check_responses(query, responses))
         ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
@@ -126,8 +127,8 @@ class Realigner:
         )
 
     def settled(self, settings: Settings | None = None) -> Settings:
-        """``settings``, or the realigner's own, with a value for everything that they leave open."""
-        return settled(settings or self.settings)
+        """``settings``, or the realigner's own, with the search and λ that the engine decides where they are open."""
+        return settled(settings or self.settings, guides=can_guide(self.engine))
 
     def check(
         self,
@@ -282,7 +283,7 @@ def realign(
     The model is opened at the first call and kept. For several preferences, a conversation, other sampling settings
     or many requests at once use :class:`Realigner`.
     """
-    settings = Settings(lam=lam, search=search or BestOfN(), max_tokens=max_tokens, seed=seed)
+    settings = Settings(lam=lam, search=search or AutoSearch(), max_tokens=max_tokens, seed=seed)
     realigner = Realigner(_opened(model), settings)
     return run_sync(realigner.realign([Message("user", question)], [Preference(preference)]))
 

@@ -10,7 +10,7 @@ from preftilt.prompt import PromptSettings
 from preftilt.readers import ArmSettings
 from preftilt.reward import Reward
 from preftilt.rivals import ByLogprob, Method, check_search
-from preftilt.search import BestOfN, Search, default_lam
+from preftilt.search import AutoSearch, Search, default_lam, default_search
 from preftilt.types import Sampling
 
 
@@ -20,13 +20,15 @@ class Settings:
 
     lam: strength λ of every preference that does not bring its own; 1 is the model as it is. None is the default of
         the search in use (:func:`preftilt.search.default_lam`); results tell what it came to.
+    search: how answers are searched for; what suits the engine if nothing else is said
+        (:func:`preftilt.search.default_search`).
     method: what the answer is picked by among the candidates; REAR's score if nothing else is said.
     arms: reward models that read the responses, too.
     max_tokens: of a response; None takes 512 or what the context leaves, whichever is less.
     """
 
     lam: float | None = None
-    search: Search = field(default_factory=BestOfN)
+    search: Search = field(default_factory=AutoSearch)
     method: Method = field(default_factory=ByLogprob)
     sampling: Sampling = field(default_factory=Sampling)
     reward: Reward = field(default_factory=Reward)
@@ -46,6 +48,8 @@ class Settings:
         return default_lam(self.search) if self.lam is None else self.lam
 
 
-def settled(settings: Settings) -> Settings:
-    """``settings`` with a value for everything that they leave to defaults that depend on each other: λ."""
+def settled(settings: Settings, guides: bool) -> Settings:
+    """``settings`` with the search and λ decided that they leave open; ``guides`` as in :func:`default_search`."""
+    if isinstance(settings.search, AutoSearch):
+        settings = replace(settings, search=default_search(guides, settings.search.n))
     return replace(settings, lam=settings.strength)

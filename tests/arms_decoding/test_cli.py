@@ -17,7 +17,7 @@ from preftilt.cli.options import DrawFlags, ScoreFlags
 from preftilt.errors import BadInput
 from preftilt.readers import ArmSettings
 from preftilt.records.schemas import schema_text
-from preftilt.search import Amulet, ArmGuided, BestOfN
+from preftilt.search import Amulet, ArmGuided, AutoSearch
 from tests.arms_decoding.conftest import Arms, Models
 from tests.arms_decoding.made import make_arms
 from tests.cli.conftest import Cli, real_cli, records, rows
@@ -173,13 +173,13 @@ def test_alpha_is_amulets_number_or_a_preference_vector():
     assert amulet.search == Amulet(alpha=3.0)
     flags = ScoreFlags(alpha="help=1", arm_weight=["0.5", "safer=2"])
     mixed = settings_from(None, [DrawFlags(), flags], ["helpful", "safer"])
-    assert mixed.search == BestOfN()
+    assert mixed.search == AutoSearch()
     assert mixed.arms == ArmSettings(
         names=("helpful", "safer"), alpha="help=1", weight=0.5, weights=(("safer", 2.0),)
     )
     preset = settings_from(None, [DrawFlags(search="genarm-pku", n=3)], ["helpful"])
     assert preset.search == ArmGuided(n=3)
-    with pytest.raises(BadInput, match="--alpha does not apply to --search best-of-n"):
+    with pytest.raises(BadInput, match="--alpha does not apply to --search auto"):
         settings_from(None, [DrawFlags(), ScoreFlags(alpha="3")])
 
 

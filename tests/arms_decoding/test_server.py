@@ -46,7 +46,7 @@ def test_the_list_of_models_tells_the_reward_models_and_their_objectives(server:
     with server.http as http:
         [card] = http.get("/v1/models").json()["data"]
     arms = {"helpful": ["help"], "safer": ["safe"], "both": ["help", "safe"], "even": ["help"]}
-    assert card["preftilt"] == {"arms": arms}
+    assert card["preftilt"]["arms"] == arms
 
 
 def test_requests_of_different_mixes_do_not_disturb_each_other(server: Running):

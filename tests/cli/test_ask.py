@@ -258,7 +258,7 @@ BAD = {
     "n 0": ((*ASK, "--n", "0"), "--n must be greater than or equal to 1, not 0"),
     "temperature below 0": ((*ASK, "--temperature", "-1"), "--temperature must be"),
     "top-p above 1": ((*ASK, "--top-p", "2"), "--top-p must be"),
-    "an unknown search": ((*ASK, "--search", "beam"), "--search must be 'best-of-n'"),
+    "an unknown search": ((*ASK, "--search", "beam"), "--search must be 'auto'"),
     "an unknown reduction": ((*ASK, "--reduction", "max"), "--reduction must be 'sum' or 'mean'"),
     "n with dvts": ((*ASK, "--search", "dvts", "--n", "4"), "--n does not apply to --search dvts"),
     "width with best-of-n": ((*ASK, "--width", "4"), "it belongs to dvts"),

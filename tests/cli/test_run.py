@@ -231,11 +231,11 @@ BAD_ROWS = {
     "a strange field": (row(zzz=1), 'unknown field "zzz"; the fields are id, question'),
     "a setting of another search": (
         row(settings={"search": {"width": 2}}),
-        "line 2: width does not apply to the search 'best-of-n'",
+        "line 2: width does not apply to the search 'auto'",
     ),
     "a setting that greedy ignores": (
         row(settings={"search": {"name": "greedy"}, "temperature": 0.5}),
-        "line 2: temperature does not apply to the search 'greedy'; it belongs to best-of-n",
+        "line 2: temperature does not apply to the search 'greedy'; it belongs to auto, best-of-n",
     ),
     "JSON without a bottom": ("[" * 200_000, "line 2: its JSON is nested too deeply"),
     "objects without a bottom": ('{"a":' * 200_000, "line 2: its JSON is nested too deeply"),

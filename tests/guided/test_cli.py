@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 from preftilt.cli import configure
+from preftilt.cli.options import DrawFlags
+from preftilt.errors import BadInput
+from preftilt.search import CFG, AutoSearch, default_search, defaults
 from preftilt.server.names import read_suffix
+from preftilt.server.resolve import Site, defaults_of
+from preftilt.server.wire import Knob
 from preftilt.testing.toy import ToyEngine
+from preftilt.types import Candidate
 from tests.cli.conftest import Cli, Opener, cli, opener, real_cli, records, row, rows
+from tests.guided.test_driver import SamplesOnly
 
 __all__ = ["cli", "opener", "real_cli", "rows"]
 
@@ -137,3 +146,54 @@ def test_the_answer_and_the_model_alone_are_scored_at_one_lambda(real_cli: Cli):
 )
 def test_a_served_models_name_may_ask_for_guided_decoding(suffix: str, changes: object):
     assert read_suffix(suffix) == changes
+
+
+@pytest.mark.usefixtures("guiding")
+def test_the_search_of_a_request_that_names_none_is_decided_by_the_engine_and_recorded(
+    real_cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    plain = real_cli(*ASK, "--n", 3).object["settings"]
+    assert (plain["search"], plain["lambda"]) == ({"name": "best-of-n", "n": 3}, 20.0)
+    monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
+    guided = real_cli(*ASK).object
+    assert (guided["settings"]["search"]["name"], guided["settings"]["lambda"]) == ("cfg", 2.0)
+    assert len(guided["candidates"]) == 2
+    assert len(real_cli(*ASK, "--n", 3).object["candidates"]) == 3
+    monkeypatch.setattr(configure, "open_engine", lambda spec, options: SamplesOnly())
+    assert real_cli(*ASK, "--n", 3).object["settings"]["search"]["name"] == "best-of-n"
+
+
+def test_the_help_tells_the_search_that_every_kind_of_engine_gets():
+    told = get_args(get_type_hints(DrawFlags, include_extras=True)["search"])[1].help
+    guiding, drawing = (default_search(guides).name for guides in (True, False))
+    assert f"{guiding} where it can guide decoding, and {drawing} where it only draws" in told
+
+
+@pytest.mark.usefixtures("guiding")
+def test_given_responses_are_scored_as_where_nothing_is_guided(
+    real_cli: Cli, rows, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
+    said = real_cli("score", rows(row("a", response="read")))
+    assert said.code == 0, said.out
+    scored = said.object
+    assert scored["settings"]["lambda"] == scored["scores"][0]["lambda"] == 20.0
+
+
+def test_a_search_that_is_not_decided_plans_nothing():
+    with pytest.raises(BadInput, match="decided by the engine"):
+        AutoSearch().plans(Candidate((), np.zeros((2, 0)), "stop"), lambda one: 0.0, 8)
+    with pytest.raises(BadInput, match="n of at least 1"):
+        AutoSearch(n=0)
+
+
+def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_none(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    presets = {"kind": Knob.model_validate({"search": "dvts", "lambda": 5.0})}
+    site = Site(model="toy", presets=presets)
+    monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
+    found = [defaults_of("toy", site, guides=guides) for guides in (True, False)]
+    assert [(one.search.name, one.lam) for one in found] == [("cfg", 2.0), ("best-of-n", 20.0)]
+    kind = defaults_of("toy:kind", site, guides=True)
+    assert (kind.search.name, kind.lam) == ("dvts", 5.0)

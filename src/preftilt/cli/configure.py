@@ -56,7 +56,7 @@ def settings_from(lam: float | None, flags: Flags, arms: Sequence[str] = ()) -> 
         given["arm"] = list(arms)
     if "arm_weight" in given:
         given["arm_weight"] = _arm_weights(given["arm_weight"])
-    name = given.pop("search", "best-of-n")
+    name = given.pop("search", "auto")
     mixed = {"alpha": given.pop("alpha")} if "=" in given.get("alpha", "") else {}
     own = {key: given.pop(key) for key in SearchPatch.model_fields if key in given}
     if "alpha" in own:

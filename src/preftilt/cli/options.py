@@ -50,10 +50,11 @@ class DrawFlags:
     search: Annotated[
         str | None,
         _search(
-            metavar="best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|arm|args",
-            help="How the answer is searched for; or a preset: la-author, la-amulet-repo, "
-            "amulet-default, genarm-pku, parm-pku, uniarm-recon.",
-            default="best-of-n",
+            metavar="auto|best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|arm|args",
+            help="How the answer is searched for; auto lets the engine decide: best-of-n where it can guide decoding,"
+            " and best-of-n where it only draws and scores. Or a preset: la-author, la-amulet-repo, amulet-default,"
+            " genarm-pku, parm-pku, uniarm-recon.",
+            default="auto",
         ),
     ] = None
     n: Annotated[

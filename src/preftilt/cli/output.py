@@ -10,6 +10,7 @@ from typing import Any
 from preftilt.cli.options import FileFlags
 from preftilt.errors import BadInput
 from preftilt.records import Item, Journal, Survey, survey
+from preftilt.search import AutoSearch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,14 @@ def _differences(record: Mapping[str, Any], item: Item, identity: Mapping[str, A
     """What can be told from a record: the model and the settings that differ, then and now."""
     settings = item.settings
     now: dict[str, Any] = {"seed": settings.seed, "max_tokens": settings.max_tokens}
-    now["search"] = {"name": settings.search.name} | asdict(settings.search)
+    search = settings.search
+    if isinstance(
+        search, AutoSearch
+    ):  # What it came to then still holds, but for what is asked of it.
+        asked = {} if search.n is None else {"n": search.n}
+        now["search"] = {**(record["settings"] or {}).get("search", {}), **asked}
+    else:
+        now["search"] = {"name": search.name} | asdict(search)
     now |= asdict(settings.reward) | asdict(settings.prompt) | asdict(settings.sampling)
     if all(one.strength is None for one in item.preferences):
         now["lambda"] = settings.lam

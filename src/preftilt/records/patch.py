@@ -25,6 +25,7 @@ from preftilt.search import (
     PRESETS,
     Amulet,
     ArmGuided,
+    AutoSearch,
     BestOfN,
     Greedy,
     LinearAlignment,
@@ -37,6 +38,7 @@ PresetName = Literal[
     "la-author", "la-amulet-repo", "amulet-default", "genarm-pku", "parm-pku", "uniarm-recon"
 ]
 SearchName = Literal[
+    "auto",
     "best-of-n",
     "dvts",
     "sample",
@@ -50,7 +52,8 @@ SearchName = Literal[
 ]
 
 Kind = (
-    type[BestOfN]
+    type[AutoSearch]
+    | type[BestOfN]
     | type[DVTS]
     | type[Sample]
     | type[Greedy]
@@ -62,6 +65,7 @@ Kind = (
 )
 
 SEARCHES: dict[str, Kind] = {
+    "auto": AutoSearch,
     "best-of-n": BestOfN,
     "dvts": DVTS,
     "sample": Sample,

@@ -12,7 +12,7 @@ from preftilt.prompt import PromptSettings, stated
 from preftilt.rivals.base import RewardModel
 from preftilt.rivals.methods import ByJudge, ByLogprob, ByRewardModel, Method, PreferenceIn
 from preftilt.rivals.verdict import Judge
-from preftilt.search import BestOfN, Search
+from preftilt.search import AutoSearch, BestOfN, Search
 from preftilt.types import Preference
 
 
@@ -56,6 +56,8 @@ def check_method(
 
 def check_search(method: Method, search: Search) -> None:
     """Raises :class:`~preftilt.errors.BadInput` where there is nothing to pick from."""
+    if isinstance(search, AutoSearch):
+        return  # Checked when it is decided.
     if method != ByLogprob() and search.candidates == 1 and not isinstance(search, BestOfN):
         raise BadInput(
             f"the method {method.name!r} picks among candidates, and the search {search.name!r} draws one: leave the"

@@ -2,7 +2,7 @@
 
 from preftilt.search.base import Plan, Score, Search, best, rank
 from preftilt.search.best_of_n import BestOfN
-from preftilt.search.defaults import default_lam
+from preftilt.search.defaults import AutoSearch, default_lam, default_search
 from preftilt.search.dvts import DVTS
 from preftilt.search.guided import ARGS, CFG, Amulet, ArmGuided, GuidedSearch, LinearAlignment
 from preftilt.search.presets import PRESETS, Preset
@@ -15,6 +15,7 @@ __all__ = [
     "PRESETS",
     "Amulet",
     "ArmGuided",
+    "AutoSearch",
     "BestOfN",
     "Greedy",
     "GuidedSearch",
@@ -26,5 +27,6 @@ __all__ = [
     "Search",
     "best",
     "default_lam",
+    "default_search",
     "rank",
 ]

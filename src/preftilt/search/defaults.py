@@ -1,20 +1,68 @@
-"""What a request that does not say λ gets: one value a search, because the two uses of λ have different scales.
+"""What a request that does not say its search, or its λ, gets; both are decided by what the engine can do.
 
-A search that draws responses and scores them compares sums over whole responses; one that guides decoding mixes the
-distributions of every token.
+λ has one default a search, because the two uses of λ have different scales: a search that draws responses and scores
+them compares sums over whole responses; one that guides decoding mixes the distributions of every token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
-from preftilt.search.base import Search
+from preftilt.errors import BadInput
+from preftilt.search.base import Plan, Score, Search
+from preftilt.search.best_of_n import BestOfN
+from preftilt.search.guided import CFG
+from preftilt.types import Candidate, Outcome
+
+WHERE_GUIDING: BestOfN | CFG = BestOfN()
+"""The search on an engine that can choose every token from several views."""
+
+WHERE_DRAWING: BestOfN | CFG = BestOfN()
+"""The search on an engine that can only draw and score."""
 
 OF_SCORES = 20.0
-"""Where λ ranks whole responses: the paper's value for best-of-N."""
+"""λ where it ranks whole responses: the paper's value for best-of-N."""
 
 OF_TOKENS: Mapping[str, float] = {"cfg": 2.0}
-"""Where λ is that of every token, by the search's name."""
+"""λ where it is that of every token, by the search's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoSearch:
+    """Stands for the search that suits the engine, until a request is prepared (:func:`default_search`).
+
+    n: answers to pick from; None leaves them to that search.
+    """
+
+    n: int | None = None
+    name: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.n is not None and self.n < 1:
+            raise BadInput(f"a search needs n of at least 1, not {self.n}")
+
+    @property
+    def candidates(self) -> int:
+        return max(default_search(guides, self.n).candidates for guides in (True, False))
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        self._refuse()
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise BadInput(
+            "the search 'auto' is decided by the engine: name one, or ask a Realigner (Realigner.settled)"
+        )
+
+
+def default_search(guides: bool, n: int | None = None) -> BestOfN | CFG:
+    """The search of a request that names none; ``guides`` is whether its engine can choose every token."""
+    search = WHERE_GUIDING if guides else WHERE_DRAWING
+    return search if n is None else replace(search, n=n)
 
 
 def default_lam(search: Search) -> float:

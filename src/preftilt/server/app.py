@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from starlette.types import Receive
 import preftilt
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Replicated
+from preftilt.engines.guides import can_guide
 from preftilt.errors import PreftiltError
 from preftilt.rivals import Judges
 from preftilt.server import replies
@@ -33,7 +34,7 @@ from preftilt.server.metrics import Metrics
 from preftilt.server.names import model_names, read_name
 from preftilt.server.openapi import DOCUMENTED, document
 from preftilt.server.replies import Kind, Letterhead
-from preftilt.server.resolve import Site, resolve
+from preftilt.server.resolve import Site, defaults_of, resolve
 from preftilt.server.streaming import EventStream, Teller, Write, until_gone
 from preftilt.server.wire import ChatBody, CompletionBody, check_body
 from preftilt.server.work import Answer, Checked, Gate, Watch, answer, check, drawing
@@ -78,7 +79,7 @@ class Service:
         return self._checked(request, body)
 
     def _checked(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
-        job = resolve(body, self.site)
+        job = resolve(body, self.site, guides=can_guide(self.engine))
         if self.site.log_words:
             note(request.scope, words=job.words)
         return check(self.engine, job, self.judges)
@@ -298,8 +299,13 @@ def _answer_failures(app: FastAPI, service: Service) -> None:
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:
-    """A model as OpenAI lists it; reward models that requests may name stand beside it, with their objectives."""
+    """A model as OpenAI lists it, with the search and λ of requests that name none.
+
+    Reward models that requests may name stand beside them, with their objectives.
+    """
     card = {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
+    settings = defaults_of(name, service.site, guides=can_guide(service.engine))
+    defaults = {"search": asdict(settings.search), "lambda": settings.lam}
     arms = service.engine.capabilities.arms
-    known = {one.name: [goal.name for goal in one.objectives] for one in arms}
-    return card | ({"preftilt": {"arms": known}} if known else {})
+    known = {arm.name: [goal.name for goal in arm.objectives] for arm in arms}
+    return card | {"preftilt": defaults | ({"arms": known} if known else {})}

@@ -16,6 +16,7 @@ from preftilt.server.failures import ApiError
 from preftilt.server.names import Named, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
+from preftilt.settings import settled
 from preftilt.types import Preference
 
 NO_ARMS = ArmSettings()
@@ -94,8 +95,11 @@ class Job:
         return [*said, *map(asdict, self.preferences)]
 
 
-def resolve(body: ChatBody | CompletionBody, site: Site) -> Job:
-    """The job that ``body`` asks for. Raises :class:`ApiError` and :class:`~preftilt.errors.BadInput`."""
+def resolve(body: ChatBody | CompletionBody, site: Site, *, guides: bool) -> Job:
+    """The job that ``body`` asks for; ``guides`` is whether the engine can choose every token.
+
+    Raises :class:`ApiError` and :class:`~preftilt.errors.BadInput`.
+    """
     _refuse_tools(body, site)
     named = read_name(body.model, site.model, site.presets)
     knob = body.preftilt or Knob()
@@ -105,7 +109,7 @@ def resolve(body: ChatBody | CompletionBody, site: Site) -> Job:
         model=body.model,
         messages=messages,
         preferences=preferences,
-        settings=_settings(body, knob, named, site),
+        settings=settled(_settings(body, knob, named, site), guides),
         choices=body.n or 1,
         stops=tuple(body.stop or ()),
         logprobs=_wants_logprobs(body),
@@ -169,7 +173,17 @@ def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: S
                 f"{name} and preftilt.{name} differ; give one of them",
                 param=f"preftilt.{name}",
             )
-    for changes in (named.preset.changes(), named.suffix, own):
+    return SettingsPatch.model_validate(own).apply(_named_settings(settings, named))
+
+
+def defaults_of(name: str, site: Site, *, guides: bool) -> Settings:
+    """What requests to the model ``name`` get that say nothing else; ``guides`` as for :func:`resolve`."""
+    named = read_name(name, site.model, site.presets)
+    return settled(_named_settings(site.settings, named), guides)
+
+
+def _named_settings(settings: Settings, named: Named) -> Settings:
+    for changes in (named.preset.changes(), named.suffix):
         settings = SettingsPatch.model_validate(changes).apply(settings)
     return settings
 
