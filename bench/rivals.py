@@ -85,7 +85,7 @@ def sweep(result: pt.Realigned) -> int:
         for one in sorted(result.candidates, key=lambda one: one.slot)
     ]
     chosen = [
-        best_of(pool[:size], lam, reduction)
+        best_of(pool[:size], lam, pt.Reward(reduction=reduction))
         for reduction in REDUCTIONS
         for size in SIZES
         for lam in LAMBDAS

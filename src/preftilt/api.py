@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.engines.guides import can_guide
 from preftilt.engines.open import open_engine
@@ -34,7 +33,7 @@ from preftilt.rivals import (
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.trajectory import trajectory_reward
 from preftilt.run import OnProgress, Run, check_guided, fit_max_tokens
-from preftilt.search import ARGS, ArmGuided, AutoSearch, Search, rank
+from preftilt.search import ARGS, ArmGuided, AutoSearch, Search, rank, rear
 from preftilt.settings import Settings, settled
 from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
@@ -110,7 +109,7 @@ class Realigner:
         settings = settled(settings or self.settings, guides=False)  # Nothing is drawn.
         query, run = self._prepare(messages, preferences, settings, item, on_progress)
         candidates = await run.score_given(self.check_responses(query, responses))
-        ranked = rank(candidates, lambda one: rewards.score(one, query, settings.reward))
+        ranked = rank(candidates, rear(query, settings.reward))
         ranking = await self._pick(run, messages, preferences, settings, candidates)
         return record(
             Finished(

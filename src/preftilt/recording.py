@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import preftilt
-from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.path import upper_envelope
+from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
 from preftilt.result import MethodScore, ReadView, Realigned, ScoredCandidate
-from preftilt.reward import Reward
+from preftilt.reward import IMPOSSIBLE, Line, Reward, Sums, reduced, sums, token_gains
 from preftilt.rivals import ByLogprob, Ranking
 from preftilt.run import Run
 from preftilt.search import DVTS
@@ -47,9 +47,13 @@ def record(done: Finished) -> Realigned:
     engine, run, settings, ranking = done.engine, done.run, done.settings, done.ranking
     query, tokenizer = run.query, engine.tokenizer
     scores = [None] * len(done.ranked) if ranking is None else ranking.scores
+    totals = [sums(one, query.ratios, settings.reward, query.arms) for one in done.ranked]
+    lines = reduced(totals, settings.reward)
     candidates = tuple(
-        _scored(rank, one, score, query, settings.reward, tokenizer.decode(one.tokens))
-        for rank, (one, score) in enumerate(zip(done.ranked, scores, strict=True), start=1)
+        _scored(rank, candidate, query, total, line, score, tokenizer.decode(candidate.tokens))
+        for rank, (candidate, total, line, score) in enumerate(
+            zip(done.ranked, totals, lines, scores, strict=True), start=1
+        )
     )
     versions = {"preftilt": preftilt.__version__} | engine.versions
     return Realigned(
@@ -62,13 +66,36 @@ def record(done: Finished) -> Realigned:
         views=tuple(_read_view(view, engine) for view in query.views),
         prompts={view.name: view.prompt for view in query.views},
         candidates=candidates,
-        path=upper_envelope(_contenders(candidates), start=min(0.0, query.lam)),
+        path=upper_envelope(_contenders(candidates, settings.reward), start=min(0.0, query.lam)),
         usage=asdict(run.usage),
         timing=run.clock.seconds | {"total": done.seconds},
         versions=versions | (ranking.versions if ranking else {}),
         notes=_notes(done, candidates),
         pieces=tuple(tuple(tokenizer.pieces(one.tokens)) for one in done.ranked),
         method=ranking.about(settings.method) if ranking else None,
+    )
+
+
+def beside(result: Realigned, other: Realigned) -> Realigned:
+    """``other``, an answer to the same request, with scores on the scale of ``result``'s candidates.
+
+    A centred score is relative to a pool, and by itself an answer would score 0; other reductions stay as they are.
+    """
+    settings = result.settings
+    reward = Reward(gamma=settings["gamma"], reduction=settings["reduction"])
+    pool = [candidate.sums for candidate in result.candidates]
+    lines = reduced([candidate.sums for candidate in other.candidates], reward, pool)
+    return replace(
+        other,
+        candidates=tuple(
+            replace(
+                candidate,
+                question_logprob=line.question_logprob,
+                preference_gain=line.preference_gain,
+                score=line.at(result.lam),
+            )
+            for candidate, line in zip(other.candidates, lines, strict=True)
+        ),
     )
 
 
@@ -90,12 +117,12 @@ def _read_view(view: View, engine: Engine) -> ReadView:
 def _scored(
     rank: int,
     candidate: Candidate,
-    method: MethodScore | None,
     query: Query,
-    reward: Reward,
+    total: Sums,
+    line: Line,
+    method: MethodScore | None,
     text: str,
 ) -> ScoredCandidate:
-    line = rewards.line_of(candidate, query, reward)
     return ScoredCandidate(
         rank=rank,
         slot=candidate.slot,
@@ -105,10 +132,11 @@ def _scored(
         logprobs={
             view.name: row for view, row in zip(query.views, candidate.logprobs, strict=True)
         },
-        gains=rewards.token_gains(candidate.logprobs, query.ratios, query.arms),
+        gains=token_gains(candidate.logprobs, query.ratios, query.arms),
         question_logprob=line.question_logprob,
         preference_gain=line.preference_gain,
         score=line.at(query.lam),
+        sums=total,
         method=method,
     )
 
@@ -121,33 +149,38 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
         notes.append(
             f"REAR's score guided the steps; {done.settings.method.name} picked among the subtrees' responses"
         )
-    if all(one.finish == "length" for one in candidates):
-        notes.append(
-            f"no candidate ended within {done.run.max_tokens} tokens, so a cut-off one was chosen; allow more"
-            " (max_tokens)"
+    cut_off = [one.finish == "length" for one in candidates]
+    if cut_off[0]:
+        none = (
+            f"no candidate ended within {done.run.max_tokens} tokens, so a cut-off one was chosen"
         )
+        other = f"the chosen answer was cut off at {done.run.max_tokens} tokens"
+        notes.append(f"{none if all(cut_off) else other}; allow more (max_tokens)")
     return (*notes, *_length_notes(done, candidates))
 
 
 def _length_notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> list[str]:
     lengths, lam = [len(one.tokens) for one in candidates], done.run.query.lam
-    summed = done.ranking is None and done.settings.reward.reduction == "sum"
+    reduction = done.settings.reward.reduction
+    if reduction == "centred" and len(candidates) == 1:
+        return [
+            "there is one candidate, so the centred score has nothing to compare it with and is 0"
+        ]
+    summed = done.ranking is None and reduction == "sum"
     if not summed or abs(lam) < LARGE_LAMBDA or max(lengths) <= WIDE_SPREAD * min(lengths):
         return []
     return [
         f"candidates have {min(lengths)} to {max(lengths)} tokens and λ = {lam:g}: a sum over tokens then"
-        " depends much on length; compare the mean (reduction)"
+        " depends much on length; compare them on the scale of their lengths (reduction centred)"
     ]
 
 
-def _contenders(candidates: Sequence[ScoredCandidate]) -> list[rewards.Line]:
-    """The candidates' lines; unfinished ones cannot win while a finished one exists, as in the ranking."""
-    any_finished = any(one.finish == "eos" for one in candidates)
+def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[Line]:
+    """The lines of those candidates that may win; the others stand aside at every λ, as in the ranking."""
+    able = contenders([one.finish == "length" for one in candidates], reward.cut_off)
     return [
-        rewards.Line(one.question_logprob, one.preference_gain)
-        if one.finish == "eos" or not any_finished
-        else rewards.IMPOSSIBLE
-        for one in candidates
+        Line(candidate.question_logprob, candidate.preference_gain) if may_win else IMPOSSIBLE
+        for candidate, may_win in zip(candidates, able, strict=True)
     ]
 
 

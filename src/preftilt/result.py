@@ -14,9 +14,17 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.path import Segment
-from preftilt.types import Finish, Tokens
+from preftilt.reward import Sums
+from preftilt.types import Finish, Reduction, Tokens
 
 SCHEMA = "preftilt.realigned/1"
+
+UNITS: Mapping[Reduction, str] = {
+    "sum": "nats",
+    "mean": "nats a token",
+    "centred": "nats a √token",
+}
+"""Of a score, by its reduction; the standard deviation of a sum grows with the root of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +67,12 @@ class ScoredCandidate:
     """A response with everything its score is made of.
 
     ``logprobs`` maps a view's name to per-token log-probs [T] (nats). ``score`` is
-    ``question_logprob + lambda * preference_gain``; under ``mean`` all three are divided by the
-    number of scored tokens. ``question_logprob`` is the score at λ = 0: reward models beside preferences are in it.
-    ``gains`` [T] is the per-token preference gain, before discount and division. ``slot`` is the stream it was drawn
-    from: the candidates of best-of-n with a smaller n are those with the smaller slots. ``method`` is what they were
-    ranked by, where that is not ``score``.
+    ``question_logprob + lambda * preference_gain``, all three reduced as the settings say: under ``centred`` they are
+    relative to the other candidates of the result (:func:`preftilt.reward.reduced`). ``question_logprob`` is the score
+    at λ = 0: reward models beside preferences are in it. ``gains`` [T] is the per-token preference gain, and ``sums``
+    what the three are made of, before the reduction. ``slot`` is the stream it was drawn from: the candidates of
+    best-of-n with a smaller n are those with the smaller slots. ``method`` is what they were ranked by, where that is
+    not ``score``.
     """
 
     rank: int
@@ -76,6 +85,7 @@ class ScoredCandidate:
     question_logprob: float
     preference_gain: float
     score: float
+    sums: Sums
     method: MethodScore | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -127,6 +137,11 @@ class Realigned:
     def lam(self) -> float:
         """λ the answer was chosen with."""
         return self.settings["lambda"]
+
+    @property
+    def unit(self) -> str:
+        """What candidates' scores are measured in."""
+        return UNITS[self.settings["reduction"]]
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``schema/realigned.schema.json``."""

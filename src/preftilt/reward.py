@@ -4,40 +4,51 @@ REAR (arXiv 2606.30339) eq. 9 and 10: S(τ) = Σ_t γ^t [(1 − λ) q_t + λ p_t
 p_t = log π(a_t | question, preference). With several preferences S = Σ_t γ^t [q_t + Σ_i λ_i (p_i,t − q_t)]. Sums are
 taken in float64 as q + λ (p − q), so that identical views give the same score for every λ, exactly. Trained reward
 models add Σ_j w_j log π_ARM,j(a_t) (GenARM, ICLR 2025): beside preferences whatever λ is, without any as what λ scales.
+
+A score may depend on the others that a response is compared with (``centred``), so it is asked for of a whole pool.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from preftilt.defaults import CUT_OFF, REDUCTION
 from preftilt.errors import BadInput, EngineError
-from preftilt.types import ArmTerm, Candidate, EosScoring, Query, Reduction
+from preftilt.types import ArmTerm, Candidate, CutOff, EosScoring, Query, Reduction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """How per-token log-probs are added up.
+    """How per-token log-probs are added up, and what becomes of answers that were cut off.
 
     gamma: discount in (0, 1]; the first response token has weight 1.
-    reduction: ``sum`` (the paper's eq. 10) or ``mean`` (the sum divided by the number of scored tokens).
+    reduction: ``sum`` (the paper's eq. 10), ``mean`` (the sum divided by the number of scored tokens), or ``centred``
+    (how far the sum lies from what as many tokens of this pool have on average, see :func:`reduced`).
     eos: whether the EOS a response ended with is scored as the terminal action it is.
+    cut_off: whether answers that were cut off stand behind all that ended (``last``), or are compared by their scores
+    (``as-is``), see :mod:`preftilt.rank`.
     """
 
     gamma: float = 1.0
-    reduction: Reduction = "sum"
+    reduction: Reduction = REDUCTION
     eos: EosScoring = "include"
+    cut_off: CutOff = CUT_OFF
 
     def __post_init__(self) -> None:
         if not 0 < self.gamma <= 1:
             raise BadInput(f"gamma must lie in (0, 1], not {self.gamma}")
-        if self.reduction not in ("sum", "mean"):
-            raise BadInput(f"reduction must be 'sum' or 'mean', not {self.reduction!r}")
-        if self.eos not in ("include", "exclude"):
-            raise BadInput(f"eos must be 'include' or 'exclude', not {self.eos!r}")
+        for field, words in (("reduction", Reduction), ("eos", EosScoring), ("cut_off", CutOff)):
+            if getattr(self, field) not in get_args(words):
+                raise BadInput(
+                    f"{field} must be {' or '.join(get_args(words))}, not {getattr(self, field)!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +56,52 @@ class Line:
     """A candidate's score as a function of λ: ``question_logprob + λ · preference_gain``, in nats.
 
     ``question_logprob`` is the score at λ = 0: without the preference, but with what reward models beside it add. Both
-    are divided by the number of scored tokens under the ``mean`` reduction.
+    are reduced as the reward says.
     """
 
     question_logprob: float
     preference_gain: float
 
     def at(self, lam: float) -> float:
-        """S at ``lam``; −inf when a token is impossible under a view or nothing was scored."""
+        """S at ``lam``; −inf when a token is impossible under a view or nothing was scored.
+
+        At λ = ±inf the gain alone decides, so that it stands for S.
+        """
         if not (math.isfinite(self.question_logprob) and math.isfinite(self.preference_gain)):
             return -math.inf
+        if math.isinf(lam):
+            return math.copysign(1.0, lam) * self.preference_gain
         return self.question_logprob + lam * self.preference_gain
 
 
 IMPOSSIBLE = Line(-math.inf, 0.0)
 """The line of a response that must not win: empty, or with a token that some view holds impossible."""
+
+
+@runtime_checkable
+class Summed(Protocol):
+    """All that reductions need of a response: discounted sums over its ``length`` scored tokens, in nats.
+
+    ``question_logprob`` is −inf for a response with an impossible token.
+    """
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def question_logprob(self) -> float: ...
+
+    @property
+    def preference_gain(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """A response's :class:`Summed`."""
+
+    question_logprob: float
+    preference_gain: float
+    length: int
 
 
 def token_gains(
@@ -78,13 +120,10 @@ def token_gains(
     return gains
 
 
-def line(
-    candidate: Candidate,
-    ratios: tuple[float, ...],
-    reward: Reward,
-    arms: tuple[ArmTerm, ...] = (),
-) -> Line:
-    """The candidate's :class:`Line`; ``ratios`` and ``arms`` are those of its :class:`~preftilt.types.Query`."""
+def sums(
+    candidate: Candidate, ratios: tuple[float, ...], reward: Reward, arms: tuple[ArmTerm, ...] = ()
+) -> Sums:
+    """Σ_t γ^t of a whole or partial response; ``ratios`` and ``arms`` are those of its query."""
     logprobs = candidate.logprobs
     if np.isnan(logprobs).any() or (logprobs > 1e-6).any():
         raise EngineError(
@@ -93,24 +132,105 @@ def line(
         )
     if reward.eos == "exclude" and candidate.finished:
         logprobs = logprobs[:, :-1]
-    if logprobs.shape[1] == 0 or np.isneginf(logprobs).any():
-        return IMPOSSIBLE
-    weights = reward.gamma ** np.arange(logprobs.shape[1])
-    length = logprobs.shape[1] if reward.reduction == "mean" else 1
+    length = logprobs.shape[1]
+    if length == 0 or np.isneginf(logprobs).any():
+        return Sums(-math.inf, 0.0, length)
+    weights = reward.gamma ** np.arange(length)
     alone = logprobs[0]
     for term, view in zip(arms, logprobs[1 + len(ratios) :], strict=True):
         alone = alone + term.fixed * view if term.fixed else alone
-    return Line(
-        float(weights @ alone) / length,
-        float(weights @ token_gains(logprobs, ratios, arms)) / length,
+    return Sums(
+        float(weights @ alone),
+        float(weights @ token_gains(logprobs, ratios, arms)),
+        length,
     )
 
 
-def line_of(candidate: Candidate, query: Query, reward: Reward) -> Line:
-    """The candidate's :class:`Line` as ``query`` weighs its views."""
-    return line(candidate, query.ratios, reward, query.arms)
+def reduced(
+    responses: Sequence[Summed], reward: Reward, pool: Sequence[Summed] | None = None
+) -> list[Line]:
+    """The :class:`Line` of each response, reduced as ``reward`` says; ``pool`` is what ``centred`` compares them with.
+
+    ``centred`` is made for pools of different lengths. Suppose that nothing tells the responses apart: all their tokens
+    have log-probs of mean μ and variance σ², uncorrelated. A sum with weights w_t = γ^t then has the mean W1 μ and the
+    variance W2 σ², with W1 = Σ_t γ^t and W2 = Σ_t γ^2t (both L without discount), so a longer response has the smaller
+    sum and the greater chance to be far out. Estimating μ by the pool's own mean a token, q̄ = Σ_i Q_i / Σ_i W1_i over
+    its responses i, and likewise d̄ for the gain,
+
+        S_c = [(Q − W1 q̄) + λ (D − W1 d̄)] / √W2
+
+    has mean 0 and the variance σ² at every length. It is affine in λ. A constant added to every log-prob of a view
+    changes nothing; responses of one length rank as by the sum; Σ_i √W2_i S_c,i = 0, so a pool of one scores 0.
+    Responses that cannot win (:data:`IMPOSSIBLE`) are no part of the means. ``pool`` None: the responses themselves.
+    """
+    if reward.reduction == "centred":
+        question, gain = _means(responses if pool is None else pool, reward.gamma)
+        return [_centred(one, question, gain, reward.gamma) for one in responses]
+    return [
+        _scaled(one, one.length if reward.reduction == "mean" else 1)
+        if possible(one)
+        else IMPOSSIBLE
+        for one in responses
+    ]
 
 
-def score(candidate: Candidate, query: Query, reward: Reward) -> float:
-    """S(τ) of a whole or partial response under the query's λ."""
-    return line_of(candidate, query, reward).at(query.lam)
+def possible(response: Summed) -> bool:
+    """Whether anything was scored, and every token can be."""
+    return (
+        response.length > 0
+        and math.isfinite(response.question_logprob)
+        and math.isfinite(response.preference_gain)
+    )
+
+
+def lines(
+    pool: Sequence[Candidate],
+    ratios: tuple[float, ...],
+    reward: Reward,
+    arms: tuple[ArmTerm, ...] = (),
+) -> list[Line]:
+    """The :class:`Line` of every candidate of a pool; ``ratios`` and ``arms`` are those of its query."""
+    return reduced([sums(candidate, ratios, reward, arms) for candidate in pool], reward)
+
+
+def lines_of(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[Line]:
+    """The :class:`Line` of every candidate of a pool, as ``query`` weighs their views."""
+    return lines(pool, query.ratios, reward, query.arms)
+
+
+def scores(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    """S(τ) of every response of a pool, whole or partial, under the query's λ."""
+    return [line.at(query.lam) for line in lines_of(pool, query, reward)]
+
+
+def _means(pool: Sequence[Summed], gamma: float) -> tuple[float, float]:
+    """q̄ and d̄; exact sums, so that the order of the pool does not matter."""
+    able = [response for response in pool if possible(response)]
+    weight = math.fsum(_weights(response.length, gamma)[0] for response in able)
+    if not able:
+        return 0.0, 0.0
+    question = math.fsum(response.question_logprob for response in able)
+    gain = math.fsum(response.preference_gain for response in able)
+    return question / weight, gain / weight
+
+
+def _centred(response: Summed, question: float, gain: float, gamma: float) -> Line:
+    if not possible(response):
+        return IMPOSSIBLE
+    first, second = _weights(response.length, gamma)
+    spread = first / math.sqrt(second)
+    return Line(
+        (response.question_logprob / first - question) * spread,
+        (response.preference_gain / first - gain) * spread,
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def _weights(length: int, gamma: float) -> tuple[float, float]:
+    """Σ_t γ^t and Σ_t γ^2t over ``length`` tokens."""
+    weights = gamma ** np.arange(length)
+    return float(weights.sum()), float(weights @ weights)
+
+
+def _scaled(response: Summed, divisor: int) -> Line:
+    return Line(response.question_logprob / divisor, response.preference_gain / divisor)

@@ -21,7 +21,12 @@ Finish = Literal["eos", "stop", "length"]
 Placement = Literal["system", "user", "history"]
 """Where a preference stands in the prompt: system message, last user turn, or stated in the history."""
 
-Reduction = Literal["sum", "mean"]
+Reduction = Literal["sum", "mean", "centred"]
+"""How the token scores of a response become one number (:class:`~preftilt.reward.Reward`)."""
+
+CutOff = Literal["last", "as-is"]
+"""What is done with responses that their token budget cut off (:mod:`preftilt.rank`)."""
+
 EosScoring = Literal["include", "exclude"]
 GenerateWith = Literal["full", "question"]
 MaskFrom = Literal["preference", "result"]
@@ -185,6 +190,11 @@ class Candidate:
     def finished(self) -> bool:
         """Whether the response ended with a terminal action (EOS)."""
         return self.finish == "eos"
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its token budget ended the response, in the middle of something."""
+        return self.finish == "length"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

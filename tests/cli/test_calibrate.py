@@ -50,7 +50,7 @@ def test_the_choice_is_printed_written_and_drawn(
         (("--split", "test", "--min-items", 31), "has 30 items, and choosing λ needs at least 31"),
         (("--split", "test", "--n", 3), "fewer than the 3 of --n"),
         (("--split", "test", "--lambda", "1,many"), "'many' is not a number"),
-        (("--split", "test", "--reduction", "median"), "must be sum, mean or both"),
+        (("--split", "test", "--reduction", "median"), "one of sum, mean, centred, all"),
         (("--split", "test", "--plot", "a.txt"), "must end in .png"),
     ],
 )

@@ -50,6 +50,15 @@ def test_every_field_of_settings_is_listed() -> None:
     assert names <= set(re.findall(r"`(\w+)`", listed))
 
 
+def test_the_defaults_are_told_as_they_are() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text("utf-8")
+    said = Settings()
+    flags = (
+        f"--lambda {said.lam:g} --reduction {said.reward.reduction} --cut-off {said.reward.cut_off}"
+    )
+    assert f"What holds unless you say otherwise: `{flags}`." in told
+
+
 def test_every_flag_that_is_mentioned_exists(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     known = {

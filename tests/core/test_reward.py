@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -11,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, EngineError
-from preftilt.reward import IMPOSSIBLE, Line, Reward, line, score, token_gains
-from preftilt.types import Candidate, Finish, Query, View
+from preftilt.reward import IMPOSSIBLE, Line, Reward, lines, scores, token_gains
+from preftilt.types import ArmTerm, Candidate, Finish, Query, View
 
 logprob = st.floats(-30, 0)
 lambdas = st.floats(-50, 100)
@@ -26,6 +28,17 @@ def candidate(q: list[float], p: list[float], finish: Finish = "eos") -> Candida
 def query(lam: float) -> Query:
     views = (View("question", (1,), 1 - lam), View("full", (2,), lam))
     return Query(prompt=(2,), views=views, lam=lam, ratios=(1.0,))
+
+
+def score(response: Candidate, asked: Query, reward: Reward) -> float:
+    """Of a response by itself."""
+    [alone] = scores([response], asked, reward)
+    return alone
+
+
+def line(response: Candidate, ratios: tuple[float, ...], reward: Reward) -> Line:
+    [alone] = lines([response], ratios, reward)
+    return alone
 
 
 rows = st.lists(st.tuples(logprob, logprob), min_size=1, max_size=12).map(
@@ -156,7 +169,14 @@ def test_an_engine_that_returns_nonsense_is_reported(broken):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"gamma": 0.0}, {"gamma": 1.5}, {"gamma": math.nan}, {"reduction": "max"}, {"eos": "no"}],
+    [
+        {"gamma": 0.0},
+        {"gamma": 1.5},
+        {"gamma": math.nan},
+        {"reduction": "max"},
+        {"eos": "no"},
+        {"cut_off": "first"},
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong, monkeypatch):
     """Also in a program without the type checker of these tests, which would see a wrong word first."""
@@ -167,3 +187,113 @@ def test_settings_out_of_range_are_refused(wrong, monkeypatch):
 
 def test_a_line_is_evaluated_at_lambda():
     assert Line(-2.0, 0.5).at(4.0) == 0.0
+    assert (Line(-2.0, 0.5).at(math.inf), Line(-2.0, 0.5).at(-math.inf)) == (0.5, -0.5)
+    assert IMPOSSIBLE.at(math.inf) == -math.inf
+
+
+# --- centred: a score of a pool -----------------------------------------------------
+
+pools = st.lists(rows, min_size=1, max_size=8)
+CENTRED = Reward(reduction="centred")
+
+
+def pool_of(pairs: list[tuple[list[float], list[float]]]) -> list[Candidate]:
+    return [candidate(q, p) for q, p in pairs]
+
+
+@given(pools, lambdas, gammas)
+def test_centred_is_the_sum_against_the_pool_s_mean_a_token_over_the_root_of_the_length(
+    pairs, lam, gamma
+):
+    pool, reward = pool_of(pairs), Reward(reduction="centred", gamma=gamma)
+    weights = [gamma ** np.arange(len(q)) for q, _ in pairs]
+    totals = [
+        sum(w * (qt + lam * (pt - qt)) for w, qt, pt in zip(weight, q, p, strict=True))
+        for weight, (q, p) in zip(weights, pairs, strict=True)
+    ]
+    a_token = sum(totals) / sum(weight.sum() for weight in weights)
+    by_hand = [
+        (total - a_token * weight.sum()) / math.sqrt((weight**2).sum())
+        for total, weight in zip(totals, weights, strict=True)
+    ]
+    assert scores(pool, query(lam), reward) == pytest.approx(by_hand, abs=1e-6)
+
+
+@given(pools, lambdas, lambdas, st.floats(0, 1))
+def test_a_centred_score_is_affine_in_lambda(pairs, one, other, share):
+    pool = pool_of(pairs)
+    between = np.array(scores(pool, query((1 - share) * one + share * other), CENTRED))
+    ends = [np.array(scores(pool, query(lam), CENTRED)) for lam in (one, other)]
+    np.testing.assert_allclose(between, (1 - share) * ends[0] + share * ends[1], atol=1e-7)
+
+
+@given(pools, lambdas, gammas, st.floats(0, 9), st.floats(0, 9))
+def test_a_constant_a_token_in_any_view_changes_no_centred_score(pairs, lam, gamma, less_q, less_p):
+    shifted = [([x - less_q for x in q], [x - less_p for x in p]) for q, p in pairs]
+    reward = Reward(reduction="centred", gamma=gamma)
+    before, after = (scores(pool_of(each), query(lam), reward) for each in (pairs, shifted))
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+@given(pools, lambdas, gammas)
+def test_centred_scores_times_the_root_of_their_lengths_add_up_to_nothing(pairs, lam, gamma):
+    found = scores(pool_of(pairs), query(lam), Reward(reduction="centred", gamma=gamma))
+    roots = [math.sqrt((gamma ** (2 * np.arange(len(q)))).sum()) for q, _ in pairs]
+    assert sum(map(math.prod, zip(roots, found, strict=True))) == pytest.approx(0, abs=1e-6)
+
+
+@given(pools, lambdas, st.randoms(use_true_random=False))
+def test_the_order_of_a_pool_changes_no_centred_score(pairs, lam, random):
+    order = random.sample(range(len(pairs)), len(pairs))
+    found = scores(pool_of(pairs), query(lam), CENTRED)
+    shuffled = scores(pool_of([pairs[i] for i in order]), query(lam), CENTRED)
+    assert shuffled == [found[i] for i in order]
+
+
+@given(
+    st.lists(st.lists(st.integers(-64, 0), min_size=4, max_size=4), min_size=1, max_size=8),
+    st.integers(-4, 20),
+)
+def test_responses_of_one_length_rank_by_centred_as_by_the_sum(tokens, lam):
+    pool = [candidate([x / 8 for x in row[:2]], [x / 8 for x in row[2:]]) for row in tokens]
+    summed, centred = (scores(pool, query(lam), each) for each in (Reward(), CENTRED))
+    for i, j in itertools.permutations(range(len(pool)), 2):
+        assert centred[i] > centred[j] or summed[i] <= summed[j]
+
+
+@given(pools, st.integers(0, 8), lambdas)
+def test_what_cannot_win_is_no_part_of_the_means(pairs, at, lam):
+    alone = scores(pool_of(pairs), query(lam), CENTRED)
+    at = min(at, len(pairs))
+    for hopeless in (candidate([-math.inf, -9.0], [-1.0, -9.0]), candidate([], [])):
+        pool = pool_of(pairs)
+        pool.insert(at, hopeless)
+        found = scores(pool, query(lam), CENTRED)
+        assert found.pop(at) == -math.inf
+        assert found == alone
+    assert scores([candidate([], [])], query(lam), CENTRED) == [-math.inf]
+
+
+@given(rows, lambdas, gammas)
+def test_a_pool_of_one_scores_nothing(row, lam, gamma):
+    assert scores(pool_of([row]), query(lam), Reward(reduction="centred", gamma=gamma)) == [0.0]
+
+
+def test_centred_scores_leave_out_the_eos_that_is_not_scored():
+    pool = [candidate([-1.0, -9.0], [-2.0, -9.0]), candidate([-3.0, -1.0], [-1.0, -1.0], "length")]
+    bare = [candidate([-1.0], [-2.0], "length"), pool[1]]
+    without = Reward(reduction="centred", eos="exclude")
+    assert scores(pool, query(3), without) == scores(bare, query(3), without)
+
+
+def test_reward_models_are_centred_like_the_rest():
+    logprobs = np.array([[-1.0, -2.0, -1.5], [-0.5, -2.5, -1.0], [-3.0, -1.0, -6.0]])
+    pool = [Candidate((1, 2), logprobs[:, :2], "eos"), Candidate((1, 2, 3), logprobs, "eos")]
+    shifted = [
+        replace(one, logprobs=one.logprobs - np.array([[0.0], [0.0], [5.0]])) for one in pool
+    ]
+    for term in (ArmTerm(0.7, 0.0), ArmTerm(0.0, 0.3)):
+        found = [lines(each, (1.0,), CENTRED, (term,)) for each in (pool, shifted)]
+        for ours, theirs in zip(*found, strict=True):
+            assert ours.at(4.0) == pytest.approx(theirs.at(4.0))
+        assert found[0] != lines(pool, (1.0,), CENTRED, (ArmTerm(0.0, 0.0),))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput, EngineError, PromptTooLong
-from preftilt.reward import Reward, score
+from preftilt.reward import Reward, scores
 from preftilt.run import DEFAULT_MAX_TOKENS, fit_max_tokens
 from preftilt.search import DVTS, BestOfN, Greedy, Sample
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
@@ -46,10 +46,8 @@ def best_of_two_exactly(lam: float, max_tokens: int) -> dict[Tokens, float]:
     probability = {y: float(np.exp(one.logprobs[1].sum())) for y, one in every.items()}
     chosen: dict[Tokens, float] = defaultdict(float)
     for (a, one), (b, other) in itertools.product(every.items(), repeat=2):
-        first = (one.finished, score(one, query, reward)) >= (
-            other.finished,
-            score(other, query, reward),
-        )
+        ours, theirs = scores([one, other], query, reward)
+        first = (one.finished, ours) >= (other.finished, theirs)
         chosen[a if first else b] += probability[a] * probability[b]
     return chosen
 
@@ -89,12 +87,11 @@ def test_best_of_eight_is_the_first_half_of_best_of_sixteen(search_toy):
 
 def test_more_samples_never_score_lower(engine, search_toy):
     query, reward = toy_query(20.0), Reward()
-    scores = [
-        score(search_toy(BestOfN(n=n)).ranked[0], query, reward) for n in (1, 2, 4, 8, 16, 32)
-    ]
+    winners = [search_toy(BestOfN(n=n)).ranked[0] for n in (1, 2, 4, 8, 16, 32)]
     finished_from_the_start = search_toy(BestOfN(n=1)).ranked[0].finished
     assert finished_from_the_start
-    assert scores == sorted(scores)
+    found = scores(winners, query, reward)
+    assert found == sorted(found)
 
 
 def test_best_of_one_and_dvts_of_width_one_are_sampling(search_toy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput
-from preftilt.search import DVTS, BestOfN, Greedy, Sample, Search
-from preftilt.types import Candidate, Expand, Finish, Outcome, Step
+from preftilt.search import DVTS, BestOfN, Greedy, Sample, Score, Search
+from preftilt.types import Candidate, CutOff, Expand, Finish, Outcome, Step
 
 ROOT = Candidate((), np.zeros((2, 0)), "stop")
 
@@ -24,10 +24,12 @@ def grow(parent: Candidate, tokens: tuple[int, ...], finish: Finish) -> Candidat
 def drive(
     search: Search,
     children: Callable[[Expand], list[Candidate]],
-    score: Callable[[Candidate], float],
+    score_of: Callable[[Candidate], float],
     max_tokens: int = 100,
+    cut_off: CutOff = "last",
 ) -> tuple[Outcome, list[Expand]]:
     """Run every plan with children made by hand; also returns what was asked for."""
+    score = Score(lambda pool: [score_of(one) for one in pool], cut_off)
     asked: list[Expand] = []
     outcomes = []
     for plan in search.plans(ROOT, score, max_tokens):
@@ -65,6 +67,42 @@ def test_an_unfinished_response_wins_only_if_none_finished():
 
     outcome, _ = drive(BestOfN(n=3), children, by_last_token)
     assert [one.tokens[-1] for one in outcome.ranked] == [2, 9, 5]
+
+
+def test_an_unfinished_response_may_win_by_its_score_if_it_is_asked_for_as_is():
+    def children(expand: Expand) -> list[Candidate]:
+        return [grow(expand.parent, (2,), "eos"), grow(expand.parent, (9,), "length")]
+
+    outcome, _ = drive(BestOfN(n=2), children, by_last_token, cut_off="as-is")
+    assert [one.tokens[-1] for one in outcome.ranked] == [9, 2]
+
+
+def test_the_pool_of_a_step_is_its_children_and_of_the_answer_the_leaves():
+    pools: list[list[tuple[int, ...]]] = []
+
+    def children(expand: Expand) -> list[Candidate]:
+        finish: Finish = "eos" if expand.parent.tokens else "stop"
+        return [grow(expand.parent, (slot,), finish) for slot in expand.slots]
+
+    def of(pool: Sequence[Candidate]) -> list[float]:
+        pools.append([one.tokens for one in pool])
+        return [float(one.tokens[-1]) for one in pool]
+
+    search, score = DVTS(subtrees=2, width=2), Score(of, "last")
+    leaves = []
+    for plan in search.plans(ROOT, score, 9):
+        expand = plan.send(children(next(plan)))
+        with pytest.raises(StopIteration) as end:
+            plan.send(children(expand))
+        leaves.append(end.value.value)
+    search.conclude(leaves, score)
+    assert pools == [
+        [(0,), (1,)],
+        [(1, 0), (1, 1)],
+        [(2,), (3,)],
+        [(3, 2), (3, 3)],
+        [(1, 1), (3, 3)],
+    ]
 
 
 def test_a_constant_score_keeps_the_first_drawn():

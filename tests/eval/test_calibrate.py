@@ -40,12 +40,12 @@ def noisy(items: int, seed: int = 0) -> list[Pool]:
 def test_the_best_mean_quality_is_chosen_and_the_first_wins_ties():
     right, wrong = rated(-1.0, 0.0, 0.0), rated(-5.0, 1.0, 1.0)
     pools = [Pool(f"i{n}", (right, wrong)) for n in range(30)]
-    found = calibrate(pools, lambdas=(1, 3, 5, 20), reductions=("sum", "mean"))
+    found = calibrate(pools, lambdas=(1, 3, 5, 20), reductions=("sum", "mean", "centred"))
     assert (found.chosen.option.lam, found.chosen.option.reduction) == (5, "sum")
     assert found.chosen.quality.mean == 1.0
     assert found.chosen.wins == 1.0
     assert found.expected.mean == 1.0
-    assert [one.option.lam for one in found.standings] == [1, 3, 5, 20] * 2
+    assert [one.option.lam for one in found.standings] == [1, 3, 5, 20] * 3
 
 
 def test_options_that_tie_have_all_won_and_cannot_be_told_apart():
@@ -82,7 +82,8 @@ def test_n_takes_the_first_candidates_and_the_mean_divides_by_length():
     short, long = rated(-4, 0, 0.0, length=4), rated(-5, 0, 1.0, length=20)
     pools = [Pool(f"i{n}", (short, long, rated(0, 0, 1.0))) for n in range(20)]
     found = calibrate(pools, lambdas=(1,), n=2)
-    assert [one.quality.mean for one in found.standings] == [0.0, 1.0]
+    # Centred: the pool has −0.375 a token, the short one −1 and the long one −0.25.
+    assert [one.quality.mean for one in found.standings] == [0.0, 1.0, 1.0]
     assert found.chosen.option.reduction == "mean"
     assert found.n == 2
 
@@ -101,7 +102,7 @@ def test_items_of_unknown_quality_are_left_out_and_counted():
         (noisy(25), {"n": 9}, "item 'i0' has 8 candidates, fewer than the 9"),
         ([Pool(f"i{n}", (rated(0, 0, 1.0),)) for n in range(20)], {}, "has one candidate"),
         (noisy(25), {"lambdas": (float("nan"),)}, "finite"),
-        (noisy(25), {"reductions": ()}, "sum, mean or both"),
+        (noisy(25), {"reductions": ()}, "sum, mean, centred"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_chosen_is_refused(pools, options, says):
@@ -148,6 +149,42 @@ def test_results_of_run_are_read_as_they_were_reduced(tmp_path: Path):
     assert (cut.question_logprob, cut.finished, cut.quality) == (-np.inf, False, 0.0)
     assert (whole.length, whole.question_logprob, whole.preference_gain) == (2, -3.0, 0.5)
     assert whole.quality == 0.5
+
+
+def test_centred_results_are_read_from_their_log_probs_and_their_discount(tmp_path: Path):
+    candidate = {
+        "slot": 0, "tokens": [5, 6, 0], "finish": "eos", "question_logprob": 0.0, "preference_gain": 0.0, "quality": 1,
+        "logprobs": {"question": [-1, -2, -4], "full": [-1, -1, -4]},
+    }  # fmt: skip
+    settings = {"reduction": "centred", "eos": "exclude", "gamma": 0.5}
+    record = {"id": "a", "settings": settings, "candidates": [candidate]}
+    [pool] = read_pools([lines(tmp_path / "a.jsonl", record)])
+    [found] = pool.candidates
+    assert (found.length, found.question_logprob, found.preference_gain) == (2, -2.0, 0.5)
+    assert pool.gamma == 0.5
+    del candidate["logprobs"]
+    with pytest.raises(BadInput, match=r"centred, which keeps no sums: it needs \"logprobs\""):
+        read_pools([lines(tmp_path / "b.jsonl", record)])
+
+
+def test_centred_is_chosen_where_length_hides_what_is_good():
+    rng = np.random.default_rng(0)
+    pools = []
+    for number in range(60):
+        lengths, noise = rng.integers(5, 200, 8), rng.standard_normal(8)
+        good = np.arange(8) == rng.integers(8)
+        pools.append(
+            Pool(
+                f"i{number}",
+                tuple(
+                    rated(-2.0 * n + (2.5 * told + e) * n**0.5, 0.0, float(told), length=int(n))
+                    for n, told, e in zip(lengths, good, noise, strict=True)
+                ),
+            )
+        )
+    found = calibrate(pools, lambdas=(1.0,))
+    assert found.chosen.option.reduction == "centred"
+    assert found.chosen.quality.mean > max(one.quality.mean for one in found.standings[:2])
 
 
 def test_per_token_log_probs_and_demo_records_are_read(tmp_path: Path):

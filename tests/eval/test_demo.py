@@ -25,6 +25,7 @@ from preftilt.eval.demo.collect import (
 from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
+from preftilt.reward import Reward
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
 from preftilt.types import Sampling
 
@@ -36,7 +37,9 @@ def answer(q: float, gain: float, *, length: int = 10, helpful: bool = True, **r
 
 def record(id: str, pool: list[Answer]) -> Record:
     trees = {
-        reduction: {str(lam): best_of(pool[:16], lam, reduction) for lam in LAMBDAS}
+        reduction: {
+            str(lam): best_of(pool[:16], lam, Reward(reduction=reduction)) for lam in LAMBDAS
+        }
         for reduction in ("sum", "mean")
     }
     return Record(id, "?", "!", "avoid", "seen", pool[0], tuple(pool), trees)
@@ -64,11 +67,11 @@ def made_up(n: int, seed: int = 0) -> list[Record]:
 def test_best_of_prefers_finished_then_score_then_the_first_drawn():
     cut = answer(0.0, 0.0, finished=False)
     low, high, same = answer(-5.0, 0.0), answer(-4.0, 0.0), answer(-4.0, 0.0, text="later")
-    assert best_of([cut, low, high, same], 1.0, "sum") is high
-    assert best_of([cut], 1.0, "sum") is cut
+    assert best_of([cut, low, high, same], 1.0, Reward()) is high
+    assert best_of([cut], 1.0, Reward()) is cut
     short, long = answer(-4.0, 0.0, length=4), answer(-5.0, 0.0, length=20)
-    assert best_of([short, long], 1.0, "sum") is short
-    assert best_of([short, long], 1.0, "mean") is long
+    assert best_of([short, long], 1.0, Reward()) is short
+    assert best_of([short, long], 1.0, Reward(reduction="mean")) is long
 
 
 def test_random_of_n_is_an_exact_expectation():

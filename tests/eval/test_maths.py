@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import pytest
 from preftilt.errors import BadInput
 from preftilt.eval.maths.checking import same_answer
 from preftilt.eval.maths.data import SOURCES, load_items
-from preftilt.eval.maths.pool import Solution, choose, columns, curve, solutions
+from preftilt.eval.maths.pool import Check, Solution, Solved, choose, columns, curve, solved
 from preftilt.eval.maths.protocol import own_text, request_for, rules_for
+from preftilt.reward import Reward
 from preftilt.rivals.answers import final_answer
 
 
@@ -86,8 +90,21 @@ def test_answers_are_compared_as_mathematics(gold: str, answer: str, same: bool)
 
 
 def solution(slot: int, answer: str | None, score: float, *, finished: bool = True) -> Solution:
-    mean = score / 10
-    return Solution(slot=slot, finished=finished, answer=answer, key=answer, score=score, mean=mean)
+    return Solution(
+        slot=slot,
+        finished=finished,
+        answer=answer,
+        key=answer,
+        length=10,
+        question_logprob=score,
+        preference_gain=0.0,
+    )
+
+
+def chosen(
+    pool: Sequence[Solution], curve_of: Sequence[int] = (), right: Check | None = None
+) -> dict[str, float | None]:
+    return choose(Solved(pool, 20.0, Reward()), curve_of, right or is_seven)
 
 
 def is_seven(answer: str) -> bool:
@@ -101,7 +118,7 @@ def test_each_way_of_choosing_has_its_own_winner() -> None:
         solution(2, "7", -1.0),
         solution(3, "3", -0.5, finished=False),
     ]
-    found = choose(pool, [1, 2], is_seven)
+    found = chosen(pool, [1, 2])
     assert found == {
         "majority": 0.0,  # 5 has two votes
         "weighted": 0.0,  # 0.95 for 3, 0.9 for 7, 0.1 + 0.05 for 5
@@ -115,40 +132,52 @@ def test_each_way_of_choosing_has_its_own_winner() -> None:
 
 def test_a_vote_weighs_one_plus_the_mean_score() -> None:
     pool = [solution(0, "5", -9.0), solution(1, "5", -9.0), solution(2, "7", -7.0)]
-    assert choose(pool, [], is_seven)["majority"] == 0.0
-    assert choose(pool, [], is_seven)["weighted"] == 1.0  # 0.3 against 0.2
+    assert chosen(pool)["majority"] == 0.0
+    assert chosen(pool)["weighted"] == 1.0  # 0.3 against 0.2
 
 
 def test_candidates_without_an_answer_have_no_vote_and_are_wrong() -> None:
     pool = [solution(0, None, -1.0), solution(1, None, -1.0), solution(2, "7", -9.0)]
-    found = choose(pool, [], is_seven)
+    found = chosen(pool)
     assert (found["majority"], found["weighted"], found["rear"]) == (1.0, 1.0, 0.0)
 
 
 def test_a_check_that_took_too_long_makes_no_number() -> None:
     pool = [solution(0, "5", -1.0), solution(1, "7", -2.0)]
-    found = choose(pool, [1], lambda answer: None if answer == "5" else answer == "7")
+    found = chosen(pool, [1], lambda answer: None if answer == "5" else answer == "7")
     assert (found["rear"], found["sample"], found["any"], found["any_1"]) == (None, None, 1.0, None)
 
 
 def test_the_pool_is_read_from_a_record_in_the_order_drawn() -> None:
-    def candidate(slot: int, text: str, score: float | None, finish: str) -> dict[str, Any]:
-        return {"slot": slot, "text": text, "tokens": 5, "finish": finish, "score": score}
+    def candidate(slot: int, text: str, question: float | None, finish: str) -> dict[str, Any]:
+        sums = {"question_logprob": question, "preference_gain": question and 0.5, "length": 5}
+        return {"slot": slot, "text": text, "finish": finish, "sums": sums}
 
-    record = {
-        "settings": {"reduction": "sum", "eos": "include"},
-        "candidates": [
-            candidate(1, r"\boxed{ 7 }", -10.0, "eos"),
-            candidate(0, "no idea", None, "length"),
-        ],
-    }
-    first, second = solutions(record)
-    assert (first.slot, first.answer, first.mean, first.finished) == (0, None, None, False)
-    assert (second.answer, second.key, second.mean) == (" 7 ", "7", -2.0)
-    record["settings"] = {"reduction": "sum", "eos": "exclude"}
-    assert solutions(record)[1].mean == -2.5
-    record["settings"] = {"reduction": "mean", "eos": "exclude"}
-    assert solutions(record)[1].mean == -10.0
+    reward = Reward(reduction="centred", cut_off="as-is")
+    pool = solved(
+        {
+            "settings": {"lambda": 3.0, "temperature": 1.0, **asdict(reward)},
+            "candidates": [
+                candidate(1, r"\boxed{ 7 }", -10.0, "eos"),
+                candidate(0, "no idea", None, "length"),
+            ],
+        }
+    )
+    assert (pool.lam, pool.reward) == (3.0, reward)
+    first, second = pool.solutions
+    assert (first.slot, first.answer, first.finished) == (0, None, False)
+    assert first.question_logprob == -math.inf
+    assert (second.answer, second.key, second.length) == (" 7 ", "7", 5)
+    assert (second.question_logprob, second.preference_gain) == (-10.0, 0.5)
+
+
+def test_a_smaller_pool_is_centred_by_its_own_candidates() -> None:
+    def long(slot: int, answer: str, score: float, length: int) -> Solution:
+        return replace(solution(slot, answer, score), length=length)
+
+    pool = [long(0, "5", -8.0, 8), long(1, "7", -11.0, 12), long(2, "3", -1.0, 8)]
+    found = choose(Solved(pool, 1.0, Reward(reduction="centred")), [2], is_seven)
+    assert (found["rear"], found["rear_2"]) == (0.0, 1.0)
 
 
 def test_a_curve_has_the_powers_of_two_below_n() -> None:

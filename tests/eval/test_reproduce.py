@@ -176,7 +176,7 @@ def test_all_experiments_come_from_one_pool_and_nothing_is_measured_twice(
     first = report_of(tmp_path)
     [world] = first["benchmarks"]
     assert set(world["tables"]) | set(world["figures"]) == set(ALL)
-    assert [one["reduction"] for one in world["chosen"]] == ["sum", "mean"]
+    assert [one["reduction"] for one in world["chosen"]] == ["sum", "mean", "centred"]
     by_method = {(one["method"], one["lam"]): one for one in world["tables"]["table1"]["rows"]}
     assert by_method["DVTS-REAR", 20.0]["items"] == 2
     assert by_method["best-of-4 by generative RM", None]["judged"] > 0

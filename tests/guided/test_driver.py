@@ -12,7 +12,7 @@ import pytest
 from preftilt.engines.base import Capabilities
 from preftilt.errors import BadInput, EngineError
 from preftilt.guided import combine, filtered, pick
-from preftilt.reward import Reward, score
+from preftilt.reward import Reward, scores
 from preftilt.run import Progress
 from preftilt.search import ARGS, CFG, Amulet, BestOfN, Greedy, LinearAlignment, Sample
 from preftilt.streams import position_key, stream_key
@@ -93,9 +93,9 @@ def test_the_candidates_logprobs_are_raw_and_of_every_view():
 def test_the_best_of_several_guided_responses_is_taken():
     outcome, _ = run(CFG(n=6), lam=2.0)
     query = toy_query(2.0)
-    scores = [score(one, query, Reward()) for one in outcome.ranked if one.finished]
+    found = scores([one for one in outcome.ranked if one.finished], query, Reward())
     assert len(outcome.ranked) == 6
-    assert scores == sorted(scores, reverse=True)
+    assert found == sorted(found, reverse=True)
     assert sorted(one.slot for one in outcome.ranked) == list(range(6))
     for one in outcome.ranked:
         assert one.tokens == by_hand(2.0, Sampling(), one.slot)

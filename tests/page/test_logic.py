@@ -14,12 +14,14 @@ import pytest
 from preftilt.api import Realigner, Settings, run_sync
 from preftilt.messages import Message
 from preftilt.path import Segment, upper_envelope
+from preftilt.rank import contenders, order
+from preftilt.recording import beside
 from preftilt.result import Realigned
 from preftilt.reward import Line, Reward
-from preftilt.search import BestOfN
+from preftilt.search import BestOfN, Greedy, Search
 from preftilt.server.wire import ChatBody, check_body
 from preftilt.testing.toy import ToyEngine
-from preftilt.types import Preference
+from preftilt.types import CutOff, Preference
 from tests.page.javascript import run_js
 from tests.server.serving import Running
 
@@ -38,6 +40,7 @@ STATE: dict[str, Any] = {
     "topP": 0.8,
     "maxTokens": 20,
     "reduction": "mean",
+    "cutOff": "as-is",
 }
 ONE = STATE | {"preferences": STATE["preferences"][:1], "search": "best-of-n", "n": 3}
 
@@ -98,15 +101,22 @@ def test_the_envelope_is_that_of_the_package(start: float) -> None:
     assert sum(len(path) > 2 for path in found) > 50
 
 
-def realigned(reward: Reward, *wishes: Preference) -> Realigned:
-    settings = Settings(lam=5, search=BestOfN(n=12), max_tokens=8, reward=reward, seed=3)
+def realigned(reward: Reward, *wishes: Preference, search: Search | None = None) -> Realigned:
+    search = search or BestOfN(n=12)
+    settings = Settings(lam=5, search=search, max_tokens=8, reward=reward, seed=3)
     work = Realigner(ToyEngine(), settings).realign([Message("user", "How?")], wishes)
     return run_sync(work)
 
 
 @pytest.mark.parametrize(
     "reward",
-    [Reward(), Reward(reduction="mean"), Reward(gamma=0.9, eos="exclude", reduction="mean")],
+    [
+        Reward(),
+        Reward(reduction="mean", cut_off="as-is"),
+        Reward(gamma=0.9, eos="exclude", reduction="mean"),
+        Reward(reduction="centred"),
+        Reward(gamma=0.9, eos="exclude", reduction="centred", cut_off="as-is"),
+    ],
 )
 @pytest.mark.parametrize(
     "wishes", [[Preference("No games.")], [Preference("No games.", 4), Preference("Sleep.", -7)]]
@@ -122,7 +132,7 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
         const strengths = asStrengths(data.settings.preferences.map((one) => one.strength));
         const candidates = readCandidates(data);
         const lines = candidates.map((one) => lineOf(one, strengths.ratios));
-        const path = pathOf(candidates, lines, Math.min(0, strengths.lambda));
+        const path = pathOf(candidates, lines, Math.min(0, strengths.lambda), data.settings.cut_off);
         return {
           lambda: strengths.lambda,
           scores: candidates.map((one, i) => [one.slot, scoreAt(lines[i], strengths.lambda)]),
@@ -145,6 +155,52 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
     ]
     assert [start for start, _ in said["path"]] == pytest.approx([one.start for one in result.path])
     assert said["gains"] == pytest.approx(list(result.candidates[0].gains))
+
+
+@pytest.mark.parametrize("rule", ["last", "as-is"])
+def test_the_order_is_that_of_the_package(rule: CutOff) -> None:
+    drawn = random.Random(6)
+    pools = [
+        [(drawn.choice([-2.0, -1.0, None]), drawn.random() < 0.4) for _ in range(6)]
+        for _ in range(200)
+    ]
+    said = run_js(
+        """
+        const { contenders, order } = await load("rank");
+        return data.pools.map((pool) => {
+          const candidates = pool.map(([, cut]) => ({ finish: cut ? "length" : "eos" }));
+          const scores = pool.map(([score]) => score ?? -Infinity);
+          return [order(candidates, scores, data.rule), contenders(candidates, data.rule)];
+        });
+        """,
+        {"pools": pools, "rule": rule},
+    )
+    for pool, (ranked, able) in zip(pools, said, strict=True):
+        cut_off = [cut for _, cut in pool]
+        scores = [-math.inf if score is None else score for score, _ in pool]
+        assert ranked == order(scores, cut_off, rule)
+        assert [i in able for i in range(len(pool))] == contenders(cut_off, rule)
+
+
+@pytest.mark.parametrize("wish", [[Preference("No games.")], [Preference("No games.", -3)]])
+def test_the_model_s_own_answer_stands_on_the_scale_of_the_others(wish: list[Preference]) -> None:
+    reward = Reward(reduction="centred")
+    result, other = realigned(reward, *wish), realigned(reward, *wish, search=Greedy())
+    records = [
+        one.to_json() | {"pieces": [list(each) for each in one.pieces]} for one in (result, other)
+    ]
+    question, gain = run_js(
+        """
+        const { readCandidates } = await load("score");
+        const [alone] = readCandidates(data[1], data[0]);
+        return [alone.question, alone.gains[0]];
+        """,
+        records,
+    )
+    [placed] = beside(result, other).candidates
+    assert (question, gain) == pytest.approx((placed.question_logprob, placed.preference_gain))
+    assert (question, gain) != (0.0, 0.0)
+    assert [one.question_logprob for one in other.candidates] == [0.0]
 
 
 @pytest.mark.parametrize("state", [STATE, ONE, ONE | {"maxTokens": None, "model": ""}])
@@ -173,6 +229,7 @@ def test_a_link_with_nonsense_falls_back_to_the_example() -> None:
     assert said[1]["preferences"] == [{"text": "y", "strength": 3}]
     assert (said[1]["n"], said[1]["seed"], said[1]["search"]) == (16, 1, "best-of-n")
     assert said[1]["topP"] == 0.9
+    assert (said[1]["reduction"], said[1]["cutOff"]) == (None, None)
 
 
 @pytest.mark.parametrize("state", [STATE, ONE])

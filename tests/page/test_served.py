@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from preftilt.api import Settings
+from preftilt.reward import Reward
 from preftilt.server.app import PAGE
 from tests.server.serving import WISH, Running, ask, serving
 
@@ -21,6 +23,13 @@ def test_every_file_that_the_page_names_is_served_and_nothing_is_inline(server: 
         for one in named | {f"page/{file.name}" for file in PAGE.glob("*.js")}:
             assert http.get(f"/{one}").status_code == 200
     assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=|<style", index.text)
+
+
+@pytest.mark.parametrize("reward", [Reward(), Reward(reduction="centred", cut_off="as-is")])
+def test_the_form_begins_with_the_server_s_own_reduction_and_rule(reward: Reward) -> None:
+    with serving(page=PAGE, settings=Settings(reward=reward)) as running, running.http as http:
+        marked = re.findall(r'<option value="([^"]+)" selected>', http.get("/").text)
+    assert marked == [reward.reduction, reward.cut_off]
 
 
 def test_no_module_reads_html_or_names_another_host() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from preftilt.path import upper_envelope
 from preftilt.result import Realigned, ScoredCandidate
-from preftilt.reward import Line
+from preftilt.reward import Line, Sums
 
 
 def result_of(
@@ -36,6 +36,7 @@ def scored(rank: int, line: Line, lam: float, **changes: Any) -> ScoredCandidate
         "finish": "eos",
         "logprobs": {"question": np.array([-1.0]), "full": np.array([-0.5])},
         "gains": np.array([0.5]),
+        "sums": Sums(line.question_logprob, line.preference_gain, 1),
     }
     return ScoredCandidate(
         rank=rank,

@@ -40,6 +40,7 @@ from preftilt.cli.probe import probe
 from preftilt.cli.serve import serve
 from preftilt.cli.soup import soup
 from preftilt.cli.train import train
+from preftilt.defaults import LAMBDA
 from preftilt.errors import PreftiltError
 
 app = typer.Typer(
@@ -195,7 +196,7 @@ def score(
         typer.Option(
             "--lambda",
             metavar="NUMBER[,NUMBER…]",
-            help="Score under each of these; may be repeated. (default: 20)",
+            help=f"Score under each of these; may be repeated. (default: {LAMBDA:g})",
             rich_help_panel="Score",
         ),
     ] = None,

@@ -32,6 +32,7 @@ from preftilt.errors import BadInput, PreftiltError
 from preftilt.explain import explain_html
 from preftilt.messages import Message
 from preftilt.plots import check_picture, plot_realigned
+from preftilt.recording import beside
 from preftilt.result import Realigned
 from preftilt.rivals import ByLogprob
 from preftilt.search import Greedy
@@ -123,7 +124,7 @@ async def _both(
         )
     finally:
         telling.cancel()
-    return found[0], found[1] if compare else None
+    return found[0], beside(*found) if compare else None
 
 
 def _is_utf8() -> bool:

@@ -16,6 +16,7 @@ from preftilt.cli.grouping import grouped, option
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, FileFlags, PromptFlags, ScoreFlags
 from preftilt.cli.policy_accuracy import run_resumable
+from preftilt.defaults import REDUCTION
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def behaviour(
     n: Annotated[int, _methods("--n", "-n", help="Answers that rear picks from.")] = 8,
     temperature: Annotated[float, _methods(help="Of these answers.")] = 1.0,
     top_p: Annotated[float, _methods(help="Of these answers.")] = 1.0,
-    reduction: Annotated[str, _methods(metavar="sum|mean", help="Of rear's token scores.")] = "sum",
+    reduction: Annotated[
+        str, _methods(metavar="sum|mean|centred", help="Of rear's token scores.")
+    ] = REDUCTION,
     max_tokens: Annotated[int, _methods(help="Of an answer.")] = 160,
     seed: Annotated[int, _methods(help="Of the random streams and the bootstrap.")] = 0,
     prompt: PromptFlags,

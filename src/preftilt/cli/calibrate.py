@@ -1,4 +1,4 @@
-"""``preftilt calibrate``: choose λ, and sum or mean, on a validation split, from stored scores."""
+"""``preftilt calibrate``: choose λ and the reduction on a validation split, from stored scores."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from preftilt.plots import check_picture
 from preftilt.types import Reduction
 
 CHOICES: dict[str, tuple[Reduction, ...]] = {
-    "sum": ("sum",),
-    "mean": ("mean",),
-    "both": REDUCTIONS,
+    **{reduction: (reduction,) for reduction in REDUCTIONS},
+    "all": REDUCTIONS,
 }
 
 
@@ -37,7 +36,7 @@ def calibrate_files(
 ) -> None:
     """Read, choose, and print the choice; ``output`` gets it as JSON, ``plot`` as a picture."""
     if reduction not in CHOICES:
-        raise BadInput(f"--reduction is {reduction!r}; it must be sum, mean or both")
+        raise BadInput(f"--reduction is {reduction!r}; it must be one of {', '.join(CHOICES)}")
     if plot is not None:
         check_picture(plot)
     asked = _numbers(lambdas) or LAMBDAS

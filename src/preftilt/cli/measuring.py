@@ -133,8 +133,8 @@ def calibrate(
         ),
     ] = None,
     reduction: Annotated[
-        str, typer.Option(metavar="sum|mean|both", help="Choose among these.")
-    ] = "both",
+        str, typer.Option(metavar="sum|mean|centred|all", help="Choose among these.")
+    ] = "all",
     n: Annotated[
         int | None,
         typer.Option("--n", "-n", help="Of the candidates, the first N. (default: all of them)"),
@@ -150,7 +150,7 @@ def calibrate(
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf.")
     ] = None,
 ) -> None:
-    """Choose λ, and sum or mean, on a validation split, from stored scores; no model is opened."""
+    """Choose λ and the reduction on a validation split, from stored scores; no model is opened."""
     from preftilt.cli.calibrate import calibrate_files
 
     calibrate_files(

@@ -13,6 +13,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from preftilt.cli.grouping import option
+from preftilt.defaults import CUT_OFF, LAMBDA, LAMBDA_OF_TOKENS, REDUCTION
 
 _search = partial(option, "Search")
 _score = partial(option, "Score")
@@ -27,7 +28,7 @@ Lambda = Annotated[
         "--lambda",
         help="Strength of every preference without its own; 1 is the model as it is. Of the search cfg, that of every"
         " token.",
-        default="20; cfg, 2",
+        default=f"{LAMBDA:g}; cfg, {LAMBDA_OF_TOKENS['cfg']:g}",
     ),
 ]
 Input = Annotated[str, Argument(metavar="IN.jsonl", help="Rows to read; - is standard input.")]
@@ -119,9 +120,10 @@ class ScoreFlags:
     reduction: Annotated[
         str | None,
         _score(
-            metavar="sum|mean",
-            help="Sum over tokens, or divide it by their number.",
-            default="sum",
+            metavar="sum|mean|centred",
+            help="Sum over tokens; divided by their number; or measured against the candidates' mean a token,"
+            " whatever their lengths.",
+            default=REDUCTION,
         ),
     ] = None
     eos: Annotated[
@@ -130,6 +132,14 @@ class ScoreFlags:
             metavar="include|exclude",
             help="Whether the end of an answer is scored.",
             default="include",
+        ),
+    ] = None
+    cut_off: Annotated[
+        str | None,
+        _score(
+            metavar="last|as-is",
+            help="Answers that --max-tokens cut off: behind all that ended, or by their scores.",
+            default=CUT_OFF,
         ),
     ] = None
     alpha: Annotated[

@@ -68,9 +68,9 @@ class Show:
             [alone] = plain.candidates
             table.add_row(ALONE, "", *("" for _ in picked_by), *_cells(alone, 1), style="dim")
         self._print(table)
-        note = f"score = question + λ · gain, λ = {result.lam:g}; log-probs in nats"
-        if result.settings["reduction"] == "mean":
-            note += " a token"
+        note = f"score = question + λ · gain, λ = {result.lam:g}; log-probs in {result.unit}"
+        if result.settings["reduction"] == "centred":
+            note += ", against the candidates' mean"
         if plain is not None:
             note += f"; {ALONE} the model alone"
         if any(one.finish != "eos" for one in result.candidates):

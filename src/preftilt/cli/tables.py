@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from preftilt.errors import BadInput
+from preftilt.rank import order
 from preftilt.records import Item
 from preftilt.result import Realigned, ScoredCandidate, number
-from preftilt.reward import line
+from preftilt.reward import lines
 from preftilt.types import ArmTerm, Candidate
 
 
@@ -38,16 +39,21 @@ def score_table(result: Realigned, item: Item, more: Sequence[float]) -> dict[st
     own = item.settings.strength if item.preferred else result.lam
     arms = tuple(ArmTerm(one.weight, 0.0) for one in result.views if one.arm is not None)
     for lam in dict.fromkeys([own, *more]):
-        scores = [_score(one, lam, item, arms) for one in result.candidates]
-        best = max(range(len(scores)), key=lambda i: (scores[i], -i))
+        scores = _scores(result.candidates, lam, item, arms)
+        cut_off = [one.finish == "length" for one in result.candidates]
+        best = order(scores, cut_off, item.settings.reward.cut_off)[0]
         rows.append({"lambda": lam, "candidate": best, "scores": [number(one) for one in scores]})
     return {"scores": rows}
 
 
-def _score(one: ScoredCandidate, lam: float, item: Item, arms: tuple[ArmTerm, ...]) -> float:
+def _scores(
+    scored: Sequence[ScoredCandidate], lam: float, item: Item, arms: tuple[ArmTerm, ...]
+) -> list[float]:
     """S at λ; the strengths stand in for the ratios, so that λ = 0 needs no division."""
     strengths = tuple(lam if p.strength is None else p.strength for p in item.preferences)
     if item.preferred and not strengths:
         strengths = (lam,)
-    candidate = Candidate(one.tokens, np.stack(list(one.logprobs.values())), one.finish)
-    return line(candidate, strengths, item.settings.reward, arms).at(1.0)
+    pool = [
+        Candidate(one.tokens, np.stack(list(one.logprobs.values())), one.finish) for one in scored
+    ]
+    return [line.at(1.0) for line in lines(pool, strengths, item.settings.reward, arms)]

@@ -88,16 +88,15 @@ def _line(one: ScoredCandidate) -> Line:
 def _draw_plane(
     axes: Axes, result: Realigned, dots: Sequence[Dot], plain: Realigned | None
 ) -> None:
-    unit = "nats a token" if result.settings["reduction"] == "mean" else "nats"
     axes.set_title("Candidates")
-    axes.set_xlabel(f"question log-prob ({unit})")
-    axes.set_ylabel(f"preference gain ({unit})")
+    axes.set_xlabel(f"question log-prob ({result.unit})")
+    axes.set_ylabel(f"preference gain ({result.unit})")
     hull = [_line(result.candidates[one.candidate]) for one in result.path]
     hull = [one for one in hull if math.isfinite(one.at(1.0))]
     if len(hull) > 1:
         xs, ys = _xy(hull)
         axes.plot(xs, ys, color=BLUE, linewidth=1.2, zorder=2, label="best for some λ")
-    # A finished answer goes before any that was cut off, whatever their scores: the reader sees which are which.
+    # A finished answer may go before any that was cut off, whatever their scores: the reader sees which are which.
     cut_off = next((one for one in dots if one.cut_off and not one.wins), None)
     for one in dots:
         _mark(axes, one, "cut off" if one is cut_off else None)

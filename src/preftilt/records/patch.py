@@ -32,7 +32,15 @@ from preftilt.search import (
     Sample,
     Search,
 )
-from preftilt.types import EosScoring, GenerateWith, MaskFrom, Placement, Reduction, Sampling
+from preftilt.types import (
+    CutOff,
+    EosScoring,
+    GenerateWith,
+    MaskFrom,
+    Placement,
+    Reduction,
+    Sampling,
+)
 
 PresetName = Literal[
     "la-author", "la-amulet-repo", "amulet-default", "genarm-pku", "parm-pku", "uniarm-recon"
@@ -124,6 +132,7 @@ class SettingsPatch(Strict):
     gamma: Annotated[float, Field(gt=0, le=1)] | None = None
     reduction: Reduction | None = None
     eos: EosScoring | None = None
+    cut_off: CutOff | None = None
     arm: ArmNames | None = None
     alpha: AlphaField | None = None
     arm_weight: ArmWeightField | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from preftilt.engines.base import Engine
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, stated
+from preftilt.rank import order
 from preftilt.result import MethodScore
 from preftilt.reward import Reward
 from preftilt.rivals.answers import EXTRACTORS
@@ -37,7 +38,7 @@ MISSING = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """What a method picks from: N candidates, their texts, and the request."""
+    """What a method picks from: N candidates in the order drawn, their texts, and the request."""
 
     candidates: tuple[Candidate, ...]
     texts: tuple[str, ...]
@@ -73,29 +74,24 @@ class Ranking:
 async def pick(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ranking:
     """Rank the pool by ``method``; ``engine`` is the one that answered, and judges if ``judges`` has no other.
 
-    Candidates that ended come before those that were cut off, as in every search; those without a score come last
-    among them; the first drawn wins ties. In a vote the answer counts before all that: a cut-off candidate may have
-    given it, and hands it on to one that ended.
+    The order is that of every search (:mod:`preftilt.rank`).
     """
     found = await _scored(pool, method, engine, judges)
-
-    def place(i: int) -> tuple[float | int, ...]:
-        score, one = found.scores[i].score, pool.candidates[i]
-        standing = (1, 0.0) if score is None else (0, -score)
-        if isinstance(method, ByVote):
-            return (*standing, not one.finished, one.slot)
-        return (not one.finished, *standing, one.slot)
-
-    order = sorted(range(len(pool.candidates)), key=place)
+    ranked = order(
+        [one.score for one in found.scores],
+        [candidate.cut_off for candidate in pool.candidates],
+        pool.reward.cut_off,
+        vote=isinstance(method, ByVote),
+    )
     missing = sum(one.score is None for one in found.scores)
     notes = found.notes
     if missing:
-        of = f"{missing} of {len(order)} candidates have no score by {method.name} and come last"
+        of = f"{missing} of {len(ranked)} candidates have no score by {method.name} and come last"
         notes += (f"{of}: {MISSING[method.name]}",)
     return replace(
         found,
-        candidates=tuple(pool.candidates[i] for i in order),
-        scores=tuple(found.scores[i] for i in order),
+        candidates=tuple(pool.candidates[i] for i in ranked),
+        scores=tuple(found.scores[i] for i in ranked),
         notes=notes,
     )
 
@@ -103,7 +99,7 @@ async def pick(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ra
 def guide(method: Method, query: Query, reward: Reward) -> Score:
     """The score that a search goes by: the method's own over log-probs, REAR's under every other method."""
     rule = RULES[method.name if isinstance(method, ByLogprob) else "rear"]
-    return lambda candidate: rule(candidate, query, reward)
+    return Score(lambda pool: rule(pool, query, reward), reward.cut_off)
 
 
 async def _scored(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ranking:
@@ -111,7 +107,7 @@ async def _scored(pool: Pool, method: Method, engine: Engine, judges: Judges) ->
     match method:
         case ByLogprob():
             rule = RULES[method.name]
-            return _ranking(pool, [rule(one, pool.query, pool.reward) for one in pool.candidates])
+            return _ranking(pool, rule(pool.candidates, pool.query, pool.reward))
         case AtRandom():
             stream = replace(pool.stream, item=f"{pool.stream.item}\x1frandom pick")
             keys = [stream_key(stream, one.slot) / MASK64 for one in pool.candidates]
@@ -133,7 +129,7 @@ def _by_vote(pool: Pool, method: ByVote) -> Ranking:
     weights = [1.0] * len(answers)
     if method.name == "weighted-vote":
         # A response with an impossible token has no finite score, and no say.
-        means = [mean_rear(one, pool.query, pool.reward) for one in pool.candidates]
+        means = mean_rear(pool.candidates, pool.query, pool.reward)
         weights = [1.0 + one if math.isfinite(one) else 0.0 for one in means]
     scores = map(MethodScore, tally(answers, weights), answers)
     return Ranking(candidates=pool.candidates, scores=tuple(scores))

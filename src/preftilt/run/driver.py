@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from preftilt import reward as rewards
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
+from preftilt.reward import Reward
 from preftilt.run import watch
 from preftilt.run.guiding import (
     GENERATION,
@@ -29,7 +29,7 @@ from preftilt.run.guiding import (
     check_guided,
 )
 from preftilt.run.watch import Clock, OnProgress, Progress, UnderWay
-from preftilt.search import Plan, Score, Search
+from preftilt.search import Plan, Score, Search, rear
 from preftilt.types import (
     Candidate,
     Completion,
@@ -61,7 +61,7 @@ class Run:
     engine: Engine
     query: Query
     sampling: Sampling
-    reward: rewards.Reward
+    reward: Reward
     stream: Stream
     max_tokens: int
     on_progress: OnProgress | None = None
@@ -81,9 +81,10 @@ class Run:
         """
         check_guided(self.engine, search, self.trajectory)
         self._count_prompts()
-        plans = search.plans(self._root(), self._score, self.max_tokens)
+        score = self.guide or rear(self.query, self.reward)
+        plans = search.plans(self._root(), score, self.max_tokens)
         outcomes = await self._together([self._drive(plan) for plan in plans])
-        return search.conclude(outcomes, self._score)
+        return search.conclude(outcomes, score)
 
     async def score_given(self, completions: Sequence[Completion]) -> list[Candidate]:
         """Score responses that exist already, under every view; nothing is drawn. Slots count them up."""
@@ -107,11 +108,6 @@ class Run:
 
     def _root(self) -> Candidate:
         return Candidate((), np.zeros((len(self.query.views), 0)), "stop")
-
-    def _score(self, candidate: Candidate) -> float:
-        if self.guide is not None:
-            return self.guide(candidate)
-        return rewards.score(candidate, self.query, self.reward)
 
     async def _drive(self, plan: Plan) -> Outcome:
         try:

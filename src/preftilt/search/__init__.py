@@ -1,6 +1,6 @@
 """Searches: frozen settings, pure plans. They know no engine and no model."""
 
-from preftilt.search.base import Plan, Score, Search, best, rank
+from preftilt.search.base import Plan, Score, Search, best, rank, rear
 from preftilt.search.best_of_n import BestOfN
 from preftilt.search.defaults import AutoSearch, default_lam, default_search
 from preftilt.search.dvts import DVTS
@@ -29,4 +29,5 @@ __all__ = [
     "default_lam",
     "default_search",
     "rank",
+    "rear",
 ]

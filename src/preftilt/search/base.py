@@ -8,12 +8,31 @@ Plans of one search do not look at each other and run concurrently; ``conclude``
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from preftilt.types import Candidate, Expand, Outcome
+from preftilt import reward as rewards
+from preftilt.rank import order
+from preftilt.reward import Reward
+from preftilt.types import Candidate, CutOff, Expand, Outcome, Query
 
-Score = Callable[[Candidate], float]
-"""S(τ) of a whole or partial response, in nats; −inf for one that must not win."""
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a search compares responses by.
+
+    of: S(τ) in nats of each response of a pool, whole or partial, which may depend on the others of the pool; −inf for
+    one that must not win. cut_off: what is done with those that were cut off, whatever their score.
+    """
+
+    of: Callable[[Sequence[Candidate]], Sequence[float]]
+    cut_off: CutOff
+
+
+def rear(query: Query, reward: Reward) -> Score:
+    """REAR's score, as ``query`` weighs its views."""
+    return Score(lambda pool: rewards.scores(pool, query, reward), reward.cut_off)
+
 
 Plan = Generator[Expand, list[Candidate], Outcome]
 """Yields a node to expand, is sent its children in slot order, returns its outcome."""
@@ -43,14 +62,12 @@ class Search(Protocol):
 
 
 def rank(candidates: Sequence[Candidate], score: Score) -> tuple[Candidate, ...]:
-    """Best first: finished before unfinished, then by score; the first drawn wins ties."""
-    scores = [score(candidate) for candidate in candidates]
-    order = sorted(range(len(scores)), key=lambda i: (not candidates[i].finished, -scores[i], i))
-    return tuple(candidates[i] for i in order)
+    """A pool in the order drawn, best first (see :mod:`preftilt.rank`)."""
+    cut_off = [candidate.cut_off for candidate in candidates]
+    ranked = order(score.of(candidates), cut_off, score.cut_off)
+    return tuple(candidates[i] for i in ranked)
 
 
 def best(children: Sequence[Candidate], score: Score) -> Candidate:
-    """The child to go on with: highest score, first on ties; one cut off by its budget only if all were."""
-    scores = [score(child) for child in children]
-    cut_off = [child.finish == "length" for child in children]
-    return children[min(range(len(scores)), key=lambda i: (cut_off[i], -scores[i], i))]
+    """The child to go on with; the children, as whole partial responses, are the pool."""
+    return rank(children, score)[0]

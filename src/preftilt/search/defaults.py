@@ -6,10 +6,11 @@ them compares sums over whole responses; one that guides decoding mixes the dist
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+from preftilt.defaults import LAMBDA, LAMBDA_OF_TOKENS
 from preftilt.errors import BadInput
 from preftilt.search.base import Plan, Score, Search
 from preftilt.search.best_of_n import BestOfN
@@ -21,12 +22,6 @@ WHERE_GUIDING: BestOfN | CFG = BestOfN()
 
 WHERE_DRAWING: BestOfN | CFG = BestOfN()
 """The search on an engine that can only draw and score."""
-
-OF_SCORES = 20.0
-"""λ where it ranks whole responses: the paper's value for best-of-N."""
-
-OF_TOKENS: Mapping[str, float] = {"cfg": 2.0}
-"""λ where it is that of every token, by the search's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,4 +62,4 @@ def default_search(guides: bool, n: int | None = None) -> BestOfN | CFG:
 
 def default_lam(search: Search) -> float:
     """λ of a request that names none, under ``search``."""
-    return OF_TOKENS.get(search.name, OF_SCORES)
+    return LAMBDA_OF_TOKENS.get(search.name, LAMBDA)

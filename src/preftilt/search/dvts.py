@@ -2,9 +2,10 @@
 
 Beeching, Tunstall and Rush (2024) for the search; REAR (arXiv 2606.30339, section 4 and appendix) for the score. Each
 subtree keeps one live node, draws ``width`` continuations of one step, and keeps the one whose **whole partial
-response** scores highest. Deviations from the published searches, all for the better answer: the delimiter token stays
-in the text; a step is never blank; the final answer is chosen among the subtrees' own finished responses, not among
-losing or unfinished siblings.
+response** scores highest; where a score depends on a pool, that is these continuations, and in the end the subtrees'
+answers. Deviations from the published searches, all for the better answer: the delimiter token stays
+in the text; a step is never blank; the final answer is chosen among the subtrees' own responses, not among losing
+siblings.
 """
 
 from __future__ import annotations

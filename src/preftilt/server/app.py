@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive
 
@@ -22,6 +22,7 @@ from preftilt.engines.base import Engine
 from preftilt.engines.facts import Replicated
 from preftilt.engines.guides import can_guide
 from preftilt.errors import PreftiltError
+from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.server import replies
 from preftilt.server.body import read_json
@@ -139,7 +140,7 @@ def create_app(
     _answer_failures(app, service)
     _add_routes(app, service)
     app.openapi = lambda: document(app.title, app.version)
-    _add_page(app, page)
+    _add_page(app, page, site.settings.reward)
     app.add_middleware(
         Guard, door=door or Door(), metrics=service.metrics, endpoints=sorted(DOCUMENTED)
     )
@@ -186,14 +187,20 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     app.add_route("/metrics", metrics, methods=["GET"])
 
 
-def _add_page(app: FastAPI, page: Path) -> None:
-    """The page at ``/`` and its files below ``/page``: elsewhere, an unknown path stays one for every method."""
+def _add_page(app: FastAPI, page: Path, reward: Reward) -> None:
+    """The page at ``/`` and its files below ``/page``: elsewhere, an unknown path stays one for every method.
+
+    ``reward`` is the server's, which the page's form begins with.
+    """
     index = page / "index.html"
     if not index.is_file():
         return
+    text = index.read_text("utf-8")
+    for word in (reward.reduction, reward.cut_off):
+        text = text.replace(f'<option value="{word}">', f'<option value="{word}" selected>')
 
     async def show(_: Request) -> Response:
-        return FileResponse(index)
+        return HTMLResponse(text)
 
     app.add_route("/", show, methods=["GET"])
     app.mount("/page", StaticFiles(directory=page))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Teller:
     reported: int = 0
     scored: int = 0
     phase: str = "waiting"
+    _pool: dict[int, Candidate] = field(default_factory=dict)
     _told: float = 0.0
     _sent: str = ""
 
@@ -85,7 +86,7 @@ class Teller:
         self.reported = max(self.reported, progress.sampled)
         self._commit()
         if progress.candidates:
-            self._progress([self._scored(one) for one in progress.candidates])
+            self._progress(self._scored(progress.candidates))
         elif time.monotonic() - self._told >= PROGRESS_SECONDS:
             self._progress()
 
@@ -120,14 +121,20 @@ class Teller:
             new, self._sent = text[len(self._sent) :], text
             self._chunk(0, text=new)
 
-    def _scored(self, one: Candidate) -> dict[str, Any]:
-        query, settings = self.checked.query, self.job.settings
-        line = rewards.line_of(one, query, settings.reward)
-        return _candidate(one.slot, one, self._text(one.tokens)) | {
-            "question_logprob": number(line.question_logprob),
-            "preference_gain": number(line.preference_gain),
-            "score": number(line.at(query.lam)),
-        }
+    def _scored(self, arrived: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """Candidates with their scores; all so far where a score depends on the pool, which has just grown."""
+        query, reward = self.checked.query, self.job.settings.reward
+        self._pool |= {candidate.slot: candidate for candidate in arrived}
+        told = [*self._pool.values()] if reward.reduction == "centred" else arrived
+        return [
+            _candidate(candidate.slot, candidate, self._text(candidate.tokens))
+            | {
+                "question_logprob": number(line.question_logprob),
+                "preference_gain": number(line.preference_gain),
+                "score": number(line.at(query.lam)),
+            }
+            for candidate, line in zip(told, rewards.lines_of(told, query, reward), strict=True)
+        ]
 
     def _text(self, tokens: Tokens) -> str:
         assert self.drawing is not None

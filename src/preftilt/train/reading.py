@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from preftilt.train.settings import LossReduction
 from preftilt.train.tokens import Rows
-from preftilt.types import Reduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Reader:
     size: int
     holes: tuple[int, ...]
     takes: frozenset[str]
-    reduction: Reduction = "sum"
+    reduction: LossReduction = "sum"
 
     @property
     def device(self) -> torch.device:
@@ -33,7 +33,9 @@ class Reader:
         return self.model.get_input_embeddings().weight.device
 
 
-def reader(model: Any, size: int, holes: tuple[int, ...], reduction: Reduction = "sum") -> Reader:
+def reader(
+    model: Any, size: int, holes: tuple[int, ...], reduction: LossReduction = "sum"
+) -> Reader:
     """The reader of ``model``."""
     takes = frozenset(inspect.signature(model.forward).parameters)
     return Reader(model, size, holes, takes, reduction)

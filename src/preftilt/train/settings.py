@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 from preftilt.arm.spec import AlphaIn, Method, Modulation, Objective
 from preftilt.errors import BadInput
-from preftilt.types import Reduction
 
 GlobalLoss = Literal["soft-label", "hard-label", "mixed-margin"]
 """UniARM's second term: Bradley–Terry on the label Σ αᵢ zᵢ, on that label rounded, or on the margin Σ αᵢ βᵢ sᵢ Δ."""
 
 AlphaPer = Literal["batch", "pair"]
+LossReduction = Literal["sum", "mean"]
 
 RANKS: dict[Method, tuple[int, int]] = {
     "genarm": (8, 0),
@@ -63,7 +63,7 @@ class TrainSettings:
     start: str | None = None
     dirichlet: float = 0.5
     alpha_per: AlphaPer = "batch"
-    reduction: Reduction = "sum"
+    reduction: LossReduction = "sum"
     global_weight: float = 1.0
     global_loss: GlobalLoss = "soft-label"
     epochs: int = 1
@@ -93,7 +93,7 @@ class TrainSettings:
         _one_of("modulation", self.modulation, get_args(Modulation))
         _one_of("alpha_in", self.alpha_in, get_args(AlphaIn))
         _one_of("alpha_per", self.alpha_per, get_args(AlphaPer))
-        _one_of("reduction", self.reduction, get_args(Reduction))
+        _one_of("reduction", self.reduction, get_args(LossReduction))
         _one_of("global_loss", self.global_loss, get_args(GlobalLoss))
         _one_of("bad_rows", self.bad_rows, ("error", "drop"))
         for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):

@@ -16,6 +16,8 @@ from preftilt.eval.objectives.answers import MAX_TOKENS
 from preftilt.eval.objectives.rewards import rewards
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, stated
+from preftilt.rank import order
+from preftilt.reward import Reward
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
 
 POOL_SAMPLING = Sampling(temperature=1.0, top_p=0.9)
@@ -182,11 +184,12 @@ def _reads(engine: Engine, item: Item) -> dict[str, tuple[Tokens, Reader | None]
 def picked(
     method: str, pools: Sequence[Sequence[Pooled]], alpha: Alpha, weight: float
 ) -> list[Answer]:
-    """The best of every pool under a method of ``PICKED``; finished ones first."""
-    return [
-        max(pool, key=lambda one: (one.finished, _score(method, one, alpha, weight))).answer
-        for pool in pools
-    ]
+    """The best of every pool under a method of ``PICKED``."""
+    return [_best(pool, [_score(method, one, alpha, weight) for one in pool]) for pool in pools]
+
+
+def _best(pool: Sequence[Pooled], scores: Sequence[float]) -> Answer:
+    return pool[order(scores, [not one.finished for one in pool], Reward().cut_off)[0]].answer
 
 
 def _score(method: str, one: Pooled, alpha: Alpha, weight: float) -> float:

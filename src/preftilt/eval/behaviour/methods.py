@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from preftilt.defaults import REDUCTION
 from preftilt.engines.memo import MemoEngine
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.context import Context, with_examples
@@ -37,7 +38,7 @@ class Drawing:
 
     n: int = 8
     sampling: Sampling = field(default_factory=Sampling)
-    reduction: Reduction = "sum"
+    reduction: Reduction = REDUCTION
     max_tokens: int = 160
     seed: int = 0
 

@@ -1,4 +1,4 @@
-"""Choosing λ, and sum or mean, for a task: on validation items, from stored scores, without another model call.
+"""Choosing λ and the reduction for a task: on validation items, from stored scores, without another model call.
 
 ``stored`` reads candidates with their log-probs and qualities from records of any of our commands; ``choice`` chooses
 and says how sure the choice is; ``telling`` says it to people.

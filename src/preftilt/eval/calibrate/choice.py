@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,10 +22,11 @@ from preftilt.eval.bootstrap import Interval, mean_interval, weights
 from preftilt.eval.calibrate.reading import Pool
 from preftilt.eval.significance import Compared, compare
 from preftilt.eval.stored import best_of
+from preftilt.reward import Reward
 from preftilt.types import Reduction
 
 LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 MIN_ITEMS = 20
 """With fewer items the intervals are wider than any difference that λ makes."""
 
@@ -49,7 +51,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The choice, and all options in the order in which ties are broken: sum before mean, small λ before large.
+    """The choice, and all options in the order in which ties are broken: by reduction (sum, mean, centred), then λ.
 
     expected: quality of the choice on items that it was not made on, with the 95 % interval over resamples.
     left_out: items that were not counted, as the quality of one of their candidates is not known.
@@ -126,7 +128,7 @@ def options_of(lambdas: Sequence[float], reductions: Sequence[Reduction]) -> lis
     if not lambdas or not all(math.isfinite(one) for one in lambdas):
         raise BadInput("give finite values of λ to choose from (--lambda 1,3,20)")
     if not reductions:
-        raise BadInput("give a reduction to choose from: sum, mean or both")
+        raise BadInput(f"give a reduction to choose from: {', '.join(REDUCTIONS)}")
     ordered = sorted({*lambdas, 1.0})
     by_rank = sorted(set(reductions), key=REDUCTIONS.index)
     return [Option(lam, reduction) for reduction in by_rank for lam in ordered]
@@ -154,7 +156,8 @@ def _size(rated: Sequence[Pool], n: int | None, min_items: int, left_out: int) -
 
 
 def _quality(pool: Pool, size: int, option: Option) -> float:
-    picked = best_of(pool.candidates[:size], option.lam, option.reduction)
+    reward = Reward(reduction=option.reduction, gamma=pool.gamma)
+    picked = best_of(pool.candidates[:size], option.lam, reward)
     assert picked.quality is not None
     return picked.quality
 

@@ -29,7 +29,7 @@ def draw(found: Calibration, path: Path) -> None:
         above.legend(loc="best")
         for place, (name, rows) in enumerate((name, rows) for name, rows in shown.items() if rows):
             look = LOOKS[REDUCTIONS.index(name)]
-            x = [one.option.lam * (0.94, 1.06)[place] for one in rows]
+            x = [one.option.lam * (0.92, 1.0, 1.08)[place] for one in rows]
             wins = [100 * one.wins for one in rows]
             below.vlines(x, 0, wins, color=look.colour, linewidth=3)
             below.plot(x, wins, look.marker, color=look.colour, markersize=4)
@@ -43,5 +43,5 @@ def _quality(reduction: str, rows: list[Standing]) -> Curve:
         f"best-of-n, {reduction}",
         [one.option.lam for one in rows],
         [Span(one.quality.mean, one.quality.low, one.quality.high) for one in rows],
-        LOOKS[REDUCTIONS.index("sum" if reduction == "sum" else "mean")],
+        LOOKS[REDUCTIONS.index(rows[0].option.reduction)],
     )

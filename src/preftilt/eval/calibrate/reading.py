@@ -3,12 +3,14 @@
 A line is one item: an object with ``id``, candidates under ``candidates`` (results of ``preftilt run``, or your own)
 or ``pool`` (``preftilt demo-eval``), and ``split`` if the file has several. Of a candidate are read
 
-- ``question_logprob`` and ``preference_gain``, or ``logprobs`` with per-token lists ``question`` and ``full``;
+- ``question_logprob`` and ``preference_gain``, or ``logprobs`` with per-token lists ``question`` and ``full`` (these
+  count where the record's score is ``centred``, which keeps no sums);
 - ``length``, or ``tokens`` (ids or their number), and ``finished``, or ``finish`` ("eos" is finished);
 - ``quality``, any number of which more is better, or ``helpful`` and ``violates`` (1 if helpful and not violating).
 
 ``slot`` puts candidates in the order drawn. In results of ``preftilt run`` the record's settings say whether numbers
-are sums or means; elsewhere they are sums. A quality of null is not known, and its item is left out.
+are sums or means, and with which discount; elsewhere they are plain sums. A quality of null is not known, and its item
+is left out.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ class Rated:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """An item's candidates, in the order drawn."""
+    """An item's candidates, in the order drawn; ``gamma`` is the discount in their sums."""
 
     id: str
     candidates: tuple[Rated, ...]
+    gamma: float = 1.0
 
     @property
     def rated(self) -> bool:
@@ -160,15 +163,13 @@ def _pool(line: Line, qualities: Qualities) -> Pool:
             fields["quality"] = qualities[id, slots[place]]
         where = f'{line.where} (id "{id}"), candidate {slots[place]}'
         candidates.append(_rated(Line(where, fields), settings))
-    return Pool(id, tuple(candidates))
+    return Pool(id, tuple(candidates), settings.get("gamma", 1.0))
 
 
 def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
     finished = _finished(one)
     length = _length(one) - (settings.get("eos") == "exclude" and finished)
-    question, gain = _line(one)
-    if settings.get("reduction") == "mean":
-        question, gain = question * length, gain * length
+    question, gain = _sums(one, length, settings)
     return Rated(
         length=length,
         finished=finished,
@@ -178,13 +179,23 @@ def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
     )
 
 
-def _line(one: Line) -> tuple[float, float]:
-    if "question_logprob" in one.fields or "logprobs" not in one.fields:
-        return one.number("question_logprob"), one.number("preference_gain")
-    views = one.fields["logprobs"]
+def _sums(one: Line, length: int, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """Question log-prob and preference gain over a candidate's ``length`` scored tokens."""
+    centred = settings.get("reduction") == "centred"
+    if "logprobs" not in one.fields or ("question_logprob" in one.fields and not centred):
+        if centred:
+            raise one.wrong(
+                'its score is centred, which keeps no sums: it needs "logprobs", or draw again with --reduction sum'
+            )
+        times = length if settings.get("reduction") == "mean" else 1
+        return times * one.number("question_logprob"), times * one.number("preference_gain")
+    views, gamma = one.fields["logprobs"], settings.get("gamma", 1.0)
     try:
         question, full = (
-            math.fsum(-math.inf if x is None else float(x) for x in views[name])
+            math.fsum(
+                -math.inf if x is None else gamma**t * float(x)
+                for t, x in enumerate(views[name][:length])
+            )
             for name in ("question", "full")
         )
     except (TypeError, KeyError, ValueError):

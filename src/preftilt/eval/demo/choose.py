@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from preftilt.eval.demo.collect import LAMBDAS, POOL, Answer, N, Record
 from preftilt.eval.stored import best_of
+from preftilt.reward import Reward
 from preftilt.types import Reduction
 
 SIZES = (1, 2, 4, 8, N, POOL)
@@ -58,8 +59,9 @@ def baselines() -> list[Method]:
 
 def best_of_n(lam: float, reduction: Reduction, n: int = N) -> Method:
     """BoN-REAR over the first ``n`` of the pool."""
+    reward = Reward(reduction=reduction)
     return Method(
-        f"best-of-{n}", lambda item: [best_of(item.pool[:n], lam, reduction)], n, lam, reduction
+        f"best-of-{n}", lambda item: [best_of(item.pool[:n], lam, reward)], n, lam, reduction
     )
 
 

@@ -138,7 +138,7 @@ async def measure(
         )
         by_slot = sorted(result.candidates, key=lambda one: one.slot)
         first = result.candidates if isinstance(search, DVTS) else by_slot
-        return [_answer(item, one, reduction) for one in first]
+        return [_answer(item, one) for one in first]
 
     drawn = await asyncio.gather(
         answers(Greedy(), 1.0, "sum"),
@@ -178,16 +178,14 @@ def read(path: Path) -> Iterable[Record]:
         )
 
 
-def _answer(item: Item, candidate: ScoredCandidate, reduction: Reduction) -> Answer:
+def _answer(item: Item, candidate: ScoredCandidate) -> Answer:
     verdict = check(item, candidate.text)
-    length = len(candidate.tokens)
-    total = length if reduction == "mean" else 1
     return Answer(
         text=candidate.text,
-        length=length,
+        length=len(candidate.tokens),
         finished=candidate.finish == "eos",
-        question_logprob=candidate.question_logprob * total,
-        preference_gain=candidate.preference_gain * total,
+        question_logprob=candidate.sums.question_logprob,
+        preference_gain=candidate.sums.preference_gain,
         helpful=verdict.helpful,
         violates=verdict.violates,
         cause=verdict.cause,

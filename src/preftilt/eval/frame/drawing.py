@@ -79,9 +79,10 @@ async def draw_plain(
 
 
 def short_record(result: Realigned) -> dict[str, Any]:
-    """The record without token ids and per-token log-probs: what re-ranking by any λ, sum or mean, and n needs.
+    """The record without token ids and per-token log-probs: what re-ranking by any λ, reduction and n needs.
 
-    ``tokens`` is a candidate's length; under ``mean`` its numbers are divided by it, as in the full record.
+    ``tokens`` is a candidate's length. ``sums`` are what its score is made of before the reduction: question log-prob
+    and preference gain, and over how many tokens.
     """
     whole = result.to_json()
     kept = ("model", "engine", "seed", "settings", "path", "usage", "timing", "versions", "notes")
@@ -97,6 +98,11 @@ def short_record(result: Realigned) -> dict[str, Any]:
                 "question_logprob": number(one.question_logprob),
                 "preference_gain": number(one.preference_gain),
                 "score": number(one.score),
+                "sums": {
+                    "question_logprob": number(one.sums.question_logprob),
+                    "preference_gain": number(one.sums.preference_gain),
+                    "length": one.sums.length,
+                },
             }
             for one in result.candidates
         ],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from preftilt.eval.stored import best_of, scores
+from preftilt.rank import order
+from preftilt.reward import Reward
 from preftilt.rivals.answers import final_answer, maths
 from preftilt.rivals.votes import tally
 
@@ -19,22 +23,37 @@ Check = Callable[[str], bool | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """A candidate. answer: as it was written; None without one. score, mean: REAR's, by the run's reduction and as a
-    mean over tokens; None if it has an impossible token."""
+    """A candidate. answer: as it was written; None without one. Its log-probs are sums over ``length`` tokens (nats),
+    −inf if a token is impossible."""
 
     slot: int
     finished: bool
     answer: str | None
     key: str | None
-    score: float | None
-    mean: float | None
+    length: int
+    question_logprob: float
+    preference_gain: float
 
 
-def solutions(record: Mapping[str, Any]) -> list[Solution]:
-    """The pool of an answer's record (``frame.drawing.short_record``), in the order drawn."""
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The candidates of an answer, in the order drawn, and what REAR picks among them by."""
+
+    solutions: Sequence[Solution]
+    lam: float
+    reward: Reward
+
+    def first(self, n: int) -> Solved:
+        """With the first ``n`` candidates alone."""
+        return Solved(self.solutions[:n], self.lam, self.reward)
+
+
+def solved(record: Mapping[str, Any]) -> Solved:
+    """The pool of an answer's record (``frame.drawing.short_record``)."""
     settings = record["settings"]
-    found = [_solution(one, settings) for one in record["candidates"]]
-    return sorted(found, key=lambda one: one.slot)
+    found = [_solution(one) for one in record["candidates"]]
+    reward = Reward(**{field.name: settings[field.name] for field in fields(Reward)})
+    return Solved(sorted(found, key=lambda one: one.slot), settings["lambda"], reward)
 
 
 def curve(n: int) -> list[int]:
@@ -47,47 +66,34 @@ def columns(curve_of: Sequence[int]) -> list[str]:
     return [*CHOICES, *(f"{name}_{n}" for n in curve_of for name in CHOICES)]
 
 
-def choose(
-    pool: Sequence[Solution], curve_of: Sequence[int], right: Check
-) -> dict[str, float | None]:
+def choose(pool: Solved, curve_of: Sequence[int], right: Check) -> dict[str, float | None]:
     """Whether each way of choosing gives the right answer, from the whole pool and from its first n candidates."""
     found = _chosen(pool, right)
     for n in curve_of:
-        found |= {f"{name}_{n}": value for name, value in _chosen(pool[:n], right).items()}
+        found |= {f"{name}_{n}": value for name, value in _chosen(pool.first(n), right).items()}
     return found
 
 
-def _chosen(pool: Sequence[Solution], right: Check) -> dict[str, float | None]:
-    keys = [one.key for one in pool]
-    weights = [0.0 if one.mean is None else 1.0 + one.mean for one in pool]
-    verdicts = [_right(one, right) for one in pool]
+def _chosen(pool: Solved, right: Check) -> dict[str, float | None]:
+    keys = [one.key for one in pool.solutions]
+    means = scores(pool.solutions, pool.lam, replace(pool.reward, reduction="mean"))
+    weights = [1.0 + mean if math.isfinite(mean) else 0.0 for mean in means]
+    verdicts = [_right(one, right) for one in pool.solutions]
     known = [one for one in verdicts if one is not None]
     whole = len(known) == len(verdicts)
     return {
-        "majority": _right(_voted(pool, tally(keys, [1.0] * len(pool))), right),
+        "majority": _right(_voted(pool, tally(keys, [1.0] * len(keys))), right),
         "weighted": _right(_voted(pool, tally(keys, weights)), right),
-        "rear": _right(_best(pool), right),
+        "rear": _right(best_of(pool.solutions, pool.lam, pool.reward), right),
         "any": max(known) if whole or 1.0 in known else None,
         "sample": sum(known) / len(known) if whole else None,
     }
 
 
-def _voted(pool: Sequence[Solution], totals: Sequence[float | None]) -> Solution:
-    """Who gives the answer with most weight; among equals one that ended, then the first drawn, as in the method."""
-
-    def place(i: int) -> tuple[float, ...]:
-        total = totals[i]
-        return (1, 0.0, 0, i) if total is None else (0, -total, not pool[i].finished, i)
-
-    return pool[min(range(len(pool)), key=place)]
-
-
-def _best(pool: Sequence[Solution]) -> Solution:
-    def place(one: Solution) -> tuple[float, ...]:
-        standing = (1, 0.0) if one.score is None else (0, -one.score)
-        return (not one.finished, *standing, one.slot)
-
-    return min(pool, key=place)
+def _voted(pool: Solved, totals: Sequence[float | None]) -> Solution:
+    """Who gives the answer with most weight."""
+    cut_off = [not one.finished for one in pool.solutions]
+    return pool.solutions[order(totals, cut_off, pool.reward.cut_off, vote=True)[0]]
 
 
 def _right(one: Solution, right: Check) -> float | None:
@@ -98,16 +104,17 @@ def _right(one: Solution, right: Check) -> float | None:
     return None if verdict is None else float(verdict)
 
 
-def _solution(one: Mapping[str, Any], settings: Mapping[str, Any]) -> Solution:
-    finished = one["finish"] == "eos"
-    scored = one["tokens"] - (settings["eos"] == "exclude" and finished)
-    score = one["score"]
-    by_token = score is None or settings["reduction"] == "mean"
+def _solution(candidate: Mapping[str, Any]) -> Solution:
+    sums = candidate["sums"]
+    question, gain = sums["question_logprob"], sums["preference_gain"]
+    if question is None or gain is None:  # A token that some view holds impossible.
+        question, gain = -math.inf, 0.0
     return Solution(
-        slot=one["slot"],
-        finished=finished,
-        answer=final_answer(one["text"]),
-        key=maths(one["text"]),
-        score=score,
-        mean=score if by_token else score / max(scored, 1),
+        slot=candidate["slot"],
+        finished=candidate["finish"] == "eos",
+        answer=final_answer(candidate["text"]),
+        key=maths(candidate["text"]),
+        length=sums["length"],
+        question_logprob=question,
+        preference_gain=gain,
     )

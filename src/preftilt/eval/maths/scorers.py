@@ -12,7 +12,7 @@ from inspect_ai.solver import TaskState
 from preftilt.eval.frame.scores import metrics_for, no_answer, numbers
 from preftilt.eval.frame.solver import RECORD, SPENT
 from preftilt.eval.maths.checking import same_answer
-from preftilt.eval.maths.pool import CHOICES, Check, choose, columns, solutions
+from preftilt.eval.maths.pool import CHOICES, Check, choose, columns, solved
 from preftilt.eval.maths.solvers import GREEDY
 from preftilt.eval.provider import PreftiltAPI
 from preftilt.rivals.answers import final_answer
@@ -50,7 +50,7 @@ def _score(state: TaskState, names: list[str], sizes: list[int], right: Check) -
         values["greedy"] = _right(first, right)
     record = state.store.get(RECORD)
     if record is not None and len(names) > 2:
-        values |= choose(solutions(record), sizes, right)
+        values |= choose(solved(record), sizes, right)
     given = final_answer(text)
     unchecked = values["correct"] is None
     counted = {"no_answer": float(given is None), "unchecked": float(unchecked), "over_budget": 0.0}

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent
 from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL, TREE
-from preftilt.eval.stored import best_of, score
+from preftilt.eval.stored import best_of, scores
+from preftilt.rank import order
+from preftilt.reward import Reward
 from preftilt.rivals.answers import EXTRACTORS
 from preftilt.rivals.votes import tally
 from preftilt.streams import MASK64, stream_key
@@ -88,9 +90,10 @@ def best_by(
 ) -> Contender:
     """The highest q + λ d of ``n`` samples; λ = 1 is p, λ = 0 is q and λ → ∞ is p − q."""
     named = math.isinf(lam) or lam in (0.0, 1.0)
+    reward = Reward(reduction=reduction)
     return Contender(
         name=name,
-        pick=lambda one: [best_of(drawn, lam, reduction)] if (drawn := _first(one, n)) else [],
+        pick=lambda one: [best_of(drawn, lam, reward)] if (drawn := _first(one, n)) else [],
         spent=lambda one: _pool_spent(one, n, views),
         lam=None if named else lam,
         reduction=reduction,
@@ -132,19 +135,13 @@ def trees(lam: float, reduction: Reduction) -> Contender:
 
 
 def rated(name: str, n: int) -> Contender:
-    """The highest rating by a reward model or judge; answers without one come last, and the first drawn wins ties."""
+    """The highest rating by a reward model or judge, in the order of :mod:`preftilt.rank`."""
 
     def pick(one: Found) -> Sequence[Answer]:
         drawn = _first(one, n)
         if not drawn or name not in one.ratings:
             return []
-        scores = one.ratings[name].scores[:n]
-
-        def order(place: int) -> tuple[bool, float]:
-            found = scores[place]
-            return drawn[place].finished, -math.inf if found is None else found
-
-        return [drawn[max(range(len(drawn)), key=order)]]
+        return [_first_of(drawn, one.ratings[name].scores[:n])]
 
     return Contender(
         name=f"best-of-{n} by {name}",
@@ -173,12 +170,7 @@ def voted(n: int, answers: str, lam: float | None) -> Contender:
         if not drawn:
             return []
         totals = tally([read(each.text) for each in drawn], [_weight(each, lam) for each in drawn])
-
-        def order(place: int) -> tuple[float, bool]:
-            total = totals[place]
-            return -math.inf if total is None else total, drawn[place].finished
-
-        return [drawn[max(range(len(drawn)), key=order)]]
+        return [_first_of(drawn, totals, vote=True)]
 
     return Contender(
         name=f"majority of {n}" if lam is None else f"weighted vote of {n}",
@@ -209,11 +201,19 @@ def decoders() -> list[Contender]:
     return [guided(name) for name in GUIDED if name != "CFG"]
 
 
+def _first_of(
+    drawn: Sequence[Answer], scores: Sequence[float | None], *, vote: bool = False
+) -> Answer:
+    """The first by scores that are not REAR's."""
+    cut_off = [not answer.finished for answer in drawn]
+    return drawn[order(scores, cut_off, Reward().cut_off, vote=vote)[0]]
+
+
 def _weight(one: Answer, lam: float | None) -> float:
     """A response with an impossible token has no say."""
     if lam is None:
         return 1.0
-    mean = score(one, lam, "mean")
+    [mean] = scores([one], lam, Reward(reduction="mean"))
     return 1.0 + mean if math.isfinite(mean) else 0.0
 
 

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 
 from preftilt.eval.bootstrap import Interval
-from preftilt.eval.calibrate.choice import LAMBDAS
+from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
 from preftilt.eval.reproduce import contenders as methods
 from preftilt.eval.reproduce.contenders import Contender
 from preftilt.eval.reproduce.measured import Found
 from preftilt.eval.reproduce.parts import BEST_OF, JUDGED, REWARD_MODEL, How
 from preftilt.eval.reproduce.tables import Sight, by_item, interval, seconds
-from preftilt.eval.stored import score
-from preftilt.types import Reduction
-
-REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
+from preftilt.eval.stored import scores
+from preftilt.reward import Reward
 
 LAMBDAS_OF_N = (1.0, 3.0, 20.0)
 """The λ whose curves over N are drawn."""
@@ -170,7 +168,8 @@ def _reward(sight: Sight, one: Contender, part: str) -> Interval | None:
     """Mean over items of a part of the score of the answer that is picked (nats, summed over tokens)."""
     lam = 0.0 if part == "question" else float("inf")
     picked = [one.pick(item) for item in sight.items]
-    values = [score(each[0], lam, "sum") if each else np.nan for each in picked]
+    total = Reward(reduction="sum")
+    values = [scores(each[:1], lam, total)[0] if each else np.nan for each in picked]
     return _over_items(sight.items, values)
 
 

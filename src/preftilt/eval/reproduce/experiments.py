@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import Calibration, Option
+from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Option
 from preftilt.eval.reproduce import contenders as methods
 from preftilt.eval.reproduce.benchmark import Benchmark
 from preftilt.eval.reproduce.contenders import Contender
-from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, REDUCTIONS, over_lambda, sizes
+from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, over_lambda, sizes
 from preftilt.eval.reproduce.measured import Answer, Found
 from preftilt.eval.reproduce.parts import JUDGED, REWARD_MODEL, How
 from preftilt.eval.reproduce.verdicts import Verdicts
@@ -82,13 +82,13 @@ def reference_of(name: str, how: How) -> Contender:
 
 
 def rears(how: How, chosen: Chosen) -> list[Contender]:
-    """BoN-REAR at the preset's λ by both reductions, the preset's first, and at the λ chosen on validation items."""
+    """BoN-REAR at the preset's λ by all reductions, the preset's first, and at the λ chosen on validation items."""
     own = reduction_of(how)
     lam = float(how.flat["lambda"])
-    both = sorted(REDUCTIONS, key=lambda one: one != own)
+    reductions = sorted(REDUCTIONS, key=lambda one: one != own)
     picked = [one.chosen.option for one in chosen]
     return [
-        *(methods.rear(how.n, lam, one) for one in both),
+        *(methods.rear(how.n, lam, one) for one in reductions),
         *(methods.rear(how.n, one.lam, one.reduction, chosen=True) for one in picked),
     ]
 

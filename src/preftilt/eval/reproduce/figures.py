@@ -20,7 +20,7 @@ from preftilt.plots.curves import (
     plain,
 )
 from preftilt.plots.labels import Label, place_labels
-from preftilt.plots.style import BLUE, FAINT, GREEN, INK, VERMILION, picture
+from preftilt.plots.style import BLUE, FAINT, GREEN, INK, PURPLE, VERMILION, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SEARCHES = {
     "sum": Look(BLUE, "-", "o"),
     "mean": Look(GREEN, "--", "s"),
+    "centred": Look(PURPLE, ":", "D"),
     "DVTS": Look(VERMILION, "-", "^"),
 }
 """Of a search over λ; best-of-n by its reduction. They differ in colour as in line and marker."""

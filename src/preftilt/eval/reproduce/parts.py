@@ -112,10 +112,10 @@ async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, 
     found = {
         "prompt": drawn.record["prompt_tokens"].get("full", drawn.read),
         "scored_views": sorted(drawn.record["usage"]["scored"]),
-        "pool": [answer_record(_answer(one, how)) for one in by_slot],
+        "pool": [answer_record(_answer(one)) for one in by_slot],
     }
     for one in greedy:
-        answer = _answer(one.record["candidates"][0], how)
+        answer = _answer(one.record["candidates"][0])
         found["greedy"] = made_record(Made(answer, Spent(answer.length)))
     return found
 
@@ -127,7 +127,7 @@ async def measure_trees(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     drawn = await asyncio.gather(*(lab.draw(case, one, shared) for one in settings))
     return {
         "trees": {
-            f"{lam:g}": made_record(_made(one, lab.how, settings[0].reward.reduction))
+            f"{lam:g}": made_record(_made(one))
             for lam, one in zip(lab.how.lambdas, drawn, strict=True)
         }
     }
@@ -140,10 +140,7 @@ async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str
     settings = [replace(lab.how.guided(name), reward=Settings().reward) for name in GUIDED]
     drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings))
     return {
-        "guided": {
-            name: made_record(_made(one, lab.how, "sum"))
-            for name, one in zip(GUIDED, drawn, strict=True)
-        }
+        "guided": {name: made_record(_made(one)) for name, one in zip(GUIDED, drawn, strict=True)}
     }
 
 
@@ -239,9 +236,9 @@ def _judge(name: str, how: How) -> ByJudge:
     return ByJudge(judge_mode=JUDGED[name], judge_tokens=how.judge_tokens)
 
 
-def _made(drawn: Drawn, how: How, reduction: str) -> Made:
+def _made(drawn: Drawn) -> Made:
     """The answer that a search ended with."""
-    return Made(_answer(drawn.record["candidates"][0], how, reduction), _spent(drawn))
+    return Made(_answer(drawn.record["candidates"][0]), _spent(drawn))
 
 
 def _spent(drawn: Drawn) -> Spent:
@@ -257,18 +254,16 @@ def _spent(drawn: Drawn) -> Spent:
     )
 
 
-def _answer(one: Json, how: How, reduction: str = "sum") -> Answer:
-    """A candidate of a short record; under ``mean`` its numbers are made sums again."""
-    finished = one["finish"] == "eos"
-    length = one["tokens"] - (how.flat.get("eos") == "exclude" and finished)
-    times = length if reduction == "mean" else 1
-    question, gain = one["question_logprob"], one["preference_gain"]
+def _answer(candidate: Json) -> Answer:
+    """A candidate of a short record."""
+    sums = candidate["sums"]
+    question, gain = sums["question_logprob"], sums["preference_gain"]
     if question is None or gain is None:  # A token that some view holds impossible.
         question, gain = -math.inf, 0.0
     return Answer(
-        text=one["text"],
-        length=max(length, 1),
-        finished=finished,
-        question_logprob=question * times,
-        preference_gain=gain * times,
+        text=candidate["text"],
+        length=max(sums["length"], 1),
+        finished=candidate["finish"] == "eos",
+        question_logprob=question,
+        preference_gain=gain,
     )

@@ -12,7 +12,14 @@ import numpy as np
 
 import preftilt
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import LAMBDAS, MIN_ITEMS, Calibration, choose, options_of
+from preftilt.eval.calibrate.choice import (
+    LAMBDAS,
+    MIN_ITEMS,
+    REDUCTIONS,
+    Calibration,
+    choose,
+    options_of,
+)
 from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce import contenders as methods
@@ -26,7 +33,6 @@ from preftilt.eval.reproduce.collecting import (
     collect,
     read_records,
 )
-from preftilt.eval.reproduce.curves import REDUCTIONS
 from preftilt.eval.reproduce.measured import Found
 from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, sureness, tables_of
 from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, How

@@ -1,12 +1,20 @@
 // The form: what it holds as a state, and back.
 
 import { byId, element } from "./dom.js";
-import { EXAMPLE, MOST_PREFERENCES, number, share, whole } from "./request.js";
+import { asCutOff, asReduction, EXAMPLE, MOST_PREFERENCES, number, share, whole } from "./request.js";
 
 /** @typedef {import("./request.js").State} State */
 
 const input = (/** @type {string} */ id) => byId(id, HTMLInputElement);
 const select = (/** @type {string} */ id) => byId(id, HTMLSelectElement);
+
+/**
+ * @param {HTMLSelectElement} field
+ * @param {string | null} value null is the one that the server marked as its own.
+ */
+function choose(field, value) {
+  for (const one of field.options) one.selected = value === null ? one.defaultSelected : one.value === value;
+}
 
 export class Form {
   /** @param {() => void} changed */
@@ -54,7 +62,8 @@ export class Form {
     }
     input("top-p").value = String(state.topP);
     input("max-tokens").value = state.maxTokens === null ? "" : String(state.maxTokens);
-    select("reduction").value = state.reduction;
+    choose(select("reduction"), state.reduction);
+    choose(select("cut-off"), state.cutOff);
     if (state.model) {
       const names = [...select("model").options].map((one) => one.value);
       if (!names.includes(state.model)) select("model").append(element("option", {}, state.model));
@@ -89,7 +98,8 @@ export class Form {
       seed: whole(input("seed").value, 0) ?? EXAMPLE.seed,
       topP: share(input("top-p").value) ?? EXAMPLE.topP,
       maxTokens: whole(input("max-tokens").value, 1),
-      reduction: select("reduction").value === "mean" ? "mean" : "sum",
+      reduction: asReduction(select("reduction").value),
+      cutOff: asCutOff(select("cut-off").value),
     };
   }
 

@@ -7,7 +7,7 @@ import { busy, fail, progress, say } from "./notices.js";
 import { Plane } from "./plane.js";
 import { asCurl, asPython, drawKey, EXAMPLE, fromFragment, toBody, toFragment, toPlainBody } from "./request.js";
 import * as result from "./result.js";
-import { asStrengths, lineOf, readCandidates } from "./score.js";
+import { asStrengths, lineOf, readCandidates, UNITS } from "./score.js";
 import { answer, Failure, modelNames } from "./server.js";
 import { StrengthPanel } from "./strength.js";
 import { fullGain, viewOf, viewSoFar } from "./view.js";
@@ -17,7 +17,8 @@ import { fullGain, viewOf, viewSoFar } from "./view.js";
  * @property {string} key Of what decides the candidates.
  * @property {import("./request.js").State} asked
  * @property {Map<number, import("./view.js").Arrived>} arrived
- * @property {"sum" | "mean"} reduction
+ * @property {import("./score.js").Reduction} reduction
+ * @property {import("./rank.js").CutOff} cutOff
  * @property {any} record
  * @property {import("./score.js").Candidate[] | null} candidates Of the record, once it is there.
  * @property {any} aloneRecord
@@ -67,21 +68,33 @@ function move(to) {
 function changed() {
   const state = form.read();
   strengths = asStrengths(state.preferences.map((one) => one.strength));
-  if (known && known.asked.search !== "dvts") known.reduction = state.reduction;
+  if (known && known.asked.search !== "dvts") Object.assign(known, weighing(state));
   if (known) weigh(known);
   remember();
   show({ why: true });
 }
 
 /**
- * Add up the records' log-probs by the reduction of the moment.
+ * How the form's state makes and compares scores; its fields always have a value.
+ * @param {import("./request.js").State} state
+ */
+function weighing({ reduction, cutOff }) {
+  if (!reduction || !cutOff) throw new Error("the form has lost a field");
+  return { reduction, cutOff };
+}
+
+/**
+ * Add up the records' log-probs by the reduction of the moment; the model's own answer on the scale of the others.
  * @param {Known} about
  */
 function weigh(about) {
-  const read = (/** @type {any} */ record) =>
-    record && readCandidates({ ...record, settings: { ...record.settings, reduction: about.reduction } });
-  about.candidates = read(about.record);
-  about.alone = read(about.aloneRecord)?.[0] ?? null;
+  const now = (/** @type {any} */ record) => ({
+    ...record,
+    settings: { ...record.settings, reduction: about.reduction },
+  });
+  const { record, aloneRecord } = about;
+  about.candidates = record && readCandidates(now(record));
+  about.alone = aloneRecord && record ? (readCandidates(now(aloneRecord), now(record))[0] ?? null) : null;
 }
 
 /** @param {number} index */
@@ -110,8 +123,8 @@ function link() {
 /** @returns {import("./view.js").View | null} */
 function current() {
   if (!known) return null;
-  if (!known.candidates) return viewSoFar(known.arrived.values(), asked().lambda);
-  return viewOf(known.candidates, used());
+  if (!known.candidates) return viewSoFar(known.arrived.values(), asked().lambda, known.cutOff);
+  return viewOf(known.candidates, used(), known.cutOff);
 }
 
 function asked() {
@@ -132,7 +145,7 @@ function show({ why }) {
   element("found").hidden = view === null;
   if (!known || !view) return;
   const { ratios, lambda } = known.candidates ? used() : asked();
-  const unit = known.reduction === "mean" ? "nats a token" : "nats";
+  const unit = UNITS[known.reduction];
   const shown = looked ?? (picked === null ? -1 : view.candidates.findIndex((one) => one.slot === picked));
   const index = shown < 0 ? view.winner : shown;
   panel.show(lambda, ratios.map((ratio) => ratio * lambda));
@@ -189,8 +202,7 @@ async function draw() {
  */
 function begin(asked) {
   const nothing = { record: null, candidates: null, aloneRecord: null, alone: null };
-  const { reduction } = asked;
-  const now = { key: drawKey(asked), asked, reduction, arrived: new Map(), ...nothing };
+  const now = { key: drawKey(asked), asked, ...weighing(asked), arrived: new Map(), ...nothing };
   comeBack(now);
   return now;
 }

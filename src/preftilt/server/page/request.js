@@ -12,7 +12,8 @@
  * @property {number} seed
  * @property {number} topP The nucleus that answers are drawn from: above 0, 1 is the whole vocabulary.
  * @property {number | null} maxTokens null leaves it to the server.
- * @property {"sum" | "mean"} reduction
+ * @property {import("./score.js").Reduction | null} reduction null is the server's.
+ * @property {import("./rank.js").CutOff | null} cutOff null is the server's.
  */
 
 /** @type {State} The paper's own example, drawn as `make demo` draws it. */
@@ -27,8 +28,24 @@ export const EXAMPLE = {
   seed: 1,
   topP: 0.9,
   maxTokens: null,
-  reduction: "sum",
+  reduction: null,
+  cutOff: null,
 };
+
+/** @type {import("./score.js").Reduction[]} */
+const REDUCTIONS = ["sum", "mean", "centred"];
+/** @type {import("./rank.js").CutOff[]} */
+const CUT_OFF = ["last", "as-is"];
+
+/** @param {string | null} text */
+export function asReduction(text) {
+  return REDUCTIONS.find((one) => one === text) ?? null;
+}
+
+/** @param {string | null} text */
+export function asCutOff(text) {
+  return CUT_OFF.find((one) => one === text) ?? null;
+}
 
 export const MOST_PREFERENCES = 16;
 
@@ -46,7 +63,8 @@ export function toFragment(state) {
   for (const name of sizes(state)) said.set(name, String(state[name]));
   said.set("seed", String(state.seed));
   said.set("top_p", String(state.topP));
-  said.set("reduction", state.reduction);
+  if (state.reduction) said.set("reduction", state.reduction);
+  if (state.cutOff) said.set("cut_off", state.cutOff);
   if (state.maxTokens !== null) said.set("max_tokens", String(state.maxTokens));
   if (state.model) said.set("model", state.model);
   return said.toString();
@@ -78,7 +96,8 @@ export function fromFragment(fragment) {
     seed: whole(said.get("seed"), 0) ?? EXAMPLE.seed,
     topP: share(said.get("top_p")) ?? EXAMPLE.topP,
     maxTokens: whole(said.get("max_tokens"), 1),
-    reduction: said.get("reduction") === "mean" ? "mean" : "sum",
+    reduction: asReduction(said.get("reduction")),
+    cutOff: asCutOff(said.get("cut_off")),
   };
 }
 
@@ -130,8 +149,16 @@ export function toBody(state, model) {
     seed: state.seed,
     top_p: state.topP,
     ...(state.maxTokens === null ? {} : { max_tokens: state.maxTokens }),
-    preftilt: { ...said, search: { name: state.search, ...search }, reduction: state.reduction },
+    preftilt: { ...said, search: { name: state.search, ...search }, ...weighing(state) },
   };
+}
+
+/**
+ * How scores are made and compared, where the state says it.
+ * @param {State} state
+ */
+function weighing({ reduction, cutOff }) {
+  return { ...(reduction && { reduction }), ...(cutOff && { cut_off: cutOff }) };
 }
 
 /**
@@ -149,14 +176,14 @@ export function toPlainBody(state, model) {
 }
 
 /**
- * All that decides which candidates are drawn. The strengths do not, and the reduction only in a tree:
+ * All that decides which candidates are drawn. The strengths do not, and how scores are compared only in a tree:
  * they choose among them.
  * @param {State} state
  */
 export function drawKey(state) {
   const texts = state.preferences.map((one) => one.text);
-  const reduction = state.search === "dvts" ? state.reduction : "sum";
-  return JSON.stringify({ ...toBody({ ...state, preferences: [], reduction }, state.model), texts });
+  const drawn = state.search === "dvts" ? state : { ...state, reduction: null, cutOff: null };
+  return JSON.stringify({ ...toBody({ ...drawn, preferences: [] }, state.model), texts });
 }
 
 /**

@@ -1,6 +1,7 @@
 // The result's texts: the chosen answer, a candidate's tokens, the table, the model's own answer.
 
 import { byId, element } from "./dom.js";
+import { order } from "./rank.js";
 import { scoreAt, tokenGains } from "./score.js";
 import { shade, showTokens } from "./tokens.js";
 import { nats, plain, signed } from "./words.js";
@@ -95,11 +96,9 @@ export function showScale(full) {
  */
 export function showTable(view, shown, pick) {
   const body = byId("rows", HTMLElement);
-  const order = [...view.candidates.keys()].sort(
-    (i, j) => ended(view, j) - ended(view, i) || scored(view, j) - scored(view, i) || i - j,
-  );
+  const best = order(view.candidates, view.lines.map((line) => scoreAt(line, view.lambda)), view.cutOff);
   const before = new Map([...body.children].map((row) => [row.getAttribute("data-slot"), row]));
-  const rows = order.map((i) => {
+  const rows = best.map((i) => {
     const one = /** @type {Shown} */ (view.candidates[i]);
     const row = before.get(String(one.slot)) ?? newRow(one);
     const button = row.querySelector("button");
@@ -153,24 +152,6 @@ function fill(row, view, i) {
     const cell = k === words.length - 1 ? row.querySelector(".words") : cells[k];
     if (cell && cell.textContent !== said) cell.textContent = said;
   });
-}
-
-/**
- * @param {View} view
- * @param {number} i
- */
-function scored(view, i) {
-  const line = view.lines[i];
-  return line ? Math.max(scoreAt(line, view.lambda), -Number.MAX_VALUE) : -Number.MAX_VALUE;
-}
-
-/**
- * Answers that were cut off come last, as in the record.
- * @param {View} view
- * @param {number} i
- */
-function ended(view, i) {
-  return view.candidates[i]?.finish === "length" ? 0 : 1;
 }
 
 /** @param {any} record Or nothing, while there is none. */

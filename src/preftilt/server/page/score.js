@@ -1,7 +1,10 @@
 // The mathematics of a result: every candidate's score is a line in λ, and the best of them an upper envelope.
 // It is that of reward.py and path.py; the page has it so that moving λ needs no request.
 
+import { contenders } from "./rank.js";
+
 /**
+ * @typedef {"sum" | "mean" | "centred"} Reduction
  * @typedef {{text: string, strength: number}} Preference
  * @typedef {{question_logprob: number, preference_gain: number}} Line A score as a function of λ, in nats.
  * @typedef {{start: number, stop: number, candidate: number}} Segment `candidate` wins for start ≤ λ < stop.
@@ -10,8 +13,9 @@
  * @typedef {object} Settings
  * @property {Preference[]} preferences
  * @property {number} gamma
- * @property {"sum" | "mean"} reduction
+ * @property {Reduction} reduction
  * @property {"include" | "exclude"} eos
+ * @property {import("./rank.js").CutOff} cut_off
  *
  * @typedef {object} RecordCandidate
  * @property {number} slot
@@ -26,47 +30,90 @@
  * @property {number} weight
  * @property {object} [reader] The reward model that read it; absent where the base model did.
  *
+ * @typedef {object} Sums What a candidate's score is made of before its reduction: discounted sums over scored tokens.
+ * @property {number} question −∞ for a candidate that must not win.
+ * @property {number[]} gains Of every preference.
+ * @property {number} length
+ *
+ * @typedef {{settings: Settings, candidates: RecordCandidate[], pieces: string[][], views?: RecordView[]}} Record
+ *
  * @typedef {object} Candidate One distinct answer, with everything that any mix of strengths makes its score of.
  * @property {number} slot
  * @property {number} copies How often it was drawn.
  * @property {string} text
  * @property {number} length Tokens.
  * @property {string} finish
- * @property {number} question Score at λ = 0: question log-prob (nats, or nats a token under the mean), and what reward
- *   models add.
- * @property {number[]} gains Preference gain of every preference alone, in the same unit.
+ * @property {number} question Score at λ = 0, reduced: question log-prob, and what reward models add.
+ * @property {number[]} gains Preference gain of every preference alone, reduced.
  * @property {string[]} pieces The tokens' texts.
  * @property {number[]} questionTokens Log-prob of every token without a preference.
  * @property {number[][]} gainTokens For every preference, the gain of every token.
  */
 
+/** @type {{[reduction in Reduction]: string}} What scores are measured in. */
+export const UNITS = { sum: "nats", mean: "nats a token", centred: "nats a √token" };
+
 /**
  * The distinct candidates of a record, in its order (the best first); equal ones are counted.
- * @param {{settings: Settings, candidates: RecordCandidate[], pieces: string[][], views?: RecordView[]}} record
+ * @param {Record} record
+ * @param {Record} pool What centred scores are relative to: the record itself, or that of another answer's rivals.
  * @returns {Candidate[]}
  */
-export function readCandidates(record) {
+export function readCandidates(record, pool = record) {
   /** @type {Map<string, Candidate>} */
   const found = new Map();
-  const read = (record.views ?? []).filter((view) => view.reader);
-  const arms = new Map(read.map((view) => [view.name, view.weight]));
+  const arms = armsOf(record);
+  const means = meansOf(pool);
   record.candidates.forEach((one, index) => {
     const key = one.tokens.join(" ");
     const before = found.get(key);
     if (before) before.copies += 1;
-    else found.set(key, readCandidate(one, record.pieces[index] ?? [], record.settings, arms));
+    else found.set(key, readCandidate(one, record.pieces[index] ?? [], record.settings, arms, means));
   });
   return [...found.values()];
+}
+
+/**
+ * The weights of reward models, by the names of their views.
+ * @param {Record} record
+ */
+function armsOf(record) {
+  const read = (record.views ?? []).filter((view) => view.reader);
+  return new Map(read.map((view) => [view.name, view.weight]));
 }
 
 /**
  * @param {RecordCandidate} one
  * @param {string[]} pieces
  * @param {Settings} settings
- * @param {Map<string, number>} arms The weights of reward models, by the names of their views.
+ * @param {Map<string, number>} arms
+ * @param {Means} means
  * @returns {Candidate}
  */
-function readCandidate(one, pieces, settings, arms) {
+function readCandidate(one, pieces, settings, arms, means) {
+  const { question: questionTokens, gainTokens, sums } = readTokens(one, settings, arms);
+  const { question, gains } = reduce(sums, settings, means);
+  return {
+    slot: one.slot,
+    copies: 1,
+    text: one.text,
+    length: one.tokens.length,
+    finish: one.finish,
+    question,
+    gains,
+    pieces,
+    questionTokens,
+    gainTokens,
+  };
+}
+
+/**
+ * @param {RecordCandidate} one
+ * @param {Settings} settings
+ * @param {Map<string, number>} arms
+ * @returns {{question: number[], gainTokens: number[][], sums: Sums}}
+ */
+function readTokens(one, settings, arms) {
   /** @type {number[][]} */
   const based = [];
   /** @type {[number, number[]][]} */
@@ -83,32 +130,69 @@ function readCandidate(one, pieces, settings, arms) {
   );
   const gainTokens = views.map((view) => view.map((x, t) => x - (question[t] ?? 0)));
   const scored = settings.eos === "exclude" && one.finish !== "length" ? -1 : undefined;
-  const add = (/** @type {number[]} */ all) => reduce(all.slice(0, scored), settings);
+  const add = (/** @type {number[]} */ all) =>
+    all.slice(0, scored).reduce((total, x, t) => total + settings.gamma ** t * x, 0);
   const all = [question, ...views, ...added.map(([, view]) => view)];
   const possible = all.every((view) => view.slice(0, scored).every(Number.isFinite));
-  const empty = question.slice(0, scored).length === 0;
+  const { length } = question.slice(0, scored);
+  const sums = {
+    question: possible && length ? add(alone) : -Infinity,
+    gains: gainTokens.map((all) => (possible && length ? add(all) : 0)),
+    length,
+  };
+  return { question, gainTokens, sums };
+}
+
+/**
+ * A candidate's sums as the settings reduce them (reward.py, `reduced`).
+ * @param {Sums} sums
+ * @param {Settings} settings
+ * @param {Means} means
+ * @returns {{question: number, gains: number[]}}
+ */
+function reduce({ question, gains, length }, { reduction, gamma }, means) {
+  if (reduction === "sum" || !Number.isFinite(question)) return { question, gains };
+  if (reduction === "mean") return { question: question / length, gains: gains.map((x) => x / length) };
+  const [first, second] = weights(length, gamma);
+  const centred = (/** @type {number} */ x, /** @type {number} */ mean) =>
+    ((x / first - mean) * first) / Math.sqrt(second);
   return {
-    slot: one.slot,
-    copies: 1,
-    text: one.text,
-    length: one.tokens.length,
-    finish: one.finish,
-    question: possible && !empty ? add(alone) : -Infinity,
-    gains: gainTokens.map((all) => (possible && !empty ? add(all) : 0)),
-    pieces,
-    questionTokens: question,
-    gainTokens,
+    question: centred(question, means.question),
+    gains: gains.map((x, i) => centred(x, means.gains[i] ?? 0)),
   };
 }
 
 /**
- * Σ γ^t x_t, divided by the number of tokens under the mean.
- * @param {number[]} values
- * @param {Settings} settings
+ * @typedef {{question: number, gains: number[]}} Means A token's, over a pool's candidates that can win.
+ * @param {Record} pool
+ * @returns {Means}
  */
-function reduce(values, settings) {
-  const sum = values.reduce((total, x, t) => total + settings.gamma ** t * x, 0);
-  return settings.reduction === "mean" ? sum / values.length : sum;
+function meansOf(pool) {
+  const arms = armsOf(pool);
+  const able = pool.candidates
+    .map((one) => readTokens(one, pool.settings, arms).sums)
+    .filter(({ question }) => Number.isFinite(question));
+  const add = (/** @type {(sums: Sums) => number} */ value) => able.reduce((sum, one) => sum + value(one), 0);
+  const weight = add(({ length }) => weights(length, pool.settings.gamma)[0]) || 1;
+  return {
+    question: add(({ question }) => question) / weight,
+    gains: (able[0]?.gains ?? []).map((_, i) => add(({ gains }) => gains[i] ?? 0) / weight),
+  };
+}
+
+/**
+ * Σ γ^t and Σ γ^2t over so many tokens.
+ * @param {number} length
+ * @param {number} gamma
+ * @returns {[number, number]}
+ */
+function weights(length, gamma) {
+  let [first, second] = [0, 0];
+  for (let t = 0; t < length; t += 1) {
+    first += gamma ** t;
+    second += gamma ** (2 * t);
+  }
+  return [first, second];
 }
 
 /**
@@ -164,17 +248,6 @@ export function scoreAt(line, lambda) {
 }
 
 /**
- * Indices of the candidates that may win: those that ended, unless none did.
- * @param {{finish: string}[]} candidates
- * @returns {number[]}
- */
-export function contenders(candidates) {
-  const all = candidates.map((_, index) => index);
-  const ended = all.filter((index) => candidates[index]?.finish !== "length");
-  return ended.length ? ended : all;
-}
-
-/**
  * The winners for λ ≥ start, left to right; the first of equal lines wins. Lines that are not finite never win, unless
  * none is finite: then the first holds the whole path.
  * @param {Line[]} lines
@@ -227,10 +300,11 @@ function crossing(low, high, start) {
  * @param {{finish: string}[]} candidates
  * @param {Line[]} lines
  * @param {number} start
+ * @param {import("./rank.js").CutOff} cutOff
  * @returns {Segment[]}
  */
-export function pathOf(candidates, lines, start) {
-  const able = contenders(candidates);
+export function pathOf(candidates, lines, start, cutOff) {
+  const able = contenders(candidates, cutOff);
   const path = upperEnvelope(
     able.map((i) => at(lines, i)),
     start,

@@ -29,6 +29,7 @@ import { lineOf, pathOf, tokenGains, winnerAt } from "./score.js";
  * @property {Segment[]} path
  * @property {number} winner An index, or −1.
  * @property {number} lambda
+ * @property {import("./rank.js").CutOff} cutOff
  */
 
 const UNSCORED = { question_logprob: -Infinity, preference_gain: 0 };
@@ -37,14 +38,16 @@ const UNSCORED = { question_logprob: -Infinity, preference_gain: 0 };
  * The candidates of a whole record under any strengths: exact, because all of it is a re-weighting.
  * @param {Candidate[]} candidates
  * @param {import("./score.js").Strengths} strengths
+ * @param {import("./rank.js").CutOff} cutOff
  * @returns {View}
  */
-export function viewOf(candidates, { lambda, ratios }) {
+export function viewOf(candidates, { lambda, ratios }, cutOff) {
   const lines = candidates.map((one) => lineOf(one, ratios));
   return ranked(
     candidates.map((one) => ({ ...one, scored: true })),
     lines,
     lambda,
+    cutOff,
   );
 }
 
@@ -52,9 +55,10 @@ export function viewOf(candidates, { lambda, ratios }) {
  * The candidates of a stream so far, under the strengths that it was asked with; equal texts are one.
  * @param {Iterable<Arrived>} arrived
  * @param {number} lambda
+ * @param {import("./rank.js").CutOff} cutOff
  * @returns {View}
  */
-export function viewSoFar(arrived, lambda) {
+export function viewSoFar(arrived, lambda, cutOff) {
   /** @type {Map<string, {shown: Shown, line: Line}>} */
   const found = new Map();
   for (const one of arrived) {
@@ -74,12 +78,13 @@ export function viewSoFar(arrived, lambda) {
   }
   const all = [...found.values()];
   if (!all.some((one) => one.shown.scored)) {
-    return { candidates: all.map((one) => one.shown), lines: all.map(() => UNSCORED), path: [], winner: -1, lambda };
+    return { candidates: all.map((one) => one.shown), lines: all.map(() => UNSCORED), path: [], winner: -1, lambda, cutOff };
   }
   return ranked(
     all.map((one) => one.shown),
     all.map((one) => one.line),
     lambda,
+    cutOff,
   );
 }
 
@@ -87,11 +92,12 @@ export function viewSoFar(arrived, lambda) {
  * @param {Shown[]} candidates
  * @param {Line[]} lines
  * @param {number} lambda
+ * @param {import("./rank.js").CutOff} cutOff
  * @returns {View}
  */
-function ranked(candidates, lines, lambda) {
-  const path = pathOf(candidates, lines, Math.min(0, lambda));
-  return { candidates, lines, path, winner: winnerAt(path, lambda), lambda };
+function ranked(candidates, lines, lambda, cutOff) {
+  const path = pathOf(candidates, lines, Math.min(0, lambda), cutOff);
+  return { candidates, lines, path, winner: winnerAt(path, lambda), lambda, cutOff };
 }
 
 /**
