@@ -1,5 +1,9 @@
-"""Array shapes are checked at run time, in the modules named here, before any of them is imported."""
+"""Array shapes are checked at run time, in the modules named here, before any of them is imported.
 
+Properties are checked without a limit of time: how long an example takes says more about the machine than about us.
+"""
+
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.shapes
@@ -8,6 +12,7 @@ CHECKED = (
     "preftilt.engines.memo",
     "preftilt.eval.bootstrap",
     "preftilt.path",
+    "preftilt.rank",
     "preftilt.result",
     "preftilt.reward",
     "preftilt.run",
@@ -17,4 +22,6 @@ CHECKED = (
     "preftilt.types",
 )
 
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 install_import_hook(CHECKED, f"{tests.shapes.__name__}.checked")

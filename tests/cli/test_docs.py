@@ -12,6 +12,8 @@ import pytest
 from preftilt.api import Settings
 from preftilt.messages import read_messages
 from preftilt.records import MethodPatch, SearchPatch, SettingsPatch, read_items
+from preftilt.reward import Reward
+from preftilt.search import CFG, BestOfN
 from tests.cli.conftest import Cli, row
 
 TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
@@ -52,11 +54,11 @@ def test_every_field_of_settings_is_listed() -> None:
 
 def test_the_defaults_are_told_as_they_are() -> None:
     told = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text("utf-8")
-    said = Settings()
-    flags = (
-        f"--lambda {said.lam:g} --reduction {said.reward.reduction} --cut-off {said.reward.cut_off}"
-    )
-    assert f"What holds unless you say otherwise: `{flags}`." in told
+    said = Reward()
+    lam, of_tokens = Settings(search=BestOfN()).strength, Settings(search=CFG()).strength
+    flags = f"--lambda {lam:g} --reduction {said.reduction} --cut-off {said.cut_off}"
+    assert f"unless you say otherwise: `{flags}`, and `--lambda {of_tokens:g}` under" in told
+    assert f"(if not given: {lam:g}, and {of_tokens:g} under `--search cfg`" in TEXT
 
 
 def test_every_flag_that_is_mentioned_exists(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from preftilt.cli import configure
 from preftilt.cli.options import DrawFlags
 from preftilt.errors import BadInput
-from preftilt.search import CFG, AutoSearch, default_search, defaults
+from preftilt.search import CFG, AutoSearch, Score, default_search, defaults
 from preftilt.server.names import read_suffix
 from preftilt.server.resolve import Site, defaults_of
 from preftilt.server.wire import Knob
@@ -181,8 +181,9 @@ def test_given_responses_are_scored_as_where_nothing_is_guided(
 
 
 def test_a_search_that_is_not_decided_plans_nothing():
+    root = Candidate((), np.zeros((2, 0)), "stop")
     with pytest.raises(BadInput, match="decided by the engine"):
-        AutoSearch().plans(Candidate((), np.zeros((2, 0)), "stop"), lambda one: 0.0, 8)
+        AutoSearch().plans(root, Score(lambda pool: [], "last"), 8)
     with pytest.raises(BadInput, match="n of at least 1"):
         AutoSearch(n=0)
 
