@@ -147,7 +147,7 @@ summary {{ cursor: pointer; font-weight: 600; }}
 <p>{wish}</p>
 <p class="faint">{model} · {settings} · seed {seed}</p>
 <p class="legend">{legend}</p>
-<p class="faint">A token's gain is its log-probability with the preference in the prompt minus the one without, in
+<p class="faint">A token's gain is its log-probability with the preference in the prompt minus the one {without}, in
 nats. Blue: likelier with the preference. Orange and underlined: less likely. Point at a token for its numbers.</p>
 {candidates}
 </body>
@@ -162,10 +162,15 @@ def explain_html(result: Realigned) -> str:
         f"“{html.escape(one['text'])}” with strength {one['strength']:g}"
         for one in settings.get("preferences", ())
     )
+    against = settings.get("against")
+    contrast = f", against “{html.escape(against)}”" if against else ""
     full = scale(result)
     return PAGE.format(
         levels="\n".join(_levels()),
-        wish=f"Preference: {wish}." if wish else f"The earlier turns with strength {result.lam:g}.",
+        wish=f"Preference: {wish}{contrast}."
+        if wish
+        else f"The earlier turns with strength {result.lam:g}.",
+        without="with the contrast there" if against else "without",
         model=html.escape(f"{result.model} on {result.engine}"),
         settings=html.escape(f"{settings['search']['name']}, {settings['reduction']}"),
         seed=result.seed,
@@ -192,8 +197,10 @@ def _class(step: int) -> str:
 
 def _candidate(result: Realigned, index: int, full: float) -> str:
     one = result.candidates[index]
+    against = result.settings.get("against")
+    labels = ("with the contrast" if against else "without the preference", "with the preference")
     spans = "".join(
-        f'<span class="{_class(level(piece.gain, full))}" title="{_numbers(piece)}">'
+        f'<span class="{_class(level(piece.gain, full))}" title="{_numbers(piece, labels)}">'
         f"{html.escape(visible(piece.text))}</span>"
         for piece in pieces(result, index)
     )
@@ -210,10 +217,11 @@ def _verdict(one: ScoredCandidate) -> str:
     return f"score {_nats(one.score)}{cut}"
 
 
-def _numbers(piece: Piece) -> str:
+def _numbers(piece: Piece, labels: tuple[str, str]) -> str:
+    """A token's gain, and its log-prob under both prompts, which ``labels`` name."""
     lines = [f"gain {signed(piece.gain)}"]
-    for name, value in (("without", piece.question), ("with", piece.preference)):
-        lines.append(f"{name} the preference {_nats(value)} ({math.exp(value):.1%})")
+    for name, value in zip(labels, (piece.question, piece.preference), strict=True):
+        lines.append(f"{name} {_nats(value)} ({math.exp(value):.1%})")
     return html.escape("\n".join(lines)).replace("\n", "&#10;")
 
 

@@ -6,7 +6,8 @@ A request is a conversation, one or several preferences, and a strength λ_i for
 
 where ``question`` is the log-prob of the response after the conversation without any preference and
 p_i its log-prob after the conversation with preference i alone (REAR, arXiv 2606.30339, eq. 9, for
-one preference). Text ends here: everything behind this module speaks token ids.
+one preference). A request may name a contrast, which then stands in ``question`` where a preference
+stands in the others. Text ends here: everything behind this module speaks token ids.
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ class PromptSettings:
     question_system: fills the system slot of the question view only, when the preference's removal
         leaves it empty. ``None`` leaves it to the template: none, or the template's default system
         prompt.
+    against: the contrast: a text that the question view states as the others state a preference, so
+        that the gain is what the preference adds to *that*. For preferences that say what to avoid:
+        both views then name it, and naming it cancels. ``None``: the question view states nothing.
     generate_with: the prompt that candidates are sampled from. ``full``: the conversation with all
         preferences whose strength is not negative; if there is none, and with ``question``, the
-        question view's prompt.
+        conversation alone.
     history: ``both`` keeps earlier turns in every view. ``preference`` takes them for the
         preference itself, as in PrefEval's implicit tasks: the ``full`` view is the whole
         conversation, the question view its last user turn alone (a system message stands in both),
@@ -84,6 +88,7 @@ class PromptSettings:
     placement: Placement = "system"
     system: str | None = None
     question_system: str | None = None
+    against: str | None = None
     generate_with: GenerateWith = "full"
     history: History = "both"
     preference_turns: int | None = None
@@ -96,12 +101,30 @@ class PromptSettings:
             raise BadInput(
                 'preference_turns says which turns are the preference; it needs history "preference"'
             )
+        self._check_contrast()
         if self.question_system is None:
             return
         if self.history == "preference" or self.placement != "system":
             raise BadInput(
                 "question_system stands in for a preference in the system message; leave it out,"
                 ' or use placement "system" and history "both"'
+            )
+
+    def _check_contrast(self) -> None:
+        if self.against is None:
+            return
+        if not self.against.strip():
+            raise BadInput(
+                "the contrast (against) is empty: say what to compare with, or leave it out"
+            )
+        if self.history == "preference":
+            raise BadInput(
+                'a contrast (against) stands in the place of a stated preference; with history "preference" none is'
+                " stated"
+            )
+        if self.question_system is not None and self.placement == "system":
+            raise BadInput(
+                "question_system and the contrast (against) both fill the question view's system message; give one"
             )
 
 
@@ -135,12 +158,15 @@ def build_query(
     else:
         question = _conversation(settings.question_system if system is None else system, turns)
         conversations = [_with_preference(system, turns, text, settings) for text in texts]
+    alone = question
+    if settings.against is not None:
+        question = _with_preference(system, turns, _contrast(settings.against, texts), settings)
     prompts = [tokenizer.render(one) for one in (question, *conversations)]
     _check_prompts(prompts, settings)
 
     stated = [i for i, strength in enumerate(strengths) if strength >= 0]
     if settings.generate_with == "question" or not stated:
-        prompt = prompts[0]
+        prompt = prompts[0] if settings.against is None else tokenizer.render(alone)
     elif len(stated) == 1:
         prompt = prompts[1 + stated[0]]
     else:
@@ -153,11 +179,20 @@ def build_question(
     tokenizer: ChatTokenizer, messages: Sequence[Message], settings: PromptSettings
 ) -> Query:
     """The query of a request without preferences: the question's view alone, λ = 1. Errors as :func:`build_query`."""
+    check_contrast((), settings)
     check_messages(messages)
     system, turns = _split_system(messages, settings)
     question = _conversation(settings.question_system if system is None else system, turns)
     prompt = tokenizer.render(question)
     return Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
+
+
+def check_contrast(preferences: Sequence[Preference], settings: PromptSettings) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` for a contrast that no preference is compared with."""
+    if settings.against is not None and not preferences:
+        raise BadInput(
+            "a contrast (against) does nothing without a preference that is compared with it; state one or leave it out"
+        )
 
 
 def stated(
@@ -277,6 +312,16 @@ def _texts(preferences: Sequence[Preference]) -> list[str]:
             raise BadInput(f"preference {number} is empty: say what is preferred, or leave it out")
         check_encodable(one.text, f"preference {number}")
     return [one.text.strip() for one in preferences]
+
+
+def _contrast(text: str, preferences: Sequence[str]) -> str:
+    """The contrast as it stands in a prompt, without outer white space."""
+    check_encodable(text, "the contrast (against)")
+    if text.strip() in preferences:
+        raise BadInput(
+            "the contrast (against) is the preference itself, so that nothing would be left of it; say the opposite"
+        )
+    return text.strip()
 
 
 def _query(prompt: Tokens, prompts: Sequence[Tokens], strengths: Sequence[float]) -> Query:

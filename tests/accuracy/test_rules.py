@@ -371,3 +371,14 @@ async def test_a_reward_model_that_is_missing_is_named():
 async def test_a_request_to_normalise_that_makes_no_sense_is_refused(request_):
     with pytest.raises(BadInput):
         await ToyEngine().normalise([request_])
+
+
+def test_a_contrast_is_what_realigning_compares_with_and_not_what_the_model_says_told_nothing():
+    prompt = PromptSettings(against="Play games.")
+    contrasted = make_context(reading(prompt=prompt), comparison())
+    plain = context()
+    assert contrasted.question == plain.question
+    assert contrasted.stated().views[0].prompt != plain.question
+    assert contrasted.stated().views[1] == plain.stated().views[1]
+    with pytest.raises(BadInput, match="without a preference"):
+        make_context(reading(prompt=prompt), comparison(preferences=()))

@@ -115,6 +115,7 @@ def test_every_flag_reaches_the_settings(cli: Cli) -> None:
         "placement": "user",
         "system": "Be brief.",
         "question_system": None,
+        "against": None,
         "history": "both",
         "preference_turns": None,
         "method": {"name": "rear"},

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from preftilt.cli import configure
 from preftilt.cli.options import DrawFlags
 from preftilt.errors import BadInput
+from preftilt.messages import Message
+from preftilt.records.schemas import schema_text
 from preftilt.search import CFG, AutoSearch, Score, default_search, defaults
 from preftilt.server.names import read_suffix
 from preftilt.server.resolve import Site, defaults_of
@@ -198,3 +202,41 @@ def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_no
     assert [(one.search.name, one.lam) for one in found] == [("cfg", 2.0), ("best-of-n", 20.0)]
     kind = defaults_of("toy:kind", site, guides=True)
     assert (kind.search.name, kind.lam) == ("dvts", 5.0)
+
+
+@pytest.mark.usefixtures("guiding")
+@pytest.mark.parametrize("search", ["best-of-n", "dvts", "cfg"])
+def test_a_contrast_is_the_base_of_the_score_under_every_search(search: str, real_cli: Cli):
+    contrast = "Play many games."
+    said = real_cli(*ASK, "--search", search, "--lambda", 3, "--against", contrast)
+    assert said.code == 0, said.err
+    found, toy = said.object, ToyEngine()
+    assert found["settings"]["against"] == contrast
+    question = Message("user", ASK[1])
+    prompts = {
+        name: toy.tokenizer.render([Message("system", text), question])
+        for name, text in (("question", contrast), ("full", "No games."))
+    }
+    assert {name: tuple(ids) for name, ids in found["prompts"].items()} == prompts
+    best = found["candidates"][0]
+    read = {
+        name: sum(
+            toy.next_logprobs(ids + tuple(best["tokens"][:t]))[v]
+            for t, v in enumerate(best["tokens"])
+        )
+        for name, ids in prompts.items()
+    }
+    assert best["score"] == pytest.approx(-2 * read["question"] + 3 * read["full"])
+    Draft202012Validator(json.loads(schema_text("realigned"))).validate(found)
+
+
+def test_rows_may_name_a_contrast_but_only_beside_a_preference(cli: Cli, rows, tmp_path: Path):
+    source = rows(
+        row("a", settings={"against": "Play."}), row("b", settings={"against": "No games."})
+    )
+    said = cli("run", source, "-o", tmp_path / "out.jsonl")
+    assert said.code == 2
+    assert "the preference itself" in said.err
+    alone = rows({"question": "How?", "settings": {"against": "Play.", "arm": "helpful"}})
+    said = cli("run", alone, "-o", tmp_path / "out.jsonl")
+    assert (said.code, "without a preference" in said.err) == (2, True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import ACKNOWLEDGEMENT, PromptSettings, build_query
+from preftilt.prompt import ACKNOWLEDGEMENT, PromptSettings, build_query, build_question
 from preftilt.types import Placement, Preference, Query, Tokens
 
 
@@ -426,3 +426,55 @@ def test_importing_the_module_brings_no_model_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# A contrast
+
+
+PUNS = "Use many puns."
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_contrast_stands_where_the_preference_stands(placement: Placement) -> None:
+    found = query(TEA, against=f" {PUNS} ", placement=placement, messages=OWN)
+    assert read(found.views[0].prompt) == read(found.views[1].prompt).replace(TEA.text, PUNS)
+    assert found.prompt == found.views[1].prompt
+    assert [view.weight for view in found.views] == [-19.0, 20.0]
+
+
+def test_several_preferences_have_one_contrast() -> None:
+    found = prompts(query(TEA, WALKS, against=PUNS, lam=2.0))
+    assert found == prompts(query(TEA, WALKS, lam=2.0)) | {
+        "question": f"[system]{PUNS}[user]What now?[assistant]"
+    }
+
+
+@pytest.mark.parametrize(
+    "asked", [{"generate_with": "question"}, {"lam": -2.0}], ids=["by the question", "turned away"]
+)
+def test_answers_are_never_drawn_from_the_contrast(asked: dict[str, Any]) -> None:
+    assert read(query(TEA, against=PUNS, **asked).prompt) == "[user]What now?[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"against": " "}, "is empty"),
+        ({"against": "I like tea. "}, "is the preference itself"),
+        ({"against": PUNS, "history": "preference"}, "none is stated"),
+        ({"against": PUNS, "question_system": "Be kind."}, "give one"),
+    ],
+)
+def test_a_contrast_that_cannot_be_one_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        query(TEA, **settings)
+
+
+def test_a_contrast_without_a_preference_is_refused() -> None:
+    with pytest.raises(BadInput, match="without a preference"):
+        build_question(Spelled(), [USER], PromptSettings(against=PUNS))
+
+
+def test_a_template_that_ignores_the_place_of_contrast_and_preference_is_refused() -> None:
+    with pytest.raises(NoChatTemplate, match="--placement user"):
+        query(TEA, against=PUNS, tokenizer=LastTurnOnly())

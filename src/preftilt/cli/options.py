@@ -195,6 +195,14 @@ class PromptFlags:
         str | None,
         _prompt(metavar="TEXT", help="System message where the preference is left out."),
     ] = None
+    against: Annotated[
+        str | None,
+        _prompt(
+            metavar="TEXT",
+            help="Compare the preference with this wish in its place, instead of with the question alone: for what to"
+            ' avoid, -p "No puns." --against "Use puns."',
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

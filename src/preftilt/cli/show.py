@@ -71,6 +71,8 @@ class Show:
         note = f"score = question + λ · gain, λ = {result.lam:g}; log-probs in {result.unit}"
         if result.settings["reduction"] == "centred":
             note += ", against the candidates' mean"
+        if result.settings.get("against"):
+            note += "; question: with the contrast in the prompt"
         if plain is not None:
             note += f"; {ALONE} the model alone"
         if any(one.finish != "eos" for one in result.candidates):

@@ -17,7 +17,7 @@ from preftilt.errors import BadInput
 from preftilt.prompt import History
 from preftilt.records.arms import AlphaField, ArmNames, ArmWeightField, patched
 from preftilt.records.method import MethodField
-from preftilt.records.strict import Count, Strict
+from preftilt.records.strict import Count, Strict, Visible
 from preftilt.search import (
     ARGS,
     CFG,
@@ -144,6 +144,7 @@ class SettingsPatch(Strict):
     preference_turns: Count | None = None
     system: str | None = None
     question_system: str | None = None
+    against: Visible | None = None
 
     def apply(self, base: Settings) -> Settings:
         """``base`` with these changes."""

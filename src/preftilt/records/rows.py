@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import Message, read_messages
+from preftilt.prompt import check_contrast
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import SettingsPatch, complaints
 from preftilt.records.strict import Strict, Visible
@@ -116,6 +117,10 @@ class Row(Strict):
         settings = self.settings.apply(base)
         if preferences == [None] and self.needs_preference(settings):
             raise BadInput('"preference" is missing (or "preferences")')
+        stated = tuple(
+            Preference(wish.text, wish.strength) for wish in preferences if wish is not None
+        )
+        check_contrast(stated, settings.prompt)
         return Item(
             id=str(line if self.id is None else self.id),
             line=line,
@@ -124,9 +129,7 @@ class Row(Strict):
                 if self.question is not None
                 else read_messages(self.messages)
             ),
-            preferences=tuple(
-                Preference(one.text, one.strength) for one in preferences if one is not None
-            ),
+            preferences=stated,
             settings=settings,
             responses=self.given_responses(),
         )

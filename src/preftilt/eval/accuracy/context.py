@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.eval.accuracy.pairs import Comparison, Example
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, build_question, stated
+from preftilt.prompt import PromptSettings, build_question, check_contrast, stated
 from preftilt.readers import ArmSettings
 from preftilt.rivals import Judges
 from preftilt.settings import Settings
@@ -69,12 +69,14 @@ def make_context(reading: Reading, item: Comparison) -> Context:
     """
     realigner = Realigner(reading.engine, Settings(lam=1.0, prompt=reading.prompt))
     try:
-        bare = build_question(reading.engine.tokenizer, item.messages, reading.prompt)
+        check_contrast(item.preferences, reading.prompt)
+        plain = replace(reading.prompt, against=None)
+        bare = build_question(reading.engine.tokenizer, item.messages, plain)
         query, arms = None, ()
         if item.preferences or reading.prompt.history == "preference":
             query, _ = realigner.check(item.messages, item.preferences)
         if reading.arms.names:
-            settings = Settings(lam=1.0, prompt=reading.prompt, arms=reading.arms)
+            settings = Settings(lam=1.0, prompt=plain, arms=reading.arms)
             with_arms, _ = realigner.check(item.messages, (), settings=settings)
             arms = with_arms.views[1:]
         responses = realigner.check_responses(query or bare, item.responses)
@@ -85,7 +87,7 @@ def make_context(reading: Reading, item: Comparison) -> Context:
     return Context(
         item=item,
         reading=reading,
-        question=query.views[0].prompt if query else bare.prompt,
+        question=query.views[0].prompt if query and plain == reading.prompt else bare.prompt,
         query=query,
         arms=arms,
         responses=tuple(responses),

@@ -74,7 +74,8 @@ class Method:
         if self.evidence == "stated":
             return _at(context.stated(), self.lam), None
         reading = context.reading
-        return build_question(reading.engine.tokenizer, context.item.messages, reading.prompt), None
+        bare = replace(reading.prompt, against=None)
+        return build_question(reading.engine.tokenizer, context.item.messages, bare), None
 
 
 def parse_methods(given: Sequence[str], drawing: Drawing) -> list[Method]:
