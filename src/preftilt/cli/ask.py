@@ -28,6 +28,7 @@ from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import ShowFlags
 from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show
+from preftilt.engines.loop import together
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.explain import explain_html
 from preftilt.messages import Message
@@ -111,16 +112,14 @@ async def _both(
 
     telling = asyncio.create_task(tell())
     try:
-        found = await asyncio.gather(
-            *(
-                realigner.realign(
-                    request.messages,
-                    request.preferences,
-                    settings=one,
-                    on_progress=meter.reporter(key),
-                )
-                for key, one in requests.items()
+        found = await together(
+            realigner.realign(
+                request.messages,
+                request.preferences,
+                settings=one,
+                on_progress=meter.reporter(key),
             )
+            for key, one in requests.items()
         )
     finally:
         telling.cancel()

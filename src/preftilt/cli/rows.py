@@ -30,6 +30,7 @@ from preftilt.cli.options import ClusterFlags, FileFlags
 from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
+from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.records import (
     Item,
@@ -173,13 +174,9 @@ async def _all(
             journal.write(record)
             meter.finish(item.id, record)
 
-    workers = [asyncio.create_task(worker()) for _ in range(concurrency)]
     try:
-        await asyncio.gather(*workers)
+        await together(worker() for _ in range(concurrency))
     finally:
-        for one in workers:
-            one.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
         journal.close()
 
 

@@ -5,7 +5,6 @@ It takes places in the data set and gives records as JSON texts, so that what tr
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine
-from preftilt.engines.loop import Loop
+from preftilt.engines.loop import Loop, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
@@ -87,7 +86,7 @@ class Worker:
         return {ANSWER: self._loop.run(lambda: self._all(places))}
 
     async def _all(self, places: Sequence[int]) -> list[str]:
-        return list(await asyncio.gather(*(self._one(self._items[place]) for place in places)))
+        return await together(self._one(self._items[place]) for place in places)
 
     async def _one(self, item: Item) -> str:
         mark = item.fingerprint(self._job.identity)

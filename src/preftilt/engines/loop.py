@@ -84,11 +84,15 @@ class Loop:
             self._loop.stop()
 
 
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results in order; the first failure cancels the rest and is raised by itself."""
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+    """Results in order; the first failure cancels the rest, waits for their end and is raised by itself."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(_awaited(one)) for one in work]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work

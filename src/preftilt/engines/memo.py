@@ -6,32 +6,30 @@ every step on which they agree. Answers are kept for as long as the wrapper live
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Guides, Proposal, ProposeRequest, Proposes
+from preftilt.engines.loop import together
+from preftilt.engines.shared_work import Memory
 from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Guided
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(slots=True)
 class MemoEngine:
-    """``inner`` with a memory; calls that are equal, also at the same time, are made once."""
+    """``inner`` with a memory; calls that are equal, also at the same time, are made once.
+
+    A caller who is cancelled takes nothing from others who wait for the same.
+    """
 
     inner: Engine
-    _samples: dict[SampleRequest, asyncio.Future[list[Completion]]] = field(default_factory=dict)
-    _scores: dict[ScoreRequest, asyncio.Future[Float[np.ndarray, "T"]]] = field(
-        default_factory=dict
-    )
+    _samples: Memory[SampleRequest, Completion] = field(default_factory=lambda: Memory())
+    _scores: Memory[ScoreRequest, Float[np.ndarray, "T"]] = field(default_factory=lambda: Memory())
 
     @property
     def name(self) -> str:
@@ -55,16 +53,11 @@ class MemoEngine:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """As the engine's; every slot is remembered by itself, so overlapping sets of slots share."""
-        return [await self._sample_one(request) for request in requests]
+        return await together(self._sample_one(request) for request in requests)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """As the engine's; only requests not seen before reach it, in one call."""
-        new = [one for one in dict.fromkeys(requests) if one not in self._scores]
-        loop = asyncio.get_running_loop()
-        self._scores.update({one: loop.create_future() for one in new})
-        if new:
-            await _settle(self._scores, new, self.inner.score(new))
-        return [await asyncio.shield(self._scores[one]) for one in requests]
+        return await self._scores.get(requests, self.inner.score)
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
         """The engine's, where its capabilities say that it guides; not remembered: no two sweep values share one."""
@@ -80,35 +73,11 @@ class MemoEngine:
         self.inner.close()
 
     async def _sample_one(self, request: SampleRequest) -> list[Completion]:
-        loop = asyncio.get_running_loop()
-        keys = [replace(request, slots=(slot,)) for slot in request.slots]
-        new = [one for one in keys if one not in self._samples]
-        self._samples.update({one: loop.create_future() for one in new})
-        if new:
-            slots = tuple(slot for one in new for slot in one.slots)
-            await _settle(self._samples, new, self._draw(replace(request, slots=slots)))
-        return [
-            completion for one in keys for completion in await asyncio.shield(self._samples[one])
-        ]
+        async def draw(missing: Sequence[SampleRequest]) -> list[Completion]:
+            slots = tuple(slot for each in missing for slot in each.slots)
+            [completions] = await self.inner.sample([replace(request, slots=slots)])
+            return completions
 
-    async def _draw(self, request: SampleRequest) -> list[list[Completion]]:
-        [completions] = await self.inner.sample([request])
-        return [[one] for one in completions]
-
-
-async def _settle(
-    memory: dict[K, asyncio.Future[V]], keys: Sequence[K], work: Awaitable[Sequence[V]]
-) -> None:
-    """Give the futures of ``keys`` the results of ``work``; a failure is their waiters' too, and is forgotten."""
-    try:
-        for key, result in zip(keys, await work, strict=True):
-            memory[key].set_result(result)
-    except BaseException as failure:
-        for key in keys:
-            future = memory.pop(key)
-            if isinstance(failure, Exception) and not future.done():
-                future.set_exception(failure)
-                future.exception()  # Somebody has seen it: the caller of this function.
-            else:
-                future.cancel()
-        raise
+        return await self._samples.get(
+            [replace(request, slots=(slot,)) for slot in request.slots], draw
+        )

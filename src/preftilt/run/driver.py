@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.loop import together
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
 from preftilt.reward import Reward
@@ -180,13 +181,9 @@ class Run:
         trusted = known if self.engine.capabilities.sampler_logprobs else {}
         self.clock.enter("scoring")
         try:
-            rows = await asyncio.gather(
-                *(
-                    self._view_logprobs(
-                        view, parent, distinct, trusted.get((view.prompt, view.reader))
-                    )
-                    for view in self.query.views
-                )
+            rows = await together(
+                self._view_logprobs(view, parent, distinct, trusted.get((view.prompt, view.reader)))
+                for view in self.query.views
             )
         finally:
             self.clock.leave("scoring")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from preftilt.engines.guides import (
     can_guide,
     can_propose,
 )
+from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.guided import view_weights
 from preftilt.guided.args import Shortlist, TrajectoryReward, Walk, draw_by_reward
@@ -159,7 +159,7 @@ class Guiding:
         """Draw what ``expand`` asks for with the help of the reward model."""
         walks = [self._walk(expand, guide, slot) for slot in expand.slots]
         work = [draw_by_reward(walk, self._propose(guide), self._reward) for walk in walks]
-        drawn = await asyncio.gather(*work)
+        drawn = await together(work)
         rows = {one.tokens: one.logprobs for one in reversed(drawn)}
         return Drawn(tuple(drawn), {(self.query.prompt, None): rows})
 

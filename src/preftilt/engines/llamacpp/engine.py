@@ -18,6 +18,7 @@ from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import Scheduler, Stats
 from preftilt.engines.llamacpp.worker import Worker
+from preftilt.engines.loop import together
 from preftilt.types import Completion
 
 
@@ -97,7 +98,7 @@ class LlamaCppEngine:
         jobs = [SampleJob(one) if one.slots and one.max_tokens else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
-            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         nothing = Completion((), np.empty(0), "length")
         return [
             next(done) if job else [nothing] * len(request.slots)
@@ -111,7 +112,7 @@ class LlamaCppEngine:
         jobs = [ScoreJob(one) if one.completion else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
-            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         return [next(done) if job else np.empty(0) for job in jobs]
 
     def so_far(self, request: SampleRequest | ScoreRequest) -> int:

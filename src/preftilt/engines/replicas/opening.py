@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 
 from preftilt.engines.base import Capabilities, Engine
-from preftilt.engines.loop import Loop
+from preftilt.engines.loop import Loop, together
 from preftilt.engines.replicas.engine import Replicas, close_all
 from preftilt.engines.replicas.identity import Identity, identity
 from preftilt.engines.replicas.replica import Open, Replica
@@ -48,15 +47,8 @@ def open_replicas(
 
 async def _open_all(replicas: list[Replica]) -> Identity:
     """Open and compare; what all that answer have in common."""
-    found = await asyncio.gather(*(_join(one) for one in replicas), return_exceptions=True)
-    known: list[Identity] = []
-    for one, result in zip(replicas, found, strict=True):
-        if isinstance(result, Identity):
-            known.append(result)
-        elif isinstance(result, EngineError):
-            one.reason = str(result)
-        else:
-            raise result
+    found = await together(_join(one) for one in replicas)
+    known = [identity for identity in found if identity is not None]
     if not known:
         raise EngineError(
             f"none of the {len(replicas)} replicas answers: {'; '.join(one.reason for one in replicas)}"
@@ -70,7 +62,16 @@ async def _open_all(replicas: list[Replica]) -> Identity:
     return replace(first, capabilities=able)
 
 
-async def _join(replica: Replica) -> Identity:
+async def _join(replica: Replica) -> Identity | None:
+    """Open it; None if it does not answer, which its ``reason`` then tells."""
+    try:
+        return await _opened(replica)
+    except EngineError as failure:
+        replica.reason = str(failure)
+        return None
+
+
+async def _opened(replica: Replica) -> Identity:
     engine: Engine = await opened(replica.open)
     try:
         found = await identity(engine)

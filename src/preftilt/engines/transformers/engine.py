@@ -24,6 +24,7 @@ from preftilt.engines.guides import (
     as_sample,
     check_guide,
 )
+from preftilt.engines.loop import together
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
@@ -148,7 +149,7 @@ class TransformersEngine:
             self._readable.check_propose(request)
         jobs = [propose_job(request) for request in requests]
         with self._submitted(jobs):
-            return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+            return await together(asyncio.wrap_future(job.future) for job in jobs)
 
     async def _drawn(
         self, requests: Sequence[R], nothing: Callable[[R], Completion | Guided]
@@ -157,7 +158,7 @@ class TransformersEngine:
         jobs = [draw_job(one) if one.slots and one.max_tokens else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
-            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         return [
             next(done) if job else [nothing(request)] * len(request.slots)
             for job, request in zip(jobs, requests, strict=True)
@@ -170,7 +171,7 @@ class TransformersEngine:
         jobs = [score_job(request) for request in requests]
         work = [job for job in jobs if job.request.completion]
         with self._submitted(work):
-            done = iter(await asyncio.gather(*(asyncio.wrap_future(job.future) for job in work)))
+            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         return [next(done) if job.request.completion else np.empty(0) for job in jobs]
 
     async def normalise(
@@ -185,7 +186,7 @@ class TransformersEngine:
                 raise BadInput("an empty completion has no log-probs to normalise")
         jobs = [normalise_job(request) for request in requests]
         with self._submitted(jobs):
-            return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+            return await together(asyncio.wrap_future(job.future) for job in jobs)
 
     def so_far(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.Watchable`. A number that the worker keeps anyway is read, no more."""

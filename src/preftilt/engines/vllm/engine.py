@@ -16,6 +16,7 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
+from preftilt.engines.loop import together
 from preftilt.engines.vllm.sequences import Drawing, First, Reading, Unread
 from preftilt.engines.vllm.worker import Worker
 from preftilt.engines.vocabulary import Vocabulary
@@ -171,8 +172,8 @@ class VllmEngine:
 
 
 async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
-    """Results in order; whoever is cancelled here cancels them."""
-    return list(await asyncio.gather(*(asyncio.wrap_future(one) for one in futures)))
+    """Results in order; whoever is cancelled here cancels them, and the first failure cancels the rest."""
+    return await together(asyncio.wrap_future(one) for one in futures)
 
 
 def _row(found: np.ndarray | Unread) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import ScoreRequest
 from preftilt.engines.guides import GuidedView
+from preftilt.engines.loop import together
 from preftilt.engines.normalises import Mixture, NormaliseRequest, can_normalise
 from preftilt.errors import EngineError
 from preftilt.eval.accuracy.context import Context
@@ -46,7 +46,7 @@ async def measure(context: Context, rules: Sequence[Rule], *, policy: bool) -> M
     """Read, normalise and ask; ``policy`` says whether the engine is asked for normalised policies."""
     blends = blends_of(context, rules)
     asking = [rule for rule in rules if isinstance(rule, Asks)]
-    asked = await asyncio.gather(*(rule.ask(context, policy) for rule in asking))
+    asked = await together(rule.ask(context, policy) for rule in asking)
     rows = await _read(context, blends.values())
     policies = await _policies(context, blends) if policy else {}
     values = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from preftilt.api import Realigner, Settings
 from preftilt.demo.world import Item, check
 from preftilt.engines.base import Engine
+from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
 from preftilt.eval.shares import surveyed
 from preftilt.messages import Message
@@ -140,10 +141,12 @@ async def measure(
         first = result.candidates if isinstance(search, DVTS) else by_slot
         return [_answer(item, one) for one in first]
 
-    drawn = await asyncio.gather(
-        answers(Greedy(), 1.0, "sum"),
-        answers(BestOfN(n=draws.pool), 1.0, "sum"),
-        *(answers(DVTS(), lam, reduction) for reduction, lam in grid),
+    drawn = await together(
+        [
+            answers(Greedy(), 1.0, "sum"),
+            answers(BestOfN(n=draws.pool), 1.0, "sum"),
+            *(answers(DVTS(), lam, reduction) for reduction, lam in grid),
+        ]
     )
     greedy, pool, trees = drawn[0][0], drawn[1], drawn[2:]
     found: dict[str, dict[str, Answer]] = {}

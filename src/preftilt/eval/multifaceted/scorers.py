@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
+from preftilt.engines.loop import together
 from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
 from preftilt.eval.frame.method import one_of
@@ -85,5 +85,5 @@ async def _grades(
         for run in range(1, runs + 1):
             name = f"rubric {number}" if runs == 1 else f"rubric {number}, run {run}"
             asked[name] = judge.ask(prompt, read_grade, system=prompts.fill("system", {}), run=run)
-    answers = await asyncio.gather(*asked.values())
+    answers = await together(asked.values())
     return dict(zip(asked, answers, strict=True))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
+from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.eval.frame.budget import shared_budget
 from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
@@ -121,9 +121,7 @@ async def _judge(judge: Judge, prompts: Templates, state: TaskState) -> dict[str
         "helpful": read_yes_no,
     }
     asked = [name for name in readers if name in prompts.of]
-    answers = await asyncio.gather(
-        *(judge.ask(prompts.fill(one, gaps), readers[one]) for one in asked)
-    )
+    answers = await together(judge.ask(prompts.fill(name, gaps), readers[name]) for name in asked)
     said = dict(zip(asked, answers, strict=True))
     acknowledged = said["acknowledge"].value if "acknowledge" in said else None
     if isinstance(acknowledged, Acknowledged) and acknowledged.restatement:

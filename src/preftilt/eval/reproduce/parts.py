@@ -7,7 +7,6 @@ answers a few items with one method after the other, alone, as a user would.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine
+from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
 from preftilt.eval.frame.drawing import Drawn, draw_plain, draw_realigned
 from preftilt.eval.frame.method import Json, Protocol, choose_method, patched
@@ -105,8 +105,8 @@ async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, 
     searches: list[Json] = [{"name": "best-of-n", "n": how.pool}]
     if case.repeat == 1:
         searches.append({"name": "greedy"})
-    drawn, *greedy = await asyncio.gather(
-        *(lab.draw(case, how.asked(one, reduction="sum")) for one in searches)
+    drawn, *greedy = await together(
+        lab.draw(case, how.asked(search, reduction="sum")) for search in searches
     )
     by_slot = sorted(drawn.record["candidates"], key=lambda one: one["slot"])
     found = {
@@ -124,7 +124,7 @@ async def measure_trees(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     """Tree searches at every λ, by the protocol's reduction; they share the steps on which they agree."""
     shared = MemoEngine(lab.engine)
     settings = [lab.how.asked({"name": "dvts"}, **{"lambda": lam}) for lam in lab.how.lambdas]
-    drawn = await asyncio.gather(*(lab.draw(case, one, shared) for one in settings))
+    drawn = await together(lab.draw(case, one, shared) for one in settings)
     return {
         "trees": {
             f"{lam:g}": made_record(_made(one))
@@ -138,7 +138,7 @@ async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
     settings = [replace(lab.how.guided(name), reward=Settings().reward) for name in GUIDED]
-    drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings))
+    drawn = await together(lab.draw(case, one) for one in settings)
     return {
         "guided": {name: made_record(_made(one)) for name, one in zip(GUIDED, drawn, strict=True)}
     }
