@@ -11,6 +11,7 @@ import asyncio
 import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,9 +58,20 @@ class Manners:
     key: str | None = None
     lie: Lie = "none"
     hang: bool = False
+    models_seconds: float = 0.0
+    """How long the list of models takes."""
+    seconds: float = 0.0
+    """How long an answer takes."""
+    misses: int = 0
+    """How many answers fewer than asked for are sent."""
+    exceeds: int = 0
+    """How many tokens more than allowed are drawn."""
     reset: bool = False
     junk: bytes | None = None
     busy: list[int] = field(default_factory=list)
+    """Statuses of the next answers."""
+    busy_at_first: tuple[int, ...] = ()
+    """Statuses of the first answers to every seed."""
     retry_after: str | None = None
 
 
@@ -69,6 +81,11 @@ class Seen:
 
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     tries: int = 0
+    lists: int = 0
+    """How often the models were asked for."""
+    by_seed: Counter[int | None] = field(default_factory=Counter)
+    generations: int = 0
+    """Requests to draw that the server began to work on."""
     waiting: int = 0
     abandoned: int = 0
     computed: int = 0
@@ -114,12 +131,16 @@ class StandIn:
             if sent != f"Bearer {manners.key}":
                 words = {"error": {"message": f"wrong key: {sent}"}}
                 return await _answer(send, 401, json.dumps(words).encode())
+        self.seen.lists += path == "/v1/models"
         if path in ("/v1/models", "/version"):
+            await asyncio.sleep(manners.models_seconds)
             return await _answer(send, 200, json.dumps(self._about(path)).encode())
         body = json.loads(raw)
         self.seen.bodies.append((path, body))
-        if manners.busy:
-            status = manners.busy.pop(0)
+        status = self._status(body)
+        self.seen.generations += _draws(body) and status not in (429, 503)
+        await asyncio.sleep(manners.seconds)
+        if status is not None:
             return await _answer(send, status, b'{"error": {"message": "busy"}}', manners)
         if manners.hang:
             return await self._hang(receive)
@@ -133,6 +154,15 @@ class StandIn:
         if manners.reset:
             return await _break_off(send, answer)
         return await _answer(send, 200, answer)
+
+    def _status(self, body: dict[str, Any]) -> int | None:
+        """What is answered instead of an answer."""
+        if self.manners.busy:
+            return self.manners.busy.pop(0)
+        self.seen.by_seed[body.get("seed")] += 1
+        before = self.seen.by_seed[body.get("seed")] - 1
+        first = self.manners.busy_at_first
+        return first[before] if before < len(first) else None
 
     def _about(self, path: str) -> dict[str, Any]:
         if path == "/version":
@@ -163,7 +193,7 @@ class StandIn:
         choices = [
             self._choice(prompt, body, body["n"] * i + j)
             for i, prompt in enumerate(ids)
-            for j in range(body["n"] if self.manners.many else 1)
+            for j in range(body["n"] - self.manners.misses if self.manners.many else 1)
         ]
         for index, one in enumerate(choices):
             one["index"] = index
@@ -220,7 +250,7 @@ class StandIn:
         )
         tokens: list[int] = []
         rows: list[float] = []
-        while len(tokens) < body["max_tokens"]:
+        while len(tokens) < body["max_tokens"] + self.manners.exceeds:
             raw = self.next_logprobs(prompt + tuple(tokens))
             if sampling.temperature:
                 chances = np.exp(filtered(raw, sampling))
@@ -230,7 +260,8 @@ class StandIn:
             tokens.append(token)
             rows.append(self._told(raw, token, sampling.temperature))
             text = self.tokenizer.decode(tokens)
-            if token == self.eos or any(one in text for one in body.get("stop") or ()):
+            stops = token == self.eos or any(one in text for one in body.get("stop") or ())
+            if stops and not self.manners.exceeds:
                 break
         return tokens, rows
 
@@ -328,6 +359,12 @@ class StandIn:
         raw = self._models[weights](context) + self._plain
         raw[raw.argmax()] += self.manners.sharpness
         return raw - np.logaddexp.reduce(raw)
+
+
+def _draws(body: dict[str, Any]) -> bool:
+    """Whether tokens are asked for, and not log-probs of a prompt."""
+    reads = body.get("echo") or body.get("prompt_logprobs") is not None or "token_ids" in body
+    return bool(body.get("max_tokens")) and not reads
 
 
 async def _body(receive: Receive) -> bytes:

@@ -14,9 +14,9 @@ import numpy as np
 from preftilt.engines.base import Capabilities, Engine, SampleRequest
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact, ServerRefused
-from preftilt.engines.http.answers import ChatChoice, ChatCompletions, Completions, Models
+from preftilt.engines.http.answers import ChatChoice, ChatCompletions, Completions
 from preftilt.engines.http.connection import Connection, Declined
-from preftilt.engines.http.engine import About, seed_of
+from preftilt.engines.http.engine import About, insist_on_model, seed_of
 from preftilt.engines.http.opening import HONOURED, chosen_model, connected, nothing
 from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.loop import Loop, together
@@ -108,15 +108,10 @@ class ChatSampler:
 
     async def answers(self) -> None:
         """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
-        await self._loop.wait(self._still_there)
+        await self._loop.wait(lambda: insist_on_model(self._connection, self.name, self.model))
 
     def close(self) -> None:
         self._loop.close(self._connection.close)
-
-    async def _still_there(self) -> None:
-        cards = (await self._connection.get("/v1/models", Models)).data
-        if self.model not in [one.id for one in cards]:
-            raise EngineError(f"{self.name} no longer serves {self.model}; open it again")
 
     async def _draw(self, request: SampleRequest) -> list[Completion]:
         budget = min(request.max_tokens, self._capabilities.max_context - len(request.prompt))

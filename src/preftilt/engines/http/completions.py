@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.http.answers import Choice, Completions, Models
+from preftilt.engines.http.answers import Choice, Completions
 from preftilt.engines.http.connection import Connection
 from preftilt.engines.http.dialect import (
     Draw,
@@ -102,9 +102,6 @@ class OpenAiDialect:
         if self.reading is None:
             raise BadInput(f"{self.connection.url} cannot score; name a second engine (--scorer)")
         return await together(self._read(context, one, self.reading) for one in completions)
-
-    async def models(self) -> list[str]:
-        return [one.id for one in (await self.connection.get("/v1/models", Models)).data]
 
     async def complete(self, body: dict[str, Any]) -> list[Choice]:
         """Choices in their order."""

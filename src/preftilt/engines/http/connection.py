@@ -1,8 +1,9 @@
-"""Questions to one server over pooled connections: limited, with a deadline, asked again only where that is safe.
+"""HTTP client for one server: pooled and limited connections, a deadline, retries of what cannot have been executed.
 
-Asked again: what never reached the server (it refused the connection) and what it declined to start (429, 502, 503
-and 504), no sooner than it says (``Retry-After``). Never: what broke off in the middle, because the server may have
-done the work. A cancelled question closes its connection, which is how servers learn that nobody waits any more.
+Tried again: what never reached the server (no connection, for some seconds) and what it declined to start (429 and
+503), no sooner than it says (``Retry-After``). Never: what broke off in the middle, and what a proxy gave up waiting
+for (502, 504), because the server may have done the work. A cancelled question closes its connection, which is how
+servers learn that nobody waits any more.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -21,8 +23,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
     wait_random_exponential,
 )
 
@@ -32,7 +32,13 @@ from preftilt.errors import BadInput, EngineError, EngineTimeout
 Answer = TypeVar("Answer", bound=BaseModel)
 
 ATTEMPTS = 6
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
+UNREACHABLE_SECONDS = 4.0
+"""How long a server that takes no connections is tried; one that starts anew takes longer anyway."""
+
+CHECK_SECONDS = 10.0
+"""How long a question about the server itself may take that others wait for."""
+
 SPARE_CONNECTIONS = 4
 MOST_BYTES = 1 << 28
 """No honest answer is longer; what is, would fill the memory."""
@@ -41,7 +47,7 @@ QUOTED = 300
 """Characters of a server's own words that an error repeats."""
 
 BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
-BUSY = frozenset({429, 502, 503, 504})
+BUSY = frozenset({429, 503})
 
 
 class Declined(EngineError):
@@ -53,11 +59,15 @@ class Declined(EngineError):
 
 
 class Later(Declined):
-    """The server, or the way to it, is not ready; ``after`` is how many seconds it asks to wait, if it says."""
+    """The server cannot have begun; ``after`` is how many seconds it asks to wait, if it says."""
 
     def __init__(self, message: str, status: int = 0, after: float | None = None) -> None:
         super().__init__(message, status)
         self.after = after
+
+
+class Unreachable(Later):
+    """There is no connection to the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,14 @@ class Connection:
 
     async def get(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path``; errors as in :meth:`post`. A question about the server itself waits for no other."""
-        return await self._ask("GET", path, None, answer)
+        async with self._deadline(path, self.timeout):
+            return _read(self.url + path, await self._patiently("GET", path, None), answer)
+
+    async def check(self, path: str, answer: type[Answer]) -> Answer:
+        """Ask for ``path`` once, and for :data:`CHECK_SECONDS` only, because others wait for it; errors as in
+        :meth:`post`."""
+        async with self._deadline(path, min(CHECK_SECONDS, self.timeout)):
+            return _read(self.url + path, await self._once("GET", path, None), answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
         """Send ``body`` as JSON and read the answer as ``answer``.
@@ -82,43 +99,46 @@ class Connection:
         does not answer, not in time, or with something else than ``answer``.
         """
         data = json.dumps(body, allow_nan=False).encode()
-        async with self.slots:
-            return await self._ask("POST", path, data, answer)
+        async with self.slots, self._deadline(path, self.timeout):
+            return _read(self.url + path, await self._patiently("POST", path, data), answer)
 
     async def close(self) -> None:
         """Close every connection."""
         await self.client.aclose()
 
-    async def _ask(
-        self, method: str, path: str, body: bytes | None, answer: type[Answer]
-    ) -> Answer:
+    @asynccontextmanager
+    async def _deadline(self, path: str, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise EngineTimeout(
+                f"{self.url}{path} did not answer within {seconds:g} s; give it longer (--timeout),"
+                " or ask for fewer or shorter responses"
+            ) from None
+
+    async def _patiently(self, method: str, path: str, body: bytes | None) -> bytes:
+        """Try again for as long as nothing can have been executed."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Later),
             wait=_pause,
-            stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self.timeout),
+            stop=self._enough,
             reraise=True,
         )
-        try:
-            async with asyncio.timeout(self.timeout):
-                data = await retrying(self._once, method, path, body)
-        except TimeoutError:
-            raise EngineTimeout(
-                f"{self.url}{path} did not answer within {self.timeout:g} s; give it longer (--timeout),"
-                " or ask for fewer or shorter responses"
-            ) from None
-        try:
-            return answer.model_validate_json(data)
-        except ValidationError as error:
-            raise EngineError(
-                f"{self.url}{path} answered with something else than {answer.__name__}: {_complaint(error)}"
-            ) from None
+        return await retrying(self._once, method, path, body)
+
+    def _enough(self, state: RetryCallState) -> bool:
+        failure = state.outcome.exception() if state.outcome else None
+        limit = UNREACHABLE_SECONDS if isinstance(failure, Unreachable) else self.timeout
+        spent = (state.seconds_since_start or 0.0) + state.upcoming_sleep
+        return state.attempt_number >= ATTEMPTS or spent >= limit
 
     async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
         try:
             async with self.client.stream(method, self.url + path, content=body) as response:
                 data = await self._body(response, path)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise Later(
+            raise Unreachable(
                 f"{self.url} cannot be reached ({error or type(error).__name__}); is the server running there?"
             ) from None
         except httpx2.HTTPError as error:
@@ -188,6 +208,15 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
         slots=asyncio.Semaphore(max_connections),
         secret=secret,
     )
+
+
+def _read(where: str, data: bytes, answer: type[Answer]) -> Answer:
+    try:
+        return answer.model_validate_json(data)
+    except ValidationError as error:
+        raise EngineError(
+            f"{where} answered with something else than {answer.__name__}: {_complaint(error)}"
+        ) from None
 
 
 def _checked(url: str) -> str:

@@ -71,10 +71,6 @@ class Dialect(Protocol):
         """Raw log-probs of every completion (none is empty) after ``context``, float64."""
         ...
 
-    async def models(self) -> list[str]:
-        """Names of the models that the server offers now."""
-        ...
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:

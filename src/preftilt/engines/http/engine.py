@@ -6,7 +6,6 @@ server still holds the model it was opened with.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,11 @@ from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
-from preftilt.engines.http.connection import Connection
+from preftilt.engines.http.answers import Models
+from preftilt.engines.http.connection import Connection, Later, Unreachable
 from preftilt.engines.http.dialect import Dialect, Draw, Drawn
 from preftilt.engines.loop import Loop, together
+from preftilt.engines.shared_work import SharedWork
 from preftilt.engines.steps import step_ended
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.engines.vocabulary import Vocabulary
@@ -81,11 +82,12 @@ class ServerEngine:
     ) -> None:
         self.about = about
         self._loop = loop
+        self._connection = connection
         self._dialect = dialect
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._canary = canary
-        self._checking = asyncio.Lock()
+        self._check: SharedWork[None] | None = None
         self._checked = time.monotonic()
         self._readable = Readable(
             model=about.name,
@@ -143,7 +145,7 @@ class ServerEngine:
 
     async def answers(self) -> None:
         """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
-        await self._loop.wait(self._still_there)
+        await self._loop.wait(lambda: insist_on_model(self._connection, self.name, self.model))
 
     def close(self) -> None:
         """Close the connections; calls under way fail with :class:`~preftilt.errors.EngineError`."""
@@ -253,20 +255,17 @@ class ServerEngine:
         return [found.get(i, np.empty(0)) for i in range(len(requests))]
 
     async def _same_model(self) -> None:
-        """Notice a server that changes its model while we are connected to it."""
-        async with self._checking:
-            if time.monotonic() - self._checked < RECHECK_SECONDS:
-                return
-            await self._still_there()
-            await self._same_weights()
-            self._checked = time.monotonic()
+        """Notice a server that changes its model while we are connected to it; all who wait share one check."""
+        if time.monotonic() - self._checked < RECHECK_SECONDS:
+            return
+        if self._check is None or not self._check.open:
+            self._check = SharedWork(self._check_model())
+        await self._check.wait()
 
-    async def _still_there(self) -> None:
-        if self.model not in await self._dialect.models():
-            raise EngineError(
-                f"{self.name} no longer serves {self.model}; open it again, what was scored before and after does not"
-                " belong together"
-            )
+    async def _check_model(self) -> None:
+        await insist_on_model(self._connection, self.name, self.model)
+        await self._same_weights()
+        self._checked = time.monotonic()
 
     async def _same_weights(self) -> None:
         if self._canary.logprobs is None:
@@ -278,6 +277,23 @@ class ServerEngine:
                 f"{self.name} has other weights behind the name {self.model} than when it was opened: log-probs of the"
                 f" same text differ by {gap:.2g} nats a token; open it again"
             )
+
+
+async def insist_on_model(connection: Connection, name: str, model: str) -> None:
+    """Raise :class:`~preftilt.errors.EngineError` if the server is gone, or lists ``model`` no longer.
+
+    It is asked once, and for seconds. One that is too busy to answer is there.
+    """
+    try:
+        cards = (await connection.check("/v1/models", Models)).data
+    except Unreachable:
+        raise
+    except Later:
+        return
+    if model not in [card.id for card in cards]:
+        raise EngineError(
+            f"{name} no longer serves {model}; open it again, what was scored before and after does not belong together"
+        )
 
 
 def seed_of(request: SampleRequest) -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, RootModel
 
 from preftilt.engines.base import Engine
-from preftilt.engines.http.answers import ModelCard, Models, TokenId
+from preftilt.engines.http.answers import ModelCard, TokenId
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.dialect import (
     Asking,
@@ -128,9 +128,6 @@ class SglangDialect:
         if self.shares:
             return await self.read_shared(context, completions)
         return await self.read_plainly(context, completions)
-
-    async def models(self) -> list[str]:
-        return [one.id for one in (await self.connection.get("/v1/models", Models)).data]
 
     async def read_plainly(
         self, context: Tokens, completions: Sequence[Tokens]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Fact
-from preftilt.engines.http.answers import Choice, Completions, ModelCard, Models, Read, Version
+from preftilt.engines.http.answers import Choice, Completions, ModelCard, Read, Version
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.dialect import (
     Asking,
@@ -108,9 +108,6 @@ class VllmDialect:
             for i, row in zip(missing, plain, strict=True):
                 rows[i] = row
         return [row for row in rows if row is not None]
-
-    async def models(self) -> list[str]:
-        return [one.id for one in (await self.connection.get("/v1/models", Models)).data]
 
     async def read_plainly(
         self, context: Tokens, completions: Sequence[Tokens]
