@@ -17,7 +17,7 @@ from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
 from preftilt.messages import Message
-from preftilt.prompt import build_query, build_question
+from preftilt.prompt import build_query, build_question, check_unended
 from preftilt.readers import resolve, with_arms
 from preftilt.recording import Finished, record
 from preftilt.result import Realigned
@@ -220,7 +220,11 @@ class Realigner:
 
     def _given(self, number: int, text: str, query: Query) -> Completion:
         able = self.engine.capabilities
-        tokens = self.engine.tokenizer.encode(text)
+        try:
+            check_unended(text, self.engine.tokenizer, able.eos)
+            tokens = self.engine.tokenizer.encode_response(text)
+        except BadInput as failure:
+            raise BadInput(f"response {number}: {failure}") from failure
         if tokens and tokens[-1] in able.eos:
             tokens = tokens[:-1]
         if able.eos.intersection(tokens):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -46,7 +46,15 @@ class ChatTokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> Tokens:
-        """Token ids of a response's text, no special tokens added."""
+        """Token ids of a text as it stands, special tokens that it spells too; none are added."""
+        ...
+
+    def encode_response(self, text: str, after: str = "") -> Tokens:
+        """Token ids of a response's text as the model draws them behind a rendered prompt.
+
+        ``after`` is what the response begins with, whose ids are not asked for. No special token is among the ids,
+        even if the text spells one. Raises :class:`~preftilt.errors.BadInput` where that cannot be.
+        """
         ...
 
     def decode(self, tokens: Tokens) -> str:
@@ -206,6 +214,25 @@ def stated(
     if not preferences:
         return _conversation(system, turns)
     return _with_preference(system, turns, "\n".join(_texts(preferences)), settings)
+
+
+def before_end(text: str, tokenizer: ChatTokenizer, ends: Collection[int]) -> str:
+    """A response's text up to the first token of ``ends`` that it spells, as texts of servers and files may do."""
+    spelled = [end for end in tokenizer.pieces(tuple(ends)) if end.strip()]
+    return text[: min((place for end in spelled if (place := text.find(end)) >= 0), default=None)]
+
+
+def check_unended(text: str, tokenizer: ChatTokenizer, ends: Collection[int]) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` for a response that spells a token of ``ends`` as its end.
+
+    Every response is closed with one, and the spelled one would be read as characters.
+    """
+    whole = text.rstrip()
+    for end in tokenizer.pieces(tuple(ends)):
+        if end.strip() and whole.endswith(end):
+            raise BadInput(
+                f"it ends with {end!r}, and the end of its turn is added to every response: take it out"
+            )
 
 
 def parse_preference(argument: str) -> Preference:

@@ -172,17 +172,19 @@ def test_notes_say_when_nothing_finished_or_length_matters(realigner):
 
 def test_a_response_that_brings_its_end_of_turn_gets_no_second_one():
     class Literal(ToyTokenizer):
-        """Encodes ``<end>`` as the token it names, as chat tokenizers do."""
+        """Its end of a turn is a word."""
 
-        def encode(self, text: str) -> tuple[int, ...]:
-            return tuple(self.words.index(one) for one in text.split("|"))
+        def encode_response(self, text: str, after: str = "") -> tuple[int, ...]:
+            return tuple(self.words.index(one.replace("END", "<end>")) for one in text.split("|"))
 
     engine = ToyEngine(hashed_bigrams(1), tokenizer=Literal())
     realigner = pt.Realigner(engine)
-    scored = asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|<end>", "maths"]))
+    scored = asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|END", "maths"]))
     assert len({one.tokens for one in scored.candidates}) == 1
     with pytest.raises(BadInput, match="response 1 has an end-of-turn token before its end"):
-        asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|<end>|play"]))
+        asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|END|play"]))
+    with pytest.raises(BadInput, match=r"response 2: it ends with '<end>', .*: take it out"):
+        asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths", "maths|<end>\n"]))
     engine.max_context = 6
     with pytest.raises(
         PromptTooLong, match="response 1 has 3 tokens; with the prompt that is 2 more"

@@ -29,6 +29,9 @@ class Spelled:
     def encode(self, text: str) -> Tokens:
         return tuple(map(ord, text))
 
+    def encode_response(self, text: str, after: str = "") -> Tokens:
+        return self.encode(text)
+
     def decode(self, tokens: Tokens) -> str:
         return "".join(map(chr, tokens))
 

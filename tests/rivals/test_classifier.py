@@ -15,7 +15,7 @@ from preftilt.errors import BadInput, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
 from preftilt.rivals import ByRewardModel, Judges, open_reward_model
 from preftilt.rivals.classifier import Classifier
-from tests.engine.models import END_ID, save
+from tests.engine.models import END, END_ID, save
 from tests.rivals.conftest import Ask
 from tests.rivals.models import DEAF, NO_SYSTEM, plain_score, save_reward_model
 
@@ -86,6 +86,18 @@ def test_what_does_not_fit_has_no_score_and_nothing_is_cut_off(tmp_path: Path) -
     assert rated.forwards == 2
     with pytest.raises(PromptTooLong, match="shorten the conversation"):
         model.check([Message("user", "y" * 130)])
+    model.close()
+
+
+def test_control_tokens_that_words_spell_are_read_as_words(tmp_path: Path) -> None:
+    model = open_reward_model(save_reward_model(tmp_path / "rm"))
+    assert isinstance(model, Classifier)
+    plain, spelled = (
+        model.template.tokens([Message("user", f"A{words} or B?")], f"A{words}")
+        for words in ("", f"{END}<user>")
+    )
+    assert spelled.count(END_ID) == plain.count(END_ID) == 2
+    assert (spelled[0], len(spelled)) == (plain[0], len(plain) + 2 * len(f"{END}<user>"))
     model.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from preftilt.train.pairs import Pair
 from preftilt.train.reading import reader, response_logprobs
 from preftilt.train.tokens import TokenPair, epoch_batches, make_rows, sorted_batches, tokenise
 from tests.engine.models import VOCABULARY, build, byte_tokenizer
+from tests.prompt.tokenizers import chat_tokenizer
 
 pytestmark = pytest.mark.model
 
@@ -87,6 +90,22 @@ def test_responses_end_with_the_end_of_a_turn_and_verdicts_become_signs():
     q, a, b, c = (CHAT.encode(letter)[0] for letter in "qabc")
     assert made == TokenPair((q,), ((a, 258), (b, c, 258)), (0, -1))
     assert made.length == 4
+
+
+def test_responses_are_trained_on_in_the_ids_that_they_have_behind_the_prompt(tmp_path: Path):
+    chat = chat_tokenizer("metaspace", "headers", tmp_path)
+    [made] = tokenise([pair("q", "Hi", " Hi", safe=1)], chat, 258, OBJECTIVES, 99, drop=False)
+    assert chat.pieces(made.responses[0][:-1]) == ["Hi"]
+    assert chat.pieces(made.responses[1][:-1]) == [" Hi"]
+
+
+def test_a_response_that_spells_its_end_is_named():
+    ended = pair("q", "a", "b<|end|>", help=0)
+    end = CHAT.encode("<|end|>")[0]
+    with pytest.raises(BadInput, match=r"pairs\.jsonl, row 4: it ends with '<\|end\|>'"):
+        tokenise([ended], CHAT, end, OBJECTIVES, 9, drop=False)
+    pairs = [ended, pair("q", "a", "b", help=0)]
+    assert len(tokenise(pairs, CHAT, end, OBJECTIVES, 9, drop=True)) == 1
 
 
 def test_a_pair_that_is_too_long_is_named_or_left_out():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,14 @@ from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
+from preftilt.engines.control_tokens import (
+    ControlTokens,
+    HfControlTokens,
+    KnowsControlTokens,
+    StandIns,
+    cannot_tell_apart,
+    stand_ins,
+)
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message
 from preftilt.types import Tokens
@@ -28,6 +37,12 @@ if TYPE_CHECKING:
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Variables that turn thinking on and off in templates: Qwen3's; DeepSeek's and Granite's."""
+
+PROBE = "preftilt"
+"""A text that is looked for in what a template makes of it."""
+
+NEUTRAL = ("\n", ".", "a")
+"""What a response is put behind where it would melt into the end of the prompt, as a line break into another one."""
 
 _RESERVED = frozenset(
     {"messages", "add_generation_prompt", "strftime_now", "raise_exception"}
@@ -99,34 +114,55 @@ class HfChatTokenizer:
     def render(self, messages: Sequence[Message]) -> Tokens:
         """Token ids of the conversation up to where the assistant's next answer begins.
 
-        The template alone decides about BOS; none is added. Raises
-        :class:`~preftilt.errors.NoChatTemplate` if there is no template, or it refuses or drops the
-        system message or the question, and :class:`~preftilt.errors.BadInput` if it refuses the
-        conversation otherwise.
+        The template alone decides about BOS; none is added. Control tokens are the template's alone, too: where the
+        messages spell one, it is encoded as characters. Raises :class:`~preftilt.errors.NoChatTemplate` if there is
+        no template, or it refuses or drops a message, and :class:`~preftilt.errors.BadInput` if it refuses the
+        conversation otherwise, or the tokenizer cannot tell a control token from its spelling.
         """
-        return self.encode(self.spell(messages))
+        shown, spelled = self._without_control_tokens(messages)
+        return self._ids(self._spell(shown), spelled)
 
     def spell(self, messages: Sequence[Message]) -> str:
-        """The text that :meth:`render` makes token ids of; it raises the same errors."""
-        try:
-            text = self._render(messages)
-        except _Failed as failure:
-            raise self._refusal(messages, failure) from failure.__cause__
-        self._check_nothing_dropped(messages, text)
-        return text
+        """The text that :meth:`render` makes token ids of, for who makes them himself; it raises the same errors.
+
+        Messages that spell a control token are refused.
+        """
+        _, spelled = self._without_control_tokens(messages)
+        if spelled.spelled:
+            raise cannot_tell_apart(spelled.spelled.values())
+        return self._spell(messages)
 
     def encode(self, text: str) -> Tokens:
-        """Token ids of a text as it stands; nothing is added."""
+        """Token ids of a text as it stands, control tokens that it spells too; nothing is added."""
         # Not verbose: whether a prompt is too long is the engine's to say, once and as an error.
         encoded: Any = self._tokenizer(text, add_special_tokens=False, verbose=False)
         return tuple(int(one) for one in encoded["input_ids"])
 
+    def encode_response(self, text: str, after: str = "") -> Tokens:
+        """Token ids of a response's text behind a prompt, as the model draws them; ``after`` is its beginning.
+
+        A text's first word often has other ids at the beginning of all text (SentencePiece puts a space before it).
+        No id is a control token's: where the text spells one, it is encoded as characters.
+        """
+        spelled = stand_ins((text,), self._control_tokens.texts())
+        hidden = spelled.hide(text)
+        for before in (self._lead + after, *NEUTRAL):
+            head, whole = self.encode(before), self._ids(before + hidden, spelled)
+            if whole[: len(head)] == head:
+                return whole[len(head) :]
+        return self._ids(hidden, spelled)
+
     def decode(self, tokens: Tokens) -> str:
-        """The text of a response, special tokens left out, white space as the model wrote it."""
-        text: Any = self._tokenizer.decode(
-            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        """The text of a response, special tokens left out, white space as the model wrote it.
+
+        It is the text that :meth:`encode_response` makes the tokens of: its first space is left out only if that
+        puts one there.
+        """
+        before, added = self._first_space
+        head, text = self._decode_words(before), self._decode_words((*before, *tokens))
+        if not text.startswith(head):
+            return self._decode_words(tokens)
+        return text[len(head) :].removeprefix(added)
 
     def pieces(self, tokens: Tokens) -> list[str]:
         """The text of each token by itself, special tokens too; part of a character shows as �."""
@@ -144,6 +180,68 @@ class HfChatTokenizer:
         text: Any = self._tokenizer.decode(
             tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+        return text
+
+    def _decode_words(self, tokens: Tokens) -> str:
+        text: Any = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    @cached_property
+    def _control_tokens(self) -> ControlTokens:
+        if isinstance(self._tokenizer, KnowsControlTokens):
+            return self._tokenizer.control_tokens()
+        turns = [Message("user", PROBE), Message("assistant", PROBE), Message("user", PROBE)]
+        with_system = self._probe([Message("system", PROBE), *turns])
+        return HfControlTokens(self._tokenizer, with_system or self._probe(turns))
+
+    @cached_property
+    def _lead(self) -> str:
+        """What a prompt ends with, from its last control token on: an answer's tokens depend on it."""
+        _, question, tail = self._probe([Message("user", PROBE)]).rpartition(PROBE)
+        last = max((tail.rfind(token) for token in self._control_tokens.texts()), default=0)
+        return tail[max(last, 0) :] if question else ""
+
+    @cached_property
+    def _first_space(self) -> tuple[Tokens, str]:
+        """Tokens to read a response behind, so that a decoder leaves its first space; and the space that is not its.
+
+        Decoders of the SentencePiece kind strip the first space of all text; encoders put it there, and some of them
+        behind a prompt that ends in a control token, too.
+        """
+        letter = NEUTRAL[-1]
+        before = self.encode(letter)
+        if self._decode_words(before) != letter:
+            return (), ""
+        again = self._decode_words((*before, *self.encode_response(letter)))
+        return before, " " if again == f"{letter} {letter}" else ""
+
+    def _probe(self, messages: Sequence[Message]) -> str:
+        """A conversation of our own as the template writes it; empty if it cannot."""
+        try:
+            return self._render(messages)
+        except (_Failed, NoChatTemplate):
+            return ""
+
+    def _ids(self, text: str, spelled: StandIns) -> Tokens:
+        """Token ids of a rendered text with stand-ins for the control tokens that are only spelled."""
+        return self._control_tokens.encode(text, spelled) if spelled.spelled else self.encode(text)
+
+    def _without_control_tokens(
+        self, messages: Sequence[Message]
+    ) -> tuple[list[Message], StandIns]:
+        """The messages with stand-ins for the control tokens that they spell."""
+        spelled = stand_ins([one.content for one in messages], self._control_tokens.texts())
+        return [spelled.hide_in(message) for message in messages], spelled
+
+    def _spell(self, messages: Sequence[Message]) -> str:
+        """The conversation as the template writes it, nothing left out."""
+        try:
+            text = self._render(messages)
+        except _Failed as failure:
+            raise self._refusal(messages, failure) from failure.__cause__
+        self._check_nothing_dropped(messages, text)
         return text
 
     def _render(self, messages: Sequence[Message]) -> str:

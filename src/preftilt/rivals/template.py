@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
 
+from preftilt.engines.control_tokens import HfControlTokens, stand_ins
 from preftilt.errors import BadInput, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
 
@@ -20,12 +22,21 @@ class RewardTemplate:
     """``tokenizer`` is one of transformers; ``context`` the most tokens that the model reads.
 
     The template's text is tokenised with the special tokens that the tokenizer adds by itself, as model cards of
-    reward models do it, and a BOS that then stands twice is left out once.
+    reward models do it, and a BOS that then stands twice is left out once. Control tokens that the conversation or the
+    response spells are encoded as characters.
     """
 
     name: str
     tokenizer: Any
     context: int
+    control: HfControlTokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        skeleton = ""
+        if self.tokenizer.chat_template:
+            with suppress(BadInput):
+                skeleton = self._text([Message("user", "?")], "-")
+        object.__setattr__(self, "control", HfControlTokens(self.tokenizer, skeleton))
 
     def check(self, messages: Sequence[Message]) -> None:
         """Raises :class:`~preftilt.errors.BadInput` if the template cannot say ``messages``, or they are too long."""
@@ -59,7 +70,14 @@ class RewardTemplate:
 
     def tokens(self, messages: Sequence[Message], response: str) -> list[int]:
         """The whole conversation's token ids, the response last."""
-        ids: list[int] = self.tokenizer(self._text(messages, response), verbose=False)["input_ids"]
+        turns = [*messages, Message("assistant", response)]
+        spelled = stand_ins([turn.content for turn in turns], self.control.texts())
+        if spelled.spelled:
+            *messages, last = (spelled.hide_in(turn) for turn in turns)
+            text = self._text(messages, last.content)
+            ids = [*self.control.encode(text, spelled, added=True)]
+        else:
+            ids = self.tokenizer(self._text(messages, response), verbose=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 

@@ -94,7 +94,7 @@ class Judge:
         if len(prompt) + self._most_tokens() > self.engine.capabilities.max_context:
             return Verdict(None)
         if self.method.judge_mode == "forced":
-            return await self._read(prompt, self.engine.tokenizer.encode(LEAD), sampled=0)
+            return await self._read(prompt, self._lead(), sampled=0)
         reasons, sampled = await self._reasons(prompt, stream, slot)
         if reasons is None:
             return Verdict(None, forwards=1, read=len(prompt), sampled=sampled)
@@ -145,12 +145,19 @@ class Judge:
         """Tokens behind the judge's prompt at most."""
         longest = max(len(one) for one in (*self._spellings(YES), *self._spellings(NO)))
         if self.method.judge_mode == "forced":
-            return len(self.engine.tokenizer.encode(LEAD)) + longest
+            return len(self._lead()) + longest
         return self.method.judge_tokens + longest
 
+    def _lead(self) -> Tokens:
+        return self.engine.tokenizer.encode_response(LEAD)
+
     def _spellings(self, words: Sequence[str]) -> list[Tokens]:
-        """Token ids of ``words``, every id sequence once, and none that goes on from another: it is counted there."""
-        found = dict.fromkeys(self.engine.tokenizer.encode(word) for word in words)
+        """Token ids of ``words`` behind the lead; every id sequence once, and none that goes on from another.
+
+        Such a one is counted where that other one is.
+        """
+        encode = self.engine.tokenizer.encode_response
+        found = dict.fromkeys(encode(word, after=LEAD) for word in words)
         return [
             one for one in found if not any(one != two and one[: len(two)] == two for two in found)
         ]

@@ -69,6 +69,10 @@ class ToyTokenizer:
             text = text[len(hit) :]
         return tuple(tokens)
 
+    def encode_response(self, text: str, after: str = "") -> Tokens:
+        """The same ids wherever the text stands."""
+        return self.encode(text)
+
     def decode(self, tokens: Tokens) -> str:
         return "".join(self.words[token] for token in tokens if token != 0)
 

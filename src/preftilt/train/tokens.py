@@ -13,7 +13,7 @@ from torch import Tensor
 
 from preftilt.arm.spec import Objective
 from preftilt.errors import BadInput
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, check_unended
 from preftilt.train.pairs import Pair
 from preftilt.types import Tokens
 
@@ -52,15 +52,22 @@ def tokenise(
     """The pairs that have a verdict on one of ``objectives``, in tokens; ``end`` is the id that ends a turn.
 
     Raises :class:`~preftilt.errors.BadInput`, naming file and row, for one of more than ``longest`` tokens, which is
-    left out with ``drop``; and if nothing is left.
+    or whose response spells its end, unless ``drop`` leaves it out; and if nothing is left.
     """
     found: list[TokenPair] = []
     for pair in pairs:
         signs = tuple(_sign(pair.preferred.get(one.name)) for one in objectives)
         if not any(signs):
             continue
-        first, second = ((*chat.encode(text), end) for text in pair.responses)
-        made = TokenPair(chat.render(pair.messages), (first, second), signs)
+        try:
+            for text in pair.responses:
+                check_unended(text, chat, (end,))
+            first, second = ((*chat.encode_response(text), end) for text in pair.responses)
+            made = TokenPair(chat.render(pair.messages), (first, second), signs)
+        except BadInput as failure:
+            if drop:
+                continue
+            raise BadInput(f"{pair.where}: {failure}") from failure
         if made.length <= longest:
             found.append(made)
         elif not drop:

@@ -24,6 +24,7 @@ from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
+from preftilt.prompt import before_end
 from preftilt.types import Completion
 
 CHAT = "/v1/chat/completions"
@@ -141,9 +142,11 @@ class ChatSampler:
     def _completion(self, choice: ChatChoice, budget: int) -> Completion:
         """The answer in the scorer's tokens; cut where the budget in those is spent."""
         able = self._capabilities
-        tokens = self._tokenizer.encode(choice.message.content or "")
+        content = choice.message.content or ""
+        text = before_end(content, self._tokenizer, able.eos)
+        tokens = self._tokenizer.encode_response(text)
         first_end = next((i for i, one in enumerate(tokens) if one in able.eos), len(tokens))
-        ended = choice.finish_reason == "stop" or first_end < len(tokens)
+        ended = choice.finish_reason == "stop" or first_end < len(tokens) or text != content
         tokens = (*tokens[:first_end], able.turn_end) if ended else tokens
         if not tokens:
             raise EngineError(f"{self.name} sent an empty answer ({choice.finish_reason})")

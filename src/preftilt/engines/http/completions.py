@@ -24,6 +24,7 @@ from preftilt.engines.http.dialect import (
 from preftilt.engines.loop import together
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import BadInput, EngineError
+from preftilt.prompt import before_end
 from preftilt.types import Tokens
 
 COMPLETIONS = "/v1/completions"
@@ -157,8 +158,11 @@ class OpenAiDialect:
 
     def _drawn(self, choice: Choice, budget: int) -> Drawn:
         if not self.ids_out:
-            tokens = self._ended(self.tokenizer.chat.encode(choice.text), choice)[:budget]
-            return Drawn(tokens, None, spent=choice.finish_reason == "length" and bool(tokens))
+            chat, ends = self.tokenizer.chat, self.tokenizer.vocabulary.eos
+            text = before_end(choice.text, chat, ends)
+            tokens = self._ended(chat.encode_response(text), choice, ended=text != choice.text)
+            spent = choice.finish_reason == "length" and text == choice.text and bool(tokens)
+            return Drawn(tokens[:budget], None, spent=spent)
         found = ids_of(choice)
         if found is None:
             raise EngineError(f"{self.connection.url} left out the token ids that it gave before")
@@ -168,10 +172,10 @@ class OpenAiDialect:
             return Drawn(tokens, None)
         return Drawn(tokens, checked_row(given, len(tokens), self.connection.url))
 
-    def _ended(self, tokens: Tokens, choice: Choice) -> Tokens:
-        """Many servers leave out the token that a response ended with."""
-        ended = any(token in self.tokenizer.vocabulary.eos for token in tokens)
-        if choice.finish_reason == "stop" and not ended:
+    def _ended(self, tokens: Tokens, choice: Choice, *, ended: bool = False) -> Tokens:
+        """The response with the token that it ended with, which many servers leave out; ``ended`` says that it did."""
+        closed = any(token in self.tokenizer.vocabulary.eos for token in tokens)
+        if (ended or choice.finish_reason == "stop") and not closed:
             return (*tokens, self.tokenizer.turn_end)
         return tokens
 

@@ -44,6 +44,9 @@ class RememberingTokenizer:
     def encode(self, text: str) -> Tokens:
         return self.inner.encode(text)
 
+    def encode_response(self, text: str, after: str = "") -> Tokens:
+        return self.inner.encode_response(text, after)
+
     def decode(self, tokens: Tokens) -> str:
         return self.inner.decode(tokens)
 

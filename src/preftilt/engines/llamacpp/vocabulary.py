@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from preftilt.engines.control_tokens import StandIns, cannot_tell_apart
 from preftilt.engines.llamacpp.library import Model
 from preftilt.types import Tokens
 
-UNUSED, CONTROL = 1 << 1, 1 << 3
-"""llama.cpp's attributes of tokens: no text stands behind it; it steers and is no text."""
+UNUSED, CONTROL, LSTRIP, RSTRIP = 1 << 1, 1 << 3, 1 << 7, 1 << 8
+"""llama.cpp's attributes of tokens: no text stands behind it; it steers and is no text; it takes the white space before
+or behind it."""
 
 ANSWER = "preftilt"
 
@@ -40,14 +44,23 @@ class GgufTokenizer:
             raise ValueError("special tokens are the chat template's to add")
         return {"input_ids": [*self.encode(text)]}
 
-    def encode(self, text: str) -> Tokens:
-        """Token ids of a text as it stands."""
+    def control_tokens(self) -> GgufControlTokens:
+        """Every control token of the file."""
+        control = (one for one in range(self._model.size) if self.attributes(one) & CONTROL)
+        named = {self.piece(one, special=True).decode("utf-8", "replace"): one for one in control}
+        longest_first = sorted(named, key=lambda text: (-len(text), text))
+        return GgufControlTokens(
+            self, {text: named[text] for text in longest_first if text.strip()}
+        )
+
+    def encode(self, text: str, *, special: bool = True) -> Tokens:
+        """Token ids of a text as it stands; ``special``: control tokens that it spells are read as such."""
         data = text.encode()
         room = len(data) + 8
         while True:
             buffer = (self._lib.llama_token * room)()
             count = self._lib.llama_tokenize(
-                self._model.vocab, data, len(data), buffer, room, False, True
+                self._model.vocab, data, len(data), buffer, room, False, special
             )
             if count >= 0:
                 return tuple(buffer[:count])
@@ -103,7 +116,7 @@ class GgufTokenizer:
     def unused(self) -> np.ndarray:
         """Ids of rows without a token: the padding of the vocabulary, and holes in it."""
         ids = range(self._model.size)
-        return np.array([one for one in ids if self._attribute(one) & UNUSED], dtype=np.int64)
+        return np.array([one for one in ids if self.attributes(one) & UNUSED], dtype=np.int64)
 
     def ends(self, template: str | None) -> tuple[frozenset[int], int | None]:
         """Ids that end a response, and the one that ends an assistant's turn.
@@ -126,9 +139,10 @@ class GgufTokenizer:
         except Exception:  # A template that cannot render this says nothing about how turns end.
             return None
         first = self.encode(text.rpartition(ANSWER)[2].lstrip())[:1]
-        return first[0] if first and self._attribute(first[0]) & CONTROL else None
+        return first[0] if first and self.attributes(first[0]) & CONTROL else None
 
-    def _attribute(self, token: int) -> int:
+    def attributes(self, token: int) -> int:
+        """llama.cpp's flags of a token."""
         return self._lib.llama_vocab_get_attr(self._model.vocab, token)
 
     def _id(self, role: str) -> int | None:
@@ -143,3 +157,36 @@ class GgufTokenizer:
             for role, token in roles.items()
             if token is not None
         }
+
+
+@dataclass(frozen=True, slots=True)
+class GgufControlTokens:
+    """See :class:`~preftilt.engines.control_tokens.ControlTokens`. ids: every control token's, longest first."""
+
+    tokenizer: GgufTokenizer
+    ids: Mapping[str, int]
+
+    def texts(self) -> Collection[str]:
+        return self.ids.keys()
+
+    def encode(self, text: str, stand_ins: StandIns) -> Tokens:
+        """The words between control tokens one by one, as llama.cpp does it, but with no eye for control tokens."""
+        pieces = re.split(f"({'|'.join(map(re.escape, self.ids))})", text)
+        meant = [None, *(self.ids[piece] for piece in pieces[1::2]), None]
+        tokens: list[int] = []
+        for words, before, behind in zip(pieces[::2], meant[:-1], meant[1:], strict=True):
+            tokens += [] if before is None else [before]
+            tokens += self._words(words, before, behind, stand_ins)
+        return tuple(tokens)
+
+    def _words(
+        self, words: str, before: int | None, behind: int | None, stand_ins: StandIns
+    ) -> Tokens:
+        if before is not None and self.tokenizer.attributes(before) & RSTRIP:
+            words = words.lstrip()
+        if behind is not None and self.tokenizer.attributes(behind) & LSTRIP:
+            words = words.rstrip()
+        tokens = self.tokenizer.encode(stand_ins.show(words), special=False) if words else ()
+        if not set(self.ids.values()).isdisjoint(tokens):
+            raise cannot_tell_apart(stand_ins.spelled.values())
+        return tokens

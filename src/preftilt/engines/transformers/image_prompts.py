@@ -45,11 +45,15 @@ class ImageTokenizer:
         images = [image for one in messages for image in one.images]
         if images and self.refusal is not None:
             raise UnseenImage(f"{self.refusal}; leave the image out, or use another model")
-        text = self.chat.spell(messages)
-        return self._show(text, images) if images else self.chat.encode(text)
+        return (
+            self._show(self.chat.spell(messages), images) if images else self.chat.render(messages)
+        )
 
     def encode(self, text: str) -> Tokens:
         return self.chat.encode(text)
+
+    def encode_response(self, text: str, after: str = "") -> Tokens:
+        return self.chat.encode_response(text, after)
 
     def decode(self, tokens: Tokens) -> str:
         return self.chat.decode(tokens)

@@ -1,0 +1,175 @@
+"""Words that spell a control token stay words: no text of a user ends a turn or begins another one.
+
+A chat template gives text, and a tokenizer makes control tokens of every ``<|im_end|>`` in it, whoever wrote it. So the
+template is shown the words with a stand-in character for every control token that they spell; in its text the control
+tokens are then its own, and the stand-ins become text again: characters, not the token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+from preftilt.errors import BadInput
+from preftilt.messages import Message
+from preftilt.types import Tokens
+
+REASONING_TAGS = ("<think>", "</think>")
+"""Tags around a model's thoughts. They are words of its answer, which templates look for, and no ends of turns."""
+
+STAND_INS = range(0x100000, 0x10FFFE)
+"""Characters for private use."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandIns:
+    """Control tokens that a text spells, each under the character that stands for it in a rendered text."""
+
+    spelled: Mapping[str, str]
+
+    def hide(self, text: str) -> str:
+        """The text with stand-ins for the control tokens that it spells."""
+        for character, token in self.spelled.items():
+            text = text.replace(token, character)
+        return text
+
+    def hide_in(self, message: Message) -> Message:
+        """The message so written; its images stay where they are in its text."""
+        if not self.spelled:
+            return message
+        images = tuple(
+            replace(image, at=len(self.hide(message.content[: image.at])))
+            for image in message.images
+        )
+        return replace(message, content=self.hide(message.content), images=images)
+
+    def show(self, text: str) -> str:
+        """The text as it was before :meth:`hide`."""
+        for character, token in self.spelled.items():
+            text = text.replace(character, token)
+        return text
+
+
+class ControlTokens(Protocol):
+    """Which control tokens a tokenizer has, and how it makes ids of a text where some are only spelled."""
+
+    def texts(self) -> Collection[str]:
+        """The control tokens as they are spelled."""
+        ...
+
+    def encode(self, text: str, stand_ins: StandIns) -> Tokens:
+        """Token ids of a text in which control tokens are meant, and stand-ins are for those that are only spelled.
+
+        Raises :class:`~preftilt.errors.BadInput` if this tokenizer cannot tell them apart.
+        """
+        ...
+
+
+@runtime_checkable
+class KnowsControlTokens(Protocol):
+    """A tokenizer that says itself which control tokens it has; for others there is :class:`HfControlTokens`."""
+
+    def control_tokens(self) -> ControlTokens: ...
+
+
+def stand_ins(texts: Sequence[str], tokens: Iterable[str]) -> StandIns:
+    """Stand-ins for those of ``tokens`` that ``texts`` spell, longest first; no character of the texts is one."""
+    spelled = sorted(
+        {token for token in tokens if any(token in text for text in texts)}, key=len, reverse=True
+    )
+    free = (chr(code) for code in STAND_INS if not any(chr(code) in text for text in texts))
+    return StandIns(dict(zip(free, spelled, strict=False)))
+
+
+def cannot_tell_apart(spelled: Iterable[str]) -> BadInput:
+    """The refusal of words that spell control tokens, where they would become the tokens themselves."""
+    names = ", ".join(map(repr, sorted(spelled)))
+    return BadInput(
+        f"the text spells {names}, a control token of the model, and its tokenizer would take it for one; write it"
+        " differently (with a space in it, for example)"
+    )
+
+
+class HfControlTokens:
+    """The control tokens of a tokenizer of transformers: its special ones, and others that end or begin a turn.
+
+    skeleton: a conversation as the template writes it, in which the latter stand (DeepSeek's are not called special).
+    """
+
+    def __init__(self, tokenizer: Any, skeleton: str) -> None:
+        self._tokenizer = tokenizer
+        self._skeleton = skeleton
+
+    def texts(self) -> Collection[str]:
+        return self._ids.keys()
+
+    def encode(self, text: str, stand_ins: StandIns, *, added: bool = False) -> Tokens:
+        """See :class:`ControlTokens`; ``added``: with the special tokens that the tokenizer adds by itself."""
+        if self._renamed is None:
+            raise cannot_tell_apart(stand_ins.spelled.values())
+        names, tokenizer = self._renamed
+        meant = self._pattern.sub(lambda match: names[match[0]], text)
+        return tuple(tokenizer.encode(stand_ins.show(meant), add_special_tokens=added).ids)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        """Every control token's id, longest first."""
+        named = {
+            str(token): token.special for token in self._tokenizer.added_tokens_decoder.values()
+        }
+        special = {text for text, is_special in named.items() if is_special}
+        special |= {str(token) for token in self._tokenizer.all_special_tokens}
+        turns = {text for text in named if text in self._skeleton and not text.isalnum()}
+        control = {text for text in special | turns if text.strip()} - {*REASONING_TAGS}
+        longest_first = sorted(control, key=lambda text: (-len(text), text))
+        return {text: self._tokenizer.convert_tokens_to_ids(text) for text in longest_first}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._ids)))
+
+    @cached_property
+    def _renamed(self) -> tuple[dict[str, str], Any] | None:
+        """New names of the control tokens that nobody can guess, and the tokenizer that knows them by these alone.
+
+        None where there is no such tokenizer (of Python alone), or it gives the template's own text other ids.
+        """
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        from tokenizers import Tokenizer
+
+        secret = secrets.token_hex(8)
+        names = {text: f"c{secret}x{number}x" for number, text in enumerate(self._ids)}
+        tokenizer = Tokenizer.from_str(json.dumps(_renamed(json.loads(backend.to_str()), names)))
+        text = self._pattern.sub(lambda match: names[match[0]], self._skeleton)
+        ids = self._tokenizer(self._skeleton, add_special_tokens=False)["input_ids"]
+        same = tokenizer.encode(text, add_special_tokens=False).ids == ids
+        return (names, tokenizer) if same else None
+
+
+def _renamed(file: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A ``tokenizer.json`` in which added tokens have other names, in the model's vocabulary, too."""
+    for token in file["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    model = file["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(text, text): number for text, number in model["vocab"].items()}
+    else:
+        model["vocab"] = [[names.get(text, text), score] for text, score in model["vocab"]]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        model["merges"] = [merge for merge in model["merges"] if not _makes(merge, names)]
+    return file | {"truncation": None, "padding": None}
+
+
+def _makes(merge: str | Sequence[str], names: Mapping[str, str]) -> bool:
+    """Whether a merge of BPE makes a token that has another name now, or is made of one."""
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return not names.keys().isdisjoint((left, right, left + right))
