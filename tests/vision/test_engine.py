@@ -232,7 +232,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused(opened: Opened, tmp_path: P
 
 
 def test_a_text_that_spells_the_images_token_is_refused_beside_an_image(opened: Opened, ask: Ask):
-    with pytest.raises(BadInput, match="the text spells '<image>', .* write it differently"):
+    with pytest.raises(BadInput, match=r"the text spells '<image>', .* write it differently"):
         opened().tokenizer.render(ask(1, text=f"What is {IMAGE}?"))
 
 

@@ -51,7 +51,7 @@ def tokenise(
 ) -> list[TokenPair]:
     """The pairs that have a verdict on one of ``objectives``, in tokens; ``end`` is the id that ends a turn.
 
-    Raises :class:`~preftilt.errors.BadInput`, naming file and row, for one of more than ``longest`` tokens, which is
+    Raises :class:`~preftilt.errors.BadInput`, naming file and row, for one of more than ``longest`` tokens,
     or whose response spells its end, unless ``drop`` leaves it out; and if nothing is left.
     """
     found: list[TokenPair] = []
