@@ -12,7 +12,7 @@ from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.scorer import includes
-from inspect_ai.solver import generate, system_message
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver, system_message
 
 from preftilt.eval.prefeval.tasks import (
     prefeval_choice,
@@ -264,6 +264,44 @@ def test_the_system_message_of_any_task_can_be_the_preference(
     assert record["settings"]["preferences"] == [{"text": "No boats.", "strength": 5.0}]
     assert record["settings"]["max_tokens"] == 11
     assert len(record["candidates"]) == 4
+
+
+@solver
+def asks_twice() -> Solver:
+    """Asks the same question two times."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        outputs = [await get_model().generate(state.messages) for _ in range(2)]
+        state.store.set("answers", [output.completion for output in outputs])
+        state.output = outputs[-1]
+        return state
+
+    return solve
+
+
+@pytest.mark.parametrize("arguments", [{}, {"preference_from": "none"}])
+def test_every_sample_of_any_task_has_random_numbers_of_its_own_in_every_epoch(
+    toy: ToyEngine, evaluate: Evaluate, arguments: dict[str, str]
+) -> None:
+    questions = [Sample(input="What now?", target="Rest") for _ in range(3)]
+    task = Task(
+        dataset=questions,
+        solver=[system_message("No boats."), asks_twice()],
+        scorer=includes(),
+        epochs=4,
+    )
+    arguments = {"search": "sample", **arguments}
+    first, second = (
+        {
+            (sample.id, sample.epoch): sample.store["answers"]
+            for sample in samples(evaluate(task, model_args=arguments, max_tokens=12))
+        }
+        for _ in range(2)
+    )
+    assert first == second
+    answers = [answer for pair in first.values() for answer in pair]
+    assert len(answers) == 3 * 4 * 2
+    assert len(set(answers)) > 18  # The same stream would give one; short answers happen twice.
 
 
 def test_the_samples_metadata_can_have_the_preference(toy: ToyEngine, evaluate: Evaluate) -> None:

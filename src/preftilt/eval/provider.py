@@ -8,17 +8,22 @@ the options of :class:`~preftilt.engines.options.EngineOptions`, and ``preferenc
 - ``metadata``: the sample's metadata has it, in the field ``preference``;
 - ``none``: there is none.
 
-Without a preference the model answers as it is. Tasks of this package send their requests whole, in
-``extra_body["preftilt"]``. Inspect's own options (``--max-tokens``, ``--temperature``, ``--top-p``, ``--top-k``,
+Sample and epoch name the random stream, so every one has answers of its own, the same in every run; a sample that asks
+the same again gets another answer. Without a preference the model answers as it is. Tasks of this package send their
+requests whole, in ``extra_body["preftilt"]``. Inspect's own options (``--max-tokens``, ``--temperature``, ``--top-p``, ``--top-k``,
 ``--seed``) win over all of these; those that preftilt does not have are refused.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
+from inspect_ai.log._samples import ActiveSample, sample_active
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -119,6 +124,7 @@ class PreftiltAPI(ModelAPI):
             self.settings = patched(Settings(), chosen.settings)
             self.options = _engine_options(options)
             self._engine: Engine | None = open_engine(model_name, self.options)
+        self._asked: WeakKeyDictionary[ActiveSample, Counter[str]] = WeakKeyDictionary()
 
     @property
     def engine(self) -> Engine:
@@ -151,10 +157,21 @@ class PreftiltAPI(ModelAPI):
         base = patched(self.settings, knob.settings) if knob else self.settings
         settings = patched(base, _inspect_settings(config))
         settings = replace(settings, prompt=request.prompt)
-        item = knob.item if knob else None
+        item = knob.item if knob else self._item(request)
         draw = draw_plain if request.plain else draw_realigned
         drawn = await draw(Realigner(self.engine), request, settings, item, bool(knob and knob.fit))
         return _output(str(self.model_name), drawn)
+
+    def _item(self, request: Request) -> str | None:
+        """The random stream of a call from a task of any kind: the sample's, a new one each time it asks the same."""
+        sample = sample_active()
+        if sample is None:
+            return None
+        words = json.dumps(request.to_json(), default=str)
+        asked = self._asked.setdefault(sample, Counter())
+        asked[words] += 1
+        part = f"/{asked[words]}" if asked[words] > 1 else ""
+        return item_of(sample.sample.id or "", sample.epoch, part)
 
     def _request(self, input: Sequence[ChatMessage]) -> Request:
         """The request that a task of any kind makes, its preference from where the model arguments say."""
@@ -177,6 +194,11 @@ class PreftiltAPI(ModelAPI):
         return Request(
             messages=messages[1:], preferences=(Preference(first.content),), prompt=prompt
         )
+
+
+def item_of(sample_id: int | str, epoch: int, part: str = "") -> str:
+    """The name of a sample's random stream; ``part`` tells apart several answers of a sample."""
+    return f"{sample_id}{part}" + (f"#{epoch}" if epoch > 1 else "")
 
 
 def _engine_options(given: Mapping[str, Any]) -> EngineOptions:

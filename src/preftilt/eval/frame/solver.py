@@ -27,7 +27,7 @@ from preftilt.eval.frame.budget import Budget, BudgetSpent
 from preftilt.eval.frame.judge import Judge
 from preftilt.eval.frame.method import Method, patched
 from preftilt.eval.frame.request import Request, read_request
-from preftilt.eval.provider import KNOB, Knob, PreftiltAPI
+from preftilt.eval.provider import KNOB, Knob, PreftiltAPI, item_of
 from preftilt.messages import Message
 
 RECORD = "preftilt"
@@ -137,7 +137,7 @@ async def _generate(
 ) -> ModelOutput:
     budget.check_tokens()
     _check_method(model, method)
-    item = f"{state.sample_id}{part}" + (f"#{state.epoch}" if state.epoch > 1 else "")
+    item = item_of(state.sample_id, state.epoch, part)
     if isinstance(model.api, PreftiltAPI):
         knob = Knob(request, method.settings, item, fit="max_tokens" not in method.chosen)
         config = GenerateConfig(extra_body={KNOB: knob.to_json()})
