@@ -88,6 +88,13 @@ async def test_tau_is_over_the_methods_that_have_both_and_refused_for_two(tmp_pa
     assert few["tau"]["own"]["refused"] == "2 methods have both accuracies; 3 are needed"
 
 
+async def test_names_with_a_line_separator_are_read_back_and_resumed(tmp_path: Path):
+    items = [comparison(0, id="a\u2028b", user="c\x85", group="d\u2029"), comparison(1)]
+    whole = await study(tmp_path, items=items)
+    assert whole["groups"].keys() == {"d\u2029", "odd"}
+    assert await study(tmp_path, items=items, resume=True) == whole
+
+
 async def test_records_are_resumed_and_nothing_is_measured_twice(tmp_path: Path):
     whole = await study(tmp_path)
     path = tmp_path / "records.jsonl"

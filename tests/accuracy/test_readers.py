@@ -80,7 +80,7 @@ def test_a_bad_pair_is_refused_with_line_and_field(tmp_path: Path, changed: dict
 def test_a_file_without_pairs_or_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="no rows"):
         read("pairs", asked(lines(tmp_path / "p.jsonl")))
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot read"):
         read("pairs", asked(tmp_path / "none.jsonl"))
     with pytest.raises(BadInput, match="no format 'tea'"):
         read("tea", asked(tmp_path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ from preftilt.records import (
     SearchPatch,
     SettingsPatch,
     complaints,
+    file_lines,
     idle,
     idle_of_method,
+    lines_of,
     parse_json,
     search_of,
     takers,
@@ -239,14 +241,11 @@ def unescape(text: str) -> str:
     return re.sub(r"\\(.?)", read, text, flags=re.DOTALL)
 
 
-def read_source(path: str) -> bytes:
-    """A file's bytes, or standard input's for ``-``."""
+def source_lines(path: str) -> Iterator[bytes]:
+    """A file's lines, or standard input's for ``-``, unpacked if they are gzip."""
     if path == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(path).read_bytes()
-    except OSError as failure:
-        raise BadInput(f"cannot read {path}: {failure.strerror}") from None
+        return lines_of(sys.stdin.buffer, "standard input")  # pyright: ignore[reportArgumentType]
+    return file_lines(Path(path))
 
 
 def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
@@ -277,7 +276,7 @@ def _as_flag(match: re.Match[str]) -> str:
 
 
 def _conversation(path: str) -> list[Message]:
-    raw = read_source(path)
+    raw = b"".join(source_lines(path))
     try:
         data = parse_json(raw)
     except BadInput as failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,8 +20,8 @@ from preftilt.cli.configure import (
     check_model,
     engine_from,
     model_identity,
-    read_source,
     settings_from,
+    source_lines,
 )
 from preftilt.cli.judges import check_judges, open_judges
 from preftilt.cli.model_options import ModelFlags
@@ -112,7 +111,7 @@ def _items(
 ) -> list[Item]:
     name = "standard input" if source == "-" else source
     base = settings_from(lam, flags, list(arms_from(model)))
-    return read_items(io.BytesIO(read_source(source)), source=name, base=base, model=row)
+    return read_items(source_lines(source), source=name, base=base, model=row)
 
 
 def _finish(output: Output, answer: Callable[[Meter], None]) -> None:

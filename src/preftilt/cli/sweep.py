@@ -16,8 +16,8 @@ from preftilt.cli.configure import (
     check_model,
     engine_from,
     model_identity,
-    read_source,
     settings_from,
+    source_lines,
 )
 from preftilt.cli.model_options import ModelFlags
 from preftilt.errors import BadInput
@@ -42,8 +42,7 @@ def sweep_file(
     named = _named(rewards, 1) + _named(costs, -1)
     alphas = grid(len(named), steps)
     settings = settings_from(None, flags, list(arms_from(model)))
-    lines = read_source(source).splitlines()
-    items = read_items(lines, source=source, base=settings, model=PromptRow)[:limit]
+    items = read_items(source_lines(source), source=source, base=settings, model=PromptRow)[:limit]
     _check(items, output, named)
     title = method or ", ".join(arms_from(model)) or model.model
     identity = model_identity(model) | {"command": "sweep", "raters": named, "method": title}

@@ -70,12 +70,12 @@ def gather(path: Path) -> None:
     for share in sorted(path.parent.glob(f"{path.stem}.share*{path.suffix}")):
         known = surveyed(path)
         found = survey(share)
-        lines = share.read_bytes()[: found.sound].splitlines(keepends=True)
+        lines = share.read_bytes()[: found.sound].split(b"\n")
         numbers = [one["line"] for id, one in found.done.items() if id not in known.done]
         with path.open("r+b" if path.exists() else "wb") as whole:
             whole.truncate(known.sound)
             whole.seek(known.sound)
-            whole.write(b"".join(lines[number - 1] for number in numbers))
+            whole.write(b"".join(lines[number - 1] + b"\n" for number in numbers))
             whole.flush()
             os.fsync(whole.fileno())
         share.unlink()

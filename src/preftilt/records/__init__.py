@@ -1,6 +1,7 @@
 """JSON lines in and out: checked rows, and an output file that survives being killed."""
 
 from preftilt.records.journal import Journal, Survey, error_record, survey
+from preftilt.records.lines import file_bytes, file_lines, json_line, lines_of, read_records
 from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import (
@@ -32,10 +33,15 @@ __all__ = [
     "check_items",
     "complaints",
     "error_record",
+    "file_bytes",
+    "file_lines",
     "idle",
     "idle_of_method",
+    "json_line",
+    "lines_of",
     "parse_json",
     "read_items",
+    "read_records",
     "realign_item",
     "record_of",
     "search_of",

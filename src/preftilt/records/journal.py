@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from preftilt.errors import BadInput, PreftiltError
+from preftilt.records.lines import json_line
 
 ERROR_SCHEMA = "preftilt.error/1"
 SYNC_SECONDS = 1.0
@@ -121,8 +122,7 @@ class Journal:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record, wholly or not at all."""
-        text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        line = text.encode(errors="backslashreplace") + b"\n"
+        line = json_line(record) + b"\n"
         try:
             with _explained(self._name):
                 _write_all(self._file, line)

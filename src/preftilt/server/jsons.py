@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.responses import Response
 
-
-def dump(value: object) -> bytes:
-    """Compact JSON in UTF-8; half a surrogate pair, which UTF-8 cannot say, leaves as JSON's escape."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")
+from preftilt.records import json_line
 
 
 class JsonReply(Response):
@@ -20,4 +15,4 @@ class JsonReply(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return dump(content)
+        return json_line(content)

@@ -11,12 +11,12 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from preftilt import reward as rewards
+from preftilt.records import json_line
 from preftilt.result import number
 from preftilt.run import Progress
 from preftilt.server import replies
 from preftilt.server.drawing import Drawing, Drawn
 from preftilt.server.failures import ClientGone, as_api_error
-from preftilt.server.jsons import dump
 from preftilt.server.replies import Letterhead
 from preftilt.server.resolve import Job
 from preftilt.server.work import Answer, Checked, Watch, before_stop
@@ -30,7 +30,7 @@ Write = Callable[[bytes], None]
 
 def event(value: object) -> bytes:
     """One event."""
-    return b"data: " + dump(value) + b"\n\n"
+    return b"data: " + json_line(value) + b"\n\n"
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from preftilt.errors import BadInput
 from preftilt.messages import Message
+from preftilt.records import file_lines
 from preftilt.train.formats import Choice, read_choice
 
 DEFAULT_OBJECTIVE = "preference"
@@ -113,11 +114,7 @@ def _rows(source: str) -> Iterator[tuple[Any, str]]:
 
 
 def _file_rows(path: Path) -> Iterator[tuple[Any, str]]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise BadInput(f"{path} cannot be read: {failure}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(file_lines(path), start=1):
         if line.strip():
             where = f"{path}, row {number}"
             try:

@@ -15,9 +15,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.pairs import Comparison, Example
 from preftilt.eval.accuracy.world import world_comparisons
-from preftilt.eval.frame.rows import HUB, Row, hub_rows, json_rows, jsonl_rows, read_bytes
+from preftilt.eval.frame.rows import HUB, Row, hub_rows, json_rows, jsonl_rows
 from preftilt.eval.prefeval.data import load_items
 from preftilt.messages import Message, read_messages
+from preftilt.records import file_lines
 from preftilt.records.rows import PreferenceField, read_rows
 from preftilt.records.strict import Strict, Visible
 from preftilt.train.pairs import read_pairs
@@ -120,7 +121,7 @@ class PairRow(Strict):
 
 def _pairs(asked: Asked) -> Found:
     found = read_rows(
-        read_bytes(Path(asked.source)).splitlines(),
+        file_lines(Path(asked.source)),
         source=asked.source,
         model=PairRow,
         make=lambda row, line: row.comparison(line, asked.source, asked.preferences),

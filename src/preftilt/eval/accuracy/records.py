@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from preftilt.eval.accuracy.context import Context
 from preftilt.eval.accuracy.measure import measure
 from preftilt.eval.accuracy.pairs import Comparison
 from preftilt.eval.accuracy.rules import Measured, Rule
-from preftilt.records.journal import Journal, Survey, survey
+from preftilt.records import Journal, Survey, read_records, survey
 
 SCHEMA = "preftilt.policy-accuracy/1"
 FIELDS = ("unnormalised", "policy", "reward")
@@ -88,8 +87,7 @@ async def collect(
         raise failures.exceptions[0] from None
     finally:
         journal.close()
-    lines = map(json.loads, store.path.read_text("utf-8").splitlines())
-    by_id = {record["id"]: record for record in lines}
+    by_id = {record["id"]: record for record in read_records(store.path)}
     return [by_id[context.item.id] for context in contexts]
 
 

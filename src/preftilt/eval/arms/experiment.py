@@ -32,6 +32,7 @@ from preftilt.eval.fronts.report import fronts
 from preftilt.eval.objectives.pairs import PairSettings, write_pairs
 from preftilt.eval.objectives.rewards import objectives
 from preftilt.eval.shares import divided
+from preftilt.records import json_line
 from preftilt.train.settings import TrainSettings
 from preftilt.train.soups import soup
 from preftilt.train.start import train
@@ -61,13 +62,13 @@ def experiment(
     sweep = Sweep(folder / "adapters", folder / "records.jsonl", sizes, processes, on_unit)
     chosen, answers = sweep.run()
     swept = folder / "rewards.jsonl"
-    with swept.open("w", encoding="utf-8") as file:
+    with swept.open("wb") as file:
         for name, by_alpha in answers.items():
             for alpha, some in by_alpha.items():
                 mix = dict(zip(OBJECTIVES, alpha, strict=True))
                 for one in some:
                     row = {"method": _title(name), "alpha": mix, **asdict(one)}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.write(json_line(row) + b"\n")
     report = fronts(read_swept([swept], OBJECTIVES), FRAME)
     report |= {
         "command": command,

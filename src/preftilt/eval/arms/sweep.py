@@ -6,7 +6,6 @@ A unit is a line of the record file: the answers of one method under one α and 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -32,7 +31,7 @@ from preftilt.eval.arms.plan import (
 )
 from preftilt.eval.fronts.metrics import mean_inner_product
 from preftilt.eval.shares import in_shares, surveyed
-from preftilt.records.journal import Journal
+from preftilt.records import Journal, read_records
 
 Part = Literal["validation", "test"]
 POOL_ITEMS = 25
@@ -157,8 +156,7 @@ def _product(by_alpha: Sequence[Sequence[Answer]]) -> float:
 
 
 def _records(path: Path) -> dict[str, dict]:
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return {row["id"]: row for row in rows}
+    return {record["id"]: record for record in read_records(path)}
 
 
 def _told(record: Mapping) -> list[Answer]:

@@ -19,7 +19,7 @@ from preftilt.eval.accuracy.readers import ExampleRow, several
 from preftilt.eval.accuracy.world import world_comparisons
 from preftilt.eval.frame.rows import Row, json_rows, jsonl_rows, read_bytes
 from preftilt.messages import Message, read_messages
-from preftilt.records.parsing import parse_json
+from preftilt.records import file_lines, parse_json
 from preftilt.records.rows import PreferenceField, read_rows
 from preftilt.records.strict import Strict, Visible
 from preftilt.types import Preference
@@ -100,7 +100,7 @@ class QuestionRow(Strict):
 
 def _users(asked: Asked) -> tuple[Comparison, ...]:
     found = read_rows(
-        read_bytes(Path(asked.source)).splitlines(),
+        file_lines(Path(asked.source)),
         source=asked.source,
         model=QuestionRow,
         make=lambda row, line: row.comparison(line, asked.source),

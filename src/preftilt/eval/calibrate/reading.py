@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput
-from preftilt.records.parsing import parse_json
+from preftilt.records import file_lines, parse_json
 
 Qualities = Mapping[tuple[str, int], float | None]
 """By item and slot."""
@@ -117,11 +117,7 @@ def _of_split(lines: Sequence[Line], split: str | None) -> list[Line]:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    try:
-        raw = path.read_bytes()
-    except OSError as failure:
-        raise BadInput(f"cannot read {path}: {failure.strerror}") from None
-    for number, line in enumerate(raw.splitlines(), start=1):
+    for number, line in enumerate(file_lines(path), start=1):
         if line.strip():
             where = f"{path.name}, line {number}"
             try:

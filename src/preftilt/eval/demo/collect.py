@@ -7,7 +7,6 @@ they share the steps on which they agree through a remembering engine.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
 from preftilt.eval.shares import surveyed
 from preftilt.messages import Message
-from preftilt.records.journal import Journal
+from preftilt.records import Journal, read_records
 from preftilt.result import ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.search import DVTS, BestOfN, Greedy, Search
@@ -166,8 +165,7 @@ async def measure(
 
 def read(path: Path) -> Iterable[Record]:
     """The records of a file that :func:`collect` has finished."""
-    for line in path.read_text("utf-8").splitlines():
-        raw = json.loads(line)
+    for raw in read_records(path):
         yield Record(
             **{
                 **raw,

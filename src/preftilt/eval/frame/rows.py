@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput, MissingPackage, UnknownModel
-from preftilt.records.parsing import parse_json
+from preftilt.records import file_bytes, parse_json
 
 HUB = "hub:"
 """``hub:OWNER/NAME`` or ``hub:OWNER/NAME@REVISION`` instead of a folder."""
@@ -90,7 +90,7 @@ def json_rows(path: Path) -> list[Row]:
 
 def jsonl_rows(path: Path) -> list[Row]:
     """The rows of a UTF-8 file with one JSON object a line."""
-    lines = [line for line in read_bytes(path).splitlines() if line.strip()]
+    lines = [line for line in read_bytes(path).split(b"\n") if line.strip()]
     return _rows(path.name, [_parsed(f"{path.name}, row {i}", one) for i, one in enumerate(lines)])
 
 
@@ -139,13 +139,13 @@ def data_folder(data: str, benchmark: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a data file; a missing one is an error that says what is needed."""
+    """The bytes of a data file, unpacked; a missing one is an error that says what is needed."""
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return file_bytes(path)
+    except BadInput as error:
         raise BadInput(
-            f"{path} cannot be read ({error.strerror}); the benchmark needs it (docs/benchmarks.md says from where)"
-        ) from error
+            f"{error}; the benchmark needs it (docs/benchmarks.md says from where)"
+        ) from None
 
 
 def _parsed(where: str, raw: bytes) -> Any:

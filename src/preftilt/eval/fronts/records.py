@@ -8,7 +8,7 @@ under each of its preference vectors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
+from preftilt.records import file_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ def read_swept(paths: Sequence[Path], objectives: Sequence[str]) -> list[Swept]:
     """
     methods: dict[str, dict[tuple[float, ...], dict[str, _Line]]] = {}
     for path in paths:
-        for number, raw in enumerate(_lines(path), start=1):
+        for number, raw in enumerate(file_lines(path), start=1):
+            if not raw.strip():
+                continue
             line = _line(raw, objectives, f"{path} line {number}")
             cell = methods.setdefault(line.method, {}).setdefault(line.alpha, {})
             if line.prompt in cell:
@@ -86,15 +89,7 @@ def _swept(
     )
 
 
-def _lines(path: Path) -> Iterable[str]:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise BadInput(f"cannot read {path}: {failure}") from None
-    return [line for line in text.splitlines() if line.strip()]
-
-
-def _line(raw: str, objectives: Sequence[str], where: str) -> _Line:
+def _line(raw: bytes, objectives: Sequence[str], where: str) -> _Line:
     try:
         row = json.loads(raw)
     except ValueError:

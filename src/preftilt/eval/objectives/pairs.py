@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -15,6 +14,7 @@ from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.objectives.answers import conversation, drawn_answers, written_answers
 from preftilt.eval.objectives.rewards import rewards
+from preftilt.records import json_line
 from preftilt.types import Sampling
 
 WRITER = "writer"
@@ -55,8 +55,8 @@ def write_pairs(out: Path, settings: PairSettings) -> dict[Split, int]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for split, rows in found.items():
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            (out / f"{split}.jsonl").write_text(lines, "utf-8")
+            lines = b"".join(json_line(row) + b"\n" for row in rows)
+            (out / f"{split}.jsonl").write_bytes(lines)
     except OSError as failure:
         raise PreftiltError(f"cannot write to {out}: {failure.strerror}") from None
     return {split: len(rows) for split, rows in found.items()}

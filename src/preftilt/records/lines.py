@@ -1,0 +1,74 @@
+"""Files of lines: JSON written so that every reader finds the same lines, and input split at line feeds alone.
+
+Unicode knows more line breaks than JSON lines do. ``str.splitlines``, and whatever is built on it (many clients of
+server-sent events, too), also ends a line at U+0085, U+2028 and U+2029, which JSON allows within a string: they are
+written as escapes here, and never split at.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from preftilt.errors import BadInput
+
+LINE_BREAKS = "\x85\u2028\u2029"
+"""Characters that JSON takes as they are and some readers of lines break at."""
+
+GZIP = b"\x1f\x8b"
+PACKED = {b"(\xb5/\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+
+
+def json_line(value: object) -> bytes:
+    """Compact JSON in UTF-8, one line for every reader and without its end; no NaN.
+
+    Half a surrogate pair, which UTF-8 cannot say, is written as JSON's escape.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in LINE_BREAKS:
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode("utf-8", "backslashreplace")
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file that preftilt itself has written, one a line."""
+    with path.open("rb") as file:
+        for raw in file:
+            yield json.loads(raw)
+
+
+def lines_of(file: BufferedReader, name: str) -> Iterator[bytes]:
+    """The lines of a file called ``name``, with their line feeds, read as they are asked for; gzip is unpacked.
+
+    Raises :class:`~preftilt.errors.BadInput` if it cannot be read, which may come late.
+    """
+    head = file.peek(max(map(len, PACKED)))
+    for magic, kind in PACKED.items():
+        if head.startswith(magic):
+            raise BadInput(f"cannot read {name}: it is packed with {kind}; unpack it, or use gzip")
+    try:
+        yield from gzip.GzipFile(fileobj=file) if head.startswith(GZIP) else file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as failure:
+        raise BadInput(f"cannot read {name}: its gzip is cut off or damaged ({failure})") from None
+    except OSError as failure:
+        raise BadInput(f"cannot read {name}: {failure.strerror or failure}") from None
+
+
+def file_lines(path: Path) -> Iterator[bytes]:
+    """As :func:`lines_of`, for a file by its path."""
+    try:
+        file = path.open("rb")
+    except OSError as failure:
+        raise BadInput(f"cannot read {path}: {failure.strerror}") from None
+    with file:
+        yield from lines_of(file, str(path))
+
+
+def file_bytes(path: Path) -> bytes:
+    """All of a file; errors as :func:`file_lines`."""
+    return b"".join(file_lines(path))
