@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from preftilt.errors import BadInput
 from preftilt.images import Image, load_image
 
 ROLES = ("system", "user", "assistant")
+
+OTHER_ROLES = {"developer": "system"}
+"""Newer names of roles, which clients and files use."""
+
+WITHOUT_EFFECT = ("name", "annotations", "reasoning_content", "reasoning")
+"""Fields of a message that clients send and chat templates do not show: who spoke, sources, earlier thinking."""
+
+EMPTY_ONLY = ("refusal", "audio", "function_call", "tool_calls")
+"""Fields of a message that would change the conversation; without a value they are as good as absent."""
+
+PART_WITHOUT_EFFECT = ("cache_control",)
+"""Fields of a part that say nothing to the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,8 @@ def read_messages(data: object) -> list[Message]:
 
     ``content`` is a text, or a list of OpenAI's parts: ``{"type": "text", "text": …}`` and ``{"type": "image_url",
     "image_url": {"url": …}}``, where the URL is a ``data:`` URL or a file's path. Texts that follow each other are
-    joined by a line break.
+    joined by a line break. Null is the same as absent; an assistant's turn without content is empty. ``developer`` is
+    another name of ``system``, and several system messages in front become one.
 
     Raises :class:`~preftilt.errors.BadInput` naming the message (counted from 0) and the field at
     fault.
@@ -67,8 +81,18 @@ def read_messages(data: object) -> list[Message]:
             f"messages must be a list of objects with role and content, not {_json_type(data)}"
         )
     messages = [read_message(one, f"messages[{index}]") for index, one in enumerate(data)]
+    messages = join_leading_system(messages)
     check_messages(messages)
     return messages
+
+
+def join_leading_system(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with the system messages that lead it as one, their texts a blank line apart."""
+    leading = [*takewhile(lambda message: message.role == "system", messages)]
+    if len(leading) < 2:
+        return [*messages]
+    text = "\n\n".join(message.content for message in leading if message.content)
+    return [Message("system", text), *messages[len(leading) :]]
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -88,7 +112,8 @@ def check_messages(messages: Sequence[Message]) -> None:
             )
         if message.role == "system" and index > 0:
             raise BadInput(
-                f"{where}.role: a system message can only come first; move it to the front"
+                f"{where}.role: a system message can only come first; move it to the front, or join it with the one"
+                " there"
             )
         check_encodable(message.content, f"{where}.content")
         if message.images and message.role != "user":
@@ -108,15 +133,21 @@ def read_message(data: object, where: str) -> Message:
     """One message from parsed JSON; ``where`` names it in errors. See :func:`read_messages`."""
     if not isinstance(data, Mapping):
         raise BadInput(f"{where} must be an object with role and content, not {_json_type(data)}")
-    for name in data:
-        if name not in ("role", "content"):
+    fields = _present(data)
+    for name, value in fields.items():
+        if name in EMPTY_ONLY and value:
+            raise BadInput(f"{where}.{name} is not implemented; leave it out")
+        if name not in ("role", "content", *WITHOUT_EFFECT, *EMPTY_ONLY):
             raise BadInput(f"{where} has an unknown field {name!r}; only role and content are read")
-    for name in ("role", "content"):
-        if name not in data:
-            raise BadInput(f"{where} has no {name}; every message needs role and content")
-    role, content = data["role"], data["content"]
+    role = fields.get("role")
+    if role is None:
+        raise BadInput(f"{where} has no role; every message needs role and content")
     if not isinstance(role, str):
         raise BadInput(f"{where}.role must be a string, not {_json_type(role)}")
+    role = OTHER_ROLES.get(role, role)
+    content = fields.get("content", "" if role == "assistant" else None)
+    if content is None:
+        raise BadInput(f"{where} has no content; every message needs role and content")
     if isinstance(content, list):
         return _read_parts(role, content, f"{where}.content")
     if not isinstance(content, str):
@@ -137,20 +168,28 @@ def _read_part(part: object, where: str) -> str | Image:
         return _field(part, "text", str, where)
     if kind == "image_url":
         shown = _field(part, "image_url", Mapping, where)
-        url = _field({"type": "", **shown}, "url", str, f"{where}.image_url")
+        if shown.get("detail") == "auto":
+            shown = {name: value for name, value in shown.items() if name != "detail"}
+        url = _field(shown, "url", str, f"{where}.image_url")
         return load_image(url, where=f"{where}.image_url.url")
     raise BadInput(f"{where} must be a part of type text or image_url")
 
 
 def _field(part: Any, name: str, kind: type, where: str) -> Any:
     """The one field that a part of a type has besides its type."""
-    extra = sorted(set(part) - {"type", name})
+    part = _present(part)
+    extra = sorted(set(part) - {"type", name, *PART_WITHOUT_EFFECT})
     if extra:
         raise BadInput(f"{where} has an unknown field {extra[0]!r}; only {name} is read")
     if not isinstance(part.get(name), kind):
         expected = "a string" if kind is str else "an object"
         raise BadInput(f"{where}.{name} must be {expected}, not {_json_type(part.get(name))}")
     return part[name]
+
+
+def _present(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are there: null is the same as absent."""
+    return {name: value for name, value in data.items() if value is not None}
 
 
 def _json_type(value: object) -> str:

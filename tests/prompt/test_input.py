@@ -42,11 +42,10 @@ def test_a_conversation_is_read_as_written() -> None:
         ([[USER]], r"messages\[0\] must be an object .* not a list"),
         ([{"role": "user"}], r"messages\[0\] has no content; every message needs role and content"),
         ([{"content": "Hello."}], r"messages\[0\] has no role"),
-        ([{**USER, "name": "Eve"}], r"messages\[0\] has an unknown field 'name'; only role and"),
-        (
-            [{"role": "user", "content": None}],
-            r"messages\[0\]\.content must be a string, or a list .* not null",
-        ),
+        ([{**USER, "mood": "low"}], r"messages\[0\] has an unknown field 'mood'; only role and"),
+        ([{**USER, "tool_calls": [{}]}], r"messages\[0\]\.tool_calls is not implemented"),
+        ([{"role": "user", "content": None}], r"messages\[0\] has no content"),
+        ([{"role": "system", "content": None}, USER], r"messages\[0\] has no content"),
         ([{"role": "user", "content": True}], r"messages\[0\]\.content .* not a boolean"),
         ([{"role": "user", "content": [{"type": "text"}]}], r"content\[0\]\.text must be a string"),
         ([{"role": "user", "content": ["Hello."]}], r"content\[0\] must be a part of type text or"),
@@ -79,6 +78,27 @@ def test_a_conversation_is_read_as_written() -> None:
 def test_what_is_no_conversation_is_refused_by_index_and_field(data: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         read_messages(data)
+
+
+def test_messages_are_read_as_clients_send_them() -> None:
+    data = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "system", "content": ""},
+        {"role": "system", "content": [{"type": "text", "text": "Be brief.", "cache_control": {}}]},
+        {"role": "user", "content": "Hello.", "name": "Eve"},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [], "audio": None},
+        {"role": "user", "content": "Well?"},
+        {"role": "assistant", "reasoning_content": "Hm.", "annotations": [{"type": "url"}]},
+        {**USER, "name": None},
+    ]
+    assert read_messages(data) == [
+        Message("system", "Be kind.\n\nBe brief."),
+        Message("user", "Hello."),
+        Message("assistant", ""),
+        Message("user", "Well?"),
+        Message("assistant", ""),
+        Message("user", "What now?"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from preftilt.errors import EngineError, EngineTimeout, PromptTooLong
+from preftilt.messages import EMPTY_ONLY, WITHOUT_EFFECT
+from preftilt.server.wire import ChatMessage
 from tests.server.odd import Odd
 from tests.server.serving import QUESTION, WISH, Running, ask, serving
 
@@ -101,6 +103,38 @@ def test_what_changes_nothing_is_accepted(server: Running) -> None:
         plain = http.post("/v1/chat/completions", json=body).json()
         said = http.post("/v1/chat/completions", json=body | NEUTRAL).json()
     assert said["choices"] == plain["choices"]
+
+
+SENT: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be kind.", "name": "app"},
+    {"role": "developer", "content": [{"type": "text", "text": "Be brief.", "cache_control": {}}]},
+    {"role": "user", "content": "Hello.", "name": "Eve"},
+    {"role": "assistant", "content": None, "refusal": None, "tool_calls": None, "annotations": []},
+    *QUESTION,
+]
+READ = [
+    {"role": "system", "content": "Be kind.\n\nBe brief."},
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": ""},
+    *QUESTION,
+]
+
+
+def test_messages_are_taken_as_clients_send_them(server: Running) -> None:
+    sent, read = ask(server, messages=SENT), ask(server, messages=READ)
+    assert sent.status_code == 200, sent.text
+    assert sent.json()["choices"] == read.json()["choices"]
+
+
+def test_fields_of_a_message_are_the_same_in_files_and_on_the_server() -> None:
+    known = {"role", "content", *WITHOUT_EFFECT, *EMPTY_ONLY}
+    assert ChatMessage.model_fields.keys() == known
+
+
+def test_only_the_assistant_may_say_nothing(server: Running) -> None:
+    said = ask(server, messages=[{"role": "user", "content": None}])
+    assert said.status_code == 400
+    assert "only the assistant's turns may have none" in said.json()["error"]["message"]
 
 
 def test_tools_that_may_not_be_called_change_nothing(server: Running) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
@@ -66,6 +66,9 @@ class Part(Strict):
     type: Literal["text", "image_url"]
     text: str | None = None
     image_url: ImageUrl | None = None
+    cache_control: dict[str, Any] | None = Field(
+        default=None, description="Accepted, without effect: prefixes are cached by themselves."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Part:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from preftilt.api import Settings
-from preftilt.messages import Message, check_messages
+from preftilt.messages import OTHER_ROLES, Message, check_messages, join_leading_system
 from preftilt.readers import ArmSettings
 from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
@@ -154,10 +154,8 @@ def _words(
 def _messages(body: ChatBody | CompletionBody, site: Site) -> tuple[Message, ...]:
     if isinstance(body, CompletionBody):
         return (Message("user", body.prompt),)
-    turns = [
-        ("system" if one.role == "developer" else one.role, one.content) for one in body.messages
-    ]
-    return read_turns(turns, site.max_images)
+    turns = [(OTHER_ROLES.get(turn.role, turn.role), turn.parts) for turn in body.messages]
+    return tuple(join_leading_system(read_turns(turns, site.max_images)))
 
 
 def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> Settings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from preftilt.records.patch import SearchPatch, SettingsPatch, complaints
 from preftilt.records.rows import PreferenceRow
@@ -149,20 +149,46 @@ def _parts(given: Any) -> Any:
     return [{"type": "text", "text": given}] if isinstance(given, str) else given
 
 
+WITHOUT_EFFECT = "Accepted, without effect: chat templates do not show it."
+
+
 class ChatMessage(Strict):
-    """A turn; ``developer`` is another name of ``system``."""
+    """A turn; ``developer`` is another name of ``system``. The assistant's may have no content."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"role": {"not": {"const": "assistant"}}}},
+            "then": {
+                "properties": {"content": {"not": {"type": "null"}}},
+                "required": ["content"],
+            },
+        }
+    )
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        Annotated[list[Part], Field(min_length=1)],
-        BeforeValidator(_parts, json_schema_input_type=str | list[Part]),
-    ]
-    name: None = _only("null")
+        Annotated[list[Part], Field(min_length=1)] | None,
+        BeforeValidator(_parts, json_schema_input_type=str | list[Part] | None),
+    ] = None
+    name: str | None = Field(default=None, description=WITHOUT_EFFECT)
+    annotations: list[dict[str, Any]] | None = Field(default=None, description=WITHOUT_EFFECT)
+    reasoning_content: str | None = Field(default=None, description=WITHOUT_EFFECT)
+    reasoning: str | None = Field(default=None, description=WITHOUT_EFFECT)
     refusal: None = _only("null")
     audio: None = _only("null")
     function_call: None = _only("null")
     tool_calls: Empty | None = _only("[]")
-    annotations: Empty | None = _only("[]")
+
+    @model_validator(mode="after")
+    def _said(self) -> ChatMessage:
+        if self.content is None and self.role != "assistant":
+            raise ValueError("has no content; only the assistant's turns may have none")
+        return self
+
+    @property
+    def parts(self) -> list[Part]:
+        """What is said and shown, in order."""
+        return self.content or []
 
 
 class TextFormat(Strict):
@@ -202,7 +228,7 @@ class ChatBody(Common):
     @property
     def shows(self) -> bool:
         """Whether it has pictures."""
-        return any(part.image_url is not None for one in self.messages for part in one.content)
+        return any(part.image_url is not None for one in self.messages for part in one.parts)
 
 
 class CompletionBody(Common):
