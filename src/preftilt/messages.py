@@ -86,6 +86,36 @@ def read_messages(data: object) -> list[Message]:
     return messages
 
 
+SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+}
+"""Who speaks in a conversation of ShareGPT's form."""
+
+
+def read_sharegpt(data: object) -> list[Message]:
+    """A conversation of ShareGPT's form, ``{"from": "human", "value": …}`` a turn; errors as :func:`read_messages`."""
+    if not isinstance(data, list):
+        raise BadInput(
+            f"conversations must be a list of objects with from and value, not {_json_type(data)}"
+        )
+    turns: list[dict[str, Any]] = []
+    for index, turn in enumerate(data):
+        if not isinstance(turn, Mapping) or not {"from", "value"} <= turn.keys():
+            raise BadInput(f"conversations[{index}] must be an object with from and value")
+        if turn["from"] not in SHAREGPT_ROLES:
+            known = ", ".join(SHAREGPT_ROLES)
+            raise BadInput(
+                f"conversations[{index}].from is {turn['from']!r}; it must be one of {known}"
+            )
+        turns.append({"role": SHAREGPT_ROLES[turn["from"]], "content": turn["value"]})
+    return read_messages(turns)
+
+
 def join_leading_system(messages: Sequence[Message]) -> list[Message]:
     """The conversation with the system messages that lead it as one, their texts a blank line apart."""
     leading = [*takewhile(lambda message: message.role == "system", messages)]
@@ -123,7 +153,7 @@ def check_messages(messages: Sequence[Message]) -> None:
     if messages[-1].role != "user":
         raise BadInput(
             f"messages[{len(messages) - 1}].role is {messages[-1].role}; the last message must be"
-            " a user turn, the question to answer"
+            " a user turn, the question to answer (take out an answer behind it)"
         )
     if not messages[-1].content.strip():
         raise BadInput("the question is empty: the last user turn needs some text")

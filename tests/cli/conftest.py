@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from preftilt.cli import configure, main
 from preftilt.engines.options import EngineOptions
+from preftilt.records.schemas import schema_text
 from tests.cli.toys import Slow
 
 
@@ -94,4 +96,11 @@ def records(path: Path) -> list[dict[str, Any]]:
     """Every line of an output file; each must be a whole record."""
     text = path.read_text(encoding="utf-8")
     assert not text or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def validator(name: str) -> Draft202012Validator:
+    """Of the JSON Schema called ``name``."""
+    schema = json.loads(schema_text(name))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli, Opener, records, row
+from tests.cli.conftest import Cli, Opener, records, row, validator
 
 Write = Callable[..., Path]
 FEW = ("--max-tokens", 20, "--n", 4)
@@ -73,6 +74,47 @@ def test_preferences_in_every_form(cli: Cli, rows: Write, out: Path) -> None:
     assert told["text"] == [{"text": "odd=5", "strength": 20.0}]
     assert told["object"] == [{"text": "x", "strength": 5.0}]
     assert [one["strength"] for one in told["list"]] == [20.0, -1.0]
+
+
+def test_rows_without_a_preference_take_that_of_the_flags(cli: Cli, rows: Write, out: Path) -> None:
+    source = rows(row("own"), row("none", preference=None))
+    assert cli("run", source, "-o", out, *FEW, "-p", "Short.=2", "-p", "Dry.").code == 0
+    told = {one["id"]: one["settings"]["preferences"] for one in records(out)}
+    assert [each["text"] for each in told["own"]] == ["No games."]
+    assert told["none"] == [
+        {"text": "Short.", "strength": 2.0},
+        {"text": "Dry.", "strength": 20.0},
+    ]
+
+
+def test_files_of_other_tools_are_read(cli: Cli, rows: Write, out: Path) -> None:
+    asked = [("system", "Be kind."), ("human", "Hello."), ("gpt", "Well?"), ("human", "And now?")]
+    sharegpt = [{"from": who, "value": what} for who, what in asked]
+    roles = {"human": "user", "gpt": "assistant", "system": "developer"}
+    messages = [{"role": roles[who], "content": what, "name": None} for who, what in asked]
+    plain = row("messages", question=None, messages=messages, settings=None, preferences=None)
+    source = rows({"id": "sharegpt", "conversations": sharegpt, "preference": "No games."}, plain)
+    packed = source.with_suffix(".jsonl.gz")
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    assert cli("run", packed, "-o", out, *FEW).code == 0
+    first, second = records(out)
+    assert first["prompts"] == second["prompts"]
+
+
+@pytest.mark.parametrize("id", ["kept", "broken"])
+def test_other_columns_are_refused_or_carried_along(
+    id: str, cli: Cli, rows: Write, out: Path, opener: Opener
+) -> None:
+    opener.engine.fails = frozenset({"broken"})
+    columns = {"source": "gsm8k", "prompt": None, "split": {"fold": 3}}
+    source = rows(row(id, **columns))
+    refused = cli("run", source, "-o", out)
+    assert refused.code == 2
+    assert "--keep-columns carries other fields along into the records" in refused.err
+    cli("run", source, "-o", out, *FEW, "--keep-columns")
+    [kept] = records(out)
+    assert kept["columns"] == {"source": "gsm8k", "split": {"fold": 3}}
+    validator("error" if id == "broken" else "realigned").validate(kept)
 
 
 def test_standard_input_and_output(
@@ -208,7 +250,10 @@ BAD_ROWS = {
     "not JSON": ("{", "line 2: not JSON"),
     "not an object": ("[]", "line 2: not a JSON object"),
     "no question": ({"preference": "x"}, 'line 2: "question" is missing (or "messages")'),
-    "no preference": ({"question": "x"}, 'line 2: "preference" is missing (or "preferences")'),
+    "no preference": (
+        {"question": "x"},
+        'line 2: "preference" is missing (or "preferences", or --preference for',
+    ),
     "an empty question": (row(question=" "), 'line 2: "question" must not be empty'),
     "an empty preference": (row(preference=""), '"preference.text" must not be empty'),
     "question and messages": (
@@ -227,6 +272,19 @@ BAD_ROWS = {
     "an unknown search setting": (
         row(settings={"search": {"widht": 1}}),
         'unknown field "settings.search.widht"; did you mean "width"?',
+    ),
+    "a field by another name": (
+        row(prompt="x"),
+        'unknown field "prompt"; did you mean "question"?',
+    ),
+    "settings that are none": (row(settings=3), '"settings" must be an object'),
+    "an answer at the end": (
+        row(question=None, messages=[{"role": "assistant", "content": "y"}]),
+        "take out an answer behind it",
+    ),
+    "no turn of ShareGPT": (
+        row(question=None, conversations=[{"from": "robot", "value": "y"}]),
+        "conversations[0].from is 'robot'",
     ),
     "a strange field": (row(zzz=1), 'unknown field "zzz"; the fields are id, question'),
     "a setting of another search": (

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
-from preftilt.records.schemas import RECORDS, ROWS, schema_text
-from tests.cli.conftest import Cli, Opener, records, row
+from preftilt.records.schemas import RECORDS, ROWS
+from tests.cli.conftest import Cli, Opener, records, row, validator
 from tests.cli.test_run import BAD_ROWS
 
 Write = Callable[..., Path]
-
-
-def validator(name: str) -> Draft202012Validator:
-    schema = json.loads(schema_text(name))
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
 
 
 @pytest.mark.parametrize("name", [*RECORDS, *ROWS])
@@ -76,6 +68,7 @@ GOOD_ROWS: list[dict[str, Any]] = [
     row("a", settings={"lambda": 3, "search": {"name": "dvts", "width": 2}, "system": "x"}),
     {"question": "Q?", "preferences": ["x", {"text": "y", "strength": -1.5}]},
     {"messages": [{"role": "user", "content": "Q?"}], "preference": {"text": "y"}},
+    {"conversations": [{"from": "human", "value": "Q?"}], "preference": "y", "settings": None},
 ]
 
 

@@ -32,6 +32,7 @@ from preftilt.cli.options import (
     Lambda,
     Preferences,
     PromptFlags,
+    RowPreferences,
     ScoreFlags,
     ShowFlags,
 )
@@ -168,6 +169,7 @@ def run(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
     ],
+    preference: RowPreferences = None,
     lam: Lambda = None,
     draw: DrawFlags,
     method: MethodFlags,
@@ -180,7 +182,8 @@ def run(
     """Answer every row of a data set; a row's own "settings" come before these flags."""
     from preftilt.cli.rows import run
 
-    run(source, output, lam, (draw, method, score, prompt), model, files, cluster)
+    flags = (draw, method, score, prompt)
+    run(source, output, preference or [], lam, flags, model, files, cluster)
 
 
 @app.command(rich_help_panel=ANSWER)
@@ -191,6 +194,7 @@ def score(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
     ] = "-",
+    preference: RowPreferences = None,
     lam: Annotated[
         list[str] | None,
         typer.Option(
@@ -209,7 +213,8 @@ def score(
     """Score given responses under one λ or several; nothing is drawn."""
     from preftilt.cli.rows import score as score_rows
 
-    score_rows(source, output, lam or [], (method, score, prompt), model, files)
+    flags = (method, score, prompt)
+    score_rows(source, output, preference or [], lam or [], flags, model, files)
 
 
 @app.command(rich_help_panel=ANSWER)

@@ -42,6 +42,15 @@ Preferences = Annotated[
         "(negative: turn away).",
     ),
 ]
+RowPreferences = Annotated[
+    list[str] | None,
+    Option(
+        "--preference",
+        "-p",
+        metavar="TEXT[=STRENGTH]",
+        help="What is wanted in rows that state no preference; may be repeated.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +248,12 @@ class FileFlags:
     ] = False
     force: Annotated[bool, _output("--force", help="Overwrite OUT.")] = False
     limit: Annotated[int | None, _output(min=1, help="Only the first rows.")] = None
+    keep_columns: Annotated[
+        bool,
+        _output(
+            "--keep-columns", help="Carry fields of rows that are not ours along, into the records."
+        ),
+    ] = False
     concurrency: Annotated[int, _output(min=1, help="Rows in flight; they share batches.")] = 32
 
 

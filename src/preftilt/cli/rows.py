@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
+from preftilt.prompt import parse_preference
 from preftilt.records import (
     Item,
     Journal,
@@ -48,6 +50,7 @@ from preftilt.run import OnProgress
 def run(
     source: str,
     output: str,
+    preferences: Sequence[str],
     lam: float | None,
     flags: Flags,
     model: ModelFlags,
@@ -57,7 +60,7 @@ def run(
     """Realign every row, here or on a cluster."""
     check_model(model)
     check_cluster(cluster)
-    items = _items(source, lam, flags, model, Row)
+    items = _items(source, preferences, lam, flags, model, files, Row)
     check_judges(model, [one.settings for one in items])
     if cluster.ray is not None and (model.reward_model or model.judge_model):
         raise BadInput(
@@ -75,6 +78,7 @@ def run(
 def score(
     source: str,
     output: str,
+    preferences: Sequence[str],
     lambdas: Sequence[str],
     flags: Flags,
     model: ModelFlags,
@@ -83,7 +87,8 @@ def score(
     """Score every row's responses under every λ."""
     check_model(model)
     lams = parse_lambdas(lambdas)
-    items = _items(source, lams[0] if lams else None, flags, model, ScoreRow)
+    lam = lams[0] if lams else None
+    items = _items(source, preferences, lam, flags, model, files, ScoreRow)
     if lams and (alone := [one.line for one in items if not one.preferred]):
         raise BadInput(
             f"line {alone[0]}: --lambda does nothing without a preference; reward models have --arm-weight"
@@ -107,11 +112,29 @@ def score(
 
 
 def _items(
-    source: str, lam: float | None, flags: Flags, model: ModelFlags, row: type[Row]
+    source: str,
+    preferences: Sequence[str],
+    lam: float | None,
+    flags: Flags,
+    model: ModelFlags,
+    files: FileFlags,
+    row: type[Row],
 ) -> list[Item]:
-    name = "standard input" if source == "-" else source
-    base = settings_from(lam, flags, list(arms_from(model)))
-    return read_items(source_lines(source), source=name, base=base, model=row)
+    try:
+        return read_items(
+            source_lines(source),
+            source="standard input" if source == "-" else source,
+            base=settings_from(lam, flags, list(arms_from(model))),
+            model=row,
+            preferred=[parse_preference(text) for text in preferences],
+            keep_columns=files.keep_columns,
+        )
+    except BadInput as failure:
+        if re.search(r'unknown field "[^".]+"', str(failure)):
+            raise BadInput(
+                f"{failure} (--keep-columns carries other fields along into the records)"
+            ) from None
+        raise
 
 
 def _finish(output: Output, answer: Callable[[Meter], None]) -> None:

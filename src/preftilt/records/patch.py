@@ -209,6 +209,8 @@ def _complaint(error: dict[str, Any], model: type[BaseModel]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         message = "must not be empty"
+    if error["type"] in ("model_type", "dict_type"):
+        message = "must be an object"
     message = message.replace("Input should be", "must be").replace("a valid integer", "an integer")
     message = message.replace("a valid ", "a ")
     if not where:
@@ -223,8 +225,22 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
+OTHER_NAMES = {
+    "prompt": "question",
+    "instruction": "question",
+    "query": "question",
+    "dialog": "messages",
+    "conversation": "messages",
+    "completion": "response",
+    "output": "response",
+    "answer": "response",
+}
+"""What other files call a field of ours."""
+
+
 def _nearest(name: str, valid: list[str]) -> str:
-    [*close] = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    other = OTHER_NAMES.get(name)
+    close = [other] if other in valid else difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     if close:
         return f'; did you mean "{close[0]}"?'
     return f"; the fields are {', '.join(valid)}"

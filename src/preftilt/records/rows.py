@@ -6,16 +6,25 @@ Strings in JSON are taken as they are: a strength is given by the object form, `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import blake2b
 from typing import Annotated, Any, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
-from preftilt.messages import Message, read_messages
+from preftilt.messages import Message, read_messages, read_sharegpt
 from preftilt.prompt import check_contrast
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import SettingsPatch, complaints
@@ -32,13 +41,19 @@ class Named(Protocol):
     def id(self) -> str: ...
 
 
+class _Open(BaseModel):
+    """As the last base of a model: it takes any field."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 R = TypeVar("R", bound=BaseModel)
 I = TypeVar("I", bound=Named)  # noqa: E741
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A row that passed every check; ``line`` is where it stood."""
+    """A row that passed every check; ``line`` is where it stood, ``columns`` is what its record carries along."""
 
     id: str
     line: int
@@ -46,6 +61,7 @@ class Item:
     preferences: tuple[Preference, ...]
     settings: Settings
     responses: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def preferred(self) -> bool:
@@ -85,54 +101,66 @@ class Row(Strict):
     """A line of ``preftilt run``'s input; id defaults to the line's number, settings change the command line's."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["question"]}, {"required": ["messages"]}]}
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in ("question", "messages", "conversations")]
+        }
     )
 
     id: Annotated[str, Field(min_length=1)] | int | None = None
     question: Visible | None = None
-    messages: Annotated[list[dict[str, str | list[dict[str, Any]]]], Field(min_length=1)] | None = (
-        None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    conversations: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = Field(
+        default=None, description="ShareGPT's form of messages: objects with from and value."
     )
     preference: PreferenceField | None = None
     preferences: Annotated[list[PreferenceField], Field(min_length=1)] | None = None
-    settings: SettingsPatch = SettingsPatch()
+    settings: SettingsPatch | None = None
 
     @model_validator(mode="after")
     def _not_both(self) -> Row:
-        self._need_one("question", "messages")
+        self._need_one("question", "messages", "conversations")
         if self.preference and self.preferences:
             raise ValueError('"preference" and "preferences" exclude each other')
         return self
 
-    def _need_one(self, first: str, second: str) -> None:
-        given = [name for name in (first, second) if getattr(self, name) is not None]
+    def _need_one(self, *names: str) -> None:
+        given = [name for name in names if getattr(self, name) is not None]
         if not given:
-            raise ValueError(f'"{first}" is missing (or "{second}")')
-        if len(given) == 2:
-            raise ValueError(f'"{first}" and "{second}" exclude each other')
+            raise ValueError(f'"{names[0]}" is missing (or "{names[1]}")')
+        if len(given) > 1:
+            raise ValueError(f'"{given[0]}" and "{given[1]}" exclude each other')
 
-    def item(self, line: int, base: Settings) -> Item:
-        """The row over the settings it changes; raises :class:`~preftilt.errors.BadInput`."""
-        preferences = self.preferences or [self.preference]
-        settings = self.settings.apply(base)
-        if preferences == [None] and self.needs_preference(settings):
-            raise BadInput('"preference" is missing (or "preferences")')
-        stated = tuple(
-            Preference(wish.text, wish.strength) for wish in preferences if wish is not None
-        )
+    def item(self, line: int, base: Settings, preferred: Sequence[Preference] = ()) -> Item:
+        """The row over the settings it changes; ``preferred`` are the preferences of rows that state none.
+
+        Raises :class:`~preftilt.errors.BadInput`.
+        """
+        settings = base if self.settings is None else self.settings.apply(base)
+        rows = self.preferences or ([self.preference] if self.preference else [])
+        stated = [Preference(row.text, row.strength) for row in rows]
+        if settings.prompt.history == "both":
+            stated = stated or [*preferred]
+        if not stated and self.needs_preference(settings):
+            raise BadInput(
+                '"preference" is missing (or "preferences", or --preference for all rows without one)'
+            )
         check_contrast(stated, settings.prompt)
         return Item(
             id=str(line if self.id is None else self.id),
             line=line,
-            messages=tuple(
-                [Message("user", self.question)]
-                if self.question is not None
-                else read_messages(self.messages)
-            ),
-            preferences=stated,
+            messages=tuple(self._conversation()),
+            preferences=tuple(stated),
             settings=settings,
             responses=self.given_responses(),
+            columns=self.model_extra or {},
         )
+
+    def _conversation(self) -> list[Message]:
+        if self.question is not None:
+            return [Message("user", self.question)]
+        if self.conversations is not None:
+            return read_sharegpt(self.conversations)
+        return read_messages(self.messages)
 
     def needs_preference(self, settings: Settings) -> bool:
         """Whether there is nothing to realign without one."""
@@ -166,16 +194,40 @@ class ScoreRow(Row):
 
 
 def read_items(
-    lines: Iterable[bytes], *, source: str, base: Settings, model: type[Row] = Row
+    lines: Iterable[bytes],
+    *,
+    source: str,
+    base: Settings,
+    model: type[Row] = Row,
+    preferred: Sequence[Preference] = (),
+    keep_columns: bool = False,
 ) -> list[Item]:
-    """Every row, in order; blank lines are skipped. All rows are read, then the first problems are raised."""
-    return read_rows(lines, source=source, model=model, make=lambda row, line: row.item(line, base))
+    """Every row, in order; blank lines are skipped. All rows are read, then the first problems are raised.
+
+    preferred: the preferences of rows that state none. keep_columns: fields that rows do not have become their
+    columns, which records carry along, and are not refused.
+    """
+    return read_rows(
+        lines,
+        source=source,
+        model=_keeping(model) if keep_columns else model,
+        make=lambda row, line: row.item(line, base, preferred),
+    )
+
+
+@cache
+def _keeping(model: type[R]) -> type[R]:
+    """The model, with room for fields that it does not have."""
+    return create_model(model.__name__, __base__=(model, _Open))
 
 
 def read_rows(
     lines: Iterable[bytes], *, source: str, model: type[R], make: Callable[[R, int], I]
 ) -> list[I]:
-    """As :func:`read_items`, for rows of any model: ``make`` turns a row and its line into what has an id."""
+    """As :func:`read_items`, for rows of any model: ``make`` turns a row and its line into what has an id.
+
+    A field that is null is one that is not there: tables fill in so what only other rows have.
+    """
     items: list[I] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
@@ -204,7 +256,7 @@ def _read(raw: bytes, model: type[R]) -> R:
     data = parse_json(raw)
     if not isinstance(data, dict):
         raise BadInput("not a JSON object")
-    return model.model_validate(data)
+    return model.model_validate({name: value for name, value in data.items() if value is not None})
 
 
 def _report(source: str, problems: list[str]) -> str:

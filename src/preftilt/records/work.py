@@ -30,11 +30,12 @@ async def realign_item(realigner: Realigner, item: Item, report: OnProgress) -> 
 async def record_of(
     work: Work, realigner: Realigner, item: Item, mark: str, report: OnProgress
 ) -> dict[str, Any]:
-    """The row's record with its fingerprint ``mark``; a failure is the record of a failed row."""
+    """The row's record with its fingerprint ``mark`` and its columns; a failure is the record of a failed row."""
     try:
-        return await work(realigner, item, report) | {"fingerprint": mark}
+        record = await work(realigner, item, report) | {"fingerprint": mark}
     except Exception as failure:
-        return error_record(item.id, failure, mark)
+        record = error_record(item.id, failure, mark)
+    return record | ({"columns": dict(item.columns)} if item.columns else {})
 
 
 def check_items(realigner: Realigner, items: Iterable[Item]) -> None:
