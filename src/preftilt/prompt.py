@@ -65,6 +65,21 @@ class ChatTokenizer(Protocol):
         """The text of each token by itself, for display."""
         ...
 
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        """The bytes of each token of a response; None for the tokens that :meth:`decode` leaves out.
+
+        They join to the UTF-8 of what :meth:`decode` reads. A token may hold a part of a character.
+        """
+        ...
+
+    def encode_raw(self, text: str) -> Tokens:
+        """Token ids of a prompt that is no conversation: special tokens are read where the text has them, and put in
+        front where the model's tokenizer does so.
+
+        Raises :class:`~preftilt.errors.BadInput` where only conversations can be answered.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSettings:

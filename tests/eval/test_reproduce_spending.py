@@ -200,6 +200,12 @@ class Lengthening:
     def pieces(self, tokens: Tokens) -> list[str]:
         return self.inner.pieces(tokens)
 
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        return self.inner.spell_bytes(tokens)
+
+    def encode_raw(self, text: str) -> Tokens:
+        return self.inner.encode_raw(text)
+
 
 def test_items_that_do_not_fit_are_counted_with_one_of_the_reasons(toy: ToyEngine, tmp_path: Path):
     toy.tokenizer = Lengthening(toy.tokenizer)  # pyright: ignore[reportAttributeAccessIssue]

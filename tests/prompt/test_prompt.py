@@ -38,6 +38,12 @@ class Spelled:
     def pieces(self, tokens: Tokens) -> list[str]:
         return [chr(token) for token in tokens]
 
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        return [chr(token).encode() for token in tokens]
+
+    def encode_raw(self, text: str) -> Tokens:
+        return self.encode(text)
+
 
 class LastTurnOnly(Spelled):
     """Its template ignores whatever comes before the last turn."""

@@ -10,12 +10,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from preftilt.api import Realigner, Settings, run_sync
+from preftilt.engines.base import SampleRequest
 from preftilt.messages import Message
 from preftilt.records.schemas import schema_text
 from preftilt.search import DVTS, BestOfN
 from preftilt.server.wire import Knob
 from preftilt.testing.toy import ToyEngine
-from preftilt.types import Preference
+from preftilt.types import Completion, Preference, Sampling, Stream
 from tests.server.serving import QUESTION, WISH, Running, serving, site
 
 ASKED = [Message("user", QUESTION[0]["content"])]
@@ -178,14 +179,53 @@ def test_a_preset_is_named_by_the_model() -> None:
             assert create(server, model=name, extra_body=None).choices[0].message.content == want
 
 
-def test_completions_take_the_prompt_for_the_question(server: Running) -> None:
+def continued(prompt: str, slot: int, seed: int = 0) -> Completion:
+    engine = ToyEngine()
+    request = SampleRequest(
+        prompt=engine.tokenizer.encode(prompt),
+        slots=(slot,),
+        stream=Stream(seed),
+        sampling=Sampling(),
+        max_tokens=24,
+    )
+    [[completion]] = run_sync(engine.sample([request]))
+    return completion
+
+
+def test_completions_continue_raw_texts(server: Running) -> None:
     with server.client() as client:
         said: Any = client.completions.create(
-            model="toy", prompt=QUESTION[0]["content"], logprobs=0, extra_body={"preftilt": WISH}
+            model="toy", prompt=["read maths", " play"], n=2, logprobs=0
         )
+        [alone] = client.completions.create(model="toy", prompt="read maths").choices
     assert said.object == "text_completion"
-    assert said.choices[0].text == expected(site().settings).text
-    assert "".join(said.choices[0].logprobs.tokens) == said.choices[0].text
+    for index, (prompt, choice) in enumerate(
+        zip(["read maths"] * 2 + [" play"] * 2, said.choices, strict=True)
+    ):
+        want = continued(prompt, index)
+        assert (choice.index, choice.text) == (index, ToyEngine().tokenizer.decode(want.tokens))
+        assert "".join(choice.logprobs.tokens) == choice.text
+        ended = want.finish == "eos"
+        assert choice.logprobs.token_logprobs == list(want.logprobs[: len(want.tokens) - ended])
+    assert alone.text == said.choices[0].text
+    assert said.usage.prompt_tokens == 3 + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"extra_body": {"preftilt": WISH}}, "use /v1/chat/completions"),
+        ({"model": "toy:bon-4"}, "use /v1/chat/completions"),
+        ({"prompt": ["read"] * 40, "n": 2}, "80 answers; this server draws 64"),
+        ({"prompt": []}, "at least 1"),
+        ({"prompt": [3, 4]}, "must be a string"),
+    ],
+)
+def test_completions_refuse_what_has_no_place_there(
+    changes: dict[str, Any], words: str, server: Running
+) -> None:
+    with server.client() as client, pytest.raises(openai.BadRequestError, match=words):
+        client.completions.create(**({"model": "toy", "prompt": "read"} | changes))
 
 
 def test_parts_of_text_and_the_developer_role_are_read(server: Running) -> None:

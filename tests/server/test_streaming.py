@@ -169,15 +169,15 @@ def test_what_can_be_refused_is_refused_before_the_stream_begins(server: Running
 
 
 def test_completions_stream_too(server: Running) -> None:
-    fields: dict[str, Any] = {
-        "model": "toy",
-        "prompt": QUESTION[0]["content"],
-        "extra_body": {"preftilt": WISH},
-    }
+    fields: dict[str, Any] = {"model": "toy", "prompt": ["read maths", "play"], "logprobs": 0}
     with server.client() as client:
         whole = client.completions.create(**fields)
         got = list(client.completions.create(**fields, stream=True))
-    assert "".join(one.choices[0].text for one in got if one.choices) == whole.choices[0].text
+    for index, choice in enumerate(whole.choices):
+        parts = [chunk.choices[0] for chunk in got if chunk.choices[0].index == index]
+        assert "".join(part.text for part in parts) == choice.text
+        [told] = [part.logprobs for part in parts if part.logprobs is not None]
+        assert told == choice.logprobs
 
 
 def test_a_deadline_takes_the_best_finished_answer_so_far() -> None:

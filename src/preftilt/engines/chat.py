@@ -28,6 +28,7 @@ from preftilt.engines.control_tokens import (
     cannot_tell_apart,
     stand_ins,
 )
+from preftilt.engines.token_bytes import ByteVocabulary, TokenBytes, spell
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message
 from preftilt.types import Tokens
@@ -87,6 +88,8 @@ class HfChatTokenizer:
         self._tokenizer = tokenizer
         self._content = content or self._text_alone
         self._pieces: dict[int, str] = {}
+        known = isinstance(tokenizer, ByteVocabulary)
+        self._bytes: ByteVocabulary = tokenizer if known else TokenBytes(tokenizer)
         self._label = f"the chat template of {tokenizer.name_or_path or 'the model'}"
         if chat_template is None:
             self._template = _own_template(tokenizer)
@@ -167,6 +170,15 @@ class HfChatTokenizer:
     def pieces(self, tokens: Tokens) -> list[str]:
         """The text of each token by itself, special tokens too; part of a character shows as �."""
         return [self._piece(token) for token in tokens]
+
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        """The bytes of each token; None for special tokens."""
+        return spell(self._bytes, tokens, self.decode(tokens))
+
+    def encode_raw(self, text: str) -> Tokens:
+        """Token ids of a text with the special tokens that the tokenizer itself puts around it."""
+        encoded: Any = self._tokenizer(text, add_special_tokens=True, verbose=False)
+        return tuple(int(token) for token in encoded["input_ids"])
 
     def _piece(self, token: int) -> str:
         if token not in self._pieces:

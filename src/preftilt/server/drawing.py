@@ -129,7 +129,7 @@ class Drawing:
             watched = self.tell is not None and self.inner.capabilities.keyed_streams
             if self.deadline is None and not self.single and not watched:
                 return await self._draw_whole(request, parts)
-            return await _side_by_side(
+            return await side_by_side(
                 [
                     self._draw_in_pieces(replace(request, slots=(slot,)), parts)
                     for slot in request.slots
@@ -240,7 +240,7 @@ def _joined(first: D, then: D) -> D:
     )
 
 
-async def _side_by_side(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+async def side_by_side(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     """Results in order; the first failure stops the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -23,7 +23,7 @@ STATUSES = {
 }
 DOCUMENTED = {
     "/v1/chat/completions": ("post", "Answer a conversation", "ChatBody", "ChatReply"),
-    "/v1/completions": ("post", "Answer a prompt, as one user turn", "CompletionBody", "TextReply"),
+    "/v1/completions": ("post", "Continue a raw text", "CompletionBody", "TextReply"),
     "/v1/preftilt/cost": ("post", "What a chat request can cost at most", "ChatBody", "Cost"),
     "/v1/models": ("get", "The model and its presets", None, "ModelList"),
     "/v1/models/{name}": ("get", "One of them, or the model with a suffix", None, "Model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -128,27 +129,46 @@ def token_logprobs(kind: Kind, one: Choice, tokenizer: ChatTokenizer) -> dict[st
     """The log-probs (nats, raw) of the tokens that the text is made of; alternatives are not known."""
     if one.logprobs is None:
         return None
-    shown, offset = [], 0
-    for token, piece, logprob in zip(
-        one.tokens, tokenizer.pieces(one.tokens), one.logprobs, strict=True
-    ):
-        if offset >= len(one.text):
-            break
-        if tokenizer.decode((token,)):  # Not the end of a turn, and no other special token.
-            shown.append((piece, number(logprob), offset))
-            offset += len(piece)
+    shown = _shown(one, tokenizer)
     if kind == "chat":
         return {"content": [_chat_token(piece, at) for piece, at, _ in shown], "refusal": None}
     return {
-        "tokens": [piece for piece, _, _ in shown],
+        "tokens": [_token_text(piece) for piece, _, _ in shown],
         "token_logprobs": [at for _, at, _ in shown],
         "top_logprobs": None,
         "text_offset": [offset for _, _, offset in shown],
     }
 
 
-def _chat_token(piece: str, logprob: float | None) -> dict[str, Any]:
+def _shown(one: Choice, tokenizer: ChatTokenizer) -> list[tuple[bytes, float | None, int]]:
+    """Bytes, log-prob and place in the text of every token that the text is made of, part of a character or not.
+
+    Special tokens are no part of it, nor is what begins behind a text that was cut at a stop string.
+    """
+    assert one.logprobs is not None
+    shown: list[tuple[bytes, float | None, int]] = []
+    cut = len(tokenizer.decode(one.tokens)) > len(one.text)
+    characters, offset = codecs.getincrementaldecoder("utf-8")("replace"), 0
+    for piece, logprob in zip(tokenizer.spell_bytes(one.tokens), one.logprobs, strict=True):
+        if piece is None:
+            continue
+        if cut and offset >= len(one.text):
+            break
+        shown.append((piece, number(logprob), offset))
+        offset += len(characters.decode(piece))
+    return shown
+
+
+def _token_text(piece: bytes) -> str:
+    """A token as text; OpenAI writes part of a character as its bytes."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+
+
+def _chat_token(piece: bytes, logprob: float | None) -> dict[str, Any]:
     # OpenAI writes what has no chance as -9999; JSON has no minus infinity.
     value = -9999.0 if logprob is None else logprob
-    spelled = list(piece.encode("utf-8", "replace"))
-    return {"token": piece, "logprob": value, "bytes": spelled, "top_logprobs": []}
+    token = {"token": _token_text(piece), "logprob": value}
+    return token | {"bytes": list(piece), "top_logprobs": []}

@@ -63,12 +63,16 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All there is to know of one request. Without preferences and reward models it is ``plain``: the bare model."""
+    """All there is to know of one request. Without preferences and reward models it is ``plain``: the bare model.
+
+    prompts: raw texts to continue, in place of messages; ``choices`` are those of all of them.
+    """
 
     model: str
     messages: tuple[Message, ...]
     preferences: tuple[Preference, ...]
     settings: Settings
+    prompts: tuple[str, ...] = ()
     choices: int = 1
     stops: tuple[str, ...] = ()
     logprobs: bool = False
@@ -83,16 +87,21 @@ class Job:
     def plain(self) -> bool:
         """Whether there is nothing to realign with."""
         asked = self.settings
-        return not self.preferences and asked.prompt.history == "both" and asked.arms == NO_ARMS
+        bare = not self.preferences and asked.prompt.history == "both" and asked.arms == NO_ARMS
+        return bool(self.prompts) or bare
 
     @property
     def words(self) -> list[dict[str, Any]]:
-        """Messages and preferences for an operator's log; images by their digests, never their data."""
+        """Messages, prompts and preferences for an operator's log; images by their digests, never their data."""
         said = [
             {"role": one.role, "content": one.content, "images": [i.digest for i in one.images]}
             for one in self.messages
         ]
-        return [*said, *map(asdict, self.preferences)]
+        return [
+            *said,
+            *({"prompt": text} for text in self.prompts),
+            *map(asdict, self.preferences),
+        ]
 
 
 def resolve(body: ChatBody | CompletionBody, site: Site, *, guides: bool) -> Job:
@@ -103,14 +112,20 @@ def resolve(body: ChatBody | CompletionBody, site: Site, *, guides: bool) -> Job
     _refuse_tools(body, site)
     named = read_name(body.model, site.model, site.presets)
     knob = body.preftilt or Knob()
-    messages, preferences = _words(body, knob, named.preset, site)
+    prompts: tuple[str, ...] = ()
+    if isinstance(body, CompletionBody):
+        messages, preferences, prompts = (), (), tuple(body.prompt)
+        _refuse_knob(knob, named)
+    else:
+        messages, preferences = _words(body, knob, named.preset, site)
     pieces = bool(_first(knob.pieces, named.preset.pieces))
     job = Job(
         model=body.model,
         messages=messages,
         preferences=preferences,
         settings=settled(_settings(body, knob, named, site), guides),
-        choices=body.n or 1,
+        prompts=prompts,
+        choices=(body.n or 1) * max(1, len(prompts)),
         stops=tuple(body.stop or ()),
         logprobs=_wants_logprobs(body),
         details=bool(_first(knob.details, named.preset.details)) or pieces,
@@ -137,11 +152,22 @@ def _refuse_tools(body: ChatBody | CompletionBody, site: Site) -> None:
         )
 
 
+def _refuse_knob(knob: Knob, named: Named) -> None:
+    """A raw prompt has no place for a preference, so there is nothing to turn."""
+    if named.asks or _turned(knob):
+        raise ApiError(
+            400,
+            "/v1/completions continues a text as it stands, where a preference has no place; use /v1/chat/completions",
+            param="preftilt" if _turned(knob) else "model",
+        )
+
+
 def _words(
-    body: ChatBody | CompletionBody, knob: Knob, preset: Knob, site: Site
+    body: ChatBody, knob: Knob, preset: Knob, site: Site
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
     """The conversation and the preferences; a system message that is the preference leaves the conversation."""
-    messages = _messages(body, site)
+    turns = [(OTHER_ROLES.get(turn.role, turn.role), turn.parts) for turn in body.messages]
+    messages = tuple(join_leading_system(read_turns(turns, site.max_images)))
     check_messages(messages)
     preferences = knob.wishes or preset.wishes
     source = _first(knob.preference_from, preset.preference_from, site.preference_from)
@@ -149,13 +175,6 @@ def _words(
     if preferences or source != "system" or first.role != "system" or not first.content.strip():
         return messages, preferences
     return messages[1:], (Preference(first.content),)
-
-
-def _messages(body: ChatBody | CompletionBody, site: Site) -> tuple[Message, ...]:
-    if isinstance(body, CompletionBody):
-        return (Message("user", body.prompt),)
-    turns = [(OTHER_ROLES.get(turn.role, turn.role), turn.parts) for turn in body.messages]
-    return tuple(join_leading_system(read_turns(turns, site.max_images)))
 
 
 def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> Settings:
@@ -221,6 +240,13 @@ def _check(job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, 
             param="preftilt.search",
         )
     most = site.max_candidates if job.plain else answers_of(job.settings.search)
+    if job.prompts and job.choices > most:
+        raise ApiError(
+            400,
+            f"{len(job.prompts)} prompts with n choices each are {job.choices} answers; this server draws {most} a"
+            " request at most",
+            param="prompt",
+        )
     if job.choices > most:
         raise ApiError(
             400, f"n is {job.choices}, but the search ends with {most} answers at most", param="n"
@@ -237,14 +263,18 @@ def _check_plain(
 ) -> None:
     """A knob that is turned without a preference would do nothing; the operator's defaults may."""
     from_system = _first(knob.preference_from, named.preset.preference_from, site.preference_from)
-    turned = {name for name, value in knob if value not in (None, False, [])} - HARMLESS
-    if job.details or turned or (named.asks and from_system != "system"):
+    if job.details or _turned(knob) or (named.asks and from_system != "system"):
         raise ApiError(
             400,
             "there is no preference to follow: state it in preftilt.preference"
             + (", or in the system message" if from_system == "system" else ""),
             param="preftilt.preference",
         )
+
+
+def _turned(knob: Knob) -> set[str]:
+    """The fields of the knob that change nothing without a preference, as far as they are set."""
+    return {name for name, value in knob if value not in (None, False, [])} - HARMLESS
 
 
 def _wants_logprobs(body: ChatBody | CompletionBody) -> bool:

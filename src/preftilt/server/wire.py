@@ -231,10 +231,20 @@ class ChatBody(Common):
         return any(part.image_url is not None for one in self.messages for part in one.parts)
 
 
-class CompletionBody(Common):
-    """The body of ``/v1/completions``; the prompt is one user turn under the model's chat template."""
+Prompt = Annotated[str, Field(min_length=1)]
+Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
 
-    prompt: Visible
+
+class CompletionBody(Common):
+    """The body of ``/v1/completions``: raw text that the model continues, without a chat template or a preference."""
+
+    prompt: Annotated[
+        Prompts,
+        BeforeValidator(
+            lambda given: [given] if isinstance(given, str) else given,
+            json_schema_input_type=Union[Prompt, Prompts],  # noqa: UP007
+        ),
+    ] = Field(description="A text, or several: their choices follow each other, n a prompt.")
     logprobs: Annotated[int, Field(ge=0, le=0)] | None = _only("0 (the chosen tokens)")
     best_of: Annotated[int, Field(ge=1, le=1)] | None = _only("1 (see preftilt.search)")
     echo: Literal[False] | None = _only("false")

@@ -12,12 +12,12 @@ from jaxtyping import Float
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine, SampleRequest
-from preftilt.messages import Message
+from preftilt.messages import Message, check_encodable
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.rivals import Judges
 from preftilt.run import Progress, fit_max_tokens
 from preftilt.search import DVTS
-from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.drawing import Drawing, Drawn, side_by_side
 from preftilt.server.failures import ApiError, overloaded, stopping
 from preftilt.server.resolve import Job
 from preftilt.types import Completion, Query, Stream, Tokens, Usage, View
@@ -35,11 +35,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A job that passed every check: its prompts, and its budget of tokens for a response."""
+    """A job that passed every check: its query, and its budget of tokens for a response.
+
+    ``prompts`` are what a plain job draws from.
+    """
 
     job: Job
     query: Query
     max_tokens: int
+    prompts: tuple[Tokens, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +115,11 @@ def drawing(engine: Engine, job: Job, watch: Watch | None, began: float) -> Draw
 def check(engine: Engine, job: Job, judges: Judges) -> Checked:
     """Raises for all that can be refused before the first token."""
     if job.plain:
-        query = _plain_query(engine, job)
+        prompts = _plain_prompts(engine, job)
+        query = _plain_query(max(prompts, key=len))
         room = engine.capabilities.max_context
-        return Checked(job, query, fit_max_tokens(query, room, job.settings.max_tokens))
+        budget = fit_max_tokens(query, room, job.settings.max_tokens)
+        return Checked(job, query, budget, prompts)
     query, max_tokens = Realigner(engine, judges=judges).check(
         job.messages, job.preferences, settings=job.settings
     )
@@ -161,21 +167,26 @@ async def answer(drawn: Drawing, checked: Checked, watch: Watch | None, judges: 
 
 
 async def _plain(drawn: Drawing, checked: Checked) -> Answer:
-    """``n`` independent draws of the model as it is, in the order of their slots."""
-    job, query = checked.job, checked.query
-    request = SampleRequest(
-        prompt=query.prompt,
-        slots=tuple(range(job.choices)),
-        stream=Stream(job.settings.seed),
-        sampling=job.settings.sampling,
-        max_tokens=checked.max_tokens,
-        logprobs=job.logprobs,
-    )
-    [completions] = await drawn.sample([request])
+    """``n`` independent draws of the model as it is for every prompt, in the order of their slots."""
+    job = checked.job
+    each = job.choices // len(checked.prompts)
+    requests = [
+        SampleRequest(
+            prompt=prompt,
+            slots=tuple(range(place * each, (place + 1) * each)),
+            stream=Stream(job.settings.seed),
+            sampling=job.settings.sampling,
+            max_tokens=checked.max_tokens,
+            logprobs=job.logprobs,
+        )
+        for place, prompt in enumerate(checked.prompts)
+    ]
+    drawn_each = await side_by_side([drawn.sample([request]) for request in requests])
+    completions = [completion for [some] in drawn_each for completion in some]
     sampled = sum(len(one.tokens) for one in completions) + drawn.spilled
     return Answer(
         choices=tuple(_plain_choice(drawn, one, job) for one in completions),
-        usage=Usage(prompt={"question": len(query.prompt)}, sampled=sampled),
+        usage=Usage(prompt={"question": sum(map(len, checked.prompts))}, sampled=sampled),
         candidates=job.choices,
         late=drawn.late,
     )
@@ -187,12 +198,23 @@ def _plain_choice(engine: Engine, one: Completion, job: Job) -> Choice:
     return Choice(text, _finish_reason(one.finish), one.tokens, logprobs)
 
 
-def _plain_query(engine: Engine, job: Job) -> Query:
+def _plain_prompts(engine: Engine, job: Job) -> tuple[Tokens, ...]:
+    """Token ids of the raw prompts, or of the conversation."""
+    if job.prompts:
+        for place, text in enumerate(job.prompts):
+            check_encodable(text, f"prompt {place}")
+        prompts = tuple(engine.tokenizer.encode_raw(text) for text in job.prompts)
+        if not all(prompts):
+            raise ApiError(400, "the prompt has no tokens; give some text", param="prompt")
+        return prompts
     system = job.settings.prompt.system
     messages = job.messages
     if system is not None and messages[0].role != "system":
         messages = (Message("system", system), *messages)
-    prompt = engine.tokenizer.render(messages)
+    return (engine.tokenizer.render(messages),)
+
+
+def _plain_query(prompt: Tokens) -> Query:
     return Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
 
 

@@ -19,7 +19,7 @@ from preftilt.engines.checks import Readable
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, check_guide
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.steps import step_ended
-from preftilt.errors import EngineError, PromptTooLong
+from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided import combine, masked, pick
 from preftilt.messages import Message
 from preftilt.streams import position_key, stream_key
@@ -78,6 +78,15 @@ class ToyTokenizer:
 
     def pieces(self, tokens: Tokens) -> list[str]:
         return [self.words[token] for token in tokens]
+
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        return [self.words[token].encode() if token else None for token in tokens]
+
+    def encode_raw(self, text: str) -> Tokens:
+        try:
+            return self.encode(text)
+        except EngineError as failure:
+            raise BadInput(str(failure)) from failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,14 @@ class RememberingTokenizer:
     def pieces(self, tokens: Tokens) -> list[str]:
         return self.inner.pieces(tokens)
 
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        return self.inner.spell_bytes(tokens)
+
+    def encode_raw(self, text: str) -> Tokens:
+        raise BadInput(
+            "a server that only chats can answer conversations, not raw prompts; use /v1/chat/completions"
+        )
+
     def conversation(self, prompt: Tokens) -> tuple[Message, ...]:
         """The messages behind a prompt; raises :class:`~preftilt.errors.BadInput` for one that was not made here."""
         with self._lock:

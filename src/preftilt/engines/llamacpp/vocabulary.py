@@ -39,10 +39,8 @@ class GgufTokenizer:
     def __call__(
         self, text: str, *, add_special_tokens: bool = False, verbose: bool = False
     ) -> dict[str, list[int]]:
-        """As transformers': ``input_ids`` of a text. Special tokens are read where they are written, never added."""
-        if add_special_tokens:
-            raise ValueError("special tokens are the chat template's to add")
-        return {"input_ids": [*self.encode(text)]}
+        """As transformers': ``input_ids`` of a text. Special tokens are read where they are written."""
+        return {"input_ids": [*self.encode(text, add_special=add_special_tokens)]}
 
     def control_tokens(self) -> GgufControlTokens:
         """Every control token of the file."""
@@ -53,14 +51,17 @@ class GgufTokenizer:
             self, {text: named[text] for text in longest_first if text.strip()}
         )
 
-    def encode(self, text: str, *, special: bool = True) -> Tokens:
-        """Token ids of a text as it stands; ``special``: control tokens that it spells are read as such."""
+    def encode(self, text: str, *, special: bool = True, add_special: bool = False) -> Tokens:
+        """Token ids of a text as it stands; ``special``: control tokens that it spells are read as such.
+
+        add_special: with the special tokens that the model's file puts around texts.
+        """
         data = text.encode()
         room = len(data) + 8
         while True:
             buffer = (self._lib.llama_token * room)()
             count = self._lib.llama_tokenize(
-                self._model.vocab, data, len(data), buffer, room, False, special
+                self._model.vocab, data, len(data), buffer, room, add_special, special
             )
             if count >= 0:
                 return tuple(buffer[:count])
@@ -90,6 +91,10 @@ class GgufTokenizer:
             if count >= 0:
                 return buffer.raw[:count]
             room = -count
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """The bytes of one token; None for a control token."""
+        return None if self._attribute(token) & CONTROL else self.piece(token, special=False)
 
     def apply_chat_template(
         self,

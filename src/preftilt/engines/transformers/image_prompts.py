@@ -61,6 +61,12 @@ class ImageTokenizer:
     def pieces(self, tokens: Tokens) -> list[str]:
         return self.chat.pieces(tokens)
 
+    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
+        return self.chat.spell_bytes(tokens)
+
+    def encode_raw(self, text: str) -> Tokens:
+        return self.chat.encode_raw(text)
+
     def _show(self, text: str, images: Sequence[Image]) -> Tokens:
         pictures = [_picture(one) for one in images]
         try:
