@@ -149,6 +149,11 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
         notes.append(
             f"REAR's score guided the steps; {done.settings.method.name} picked among the subtrees' responses"
         )
+    if not done.given and len(candidates) > 1 and done.settings.sampling.temperature == 0:
+        notes.append(
+            f"temperature 0 draws one answer: all {len(candidates)} candidates are it; raise the temperature, or draw"
+            " one (search greedy)"
+        )
     cut_off = [one.finish == "length" for one in candidates]
     if cut_off[0]:
         none = (

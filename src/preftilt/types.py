@@ -15,8 +15,11 @@ from jaxtyping import Float
 Tokens = tuple[int, ...]
 """Token ids: the only form a prompt or a response has inside the core."""
 
-Finish = Literal["eos", "stop", "length"]
-"""Why a completion ended: a terminal action, the end of a search step (it may go on), or its token budget."""
+Finish = Literal["eos", "stop", "length", "content_filter", "tool_calls", "unknown"]
+"""Why a completion ended: a terminal action, the end of a search step (it may go on), or its token budget.
+
+Chat servers know more: it was filtered, the model called a tool, or (``unknown``) nothing that we know was said.
+"""
 
 Placement = Literal["system", "user", "history"]
 """Where a preference stands in the prompt: system message, last user turn, or stated in the history."""

@@ -170,6 +170,14 @@ def test_notes_say_when_nothing_finished_or_length_matters(realigner):
     assert realign(realigner, lam=2.0).notes == ()
 
 
+def test_several_draws_at_temperature_0_are_told_to_be_one(realigner):
+    note = "temperature 0 draws one answer"
+    cold = pt.Sampling(temperature=0)
+    assert any(note in one for one in realign(realigner, sampling=cold).notes)
+    for changes in ({}, {"sampling": cold, "search": pt.BestOfN(n=1)}):
+        assert not any(note in one for one in realign(realigner, **changes).notes)
+
+
 def test_a_response_that_brings_its_end_of_turn_gets_no_second_one():
     class Literal(ToyTokenizer):
         """Its end of a turn is a word."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -16,7 +17,7 @@ from preftilt.records.schemas import schema_text
 from preftilt.search import DVTS, BestOfN
 from preftilt.server.wire import Knob
 from preftilt.testing.toy import ToyEngine
-from preftilt.types import Completion, Preference, Sampling, Stream
+from preftilt.types import Completion, Finish, Preference, Sampling, Stream
 from tests.server.serving import QUESTION, WISH, Running, serving, site
 
 ASKED = [Message("user", QUESTION[0]["content"])]
@@ -127,6 +128,26 @@ def test_one_stop_string_is_the_same_as_that_one_and_another_that_never_comes(
 def test_a_cut_off_answer_says_so(server: Running) -> None:
     said = create(server, max_completion_tokens=1)
     assert said.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("content_filter", "content_filter"), ("tool_calls", "tool_calls"), ("unknown", "stop")],
+)
+def test_a_chat_server_s_own_reason_is_passed_on(
+    finish: Finish, reason: str, server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = ToyEngine.sample
+
+    async def sample(engine: ToyEngine, requests: Any) -> list[list[Completion]]:
+        found = await drawn(engine, requests)
+        return [[replace(one, finish=finish) for one in completions] for completions in found]
+
+    monkeypatch.setattr(ToyEngine, "sample", sample)
+    said = create(server, extra_body={"preftilt": WISH | {"details": True}})
+    assert said.choices[0].finish_reason == reason
+    assert {one["finish"] for one in said.preftilt["candidates"]} == {finish}
+    assert not any("no candidate ended" in note for note in said.preftilt["notes"])
 
 
 def test_the_same_seed_gives_the_same_answer_and_no_seed_a_fresh_one() -> None:

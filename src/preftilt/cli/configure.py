@@ -244,7 +244,7 @@ def unescape(text: str) -> str:
 def source_lines(path: str) -> Iterator[bytes]:
     """A file's lines, or standard input's for ``-``, unpacked if they are gzip."""
     if path == "-":
-        return lines_of(sys.stdin.buffer, "standard input")  # pyright: ignore[reportArgumentType]
+        return lines_of(sys.stdin.buffer, "standard input")
     return file_lines(Path(path))
 
 

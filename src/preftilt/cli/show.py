@@ -160,7 +160,7 @@ def _method_cell(one: ScoredCandidate) -> str:
 
 def _cells(one: ScoredCandidate, count: int) -> Sequence[str]:
     many = f"×{count} " if count > 1 else ""
-    cut = "" if one.finish == "eos" else "+"
+    cut = "+" if one.finish == "length" else ""
     return (
         f"{one.score:.2f}",
         f"{one.question_logprob:.2f}",

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from preftilt.errors import BadInput
 
@@ -42,11 +42,12 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(raw)
 
 
-def lines_of(file: BufferedReader, name: str) -> Iterator[bytes]:
-    """The lines of a file called ``name``, with their line feeds, read as they are asked for; gzip is unpacked.
+def lines_of(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """The lines of a stream called ``name``, with their line feeds, read as they are asked for; gzip is unpacked.
 
     Raises :class:`~preftilt.errors.BadInput` if it cannot be read, which may come late.
     """
+    file = stream if isinstance(stream, BufferedReader) else BufferedReader(cast(Any, stream))
     head = file.peek(max(map(len, PACKED)))
     for magic, kind in PACKED.items():
         if head.startswith(magic):

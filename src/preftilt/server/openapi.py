@@ -99,7 +99,7 @@ def _replies() -> dict[str, Any]:
             prompt=counts,
         ),
     )
-    finish = {"enum": ["stop", "length"]}
+    finish = {"enum": ["stop", "length", "content_filter", "tool_calls"]}
     failure = _object(message=text, type=text, param={"type": words}, code={"type": words})
     head = {
         "id": text,

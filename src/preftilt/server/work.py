@@ -20,7 +20,7 @@ from preftilt.search import DVTS
 from preftilt.server.drawing import Drawing, Drawn, side_by_side
 from preftilt.server.failures import ApiError, overloaded, stopping
 from preftilt.server.resolve import Job
-from preftilt.types import Completion, Query, Stream, Tokens, Usage, View
+from preftilt.types import Completion, Finish, Query, Stream, Tokens, Usage, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +245,9 @@ def before_stop(text: str, stops: tuple[str, ...]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def _finish_reason(finish: str) -> str:
-    return "length" if finish == "length" else "stop"
+def _finish_reason(finish: Finish) -> str:
+    """In OpenAI's words, which say no more than that an answer ended where nothing is known of its end."""
+    return "stop" if finish in ("eos", "stop", "unknown") else finish
 
 
 def _late_note(drawn: Drawing, job: Job) -> str:

@@ -25,12 +25,20 @@ from preftilt.engines.scored_by import ScoredBy, open_scorer
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.prompt import before_end
-from preftilt.types import Completion
+from preftilt.types import Completion, Finish
 
 CHAT = "/v1/chat/completions"
 CHATS = Fact("/v1/completions", "no", "it only chats: a second engine must score")
 
 NO_COMPLETIONS = frozenset({404, 405, 501})
+
+FINISHES: dict[str, Finish] = {
+    "stop": "eos",
+    "length": "length",
+    "content_filter": "content_filter",
+    "tool_calls": "tool_calls",
+}
+"""What chat servers' reasons to end an answer are to us."""
 
 
 class ChatSampler:
@@ -146,14 +154,15 @@ class ChatSampler:
         text = before_end(content, self._tokenizer, able.eos)
         tokens = self._tokenizer.encode_response(text)
         first_end = next((i for i, one in enumerate(tokens) if one in able.eos), len(tokens))
-        ended = choice.finish_reason == "stop" or first_end < len(tokens) or text != content
+        finish = FINISHES.get(choice.finish_reason or "", "unknown")
+        ended = finish == "eos" or first_end < len(tokens) or text != content
         tokens = (*tokens[:first_end], able.turn_end) if ended else tokens
         if not tokens:
             raise EngineError(f"{self.name} sent an empty answer ({choice.finish_reason})")
         if len(tokens) > budget:
-            tokens, ended = tokens[:budget], False
+            tokens, ended, finish = tokens[:budget], False, "length"
         # Nobody uses these log-probs: another engine scores.
-        return Completion(tokens, np.zeros(len(tokens)), "eos" if ended else "length")
+        return Completion(tokens, np.zeros(len(tokens)), "eos" if ended else finish)
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
