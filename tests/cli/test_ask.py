@@ -23,6 +23,13 @@ def test_the_answer_stands_first_and_the_models_own_below_it(cli: Cli) -> None:
     assert said.out.index("The model alone") < said.out.index("score  question")
 
 
+def test_the_models_own_answer_is_centred_by_the_candidates_beside_it(cli: Cli) -> None:
+    said = cli(*ASK, "--reduction", "centred").out
+    assert "nats a √token, against the candidates' mean" in said
+    [row] = re.findall(r"^ +◇ +(-?[\d.]+) ", said, flags=re.MULTILINE)
+    assert float(row) != 0
+
+
 def test_a_pipe_gets_plain_text_and_no_progress(cli: Cli) -> None:
     said = cli(*ASK, "--explain")
     assert "\x1b" not in said.out
@@ -90,7 +97,18 @@ def test_every_flag_reaches_the_settings(cli: Cli) -> None:
             5,
         ),
         *("--max-tokens", 20, "--temperature", 0.5, "--top-p", 0.9, "--top-k", 7, "--seed", 3),
-        *("--gamma", 0.9, "--reduction", "mean", "--eos", "exclude", "--lambda", 7),
+        *(
+            "--gamma",
+            0.9,
+            "--reduction",
+            "mean",
+            "--eos",
+            "exclude",
+            "--cut-off",
+            "as-is",
+            "--lambda",
+            7,
+        ),
         *("--generate-with", "question", "--system", "Be brief.", "--placement", "user"),
     )
     result = cli("ask", "Q?", "-p", "No games.", "--json", *flags).object
@@ -107,6 +125,7 @@ def test_every_flag_reaches_the_settings(cli: Cli) -> None:
         "gamma": 0.9,
         "reduction": "mean",
         "eos": "exclude",
+        "cut_off": "as-is",
         "generate_with": "question",
         "temperature": 0.5,
         "top_p": 0.9,
@@ -260,7 +279,10 @@ BAD = {
     "temperature below 0": ((*ASK, "--temperature", "-1"), "--temperature must be"),
     "top-p above 1": ((*ASK, "--top-p", "2"), "--top-p must be"),
     "an unknown search": ((*ASK, "--search", "beam"), "--search must be 'auto'"),
-    "an unknown reduction": ((*ASK, "--reduction", "max"), "--reduction must be 'sum' or 'mean'"),
+    "an unknown reduction": (
+        (*ASK, "--reduction", "max"),
+        "--reduction must be 'sum', 'mean' or 'centred'",
+    ),
     "n with dvts": ((*ASK, "--search", "dvts", "--n", "4"), "--n does not apply to --search dvts"),
     "width with best-of-n": ((*ASK, "--width", "4"), "it belongs to dvts"),
     "top-k with greedy": ((*ASK, "--search", "greedy", "--top-k", "4"), "--top-k does not apply"),

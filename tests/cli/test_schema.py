@@ -37,7 +37,18 @@ def test_an_unknown_schema_is_refused(cli: Cli) -> None:
         ("--search", "sample"),
         ("--search", "greedy"),
         ("-p", "puns=-3", "--reduction", "mean", "--gamma", 0.9),
-        ("--lambda", "-2", "--eos", "exclude", "--max-tokens", 1),
+        (
+            "--lambda",
+            "-2",
+            "--eos",
+            "exclude",
+            "--reduction",
+            "centred",
+            "--cut-off",
+            "as-is",
+            "--max-tokens",
+            1,
+        ),
     ],
 )
 def test_what_ask_prints_is_a_realigned_object(flags: tuple[object, ...], cli: Cli) -> None:

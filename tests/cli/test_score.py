@@ -35,7 +35,14 @@ def test_one_response_may_stand_alone(cli: Cli, rows: Write) -> None:
     assert len(scored(cli, rows(row(response="draw")))["candidates"]) == 1
 
 
-@pytest.mark.parametrize("flags", [("--lambda", "1,3,20"), ("--lambda", "1", "--lambda", "3, 20")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--lambda", "1,3,20"),
+        ("--lambda", "1", "--lambda", "3, 20"),
+        ("--lambda", "1,3,20", "--reduction", "centred"),
+    ],
+)
 def test_the_table_has_every_lambda_the_records_own_first(
     flags: tuple[str, ...], cli: Cli, rows: Write
 ) -> None:
@@ -47,7 +54,7 @@ def test_the_table_has_every_lambda_the_records_own_first(
             c["question_logprob"] + one["lambda"] * c["preference_gain"]
             for c in record["candidates"]
         ]
-        np.testing.assert_allclose(one["scores"], expected, rtol=1e-12)
+        np.testing.assert_allclose(one["scores"], expected, rtol=1e-9, atol=1e-12)
         assert one["scores"][one["candidate"]] == max(one["scores"])
     assert record["scores"][0]["scores"] == [one["score"] for one in record["candidates"]]
 

@@ -13,6 +13,9 @@ import pytest
 import preftilt as pt
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.path import winner
+from preftilt.recording import beside
+from preftilt.reward import Line
+from preftilt.rivals import METHODS
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 
 QUESTION = [pt.Message("user", "How do I study maths?")]
@@ -25,7 +28,7 @@ def realigner() -> pt.Realigner:
 
 
 def realign(realigner: pt.Realigner, preferences=DISLIKE, **changes) -> pt.Realigned:
-    settings = pt.Settings(max_tokens=20, **changes)
+    settings = pt.Settings(**{"max_tokens": 20} | changes)
     return asyncio.run(realigner.realign(QUESTION, preferences, settings=settings))
 
 
@@ -44,13 +47,76 @@ def test_candidates_come_best_first_with_everything_their_score_is_made_of(reali
     assert ranked == sorted(ranked)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "centred"])
+@pytest.mark.parametrize("cut_off", ["last", "as-is"])
 @pytest.mark.parametrize("lam", [0.0, 0.7, 3.0, 20.0, 80.0])
-def test_the_path_says_what_another_lambda_would_have_chosen(realigner, reduction, lam):
-    reward = pt.Reward(reduction=reduction)
-    here = realign(realigner, lam=2.0, reward=reward)
-    there = realign(realigner, lam=lam, reward=reward)
+def test_the_path_says_what_another_lambda_would_have_chosen(realigner, reduction, cut_off, lam):
+    reward = pt.Reward(reduction=reduction, cut_off=cut_off)
+    here = realign(realigner, lam=2.0, reward=reward, max_tokens=6)
+    there = realign(realigner, lam=lam, reward=reward, max_tokens=6)
+    assert {one.finish for one in here.candidates} == {"eos", "length"}
     assert here.candidates[winner(here.path, lam)].text == there.text
+
+
+def test_a_centred_record_is_relative_to_its_own_candidates(realigner):
+    result = realign(realigner, lam=5.0, reward=pt.Reward(reduction="centred"))
+    found = result.candidates
+    q = [one.logprobs["question"].sum() for one in found]
+    a_token = sum(q) / sum(len(one.tokens) for one in found)
+    for one, total in zip(found, q, strict=True):
+        n = len(one.tokens)
+        assert one.question_logprob == pytest.approx((total - n * a_token) / n**0.5, abs=1e-9)
+        assert one.score == pytest.approx(one.question_logprob + 5.0 * one.preference_gain)
+        assert one.sums.question_logprob == pytest.approx(total)
+    assert (result.settings["reduction"], result.unit) == ("centred", "nats a √token")
+    ranked = [(one.finish != "eos", -one.score) for one in found]
+    assert ranked == sorted(ranked)
+
+
+def test_one_candidate_has_a_centred_score_of_nothing_and_a_note_says_so(realigner):
+    result = realign(realigner, search=pt.BestOfN(n=1), reward=pt.Reward(reduction="centred"))
+    assert [one.score for one in result.candidates] == [0.0]
+    assert any("one candidate" in note for note in result.notes)
+
+
+def test_a_centred_score_beside_others_is_that_of_their_pool(realigner):
+    reward = pt.Reward(reduction="centred")
+    result = realign(realigner, lam=5.0, reward=reward)
+    alone = realign(realigner, lam=5.0, reward=reward, search=pt.BestOfN(n=1))
+    [placed] = beside(result, alone).candidates
+    [same] = [one for one in result.candidates if one.slot == 0]
+    assert alone.candidates[0].score == 0.0
+    assert (placed.score, placed.preference_gain) == (same.score, same.preference_gain)
+    plain = realign(realigner, lam=5.0, search=pt.BestOfN(n=1))
+    assert beside(realign(realigner, lam=5.0), plain).to_json() == plain.to_json()
+
+
+def test_an_answer_that_was_cut_off_and_won_by_its_score_is_noted(realigner):
+    won = [
+        realign(
+            realigner,
+            lam=lam,
+            max_tokens=6,
+            seed=seed,
+            reward=pt.Reward(cut_off="as-is"),
+        )
+        for seed in range(4)
+        for lam in (1.0, 20.0)
+    ]
+    cut = [one for one in won if one.candidates[0].finish == "length"]
+    assert cut
+    assert all(any("was cut off at 6 tokens" in note for note in one.notes) for one in cut)
+
+
+@pytest.mark.parametrize("method", ["question-logprob", "full-logprob", "preference-gain"])
+def test_methods_over_log_probs_are_reduced_as_the_reward_says(realigner, method):
+    reward = pt.Reward(reduction="centred")
+    picked = realign(realigner, lam=5.0, reward=reward, method=METHODS[method])
+    at = {"question-logprob": 0.0, "full-logprob": 1.0, "preference-gain": math.inf}[method]
+    for one in picked.candidates:
+        assert one.method is not None
+        line = Line(one.question_logprob, one.preference_gain)
+        assert one.method.score == pytest.approx(line.at(at))
 
 
 def test_several_preferences_keep_the_record_s_identity(realigner):

@@ -24,7 +24,7 @@ from transformers import (
 from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
-from preftilt.reward import Reward, score
+from preftilt.reward import Reward, scores
 from preftilt.types import Candidate, Query, Tokens, View
 
 VOCABULARY = 40
@@ -68,12 +68,10 @@ async def rear_scores(engine: Engine, prefix: Tokens, lam: float) -> np.ndarray:
         for token in range(VOCABULARY)
     ]
     logprobs = np.array(await engine.score(requests)).reshape(2, VOCABULARY)
-    return np.array(
-        [
-            score(Candidate((token,), logprobs[:, token : token + 1], "length"), query, Reward())
-            for token in range(VOCABULARY)
-        ]
-    )
+    pool = [
+        Candidate((token,), logprobs[:, token : token + 1], "length") for token in range(VOCABULARY)
+    ]
+    return np.array(scores(pool, query, Reward()))
 
 
 @pytest.mark.model
@@ -91,8 +89,8 @@ def test_the_best_scored_token_is_the_one_classifier_free_guidance_takes(folder,
     engine = open_engine(str(folder), EngineOptions(chat_template="plain"))
     try:
         for t, token in enumerate(guided):
-            scores = asyncio.run(rear_scores(engine, tuple(guided[:t]), lam))
-            assert int(scores.argmax()) == token
+            found = asyncio.run(rear_scores(engine, tuple(guided[:t]), lam))
+            assert int(found.argmax()) == token
     finally:
         engine.close()
 
@@ -102,7 +100,7 @@ def test_the_scores_of_one_token_answers_are_the_guided_distribution_s_logits(fo
     lam = 4.0
     engine = open_engine(str(folder), EngineOptions(chat_template="plain"))
     try:
-        scores = asyncio.run(rear_scores(engine, (3, 1), lam))
+        found = asyncio.run(rear_scores(engine, (3, 1), lam))
     finally:
         engine.close()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -112,4 +110,4 @@ def test_the_scores_of_one_token_answers_are_the_guided_distribution_s_logits(fo
             for view in (FULL, QUESTION)
         )
     expected = torch.softmax(q + lam * (p - q), -1).numpy()
-    np.testing.assert_allclose(np.exp(scores) / np.exp(scores).sum(), expected, atol=1e-5)
+    np.testing.assert_allclose(np.exp(found) / np.exp(found).sum(), expected, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from typing import Any
@@ -62,8 +63,12 @@ def test_several_choices_stream_beside_each_other(server: Running) -> None:
         assert text(got, choice["index"]) == choice["message"]["content"]
 
 
-def test_best_of_n_tells_of_every_candidate_before_the_text_comes(server: Running) -> None:
-    got = chunks(server, extra_body={"preftilt": WISH | {"details": True}})
+@pytest.mark.parametrize("reduction", ["sum", "centred"])
+def test_best_of_n_tells_of_every_candidate_before_the_text_comes(
+    reduction: str, server: Running
+) -> None:
+    knob = WISH | {"details": True, "reduction": reduction}
+    got = chunks(server, extra_body={"preftilt": knob})
     record = got[-1].preftilt
     told = [each for one in progress(got) for each in one.get("candidates", [])]
     fields = ("slot", "text", "finish", "question_logprob", "preference_gain", "score")
@@ -77,6 +82,20 @@ def test_best_of_n_tells_of_every_candidate_before_the_text_comes(server: Runnin
     )
     last_told = max(i for i, one in enumerate(got) if progress([one]))
     assert last_told < first_text
+
+
+def test_a_tree_s_centred_scores_are_told_again_whenever_another_answer_joins_them(
+    server: Running,
+) -> None:
+    knob = WISH | {"reduction": "centred", "search": {"name": "dvts", "subtrees": 3, "width": 2}}
+    got = progress(chunks(server, extra_body={"preftilt": knob}))
+    told = [one["candidates"] for one in got if "candidates" in one]
+    scored = [each for each in told if "score" in each[0]]
+    slots = [{one["slot"] for one in each} for each in scored]
+    assert len(slots) > 1
+    assert all(before <= after for before, after in itertools.pairwise(slots))
+    roots = [[one["score"] * one["tokens"] ** 0.5 for one in each] for each in scored]
+    assert all(sum(each) == pytest.approx(0, abs=1e-6) for each in roots)
 
 
 def test_a_client_that_does_not_know_the_knob_gets_no_progress(server: Running) -> None:
