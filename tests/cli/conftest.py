@@ -52,10 +52,20 @@ def opener(monkeypatch: pytest.MonkeyPatch) -> Opener:
     return opener
 
 
+OPENING = ("ask", "run", "score", "probe", "sweep", "policy-accuracy", "behaviour", "reproduce")
+"""Commands that open a model."""
+
+
 @pytest.fixture
 def cli(opener: Opener, real_cli: Cli) -> Cli:
-    """Run a command on the toy engine."""
-    return real_cli
+    """Run a command on the toy engine, which is called demo unless the command names a model."""
+
+    def run(*arguments: object) -> Said:
+        opens = bool(arguments) and arguments[0] in OPENING
+        names = bool({"-m", "--model"} & {*map(str, arguments)})
+        return real_cli(*arguments, *(("--model", "demo") if opens and not names else ()))
+
+    return run
 
 
 @pytest.fixture

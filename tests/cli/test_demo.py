@@ -22,6 +22,7 @@ Write = Callable[..., Path]
 PREFTILT = (sys.executable, "-c", "from preftilt.cli import main; main()")
 QUESTION = "What are some enjoyable ways to study maths?"
 WISH = "I dislike gamification."
+DEMO = ("--model", "demo")
 ASK = ("ask", QUESTION, "--preference", WISH, "--max-tokens", 40)
 
 
@@ -44,7 +45,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def test_one_question_the_whole_way(tmp_path: Path) -> None:
     picture, page = tmp_path / "a.png", tmp_path / "a.html"
     flags = ("--lambda", 3, "--plot", picture, "--explain", "--explain-html", page)
-    process = start("ask", QUESTION, "--preference", WISH, *flags)
+    process = start("ask", QUESTION, "--preference", WISH, *flags, *DEMO)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     for part in ("Realigned answer:", "The model alone", "What λ does", "most for it:"):
@@ -58,7 +59,7 @@ def test_every_search_gives_a_valid_record(rows: Write, tmp_path: Path, real_cli
     source = rows(
         *(row(name, question=QUESTION, settings={"search": {"name": name}}) for name in names)
     )
-    said = real_cli("run", source, "-o", tmp_path / "out", "--max-tokens", 40)
+    said = real_cli("run", source, "-o", tmp_path / "out", "--max-tokens", 40, *DEMO)
     assert said.code == 0
     found = {one["id"]: one for one in records(tmp_path / "out")}
     assert sorted(found) == sorted(names)
@@ -74,7 +75,7 @@ def test_after_kill_9_a_run_resumes_with_nothing_lost_or_done_twice(
     questions = [QUESTION, "What could I cook tonight?", "Where should we go this summer?"]
     source = rows(*(row(f"r{i}", question=questions[i % 3], preference=WISH) for i in range(24)))
     out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
-    run = ("run", source, "--concurrency", 1, "--n", 2, "--max-tokens", 40)
+    run = ("run", source, "--concurrency", 1, "--n", 2, "--max-tokens", 40, *DEMO)
     process = start(*run, "-o", out)
     deadline = time.monotonic() + 60
     while not out.exists() or out.read_bytes().count(b"\n") < 3:
@@ -98,11 +99,11 @@ def test_after_kill_9_a_run_resumes_with_nothing_lost_or_done_twice(
 
 
 def test_given_answers_are_scored_as_they_were_when_drawn(rows: Write, real_cli: Cli) -> None:
-    greedy = real_cli("ask", QUESTION, "-p", WISH, "--search", "greedy", "--json").object
+    greedy = real_cli("ask", QUESTION, "-p", WISH, "--search", "greedy", "--json", *DEMO).object
     [drawn] = greedy["candidates"]
     assert drawn["finish"] == "eos"
     source = rows({"question": QUESTION, "preference": WISH, "response": drawn["text"]})
-    said = real_cli("score", source, "--lambda", "20,3")
+    said = real_cli("score", source, "--lambda", "20,3", *DEMO)
     assert said.code == 0
     validator("realigned").validate(said.object)
     [given] = said.object["candidates"]
@@ -122,7 +123,7 @@ def test_given_answers_are_scored_as_they_were_when_drawn(rows: Write, real_cli:
 def test_what_the_model_cannot_do_is_bad_input(
     flags: tuple[object, ...], message: str, real_cli: Cli
 ) -> None:
-    said = real_cli(*ASK, *flags)
+    said = real_cli(*ASK, *DEMO, *flags)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("preftilt: error: ")
     assert message in said.err

@@ -26,6 +26,7 @@ def examples() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("place", "code"), examples(), ids=[place for place, _ in examples()])
 def test_the_documents_python_runs(place, code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("preftilt.api.default_model", lambda: "demo")
     exec(compile(code, place, "exec"), {"__name__": "example"})
     assert capsys.readouterr().out.strip()
 

@@ -65,6 +65,8 @@ def test_what_cannot_be_shown_is_refused_before_the_model_is_opened(
 
 
 def test_a_model_of_text_is_not_shown_pictures(real_cli: Cli, tmp_path: Path) -> None:
-    said = real_cli("ask", "What?", "-p", "No cats.", "--image", picture(tmp_path, 1), *FEW)
+    said = real_cli(
+        "ask", "What?", "-p", "No cats.", "--image", picture(tmp_path, 1), *FEW, "-m", "demo"
+    )
     assert said.code == 2
     assert "use a vision-language model on the transformers engine" in said.err

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from typer import Option
 
@@ -22,15 +22,23 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Beside a group in a command's ``Annotated`` parameter: defaults of its flags that are this command's own."""
+
+    values: Mapping[str, object]
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with every parameter that is a group of flags replaced by those flags."""
     hints = get_type_hints(command, include_extras=True)
     flat: dict[str, inspect.Parameter] = {}
     groups: dict[str, Any] = {}
     for name, parameter in inspect.signature(command).parameters.items():
-        if is_dataclass(hints[name]):
-            groups[name] = hints[name]
-            flat |= _parameters(hints[name])
+        group = get_args(hints[name])[0] if get_origin(hints[name]) is Annotated else hints[name]
+        if is_dataclass(group):
+            groups[name] = group
+            flat |= _parameters(group, _own_defaults(hints[name]))
         else:
             flat[name] = parameter.replace(
                 annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY
@@ -49,12 +57,28 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     return flattened
 
 
-def _parameters(group: Any) -> dict[str, inspect.Parameter]:
+def _own_defaults(hint: Any) -> Mapping[str, object]:
+    return {
+        name: value
+        for extra in get_args(hint)[1:]
+        if isinstance(extra, Defaults)
+        for name, value in extra.values.items()
+    }
+
+
+def _parameters(group: Any, own: Mapping[str, object]) -> dict[str, inspect.Parameter]:
     types = get_type_hints(group, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     return {
-        one.name: inspect.Parameter(
-            one.name, keyword, default=one.default, annotation=types[one.name]
+        field.name: inspect.Parameter(
+            field.name,
+            keyword,
+            default=own.get(field.name, _default(field)),
+            annotation=types[field.name],
         )
-        for one in fields(group)
+        for field in fields(group)
     }
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()

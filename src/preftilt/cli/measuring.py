@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from preftilt.cli.grouping import grouped
+from preftilt.cli.grouping import Defaults, grouped
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, Input, PromptFlags, ScoreFlags
 from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
+from preftilt.engines.bundled import DEMO
 
 
 @grouped
@@ -179,7 +180,7 @@ def reproduce(
     ],
     what: ExperimentFlags,
     sizes: SizeFlags,
-    model: ModelFlags,
+    model: Annotated[ModelFlags, Defaults({"model": DEMO})],
     report: ReportFlags,
 ) -> None:
     """Repeat experiments of the REAR paper on your model: tables and figures with intervals, resumable.

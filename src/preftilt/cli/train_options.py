@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
 from preftilt.cli.grouping import option
+from preftilt.engines.models import default_model
 
 _adapter = partial(option, "Adapter")
 _loss = partial(option, "Loss")
@@ -138,9 +139,12 @@ class BaseFlags:
     model: Annotated[
         str,
         _model(
-            "--model", "-m", metavar="ID|PATH", help="The frozen base; demo is the bundled model."
+            "--model",
+            "-m",
+            metavar="ID|PATH",
+            help="The frozen base; smollm2 and demo are short names, as for ask.",
         ),
-    ] = "demo"
+    ] = field(default_factory=default_model)
     max_length: Annotated[
         int | None,
         _model(metavar="TOKENS", help="Of prompt and response.", default="the model's context"),

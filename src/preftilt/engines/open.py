@@ -1,4 +1,4 @@
-"""From a name to an engine: ``demo``, a hub id or path, or ``SCHEME:NAME`` for other kinds of engine and for servers.
+"""From a name to an engine: a short name, hub id or path, or ``SCHEME:NAME`` for other kinds of engine and for servers.
 
 ========================  =============================================
 ``transformers:``         the embedded engine; also without a scheme
@@ -32,6 +32,7 @@ from pathlib import Path
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import DEMO
 from preftilt.engines.http.remembering import RememberingTokenizer
+from preftilt.engines.models import SMOLLM2, default_model
 from preftilt.engines.options import EngineOptions, Opener
 from preftilt.engines.replicas import Replicas, open_replicas
 from preftilt.engines.scored_by import Lent, ScoredBy, open_scorer
@@ -85,10 +86,11 @@ DRAWING = {
 TRANSPORTS = ("http", "https")
 
 
-def open_engine(spec: str = DEMO, options: EngineOptions | None = None) -> Engine:
-    """Open the engine that ``spec`` names::
+def open_engine(spec: str | None = None, options: EngineOptions | None = None) -> Engine:
+    """Open the engine that ``spec`` names, or the default model (:func:`~preftilt.engines.models.default_model`)::
 
-        open_engine("demo")
+        open_engine("smollm2")
+        open_engine("model.gguf")
         open_engine("Qwen/Qwen3-0.6B", EngineOptions(dtype="bfloat16"))
         open_engine("vllm+http://127.0.0.1:8000", EngineOptions(tokenizer="Qwen/Qwen3-0.6B"))
         open_engine("vllm+http://10.0.0.1:8000,10.0.0.2:8000")
@@ -98,6 +100,7 @@ def open_engine(spec: str = DEMO, options: EngineOptions | None = None) -> Engin
     engine's packages are not installed and :class:`~preftilt.errors.EngineError` for a server that does not answer.
     """
     options = options or EngineOptions()
+    spec = default_model() if spec is None else spec
     servers = _listed(spec)
     if len(servers) > 1:
         return _open_together(servers, options)
@@ -165,7 +168,7 @@ def _parts(spec: str) -> tuple[str, str]:
     """Scheme and name; a path may hold a colon, and so may a drive letter."""
     scheme, colon, rest = spec.partition(":")
     if not spec.strip() or (colon and not rest.strip("/ ")):
-        raise BadInput(f"no model is named in {spec!r}; give {DEMO}, a hub id or a path")
+        raise BadInput(f"no model is named in {spec!r}; give a hub id, a path, {SMOLLM2} or {DEMO}")
     if scheme in TRANSPORTS:
         known = ", ".join(f"{one}+{spec}" for one in SERVERS)
         raise BadInput(f"say which kind of server {spec} is: {known}")
