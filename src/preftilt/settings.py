@@ -11,7 +11,7 @@ from preftilt.readers import ArmSettings
 from preftilt.reward import Reward
 from preftilt.rivals import ByLogprob, Method, check_search
 from preftilt.search import AutoSearch, Search, default_lam, default_search
-from preftilt.types import Sampling
+from preftilt.types import Sampling, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.lam is not None and not math.isfinite(self.lam):
             raise BadInput(f"lambda must be a finite number, not {self.lam}")
+        if self.max_tokens is not None:
+            check_whole("max_tokens", self.max_tokens, 1)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise BadInput(f"seed must be a whole number, not {self.seed!r}")
         check_search(self.method, self.search)
 
     @property

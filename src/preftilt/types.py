@@ -6,11 +6,15 @@ settings were; arrays are float64. Shapes: K views, T tokens of a response, N ca
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
+
+from preftilt.errors import BadInput
 
 Tokens = tuple[int, ...]
 """Token ids: the only form a prompt or a response has inside the core."""
@@ -33,6 +37,20 @@ CutOff = Literal["last", "as-is"]
 EosScoring = Literal["include", "exclude"]
 GenerateWith = Literal["full", "question"]
 MaskFrom = Literal["preference", "result"]
+
+
+def check_whole(what: str, value: object, least: int) -> None:
+    """Raise :class:`~preftilt.errors.BadInput` unless ``value``, which is called ``what``, is a whole number from
+    ``least`` on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BadInput(f"{what} must be a whole number of at least {least}, not {value!r}")
+
+
+def check_number(what: str, value: float, fits: Callable[[float], bool], bounds: str) -> None:
+    """Raise :class:`~preftilt.errors.BadInput` unless ``value`` is a finite number that ``fits``, i.e. ``bounds``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and fits(value)):
+        raise BadInput(f"{what} must be {bounds}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +133,11 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
 
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, lambda x: x >= 0, "0 or more")
+        check_number("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
+        check_whole("top_k", self.top_k, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -125,6 +148,10 @@ class Step:
     """
 
     delimiter: str
+
+    def __post_init__(self) -> None:
+        if not self.delimiter:
+            raise BadInput("a step needs a delimiter that is not empty, for instance a line break")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +165,12 @@ class Mask:
     top_p: float
     of: MaskFrom = "preference"
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("mask_top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
+        check_number("mask_temperature", self.temperature, lambda x: x > 0, "above 0")
+        if self.of not in get_args(MaskFrom):
+            raise BadInput(f"mask_from must be {' or '.join(get_args(MaskFrom))}, not {self.of!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +193,10 @@ class RewardGuide:
 
     weight: float
     shortlist: int
+
+    def __post_init__(self) -> None:
+        check_number("weight", self.weight, lambda x: True, "a finite number")
+        check_whole("shortlist", self.shortlist, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from preftilt.errors import BadInput
 from preftilt.records.strict import Count, Strict
-from preftilt.rivals import METHODS, Method, MethodName
+from preftilt.rivals import METHODS, ByLogprob, ByVote, Method, MethodName
 
 
 class MethodPatch(Strict):
@@ -32,7 +32,9 @@ class MethodPatch(Strict):
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the method {named.name!r}: {has}")
         start = base if type(base) is type(named) else named
-        return replace(start, **{"name": named.name, **given})
+        if isinstance(start, ByLogprob | ByVote):
+            start = replace(start, name=named.name)
+        return replace(start, **given)
 
 
 MethodField = Annotated[

@@ -7,12 +7,12 @@ responses that the tree ends with.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from preftilt.errors import BadInput
 from preftilt.rivals.answers import EXTRACTORS
+from preftilt.types import check_number, check_whole
 
 LogprobName = Literal["rear", "full-logprob", "question-logprob", "preference-gain", "mean-logprob"]
 VoteName = Literal["majority-vote", "weighted-vote"]
@@ -26,12 +26,18 @@ class ByLogprob:
 
     name: LogprobName = "rear"
 
+    def __post_init__(self) -> None:
+        if self.name not in get_args(LogprobName):
+            raise BadInput(
+                f"name must be one of {', '.join(get_args(LogprobName))}, not {self.name!r}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtRandom:
     """Any of the candidates, by the seed and the request's id: what the choice is worth by itself."""
 
-    name: Literal["random"] = "random"
+    name: Literal["random"] = field(default="random", init=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,8 @@ class ByVote:
     answers: str = "letter"
 
     def __post_init__(self) -> None:
+        if self.name not in get_args(VoteName):
+            raise BadInput(f"name must be {' or '.join(get_args(VoteName))}, not {self.name!r}")
         if self.answers not in EXTRACTORS:
             raise BadInput(f"answers must be one of {', '.join(EXTRACTORS)}, not {self.answers!r}")
 
@@ -57,7 +65,7 @@ class ByRewardModel:
     reward models were trained without system messages).
     """
 
-    name: Literal["reward-model"] = "reward-model"
+    name: Literal["reward-model"] = field(default="reward-model", init=False)
     preference_in: PreferenceIn = "system"
 
     def __post_init__(self) -> None:
@@ -73,7 +81,7 @@ class ByJudge:
     ``judge_temperature``, at most ``judge_tokens`` tokens of them.
     """
 
-    name: Literal["generative-reward-model"] = "generative-reward-model"
+    name: Literal["generative-reward-model"] = field(default="generative-reward-model", init=False)
     judge_mode: JudgeMode = "forced"
     judge_tokens: int = 512
     judge_temperature: float = 0.1
@@ -81,10 +89,8 @@ class ByJudge:
     def __post_init__(self) -> None:
         if self.judge_mode not in get_args(JudgeMode):
             raise BadInput(f"judge_mode must be forced or cot, not {self.judge_mode!r}")
-        if self.judge_tokens < 1:
-            raise BadInput(f"judge_tokens must be at least 1, not {self.judge_tokens}")
-        if not 0 <= self.judge_temperature < math.inf:
-            raise BadInput(f"judge_temperature must be 0 or more, not {self.judge_temperature}")
+        check_whole("judge_tokens", self.judge_tokens, 1)
+        check_number("judge_temperature", self.judge_temperature, lambda x: x >= 0, "0 or more")
 
 
 Method = ByLogprob | AtRandom | ByVote | ByRewardModel | ByJudge

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from preftilt.errors import BadInput
 from preftilt.search.base import Plan, Score, rank
-from preftilt.types import Candidate, Expand, Outcome
+from preftilt.types import Candidate, Expand, Outcome, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,11 +14,10 @@ class BestOfN:
     """Draw ``n`` responses and rank them; ``n`` = 1 is plain sampling."""
 
     n: int = 16
-    name: str = "best-of-n"
+    name: str = field(default="best-of-n", init=False)
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise BadInput(f"best-of-n needs n of at least 1, not {self.n}")
+        check_whole("n of best-of-n", self.n, 1)
 
     @property
     def candidates(self) -> int:

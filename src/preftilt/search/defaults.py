@@ -7,7 +7,7 @@ them compares sums over whole responses; one that guides decoding mixes the dist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from preftilt.defaults import LAMBDA, LAMBDA_OF_TOKENS
@@ -15,7 +15,7 @@ from preftilt.errors import BadInput
 from preftilt.search.base import Plan, Score, Search
 from preftilt.search.best_of_n import BestOfN
 from preftilt.search.guided import CFG
-from preftilt.types import Candidate, Outcome
+from preftilt.types import Candidate, Outcome, check_whole
 
 WHERE_GUIDING: BestOfN | CFG = BestOfN()
 """The search on an engine that can choose every token from several views."""
@@ -32,11 +32,11 @@ class AutoSearch:
     """
 
     n: int | None = None
-    name: str = "auto"
+    name: str = field(default="auto", init=False)
 
     def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise BadInput(f"a search needs n of at least 1, not {self.n}")
+        if self.n is not None:
+            check_whole("n", self.n, 1)
 
     @property
     def candidates(self) -> int:

@@ -11,11 +11,11 @@ siblings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from preftilt.errors import BadInput
 from preftilt.search.base import Plan, Score, best, rank
-from preftilt.types import Candidate, Expand, Outcome, Step
+from preftilt.types import Candidate, Expand, Outcome, Step, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +26,11 @@ class DVTS:
     width: int = 4
     delimiter: str = "\n"
     max_steps: int = 40
-    name: str = "dvts"
+    name: str = field(default="dvts", init=False)
 
     def __post_init__(self) -> None:
-        for field in ("subtrees", "width", "max_steps"):
-            if getattr(self, field) < 1:
-                raise BadInput(f"dvts needs {field} of at least 1, not {getattr(self, field)}")
+        for name in ("subtrees", "width", "max_steps"):
+            check_whole(f"{name} of dvts", getattr(self, name), 1)
         if not self.delimiter:
             raise BadInput("dvts needs a delimiter that is not empty, for instance a line break")
 

@@ -13,14 +13,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
-from typing import Protocol, get_args, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from preftilt.errors import BadInput
 from preftilt.guided import kappa
 from preftilt.search.base import Plan, Score, rank
-from preftilt.types import Candidate, Expand, Guide, Mask, MaskFrom, Outcome, RewardGuide
+from preftilt.types import (
+    Candidate,
+    Expand,
+    Guide,
+    Mask,
+    MaskFrom,
+    Outcome,
+    RewardGuide,
+    check_number,
+    check_whole,
+)
 
 
 @runtime_checkable
@@ -73,11 +82,11 @@ class CFG(_Alike):
     mask_from: MaskFrom = "preference"
     mask_temperature: float = 1.0
     n: int = 1
-    name: str = "cfg"
+    name: str = field(default="cfg", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n)
-        _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
+        _check_mask(self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
     def guide(self) -> Guide:
@@ -103,11 +112,11 @@ class LinearAlignment(_Alike):
     mask_from: MaskFrom = "preference"
     mask_temperature: float = 1.0
     n: int = 1
-    name: str = "linear-alignment"
+    name: str = field(default="linear-alignment", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n, ratio=self.ratio)
-        _check_mask(self.name, self.mask_top_p, self.mask_from, self.mask_temperature)
+        _check_mask(self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
     def guide(self) -> Guide:
@@ -132,16 +141,13 @@ class Amulet(_Alike):
     anchor: float = 2.0
     eta: float = 10.0
     n: int = 1
-    name: str = "amulet"
+    name: str = field(default="amulet", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n, alpha=self.alpha)
-        if self.iterations < 0:
-            raise BadInput(f"amulet needs iterations of at least 0, not {self.iterations}")
-        for field in ("anchor", "eta"):
-            value = getattr(self, field)
-            if not (isfinite(value) and value > 0):
-                raise BadInput(f"amulet needs a finite {field} above 0, not {value}")
+        check_whole("iterations of amulet", self.iterations, 0)
+        for name in ("anchor", "eta"):
+            check_number(f"{name} of amulet", getattr(self, name), lambda x: x > 0, "above 0")
 
     @property
     def guide(self) -> Guide:
@@ -163,7 +169,7 @@ class ArmGuided(_Alike):
     """
 
     n: int = 1
-    name: str = "arm"
+    name: str = field(default="arm", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n)
@@ -188,12 +194,11 @@ class ARGS(_Alike):
     weight: float = 1.5
     shortlist: int = 10
     n: int = 1
-    name: str = "args"
+    name: str = field(default="args", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n, weight=self.weight)
-        if self.shortlist < 1:
-            raise BadInput(f"args needs a shortlist of at least 1 token, not {self.shortlist}")
+        check_whole("shortlist of args", self.shortlist, 1)
 
     @property
     def guide(self) -> RewardGuide:
@@ -208,26 +213,16 @@ def _plan(
 
 
 def _check(name: str, n: int, **finite: float) -> None:
-    if n < 1:
-        raise BadInput(f"{name} needs n of at least 1, not {n}")
-    for field, value in finite.items():
-        if not isfinite(value):
-            raise BadInput(f"{name} needs a finite {field}, not {value}")
+    check_whole(f"n of {name}", n, 1)
+    for what, value in finite.items():
+        check_number(f"{what} of {name}", value, lambda x: True, "a finite number")
 
 
 def _mask(top_p: float | None, of: MaskFrom, temperature: float) -> Mask | None:
     return None if top_p is None else Mask(top_p=top_p, of=of, temperature=temperature)
 
 
-def _check_mask(name: str, top_p: float | None, of: MaskFrom, temperature: float) -> None:
-    if of not in get_args(MaskFrom):
-        raise BadInput(f"mask_from must be {' or '.join(get_args(MaskFrom))}, not {of!r}")
-    if not (isfinite(temperature) and temperature > 0):
-        raise BadInput(f"{name} needs a finite mask_temperature above 0, not {temperature}")
-    if top_p is None:
-        if (of, temperature) != ("preference", 1.0):
-            raise BadInput(
-                "mask_from and mask_temperature do nothing without mask_top_p; give it, too"
-            )
-    elif not 0 < top_p <= 1:
-        raise BadInput(f"mask_top_p must lie in (0, 1], not {top_p}")
+def _check_mask(top_p: float | None, of: MaskFrom, temperature: float) -> None:
+    Mask(top_p=1.0 if top_p is None else top_p, of=of, temperature=temperature)
+    if top_p is None and (of, temperature) != ("preference", 1.0):
+        raise BadInput("mask_from and mask_temperature do nothing without mask_top_p; give it, too")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from preftilt.search.base import Plan, Score
 from preftilt.types import Candidate, Expand, Outcome
@@ -13,7 +13,7 @@ from preftilt.types import Candidate, Expand, Outcome
 class Greedy:
     """The most likely token at every position (temperature 0), whatever the sampling settings say."""
 
-    name: str = "greedy"
+    name: str = field(default="greedy", init=False)
 
     @property
     def candidates(self) -> int:
@@ -31,7 +31,7 @@ class Greedy:
 class Sample:
     """One draw under the sampling settings: slot 0 of the stream, so the first candidate of best-of-N."""
 
-    name: str = "sample"
+    name: str = field(default="sample", init=False)
 
     @property
     def candidates(self) -> int:

@@ -17,7 +17,7 @@ from preftilt.server.names import Named, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
 from preftilt.settings import settled
-from preftilt.types import Preference
+from preftilt.types import Preference, check_number, check_whole
 
 NO_ARMS = ArmSettings()
 
@@ -53,6 +53,17 @@ class Site:
     max_queue: int = 256
     log_words: bool = False
     ignore_tools: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_candidates", "max_concurrency"):
+            check_whole(name, getattr(self, name), 1)
+        for name in ("max_images", "max_queue"):
+            check_whole(name, getattr(self, name), 0)
+        if self.max_body is not None:
+            check_whole("max_body", self.max_body, 1)
+        for name, seconds in (("deadline_s", self.deadline_s), ("timeout_s", self.timeout_s)):
+            if seconds is not None:
+                check_number(name, seconds, lambda x: x > 0, "above 0")
 
     def body_limit(self, sees: bool) -> int:
         """Most bytes of a request; ``sees`` says whether the model takes images."""

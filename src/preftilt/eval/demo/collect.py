@@ -22,7 +22,7 @@ from preftilt.records import Journal, read_records
 from preftilt.result import ScoredCandidate
 from preftilt.reward import Reward
 from preftilt.search import DVTS, BestOfN, Greedy, Search
-from preftilt.types import Preference, Reduction, Sampling
+from preftilt.types import Preference, Reduction, Sampling, check_whole
 
 LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
@@ -44,6 +44,11 @@ class Draws:
     sampling: Sampling = field(default_factory=Sampling)
     pool: int = POOL
     trees: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole("pool", self.pool, 1)
+        if self.trees is not None:
+            check_whole("trees", self.trees, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from inspect_ai.model import (
 from inspect_ai.util import LimitExceededError, apply_limits, token_limit
 
 from preftilt.eval.frame.budget import Budget, BudgetSpent
+from preftilt.types import Sampling, check_whole
 
 T = TypeVar("T")
 
@@ -52,6 +53,12 @@ class JudgeSettings:
     cache: bool = True
     role: str = ROLE
     default: str = DEFAULT_JUDGE
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "attempts", "timeout_s"):
+            check_whole(f"{name} of the judge", getattr(self, name), 1)
+        check_whole("max_retries of the judge", self.max_retries, 0)
+        Sampling(temperature=self.temperature, top_p=1.0 if self.top_p is None else self.top_p)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, su
 from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, How
 from preftilt.eval.reproduce.tables import Sight
 from preftilt.eval.reproduce.verdicts import picked, settle
+from preftilt.types import check_whole
 
 SCHEMA = "preftilt.reproduce/1"
 
@@ -53,6 +54,11 @@ class Sizes:
     rated: int | None = None
     contexts: int | None = None
     timed: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("trees", "rated", "contexts", "timed"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
