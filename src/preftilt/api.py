@@ -152,9 +152,8 @@ class Realigner:
             self.engine,
             self.judges,
         )
-        check_guided(
-            self.engine, settings.search, self._trajectory(messages, preferences, settings)
-        )
+        trajectory = self._trajectory(messages, preferences, settings)
+        check_guided(self.engine, settings.search, query, trajectory)
         room = self.engine.capabilities.max_context
         return query, fit_max_tokens(query, room, settings.max_tokens)
 

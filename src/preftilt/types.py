@@ -37,6 +37,7 @@ CutOff = Literal["last", "as-is"]
 EosScoring = Literal["include", "exclude"]
 GenerateWith = Literal["full", "question"]
 MaskFrom = Literal["preference", "result"]
+StrengthBy = Literal["fixed", "divergence"]
 
 
 def check_whole(what: str, value: object, least: int) -> None:
@@ -179,12 +180,15 @@ class Guide:
 
     ``strength`` is λ of the preference that the request gives the largest magnitude; the others keep their
     proportion to it, and their signs. None takes the request's own λ. ``by_prompt``: the prompt that answers are drawn
-    from stands in for q + Σ_i λ_i (p_i − q). a_j are the request's ARMs, each with its own weight.
+    from stands in for q + Σ_i λ_i (p_i − q). a_j are the request's ARMs, each with its own weight. ``strength_by``
+    "divergence" gives a single preference the more of its λ at a token, the more p and q differ there
+    (:func:`preftilt.guided.adapted`).
     """
 
     strength: float | None = None
     mask: Mask | None = None
     by_prompt: bool = False
+    strength_by: StrengthBy = "fixed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

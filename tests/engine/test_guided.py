@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from preftilt.engines.guides import GuidedView, GuideRequest, ProposeRequest
-from preftilt.engines.transformers import TransformersEngine
+from preftilt.engines.transformers import TransformersEngine, sampler
 from preftilt.engines.transformers.sampler import Rule, guided
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.guided import combine, kappa, masked, pick
+from preftilt.guided import adapted, combine, divergence, kappa, masked, pick
 from preftilt.reward import Reward
 from preftilt.run import Run
 from preftilt.search import CFG
@@ -71,10 +71,11 @@ def table(saved) -> Table:
 def by_hand(table: Table, architecture: str, request: GuideRequest, slot: int = 0) -> Tokens:
     """The tokens of a request, from plain forwards of every whole context and the rule in numpy."""
     key, tokens = stream_key(request.stream, slot), ()
-    weights = [view.weight for view in request.views]
+    fixed = tuple(view.weight for view in request.views)
     while len(tokens) < request.max_tokens and tokens[-1:] != (END_ID,):
         sofar = request.prefix + tokens
         raw = np.stack([table(architecture, view.prompt + sofar) for view in request.views])
+        weights = adapted(raw, fixed) if request.strength_by == "divergence" else fixed
         left = masked(combine(raw, weights), raw[request.preferred], request.mask)
         tokens += (pick(left, request.sampling, position_key(key, len(sofar))),)
     return tokens
@@ -253,6 +254,33 @@ def test_the_rule_in_torch_is_the_rule_in_numpy():
         ours = torch.log_softmax(guided(logits.unbind(1), Rule(weights)).double(), -1).numpy()
         for row, raw in zip(ours, logits.double().numpy(), strict=True):
             np.testing.assert_allclose(row, combine(raw, weights), rtol=0, atol=2e-4)
+
+
+def test_the_strength_by_divergence_in_torch_is_the_one_in_numpy():
+    logits = 3 * torch.randn(4, 3, 500, generator=torch.Generator().manual_seed(1))
+    logits[:, 1] = 0.7 * logits[:, 1] + 0.3 * logits[:, 0]
+    logits[:, 0, 7] = logits[:, 1, 9] = logits[:, :, 11] = -torch.inf
+    rows = torch.log_softmax(logits.double(), -1).numpy()
+    ours = sampler.divergence(logits[:, 1], logits[:, 0])
+    theirs = [divergence(raw[1], raw[0]) for raw in rows]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert 0.05 < min(theirs) < max(theirs) < 0.95
+    for weights in [(-4.0, 5.0), (3.0, -2.0, 0.5), (1.0, 0.0)]:
+        views = logits[:, : len(weights)].unbind(1)
+        mixed = guided(views, Rule(weights, strength_by="divergence"))
+        mixed = torch.log_softmax(mixed.double(), -1).numpy()
+        for row, raw in zip(mixed, rows[:, : len(weights)], strict=True):
+            expected = combine(raw, adapted(raw, weights))
+            np.testing.assert_allclose(row, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("weights", [(-4.0, 5.0), (1.0, 0.0), (0.0, 1.0)])
+async def test_tokens_whose_strength_goes_by_divergence_are_those_of_the_rule(
+    weights: tuple[float, float], opened: Opened, table: Table
+):
+    request = ask(weights, strength_by="divergence", max_tokens=6)
+    [drawn] = await guide(opened("qwen2"), request)
+    assert drawn.tokens == by_hand(table, "qwen2", request)
 
 
 @pytest.mark.parametrize("lam", [0.0, 20.0, -5.0])

@@ -240,3 +240,16 @@ def test_rows_may_name_a_contrast_but_only_beside_a_preference(cli: Cli, rows, t
     alone = rows({"question": "How?", "settings": {"against": "Play.", "arm": "helpful"}})
     said = cli("run", alone, "-o", tmp_path / "out.jsonl")
     assert (said.code, "without a preference" in said.err) == (2, True)
+
+
+@pytest.mark.usefixtures("guiding")
+def test_a_strength_by_divergence_can_be_asked_for_and_is_recorded(real_cli: Cli):
+    flags = ("--search", "cfg", "--strength-by", "divergence", "--lambda", 6, "--temperature", 0)
+    found = real_cli(*ASK, *flags).object
+    assert found["settings"]["search"]["strength_by"] == "divergence"
+    Draft202012Validator(json.loads(schema_text("realigned"))).validate(found)
+    fixed = real_cli(*ASK, *flags[:2], *flags[4:]).object
+    assert fixed["settings"]["search"]["strength_by"] == "fixed"
+    assert found["text"] != fixed["text"]
+    several = real_cli(*ASK, "-p", "Be brief.", *flags)
+    assert (several.code, "--strength-by fixed" in several.err) == (2, True)

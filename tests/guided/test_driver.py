@@ -11,7 +11,7 @@ import pytest
 
 from preftilt.engines.base import Capabilities
 from preftilt.errors import BadInput, EngineError
-from preftilt.guided import combine, filtered, pick
+from preftilt.guided import adapted, combine, filtered, pick
 from preftilt.reward import Reward, scores
 from preftilt.run import Progress
 from preftilt.search import ARGS, CFG, Amulet, BestOfN, Greedy, LinearAlignment, Sample
@@ -44,6 +44,25 @@ def by_hand(lam: float, sampling: Sampling, slot: int = 0, length: int = 24) -> 
 def test_tokens_are_those_of_the_guided_distribution(lam: float, sampling: Sampling):
     outcome, _ = run(CFG(), sampling=sampling, lam=lam)
     assert outcome.ranked[0].tokens == by_hand(lam, sampling)
+
+
+@pytest.mark.parametrize("lam", [6.0, 0.0, -1.5])
+def test_a_strength_by_divergence_is_taken_anew_at_every_token(lam: float):
+    outcome, usage = run(CFG(strength_by="divergence"), lam=lam, sampling=GREEDY)
+    model, tokens = hashed_bigrams(seed=5), outcome.ranked[0].tokens
+    for t, token in enumerate(tokens):
+        raw = np.stack([model(prompt + tokens[:t]) for prompt in (QUESTION, FULL)])
+        assert token == combine(raw, adapted(raw, (1 - lam, lam))).argmax()
+    assert usage.guided == {"question": len(tokens), "full": len(tokens)}
+
+
+@pytest.mark.parametrize("ratios", [(), (1.0, 0.5)])
+def test_a_strength_by_divergence_is_for_one_preference(ratios: tuple[float, ...]):
+    prompts = (QUESTION, FULL, (6, 6, 1, 8, 2))[: 1 + len(ratios)]
+    views = tuple(View(f"view {i}", prompt, 1.0) for i, prompt in enumerate(prompts))
+    query = Query(prompt=FULL, views=views, lam=3.0, ratios=ratios)
+    with pytest.raises(BadInput, match=f"has {len(ratios)} preferences"):
+        run(CFG(strength_by="divergence"), query=query)
 
 
 def test_a_lambda_of_one_is_the_model_as_it_is():

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput, EngineError
-from preftilt.guided import combine, filtered, kappa, masked, pick, plausible, view_weights
+from preftilt.guided import (
+    adapted,
+    combine,
+    divergence,
+    filtered,
+    kappa,
+    masked,
+    pick,
+    plausible,
+    view_weights,
+)
 from preftilt.search import ARGS, CFG, PRESETS, Amulet, LinearAlignment
 from preftilt.testing.amulet import amulet_game
 from preftilt.types import Guide, Mask, Sampling
@@ -74,6 +84,30 @@ def test_the_strongest_preference_gets_a_search_s_strength_and_the_others_their_
     ratios: tuple[float, ...], lam: float, expected: tuple[float, ...]
 ):
     assert view_weights(ratios, lam, 3.0) == pytest.approx(expected)
+
+
+def test_the_divergence_is_jensen_and_shannon_s_in_bits():
+    p, q = views(2)
+    middle = (np.exp(p) + np.exp(q)) / 2
+    entropies = [-float(np.exp(view) @ view) / np.log(2) for view in (p, q)]
+    expected = -float(middle @ np.log2(middle)) - sum(entropies) / 2
+    assert divergence(p, q) == pytest.approx(expected) == pytest.approx(divergence(q, p))
+    first, second = np.full(4, -np.inf), np.full(4, -np.inf)
+    first[:2], second[2:] = np.log(0.5), np.log([0.25, 0.75])
+    assert divergence(first, second) == 1.0
+
+
+@pytest.mark.parametrize("lam", [5.0, 0.0, -3.0])
+def test_a_strength_by_divergence_is_one_where_the_views_agree_and_lambda_where_they_share_nothing(
+    lam: float,
+):
+    p, q, arm = views(3)
+    assert adapted(np.stack([p, p, arm]), (1 - lam, lam, 0.5)) == pytest.approx((0, 1, 0.5))
+    half = np.full(50, -np.inf), np.full(50, -np.inf)
+    half[0][:25], half[1][25:] = (np.log(1 / 25),) * 2
+    assert adapted(np.stack(half), (1 - lam, lam)) == pytest.approx((1 - lam, lam))
+    between = adapted(np.stack([q, p]), (1 - lam, lam))[1]
+    assert between == pytest.approx(1 + (lam - 1) * divergence(p, q))
 
 
 def test_amulets_number_is_the_published_one_for_the_published_defaults():

@@ -84,6 +84,14 @@ class DrawFlags:
             default="2",
         ),
     ] = None
+    strength_by: Annotated[
+        str | None,
+        _search(
+            metavar="fixed|divergence",
+            help="cfg: the same λ at every token, or more of it the more the views differ there.",
+            default="fixed",
+        ),
+    ] = None
     mask_top_p: Annotated[
         float | None,
         _search(help="cfg, linear-alignment: draw inside this nucleus only.", default="no mask"),

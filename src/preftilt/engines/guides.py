@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.errors import BadInput
-from preftilt.types import Guided, Mask, Reader, Sampling, Step, Stream, Tokens
+from preftilt.types import Guided, Mask, Reader, Sampling, Step, Stream, StrengthBy, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class GuidedView:
 class GuideRequest:
     """Draw one continuation of ``prefix`` for every slot, each token from the weighted log-probs of all views.
 
-    log π(v) = Σ_k w_k log π(v | view k) + const; weights are finite and need not add up to 1. ``mask`` of the
+    log π(v) = Σ_k w_k log π(v | view k) + const; weights are finite and need not add up to 1. ``strength_by``
+    "divergence" takes the first two for 1 − λ and λ, and λ by token (:func:`preftilt.guided.adapted`). ``mask`` of the
     preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All else
     is as in :class:`~preftilt.engines.base.SampleRequest`.
     """
@@ -47,6 +48,7 @@ class GuideRequest:
     max_tokens: int
     mask: Mask | None = None
     preferred: int = 0
+    strength_by: StrengthBy = "fixed"
     step: Step | None = None
     keep: bool = False
 
@@ -110,6 +112,12 @@ def check_guide(request: GuideRequest) -> None:
             raise BadInput(f"a view's weight is {view.weight}; give a finite number")
     if not 0 <= request.preferred < len(request.views):
         raise BadInput(f"preferred is {request.preferred}; there are {len(request.views)} views")
+    if request.strength_by == "divergence":
+        first = [view.weight for view in request.views[:2]]
+        if len(first) < 2 or not np.isclose(sum(first), 1.0):
+            raise BadInput(
+                "a strength by divergence needs two views first, of the weights 1 − λ and λ"
+            )
     mask = request.mask
     if mask is not None and not (0 < mask.top_p <= 1 and 0 < mask.temperature < float("inf")):
         raise BadInput(

@@ -4,7 +4,17 @@ Everything here is numpy and knows no engine; the torch twin of what runs for ev
 """
 
 from preftilt.guided.amulet import kappa
-from preftilt.guided.combine import combine, masked, view_weights
+from preftilt.guided.combine import adapted, combine, divergence, masked, view_weights
 from preftilt.guided.filters import filtered, pick, plausible
 
-__all__ = ["combine", "filtered", "kappa", "masked", "pick", "plausible", "view_weights"]
+__all__ = [
+    "adapted",
+    "combine",
+    "divergence",
+    "filtered",
+    "kappa",
+    "masked",
+    "pick",
+    "plausible",
+    "view_weights",
+]

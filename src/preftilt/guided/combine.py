@@ -17,6 +17,8 @@ from preftilt.errors import EngineError
 from preftilt.guided.filters import plausible
 from preftilt.types import Mask
 
+ONE_BIT = float(np.log(2.0))
+
 
 def combine(logprobs: Float[np.ndarray, "K V"], weights: Sequence[float]) -> Float[np.ndarray, "V"]:
     """log π_guided (nats, normalised) from every view's log-probs; any constant a view adds to its own falls out.
@@ -60,3 +62,24 @@ def view_weights(
     strongest = lam if strength is None else strength * float(np.sign(lam))
     lams = [strongest * ratio for ratio in ratios]
     return (1.0 - sum(lams), *lams)
+
+
+def divergence(p: Float[np.ndarray, "V"], q: Float[np.ndarray, "V"]) -> float:
+    """The Jensen–Shannon divergence of two distributions, given as log-probs (nats, normalised): bits, 0 to 1."""
+    middle = np.logaddexp(p, q) - ONE_BIT
+    bits = 0.0
+    for view in (p, q):
+        possible = np.isfinite(view)
+        bits += float(np.exp(view[possible]) @ (view - middle)[possible]) / (2 * ONE_BIT)
+    return min(max(bits, 0.0), 1.0)
+
+
+def adapted(logprobs: Float[np.ndarray, "K V"], weights: Sequence[float]) -> tuple[float, ...]:
+    """The weights of a token whose λ goes by how much the first two views differ: 1 − λ_t, λ_t, and the others.
+
+    λ_t = 1 + (λ − 1) · JSD(p ‖ q) with the divergence in bits: the model as it is where the views agree, the whole λ
+    where they have nothing in common. That is adaptive context-aware decoding (AdaCAD, Wang et al., 2024, arXiv
+    2409.07394), whose strength is ours at λ = 2.
+    """
+    lam = 1.0 + (weights[1] - 1.0) * divergence(logprobs[1], logprobs[0])
+    return (1.0 - lam, lam, *weights[2:])

@@ -40,6 +40,7 @@ from preftilt.types import (
     Placement,
     Reduction,
     Sampling,
+    StrengthBy,
 )
 
 PresetName = Literal[
@@ -95,6 +96,7 @@ class SearchPatch(Strict):
     width: Count | None = None
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     max_steps: Count | None = None
+    strength_by: StrengthBy | None = None
     ratio: float | None = None
     mask_top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     mask_from: MaskFrom | None = None

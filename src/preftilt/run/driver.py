@@ -80,7 +80,7 @@ class Run:
 
         Raises :class:`~preftilt.errors.BadInput` before anything is drawn if the engine cannot do it.
         """
-        check_guided(self.engine, search, self.trajectory)
+        check_guided(self.engine, search, self.query, self.trajectory)
         self._count_prompts()
         score = self.guide or rear(self.query, self.reward)
         plans = search.plans(self._root(), score, self.max_tokens)

@@ -56,8 +56,10 @@ class Drawn:
     known: Mapping[Source, Rows]
 
 
-def check_guided(engine: Engine, search: Search, reward: TrajectoryReward | None) -> None:
-    """Raises :class:`~preftilt.errors.BadInput` if ``engine`` cannot draw as ``search`` asks."""
+def check_guided(
+    engine: Engine, search: Search, query: Query, reward: TrajectoryReward | None
+) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` if ``engine`` cannot draw for ``query`` as ``search`` asks."""
     if not isinstance(search, GuidedSearch):
         return
     by_reward = isinstance(search.guide, RewardGuide)
@@ -66,10 +68,20 @@ def check_guided(engine: Engine, search: Search, reward: TrajectoryReward | None
             f"{engine.name} cannot choose token by token, as the search {search.name!r} does: open the model in this"
             " process (--model with its hub id or path), or take another search (--search best-of-n)"
         )
+    if isinstance(search.guide, Guide) and search.guide.strength_by == "divergence":
+        _check_single(query)
     if by_reward and reward is None:
         raise BadInput(
             f"the search {search.name!r} needs a reward model: name one with --reward-model SPEC (in the library:"
             " Realigner(…, judges=Judges(reward_model=open_reward_model(SPEC))))"
+        )
+
+
+def _check_single(query: Query) -> None:
+    if len(query.ratios) != 1:
+        raise BadInput(
+            f"a strength by divergence compares two views, and the request has {len(query.ratios)} preferences: give"
+            " one, or take the strength as it is (--strength-by fixed)"
         )
 
 
@@ -85,10 +97,11 @@ def guided_views(query: Query, guide: Guide) -> tuple[dict[str, GuidedView], int
         views = {_drawn_from(query): GuidedView(query.prompt, 1.0)}
     else:
         weights = view_weights(query.ratios, query.lam, guide.strength)
+        both = guide.strength_by == "divergence"  # A token's weights are others than these.
         views = {
             view.name: GuidedView(view.prompt, weight)
             for view, weight in zip(read, weights, strict=True)
-            if weight != 0 or (looks and view.prompt == query.prompt)
+            if weight != 0 or both or (looks and view.prompt == query.prompt)
         }
     prompts = [view.prompt for view in views.values()]
     if looks and query.prompt not in prompts:
@@ -136,6 +149,7 @@ class Guiding:
             max_tokens=expand.max_tokens,
             mask=guide.mask,
             preferred=preferred,
+            strength_by=guide.strength_by,
             step=expand.step,
             keep=expand.step is not None,
         )

@@ -27,6 +27,7 @@ from preftilt.types import (
     MaskFrom,
     Outcome,
     RewardGuide,
+    StrengthBy,
     check_number,
     check_whole,
 )
@@ -73,7 +74,8 @@ class CFG(_Alike):
 
     λ of every token is the request's, and so are those of several preferences: 1 is the model as it is, 0 ignores the
     preference, a negative one turns away from it. The ``n`` responses are ranked at the same λ. ``mask_top_p`` keeps
-    to plausible tokens, as in :class:`LinearAlignment`.
+    to plausible tokens, as in :class:`LinearAlignment`. ``strength_by`` "divergence" gives a token the more of λ, the
+    more the two views differ there (AdaCAD, Wang et al., 2024, arXiv 2409.07394); it takes one preference.
 
     Deviation from transformers' ``guidance_scale``: none in greedy decoding; sampling filters after guiding, too.
     """
@@ -81,17 +83,22 @@ class CFG(_Alike):
     mask_top_p: float | None = None
     mask_from: MaskFrom = "preference"
     mask_temperature: float = 1.0
+    strength_by: StrengthBy = "fixed"
     n: int = 1
     name: str = field(default="cfg", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n)
+        if self.strength_by not in get_args(StrengthBy):
+            raise BadInput(
+                f"strength_by must be {' or '.join(get_args(StrengthBy))}, not {self.strength_by!r}"
+            )
         _check_mask(self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
     def guide(self) -> Guide:
         mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
-        return Guide(mask=mask)
+        return Guide(mask=mask, strength_by=self.strength_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, chec
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.steps import step_ended
 from preftilt.errors import BadInput, EngineError, PromptTooLong
-from preftilt.guided import combine, masked, pick
+from preftilt.guided import adapted, combine, masked, pick
 from preftilt.messages import Message
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Completion, Finish, Guided, Reader, Step, Tokens
@@ -165,7 +165,8 @@ class ToyEngine:
         weights = [view.weight for view in request.views]
 
         def choose(raw: Float[np.ndarray, "K V"], key: int) -> int:
-            guided = masked(combine(raw, weights), raw[request.preferred], request.mask)
+            by_token = adapted(raw, weights) if request.strength_by == "divergence" else weights
+            guided = masked(combine(raw, by_token), raw[request.preferred], request.mask)
             return pick(guided, request.sampling, key)
 
         reads = [(view.prompt, self._read_by(view.reader)) for view in request.views]

@@ -122,7 +122,8 @@ def draw_job(request: SampleRequest | GuideRequest) -> DrawJob:
     """The job of a request that draws."""
     if isinstance(request, SampleRequest):
         return DrawJob(request, (Ground(request.prompt, request.prefix),), None)
-    rule = Rule(tuple(view.weight for view in request.views), request.mask, request.preferred)
+    weights = tuple(view.weight for view in request.views)
+    rule = Rule(weights, request.mask, request.preferred, request.strength_by)
     grounds = tuple(Ground(view.prompt, request.prefix, view.reader) for view in request.views)
     return DrawJob(request, grounds, rule)
 

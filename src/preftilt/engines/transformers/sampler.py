@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.guides import Proposal
+from preftilt.guided.combine import ONE_BIT
 from preftilt.streams import GOLDEN, MIX_A, MIX_B
-from preftilt.types import Mask, Sampling
+from preftilt.types import Mask, Sampling, StrengthBy
 
 LIKELY = 1024
 """Top-p first looks at this many of the most likely tokens; sorting the whole vocabulary is seldom needed."""
@@ -103,6 +104,7 @@ class Rule:
     weights: tuple[float, ...]
     mask: Mask | None = None
     preferred: int = 0
+    strength_by: StrengthBy = "fixed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,12 @@ def guided(logits: Sequence[Tensor], rule: Rule) -> Tensor:
     first, *others = logits
     total = sum(rule.weights)
     scores = first if total == 1 else first * total
-    for weight, view in zip(rule.weights[1:], others, strict=True):
+    weights = rule.weights[1:]
+    if rule.strength_by == "divergence":
+        (lam, *weights), (preferred, *others) = weights, others
+        strengths = 1 + (lam - 1) * divergence(preferred, first)
+        scores = torch.addcmul(scores, strengths[:, None], preferred - first)
+    for weight, view in zip(weights, others, strict=True):
         scores = torch.add(scores, view - first, alpha=weight)
     # A token that one view rules out has no finite sum; what is finite throughout needs no second look.
     if not bool(torch.isfinite(scores).all()):
@@ -175,6 +182,20 @@ def guided(logits: Sequence[Tensor], rule: Rule) -> Tensor:
     seen = scores if mask.of == "result" else logits[rule.preferred]
     nucleus = filtered(seen, Sampling(temperature=mask.temperature, top_p=mask.top_p))
     return scores.masked_fill(torch.isneginf(nucleus), -torch.inf)
+
+
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Jensen–Shannon divergence [R], in bits, of the rows of two float32 logits [R, V].
+
+    The twin of :func:`preftilt.guided.divergence`.
+    """
+    p, q = torch.log_softmax(p, dim=1), torch.log_softmax(q, dim=1)
+    middle = torch.logaddexp(p, q) - ONE_BIT
+    nats = torch.zeros(p.shape[0], dtype=torch.float64, device=p.device)
+    for view in (p, q):
+        terms = torch.where(torch.isneginf(view), 0.0, view.exp() * (view - middle))
+        nats += terms.sum(dim=1, dtype=torch.float64)
+    return (nats / (2 * ONE_BIT)).clamp(0, 1).to(p.dtype)
 
 
 def likeliest(logits: Tensor, count: int) -> Proposal:

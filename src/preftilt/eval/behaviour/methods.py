@@ -94,10 +94,10 @@ def parse_method(given: str, drawing: Drawing) -> Method:
             lam = guide.strength or 0.0
             return Method(rule=rule, evidence="examples", search=best, lam=lam, count=count)
         case FromExamples(guide=guide, count=count):
-            search = _guided(rule.name, guide)
+            search = _guided(guide)
             return Method(rule=rule, evidence="examples", search=search, count=count)
         case GuidedDecoding(guide=guide):
-            return Method(rule=rule, evidence="stated", search=_guided(rule.name, guide))
+            return Method(rule=rule, evidence="stated", search=_guided(guide))
         case InContextExamples(count=count):
             return Method(rule=rule, evidence="examples", search=Greedy(), count=count)
     if rule.name in ("base", "prompted"):
@@ -143,7 +143,7 @@ def check(context: Context, methods: Sequence[Method], drawing: Drawing) -> None
     """Raises :class:`~preftilt.errors.BadInput` for what could not be answered, before anything is drawn."""
     for method in methods:
         query, _ = method.query(context, drawing.max_tokens)
-        check_guided(context.engine, method.search, None)
+        check_guided(context.engine, method.search, query, None)
         fit_max_tokens(query, context.engine.capabilities.max_context, drawing.max_tokens)
 
 
@@ -157,16 +157,15 @@ def _at(query: Query, lam: float) -> Query:
     return replace(query, lam=lam)
 
 
-def _guided(name: str, guide: Guide) -> LinearAlignment:
+def _guided(guide: Guide) -> LinearAlignment:
     """Guided decoding with the rule's λ; a mask and λ are all there is to the family (``guided/combine.py``)."""
     mask = guide.mask
     ratio = (guide.strength or 0.0) - 1.0
     if mask is None:
-        return LinearAlignment(ratio=ratio, name=name)
+        return LinearAlignment(ratio=ratio)
     return LinearAlignment(
         ratio=ratio,
         mask_top_p=mask.top_p,
         mask_from=mask.of,
         mask_temperature=mask.temperature,
-        name=name,
     )
