@@ -15,7 +15,7 @@ from preftilt.records import SEARCHES
 from preftilt.rivals import METHODS, ByJudge, ByLogprob, ByVote
 from preftilt.search import ARGS, CFG, Amulet
 from preftilt.server.resolve import Site
-from preftilt.types import Mask, RewardGuide, Sampling, Step
+from preftilt.types import Mask, RewardGuide, Sampling, Step, check_whole
 
 WRONG: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Sampling, {"temperature": -1}),
@@ -25,13 +25,9 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Sampling, {"top_p": 0}),
     (Sampling, {"top_p": 1.1}),
     (Sampling, {"top_k": -1}),
-    (Sampling, {"top_k": 1.5}),
     (pt.Settings, {"max_tokens": 0}),
-    (pt.Settings, {"max_tokens": 2.5}),
-    (pt.Settings, {"seed": 0.5}),
     (pt.Settings, {"lam": math.inf}),
     (pt.BestOfN, {"n": 0}),
-    (pt.BestOfN, {"n": 2.0}),
     (pt.BestOfN, {"n": True}),
     (pt.DVTS, {"width": 0}),
     (pt.DVTS, {"delimiter": ""}),
@@ -58,6 +54,12 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any]]] = [
 def test_a_noun_that_cannot_be_is_refused(noun: Callable[..., Any], given: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         noun(**given)
+
+
+def test_a_whole_number_is_no_fraction_and_no_truth_value() -> None:
+    for value in (2.0, True, "2"):
+        with pytest.raises(BadInput, match="n must be a whole number of at least 1"):
+            check_whole("n", value, 1)
 
 
 def test_the_name_of_a_search_or_method_of_one_kind_is_no_argument() -> None:
