@@ -25,7 +25,7 @@ from preftilt.engines.transformers.jobs import (
     ScoreJob,
     settle,
 )
-from preftilt.engines.transformers.probe import PROMPT, Probe, gap, tolerance
+from preftilt.engines.transformers.probe import PROMPT, Probe, same
 from preftilt.engines.transformers.rows import Row, RowEnd
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
@@ -119,10 +119,9 @@ class ExpandedPath:
             )
             cache.select([0, 1], self.runner.device)
         self._prompts.clear()
-        limit = tolerance(self.runner.model.dtype)
         got = torch.cat([first[None], scored, torch.stack(decoded)])
         want = torch.cat([probe.reference[PROMPT - 1 :], probe.reference[PROMPT:]])
-        return gap(got, want) <= limit
+        return same(got, want, self.runner.model.dtype)
 
     def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[_Cache, Tensor]:
         """A prompt's cache, at batch 1, and the logits [V] after it; one that is kept and begins it is taken over."""
