@@ -26,12 +26,14 @@ from preftilt.eval.prefeval.tasks import (
     prefeval_persona,
 )
 from preftilt.eval.provider import PreftiltAPI
+from preftilt.eval.sys_ifeval.tasks import constraints_met, sys_ifeval
 from preftilt.eval.world.tasks import demo_world, world_check
 
 __all__ = [
     "aime24",
     "amc23",
     "answer",
+    "constraints_met",
     "demo_world",
     "math500",
     "maths_answer",
@@ -49,6 +51,7 @@ __all__ = [
     "prefeval_mcq",
     "prefeval_persona",
     "preftilt",
+    "sys_ifeval",
     "world_check",
 ]
 

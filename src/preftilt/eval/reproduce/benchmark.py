@@ -74,6 +74,7 @@ class Benchmark:
     """A benchmark, open.
 
     metrics: names of its numbers, in [0, 1]; the first is the headline, ``fault`` the one that counts what went wrong.
+    breakdown: further numbers, which only some items have.
     protocol: how REAR answers by the preset; switches: all values in which presets differ, for the report.
     test, validation: cases with so many messages inserted before the question; those that λ is chosen on are none of
     those that are reported. contexts: whether messages can be inserted.
@@ -93,6 +94,7 @@ class Benchmark:
     repeats: int = 1
     parts: tuple[Part, Part] | None = None
     fault: str | None = None
+    breakdown: tuple[str, ...] = ()
     answers: Literal["letter", "maths"] | None = None
     check: Check | None = None
     judge: JudgeAll | None = None

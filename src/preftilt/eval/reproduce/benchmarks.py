@@ -12,10 +12,12 @@ from preftilt.eval.reproduce.sources.maths import open_maths
 from preftilt.eval.reproduce.sources.mmhal import open_mmhal
 from preftilt.eval.reproduce.sources.multifaceted import open_multifaceted
 from preftilt.eval.reproduce.sources.prefeval import open_choice, open_judged
+from preftilt.eval.reproduce.sources.sys_ifeval import open_sys_ifeval
 from preftilt.eval.reproduce.sources.world import open_world
 
 BENCHMARKS: dict[str, Callable[[Opening], Benchmark]] = {
     "demo-world": open_world,
+    "sys-ifeval": open_sys_ifeval,
     "prefeval-explicit": partial(open_judged, "explicit"),
     "prefeval-choice": open_choice,
     "prefeval-persona": partial(open_judged, "persona"),
