@@ -10,7 +10,7 @@ from preftilt.api import Realigner, Settings
 from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput
 from preftilt.eval.frame.request import Request
-from preftilt.result import Realigned, number
+from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.run import fit_max_tokens
 from preftilt.search import Greedy
 from preftilt.types import Query, Sampling, Stream, View
@@ -18,13 +18,17 @@ from preftilt.types import Query, Sampling, Stream, View
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """An answer. ``read`` are tokens of prompts and of scored responses, ``sampled`` new ones; ``record`` is JSON."""
+    """An answer. ``read`` are tokens of prompts and of scored responses, ``sampled`` new ones; ``record`` is JSON.
+
+    ``candidates`` stand in the order of the record's, with what it leaves out.
+    """
 
     text: str
     cut_off: bool
     read: int
     sampled: int
     record: Mapping[str, Any]
+    candidates: tuple[ScoredCandidate, ...] = ()
 
 
 async def draw_realigned(
@@ -47,6 +51,7 @@ async def draw_realigned(
         read=sum(usage["prompt"].values()) + sum(usage["scored"].values()),
         sampled=usage["sampled"],
         record=short_record(replace(result, notes=(*notes, *result.notes))),
+        candidates=result.candidates,
     )
 
 

@@ -7,19 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.benchmark import Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer; its log-probs are sums over ``length`` tokens (nats), −inf if a token is impossible."""
+    """An answer; its log-probs are sums over ``length`` tokens (nats), −inf if a token is impossible.
+
+    ``questions`` and ``gains`` [length] are those of its tokens; empty where they were not kept.
+    """
 
     text: str
     length: int
     finished: bool
     question_logprob: float
     preference_gain: float
+    questions: Float[np.ndarray, "T"] = field(default_factory=lambda: np.empty(0), compare=False)
+    gains: Float[np.ndarray, "T"] = field(default_factory=lambda: np.empty(0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,12 @@ class Pool:
         return Spent(sum(one.length for one in drawn), passes * sum(distinct.values()))
 
 
+    def guided(self, n: int) -> Spent:
+        """The cost of the first ``n`` where they were guided: every token was read under a second view, too."""
+        tokens = sum(answer.length for answer in self.answers[:n])
+        return Spent(tokens, tokens)
+
+
 @dataclass(frozen=True, slots=True)
 class Ratings:
     """A score for each of the pool's first answers, None where there is none. ``sure``: probability of Yes and No."""
@@ -73,7 +87,7 @@ class Ratings:
 class Found:
     """Everything measured on an item; what was not measured is missing. ``skipped`` says by part why it has no numbers.
 
-    trees: by λ. guided, ratings, seconds: by the method's name; timing: what taking the times cost. prompt: tokens of
+    trees: by λ. guided, draws (pools of guided answers), ratings, seconds: by the method's name; timing: what taking the times cost. prompt: tokens of
     the prompt with the preference.
     """
 
@@ -83,6 +97,7 @@ class Found:
     prompt: int = 0
     trees: Mapping[float, Made] = field(default_factory=dict)
     guided: Mapping[str, Made] = field(default_factory=dict)
+    draws: Mapping[str, Pool] = field(default_factory=dict)
     ratings: Mapping[str, Ratings] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     timing: Spent = Spent()
@@ -95,6 +110,7 @@ class Found:
             self.timing,
             *(one.spent for one in (*self.trees.values(), *self.guided.values())),
             *(one.spent for one in self.ratings.values()),
+            *(pool.guided(len(pool.answers)) for pool in self.draws.values()),
         ]
         if self.pool is not None:
             views = self.pool.scored_views
@@ -108,7 +124,7 @@ class Found:
 
 def read_found(case: Case, records: Sequence[Json]) -> Found:
     """What the records of an item's parts hold."""
-    parts: dict[str, Any] = {"ratings": {}, "skipped": {}}
+    parts: dict[str, Any] = {"ratings": {}, "skipped": {}, "guided": {}, "draws": {}}
     for one in records:
         if "skipped" in one:
             parts["skipped"][one["part"]] = one["skipped"]
@@ -120,7 +136,12 @@ def read_found(case: Case, records: Sequence[Json]) -> Found:
         if "trees" in one:
             parts["trees"] = {float(lam): read_made(each) for lam, each in one["trees"].items()}
         if "guided" in one:
-            parts["guided"] = {name: read_made(each) for name, each in one["guided"].items()}
+            parts["guided"] |= {name: read_made(each) for name, each in one["guided"].items()}
+        if "draws" in one:
+            parts["draws"] = {
+                name: Pool(tuple(map(read_answer, pool)), frozenset())
+                for name, pool in one["draws"].items()
+            }
         if "scores" in one:
             parts["ratings"][one["by"]] = Ratings(
                 tuple(one["scores"]), Spent(**one["spent"]), one.get("sure")
@@ -144,13 +165,19 @@ def read_made(record: Json) -> Made:
 def answer_record(one: Answer) -> dict[str, Any]:
     """As :func:`read_answer` reads it; JSON has no infinity."""
     finite = math.isfinite(one.question_logprob)
+    kept = finite and one.gains.size > 0
     return {
         "text": one.text,
         "length": one.length,
         "finished": one.finished,
         "question_logprob": one.question_logprob if finite else None,
         "preference_gain": one.preference_gain if finite else None,
+        **({"questions": _rounded(one.questions), "gains": _rounded(one.gains)} if kept else {}),
     }
+
+
+def _rounded(values: Float[np.ndarray, "T"]) -> list[float]:
+    return [round(value, 3) for value in values.tolist()]
 
 
 def read_answer(record: Json) -> Answer:
@@ -161,4 +188,6 @@ def read_answer(record: Json) -> Answer:
         finished=record["finished"],
         question_logprob=-math.inf if question is None else question,
         preference_gain=0.0 if gain is None else gain,
+        questions=np.array(record.get("questions", ()), dtype=np.float64),
+        gains=np.array(record.get("gains", ()), dtype=np.float64),
     )

@@ -1,0 +1,365 @@
+"""Picking whole answers beside guiding every token: which follows better, at what price, chosen on validation items.
+
+Families of methods that differ in λ (or in how they pick) are measured whole on validation items; the best member of
+each is what is reported on test items, beside those that are the same for everybody. Nothing here calls a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from preftilt.eval.calibrate.choice import REDUCTIONS
+from preftilt.eval.reproduce import contenders as methods
+from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.curves import curve_of, sizes
+from preftilt.eval.reproduce.measured import Answer, Found, Pool
+from preftilt.eval.reproduce.parts import GUIDANCE, How, drawn_guidance, guidance_name
+from preftilt.eval.reproduce.tables import Sight, table
+from preftilt.eval.reproduce.tried import TRIED
+from preftilt.eval.stored import scores
+from preftilt.rank import order
+from preftilt.reward import Reward
+from preftilt.types import CutOff, Reduction
+
+PICKING_LAMBDAS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, math.inf)
+"""λ of choosing among answers; ∞ is the preference gain alone."""
+
+GUIDED_PICKS = (1.0, 2.0, 3.0, 20.0, math.inf)
+"""The same among answers that were guided themselves."""
+
+CUT_OFFS: tuple[CutOff, ...] = get_args(CutOff)
+
+Score = Callable[[Sequence[Answer], float], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Methods that are alike but for what validation chooses among: λ, reduction and the rule for cut-off answers."""
+
+    name: str
+    members: Sequence[Contender]
+
+
+def families(how: How) -> list[Family]:
+    """All that validation chooses among."""
+    n = how.n
+    found = [
+        Family(
+            f"best-of-{n}, {reduction}, cut off {rule}",
+            [_rear(n, lam, reduction, rule) for lam in PICKING_LAMBDAS],
+        )
+        for reduction in REDUCTIONS
+        for rule in CUT_OFFS
+    ]
+    found += [
+        Family(f"best-of-{n}, {name}", [_tried(n, lam, name) for lam in PICKING_LAMBDAS])
+        for name in TRIED
+    ]
+    found.append(
+        Family(
+            "guided, greedy",
+            [replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas],
+        )
+    )
+    found += [Family(name, [methods.guided(name)]) for name in GUIDANCE]
+    for lam in how.drawn_lambdas:
+        found += _guided_draws(lam, how.drawn)
+    return found
+
+
+def fixed(how: How, right: Callable[[Found, Answer], float]) -> list[Contender]:
+    """What is reported as it is, beside what validation chose."""
+    n = how.n
+    return [
+        methods.greedy(),
+        methods.one_sample(),
+        methods.random_of(n, how.seed, exact=True),
+        methods.best_by(f"best-of-{n} by q (λ = 0)", n, 0.0, "sum", methods.QUESTION),
+        methods.plain(n, "sum"),
+        methods.best_by(f"best-of-{n} by p − q (λ → ∞)", n, math.inf, "sum"),
+        methods.best_by(f"best-of-{n} by mean log p", n, 1.0, "mean", methods.FULL),
+        *(methods.rear(n, lam, reduction) for reduction in REDUCTIONS for lam in (3.0, 20.0)),
+        *(methods.trees(lam, _reduction(how)) for lam in how.lambdas),
+        *methods.judges(n),
+        *(replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas),
+        *(methods.guided(name) for name in GUIDANCE),
+        *(_random_guided(lam, how.drawn) for lam in how.drawn_lambdas),
+        methods.any_of(n, right),
+        *(_any_guided(lam, how.drawn, right) for lam in how.drawn_lambdas),
+    ]
+
+
+def chosen(sight: Sight, among: Sequence[Family]) -> list[Contender]:
+    """The best member of each family by the headline, on the validation items of ``sight``; the first of equals."""
+    found = []
+    for family in among:
+        means = [_mean(sight, member) for member in family.members]
+        known = [place for place, mean in enumerate(means) if mean is not None]
+        if known:
+            best = max(known, key=lambda place: (means[place], -place))
+            found.append(replace(family.members[best], chosen=len(family.members) > 1))
+    return found
+
+
+def report(
+    test: Sight, validation: Sight | None, how: How, references: Mapping[str, Contender]
+) -> dict[str, Any]:
+    """The tables and what the figures are drawn from; without validation items nothing is chosen."""
+    among = families(how)
+    picked = [] if validation is None else chosen(validation, among)
+    shown = _distinct([*fixed(how, _right(test)), *picked])
+    found: dict[str, Any] = {
+        "tables": {
+            name: table(test, shown, reference) for name, reference in references.items()
+        },
+        "figures": _figures(test, how, picked),
+        "breakdown": _breakdown(test, how, picked),
+    }
+    if validation is not None:
+        every = [member for family in among for member in family.members]
+        first = next(iter(references.values()))
+        found["validation"] = table(validation, _distinct([first, *every]), first)
+        found["chosen"] = [{"method": one.name, "lam": _number(one.lam)} for one in picked]
+    return found
+
+
+def every_contender(how: How) -> list[Contender]:
+    """All whose answers need verdicts, oracles apart."""
+    return [
+        member
+        for member in [
+            *fixed(how, lambda found, answer: 0.0),
+            *(each for family in families(how) for each in family.members),
+        ]
+        if not member.oracle
+    ]
+
+
+def whole_pools(how: How) -> list[Contender]:
+    """Every drawn answer, for the oracles."""
+    return [methods.random_of(how.n, how.seed, exact=True)] + [
+        _random_guided(lam, how.drawn) for lam in how.drawn_lambdas
+    ]
+
+
+def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff) -> Contender:
+    reward = Reward(reduction=reduction, cut_off=rule)
+    made = methods.best_by("", n, lam, reduction, reward=reward)
+    return replace(made, name=f"best-of-{n}, {reduction}, cut off {rule}", lam=lam, reduction=None)
+
+
+def _tried(n: int, lam: float, name: str) -> Contender:
+    """A score that is no reduction of preftilt's."""
+    score = TRIED[name]
+
+    def pick(found: Found) -> Sequence[Answer]:
+        drawn = methods.first(found.pool, n)
+        return [_top(drawn, score(drawn, lam))] if drawn else []
+
+    made = methods.best_by("", n, lam, "sum")
+    return replace(made, name=f"best-of-{n}, {name}", pick=pick, lam=lam, reduction=None)
+
+
+def _guided_draws(lam: float, n: int) -> list[Family]:
+    name = f"guided draws at λ = {lam:g}"
+    reduced = [
+        Family(
+            f"{name}, best of {n} by {reduction}",
+            [
+                _picked_guided(lam, n, rank_lam, f"{name}, best of {n} by {reduction}", reduction)
+                for rank_lam in GUIDED_PICKS
+            ],
+        )
+        for reduction in REDUCTIONS
+    ]
+    return reduced
+
+
+def _picked_guided(
+    lam: float, n: int, rank_lam: float, name: str, reduction: Reduction
+) -> Contender:
+    reward = Reward(reduction=reduction)
+
+    def pick(found: Found) -> Sequence[Answer]:
+        drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
+        return [_top(drawn, scores(drawn, rank_lam, reward))] if drawn else []
+
+    return Contender(name=name, pick=pick, spent=_draws_spent(lam, n), lam=rank_lam)
+
+
+def _random_guided(lam: float, n: int) -> Contender:
+    return Contender(
+        name=f"guided draws at λ = {lam:g}, random of {n}",
+        pick=lambda found: methods.first(found.draws.get(drawn_guidance(lam)), n),
+        spent=_draws_spent(lam, 1),
+    )
+
+
+def _any_guided(lam: float, n: int, right: Callable[[Found, Answer], float]) -> Contender:
+    def pick(found: Found) -> Sequence[Answer]:
+        drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
+        return [max(drawn, key=lambda answer: right(found, answer))] if drawn else []
+
+    name = f"guided draws at λ = {lam:g}, any of {n} (oracle)"
+    return Contender(name=name, pick=pick, spent=_draws_spent(lam, n), oracle=True)
+
+
+def _draws_spent(lam: float, n: int) -> Callable[[Found], methods.Spent]:
+    """Guided draws bring their scores along; each token was read under both views."""
+
+    def spent(found: Found) -> methods.Spent:
+        pool: Pool | None = found.draws.get(drawn_guidance(lam))
+        return methods.Spent() if pool is None else pool.guided(n)
+
+    return spent
+
+
+def _top(drawn: Sequence[Answer], by: Sequence[float]) -> Answer:
+    cut_off = [not answer.finished for answer in drawn]
+    return drawn[order(by, cut_off, Reward().cut_off)[0]]
+
+
+def _figures(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
+    """Following over λ and over tokens, and the length of the winner over λ by reduction."""
+    n = how.n
+    over_lambda = {
+        f"best-of-{n}, {reduction}": [
+            methods.rear(n, lam, reduction) for lam in PICKING_LAMBDAS if math.isfinite(lam)
+        ]
+        for reduction in REDUCTIONS
+    }
+    guided = {
+        "guided, greedy": [
+            replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas
+        ]
+    }
+    greedy = sight.interval(methods.greedy())
+    return {
+        "lambda": {
+            "curves": {
+                name: curve_of(sight, members) for name, members in (over_lambda | guided).items()
+            },
+            "greedy": None if greedy is None else greedy.mean,
+        },
+        "length": {
+            "curves": {
+                name: [
+                    {"at": member.lam, "mean": _length(sight, member)} for member in members
+                ]
+                for name, members in over_lambda.items()
+            },
+            "drawn": _length(sight, methods.random_of(n, how.seed, exact=True)),
+        },
+        "tokens": _over_tokens(sight, how, picked),
+    }
+
+
+def _over_tokens(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
+    """Lines over N of every way of spending tokens; x are tokens drawn and read an answer."""
+    best: dict[str, float] = {
+        reduction: next(
+            (
+                member.lam
+                for member in picked
+                if member.name == f"best-of-{how.n}, {reduction}, cut off {Reward().cut_off}"
+                and member.lam is not None
+            ),
+            3.0,
+        )
+        for reduction in REDUCTIONS
+    }
+    lines: dict[str, list[Contender]] = {
+        f"best-of-N, {reduction}, λ = {lam:g}": [
+            methods.best_by("", n, lam, reduction) for n in sizes(how.n)
+        ]
+        for reduction, lam in best.items()
+    }
+    lines |= {
+        f"guided draws at λ = {lam:g}, by gain": [
+            _picked_guided(lam, n, math.inf, "", "sum") for n in sizes(how.drawn)
+        ]
+        for lam in how.drawn_lambdas
+    }
+    lines |= {
+        guidance_name(lam): [methods.guided(guidance_name(lam))] for lam in how.guided_lambdas
+    }
+    lines["greedy"] = [methods.greedy()]
+    found = {}
+    for name, members in lines.items():
+        points = []
+        for member in members:
+            interval = sight.interval(member)
+            on = sight.measured(member)
+            if interval is not None:
+                spent = [member.spent(item) for item in on]
+                tokens = float(np.mean([each.sampled + each.scored for each in spent]))
+                points.append(
+                    {"at": tokens, "mean": interval.mean, "low": interval.low, "high": interval.high}
+                )
+        if points:
+            found[name] = points
+    return found
+
+
+def _breakdown(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
+    """Every further number by greedy decoding, by λ = 1, by guided decoding and by the best that was chosen."""
+    shown = [
+        methods.greedy(),
+        methods.plain(how.n, "sum"),
+        *(replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas),
+    ]
+    rows = []
+    for metric in sight.benchmark.breakdown:
+        values = [sight.interval(member, metric) for member in shown]
+        if values[0] is not None:
+            rows.append(
+                {
+                    "metric": metric,
+                    "n": values[0].n,
+                    "means": [None if value is None else value.mean for value in values],
+                }
+            )
+    return {"methods": [member.label for member in shown], "rows": rows}
+
+
+def _right(sight: Sight) -> Callable[[Found, Answer], float]:
+    def right(found: Found, answer: Answer) -> float:
+        value = sight.verdicts.value(found, answer, sight.benchmark.headline)
+        return 0.0 if math.isnan(value) else value
+
+    return right
+
+
+def _mean(sight: Sight, member: Contender) -> float | None:
+    interval = sight.interval(member)
+    return None if interval is None else interval.mean
+
+
+def _length(sight: Sight, member: Contender) -> float | None:
+    """Mean tokens of what a method picks."""
+    lengths = [
+        np.mean([answer.length for answer in member.pick(item)]) for item in sight.measured(member)
+    ]
+    return float(np.mean(lengths)) if lengths else None
+
+
+def _distinct(members: Sequence[Contender]) -> list[Contender]:
+    """The first of those of one label; one that was chosen stands for its like."""
+    found: dict[str, Contender] = {}
+    for member in members:
+        if member.label not in found or member.chosen:
+            found[member.label] = member
+    return list(found.values())
+
+
+def _number(lam: float | None) -> float | str | None:
+    return "inf" if lam is not None and math.isinf(lam) else lam
+
+
+def _reduction(how: How) -> Reduction:
+    return how.asked({"name": "dvts"}).reward.reduction
