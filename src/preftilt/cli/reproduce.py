@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFla
 from preftilt.errors import BadInput
 from preftilt.eval.frame.method import json_object
 from preftilt.eval.reproduce.benchmark import Benchmark, Opening
-from preftilt.eval.reproduce.benchmarks import open_benchmarks
+from preftilt.eval.reproduce.benchmarks import BENCHMARKS, open_benchmarks
 from preftilt.eval.reproduce.collecting import Models, OnItem, identity_of
 from preftilt.eval.reproduce.document import markdown, page
-from preftilt.eval.reproduce.experiments import named, reference_of
+from preftilt.eval.reproduce.experiments import TOKEN_LEVEL, named, reference_of
 from preftilt.eval.reproduce.figures import draw_figures
 from preftilt.eval.reproduce.numbers import write_report
 from preftilt.eval.reproduce.running import SCHEMA, Plan, Sizes, reproduce
@@ -41,6 +42,7 @@ def run_experiments(
     report: ReportFlags,
 ) -> None:
     """Measure what is missing, and write report.json, report.md, report.html and the figures."""
+    experiments, what = _by_benchmark(experiments, what)
     names = named(experiments)
     check_picture(report.output / "figure.png")
     if report.figures_only:
@@ -61,6 +63,21 @@ def run_experiments(
     if found["unmeasured"]:
         print("the budget of tokens is spent: the report is partial", file=sys.stderr)
     print(f"written to {report.output}; records in {records}", file=sys.stderr)
+
+
+def _by_benchmark(
+    experiments: Sequence[str], what: ExperimentFlags
+) -> tuple[list[str], ExperimentFlags]:
+    """A benchmark's name in place of an experiment's is the token-level comparison on it."""
+    benchmarks = [name for name in experiments if name in BENCHMARKS]
+    if not benchmarks:
+        return list(experiments), what
+    rest = [name for name in experiments if name not in BENCHMARKS]
+    if what.benchmark:
+        raise BadInput(
+            f"{benchmarks[0]} is named as an experiment, beside --benchmark: name it with one of the two"
+        )
+    return [*rest, TOKEN_LEVEL], replace(what, benchmark=benchmarks)
 
 
 def _tell(found: dict[str, Any], folder: Path) -> None:
@@ -129,6 +146,9 @@ def _plan(
         if sizes.processes is None and model.model == "demo"
         else sizes.processes or 1,
         reference=what.reference,
+        guided_lambdas=tuple(_numbers(sizes.guided_lambdas, "--guided-lambdas", float)),
+        drawn_lambdas=tuple(_numbers(sizes.drawn_lambdas, "--drawn-lambdas", float)),
+        drawn=sizes.drawn,
         records=records,
         judged_by=what.judge,
         repeats=sizes.repeats,

@@ -23,7 +23,7 @@ class ExperimentFlags:
             "--benchmark",
             "-b",
             metavar="NAME",
-            help="demo-world, prefeval-explicit, prefeval-choice, prefeval-persona, multifaceted, mmhal, math500,"
+            help="demo-world, sys-ifeval, prefeval-explicit, prefeval-choice, prefeval-persona, multifaceted, mmhal, math500,"
             " aime24 or amc23; may be repeated.",
             default="demo-world",
         ),
@@ -97,6 +97,13 @@ class SizeFlags:
         int | None, _size(min=1, help="Items that reward models rate.", default="all")
     ] = None
     timed_items: Annotated[int, _size(min=1, help="Items answered alone, for times.")] = 6
+    guided_lambdas: Annotated[
+        str, _size(metavar="NUMBER[,NUMBER…]", help="λ of guided decoding, greedy (token-level).")
+    ] = "1.5,2,3"
+    drawn_lambdas: Annotated[
+        str, _size(metavar="NUMBER[,NUMBER…]", help="λ of guided draws (token-level).")
+    ] = "2"
+    drawn: Annotated[int, _size(min=1, help="Guided draws an item (token-level).")] = 8
     inserted: Annotated[
         str,
         _size(

@@ -24,7 +24,7 @@ from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.measured import Found, read_found
-from preftilt.eval.reproduce.parts import AFTER_POOLS, PARTS, How, Lab
+from preftilt.eval.reproduce.parts import AFTER_POOLS, GUIDANCE, PARTS, How, Lab
 from preftilt.eval.shares import gather, in_shares, surveyed
 from preftilt.records.journal import Journal
 from preftilt.rivals import Judges, open_reward_model
@@ -115,10 +115,22 @@ class Place:
             "n": how.n if self.part in AFTER_POOLS else None,
             "lambdas": how.lambdas if self.part == "trees" else None,
             "judge_tokens": how.judge_tokens if self.part in AFTER_POOLS else None,
+            **_own(self.part, how),
         }
         mark = sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:10]
         part = self.part.replace(",", "").replace(" ", "-").lower()
         return self.folder / f"{self.benchmark.name}-{part}-{self.inserted}-{mark}.jsonl"
+
+
+def _own(part: str, how: How) -> dict[str, Any]:
+    """What only guided parts depend on."""
+    match part:
+        case "guidance":
+            return {"guided": how.guided_lambdas, "others": GUIDANCE}
+        case "draws":
+            return {"drawn": how.drawn_lambdas, "of": how.drawn}
+        case _:
+            return {}
 
 
 def collect(

@@ -14,11 +14,12 @@ from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent
 from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL, TREE
 from preftilt.eval.stored import best_of, scores
 from preftilt.rank import order
+from preftilt.defaults import CUT_OFF
 from preftilt.reward import Reward
 from preftilt.rivals.answers import EXTRACTORS
 from preftilt.rivals.votes import tally
 from preftilt.streams import MASK64, stream_key
-from preftilt.types import Reduction, Stream
+from preftilt.types import CutOff, Reduction, Stream
 
 Pick = Callable[[Found], Sequence[Answer]]
 """The answers of a method to an item: one; several that count by their mean; none, if it was not measured."""
@@ -64,7 +65,7 @@ def greedy() -> Contender:
 def one_sample() -> Contender:
     return Contender(
         name=SAMPLE,
-        pick=lambda one: _first(one, 1),
+        pick=lambda one: first(one.pool, 1),
         spent=lambda one: _pool_spent(one, 1, NEITHER),
         timed=SAMPLE,
     )
@@ -74,7 +75,7 @@ def random_of(n: int, seed: int, *, exact: bool) -> Contender:
     """Any of ``n``: where verdicts cost nothing, the mean over all of them, which is what chance gives exactly."""
 
     def pick(one: Found) -> Sequence[Answer]:
-        drawn = _first(one, n)
+        drawn = first(one.pool, n)
         if exact or not drawn:
             return drawn
         stream = Stream(seed, f"{one.case.stream}\x1frandom pick")
@@ -86,14 +87,19 @@ def random_of(n: int, seed: int, *, exact: bool) -> Contender:
 
 
 def best_by(
-    name: str, n: int, lam: float, reduction: Reduction, views: frozenset[str] = BOTH
+    name: str,
+    n: int,
+    lam: float,
+    reduction: Reduction,
+    views: frozenset[str] = BOTH,
+    cut_off: CutOff = CUT_OFF,
 ) -> Contender:
     """The highest q + λ d of ``n`` samples; λ = 1 is p, λ = 0 is q and λ → ∞ is p − q."""
     named = math.isinf(lam) or lam in (0.0, 1.0)
-    reward = Reward(reduction=reduction)
+    reward = Reward(reduction=reduction, cut_off=cut_off)
     return Contender(
         name=name,
-        pick=lambda one: [best_of(drawn, lam, reward)] if (drawn := _first(one, n)) else [],
+        pick=lambda one: [best_of(drawn, lam, reward)] if (drawn := first(one.pool, n)) else [],
         spent=lambda one: _pool_spent(one, n, views),
         lam=None if named else lam,
         reduction=reduction,
@@ -138,7 +144,7 @@ def rated(name: str, n: int) -> Contender:
     """The highest rating by a reward model or judge, in the order of :mod:`preftilt.rank`."""
 
     def pick(one: Found) -> Sequence[Answer]:
-        drawn = _first(one, n)
+        drawn = first(one.pool, n)
         if not drawn or name not in one.ratings:
             return []
         return [_first_of(drawn, one.ratings[name].scores[:n])]
@@ -166,7 +172,7 @@ def voted(n: int, answers: str, lam: float | None) -> Contender:
     read = EXTRACTORS[answers]
 
     def pick(one: Found) -> Sequence[Answer]:
-        drawn = _first(one, n)
+        drawn = first(one.pool, n)
         if not drawn:
             return []
         totals = tally([read(each.text) for each in drawn], [_weight(each, lam) for each in drawn])
@@ -185,7 +191,7 @@ def any_of(n: int, right: Callable[[Found, Answer], float]) -> Contender:
     """The best of ``n`` by their verdicts: what no way of choosing can exceed."""
     return Contender(
         name=f"any of {n} (oracle)",
-        pick=lambda one: [max(drawn, key=lambda each: right(one, each))] if (drawn := _first(one, n)) else [],
+        pick=lambda one: [max(drawn, key=lambda each: right(one, each))] if (drawn := first(one.pool, n)) else [],
         spent=lambda one: _pool_spent(one, n, NEITHER),
         oracle=True,
     )  # fmt: skip
@@ -217,9 +223,9 @@ def _weight(one: Answer, lam: float | None) -> float:
     return 1.0 + mean if math.isfinite(mean) else 0.0
 
 
-def _first(one: Found, n: int) -> Sequence[Answer]:
-    """The first ``n`` samples; none if fewer were drawn."""
-    answers = () if one.pool is None else one.pool.answers[:n]
+def first(pool: Pool | None, n: int) -> Sequence[Answer]:
+    """The first ``n`` answers of a pool; none if fewer were drawn."""
+    answers = () if pool is None else pool.answers[:n]
     return answers if len(answers) == n else ()
 
 

@@ -154,13 +154,17 @@ def _plane(sight: Sight, how: How) -> dict[str, Any]:
     }
 
 
+def curve_of(
+    sight: Sight, members: Sequence[Contender], metric: str | None = None
+) -> list[dict[str, Any]]:
+    """A method's interval at each of its λ."""
+    return [_point(one.lam or 0.0, sight.interval(one, metric)) for one in members]
+
+
 def _curves(
     sight: Sight, members: Mapping[str, Sequence[Contender]], metric: str | None = None
 ) -> dict[str, Any]:
-    found = {
-        name: [_point(one.lam or 0.0, sight.interval(one, metric)) for one in each]
-        for name, each in members.items()
-    }
+    found = {name: curve_of(sight, each, metric) for name, each in members.items()}
     return {name: curve for name, curve in found.items() if any(p["mean"] is not None for p in curve)}  # fmt: skip
 
 

@@ -46,7 +46,16 @@ EXPERIMENTS: dict[str, Experiment] = {
 }  # fmt: skip
 """The paper's experiments by name. Its Table 3 is of MMHal-Bench; here it is the same comparison on any benchmark."""
 
+TOKEN_LEVEL = "token-level"
+EXPERIMENTS[TOKEN_LEVEL] = Experiment(
+    "Picking whole answers, and guiding every token",
+    frozenset({"pool", "guidance", "draws", "trees", "times", "generative RM"}),
+)
+"""Not the paper's; a benchmark's name in place of an experiment's stands for it (``preftilt reproduce sys-ifeval``)."""
+
 ALL = "all"
+"""Every experiment of the paper."""
+
 REFERENCES = ("greedy", "lambda-1")
 Chosen = Sequence[Calibration]
 """The λ chosen on validation items, one for each reduction; none without validation items."""
@@ -58,14 +67,16 @@ def named(names: Sequence[str]) -> list[str]:
     if unknown or not names:
         wrong = f"there is no experiment {unknown[0]!r}" if unknown else "name an experiment"
         raise BadInput(f"{wrong}; there are {', '.join(EXPERIMENTS)} and {ALL}")
-    return [one for one in EXPERIMENTS if one in names or ALL in names]
+    return [
+        name for name in EXPERIMENTS if name in names or (ALL in names and name != TOKEN_LEVEL)
+    ]
 
 
 def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
     """What has to be measured, pools first, as the parts that rate them need them; ``inserted``: in long contexts."""
     chosen = [EXPERIMENTS[one] for one in names if EXPERIMENTS[one].contexts or not inserted]
     needed = frozenset[str]().union(*(one.parts for one in chosen))
-    order = ("pool", "guided", "trees", *JUDGED, REWARD_MODEL, "times")
+    order = ("pool", "guidance", "draws", "guided", "trees", *JUDGED, REWARD_MODEL, "times")
     return [one for one in order if one in needed and not (inserted and one == "times")]
 
 
@@ -84,7 +95,7 @@ def reference_of(name: str, how: How) -> Contender:
 def rears(how: How, chosen: Chosen) -> list[Contender]:
     """BoN-REAR at the preset's λ by all reductions, the preset's first, and at the λ chosen on validation items."""
     own = reduction_of(how)
-    lam = float(how.flat["lambda"])
+    lam = how.lam
     reductions = sorted(REDUCTIONS, key=lambda one: one != own)
     picked = [one.chosen.option for one in chosen]
     return [
@@ -110,7 +121,7 @@ def table_1(benchmark: Benchmark, how: How, chosen: Chosen, verdicts: Verdicts) 
     if benchmark.answers is not None:
         found += [
             methods.voted(n, benchmark.answers, None),
-            methods.voted(n, benchmark.answers, float(how.flat["lambda"])),
+            methods.voted(n, benchmark.answers, how.lam),
         ]
     if benchmark.exact:
         found.append(methods.any_of(n, _right(benchmark, verdicts)))
@@ -119,7 +130,7 @@ def table_1(benchmark: Benchmark, how: How, chosen: Chosen, verdicts: Verdicts) 
 
 def tree_lambdas(how: How) -> list[float]:
     """The λ of tree searches that the table shows: the paper's best for stated preferences, and the preset's."""
-    return [lam for lam in how.lambdas if lam in (1.0, 3.0, float(how.flat["lambda"]))]
+    return [lam for lam in how.lambdas if lam in (1.0, 3.0, how.lam)]
 
 
 def table_2(how: How, chosen: Chosen) -> list[Contender]:
@@ -127,7 +138,7 @@ def table_2(how: How, chosen: Chosen) -> list[Contender]:
 
     A chosen λ that is 1 or the preset's has no line of its own.
     """
-    own, lam = reduction_of(how), float(how.flat["lambda"])
+    own, lam = reduction_of(how), how.lam
     best = [one for one in rears(how, chosen) if one.reduction == own]
     return [
         methods.greedy(),
@@ -143,7 +154,7 @@ def table_3(how: How, chosen: Chosen) -> list[Contender]:
 
 def timed(how: How) -> list[Contender]:
     """One method for every way of spending time."""
-    own, lam = reduction_of(how), float(how.flat["lambda"])
+    own, lam = reduction_of(how), how.lam
     tree = [methods.trees(one, own) for one in how.lambdas if one == lam] or [
         methods.trees(one, own) for one in how.lambdas[-1:]
     ]

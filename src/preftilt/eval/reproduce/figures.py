@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preftilt.eval.frame.method import Json
+from preftilt.eval.reproduce import token_level_report
+from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.plots.curves import (
     Curve,
     Look,
@@ -46,6 +48,9 @@ def draw_figures(report: Json, out: Path) -> dict[tuple[str, str], list[str]]:
                 file = f"{benchmark['name']}-{name}{suffix}.png"
                 if draw(data, benchmark, out / file):
                     found.setdefault((benchmark["name"], name), []).append(file)
+        if TOKEN_LEVEL in benchmark:
+            drawn = token_level_report.draw(benchmark[TOKEN_LEVEL], benchmark, out)
+            found[benchmark["name"], TOKEN_LEVEL] = drawn
     return found
 
 

@@ -36,6 +36,16 @@ GUIDED: Mapping[str, Json] = {
 """Guided decoding as the paper compares with it, greedy: the presets ``amulet-default`` and ``la-amulet-repo``; and CFG
 in the same way, at the λ of every token that Linear Alignment has by default: their answers are equal."""
 
+GUIDANCE: Mapping[str, Json] = {
+    "guided, λ = 3, nucleus mask 0.9": {
+        "search": {"name": "cfg", "mask_top_p": 0.9},
+        "lambda": 3.0,
+    },
+    "Amulet": GUIDED["Amulet"],
+}
+"""Guided decoding, greedy, that is compared beside the grid over λ (:func:`guidance_name`); Linear Alignment at its
+default is that grid's λ = 3."""
+
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
 TREE = "DVTS-REAR"
 BEST_OF = "best-of-N, REAR"
@@ -49,6 +59,7 @@ class How:
 
     protocol: the benchmark's. settings: the user's changes, which win. pool: samples an item; n: of these, the first
     that methods of the tables pick from. lambdas: of tree searches. judge_tokens: of a generative RM's reasons.
+    guided_lambdas: of guided decoding, greedy; drawn_lambdas: of guided draws, ``drawn`` of them an item.
     """
 
     protocol: Protocol
@@ -58,12 +69,25 @@ class How:
     n: int = 16
     lambdas: tuple[float, ...] = (20.0,)
     judge_tokens: int = 512
+    guided_lambdas: tuple[float, ...] = (1.5, 2.0, 3.0)
+    drawn_lambdas: tuple[float, ...] = (2.0,)
+    drawn: int = 8
 
     @property
     def flat(self) -> dict[str, Any]:
         """The settings in use, the method of picking apart, which is what is compared."""
         own = {**self.protocol.settings, **self.settings}
         return {name: value for name, value in own.items() if name != "method"}
+
+    @property
+    def lam(self) -> float:
+        """λ of best-of-n: the preset's, or preftilt's own."""
+        return self.asked({"name": "best-of-n"}).strength
+
+    def changed(self, changes: Json) -> Settings:
+        """As :meth:`asked`, from changes with the search among them."""
+        rest = {name: value for name, value in changes.items() if name != "search"}
+        return self.asked(changes["search"], **rest)
 
     def asked(self, search: Json, **changes: Any) -> Settings:
         """Settings for a search, by the protocol and the user."""
@@ -73,8 +97,17 @@ class How:
 
     def guided(self, name: str) -> Settings:
         """Settings for the guided decoding of that name, greedy."""
-        changes = dict(GUIDED[name])
-        return self.asked(changes.pop("search"), **GREEDY, **changes)
+        return self.changed({**GUIDED[name], **GREEDY})
+
+
+def guidance_name(lam: float) -> str:
+    """The name of greedy decoding guided at λ."""
+    return f"guided, λ = {lam:g}"
+
+
+def drawn_guidance(lam: float) -> str:
+    """The name of the pool of answers drawn guided at λ."""
+    return f"guided draws, λ = {lam:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +141,10 @@ async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, 
     drawn, *greedy = await together(
         lab.draw(case, how.asked(search, reduction="sum")) for search in searches
     )
-    by_slot = sorted(drawn.record["candidates"], key=lambda one: one["slot"])
     found = {
         "prompt": drawn.record["prompt_tokens"].get("full", drawn.read),
         "scored_views": sorted(drawn.record["usage"]["scored"]),
-        "pool": [answer_record(_answer(one)) for one in by_slot],
+        "pool": [answer_record(answer) for answer in _by_slot(drawn)],
     }
     for one in greedy:
         answer = _answer(one.record["candidates"][0])
@@ -141,6 +173,44 @@ async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str
     drawn = await together(lab.draw(case, one) for one in settings)
     return {
         "guided": {name: made_record(_made(one)) for name, one in zip(GUIDED, drawn, strict=True)}
+    }
+
+
+async def measure_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Greedy decoding guided at every λ of the grid, and the other kinds of :data:`GUIDANCE`."""
+    if not lab.engine.capabilities.guides:
+        return {"skipped": f"{lab.engine.name} does not guide decoding"}
+    grid: dict[str, Json] = {
+        guidance_name(lam): {"search": {"name": "cfg"}, "lambda": lam}
+        for lam in lab.how.guided_lambdas
+    }
+    settings = {
+        name: replace(lab.how.changed({**changes, **GREEDY}), reward=Settings().reward)
+        for name, changes in (grid | dict(GUIDANCE)).items()
+    }
+    drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings.values()))
+    return {
+        "guided": {
+            name: made_record(_made(one)) for name, one in zip(settings, drawn, strict=True)
+        }
+    }
+
+
+async def measure_draws(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Answers drawn guided, several an item, with the log-probs of both views that came with them."""
+    if not lab.engine.capabilities.guides:
+        return {"skipped": f"{lab.engine.name} does not guide decoding"}
+    how = lab.how
+    settings = [
+        how.changed({"search": {"name": "cfg", "n": how.drawn}, "lambda": lam, "reduction": "sum"})
+        for lam in how.drawn_lambdas
+    ]
+    drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings))
+    return {
+        "draws": {
+            drawn_guidance(lam): [answer_record(answer) for answer in _by_slot(one)]
+            for lam, one in zip(how.drawn_lambdas, drawn, strict=True)
+        }
     }
 
 
@@ -217,6 +287,8 @@ async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
 PARTS: Mapping[str, Measure] = {
     "pool": measure_pool,
     "guided": measure_guided,
+    "guidance": measure_guidance,
+    "draws": measure_draws,
     "trees": measure_trees,
     **{name: measure_judge(name) for name in JUDGED},
     REWARD_MODEL: measure_reward_model,
@@ -225,7 +297,7 @@ PARTS: Mapping[str, Measure] = {
 RATES = frozenset({*JUDGED, REWARD_MODEL})
 """The parts that rate a pool."""
 
-ONCE = frozenset({"guided", "times"})
+ONCE = frozenset({"guided", "guidance", "times"})
 """The parts that only the first repeat of an item has: guided decoding is greedy, and the same in all of them."""
 
 AFTER_POOLS = RATES | {"times"}
@@ -239,6 +311,17 @@ def _judge(name: str, how: How) -> ByJudge:
 def _made(drawn: Drawn) -> Made:
     """The answer that a search ended with."""
     return Made(_answer(drawn.record["candidates"][0]), _spent(drawn))
+
+
+def _by_slot(drawn: Drawn) -> list[Answer]:
+    """All candidates in the order drawn, with their tokens' log-probs."""
+    found = []
+    for short, whole in zip(drawn.record["candidates"], drawn.candidates, strict=True):
+        answer = _answer(short)
+        gains, questions = whole.gains, whole.logprobs["question"]
+        kept = replace(answer, questions=questions[: answer.length], gains=gains[: answer.length])
+        found.append((whole.slot, kept))
+    return [answer for _, answer in sorted(found, key=lambda pair: pair[0])]
 
 
 def _spent(drawn: Drawn) -> Spent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from preftilt.eval.calibrate.choice import (
 from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce import contenders as methods
-from preftilt.eval.reproduce import experiments
+from preftilt.eval.reproduce import experiments, token_level
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.collecting import (
     Models,
@@ -82,6 +82,9 @@ class Plan:
     sizes: Sizes
     processes: int
     reference: str
+    guided_lambdas: tuple[float, ...]
+    drawn_lambdas: tuple[float, ...]
+    drawn: int
     records: Path
     judged_by: str | None
     repeats: int | None = None
@@ -96,6 +99,9 @@ class Plan:
             n=self.n,
             lambdas=self.lambdas,
             judge_tokens=self.judge_tokens,
+            guided_lambdas=self.guided_lambdas,
+            drawn_lambdas=self.drawn_lambdas,
+            drawn=self.drawn,
         )
 
     def place(self, benchmark: Benchmark, part: str, inserted: int, pool: int) -> Place:
@@ -163,8 +169,9 @@ def _benchmark(run: _Run) -> dict[str, Any] | None:
             (item.skipped["pool"] for item in items if "pool" in item.skipped), "nothing was drawn"
         )
         raise BadInput(f"no item of {benchmark.name} could be answered: {why}")
-    chosen = _chosen(run, how, validation) if validation else []
-    sight = _sight(run, items, experiments.every_pick(benchmark, how, plan.pool))
+    papers = any(name != experiments.TOKEN_LEVEL for name in plan.experiments)
+    chosen = _chosen(run, how, validation) if validation and papers else []
+    sight = _sight(run, items, _picks(run, how, plan.pool))
     every = {0: sight} | _contexts(run, how, chosen, repeats)
     sights = {inserted: one for inserted, one in every.items() if any(e.pool for e in one.items)}
     return {
@@ -178,7 +185,40 @@ def _benchmark(run: _Run) -> dict[str, Any] | None:
         "skipped": [each for inserted, one in every.items() for each in _skipped(one, inserted)],
         "tables": tables_of(plan.experiments, sights, how, chosen, reference),
         "figures": figures_of(plan.experiments, sights, how, chosen),
+        **_token_level(run, how, sight, validation),
     }
+
+
+def _picks(run: _Run, how: How, pool: int) -> list[methods.Contender]:
+    """All methods whose answers need verdicts."""
+    found: list[methods.Contender] = []
+    if any(name != experiments.TOKEN_LEVEL for name in run.plan.experiments):
+        found += experiments.every_pick(run.benchmark, how, pool)
+    if experiments.TOKEN_LEVEL in run.plan.experiments:
+        found += token_level.every_contender(how) + token_level.whole_pools(how)
+    return found
+
+
+def _token_level(
+    run: _Run, how: How, sight: Sight, validation: Sequence[Case]
+) -> dict[str, Any]:
+    """That experiment's part of the report: what it chooses among is measured on validation items, too."""
+    if experiments.TOKEN_LEVEL not in run.plan.experiments:
+        return {}
+    if not run.benchmark.exact:
+        raise BadInput(
+            f"{run.benchmark.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn:"
+            " take a benchmark that a program checks"
+        )
+    seen = None
+    if validation:
+        items = _measured(
+            run, [experiments.TOKEN_LEVEL], validation, 0, how.n, ", validation items",
+            parts=token_level.CHOSEN_BY,
+        )  # fmt: skip
+        seen = _sight(run, items, token_level.every_contender(how))
+    references = {"greedy": methods.greedy(), "lambda-1": methods.plain(how.n, "sum")}
+    return {experiments.TOKEN_LEVEL: token_level.report(sight, seen, how, references)}
 
 
 def _about(benchmark: Benchmark, how: How) -> dict[str, Any]:
@@ -218,13 +258,16 @@ def _measured(
     inserted: int,
     pool: int,
     whose: str = "",
+    parts: Collection[str] = tuple(PARTS),
 ) -> list[Found]:
-    """What is known of the cases once everything that the experiments ``names`` need is measured.
+    """What is known of the cases once everything that the experiments ``names`` need of ``parts`` is measured.
 
     ``whose`` tells them from other cases, where the budget does not allow them.
     """
     plan, benchmark = run.plan, run.benchmark
     for part in experiments.parts_of(names, inserted=inserted > 0):
+        if part not in parts:
+            continue
         if part == REWARD_MODEL and plan.models.reward_model is None:
             continue
         place = plan.place(benchmark, part, inserted, pool)

@@ -9,7 +9,8 @@ from typing import Any
 from preftilt.eval.calibrate.choice import MIN_ITEMS
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
-from preftilt.eval.reproduce.experiments import EXPERIMENTS
+from preftilt.eval.reproduce import token_level_report
+from preftilt.eval.reproduce.experiments import EXPERIMENTS, TOKEN_LEVEL
 from preftilt.eval.reproduce.notes import notes
 from preftilt.eval.reproduce.paper import PUBLISHED, Published
 
@@ -126,6 +127,8 @@ def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
     if name in benchmark["tables"]:
         found += _tables(name, benchmark)
     files = pictures.get((benchmark["name"], name), ())
+    if name == TOKEN_LEVEL:
+        return [*found, *token_level_report.blocks(benchmark, files, _table)]
     found += [Picture(file, f"{benchmark['title']}: {EXPERIMENTS[name].title}") for file in files]
     if name == "fig3" and "plane" in benchmark["figures"].get(name, {}):
         found.append(

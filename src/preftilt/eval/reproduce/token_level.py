@@ -32,6 +32,9 @@ PICKING_LAMBDAS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, math.inf)
 GUIDED_PICKS = (1.0, 2.0, 3.0, 20.0, math.inf)
 """The same among answers that were guided themselves."""
 
+CHOSEN_BY = frozenset({"pool", "guidance", "draws"})
+"""What is measured on validation items."""
+
 CUT_OFFS: tuple[CutOff, ...] = get_args(CutOff)
 
 Score = Callable[[Sequence[Answer], float], Sequence[float]]
@@ -124,7 +127,7 @@ def report(
         every = [member for family in among for member in family.members]
         first = next(iter(references.values()))
         found["validation"] = table(validation, _distinct([first, *every]), first)
-        found["chosen"] = [{"method": one.name, "lam": _number(one.lam)} for one in picked]
+        found["chosen"] = [{"method": member.name, "lam": member.lam} for member in picked]
     return found
 
 
@@ -148,9 +151,8 @@ def whole_pools(how: How) -> list[Contender]:
 
 
 def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff) -> Contender:
-    reward = Reward(reduction=reduction, cut_off=rule)
-    made = methods.best_by("", n, lam, reduction, reward=reward)
-    return replace(made, name=f"best-of-{n}, {reduction}, cut off {rule}", lam=lam, reduction=None)
+    made = methods.best_by("", n, lam, reduction, cut_off=rule)
+    return _named(made, f"best-of-{n}, {reduction}, cut off {rule}", lam)
 
 
 def _tried(n: int, lam: float, name: str) -> Contender:
@@ -161,13 +163,20 @@ def _tried(n: int, lam: float, name: str) -> Contender:
         drawn = methods.first(found.pool, n)
         return [_top(drawn, score(drawn, lam))] if drawn else []
 
-    made = methods.best_by("", n, lam, "sum")
-    return replace(made, name=f"best-of-{n}, {name}", pick=pick, lam=lam, reduction=None)
+    made = replace(methods.best_by("", n, lam, "sum"), pick=pick)
+    return _named(made, f"best-of-{n}, {name}", lam)
+
+
+def _named(made: Contender, name: str, lam: float) -> Contender:
+    """Under the name of its family, with its λ; λ → ∞ is a word of the name, as no number is."""
+    if math.isinf(lam):
+        return replace(made, name=f"{name}, λ → ∞", lam=None, reduction=None)
+    return replace(made, name=name, lam=lam, reduction=None)
 
 
 def _guided_draws(lam: float, n: int) -> list[Family]:
     name = f"guided draws at λ = {lam:g}"
-    reduced = [
+    return [
         Family(
             f"{name}, best of {n} by {reduction}",
             [
@@ -177,7 +186,6 @@ def _guided_draws(lam: float, n: int) -> list[Family]:
         )
         for reduction in REDUCTIONS
     ]
-    return reduced
 
 
 def _picked_guided(
@@ -189,7 +197,7 @@ def _picked_guided(
         drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
         return [_top(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
-    return Contender(name=name, pick=pick, spent=_draws_spent(lam, n), lam=rank_lam)
+    return _named(Contender(name=name, pick=pick, spent=_draws_spent(lam, n)), name, rank_lam)
 
 
 def _random_guided(lam: float, n: int) -> Contender:
@@ -261,7 +269,7 @@ def _figures(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, A
 
 def _over_tokens(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
     """Lines over N of every way of spending tokens; x are tokens drawn and read an answer."""
-    best: dict[str, float] = {
+    best: dict[Reduction, float] = {
         reduction: next(
             (
                 member.lam
@@ -355,10 +363,6 @@ def _distinct(members: Sequence[Contender]) -> list[Contender]:
         if member.label not in found or member.chosen:
             found[member.label] = member
     return list(found.values())
-
-
-def _number(lam: float | None) -> float | str | None:
-    return "inf" if lam is not None and math.isinf(lam) else lam
 
 
 def _reduction(how: How) -> Reduction:
