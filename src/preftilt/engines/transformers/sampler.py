@@ -45,17 +45,21 @@ def _mix(x: Tensor) -> Tensor:
     return x
 
 
-def uniforms(keys: Tensor, vocabulary: int) -> Tensor:
-    """The uniform behind every token's exponential: ``keys`` int64 [R] → float64 [R, V], inside (0, 1)."""
-    x = _mix(keys[:, None] + _counters(vocabulary, keys.device))
+def uniforms(keys: Tensor, vocabulary: int, tokens: Tensor | None = None) -> Tensor:
+    """The uniform behind every token's exponential: ``keys`` int64 [R] → float64 [R, V], inside (0, 1).
+
+    ``tokens`` [R, k]: of these alone, as [R, k].
+    """
+    counters = _counters(vocabulary, keys.device)
+    x = _mix(keys[:, None] + (counters if tokens is None else counters[tokens]))
     x >>= 11
     x &= (1 << 53) - 1
     return x.to(torch.float64).add_(0.5).mul_(2.0**-53)
 
 
-def log_exponentials(keys: Tensor, vocabulary: int) -> Tensor:
-    """log E_v ~ log Exp(1) for every row's key and every token: int64 [R] → float64 [R, V]."""
-    return uniforms(keys, vocabulary).neg_().log1p_().neg_().log_()
+def log_exponentials(keys: Tensor, vocabulary: int, tokens: Tensor | None = None) -> Tensor:
+    """log E_v ~ log Exp(1) for every row's key and every token: int64 [R] → float64 [R, V]; or of ``tokens`` [R, k]."""
+    return uniforms(keys, vocabulary, tokens).neg_().log1p_().neg_().log_()
 
 
 def race(scores: Tensor, keys: Tensor) -> Tensor:
@@ -71,21 +75,37 @@ def race(scores: Tensor, keys: Tensor) -> Tensor:
     return winners[0] if len(winners) == 1 else torch.cat(winners)
 
 
+def race_among(scores: Tensor, tokens: Tensor, keys: Tensor, vocabulary: int) -> Tensor:
+    """As :func:`race` where all tokens but ``tokens`` [R, k] are left out: ``scores`` [R, k] are theirs, in nats."""
+    noise = log_exponentials(keys, vocabulary, tokens)
+    return tokens.gather(1, torch.argmax(scores.double() - noise, dim=1, keepdim=True))[:, 0]
+
+
 def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
     """Tempered logits [R, V] with what top-k and then top-p leave out at −inf.
 
     Top-p keeps the smallest set of most likely tokens whose tempered probability, among those that top-k left,
     reaches ``top_p``.
     """
+    scores = _tempered(logits, sampling)
+    if sampling.top_p >= 1:
+        return scores
+    kept, order = nucleus(scores, sampling.top_p)
+    return torch.full_like(scores, -torch.inf).scatter(1, order, kept)
+
+
+def _tempered(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Tempered logits [R, V], what top-k leaves out at −inf."""
     scores = logits if sampling.temperature == 1 else logits / sampling.temperature
-    vocabulary = scores.shape[1]
-    if 0 < sampling.top_k < vocabulary:
-        values, best = torch.topk(scores, sampling.top_k, dim=1)
-        scores = torch.full_like(scores, -torch.inf).scatter(1, best, values)
-    return _nucleus(scores, sampling.top_p) if sampling.top_p < 1 else scores
+    if not 0 < sampling.top_k < scores.shape[1]:
+        return scores
+    values, best = torch.topk(scores, sampling.top_k, dim=1)
+    return torch.full_like(scores, -torch.inf).scatter(1, best, values)
 
 
-def _nucleus(scores: Tensor, top_p: float) -> Tensor:
+def nucleus(scores: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens [R, k] of ``scores`` [R, V] and their scores [R, k], −inf behind the nucleus of ``top_p``;
+    k is the size of the largest row's."""
     total = torch.logsumexp(scores, dim=1, keepdim=True)
     likely = min(LIKELY, scores.shape[1])
     values, order = torch.topk(scores, likely, dim=1)
@@ -93,8 +113,9 @@ def _nucleus(scores: Tensor, top_p: float) -> Tensor:
         values, order = torch.sort(scores, dim=1, descending=True, stable=True)
     probabilities = torch.exp(values.double() - total.double())
     before = probabilities.cumsum(dim=1) - probabilities
-    kept = values.masked_fill(before >= top_p, -torch.inf)
-    return torch.full_like(scores, -torch.inf).scatter(1, order, kept)
+    outside = before >= top_p
+    width = int((~outside).sum(dim=1).max())
+    return values[:, :width].masked_fill(outside[:, :width], -torch.inf), order[:, :width]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +175,11 @@ def _drawn(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
     if sampling.temperature == 0:
         return torch.argmax(scores, dim=1)
     signed_keys = torch.tensor([signed(key) for key in keys], device=scores.device)
-    return race(filtered(scores, sampling), signed_keys)
+    if sampling.top_p >= 1:
+        return race(_tempered(scores, sampling), signed_keys)
+    # Numbers are drawn for the nucleus alone: a wide vocabulary's would take longer than the rest of the draw.
+    kept, tokens = nucleus(_tempered(scores, sampling), sampling.top_p)
+    return race_among(kept, tokens, signed_keys, scores.shape[1])
 
 
 def guided(logits: Sequence[Tensor], rule: Rule) -> Tensor:
@@ -180,8 +205,8 @@ def guided(logits: Sequence[Tensor], rule: Rule) -> Tensor:
     if mask is None or mask.top_p >= 1:
         return scores
     seen = scores if mask.of == "result" else logits[rule.preferred]
-    nucleus = filtered(seen, Sampling(temperature=mask.temperature, top_p=mask.top_p))
-    return scores.masked_fill(torch.isneginf(nucleus), -torch.inf)
+    inside = filtered(seen, Sampling(temperature=mask.temperature, top_p=mask.top_p))
+    return scores.masked_fill(torch.isneginf(inside), -torch.inf)
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:

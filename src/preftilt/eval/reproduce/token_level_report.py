@@ -142,7 +142,7 @@ def _lengths(data: Json, benchmark: Json, path: Path) -> None:
         _legend(axes)
 
 
-def _curves(curves: dict[str, Any]) -> list[Curve]:
+def _curves(curves: Json) -> list[Curve]:
     known = {
         name: [point for point in points if point["mean"] is not None]
         for name, points in curves.items()
