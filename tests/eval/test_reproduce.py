@@ -29,7 +29,7 @@ from preftilt.messages import Message
 from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer, hashed_bigrams
 
 ASKED = Request(messages=(Message("user", "?"),))
-ALL = list(experiments.EXPERIMENTS)
+ALL = list(experiments.PAPERS)
 SPELLED = ToyTokenizer((*WORDS, "Preferred:", "Yes", "No", "yes", "no"))
 
 

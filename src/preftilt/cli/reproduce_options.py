@@ -103,7 +103,7 @@ class SizeFlags:
     drawn_lambdas: Annotated[
         str, _size(metavar="NUMBER[,NUMBER…]", help="λ of guided draws (token-level).")
     ] = "2"
-    drawn: Annotated[int, _size(min=1, help="Guided draws an item (token-level).")] = 8
+    drawn: Annotated[int, _size(min=1, help="Guided draws an item (token-level).")] = 4
     inserted: Annotated[
         str,
         _size(

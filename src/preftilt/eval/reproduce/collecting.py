@@ -24,7 +24,7 @@ from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.measured import Found, read_found
-from preftilt.eval.reproduce.parts import AFTER_POOLS, GUIDANCE, PARTS, How, Lab
+from preftilt.eval.reproduce.parts import AFTER_POOLS, GUIDANCE, PARTS, TIMED, How, Lab
 from preftilt.eval.shares import gather, in_shares, surveyed
 from preftilt.records.journal import Journal
 from preftilt.rivals import Judges, open_reward_model
@@ -129,6 +129,8 @@ def _own(part: str, how: How) -> dict[str, Any]:
             return {"guided": how.guided_lambdas, "others": GUIDANCE}
         case "draws":
             return {"drawn": how.drawn_lambdas, "of": how.drawn}
+        case "guidance times":
+            return {"guided": how.guided_lambdas, "drawn": how.drawn_lambdas, "of": how.drawn}
         case _:
             return {}
 
@@ -162,7 +164,7 @@ def collect(
         return Unmeasured(place.title, left, len(tasks)) if left else None
     share = None if budget.tokens_left is None else budget.tokens_left / left
     work = partial(_share, place.models, place.how, place.part, tasks, texts, share)
-    alone = place.part == "times" or not runs_here(place.models.model)
+    alone = place.part in TIMED or not runs_here(place.models.model)
     in_shares(work, list(tasks), place.path, 1 if alone else processes, told)
     now = _cost(place, tasks)
     budget.spend(sum(now.values()) - sum(before.values()))
@@ -222,7 +224,7 @@ async def _measure_all(
     """Append a record an item; one whose prompt does not fit the context is recorded as skipped, with the reason."""
     journal = Journal.resume(path, surveyed(path), again=set())
     at_once = IN_FLIGHT if budget.max_tokens_total is None else IN_FLIGHT_ON_A_BUDGET
-    room = asyncio.Semaphore(1 if part == "times" else at_once)
+    room = asyncio.Semaphore(1 if part in TIMED else at_once)
 
     async def one(key: str, case: Case) -> None:
         async with room:

@@ -13,7 +13,7 @@ from preftilt.eval.reproduce.benchmark import Benchmark
 from preftilt.eval.reproduce.contenders import Contender
 from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, over_lambda, sizes
 from preftilt.eval.reproduce.measured import Answer, Found
-from preftilt.eval.reproduce.parts import JUDGED, REWARD_MODEL, How
+from preftilt.eval.reproduce.parts import JUDGED, REWARD_MODEL, TIMED, How
 from preftilt.eval.reproduce.verdicts import Verdicts
 from preftilt.types import Reduction
 
@@ -46,10 +46,12 @@ EXPERIMENTS: dict[str, Experiment] = {
 }  # fmt: skip
 """The paper's experiments by name. Its Table 3 is of MMHal-Bench; here it is the same comparison on any benchmark."""
 
+PAPERS = tuple(EXPERIMENTS)
+
 TOKEN_LEVEL = "token-level"
 EXPERIMENTS[TOKEN_LEVEL] = Experiment(
     "Picking whole answers, and guiding every token",
-    frozenset({"pool", "guidance", "draws", "trees", "times", "generative RM"}),
+    frozenset({"pool", "guidance", "draws", "trees", "generative RM", "guidance times"}),
 )
 """Not the paper's; a benchmark's name in place of an experiment's stands for it (``preftilt reproduce sys-ifeval``)."""
 
@@ -67,17 +69,15 @@ def named(names: Sequence[str]) -> list[str]:
     if unknown or not names:
         wrong = f"there is no experiment {unknown[0]!r}" if unknown else "name an experiment"
         raise BadInput(f"{wrong}; there are {', '.join(EXPERIMENTS)} and {ALL}")
-    return [
-        name for name in EXPERIMENTS if name in names or (ALL in names and name != TOKEN_LEVEL)
-    ]
+    return [name for name in EXPERIMENTS if name in names or (ALL in names and name in PAPERS)]
 
 
 def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
     """What has to be measured, pools first, as the parts that rate them need them; ``inserted``: in long contexts."""
     chosen = [EXPERIMENTS[one] for one in names if EXPERIMENTS[one].contexts or not inserted]
     needed = frozenset[str]().union(*(one.parts for one in chosen))
-    order = ("pool", "guidance", "draws", "guided", "trees", *JUDGED, REWARD_MODEL, "times")
-    return [one for one in order if one in needed and not (inserted and one == "times")]
+    order = ("pool", "guidance", "draws", "guided", "trees", *JUDGED, REWARD_MODEL, *sorted(TIMED))
+    return [part for part in order if part in needed and not (inserted and part in TIMED)]
 
 
 def reduction_of(how: How) -> Reduction:

@@ -147,8 +147,8 @@ def read_found(case: Case, records: Sequence[Json]) -> Found:
                 tuple(one["scores"]), Spent(**one["spent"]), one.get("sure")
             )
         if "seconds" in one:
-            parts["seconds"] = one["seconds"]
-            parts["timing"] = Spent(*one["spent"])
+            parts["seconds"] = parts.get("seconds", {}) | one["seconds"]
+            parts["timing"] = parts.get("timing", Spent()) + Spent(*one["spent"])
     return Found(case, **parts)
 
 

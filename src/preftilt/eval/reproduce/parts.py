@@ -71,7 +71,7 @@ class How:
     judge_tokens: int = 512
     guided_lambdas: tuple[float, ...] = (1.5, 2.0, 3.0)
     drawn_lambdas: tuple[float, ...] = (2.0,)
-    drawn: int = 8
+    drawn: int = 4
 
     @property
     def flat(self) -> dict[str, Any]:
@@ -94,6 +94,14 @@ class How:
         own = Protocol(settings={**self.flat, **changes}, searches=self.protocol.searches)
         method = choose_method(own, settings={"search": dict(search)})
         return replace(patched(Settings(), method.settings), seed=self.seed)
+
+    def guidance(self, lam: float) -> Settings:
+        """Settings for greedy decoding guided at λ."""
+        return self.changed({"search": {"name": "cfg"}, "lambda": lam, **GREEDY})
+
+    def draws(self, lam: float) -> Settings:
+        """Settings for answers drawn guided at λ, by the protocol's sampling."""
+        return self.changed({"search": {"name": "cfg", "n": self.drawn}, "lambda": lam})
 
     def guided(self, name: str) -> Settings:
         """Settings for the guided decoding of that name, greedy."""
@@ -180,15 +188,10 @@ async def measure_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[s
     """Greedy decoding guided at every λ of the grid, and the other kinds of :data:`GUIDANCE`."""
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
-    grid: dict[str, Json] = {
-        guidance_name(lam): {"search": {"name": "cfg"}, "lambda": lam}
-        for lam in lab.how.guided_lambdas
-    }
-    settings = {
-        name: replace(lab.how.changed({**changes, **GREEDY}), reward=Settings().reward)
-        for name, changes in (grid | dict(GUIDANCE)).items()
-    }
-    drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings.values()))
+    how = lab.how
+    settings = {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+    settings |= {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
+    drawn = await together(lab.draw(case, each) for each in settings.values())
     return {
         "guided": {
             name: made_record(_made(one)) for name, one in zip(settings, drawn, strict=True)
@@ -201,11 +204,7 @@ async def measure_draws(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
     how = lab.how
-    settings = [
-        how.changed({"search": {"name": "cfg", "n": how.drawn}, "lambda": lam, "reduction": "sum"})
-        for lam in how.drawn_lambdas
-    ]
-    drawn = await asyncio.gather(*(lab.draw(case, one) for one in settings))
+    drawn = await together(lab.draw(case, how.draws(lam)) for lam in how.drawn_lambdas)
     return {
         "draws": {
             drawn_guidance(lam): [answer_record(answer) for answer in _by_slot(one)]
@@ -261,7 +260,7 @@ async def measure_reward_model(lab: Lab, case: Case, texts: Sequence[str]) -> di
 
 
 async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
-    """Seconds for an answer by each method, one after the other, after one that is not counted."""
+    """Seconds for an answer by each method, one after the other."""
     how, n = lab.how, {"name": "best-of-n", "n": lab.how.n}
     methods: dict[str, Method] = {name: _judge(name, how) for name in JUDGED}
     if lab.judges.reward_model is not None:
@@ -274,6 +273,24 @@ async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     full |= {name: replace(how.asked(n), method=method) for name, method in methods.items()}
     if lab.engine.capabilities.guides:
         full |= {name: how.guided(name) for name in GUIDED}
+    return await _timed(lab, case, plain, full)
+
+
+async def measure_guidance_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Seconds for an answer by guided decoding, greedy and drawn, beside best-of-n and the model alone."""
+    how = lab.how
+    plain = {"greedy": how.asked({"name": "greedy"}), "one sample": how.asked({"name": "sample"})}
+    full = {BEST_OF: how.asked({"name": "best-of-n", "n": how.n})}
+    if lab.engine.capabilities.guides:
+        full |= {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+        full |= {drawn_guidance(lam): how.draws(lam) for lam in how.drawn_lambdas}
+    return await _timed(lab, case, plain, full)
+
+
+async def _timed(
+    lab: Lab, case: Case, plain: Mapping[str, Settings], full: Mapping[str, Settings]
+) -> dict[str, Any]:
+    """One answer by each, after one that is not counted; ``plain`` ones are drawn and not scored."""
     spent = _spent(await lab.draw(case, plain["greedy"], scored=False))
     seconds = {}
     for name, settings in {**plain, **full}.items():
@@ -293,14 +310,18 @@ PARTS: Mapping[str, Measure] = {
     **{name: measure_judge(name) for name in JUDGED},
     REWARD_MODEL: measure_reward_model,
     "times": measure_times,
+    "guidance times": measure_guidance_times,
 }
 RATES = frozenset({*JUDGED, REWARD_MODEL})
 """The parts that rate a pool."""
 
-ONCE = frozenset({"guided", "guidance", "times"})
+TIMED = frozenset({"times", "guidance times"})
+"""The parts whose items are answered one after the other, with nothing beside them."""
+
+ONCE = frozenset({"guided", "guidance"}) | TIMED
 """The parts that only the first repeat of an item has: guided decoding is greedy, and the same in all of them."""
 
-AFTER_POOLS = RATES | {"times"}
+AFTER_POOLS = RATES | TIMED
 """The parts that only items have whose pool was drawn: an item that does not fit the context has none of them."""
 
 

@@ -35,7 +35,7 @@ from preftilt.eval.reproduce.collecting import (
 )
 from preftilt.eval.reproduce.measured import Found
 from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, sureness, tables_of
-from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, How
+from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, TIMED, How
 from preftilt.eval.reproduce.tables import Sight
 from preftilt.eval.reproduce.verdicts import picked, settle
 from preftilt.types import check_whole
@@ -65,7 +65,7 @@ class Sizes:
 class Plan:
     """What a run does; ``settings`` of How are the user's changes, ``inserted`` the lengths of context in messages.
 
-    judged_by: the judge's name, which verdicts depend on. repeats: how often an item is answered; None is as often as
+    guided_lambdas, drawn_lambdas, drawn: of guided decoding, see How. judged_by: the judge's name, which verdicts depend on. repeats: how often an item is answered; None is as often as
     the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
     records included; None is no limit.
     """
@@ -82,13 +82,13 @@ class Plan:
     sizes: Sizes
     processes: int
     reference: str
-    guided_lambdas: tuple[float, ...]
-    drawn_lambdas: tuple[float, ...]
-    drawn: int
     records: Path
     judged_by: str | None
     repeats: int | None = None
     max_tokens_total: int | None = None
+    guided_lambdas: tuple[float, ...] = (1.5, 2.0, 3.0)
+    drawn_lambdas: tuple[float, ...] = (2.0,)
+    drawn: int = 4
 
     def how(self, benchmark: Benchmark, pool: int) -> How:
         return How(
@@ -119,6 +119,12 @@ def reproduce(
     plan: Plan, benchmarks: Sequence[Benchmark], command: str, on_item: OnItem
 ) -> dict[str, Any]:
     """Measure what is not measured yet, as far as the budget goes, and give the report's numbers."""
+    judged = next((one for one in benchmarks if not one.exact), None)
+    if judged is not None and experiments.TOKEN_LEVEL in plan.experiments:
+        raise BadInput(
+            f"{judged.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn: take a"
+            " benchmark that a program checks"
+        )
     budget = Budget(max_tokens_total=plan.max_tokens_total)
     runs = [_Run(plan, one, budget, on_item, []) for one in benchmarks]
     found = [one for run in runs if (one := _benchmark(run)) is not None]
@@ -205,11 +211,6 @@ def _token_level(
     """That experiment's part of the report: what it chooses among is measured on validation items, too."""
     if experiments.TOKEN_LEVEL not in run.plan.experiments:
         return {}
-    if not run.benchmark.exact:
-        raise BadInput(
-            f"{run.benchmark.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn:"
-            " take a benchmark that a program checks"
-        )
     seen = None
     if validation:
         items = _measured(
@@ -283,7 +284,8 @@ def _measured(
 
 def _some(cases: Sequence[Case], part: str, sizes: Sizes) -> list[Case]:
     """Those that a part is measured on: of the first so many items, every repeat that is not the same as the first."""
-    limits = dict.fromkeys(RATES, sizes.rated) | {"trees": sizes.trees, "times": sizes.timed}
+    limits = dict.fromkeys(RATES, sizes.rated) | dict.fromkeys(TIMED, sizes.timed)
+    limits["trees"] = sizes.trees
     first = set(list(dict.fromkeys(one.id for one in cases))[: limits.get(part)])
     return [one for one in cases if one.id in first and (one.repeat == 1 or part not in ONCE)]
 

@@ -197,7 +197,10 @@ def _picked_guided(
         drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
         return [_top(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
-    return _named(Contender(name=name, pick=pick, spent=_draws_spent(lam, n)), name, rank_lam)
+    made = Contender(
+        name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam)
+    )
+    return _named(made, name, rank_lam)
 
 
 def _random_guided(lam: float, n: int) -> Contender:
