@@ -47,7 +47,9 @@ def write_ifeval(folder: Path, system: Sequence[Row] | None = None) -> str:
     inside = folder / "verifiable"
     inside.mkdir()
     without = [
-        single_row(f"Q{i}?", 'Leave out "sea".', "keywords:forbidden_words", {"forbidden_words": ["sea"]})
+        single_row(
+            f"Q{i}?", 'Leave out "sea".', "keywords:forbidden_words", {"forbidden_words": ["sea"]}
+        )
         for i in range(4)
     ]
     within = [

@@ -138,6 +138,7 @@ def _plan(
         inserted=tuple(sorted({0, *_numbers(sizes.inserted, "--inserted", int)})),
         sizes=Sizes(
             trees=sizes.tree_items,
+            others=sizes.other_items,
             rated=sizes.rated_items,
             contexts=sizes.context_items,
             timed=sizes.timed_items,

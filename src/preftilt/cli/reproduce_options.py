@@ -93,6 +93,14 @@ class SizeFlags:
     tree_items: Annotated[
         int | None, _size(min=1, help="Items with tree searches.", default="all")
     ] = None
+    other_items: Annotated[
+        int | None,
+        _size(
+            min=1,
+            help="Items with other guided methods than the grid over λ (token-level).",
+            default="all",
+        ),
+    ] = None
     rated_items: Annotated[
         int | None, _size(min=1, help="Items that reward models rate.", default="all")
     ] = None

@@ -126,7 +126,9 @@ def _own(part: str, how: How) -> dict[str, Any]:
     """What only guided parts depend on."""
     match part:
         case "guidance":
-            return {"guided": how.guided_lambdas, "others": GUIDANCE}
+            return {"guided": how.guided_lambdas}
+        case "other guidance":
+            return {"others": GUIDANCE}
         case "draws":
             return {"drawn": how.drawn_lambdas, "of": how.drawn}
         case "guidance times":

@@ -51,7 +51,9 @@ PAPERS = tuple(EXPERIMENTS)
 TOKEN_LEVEL = "token-level"
 EXPERIMENTS[TOKEN_LEVEL] = Experiment(
     "Picking whole answers, and guiding every token",
-    frozenset({"pool", "guidance", "draws", "trees", "generative RM", "guidance times"}),
+    frozenset(
+        {"pool", "guidance", "draws", "other guidance", "trees", "generative RM", "guidance times"}
+    ),
 )
 """Not the paper's; a benchmark's name in place of an experiment's stands for it (``preftilt reproduce sys-ifeval``)."""
 
@@ -76,7 +78,17 @@ def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
     """What has to be measured, pools first, as the parts that rate them need them; ``inserted``: in long contexts."""
     chosen = [EXPERIMENTS[one] for one in names if EXPERIMENTS[one].contexts or not inserted]
     needed = frozenset[str]().union(*(one.parts for one in chosen))
-    order = ("pool", "guidance", "draws", "guided", "trees", *JUDGED, REWARD_MODEL, *sorted(TIMED))
+    order = (
+        "pool",
+        "guidance",
+        "draws",
+        "other guidance",
+        "guided",
+        "trees",
+        *JUDGED,
+        REWARD_MODEL,
+        *sorted(TIMED),
+    )
     return [part for part in order if part in needed and not (inserted and part in TIMED)]
 
 

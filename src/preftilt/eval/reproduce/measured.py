@@ -67,7 +67,6 @@ class Pool:
         passes = len(views & self.scored_views)
         return Spent(sum(one.length for one in drawn), passes * sum(distinct.values()))
 
-
     def guided(self, n: int) -> Spent:
         """The cost of the first ``n`` where they were guided: every token was read under a second view, too."""
         tokens = sum(answer.length for answer in self.answers[:n])

@@ -185,17 +185,26 @@ async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str
 
 
 async def measure_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
-    """Greedy decoding guided at every λ of the grid, and the other kinds of :data:`GUIDANCE`."""
+    """Greedy decoding guided at every λ of the grid."""
+    how = lab.how
+    return await _guided(
+        lab, case, {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+    )
+
+
+async def measure_other_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """The other kinds of :data:`GUIDANCE`."""
+    how = lab.how
+    others = {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
+    return await _guided(lab, case, others)
+
+
+async def _guided(lab: Lab, case: Case, settings: Mapping[str, Settings]) -> dict[str, Any]:
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
-    how = lab.how
-    settings = {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
-    settings |= {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
     drawn = await together(lab.draw(case, each) for each in settings.values())
     return {
-        "guided": {
-            name: made_record(_made(one)) for name, one in zip(settings, drawn, strict=True)
-        }
+        "guided": {name: made_record(_made(one)) for name, one in zip(settings, drawn, strict=True)}
     }
 
 
@@ -305,6 +314,7 @@ PARTS: Mapping[str, Measure] = {
     "pool": measure_pool,
     "guided": measure_guided,
     "guidance": measure_guidance,
+    "other guidance": measure_other_guidance,
     "draws": measure_draws,
     "trees": measure_trees,
     **{name: measure_judge(name) for name in JUDGED},
@@ -318,7 +328,7 @@ RATES = frozenset({*JUDGED, REWARD_MODEL})
 TIMED = frozenset({"times", "guidance times"})
 """The parts whose items are answered one after the other, with nothing beside them."""
 
-ONCE = frozenset({"guided", "guidance"}) | TIMED
+ONCE = frozenset({"guided", "guidance", "other guidance"}) | TIMED
 """The parts that only the first repeat of an item has: guided decoding is greedy, and the same in all of them."""
 
 AFTER_POOLS = RATES | TIMED

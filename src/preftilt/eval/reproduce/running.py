@@ -47,10 +47,11 @@ SCHEMA = "preftilt.reproduce/1"
 class Sizes:
     """How many items each kind of measurement is made on; None is all of them.
 
-    trees: tree searches. rated: generative and external reward models. contexts: long contexts. timed: times.
+    trees: tree searches. others: guided methods beside the grid over λ. rated: generative and external reward models. contexts: long contexts. timed: times.
     """
 
     trees: int | None = None
+    others: int | None = None
     rated: int | None = None
     contexts: int | None = None
     timed: int = 6
@@ -205,9 +206,7 @@ def _picks(run: _Run, how: How, pool: int) -> list[methods.Contender]:
     return found
 
 
-def _token_level(
-    run: _Run, how: How, sight: Sight, validation: Sequence[Case]
-) -> dict[str, Any]:
+def _token_level(run: _Run, how: How, sight: Sight, validation: Sequence[Case]) -> dict[str, Any]:
     """That experiment's part of the report: what it chooses among is measured on validation items, too."""
     if experiments.TOKEN_LEVEL not in run.plan.experiments:
         return {}
@@ -285,7 +284,7 @@ def _measured(
 def _some(cases: Sequence[Case], part: str, sizes: Sizes) -> list[Case]:
     """Those that a part is measured on: of the first so many items, every repeat that is not the same as the first."""
     limits = dict.fromkeys(RATES, sizes.rated) | dict.fromkeys(TIMED, sizes.timed)
-    limits["trees"] = sizes.trees
+    limits |= {"trees": sizes.trees, "other guidance": sizes.others}
     first = set(list(dict.fromkeys(one.id for one in cases))[: limits.get(part)])
     return [one for one in cases if one.id in first and (one.repeat == 1 or part not in ONCE)]
 

@@ -32,7 +32,7 @@ PICKING_LAMBDAS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, math.inf)
 GUIDED_PICKS = (1.0, 2.0, 3.0, 20.0, math.inf)
 """The same among answers that were guided themselves."""
 
-CHOSEN_BY = frozenset({"pool", "guidance", "draws"})
+CHOSEN_BY = frozenset({"pool", "guidance", "other guidance", "draws"})
 """What is measured on validation items."""
 
 CUT_OFFS: tuple[CutOff, ...] = get_args(CutOff)
@@ -117,9 +117,7 @@ def report(
     picked = [] if validation is None else chosen(validation, among)
     shown = _distinct([*fixed(how, _right(test)), *picked])
     found: dict[str, Any] = {
-        "tables": {
-            name: table(test, shown, reference) for name, reference in references.items()
-        },
+        "tables": {name: table(test, shown, reference) for name, reference in references.items()},
         "figures": _figures(test, how, picked),
         "breakdown": _breakdown(test, how, picked),
     }
@@ -197,9 +195,7 @@ def _picked_guided(
         drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
         return [_top(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
-    made = Contender(
-        name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam)
-    )
+    made = Contender(name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam))
     return _named(made, name, rank_lam)
 
 
@@ -259,9 +255,7 @@ def _figures(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, A
         },
         "length": {
             "curves": {
-                name: [
-                    {"at": member.lam, "mean": _length(sight, member)} for member in members
-                ]
+                name: [{"at": member.lam, "mean": _length(sight, member)} for member in members]
                 for name, members in over_lambda.items()
             },
             "drawn": _length(sight, methods.random_of(n, how.seed, exact=True)),
@@ -310,7 +304,12 @@ def _over_tokens(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[st
                 spent = [member.spent(item) for item in on]
                 tokens = float(np.mean([each.sampled + each.scored for each in spent]))
                 points.append(
-                    {"at": tokens, "mean": interval.mean, "low": interval.low, "high": interval.high}
+                    {
+                        "at": tokens,
+                        "mean": interval.mean,
+                        "low": interval.low,
+                        "high": interval.high,
+                    }
                 )
         if points:
             found[name] = points

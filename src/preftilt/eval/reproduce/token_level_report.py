@@ -86,7 +86,9 @@ def _constraints(data: Json) -> list[Block]:
     ]
     return [
         Heading("By constraint", 4),
-        Text("Share of the constraints of a kind that are met; n are rows. Few rows: read large differences alone."),
+        Text(
+            "Share of the constraints of a kind that are met; n are rows. Few rows: read large differences alone."
+        ),
         Table(header, rows),
     ]
 
@@ -102,7 +104,9 @@ def _caption(file: str) -> str:
 def _over_lambda(data: Json, benchmark: Json, path: Path) -> None:
     with picture(path, width=7.6, height=4.4) as figure:
         axes = figure.add_subplot()
-        lambda_axis(axes, sorted({point["at"] for each in data["curves"].values() for point in each}))
+        lambda_axis(
+            axes, sorted({point["at"] for each in data["curves"].values() for point in each})
+        )
         draw_curves(axes, _curves(data["curves"]), whiskers=True)
         if data["greedy"] is not None:
             level(axes, 100 * data["greedy"], "greedy")
@@ -123,7 +127,9 @@ def _over_tokens(data: Json, benchmark: Json, path: Path) -> None:
 def _lengths(data: Json, benchmark: Json, path: Path) -> None:
     with picture(path, width=7.6, height=4.2) as figure:
         axes = figure.add_subplot()
-        lambda_axis(axes, sorted({point["at"] for each in data["curves"].values() for point in each}))
+        lambda_axis(
+            axes, sorted({point["at"] for each in data["curves"].values() for point in each})
+        )
         curves = [
             Curve(
                 name,
@@ -151,7 +157,10 @@ def _curves(curves: Json) -> list[Curve]:
         Curve(
             name,
             [point["at"] for point in points],
-            [Span(100 * point["mean"], 100 * point["low"], 100 * point["high"]) for point in points],
+            [
+                Span(100 * point["mean"], 100 * point["low"], 100 * point["high"])
+                for point in points
+            ],
             look,
         )
         for (name, points), look in zip(known.items(), looks(len(known)), strict=True)

@@ -40,7 +40,9 @@ def check_constraints(
             return f"has the constraint {constraint!r}, which if-verifiable does not know"
         try:
             registry[constraint](constraint).build_description(**values)
-        except Exception as error:  # Checkers raise what they like about arguments that they cannot take.
+        except (
+            Exception
+        ) as error:  # Checkers raise what they like about arguments that they cannot take.
             return f"gives {constraint!r} arguments that its checker refuses ({error})"
     return None
 
@@ -64,7 +66,9 @@ def check_answer(
     )
     results, scores = evaluate_output_for_sample("ifeval", sample, answer)
     met: dict[str, list[bool]] = {constraint: [] for constraint in constraints}
-    for result in results:  # There are none for an answer of white space alone, which meets nothing.
+    for (
+        result
+    ) in results:  # There are none for an answer of white space alone, which meets nothing.
         met[result.instruction_id].append(result.strict_pass)
     return {
         FOLLOWING: scores.binary_strict,

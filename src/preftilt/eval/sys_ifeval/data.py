@@ -65,7 +65,9 @@ def load_single(data: str) -> list[Item]:
     """The two sets of single constraints, a word to leave out and a word to bring in in turns; from a folder alone."""
     left_out = [_single_row(row) for row in _read(data, "exclusion_validation.jsonl", "")]
     brought_in = [_single_row(row) for row in _read(data, "inclusion_validation.jsonl", "")]
-    return [item for pair in zip(_mixed(left_out), _mixed(brought_in), strict=True) for item in pair]
+    return [
+        item for pair in zip(_mixed(left_out), _mixed(brought_in), strict=True) for item in pair
+    ]
 
 
 def _read(data: str, file: str, split: str) -> Sequence[Row]:
@@ -86,7 +88,7 @@ def _system_row(row: Row) -> Item:
         raise row.wrong("messages", f"must be a system and a user message, not {', '.join(roles)}")
     constraints, arguments = _constraints(row)
     forbidden = [
-        f'Use the words {", ".join(map(repr, values["forbidden_words"]))}.'
+        f"Use the words {', '.join(map(repr, values['forbidden_words']))}."
         for name, values in zip(constraints, arguments, strict=True)
         if name == "keywords:forbidden_words"
     ]

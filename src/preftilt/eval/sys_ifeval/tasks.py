@@ -1,6 +1,6 @@
 """S-IFEval as an Inspect task::
 
-    inspect eval preftilt/sys_ifeval --model preftilt/smollm2 -T data=../shared/data --limit 20
+inspect eval preftilt/sys_ifeval --model preftilt/smollm2 -T data=../shared/data --limit 20
 """
 
 from __future__ import annotations
