@@ -1,4 +1,4 @@
-"""What is asked of 16-bit models when they are opened: distributions that agree, not log-probs of what is never drawn."""
+"""What 16-bit models must do when they are opened: distributions agree, log-probs of what is never drawn need not."""
 
 import torch
 

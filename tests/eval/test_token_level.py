@@ -15,13 +15,13 @@ from preftilt.errors import BadInput
 from preftilt.eval.reproduce import token_level
 from preftilt.eval.reproduce.benchmark import Opening
 from preftilt.eval.reproduce.benchmarks import open_benchmarks
+from preftilt.eval.reproduce.document import markdown
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.eval.reproduce.figures import draw_figures
 from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent, answer_record, read_answer
 from preftilt.eval.reproduce.parts import How, drawn_guidance
 from preftilt.eval.reproduce.running import reproduce
 from preftilt.eval.reproduce.telling import blocks
-from preftilt.eval.reproduce.document import markdown
 from preftilt.eval.reproduce.tried import TRIED
 from preftilt.testing.toy import ToyEngine
 from tests.eval.test_reproduce import answer, found, own_benchmark, plan, report_of, sight

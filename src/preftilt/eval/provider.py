@@ -10,8 +10,8 @@ the options of :class:`~preftilt.engines.options.EngineOptions`, and ``preferenc
 
 Sample and epoch name the random stream, so every one has answers of its own, the same in every run; a sample that asks
 the same again gets another answer. Without a preference the model answers as it is. Tasks of this package send their
-requests whole, in ``extra_body["preftilt"]``. Inspect's own options (``--max-tokens``, ``--temperature``, ``--top-p``, ``--top-k``,
-``--seed``) win over all of these; those that preftilt does not have are refused.
+requests whole, in ``extra_body["preftilt"]``. Inspect's own options (``--max-tokens``, ``--temperature``, ``--top-p``,
+``--top-k``, ``--seed``) win over all of these; those that preftilt does not have are refused.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from preftilt.defaults import CUT_OFF
 from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent
 from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL, TREE
 from preftilt.eval.stored import best_of, scores
 from preftilt.rank import order
-from preftilt.defaults import CUT_OFF
 from preftilt.reward import Reward
 from preftilt.rivals.answers import EXTRACTORS
 from preftilt.rivals.votes import tally

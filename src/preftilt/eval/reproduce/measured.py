@@ -86,8 +86,8 @@ class Ratings:
 class Found:
     """Everything measured on an item; what was not measured is missing. ``skipped`` says by part why it has no numbers.
 
-    trees: by λ. guided, draws (pools of guided answers), ratings, seconds: by the method's name; timing: what taking the times cost. prompt: tokens of
-    the prompt with the preference.
+    trees: by λ. guided, draws (pools of guided answers), ratings, seconds: by the method's name; timing: what taking
+    the times cost. prompt: tokens of the prompt with the preference.
     """
 
     case: Case

@@ -47,7 +47,8 @@ SCHEMA = "preftilt.reproduce/1"
 class Sizes:
     """How many items each kind of measurement is made on; None is all of them.
 
-    trees: tree searches. others: guided methods beside the grid over λ. rated: generative and external reward models. contexts: long contexts. timed: times.
+    trees: tree searches. others: guided methods beside the grid over λ. rated: generative and external reward models.
+    contexts: long contexts. timed: times.
     """
 
     trees: int | None = None
@@ -66,8 +67,8 @@ class Sizes:
 class Plan:
     """What a run does; ``settings`` of How are the user's changes, ``inserted`` the lengths of context in messages.
 
-    guided_lambdas, drawn_lambdas, drawn: of guided decoding, see How. judged_by: the judge's name, which verdicts depend on. repeats: how often an item is answered; None is as often as
-    the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
+    guided_lambdas, drawn_lambdas, drawn: of guided decoding, see How. judged_by: the judge's name, which verdicts
+    depend on. repeats: how often an item is answered; None is as often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
     records included; None is no limit.
     """
 
@@ -123,8 +124,8 @@ def reproduce(
     judged = next((one for one in benchmarks if not one.exact), None)
     if judged is not None and experiments.TOKEN_LEVEL in plan.experiments:
         raise BadInput(
-            f"{judged.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn: take a"
-            " benchmark that a program checks"
+            f"{judged.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn: take"
+            " a benchmark that a program checks"
         )
     budget = Budget(max_tokens_total=plan.max_tokens_total)
     runs = [_Run(plan, one, budget, on_item, []) for one in benchmarks]

@@ -8,8 +8,8 @@ from typing import Any
 
 from preftilt.eval.calibrate.choice import MIN_ITEMS
 from preftilt.eval.frame.method import Json
-from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
 from preftilt.eval.reproduce import token_level_report
+from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
 from preftilt.eval.reproduce.experiments import EXPERIMENTS, TOKEN_LEVEL
 from preftilt.eval.reproduce.notes import notes
 from preftilt.eval.reproduce.paper import PUBLISHED, Published

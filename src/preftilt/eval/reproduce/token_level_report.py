@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text

@@ -99,7 +99,7 @@ def _registry() -> Mapping[str, Any]:
 
 
 def _bring_sentence_model() -> None:
-    """Let nltk find its English sentence model, which it would fetch from a hub, in the package that brings it by pip."""
+    """Let nltk find its English sentence model, which it would fetch from a hub, in the package that pip brings."""
     import nltk
 
     try:

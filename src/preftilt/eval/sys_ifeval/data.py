@@ -30,8 +30,8 @@ LONG_WORDS, LONG_SENTENCES = 120, 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One row. ``constraints`` are ids of IFEval's checkers with their arguments; ``prompt`` is IFEval's own, which some
-    checkers read. ``opposite`` is the wish for what a word to leave out forbids, where that is all that is asked."""
+    """One row. ``constraints`` are ids of IFEval's checkers with their arguments; ``prompt`` is IFEval's own, which
+    some checkers read. ``opposite`` asks for the words to leave out, where leaving them out is all that is asked."""
 
     id: str
     question: str
