@@ -29,7 +29,7 @@ from preftilt.eval.reproduce.experiments import TOKEN_LEVEL, named, reference_of
 from preftilt.eval.reproduce.figures import draw_figures
 from preftilt.eval.reproduce.numbers import write_report
 from preftilt.eval.reproduce.running import SCHEMA, Plan, Sizes, reproduce
-from preftilt.eval.reproduce.telling import TITLE, blocks
+from preftilt.eval.reproduce.telling import blocks, title_of
 from preftilt.eval.shares import cores
 from preftilt.plots import check_picture
 
@@ -85,7 +85,7 @@ def _tell(found: dict[str, Any], folder: Path) -> None:
     told = blocks(found, pictures)
     text = markdown(told)
     (folder / "report.md").write_text(text, "utf-8")
-    (folder / "report.html").write_text(page(told, TITLE, folder), "utf-8")
+    (folder / "report.html").write_text(page(told, title_of(found), folder), "utf-8")
     print(text, end="")
 
 

@@ -68,7 +68,8 @@ class Plan:
     """What a run does; ``settings`` of How are the user's changes, ``inserted`` the lengths of context in messages.
 
     guided_lambdas, drawn_lambdas, drawn: of guided decoding, see How. judged_by: the judge's name, which verdicts
-    depend on. repeats: how often an item is answered; None is as often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
+    depend on. repeats: how often an item is answered; None is as often as the benchmark's protocol says.
+    max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
     records included; None is no limit.
     """
 

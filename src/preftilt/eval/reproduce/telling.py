@@ -20,9 +20,15 @@ Pictures = Mapping[tuple[str, str], Sequence[str]]
 TITLE = "The REAR paper's experiments, measured with preftilt"
 
 
+def title_of(report: Json) -> str:
+    """The report's title: that of the one experiment which is not the paper's, if there is no other."""
+    own = report["experiments"] == [TOKEN_LEVEL]
+    return EXPERIMENTS[TOKEN_LEVEL].title if own else TITLE
+
+
 def blocks(report: Json, pictures: Pictures) -> list[Block]:
     """The whole report."""
-    found: list[Block] = [Heading(TITLE, 1), *_head(report)]
+    found: list[Block] = [Heading(title_of(report), 1), *_head(report)]
     for benchmark in report["benchmarks"]:
         found += [Heading(benchmark["title"]), *_protocol(benchmark)]
         for name in report["experiments"]:
