@@ -107,9 +107,9 @@ def test_what_is_chosen_is_measured_on_validation_items_alone(toy: ToyEngine, tm
     data = world[TOKEN_LEVEL]
     assert {row["items"] for row in data["validation"]["rows"]} == {20}
     rows = {(row["method"], row["lam"]): row for row in data["tables"]["greedy"]["rows"]}
-    assert rows["guided, λ = 2", 2.0]["items"] == 4
+    assert rows["guided, greedy", 2.0]["items"] == 4
     assert rows["guided draws at λ = 2, random of 4", None]["scored"] > 0
-    assert rows["guided, λ = 2", 2.0]["seconds"] > 0
+    assert rows["guided, greedy", 2.0]["seconds"] > 0
     assert rows["any of 4 (oracle)", None]["over"] is None
     assert any(row["chosen"] for row in rows.values())
     pictures = draw_figures(report, tmp_path)

@@ -66,7 +66,7 @@ def families(how: How) -> list[Family]:
     found.append(
         Family(
             "guided, greedy",
-            [replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas],
+            [_greedy(lam) for lam in how.guided_lambdas],
         )
     )
     found += [Family(name, [methods.guided(name)]) for name in GUIDANCE]
@@ -89,7 +89,7 @@ def fixed(how: How, right: Callable[[Found, Answer], float]) -> list[Contender]:
         *(methods.rear(n, lam, reduction) for reduction in REDUCTIONS for lam in (3.0, 20.0)),
         *(methods.trees(lam, _reduction(how)) for lam in how.lambdas),
         *methods.judges(n),
-        *(replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas),
+        *(_greedy(lam) for lam in how.guided_lambdas),
         *(methods.guided(name) for name in GUIDANCE),
         *(_random_guided(lam, how.drawn) for lam in how.drawn_lambdas),
         methods.any_of(n, right),
@@ -146,6 +146,11 @@ def whole_pools(how: How) -> list[Contender]:
     return [methods.random_of(how.n, how.seed, exact=True)] + [
         _random_guided(lam, how.drawn) for lam in how.drawn_lambdas
     ]
+
+
+def _greedy(lam: float) -> Contender:
+    """Greedy decoding guided at λ."""
+    return replace(methods.guided(guidance_name(lam)), name="guided, greedy", lam=lam)
 
 
 def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff) -> Contender:
@@ -240,11 +245,7 @@ def _figures(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, A
         ]
         for reduction in REDUCTIONS
     }
-    guided = {
-        "guided, greedy": [
-            replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas
-        ]
-    }
+    guided = {"guided, greedy": [_greedy(lam) for lam in how.guided_lambdas]}
     greedy = sight.interval(methods.greedy())
     return {
         "lambda": {
@@ -321,7 +322,7 @@ def _breakdown(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str,
     shown = [
         methods.greedy(),
         methods.plain(how.n, "sum"),
-        *(replace(methods.guided(guidance_name(lam)), lam=lam) for lam in how.guided_lambdas),
+        *(_greedy(lam) for lam in how.guided_lambdas),
     ]
     rows = []
     for metric in sight.benchmark.breakdown:
