@@ -52,8 +52,13 @@ class Settings:
         return default_lam(self.search) if self.lam is None else self.lam
 
 
-def settled(settings: Settings, guides: bool) -> Settings:
-    """``settings`` with the search and λ decided that they leave open; ``guides`` as in :func:`default_search`."""
+def settled(settings: Settings, guides: bool, *, several: bool = False) -> Settings:
+    """``settings`` with the search and λ decided that they leave open; ``guides`` as in :func:`default_search`.
+
+    several: the request wants several answers, each a search of its own.
+    """
     if isinstance(settings.search, AutoSearch):
-        settings = replace(settings, search=default_search(guides, settings.search.n))
+        draws = several or settings.sampling != Sampling()
+        search = default_search(guides, settings.search.n, draws=draws)
+        settings = replace(settings, search=search)
     return replace(settings, lam=settings.strength)

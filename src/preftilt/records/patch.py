@@ -97,6 +97,7 @@ class SearchPatch(Strict):
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     max_steps: Count | None = None
     strength_by: StrengthBy | None = None
+    greedy: bool | None = None
     ratio: float | None = None
     mask_top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     mask_from: MaskFrom | None = None

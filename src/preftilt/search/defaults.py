@@ -17,8 +17,9 @@ from preftilt.search.best_of_n import BestOfN
 from preftilt.search.guided import CFG
 from preftilt.types import Candidate, Outcome, check_whole
 
-WHERE_GUIDING: BestOfN | CFG = BestOfN()
-"""The search on an engine that can choose every token from several views."""
+WHERE_GUIDING: BestOfN | CFG = CFG(greedy=True)
+"""The search on an engine that can choose every token from several views: what followed best on SmolLM2, at twice the
+rows of one answer (docs/decisions/0006-defaults.md)."""
 
 WHERE_DRAWING: BestOfN | CFG = BestOfN()
 """The search on an engine that can only draw and score."""
@@ -54,9 +55,15 @@ class AutoSearch:
         )
 
 
-def default_search(guides: bool, n: int | None = None) -> BestOfN | CFG:
-    """The search of a request that names none; ``guides`` is whether its engine can choose every token."""
+def default_search(guides: bool, n: int | None = None, *, draws: bool = False) -> BestOfN | CFG:
+    """The search of a request that names none.
+
+    guides: whether its engine can choose every token. n: answers to pick from. draws: the request says how to sample, or
+    wants several answers, so that a greedy one will not do.
+    """
     search = WHERE_GUIDING if guides else WHERE_DRAWING
+    if isinstance(search, CFG) and (draws or (n or 1) > 1):
+        search = replace(search, greedy=False)
     return search if n is None else replace(search, n=n)
 
 

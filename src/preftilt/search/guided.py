@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 from preftilt.errors import BadInput
 from preftilt.guided import kappa
@@ -51,6 +51,7 @@ class _Alike(ABC):
 
     __slots__ = ()
     n: int
+    greedy: bool = False
 
     @property
     @abstractmethod
@@ -61,7 +62,7 @@ class _Alike(ABC):
         return self.n
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_plan(root, score, max_tokens, self.n, self.guide)]
+        return [_plan(root, score, max_tokens, self.n, self.guide, self.greedy)]
 
     def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
         [outcome] = outcomes
@@ -75,7 +76,8 @@ class CFG(_Alike):
     λ of every token is the request's, and so are those of several preferences: 1 is the model as it is, 0 ignores the
     preference, a negative one turns away from it. The ``n`` responses are ranked at the same λ. ``mask_top_p`` keeps
     to plausible tokens, as in :class:`LinearAlignment`. ``strength_by`` "divergence" gives a token the more of λ, the
-    more the two views differ there (AdaCAD, Wang et al., 2024, arXiv 2409.07394); it takes one preference.
+    more the two views differ there (AdaCAD, Wang et al., 2024, arXiv 2409.07394); it takes one preference. ``greedy``
+    takes the likeliest token of the guided distribution, whatever the request's sampling; that is one response.
 
     Deviation from transformers' ``guidance_scale``: none in greedy decoding; sampling filters after guiding, too.
     """
@@ -84,11 +86,14 @@ class CFG(_Alike):
     mask_from: MaskFrom = "preference"
     mask_temperature: float = 1.0
     strength_by: StrengthBy = "fixed"
+    greedy: bool = False
     n: int = 1
     name: str = field(default="cfg", init=False)
 
     def __post_init__(self) -> None:
         _check(self.name, self.n)
+        if self.greedy and self.n > 1:
+            raise BadInput(f"cfg draws one response where it is greedy, not n = {self.n}")
         if self.strength_by not in get_args(StrengthBy):
             raise BadInput(
                 f"strength_by must be {' or '.join(get_args(StrengthBy))}, not {self.strength_by!r}"
@@ -213,9 +218,16 @@ class ARGS(_Alike):
 
 
 def _plan(
-    root: Candidate, score: Score, max_tokens: int, n: int, guide: Guide | RewardGuide
+    root: Candidate,
+    score: Score,
+    max_tokens: int,
+    n: int,
+    guide: Guide | RewardGuide,
+    greedy: bool,
 ) -> Plan:
-    responses = yield Expand(parent=root, slots=tuple(range(n)), max_tokens=max_tokens, guide=guide)
+    responses = yield Expand(
+        parent=root, slots=tuple(range(n)), max_tokens=max_tokens, greedy=greedy, guide=guide
+    )
     return Outcome(rank(responses, score), stopped="all guided responses drawn")
 
 

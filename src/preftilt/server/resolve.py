@@ -134,7 +134,7 @@ def resolve(body: ChatBody | CompletionBody, site: Site, *, guides: bool) -> Job
         model=body.model,
         messages=messages,
         preferences=preferences,
-        settings=settled(_settings(body, knob, named, site), guides),
+        settings=settled(_settings(body, knob, named, site), guides, several=(body.n or 1) > 1),
         prompts=prompts,
         choices=(body.n or 1) * max(1, len(prompts)),
         stops=tuple(body.stop or ()),
