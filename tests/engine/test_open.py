@@ -16,7 +16,6 @@ from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import open_transformers
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate, PromptTooLong, UnknownModel
 from preftilt.messages import Message
-from preftilt.types import Sampling
 from tests.engine.asking import draw, prompt, request, score
 from tests.engine.conftest import Opened, Saved
 from tests.engine.models import END_ID, build, byte_tokenizer, save
@@ -205,10 +204,6 @@ async def test_a_response_stops_where_the_context_does(opened: Opened):
     ("bad", "message"),
     [
         ({"max_tokens": -1}, "max_tokens"),
-        ({"sampling": Sampling(temperature=-1.0)}, "temperature"),
-        ({"sampling": Sampling(temperature=float("nan"))}, "temperature"),
-        ({"sampling": Sampling(top_p=0.0)}, "top_p"),
-        ({"sampling": Sampling(top_k=-2)}, "top_k"),
         ({"prefix": (99999,)}, "token 99999"),
     ],
 )

@@ -32,17 +32,8 @@ class Readable:
         Raises :class:`~preftilt.errors.PromptTooLong` and :class:`~preftilt.errors.BadInput`.
         """
         self._check(request.prompt, request.prefix, "prompt and one token of a response", spare=1)
-        sampling = request.sampling
         if request.max_tokens < 0:
             raise BadInput(f"max_tokens is {request.max_tokens}; give 0 or more")
-        if not (0 <= sampling.temperature < float("inf")):
-            raise BadInput(
-                f"temperature is {sampling.temperature}; give a finite number, 0 or more"
-            )
-        if not 0 < sampling.top_p <= 1:
-            raise BadInput(f"top_p is {sampling.top_p}; give a number above 0 and at most 1")
-        if sampling.top_k < 0:
-            raise BadInput(f"top_k is {sampling.top_k}; give 0 (off) or more")
 
     def check_score(self, request: ScoreRequest) -> None:
         """Refuse what cannot be scored; errors as in :meth:`check_sample`."""

@@ -118,12 +118,6 @@ def check_guide(request: GuideRequest) -> None:
             raise BadInput(
                 "a strength by divergence needs two views first, of the weights 1 − λ and λ"
             )
-    mask = request.mask
-    if mask is not None and not (0 < mask.top_p <= 1 and 0 < mask.temperature < float("inf")):
-        raise BadInput(
-            f"the mask has top_p {mask.top_p} and temperature {mask.temperature}; top_p must lie in (0, 1] and the"
-            " temperature above 0"
-        )
 
 
 def as_sample(request: GuideRequest, view: GuidedView) -> SampleRequest:
