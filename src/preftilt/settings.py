@@ -58,7 +58,8 @@ def settled(settings: Settings, guides: bool, *, several: bool = False) -> Setti
     several: the request wants several answers, each a search of its own.
     """
     if isinstance(settings.search, AutoSearch):
+        picks = settings.method != ByLogprob()  # It needs answers to pick from.
         draws = several or settings.sampling != Sampling()
-        search = default_search(guides, settings.search.n, draws=draws)
+        search = default_search(guides and not picks, settings.search.n, draws=draws)
         settings = replace(settings, search=search)
     return replace(settings, lam=settings.strength)
