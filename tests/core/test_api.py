@@ -24,11 +24,11 @@ DISLIKE = [pt.Preference("I dislike games.")]
 
 @pytest.fixture
 def realigner() -> pt.Realigner:
-    return pt.Realigner(ToyEngine(hashed_bigrams(1)), pt.Settings(max_tokens=20))
+    return pt.Realigner(ToyEngine(hashed_bigrams(1)), pt.Settings(max_tokens=20, search=pt.BestOfN()))
 
 
 def realign(realigner: pt.Realigner, preferences=DISLIKE, **changes) -> pt.Realigned:
-    settings = pt.Settings(**{"max_tokens": 20} | changes)
+    settings = pt.Settings(**{"max_tokens": 20, "search": pt.BestOfN()} | changes)
     return asyncio.run(realigner.realign(QUESTION, preferences, settings=settings))
 
 
@@ -223,7 +223,7 @@ def test_stored_logprobs_reproduce_any_lambda_gamma_and_reduction(realigner):
 def test_notes_say_when_nothing_finished_or_length_matters(realigner):
     unending = pt.Realigner(ToyEngine(lambda context: np.log([1e-12, *[1 / 11] * 11])))
     cut = asyncio.run(
-        unending.realign(QUESTION, DISLIKE, settings=pt.Settings(max_tokens=2, lam=1))
+        unending.realign(QUESTION, DISLIKE, settings=pt.Settings(max_tokens=2, lam=1, search=pt.BestOfN()))
     )
     assert cut.notes == (
         "no candidate ended within 2 tokens, so a cut-off one was chosen; allow more (max_tokens)",

@@ -69,7 +69,7 @@ def test_a_preset_brings_its_sampling_and_flags_change_it(real_cli: Cli):
 @pytest.mark.usefixtures("guiding")
 def test_rows_choose_guided_searches_of_their_own(real_cli: Cli, rows, tmp_path: Path):
     source = rows(
-        row("plain", settings={"search": {"n": 2}}),
+        row("plain", settings={"search": {"name": "best-of-n", "n": 2}}),
         row("guided", settings={"search": {"name": "cfg"}, "lambda": 4, "temperature": 0}),
         row("preset", settings={"search": {"name": "la-amulet-repo"}}),
     )
@@ -120,7 +120,7 @@ def test_a_row_with_the_former_name_of_lambda_is_refused_with_the_new_one(
 @pytest.mark.usefixtures("guiding")
 @pytest.mark.parametrize(
     ("flags", "lam"),
-    [((), 20.0), (("--search", "cfg"), 2.0), (("--search", "linear-alignment"), 20.0)],
+    [((), 3.0), (("--search", "best-of-n"), 20.0), (("--search", "cfg"), 3.0), (("--search", "linear-alignment"), 20.0)],
 )
 def test_a_request_without_a_lambda_gets_its_searchs_own_which_is_recorded(
     flags: tuple[str, ...], lam: float, real_cli: Cli
@@ -136,7 +136,7 @@ def test_the_answer_and_the_model_alone_are_scored_at_one_lambda(real_cli: Cli):
     assert said.code == 0, said.err
     [alone] = [line for line in said.out.splitlines() if line.strip().startswith("◇")]
     scored, question, gain = map(float, alone.split()[1:4])
-    assert scored == pytest.approx(question + 2 * gain, abs=0.02)
+    assert scored == pytest.approx(question + 3 * gain, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,16 @@ def test_a_served_models_name_may_ask_for_guided_decoding(suffix: str, changes: 
 def test_the_search_of_a_request_that_names_none_is_decided_by_the_engine_and_recorded(
     real_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ):
-    plain = real_cli(*ASK, "--n", 3).object["settings"]
-    assert (plain["search"], plain["lambda"]) == ({"name": "best-of-n", "n": 3}, 20.0)
-    monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
     guided = real_cli(*ASK).object
-    assert (guided["settings"]["search"]["name"], guided["settings"]["lambda"]) == ("cfg", 2.0)
-    assert len(guided["candidates"]) == 2
-    assert len(real_cli(*ASK, "--n", 3).object["candidates"]) == 3
+    search = guided["settings"]["search"]
+    assert (search["name"], search["greedy"], guided["settings"]["lambda"]) == ("cfg", True, 3.0)
+    assert len(guided["candidates"]) == 1
+    drawn = real_cli(*ASK, "--temperature", 0.7).object["settings"]["search"]
+    assert (drawn["name"], drawn["greedy"]) == ("cfg", False)
+    several = real_cli(*ASK, "--n", 3).object
+    assert (several["settings"]["search"]["greedy"], len(several["candidates"])) == (False, 3)
+    picked = real_cli(*ASK, "--method", "preference-gain").object
+    assert len(picked["candidates"]) == 16
     monkeypatch.setattr(configure, "open_engine", lambda spec, options: SamplesOnly())
     assert real_cli(*ASK, "--n", 3).object["settings"]["search"]["name"] == "best-of-n"
 
@@ -188,7 +191,7 @@ def test_a_search_that_is_not_decided_plans_nothing():
     root = Candidate((), np.zeros((2, 0)), "stop")
     with pytest.raises(BadInput, match="decided by the engine"):
         AutoSearch().plans(root, Score(lambda pool: [], "last"), 8)
-    with pytest.raises(BadInput, match="n of at least 1"):
+    with pytest.raises(BadInput, match="n must be a whole number of at least 1"):
         AutoSearch(n=0)
 
 
@@ -199,7 +202,7 @@ def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_no
     site = Site(model="toy", presets=presets)
     monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
     found = [defaults_of("toy", site, guides=guides) for guides in (True, False)]
-    assert [(one.search.name, one.lam) for one in found] == [("cfg", 2.0), ("best-of-n", 20.0)]
+    assert [(one.search.name, one.lam) for one in found] == [("cfg", 3.0), ("best-of-n", 20.0)]
     kind = defaults_of("toy:kind", site, guides=True)
     assert (kind.search.name, kind.lam) == ("dvts", 5.0)
 

@@ -61,7 +61,7 @@ class DrawFlags:
         str | None,
         _search(
             metavar="auto|best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|arm|args",
-            help="How the answer is searched for; auto lets the engine decide: best-of-n where it can guide decoding,"
+            help="How the answer is searched for; auto lets the engine decide: cfg where it can guide decoding,"
             " and best-of-n where it only draws and scores. Or a preset: la-author, la-amulet-repo, amulet-default,"
             " genarm-pku, parm-pku, uniarm-recon.",
             default="auto",
@@ -90,6 +90,14 @@ class DrawFlags:
             metavar="fixed|divergence",
             help="cfg: the same λ at every token, or more of it the more the views differ there.",
             default="fixed",
+        ),
+    ] = None
+    greedy: Annotated[
+        bool | None,
+        _search(
+            "--greedy/--no-greedy",
+            help="cfg: the likeliest token each time, whatever the temperature.",
+            default="no, but where no search is named",
         ),
     ] = None
     mask_top_p: Annotated[
