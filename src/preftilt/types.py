@@ -190,6 +190,12 @@ class Guide:
     by_prompt: bool = False
     strength_by: StrengthBy = "fixed"
 
+    def __post_init__(self) -> None:
+        if self.strength_by not in get_args(StrengthBy):
+            raise BadInput(
+                f"strength_by must be {' or '.join(get_args(StrengthBy))}, not {self.strength_by!r}"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardGuide:

@@ -221,6 +221,7 @@ async def test_the_context_ends_where_the_longest_view_fills_it(opened: Opened):
         (ask((), ()), "at least one view"),
         (ask((float("nan"), 1.0)), "weight is nan"),
         (ask(preferred=2), "there are 2 views"),
+        (ask((2.0, 3.0), strength_by="divergence"), "two views first"),
     ],
 )
 async def test_requests_that_make_no_sense_are_refused(

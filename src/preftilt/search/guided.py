@@ -94,10 +94,7 @@ class CFG(_Alike):
         _check(self.name, self.n)
         if self.greedy and self.n > 1:
             raise BadInput(f"cfg draws one response where it is greedy, not n = {self.n}")
-        if self.strength_by not in get_args(StrengthBy):
-            raise BadInput(
-                f"strength_by must be {' or '.join(get_args(StrengthBy))}, not {self.strength_by!r}"
-            )
+        Guide(strength_by=self.strength_by)
         _check_mask(self.mask_top_p, self.mask_from, self.mask_temperature)
 
     @property
