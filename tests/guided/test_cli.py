@@ -247,7 +247,7 @@ def test_rows_may_name_a_contrast_but_only_beside_a_preference(cli: Cli, rows, t
 
 @pytest.mark.usefixtures("guiding")
 def test_a_strength_by_divergence_can_be_asked_for_and_is_recorded(real_cli: Cli):
-    flags = ("--search", "cfg", "--strength-by", "divergence", "--lambda", 6, "--temperature", 0)
+    flags = ("--search", "cfg", "--strength-by", "divergence", "--lambda", -3, "--temperature", 0)
     found = real_cli(*ASK, *flags).object
     assert found["settings"]["search"]["strength_by"] == "divergence"
     Draft202012Validator(json.loads(schema_text("realigned"))).validate(found)

@@ -101,7 +101,7 @@ def can_propose(engine: object) -> TypeGuard[Proposes]:
 
 
 def check_guide(request: GuideRequest) -> None:
-    """Refuse a request whose views, weights or mask make no sense.
+    """Refuse a request whose views or weights make no sense.
 
     Raises :class:`~preftilt.errors.BadInput`.
     """

@@ -70,7 +70,8 @@ def divergence(p: Float[np.ndarray, "V"], q: Float[np.ndarray, "V"]) -> float:
     bits = 0.0
     for view in (p, q):
         possible = np.isfinite(view)
-        bits += float(np.exp(view[possible]) @ (view - middle)[possible]) / (2 * ONE_BIT)
+        nats = np.exp(view[possible]) @ (view[possible] - middle[possible])
+        bits += float(nats) / (2 * ONE_BIT)
     return min(max(bits, 0.0), 1.0)
 
 
