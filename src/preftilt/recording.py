@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import preftilt
+from preftilt.effect import KnobEffect, NoteThresholds, effect_notes, knob_effect
 from preftilt.engines.base import Engine
-from preftilt.path import upper_envelope
+from preftilt.path import Segment, upper_envelope
 from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
 from preftilt.result import MethodScore, ReadView, Realigned, ScoredCandidate
 from preftilt.reward import IMPOSSIBLE, Line, Reward, Sums, reduced, sums, token_gains
 from preftilt.rivals import ByLogprob, Ranking
 from preftilt.run import Run
-from preftilt.search import DVTS
+from preftilt.search import CFG, DVTS
 from preftilt.settings import Settings
 from preftilt.types import Candidate, Preference, Query, View
 
@@ -55,6 +56,11 @@ def record(done: Finished) -> Realigned:
             zip(done.ranked, totals, lines, scores, strict=True), start=1
         )
     )
+    able = _contenders(candidates, settings.reward)
+    path = upper_envelope(able, start=min(0.0, query.lam))
+    pieces = tuple(tuple(tokenizer.pieces(candidate.tokens)) for candidate in done.ranked)
+    effect = _effect(done, able, candidates[0], path) if query.ratios else None
+    told = effect_notes(effect, query.lam, pieces[0]) if effect else []
     versions = {"preftilt": preftilt.__version__} | engine.versions
     return Realigned(
         id=done.item,
@@ -66,13 +72,29 @@ def record(done: Finished) -> Realigned:
         views=tuple(_read_view(view, engine) for view in query.views),
         prompts={view.name: view.prompt for view in query.views},
         candidates=candidates,
-        path=upper_envelope(_contenders(candidates, settings.reward), start=min(0.0, query.lam)),
+        path=path,
         usage=asdict(run.usage),
         timing=run.clock.seconds | {"total": done.seconds},
         versions=versions | (ranking.versions if ranking else {}),
-        notes=_notes(done, candidates),
-        pieces=tuple(tuple(tokenizer.pieces(one.tokens)) for one in done.ranked),
+        notes=(*_notes(done, candidates), *told),
+        pieces=pieces,
         method=ranking.about(settings.method) if ranking else None,
+        effect=effect,
+    )
+
+
+def _effect(
+    done: Finished, able: Sequence[Line], answer: ScoredCandidate, path: Sequence[Segment]
+) -> KnobEffect:
+    """What λ did: the path speaks where REAR's score chose among candidates that do not depend on λ."""
+    by_rear = done.ranking is None
+    drawn_by_lambda = isinstance(done.settings.search, DVTS | CFG) and not done.given
+    return knob_effect(
+        able if by_rear else (),
+        answer.gains,
+        path if by_rear and not drawn_by_lambda else (),
+        done.run.query.lam,
+        NoteThresholds(),
     )
 
 

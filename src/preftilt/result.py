@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from preftilt.effect import KnobEffect
 from preftilt.path import Segment
 from preftilt.reward import Sums
 from preftilt.types import Finish, Reduction, Tokens
@@ -113,7 +114,7 @@ class Realigned:
     ``views`` are what they were read under, in the order of ``prompts``.
     ``pieces`` are the display texts of the candidates' tokens. ``method`` says what the candidates were ranked by,
     where that is not REAR's score: its ``name``, the ``model`` that judged, and how many candidates are ``missing``
-    a score; the path is then still REAR's.
+    a score; the path is then still REAR's. ``effect`` is what λ and the preference did; None without a preference.
     """
 
     id: str | None
@@ -132,6 +133,7 @@ class Realigned:
     views: tuple[ReadView, ...] = ()
     pieces: tuple[tuple[str, ...], ...] = ()
     method: Mapping[str, Any] | None = None
+    effect: KnobEffect | None = None
 
     @property
     def lam(self) -> float:
@@ -150,6 +152,8 @@ class Realigned:
             record["id"] = self.id
         if self.method is not None:
             record["method"] = dict(self.method)
+        if self.effect is not None:
+            record["effect"] = self.effect.to_json()
         return record | {
             "text": self.text,
             "model": self.model,

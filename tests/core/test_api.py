@@ -225,15 +225,16 @@ def test_notes_say_when_nothing_finished_or_length_matters(realigner):
     cut = asyncio.run(
         unending.realign(QUESTION, DISLIKE, settings=pt.Settings(max_tokens=2, lam=1, search=pt.BestOfN()))
     )
-    assert cut.notes == (
-        "no candidate ended within 2 tokens, so a cut-off one was chosen; allow more (max_tokens)",
+    assert cut.notes[0] == (
+        "no candidate ended within 2 tokens, so a cut-off one was chosen; allow more (max_tokens)"
     )
     spread = realign(realigner, lam=20.0)
     lengths = [len(one.tokens) for one in spread.candidates]
     assert max(lengths) > 3 * min(lengths)
     assert any("depends much on length" in note for note in spread.notes)
-    assert realign(realigner, lam=20.0, reward=pt.Reward(reduction="mean")).notes == ()
-    assert realign(realigner, lam=2.0).notes == ()
+    mean = realign(realigner, lam=20.0, reward=pt.Reward(reduction="mean"))
+    for silent in (mean, realign(realigner, lam=2.0)):
+        assert not any("length" in note for note in silent.notes)
 
 
 def test_several_draws_at_temperature_0_are_told_to_be_one(realigner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -256,3 +257,12 @@ def test_a_strength_by_divergence_can_be_asked_for_and_is_recorded(real_cli: Cli
     assert found["text"] != fixed["text"]
     several = real_cli(*ASK, "-p", "Be brief.", *flags)
     assert (several.code, "--strength-by fixed" in several.err) == (2, True)
+
+
+@pytest.mark.usefixtures("guiding")
+def test_what_the_knob_did_is_one_line_and_its_notes(real_cli: Cli):
+    said = real_cli(*ASK[:4], "--max-tokens", 12, "--n", 16, "--lambda", 30).out
+    assert re.search(r"λ = 30 makes \d+% of the spread of the scores; the preference moves", said)
+    assert "note: the answer is the same for every λ from" in said
+    alone = real_cli(*ASK[:4], "--max-tokens", 12, "--search", "cfg").out
+    assert "\nThe preference moves the answer's tokens by" in alone

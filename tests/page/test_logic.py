@@ -128,10 +128,13 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
     record = result.to_json() | {"pieces": [list(one) for one in result.pieces]}
     said = run_js(
         """
-        const { asStrengths, lineOf, pathOf, readCandidates, scoreAt, tokenGains } = await load("score");
+        const score = await load("score");
+        const { asStrengths, lineOf, meanMove, pathOf, readCandidates, scoreAt, shareOfLambda, tokenGains } = score;
+        const { contenders } = await load("rank");
         const strengths = asStrengths(data.settings.preferences.map((one) => one.strength));
         const candidates = readCandidates(data);
         const lines = candidates.map((one) => lineOf(one, strengths.ratios));
+        const able = contenders(candidates, data.settings.cut_off);
         const path = pathOf(candidates, lines, Math.min(0, strengths.lambda), data.settings.cut_off);
         return {
           lambda: strengths.lambda,
@@ -139,6 +142,8 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
           path: path.map((one) => [one.start, candidates[one.candidate].slot]),
           gains: tokenGains(candidates[0], strengths.ratios),
           copies: candidates.reduce((sum, one) => sum + one.copies, 0),
+          share: shareOfLambda(able.map((i) => lines[i]), able.map((i) => candidates[i].copies), strengths.lambda),
+          move: meanMove(candidates[0], strengths.ratios),
         };
         """,
         record,
@@ -155,6 +160,9 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
     ]
     assert [start for start, _ in said["path"]] == pytest.approx([one.start for one in result.path])
     assert said["gains"] == pytest.approx(list(result.candidates[0].gains))
+    assert result.effect is not None
+    assert said["share"] == pytest.approx(result.effect.share)
+    assert said["move"] == pytest.approx(result.effect.difference)
 
 
 @pytest.mark.parametrize("rule", ["last", "as-is"])

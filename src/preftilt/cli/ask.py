@@ -152,6 +152,7 @@ def _print(flags: ShowFlags, result: Realigned, plain: Realigned | None) -> None
     show.candidates(result, plain)
     if len(result.candidates) > 1:
         show.path(result)
+    show.effect(result)
     if flags.explain:
         show.why(result)
     show.cost(result, plain)

@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from preftilt.effect import KnobEffect
 from preftilt.explain import explained, legend, signed, strongest, visible
 from preftilt.result import Realigned, ScoredCandidate
 
@@ -94,6 +95,11 @@ class Show:
         self._print(table)
         self._print(Text(""))
 
+    def effect(self, result: Realigned) -> None:
+        """One line: what λ and the preference did."""
+        if result.effect is not None:
+            self._print(Text(f"{_effect_line(result.effect, result.lam)}\n", style="dim"))
+
     def why(self, result: Realigned) -> None:
         """The answer's tokens by preference gain."""
         self._print(Text("Why: preference gain of the answer's tokens", style="bold"))
@@ -172,6 +178,13 @@ def _cells(one: ScoredCandidate, count: int) -> Sequence[str]:
 
 def _brief(one: ScoredCandidate) -> str:
     return " ".join(safe(one.text).split()) or "(empty)"
+
+
+def _effect_line(effect: KnobEffect, lam: float) -> str:
+    moved = f"the preference moves the answer's tokens by {effect.difference:.2f} nats each"
+    if effect.share is None:
+        return moved[0].upper() + moved[1:]
+    return f"λ = {lam:g} makes {effect.share:.0%} of the spread of the scores; {moved}"
 
 
 def _interval(start: float, stop: float) -> str:

@@ -154,6 +154,7 @@ function show({ why }) {
   element("stale").hidden = known.key === drawKey(form.read());
   element("tree-note").hidden = known.asked.search !== "dvts";
   result.showChosen(view);
+  result.showEffect(view, known.candidates?.[view.winner], ratios);
   plane.draw({ ...view, shown: index, unit, alone: known.alone ? lineOf(known.alone, ratios) : null });
   result.showTable(view, index, pick);
   result.showScore(view, index, unit);

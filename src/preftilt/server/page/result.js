@@ -1,8 +1,8 @@
 // The result's texts: the chosen answer, a candidate's tokens, the table, the model's own answer.
 
 import { byId, element } from "./dom.js";
-import { order } from "./rank.js";
-import { scoreAt, tokenGains } from "./score.js";
+import { contenders, order } from "./rank.js";
+import { meanMove, scoreAt, shareOfLambda, tokenGains } from "./score.js";
 import { shade, showTokens } from "./tokens.js";
 import { nats, plain, signed } from "./words.js";
 
@@ -30,6 +30,24 @@ export function showChosen(view) {
   const one = view.candidates[view.winner];
   text("chosen-about", one ? `Candidate ${name(one)} of ${drawn(view)}${ending(one)}` : "No answer is scored yet.");
   text("chosen", one?.text ?? "");
+}
+
+/**
+ * What λ and the preference did, in a line.
+ * @param {View} view
+ * @param {Candidate | undefined} chosen With its tokens, once the record is there.
+ * @param {number[]} ratios
+ */
+export function showEffect(view, chosen, ratios) {
+  if (!chosen) return text("effect", "");
+  const able = contenders(view.candidates, view.cutOff);
+  const share = shareOfLambda(
+    able.flatMap((i) => view.lines[i] ?? []),
+    able.map((i) => view.candidates[i]?.copies ?? 1),
+    view.lambda,
+  );
+  const made = share === null ? "" : `λ = ${plain(view.lambda)} makes ${Math.round(100 * share)} % of the spread of the scores. `;
+  text("effect", `${made}The preference moves the answer's tokens by ${nats(meanMove(chosen, ratios))} nats each.`);
 }
 
 /** @param {View} view */

@@ -248,6 +248,39 @@ export function scoreAt(line, lambda) {
 }
 
 /**
+ * How much of the spread of scores λ makes (effect.py): Var((λ − 1) d) / (Var(p) + Var((λ − 1) d)), p the score at λ = 1.
+ * @param {Line[]} lines
+ * @param {number[]} copies How often each was drawn.
+ * @param {number} lambda
+ * @returns {number | null} null for fewer than two that can win, or where they do not differ.
+ */
+export function shareOfLambda(lines, copies, lambda) {
+  const able = lines.flatMap((line, i) =>
+    Number.isFinite(scoreAt(line, lambda)) ? Array.from({ length: copies[i] ?? 1 }, () => line) : [],
+  );
+  if (able.length < 2) return null;
+  const plain = variance(able.map((line) => scoreAt(line, 1)));
+  const tilt = variance(able.map((line) => (lambda - 1) * line.preference_gain));
+  return plain + tilt > 0 ? tilt / (plain + tilt) : null;
+}
+
+/** @param {number[]} values */
+function variance(values) {
+  const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
+  return values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length;
+}
+
+/**
+ * How far the preference moves a candidate's tokens: the mean of their |gain|, in nats.
+ * @param {Candidate} one
+ * @param {number[]} ratios
+ */
+export function meanMove(one, ratios) {
+  const moves = tokenGains(one, ratios).map(Math.abs).filter(Number.isFinite);
+  return moves.length ? moves.reduce((sum, x) => sum + x, 0) / moves.length : 0;
+}
+
+/**
  * The winners for λ ≥ start, left to right; the first of equal lines wins. Lines that are not finite never win, unless
  * none is finite: then the first holds the whole path.
  * @param {Line[]} lines
