@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +99,7 @@ def test_a_result_tells_its_effect_from_its_own_candidates():
     result = realign(reward=pt.Reward(cut_off="as-is"))
     lines = [Line(one.question_logprob, one.preference_gain) for one in result.candidates]
     gains = result.candidates[0].gains
+    assert result.effect is not None
     assert result.effect == knob_effect(lines, gains, result.path, 30.0, NoteThresholds())
     assert result.effect.same_from == result.path[-1].start
     assert any("the same for every λ" in note for note in result.notes)
@@ -124,7 +124,7 @@ def test_an_answer_that_the_preference_does_not_touch_is_said_to_be_so():
     question, wish = pt.Message("user", "How?"), pt.Preference("No games.")
     realigner = pt.Realigner(ToyEngine(blind), pt.Settings(max_tokens=8))
     result = asyncio.run(realigner.realign([question], [wish]))
-    assert result.effect == replace(
-        result.effect, difference=0.0, agrees=True, share=0.0, carriers=(), carried=0.0
-    )
+    assert result.effect is not None
+    assert (result.effect.difference, result.effect.agrees) == (0.0, True)
+    assert (result.effect.share, result.effect.carriers) == (0.0, ())
     assert "this preference changes nothing here" in result.notes[-1]
