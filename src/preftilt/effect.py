@@ -22,14 +22,17 @@ from preftilt.reward import Line
 class NoteThresholds:
     """From where on an effect is worth a note.
 
-    agree: the views agree where they differ by less than this, in nats a token of the answer. few, most, long: the gain
-    hangs on few tokens where, of an answer's ``long`` or more, ``few`` or fewer carry over ``most`` of Σ_t |gain_t|.
+    agree: the views agree where they differ by less than this, in nats a token of the answer, and no few tokens stand
+    out; a system message that says nothing of consequence moves the tokens of SmolLM2-135M by 0.07. few, most, long,
+    strong: few tokens stand out where, of an answer's ``long`` or more, ``few`` or fewer carry over ``most`` of
+    Σ_t |gain_t|, and one of them has a gain of ``strong`` nats or more.
     """
 
-    agree: float = 0.02
+    agree: float = 0.1
     few: int = 3
     most: float = 0.5
     long: int = 12
+    strong: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ def knob_effect(
     return KnobEffect(
         share=share_of_lambda(lines, lam),
         difference=difference,
-        agrees=difference < thresholds.agree,
+        agrees=difference < thresholds.agree and not carriers,
         same_from=path[-1].start if decides and lam >= path[-1].start else None,
         carriers=carriers,
         carried=carried,
@@ -99,7 +102,7 @@ def _carriers(
 ) -> tuple[tuple[int, ...], float]:
     """The fewest tokens that carry most of Σ|gain|, if they are few of many, and their share of it."""
     sizes = np.where(np.isfinite(gains), np.abs(gains), 0.0)
-    if len(sizes) < thresholds.long or not sizes.any():
+    if len(sizes) < thresholds.long or sizes.max() < thresholds.strong:
         return (), 0.0
     strongest = np.argsort(-sizes, kind="stable")[: thresholds.few]
     shares = np.cumsum(sizes[strongest]) / sizes.sum()
@@ -114,8 +117,8 @@ def effect_notes(effect: KnobEffect, lam: float, pieces: Sequence[str]) -> list[
     """What a reader should know of an effect; ``pieces`` are the texts of the answer's tokens."""
     if effect.agrees:
         return [
-            "this preference changes nothing here: it moves the answer's tokens by"
-            f" {effect.difference:.2g} nats each"
+            f"this preference changes nothing here: it moves the answer's tokens by {effect.difference:.2g} nats each,"
+            " no more than any other words in the prompt would; a large λ then chooses by chance"
         ]
     notes: list[str] = []
     if effect.same_from is not None:

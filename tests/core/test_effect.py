@@ -51,13 +51,18 @@ def test_the_difference_is_the_mean_gain_whatever_its_sign_and_of_possible_token
     assert effect(gains=np.full(3, -math.inf)).difference == 0.0
 
 
-@pytest.mark.parametrize(("gain", "agrees"), [(0.0, True), (0.019, True), (0.021, False)])
+@pytest.mark.parametrize(("gain", "agrees"), [(0.0, True), (0.099, True), (0.101, False)])
 def test_views_agree_below_the_threshold_and_a_note_says_so_and_nothing_else(
     gain: float, agrees: bool
 ):
     found = effect(gains=np.full(20, gain), lam=50.0)
     assert found.agrees is agrees
     assert ("changes nothing here" in effect_notes(found, 50.0, ["a"] * 20)[0]) is agrees
+    gains = np.zeros(40)
+    gains[7] = gain
+    assert effect(gains=gains).agrees
+    gains[7] = 0.5
+    assert not effect(gains=gains).agrees
 
 
 def test_beyond_the_last_change_of_the_winner_a_note_names_it():
@@ -86,6 +91,7 @@ def test_few_tokens_that_carry_most_of_the_gain_are_named():
     assert note == r"2 of 20 tokens of the answer at λ = 1 carry 74% of its gain: “w4”, “\x1b”"
     assert effect(gains=gains[:11]).carriers == ()
     assert effect(gains=FLAT).carriers == ()
+    assert effect(gains=gains / 10).carriers == ()
 
 
 def realign(**settings) -> pt.Realigned:
