@@ -128,7 +128,7 @@ def test_an_answer_that_the_preference_does_not_touch_is_said_to_be_so():
         return np.log(np.full(12, 1 / 12)) + 0.0 * len(context)
 
     question, wish = pt.Message("user", "How?"), pt.Preference("No games.")
-    realigner = pt.Realigner(ToyEngine(blind), pt.Settings(max_tokens=8))
+    realigner = pt.Realigner(ToyEngine(blind), pt.Settings(search=pt.BestOfN(n=8), max_tokens=8))
     result = asyncio.run(realigner.realign([question], [wish]))
     assert result.effect is not None
     assert (result.effect.difference, result.effect.agrees) == (0.0, True)

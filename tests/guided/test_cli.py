@@ -121,7 +121,12 @@ def test_a_row_with_the_former_name_of_lambda_is_refused_with_the_new_one(
 @pytest.mark.usefixtures("guiding")
 @pytest.mark.parametrize(
     ("flags", "lam"),
-    [((), 3.0), (("--search", "best-of-n"), 20.0), (("--search", "cfg"), 3.0), (("--search", "linear-alignment"), 20.0)],
+    [
+        ((), 3.0),
+        (("--search", "best-of-n"), 20.0),
+        (("--search", "cfg"), 3.0),
+        (("--search", "linear-alignment"), 20.0),
+    ],
 )
 def test_a_request_without_a_lambda_gets_its_searchs_own_which_is_recorded(
     flags: tuple[str, ...], lam: float, real_cli: Cli
@@ -261,7 +266,7 @@ def test_a_strength_by_divergence_can_be_asked_for_and_is_recorded(real_cli: Cli
 
 @pytest.mark.usefixtures("guiding")
 def test_what_the_knob_did_is_one_line_and_its_notes(real_cli: Cli):
-    said = real_cli(*ASK[:4], "--max-tokens", 12, "--n", 16, "--lambda", 30).out
+    said = real_cli(*ASK[:4], "--max-tokens", 12, "--search", "best-of-n", "--lambda", 30).out
     assert re.search(r"λ = 30 makes \d+% of the spread of the scores; the preference moves", said)
     assert "note: the answer is the same for every λ from" in said
     alone = real_cli(*ASK[:4], "--max-tokens", 12, "--search", "cfg").out
