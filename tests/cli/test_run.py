@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preftilt.eval.calibrate.reading import read_pools
+from preftilt.records import Item, Row
 from tests.cli.conftest import Cli, Opener, records, row, validator
+from tests.cli.toys import Slow
 
 Write = Callable[..., Path]
 FEW = ("--max-tokens", 20, "--n", 4)
@@ -115,6 +121,127 @@ def test_other_columns_are_refused_or_carried_along(
     [kept] = records(out)
     assert kept["columns"] == {"source": "gsm8k", "split": {"fold": 3}}
     validator("error" if id == "broken" else "realigned").validate(kept)
+
+
+def test_a_row_that_does_not_fit_is_refused_among_the_first_and_fails_alone_later(
+    cli: Cli, rows: Write, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preftilt.cli.rows.CHECKED_FIRST", 2)
+    long = row("long", settings={"max_tokens": 9999})
+    assert cli("run", rows(row("a"), long), "-o", out, *FEW).code == 2
+    assert not out.exists()
+    said = cli("run", rows(row("a"), row("b"), long, row("c")), "-o", out, *FEW)
+    assert said.code == 1
+    found = {one["id"]: one.get("error") for one in records(out)}
+    assert [found[id] for id in ("a", "b", "c")] == [None] * 3
+    assert found["long"]["type"] == "PromptTooLong"
+    assert "defect" not in found["long"]
+
+
+def test_rows_are_read_as_they_are_done(
+    cli: Cli, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are: neither are they held in memory, nor are all prompts made before the first answer."""
+    source = tmp_path / "long.jsonl"
+    source.write_text("".join(json.dumps(row(i)) + "\n" for i in range(400)), "utf-8")
+    made, held, written = 0, [], []
+    item = Row.item
+
+    def noted(*arguments: Any) -> Item:
+        nonlocal made
+        made += 1
+        if made in (300, 700):
+            held.append(sum(type(one) is Item for one in gc.get_objects()))
+            written.append(len(records(out)) if out.exists() else 0)
+        return item(*arguments)
+
+    monkeypatch.setattr(Row, "item", noted)
+    assert cli("run", source, "-o", out, "--max-tokens", 2, "--n", 1).code == 0
+    assert (
+        made == 2 * 400
+    )  # Once for their form, before the model is opened, and once to be answered.
+    assert max(held) < 150
+    assert written[0] == 0
+    assert 100 < written[1] < 400
+    assert len(records(out)) == 400
+
+
+def test_a_defect_is_told_with_its_place_and_marks_the_record(
+    cli: Cli,
+    rows: Write,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    drawn = Slow.sample
+
+    async def sample(engine: Slow, requests: Any) -> Any:
+        if requests[0].stream.item == "b":
+            raise KeyError("lost")
+        return await drawn(engine, requests)
+
+    monkeypatch.setattr(Slow, "sample", sample)
+    source = rows(row("a"), row("b"))
+    assert cli("run", source, "-o", out, *FEW).code == 1
+    [failed] = [one for one in records(out) if "error" in one]
+    assert failed["error"] == {"type": "KeyError", "message": "'lost'", "defect": True}
+    validator("error").validate(failed)
+    assert "raise KeyError" in caplog.text
+    assert "row b" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["scores", "text"])
+def test_records_may_be_smaller(
+    kind: str, cli: Cli, rows: Write, out: Path, tmp_path: Path
+) -> None:
+    source, whole = rows(row("a"), row("b")), tmp_path / "whole.jsonl"
+    cli("run", source, "-o", whole, *FEW)
+    assert cli("run", source, "-o", out, *FEW, "--records", kind).code == 0
+    full = {one["id"]: one for one in records(whole)}
+    for small in records(out):
+        validator(kind).validate(small)
+        wanted = full[small["id"]]
+        assert small["text"] == wanted["text"]
+        if kind == "text":
+            assert len(json.dumps(small)) < 1000 + len(small["text"])
+        else:
+            assert small["path"] == wanted["path"]
+            told = ("slot", "text", "finish", "question_logprob", "preference_gain", "score")
+            assert [[one[name] for name in told] for one in small["candidates"]] == [
+                [one[name] for name in told] for one in wanted["candidates"]
+            ]
+    again = cli("run", source, "-o", out, *FEW, "--records", kind, "--resume")
+    assert "nothing left to do" in again.err
+    other = cli("run", source, "-o", out, *FEW, "--resume")
+    assert f"records {kind}, now full" in other.err
+    assert (
+        "--records must be full, scores, text"
+        in cli("run", source, "-o", "-", "--records", "x").err
+    )
+
+
+def test_lambda_is_chosen_from_records_of_scores_as_from_whole_ones(
+    cli: Cli, rows: Write, out: Path, tmp_path: Path
+) -> None:
+    source, whole, rated = rows(row("a")), tmp_path / "whole.jsonl", tmp_path / "rated.jsonl"
+    told = [{"id": "a", "slot": slot, "quality": slot % 2} for slot in range(4)]
+    rated.write_text("".join(json.dumps(one) + "\n" for one in told), "utf-8")
+    for path, kind in ((whole, "full"), (out, "scores")):
+        cli("run", source, "-o", path, *FEW, "--reduction", "mean", "--records", kind)
+    assert read_pools([out], qualities=rated) == read_pools([whole], qualities=rated)
+
+
+def test_input_that_flows_by_once_is_read_twice_all_the_same(
+    cli: Cli, rows: Write, out: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = rows(row("a"), row("b")).read_bytes()
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,))
+    writer.start()
+    assert cli("run", pipe, "-o", out, *FEW).code == 0
+    writer.join()
+    assert {one["id"] for one in records(out)} == {"a", "b"}
 
 
 def test_standard_input_and_output(

@@ -222,7 +222,7 @@ def schema(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="realigned|error|row|score-row",
+            metavar="realigned|scores|text|error|row|score-row",
             help="Which object: a result, a failed row's record, or a row of the input.",
         ),
     ] = "realigned",

@@ -15,7 +15,7 @@ from preftilt.cli.options import ClusterFlags, FileFlags
 from preftilt.cli.output import Output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.errors import BadInput
-from preftilt.records import Journal
+from preftilt.records import Journal, record_kind
 
 if TYPE_CHECKING:
     from preftilt.cluster import Asked
@@ -44,23 +44,25 @@ def answer_on_cluster(
     meter: Meter,
 ) -> None:
     """By actors that each open the engine. The output file is opened when the first record is there: by then an actor
-    has the engine and has found every row fit for it."""
+    has the engine and has found the first rows fit for it."""
     from preftilt.cluster import LOCAL, Flow, Job, answers, joined
 
     address = cluster.ray or LOCAL
     # One moment for all actors, whenever they open: templates with a date must not tell them apart.
     options = replace(options_from(model), now=datetime.now())
-    job = Job(model=model.model, options=options, identity=identity)
+    records = record_kind(files.records)
+    job = Job(model=model.model, options=options, identity=identity, records=records)
     flow = Flow(concurrency=files.concurrency, batch=cluster.ray_batch or 1)
     with ExitStack() as stack:
         with spinner() as doing:
             doing(f"joining the Ray cluster ({address})")
             stack.enter_context(joined(address))
         meter.start()
-        stack.enter_context(row_bar(meter, len(output.todo) + output.done, output.done))
-        records = stack.enter_context(closing(answers(job, output.todo, _asked(cluster), flow)))
+        stack.enter_context(row_bar(meter, output.todo + output.done, output.done))
+        items = tuple(output.items())
+        answered = stack.enter_context(closing(answers(job, items, _asked(cluster), flow)))
         journal: Journal | None = None
-        for record in records:
+        for record in answered:
             if journal is None:
                 journal = stack.enter_context(closing(output.open()))
             journal.write(record)

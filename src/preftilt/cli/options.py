@@ -264,6 +264,14 @@ class FileFlags:
     ] = False
     force: Annotated[bool, _output("--force", help="Overwrite OUT.")] = False
     limit: Annotated[int | None, _output(min=1, help="Only the first rows.")] = None
+    records: Annotated[
+        str,
+        _output(
+            "--records",
+            metavar="full|scores|text",
+            help="What is kept of a record: all, or no tokens and log-probs, or the answer alone.",
+        ),
+    ] = "full"
     keep_columns: Annotated[
         bool,
         _output(

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from preftilt.cli.options import FileFlags
 from preftilt.errors import BadInput
-from preftilt.records import Item, Journal, Survey, survey
+from preftilt.records import Item, Journal, Survey, Written, survey
+from preftilt.records.slim import SCHEMAS
 from preftilt.search import AutoSearch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """The plan for an output file; ``path`` None is standard output."""
+    """The plan for an output file; ``path`` None is standard output.
+
+    rows: all of them; todo, done: how many of the first ``limit`` are left to do, and were done before. again: ids of
+    those left that failed before.
+    """
 
     path: Path | None
-    todo: tuple[Item, ...]
+    rows: Iterable[Item]
+    limit: int | None
+    todo: int
     done: int = 0
     known: Survey | None = None
+    again: frozenset[str] = frozenset()
+
+    def items(self) -> Iterator[Item]:
+        """The rows that are left to do, read as they are asked for."""
+        done = {} if self.known is None else self.known.done
+        return (item for item in islice(self.rows, self.limit) if item.id not in done)
 
     def open(self) -> Journal:
         """Open it for writing: from here on the old content of a file to overwrite is gone."""
@@ -28,31 +42,64 @@ class Output:
             return Journal.standard_output()
         if self.known is None:
             return Journal.create(self.path)
-        again = self.known.failed & {item.id for item in self.todo}
-        return Journal.resume(self.path, self.known, again)
+        return Journal.resume(self.path, self.known, set(self.again))
 
 
 def plan_output(
-    source: str, output: str, items: Sequence[Item], identity: Mapping[str, Any], files: FileFlags
+    source: str,
+    output: str,
+    rows: Iterable[Item],
+    identity: Mapping[str, Any],
+    files: FileFlags,
+    look: Callable[[Item], None],
 ) -> Output:
-    """Check the output file against the rows and how the model is opened (``identity``)."""
+    """Check the form of every row, and the output file against the rows and how the model is opened (``identity``).
+
+    ``look`` is called with every row.
+    """
+    path, known = _place(source, output, files)
+    count = 0
+    wanted, again = 0, set()
+    left = {} if known is None else dict(known.done)
+    other: tuple[Written, Item] | None = None
+    for count, item in enumerate(rows, start=1):
+        look(item)
+        if files.limit is None or count <= files.limit:
+            wanted += known is None or item.id not in known.done
+            if known is not None and item.id in known.failed:
+                again.add(item.id)
+        written = left.pop(item.id, None)
+        if written is not None and written.fingerprint != item.fingerprint(identity):
+            other = min(other or (written, item), (written, item), key=lambda pair: pair[0].line)
+    if path is not None and known is not None:
+        _check_same_run(path, left, other, identity)
+    whole = count if files.limit is None else min(count, files.limit)
+    return Output(
+        path=path,
+        rows=rows,
+        limit=files.limit,
+        todo=wanted,
+        done=whole - wanted,
+        known=known,
+        again=frozenset(again),
+    )
+
+
+def _place(source: str, output: str, files: FileFlags) -> tuple[Path | None, Survey | None]:
+    """The output file, None for standard output, and what it holds, if it is gone on with."""
     if files.resume and files.force:
         raise BadInput("--resume and --force exclude each other")
-    wanted = tuple(items[: files.limit])
     if output == "-":
         if files.resume or files.force:
             raise BadInput("--resume and --force need an output file, not standard output")
-        return Output(path=None, todo=wanted)
+        return None, None
     path = Path(output)
     _check_place(path, source)
     if not path.is_file() or files.force:
-        return Output(path=path, todo=wanted)
+        return path, None
     if not files.resume:
         raise BadInput(f"{path} exists: --resume goes on with it, --force overwrites it")
-    known = _read(path)
-    _check_same_run(path, known, items, identity)
-    todo = tuple(item for item in wanted if item.id not in known.done)
-    return Output(path=path, todo=todo, done=len(wanted) - len(todo), known=known)
+    return path, _read(path)
 
 
 def _check_place(path: Path, source: str) -> None:
@@ -72,38 +119,47 @@ def _read(path: Path) -> Survey:
 
 
 def _check_same_run(
-    path: Path, known: Survey, items: Sequence[Item], identity: Mapping[str, Any]
+    path: Path,
+    strange: Mapping[str, Written],
+    other: tuple[Written, Item] | None,
+    identity: Mapping[str, Any],
 ) -> None:
-    by_id = {item.id: item for item in items}
-    for id, record in known.done.items():
-        where = f'{path} line {record["line"]} (id "{id}")'
-        if id not in by_id:
-            raise BadInput(f"{where} has no row in the input: it is the output of another one")
-        if record["fingerprint"] != by_id[id].fingerprint(identity):
-            what = ", ".join(_differences(record, by_id[id], identity))
-            raise BadInput(
-                f"{where} was made otherwise: {what or 'other words or model options'}; "
-                "repeat the old call to go on with it, name another file, or overwrite it with --force"
-            )
+    """Raise for records without a row (``strange``), and for the first that was made otherwise than its row is now."""
+    for id, written in strange.items():
+        raise BadInput(
+            f'{path} line {written.line} (id "{id}") has no row in the input: it is the output of another one'
+        )
+    if other is not None:
+        written, item = other
+        with path.open("rb") as file:
+            what = ", ".join(_differences(written.read(file), item, identity))
+        raise BadInput(
+            f'{path} line {written.line} (id "{item.id}") was made otherwise:'
+            f" {what or 'other words or model options'}; repeat the old call to go on with it, name another file, or"
+            " overwrite it with --force"
+        )
 
 
 def _differences(record: Mapping[str, Any], item: Item, identity: Mapping[str, Any]) -> list[str]:
     """What can be told from a record: the model and the settings that differ, then and now."""
-    settings = item.settings
+    settings, settings_then = item.settings, record.get("settings") or {}
     now: dict[str, Any] = {"seed": settings.seed, "max_tokens": settings.max_tokens}
     search = settings.search
     if isinstance(
         search, AutoSearch
     ):  # What it came to then still holds, but for what is asked of it.
         asked = {} if search.n is None else {"n": search.n}
-        now["search"] = {**(record["settings"] or {}).get("search", {}), **asked}
+        now["search"] = {**settings_then.get("search", {}), **asked}
     else:
         now["search"] = {"name": search.name} | asdict(search)
     now |= asdict(settings.reward) | asdict(settings.prompt) | asdict(settings.sampling)
     if all(one.strength is None for one in item.preferences):
         now["lambda"] = settings.lam
-    then = {**(record["settings"] or {}), "seed": record["seed"]}
-    if not identity["model"].endswith(record["model"] or ""):  # A scheme may stand before it.
+    then = {**settings_then, "seed": record.get("seed")}
+    kinds = {schema: kind for kind, schema in SCHEMAS.items()}
+    now["records"] = identity.get("records", "full")
+    then["records"] = kinds.get(record.get("schema", ""), "full")
+    if not identity["model"].endswith(record.get("model") or ""):  # A scheme may stand before it.
         now["model"], then["model"] = identity["model"], record["model"]
     return [
         f"{name} {_brief(then[name])}, now {_brief(value)}"

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import typer
 
-from preftilt.api import Realigner
+from preftilt.api import Realigner, Settings
 from preftilt.cli.cluster_rows import answer_on_cluster, check_cluster
 from preftilt.cli.configure import (
     Flags,
-    arms_from,
     check_model,
     engine_from,
     model_identity,
-    settings_from,
-    source_lines,
 )
+from preftilt.cli.inputs import input_rows
 from preftilt.cli.judges import check_judges, open_judges
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import ClusterFlags, FileFlags
@@ -32,19 +31,22 @@ from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
-from preftilt.prompt import parse_preference
 from preftilt.records import (
+    CHECKED_FIRST,
     Item,
     Journal,
+    RecordKind,
     Row,
     ScoreRow,
     Work,
     check_items,
-    read_items,
     realign_item,
+    record_kind,
     record_of,
 )
+from preftilt.rivals import Method
 from preftilt.run import OnProgress
+from preftilt.search import Search
 
 
 def run(
@@ -60,19 +62,21 @@ def run(
     """Realign every row, here or on a cluster."""
     check_model(model)
     check_cluster(cluster)
-    items = _items(source, preferences, lam, flags, model, files, Row)
-    check_judges(model, [one.settings for one in items])
+    kind = record_kind(files.records)
     if cluster.ray is not None and (model.reward_model or model.judge_model):
         raise BadInput(
             "--ray opens one model on every actor; leave --reward-model and --judge-model out"
         )
-    identity = model_identity(model) | {"command": "run"}
-    planned = plan_output(source, output, items, identity, files)
-    if cluster.ray is None:
-        answer = partial(_answer_here, realign_item, planned, identity, model, files)
-    else:
-        answer = partial(answer_on_cluster, planned, identity, model, files, cluster)
-    _finish(planned, model.model, answer)
+    identity = model_identity(model) | {"command": "run"} | _records_identity(kind)
+    methods = MethodsSeen()
+    with input_rows(source, preferences, lam, flags, model, files, Row) as rows:
+        planned = plan_output(source, output, rows, identity, files, methods.add)
+        check_judges(model, methods.settings)
+        if cluster.ray is None:
+            answer = partial(_answer_here, realign_item, planned, identity, model, files)
+        else:
+            answer = partial(answer_on_cluster, planned, identity, model, files, cluster)
+        _finish(planned, model.model, answer)
 
 
 def score(
@@ -87,13 +91,19 @@ def score(
     """Score every row's responses under every λ."""
     check_model(model)
     lams = parse_lambdas(lambdas)
-    lam = lams[0] if lams else None
-    items = _items(source, preferences, lam, flags, model, files, ScoreRow)
-    if lams and (alone := [one.line for one in items if not one.preferred]):
+    kind = record_kind(files.records)
+    if kind == "text":
         raise BadInput(
-            f"line {alone[0]}: --lambda does nothing without a preference; reward models have --arm-weight"
+            "--records text keeps an answer without its scores; of score it is full or scores"
         )
-    check_judges(model, [one.settings for one in items])
+    lam = lams[0] if lams else None
+    methods = MethodsSeen()
+    unweighed: list[int] = []
+
+    def look(item: Item) -> None:
+        methods.add(item)
+        if lams and not unweighed and not item.preferred:
+            unweighed.append(item.line)
 
     async def score_one(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
         result = await realigner.score(
@@ -106,35 +116,36 @@ def score(
         )
         return result.to_json() | score_table(result, item, lams[1:])
 
-    identity = model_identity(model) | {"command": "score", "lambdas": lams[1:]}
-    planned = plan_output(source, output, items, identity, files)
-    _finish(planned, model.model, partial(_answer_here, score_one, planned, identity, model, files))
-
-
-def _items(
-    source: str,
-    preferences: Sequence[str],
-    lam: float | None,
-    flags: Flags,
-    model: ModelFlags,
-    files: FileFlags,
-    row: type[Row],
-) -> list[Item]:
-    try:
-        return read_items(
-            source_lines(source),
-            source="standard input" if source == "-" else source,
-            base=settings_from(lam, flags, list(arms_from(model))),
-            model=row,
-            preferred=[parse_preference(text) for text in preferences],
-            keep_columns=files.keep_columns,
-        )
-    except BadInput as failure:
-        if re.search(r'unknown field "[^".]+"', str(failure)):
+    command = {"command": "score", "lambdas": lams[1:]}
+    identity = model_identity(model) | command | _records_identity(kind)
+    with input_rows(source, preferences, lam, flags, model, files, ScoreRow) as rows:
+        planned = plan_output(source, output, rows, identity, files, look)
+        if unweighed:
             raise BadInput(
-                f"{failure} (--keep-columns carries other fields along into the records)"
-            ) from None
-        raise
+                f"line {unweighed[0]}: --lambda does nothing without a preference; reward models have --arm-weight"
+            )
+        check_judges(model, methods.settings)
+        answer = partial(_answer_here, score_one, planned, identity, model, files)
+        _finish(planned, model.model, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class MethodsSeen:
+    """The settings of rows, one for every search and method that there is among them."""
+
+    _seen: dict[tuple[Search, Method], Settings] = field(default_factory=dict)
+
+    def add(self, item: Item) -> None:
+        self._seen.setdefault((item.settings.search, item.settings.method), item.settings)
+
+    @property
+    def settings(self) -> list[Settings]:
+        return [*self._seen.values()]
+
+
+def _records_identity(kind: RecordKind) -> dict[str, str]:
+    """Smaller records are another output than whole ones."""
+    return {} if kind == "full" else {"records": kind}
 
 
 def _finish(output: Output, model: str, answer: Callable[[Meter], None]) -> None:
@@ -170,29 +181,37 @@ def _answer_here(
     with stack:
         meter.start()
         realigner = Realigner(engine, judges=judges)
-        check_items(realigner, output.todo)
+        items = output.items()
+        first = [*islice(items, CHECKED_FIRST)]
+        check_items(realigner, first)
         journal = output.open()
-        with row_bar(meter, len(output.todo) + output.done, output.done):
-            asyncio.run(
-                _all(work, realigner, output.todo, journal, identity, files.concurrency, meter)
-            )
+        rows = _Rows(work, realigner, identity, record_kind(files.records))
+        with row_bar(meter, output.todo + output.done, output.done):
+            asyncio.run(_all(rows, chain(first, items), journal, files.concurrency, meter))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What is done with rows, and what becomes of their records."""
+
+    work: Work
+    realigner: Realigner
+    identity: Mapping[str, Any]
+    kind: RecordKind
+
+    async def record(self, item: Item, report: OnProgress) -> dict[str, Any]:
+        mark = item.fingerprint(self.identity)
+        return await record_of(self.work, self.realigner, item, mark, report, self.kind)
 
 
 async def _all(
-    work: Work,
-    realigner: Realigner,
-    items: Iterable[Item],
-    journal: Journal,
-    identity: Mapping[str, Any],
-    concurrency: int,
-    meter: Meter,
+    rows: _Rows, items: Iterable[Item], journal: Journal, concurrency: int, meter: Meter
 ) -> None:
     waiting = iter(items)
 
     async def worker() -> None:
         for item in waiting:
-            mark = item.fingerprint(identity)
-            record = await record_of(work, realigner, item, mark, meter.reporter(item.id))
+            record = await rows.record(item, meter.reporter(item.id))
             journal.write(record)
             meter.finish(item.id, record)
 
@@ -216,7 +235,7 @@ def _summary(output: Output, model: str, meter: Meter) -> str:
 
 
 def _interrupted(output: Output, meter: Meter) -> str:
-    done = f"interrupted after {output.done + meter.rows} of {output.done + len(output.todo)} rows"
+    done = f"interrupted after {output.done + meter.rows} of {output.done + output.todo} rows"
     if output.path is None:
         return done
     call = [one for one in sys.argv[1:] if one not in ("--resume", "--force")]

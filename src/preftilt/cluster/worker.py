@@ -1,4 +1,4 @@
-"""An actor: it opens the engine once, checks every row before its first token, and answers rows as they come.
+"""An actor: it opens the engine once, checks the first rows before its first token, and answers rows as they come.
 
 It takes places in the data set and gives records as JSON texts, so that what travels is small and plain.
 """
@@ -19,7 +19,15 @@ from preftilt.engines.loop import Loop, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
-from preftilt.records import Item, check_items, error_record, realign_item, record_of
+from preftilt.records import (
+    CHECKED_FIRST,
+    Item,
+    RecordKind,
+    check_items,
+    error_record,
+    realign_item,
+    record_of,
+)
 from preftilt.run import Progress
 
 PLACE, ANSWER = "place", "answer"
@@ -37,12 +45,13 @@ Batch = Mapping[str, np.ndarray]
 class Job:
     """What every actor is told. It names the variable of a key and never holds one: nodes read their own environment.
 
-    identity: what the fingerprints of records are made with, besides the rows.
+    identity: what the fingerprints of records are made with, besides the rows. records: what is kept of a record.
     """
 
     model: str
     options: EngineOptions
     identity: Mapping[str, Any]
+    records: RecordKind = "full"
 
     @property
     def holds_model(self) -> bool:
@@ -75,7 +84,7 @@ class Worker:
             self._refusal = _refusal(failure, f" (on {socket.gethostname()})")
             return
         try:
-            check_items(self._realigner, self._items)
+            check_items(self._realigner, self._items[:CHECKED_FIRST])
         except BadInput as failure:
             self._refusal = _refusal(failure, "")
 
@@ -90,7 +99,8 @@ class Worker:
 
     async def _one(self, item: Item) -> str:
         mark = item.fingerprint(self._job.identity)
-        record = await record_of(realign_item, self._realigner, item, mark, _unseen)
+        kind = self._job.records
+        record = await record_of(realign_item, self._realigner, item, mark, _unseen, kind)
         try:
             return json.dumps(record, allow_nan=False)
         except (TypeError, ValueError) as failure:  # Ray Data would lose the row and its reason.

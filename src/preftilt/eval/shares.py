@@ -71,7 +71,7 @@ def gather(path: Path) -> None:
         known = surveyed(path)
         found = survey(share)
         lines = share.read_bytes()[: found.sound].split(b"\n")
-        numbers = [one["line"] for id, one in found.done.items() if id not in known.done]
+        numbers = [one.line for id, one in found.done.items() if id not in known.done]
         with path.open("r+b" if path.exists() else "wb") as whole:
             whole.truncate(known.sound)
             whole.seek(known.sound)

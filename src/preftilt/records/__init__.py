@@ -1,6 +1,6 @@
 """JSON lines in and out: checked rows, and an output file that survives being killed."""
 
-from preftilt.records.journal import Journal, Survey, error_record, survey
+from preftilt.records.journal import Journal, Survey, Written, error_record, survey
 from preftilt.records.lines import file_bytes, file_lines, json_line, lines_of, read_records
 from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
 from preftilt.records.parsing import parse_json
@@ -14,22 +14,26 @@ from preftilt.records.patch import (
     search_of,
     takers,
 )
-from preftilt.records.rows import Item, PromptRow, Row, ScoreRow, read_items
-from preftilt.records.work import Work, check_items, realign_item, record_of
+from preftilt.records.rows import Item, PromptRow, Row, ScoreRow, iter_items, read_items
+from preftilt.records.slim import RecordKind, record_kind, slim
+from preftilt.records.work import CHECKED_FIRST, Work, check_items, realign_item, record_of
 
 __all__ = [
+    "CHECKED_FIRST",
     "RENAMED",
     "SEARCHES",
     "Item",
     "Journal",
     "MethodPatch",
     "PromptRow",
+    "RecordKind",
     "Row",
     "ScoreRow",
     "SearchPatch",
     "SettingsPatch",
     "Survey",
     "Work",
+    "Written",
     "check_items",
     "complaints",
     "error_record",
@@ -37,14 +41,17 @@ __all__ = [
     "file_lines",
     "idle",
     "idle_of_method",
+    "iter_items",
     "json_line",
     "lines_of",
     "parse_json",
     "read_items",
     "read_records",
     "realign_item",
+    "record_kind",
     "record_of",
     "search_of",
+    "slim",
     "survey",
     "takers",
     "takers_of_method",

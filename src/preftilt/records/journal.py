@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.records.lines import json_line
@@ -25,24 +25,35 @@ ERROR_SCHEMA = "preftilt.error/1"
 SYNC_SECONDS = 1.0
 
 
+class Written(NamedTuple):
+    """A record in a file: its line, counted from 1, where that begins (byte), and its fingerprint, if it has one."""
+
+    line: int
+    start: int
+    fingerprint: str | None
+
+    def read(self, file: BinaryIO) -> dict[str, Any]:
+        """The whole record."""
+        file.seek(self.start)
+        return json.loads(file.readline())
+
+
 @dataclass(slots=True)
 class Survey:
-    """What an output file holds: the records that are done (without their bulk), the failed ids, its sound length."""
+    """What an output file holds: where the records are that are done, the failed ids, its sound length."""
 
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    done: dict[str, Written] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     sound: int = 0
     torn: bool = False
 
 
 def error_record(id: str, failure: BaseException, fingerprint: str) -> dict[str, Any]:
-    """The record of a row that failed."""
-    return {
-        "schema": ERROR_SCHEMA,
-        "id": id,
-        "fingerprint": fingerprint,
-        "error": {"type": type(failure).__name__, "message": str(failure)},
-    }
+    """The record of a row that failed; a failure that nobody foresaw is marked as a defect of preftilt."""
+    error: dict[str, Any] = {"type": type(failure).__name__, "message": str(failure)}
+    if not isinstance(failure, PreftiltError | TimeoutError | OSError):
+        error["defect"] = True
+    return {"schema": ERROR_SCHEMA, "id": id, "fingerprint": fingerprint, "error": error}
 
 
 def survey(path: Path) -> Survey:
@@ -60,8 +71,7 @@ def survey(path: Path) -> Survey:
             if "error" in record:
                 found.failed.add(id)
             else:
-                kept = ("model", "seed", "settings", "fingerprint")
-                found.done[id] = {name: record.get(name) for name in kept} | {"line": number}
+                found.done[id] = Written(number, found.sound, record.get("fingerprint"))
             found.sound += len(raw)
     return found
 

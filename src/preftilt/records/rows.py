@@ -6,7 +6,7 @@ Strings in JSON are taken as they are: a strength is given by the object form, `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -194,6 +194,13 @@ class ScoreRow(Row):
 
 
 def read_items(
+    lines: Iterable[bytes], *, source: str, base: Settings, model: type[Row] = Row
+) -> list[Item]:
+    """Every row, in order; see :func:`iter_items`."""
+    return [*iter_items(lines, source=source, base=base, model=model)]
+
+
+def iter_items(
     lines: Iterable[bytes],
     *,
     source: str,
@@ -201,13 +208,13 @@ def read_items(
     model: type[Row] = Row,
     preferred: Sequence[Preference] = (),
     keep_columns: bool = False,
-) -> list[Item]:
-    """Every row, in order; blank lines are skipped. All rows are read, then the first problems are raised.
+) -> Iterator[Item]:
+    """The good rows, in order, each as its line is read; blank lines are skipped. In the end problems are raised.
 
     preferred: the preferences of rows that state none. keep_columns: fields that rows do not have become their
     columns, which records carry along, and are not refused.
     """
-    return read_rows(
+    return iter_rows(
         lines,
         source=source,
         model=_keeping(model) if keep_columns else model,
@@ -224,11 +231,17 @@ def _keeping(model: type[R]) -> type[R]:
 def read_rows(
     lines: Iterable[bytes], *, source: str, model: type[R], make: Callable[[R, int], I]
 ) -> list[I]:
-    """As :func:`read_items`, for rows of any model: ``make`` turns a row and its line into what has an id.
+    """Every row, in order; see :func:`iter_rows`."""
+    return [*iter_rows(lines, source=source, model=model, make=make)]
+
+
+def iter_rows(
+    lines: Iterable[bytes], *, source: str, model: type[R], make: Callable[[R, int], I]
+) -> Iterator[I]:
+    """As :func:`iter_items`, for rows of any model: ``make`` turns a row and its line into what has an id.
 
     A field that is null is one that is not there: tables fill in so what only other rows have.
     """
-    items: list[I] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
     for number, raw in enumerate(lines, start=1):
@@ -244,12 +257,11 @@ def read_rows(
             problems.append(f"line {number}: {failure}")
         else:
             seen[item.id] = number
-            items.append(item)
+            yield item
     if problems:
         raise BadInput(_report(source, problems))
-    if not items:
+    if not seen:
         raise BadInput(f"{source} has no rows")
-    return items
 
 
 def _read(raw: bytes, model: type[R]) -> R:

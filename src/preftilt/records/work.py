@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -9,7 +10,14 @@ from preftilt.api import Realigner
 from preftilt.errors import BadInput, EngineError, PreftiltError
 from preftilt.records.journal import error_record
 from preftilt.records.rows import Item
+from preftilt.records.slim import RecordKind, slim
 from preftilt.run import OnProgress
+
+CHECKED_FIRST = 64
+"""Rows whose prompts are checked before the first token; the others are when their turn comes."""
+
+LOGGER = logging.getLogger("preftilt.records")
+"""Without a handler, what it says goes to standard error."""
 
 Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
 """What is done with a row; returns its record, or raises."""
@@ -28,18 +36,29 @@ async def realign_item(realigner: Realigner, item: Item, report: OnProgress) -> 
 
 
 async def record_of(
-    work: Work, realigner: Realigner, item: Item, mark: str, report: OnProgress
+    work: Work,
+    realigner: Realigner,
+    item: Item,
+    mark: str,
+    report: OnProgress,
+    kind: RecordKind = "full",
 ) -> dict[str, Any]:
-    """The row's record with its fingerprint ``mark`` and its columns; a failure is the record of a failed row."""
+    """The row's record, of its ``kind``, with its fingerprint ``mark`` and its columns.
+
+    A failure is the record of a failed row. One that is a defect of ours, and not of the input or an engine, is marked
+    as such, and told on standard error with its place.
+    """
     try:
-        record = await work(realigner, item, report) | {"fingerprint": mark}
+        record = slim(await work(realigner, item, report), kind) | {"fingerprint": mark}
     except Exception as failure:
         record = error_record(item.id, failure, mark)
+        if "defect" in record["error"]:
+            LOGGER.error("row %s: a defect of preftilt or of the engine", item.id, exc_info=failure)
     return record | ({"columns": dict(item.columns)} if item.columns else {})
 
 
 def check_items(realigner: Realigner, items: Iterable[Item]) -> None:
-    """Refuse rows whose prompts or responses cannot be read or do not fit, all at once and before the first token."""
+    """Refuse rows whose prompts or responses cannot be read or do not fit, all of these at once."""
     problems: list[tuple[int, PreftiltError]] = []
     for item in items:
         try:

@@ -40,10 +40,10 @@ class Store:
             raise BadInput(f"{self.path} exists: --resume goes on with it, --force begins it anew")
         found = survey(self.path)
         marks = {one.id: one.fingerprint(self.how) for one in items}
-        for id, record in found.done.items():
-            if record["fingerprint"] != marks.get(id):
+        for id, written in found.done.items():
+            if written.fingerprint != marks.get(id):
                 raise BadInput(
-                    f'{self.path} line {record["line"]} (id "{id}") was made otherwise: of other words, rules or model'
+                    f'{self.path} line {written.line} (id "{id}") was made otherwise: of other words, rules or model'
                     " options; repeat the old call to go on with it, or begin anew with --force"
                 )
         return found

@@ -153,9 +153,9 @@ async def _reward(rater: Rater, messages: Sequence[Message], text: str) -> float
 
 
 def _check_same(known: Survey, fingerprints: Mapping[str, str], path: Path) -> None:
-    for id, record in known.done.items():
+    for id, written in known.done.items():
         prompt = json.loads(id)[-1]
-        if record["fingerprint"] != fingerprints.get(prompt, record["fingerprint"]):
+        if written.fingerprint != fingerprints.get(prompt, written.fingerprint):
             raise BadInput(
                 f'{path} holds an answer to "{prompt}" that was made otherwise: repeat the old call to go on with it,'
                 " or name another --output"

@@ -191,9 +191,8 @@ def read_lines(path: Path) -> dict[str, Json]:
     known = surveyed(path)
     if not known.sound:
         return {}
-    lines = path.read_bytes()[: known.sound].split(b"\n")
-    found = [json.loads(lines[one["line"] - 1]) for one in known.done.values()]
-    return {one["id"]: one for one in found}
+    with path.open("rb") as file:
+        return {id: written.read(file) for id, written in known.done.items()}
 
 
 def _share(
