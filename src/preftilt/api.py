@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from preftilt.engines.models import default_model
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
+from preftilt.images import unpacked_once
 from preftilt.messages import Message
 from preftilt.prompt import build_query, build_question, check_unended
 from preftilt.readers import resolve, with_arms
@@ -39,6 +41,32 @@ from preftilt.settings import Settings, settled
 from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
 T = TypeVar("T")
+
+
+LONG_CHARACTERS = 4_000
+"""Requests with more text than that are prepared beside the event loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request that passed every check, with its prompts: all that answering it takes besides an engine.
+
+    settings: with everything decided. max_tokens: its token budget for a response.
+    """
+
+    messages: tuple[Message, ...]
+    preferences: tuple[Preference, ...]
+    settings: Settings
+    query: Query
+    max_tokens: int
+    trajectory: TrajectoryReward | None = None
+
+
+def is_long(messages: Sequence[Message], preferences: Sequence[Preference]) -> bool:
+    """Whether making a request's prompts takes so long that an event loop should not wait for it."""
+    characters = sum(len(message.content) for message in messages)
+    characters += sum(len(preference.text) for preference in preferences)
+    return characters > LONG_CHARACTERS or any(message.images for message in messages)
 
 
 class Realigner:
@@ -74,23 +102,25 @@ class Realigner:
         the result's ``id``: the same seed, item and request give the same answer, alone or beside others.
         """
         began = time.perf_counter()
-        settings = self.settled(settings)
-        _, run = self._prepare(messages, preferences, settings, item, on_progress)
-        outcome = await run.search(settings.search)
-        ranking = await self._pick(run, messages, preferences, settings, outcome.ranked)
-        return record(
-            Finished(
-                engine=self.engine,
-                run=run,
-                settings=settings,
-                preferences=preferences,
-                item=item,
-                ranked=outcome.ranked if ranking is None else ranking.candidates,
-                ranking=ranking,
-                given=False,
-                seconds=time.perf_counter() - began,
-            )
-        )
+        prepared = await self._prepared(messages, preferences, self.settled(settings))
+        return await self.answer(prepared, item=item, on_progress=on_progress, began=began)
+
+    async def answer(
+        self,
+        prepared: Prepared,
+        *,
+        item: str | None = None,
+        on_progress: OnProgress | None = None,
+        began: float | None = None,
+    ) -> Realigned:
+        """What :meth:`realign` does, for a request that was prepared: its prompts are not made again.
+
+        ``began`` is when its time began to count (``time.perf_counter``); now if None.
+        """
+        began = time.perf_counter() if began is None else began
+        run = self._run(prepared, item, on_progress)
+        outcome = await run.search(prepared.settings.search)
+        return await self._record(prepared, run, item, outcome.ranked, given=False, began=began)
 
     async def score(
         self,
@@ -108,41 +138,31 @@ class Realigner:
         """
         began = time.perf_counter()
         settings = settled(settings or self.settings, guides=False)  # Nothing is drawn.
-        query, run = self._prepare(messages, preferences, settings, item, on_progress)
-        candidates = await run.score_given(self.check_responses(query, responses))
-        ranked = rank(candidates, rear(query, settings.reward))
-        ranking = await self._pick(run, messages, preferences, settings, candidates)
-        return record(
-            Finished(
-                engine=self.engine,
-                run=run,
-                settings=settings,
-                preferences=preferences,
-                item=item,
-                ranked=ranked if ranking is None else ranking.candidates,
-                ranking=ranking,
-                given=True,
-                seconds=time.perf_counter() - began,
-            )
-        )
+        prepared = await self._prepared(messages, preferences, settings)
+        run = self._run(prepared, item, on_progress)
+        candidates = await run.score_given(self.check_responses(prepared.query, responses))
+        ranked = rank(candidates, rear(prepared.query, settings.reward))
+        return await self._record(prepared, run, item, ranked, given=True, began=began)
 
     def settled(self, settings: Settings | None = None) -> Settings:
         """``settings``, or the realigner's own, with the search and λ that the engine decides where they are open."""
         return settled(settings or self.settings, guides=can_guide(self.engine))
 
-    def check(
+    def prepare(
         self,
         messages: Sequence[Message],
         preferences: Sequence[Preference],
         *,
         settings: Settings | None = None,
-    ) -> tuple[Query, int]:
-        """What a request would be: its prompts, and its token budget for a response; nothing is drawn.
+    ) -> Prepared:
+        """What a request will be: its prompts, and its token budget for a response; nothing is drawn.
 
-        Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token.
+        Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token. A long
+        request takes a while (milliseconds a thousand tokens): call it from a thread where others wait.
         """
         settings = self.settled(settings)
-        query = self._query(messages, preferences, settings)
+        with unpacked_once():
+            query = self._query(messages, preferences, settings)
         check_method(
             settings.method,
             messages,
@@ -155,7 +175,21 @@ class Realigner:
         trajectory = self._trajectory(messages, preferences, settings)
         check_guided(self.engine, settings.search, query, trajectory)
         room = self.engine.capabilities.max_context
-        return query, fit_max_tokens(query, room, settings.max_tokens)
+        return Prepared(
+            messages=tuple(messages),
+            preferences=tuple(preferences),
+            settings=settings,
+            query=query,
+            max_tokens=fit_max_tokens(query, room, settings.max_tokens),
+            trajectory=trajectory,
+        )
+
+    async def _prepared(
+        self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
+    ) -> Prepared:
+        """As :meth:`prepare`; a long request is prepared beside the event loop, for others to go on."""
+        work = partial(self.prepare, messages, preferences, settings=settings)
+        return await asyncio.to_thread(work) if is_long(messages, preferences) else work()
 
     def _query(
         self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
@@ -178,34 +212,52 @@ class Realigner:
     def check_responses(self, query: Query, responses: Sequence[str]) -> list[Completion]:
         """Given responses as the model would have drawn them: closed with one end of turn, and none before.
 
-        ``query`` is what :meth:`check` returned. Raises :class:`~preftilt.errors.BadInput` if there are none or one
+        ``query`` is that of :meth:`prepare`. Raises :class:`~preftilt.errors.BadInput` if there are none or one
         is empty, and :class:`~preftilt.errors.PromptTooLong` if one does not fit behind the longest prompt.
         """
         if not responses or not all(text.strip() for text in responses):
             raise BadInput("there must be at least one response, and none may be empty")
         return [self._given(number, text, query) for number, text in enumerate(responses, start=1)]
 
-    def _prepare(
-        self,
-        messages: Sequence[Message],
-        preferences: Sequence[Preference],
-        settings: Settings,
-        item: str | None,
-        on_progress: OnProgress | None,
-    ) -> tuple[Query, Run]:
-        query, max_tokens = self.check(messages, preferences, settings=settings)
-        run = Run(
+    def _run(self, prepared: Prepared, item: str | None, on_progress: OnProgress | None) -> Run:
+        settings, query = prepared.settings, prepared.query
+        return Run(
             engine=self.engine,
             query=query,
             sampling=settings.sampling,
             reward=settings.reward,
             stream=Stream(settings.seed, item or ""),
-            max_tokens=max_tokens,
+            max_tokens=prepared.max_tokens,
             on_progress=on_progress,
             guide=guide(settings.method, query, settings.reward),
-            trajectory=self._trajectory(messages, preferences, settings),
+            trajectory=prepared.trajectory,
         )
-        return query, run
+
+    async def _record(
+        self,
+        prepared: Prepared,
+        run: Run,
+        item: str | None,
+        ranked: Sequence[Candidate],
+        *,
+        given: bool,
+        began: float,
+    ) -> Realigned:
+        """The result, its candidates ranked by the method; ``ranked`` is their order by REAR's score."""
+        ranking = await self._pick(run, prepared, ranked)
+        return record(
+            Finished(
+                engine=self.engine,
+                run=run,
+                settings=prepared.settings,
+                preferences=prepared.preferences,
+                item=item,
+                ranked=ranked if ranking is None else ranking.candidates,
+                ranking=ranking,
+                given=given,
+                seconds=time.perf_counter() - began,
+            )
+        )
 
     def _trajectory(
         self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
@@ -240,14 +292,10 @@ class Realigner:
         return Completion((*tokens, able.turn_end), np.zeros(len(tokens) + 1), "eos")
 
     async def _pick(
-        self,
-        run: Run,
-        messages: Sequence[Message],
-        preferences: Sequence[Preference],
-        settings: Settings,
-        found: Sequence[Candidate],
+        self, run: Run, prepared: Prepared, found: Sequence[Candidate]
     ) -> Ranking | None:
         """The candidates as the method ranks them; None if that is REAR's score, by which they are ranked already."""
+        settings = prepared.settings
         if settings.method == ByLogprob():
             return None
         drawn = tuple(sorted(found, key=lambda one: one.slot))
@@ -257,8 +305,8 @@ class Realigner:
             query=run.query,
             reward=settings.reward,
             stream=run.stream,
-            messages=tuple(messages),
-            preferences=tuple(preferences),
+            messages=prepared.messages,
+            preferences=prepared.preferences,
             prompt=settings.prompt,
         )
         run.clock.enter("picking")

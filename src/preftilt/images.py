@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, TypeVar
 
 from preftilt.errors import BadInput
 
@@ -19,6 +23,34 @@ _MAGIC = (
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
 )
+
+
+T = TypeVar("T")
+
+_KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def unpacked_once() -> Iterator[None]:
+    """Within, images are unpacked once, however many prompts of a request they stand in."""
+    if _KEPT.get() is not None:
+        yield
+        return
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def kept(key: object, make: Callable[[], T]) -> T:
+    """What ``make`` makes for ``key``; made once within :func:`unpacked_once`."""
+    memory = _KEPT.get()
+    if memory is None:
+        return make()
+    if key not in memory:
+        memory[key] = make()
+    return memory[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +76,9 @@ class Image:
 
         Raises :class:`~preftilt.errors.BadInput` if they cannot be read, or are not those that were first read.
         """
+        return kept((Image.read, self.url, self.digest), self._read)
+
+    def _read(self) -> bytes:
         data = _bytes(self.url, "the image")
         if _digest(data) != self.digest:
             raise BadInput(f"the image {self.label} has changed since it was first read; ask again")

@@ -106,7 +106,17 @@ def test_a_server_that_stops_finishes_what_it_began() -> None:
 def process(*flags: str, pause: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """``preftilt serve`` on the toy engine, as a process of its own, and the lines of its log."""
     started = subprocess.Popen(
-        [sys.executable, "-m", "tests.server.toy_main", "serve", "--port", "0", *flags],
+        [
+            sys.executable,
+            "-m",
+            "tests.server.toy_main",
+            "serve",
+            "--model",
+            "demo",
+            "--port",
+            "0",
+            *flags,
+        ],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"TOY_PAUSE": str(pause), "KEY": "abc"},
         stderr=subprocess.PIPE,

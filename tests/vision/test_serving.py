@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openai
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from preftilt.api import Realigner, run_sync
@@ -72,6 +73,21 @@ def test_an_answer_about_a_picture_is_the_library_s_and_its_scores_are_the_model
         assert one["question_logprob"] == pytest.approx(expected, abs=1e-3)
     other = create(server, picture(tmp_path, 2), extra_body=WISH)
     assert other.preftilt["candidates"] != said.preftilt["candidates"]
+
+
+def test_a_picture_is_decoded_once_though_it_stands_in_every_prompt(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Any] = []
+    upright = PIL.ImageOps.exif_transpose
+
+    def noted(opened: Any) -> Any:
+        decoded.append(opened)
+        return upright(opened)
+
+    monkeypatch.setattr(PIL.ImageOps, "exif_transpose", noted)
+    assert create(server, picture(tmp_path, 1), extra_body=WISH).choices[0].message.content
+    assert len(decoded) == 1
 
 
 def test_streams_say_the_same(server: Running, tmp_path: Path) -> None:

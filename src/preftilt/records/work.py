@@ -62,9 +62,9 @@ def check_items(realigner: Realigner, items: Iterable[Item]) -> None:
     problems: list[tuple[int, PreftiltError]] = []
     for item in items:
         try:
-            query, _ = realigner.check(item.messages, item.preferences, settings=item.settings)
+            request = realigner.prepare(item.messages, item.preferences, settings=item.settings)
             if item.responses:
-                realigner.check_responses(query, item.responses)
+                realigner.check_responses(request.query, item.responses)
         except BadInput as failure:
             problems.append((item.line, failure))
         except (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive
 
 import preftilt
+from preftilt.api import LONG_CHARACTERS
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Replicated
 from preftilt.engines.guides import can_guide
 from preftilt.errors import PreftiltError
+from preftilt.images import unpacked_once
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.server import replies
-from preftilt.server.body import read_json
+from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
 from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
 from preftilt.server.guard import Door, Guard, note, request_id
@@ -41,6 +43,9 @@ from preftilt.server.wire import ChatBody, CompletionBody, check_body
 from preftilt.server.work import Answer, Checked, Gate, Watch, answer, check, drawing
 
 PAGE = Path(__file__).with_name("page")
+
+LONG_BODY = LONG_CHARACTERS
+"""Bytes of a body from which on it is read and made into prompts beside the event loop."""
 
 EYES = 2
 """Requests whose pictures are unpacked at a time."""
@@ -73,13 +78,20 @@ class Service:
     async def read(self, request: Request, model: type[ChatBody] | type[CompletionBody]) -> Checked:
         """The body as a job that passed every check."""
         limit = self.site.body_limit(self.engine.capabilities.images)
-        body = check_body(await read_json(request, limit), model)
-        if isinstance(body, ChatBody) and body.shows:
-            async with self.eyes:  # Pictures take a while to unpack, and much memory.
-                return await asyncio.to_thread(self._checked, request, body)
-        return self._checked(request, body)
+        raw = await read_body(request, limit)
+        if len(raw) <= LONG_BODY:
+            return self._checked(request, check_body(parse_body(raw), model))
+        # Long texts and pictures take a while, and must not hold up the streams of others.
+        body = await asyncio.to_thread(lambda: check_body(parse_body(raw), model))
+        shows = isinstance(body, ChatBody) and body.shows
+        async with self.eyes if shows else nullcontext():  # Pictures take much memory, too.
+            return await asyncio.to_thread(self._checked, request, body)
 
     def _checked(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
+        with unpacked_once():
+            return self._check(request, body)
+
+    def _check(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
         job = resolve(body, self.site, guides=can_guide(self.engine))
         if self.site.log_words:
             note(request.scope, words=job.words)
@@ -218,15 +230,21 @@ async def _complete(
         return _stream(service, request, checked, letterhead, began)
     found = await _unless_gone(request.receive, service.work(checked, None, began))
     _note(request, found)
-    reply = replies.whole(
-        letterhead,
-        found,
-        service.engine.tokenizer,
-        logprobs=job.logprobs,
-        details=job.details,
-        pieces=job.pieces,
-    )
-    return JsonReply(reply)
+
+    def reply() -> JsonReply:
+        return JsonReply(
+            replies.whole(
+                letterhead,
+                found,
+                service.engine.tokenizer,
+                logprobs=job.logprobs,
+                details=job.details,
+                pieces=job.pieces,
+            )
+        )
+
+    # A whole record may be megabytes of numbers.
+    return await asyncio.to_thread(reply) if job.details else reply()
 
 
 def _stream(

@@ -18,16 +18,20 @@ DISCARDED = 8
 """Times the limit: the connection is closed on a client that sends more than that."""
 
 
-async def read_json(request: Request, limit: int) -> Any:
-    """The body's value, of ``limit`` bytes at most; refuses with 400, 408, 413 or 415."""
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, of ``limit`` bytes at most; refuses with 408, 413 or 415."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "send the body as JSON, with the header Content-Type: application/json")
     try:
         async with asyncio.timeout(READ_SECONDS):
-            raw = await _read(request, limit)
+            return await _read(request, limit)
     except TimeoutError:
         raise ApiError(408, f"the body was not there within {READ_SECONDS:g} seconds") from None
+
+
+def parse_body(raw: bytes) -> Any:
+    """The body's value; refuses with 400."""
     value = parse_json(raw)
     _check_shape(value)
     return value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.api import Realigner
+from preftilt.api import Prepared, Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.messages import Message, check_encodable
 from preftilt.result import Realigned, ScoredCandidate
@@ -37,13 +37,14 @@ class Choice:
 class Checked:
     """A job that passed every check: its query, and its budget of tokens for a response.
 
-    ``prompts`` are what a plain job draws from.
+    ``prompts`` are what a plain job draws from; any other is ``prepared`` for a realigner.
     """
 
     job: Job
     query: Query
     max_tokens: int
     prompts: tuple[Tokens, ...] = ()
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +121,10 @@ def check(engine: Engine, job: Job, judges: Judges) -> Checked:
         room = engine.capabilities.max_context
         budget = fit_max_tokens(query, room, job.settings.max_tokens)
         return Checked(job, query, budget, prompts)
-    query, max_tokens = Realigner(engine, judges=judges).check(
+    prepared = Realigner(engine, judges=judges).prepare(
         job.messages, job.preferences, settings=job.settings
     )
+    query = prepared.query
     if job.logprobs and _drawn_view(query.prompt, query.views) is None:
         raise ApiError(
             400,
@@ -130,18 +132,18 @@ def check(engine: Engine, job: Job, judges: Judges) -> Checked:
             " leave logprobs out, or take preftilt.details, which has the log-probs of every view",
             param="logprobs",
         )
-    return Checked(job, query, max_tokens)
+    return Checked(job, query, prepared.max_tokens, prepared=prepared)
 
 
 async def answer(drawn: Drawing, checked: Checked, watch: Watch | None, judges: Judges) -> Answer:
     """Do the work; the drawing is that of :func:`drawing`. The request's stop strings do not bind a judge."""
     job, query = checked.job, checked.query
-    if job.plain:
+    if checked.prepared is None:
         return await _plain(drawn, checked)
     judges = replace(judges, judge=judges.judge or drawn.inner)
     realigner = Realigner(drawn, job.settings, judges=judges)
-    result = await realigner.realign(
-        job.messages, job.preferences, on_progress=None if watch is None else watch.phase
+    result = await realigner.answer(
+        checked.prepared, on_progress=None if watch is None else watch.phase
     )
     if drawn.late:
         result = replace(result, notes=(*result.notes, _late_note(drawn, job)))

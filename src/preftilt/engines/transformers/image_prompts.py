@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -11,7 +12,7 @@ from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.image_tokens import image_tokens
 from preftilt.engines.transformers.seeing import Shown, Sight
 from preftilt.errors import BadInput, UnseenImage
-from preftilt.images import Image
+from preftilt.images import Image, kept
 from preftilt.messages import Message
 from preftilt.types import Tokens
 
@@ -68,7 +69,7 @@ class ImageTokenizer:
         return self.chat.encode_raw(text)
 
     def _show(self, text: str, images: Sequence[Image]) -> Tokens:
-        pictures = [_picture(one) for one in images]
+        pictures = [kept((_picture, one.digest), partial(_picture, one)) for one in images]
         try:
             made: dict[str, Any] = dict(
                 self.processor(

@@ -74,11 +74,10 @@ def make_context(reading: Reading, item: Comparison) -> Context:
         bare = build_question(reading.engine.tokenizer, item.messages, plain)
         query, arms = None, ()
         if item.preferences or reading.prompt.history == "preference":
-            query, _ = realigner.check(item.messages, item.preferences)
+            query = realigner.prepare(item.messages, item.preferences).query
         if reading.arms.names:
             settings = Settings(lam=1.0, prompt=plain, arms=reading.arms)
-            with_arms, _ = realigner.check(item.messages, (), settings=settings)
-            arms = with_arms.views[1:]
+            arms = realigner.prepare(item.messages, (), settings=settings).query.views[1:]
         responses = realigner.check_responses(query or bare, item.responses)
     except PromptTooLong as failure:
         raise PromptTooLong(f"{item.place}: {failure}") from failure

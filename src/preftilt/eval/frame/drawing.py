@@ -36,14 +36,18 @@ async def draw_realigned(
 ) -> Drawn:
     """The request's answer by the settings' method; ``fit`` lowers ``max_tokens`` to what the context leaves."""
     notes: tuple[str, ...] = ()
-    if fit and settings.max_tokens is not None:
-        query, _ = realigner.check(
-            request.messages, request.preferences, settings=replace(settings, max_tokens=None)
-        )
-        settings, notes = _fitted(query, settings, realigner)
-    result = await realigner.realign(
-        request.messages, request.preferences, settings=settings, item=item
+    fit = fit and settings.max_tokens is not None
+    prepared = realigner.prepare(
+        request.messages,
+        request.preferences,
+        settings=replace(settings, max_tokens=None) if fit else settings,
     )
+    if fit:
+        settings, notes = _fitted(prepared.query, settings, realigner)
+        most = settings.max_tokens or prepared.max_tokens
+        whole = replace(prepared.settings, max_tokens=most)
+        prepared = replace(prepared, settings=whole, max_tokens=most)
+    result = await realigner.answer(prepared, item=item)
     usage = result.usage
     return Drawn(
         text=result.text,
