@@ -44,7 +44,17 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 def test_one_question_the_whole_way(tmp_path: Path) -> None:
     picture, page = tmp_path / "a.png", tmp_path / "a.html"
-    flags = ("--search", "best-of-n", "--lambda", 3, "--plot", picture, "--explain", "--explain-html", page)
+    flags = (
+        "--search",
+        "best-of-n",
+        "--lambda",
+        3,
+        "--plot",
+        picture,
+        "--explain",
+        "--explain-html",
+        page,
+    )
     process = start("ask", QUESTION, "--preference", WISH, *flags, *DEMO)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

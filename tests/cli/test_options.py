@@ -73,6 +73,7 @@ def test_defaults_in_the_help_are_the_settings_defaults() -> None:
             default = getattr(part, name, None)
             if default is not None and name != "search":
                 shown = f"{default:g}" if isinstance(default, float) else str(default)
+                shown = {"True": "yes", "False": "no"}.get(shown, shown)
                 assert shown.replace("\n", r"\n") in re.split("; guided, |; amulet, ", *told)
 
 

@@ -24,7 +24,9 @@ DISLIKE = [pt.Preference("I dislike games.")]
 
 @pytest.fixture
 def realigner() -> pt.Realigner:
-    return pt.Realigner(ToyEngine(hashed_bigrams(1)), pt.Settings(max_tokens=20, search=pt.BestOfN()))
+    return pt.Realigner(
+        ToyEngine(hashed_bigrams(1)), pt.Settings(max_tokens=20, search=pt.BestOfN())
+    )
 
 
 def realign(realigner: pt.Realigner, preferences=DISLIKE, **changes) -> pt.Realigned:
@@ -183,7 +185,8 @@ def test_given_responses_are_scored_and_ranked(realigner):
 
 def test_a_call_works_inside_a_running_event_loop():
     async def notebook() -> str:
-        work = pt.Realigner(ToyEngine()).realign(QUESTION, DISLIKE)
+        drawing = pt.Realigner(ToyEngine(), pt.Settings(search=pt.BestOfN()))
+        work = drawing.realign(QUESTION, DISLIKE)
         return pt.run_sync(work).text
 
     assert asyncio.run(notebook())
@@ -223,7 +226,9 @@ def test_stored_logprobs_reproduce_any_lambda_gamma_and_reduction(realigner):
 def test_notes_say_when_nothing_finished_or_length_matters(realigner):
     unending = pt.Realigner(ToyEngine(lambda context: np.log([1e-12, *[1 / 11] * 11])))
     cut = asyncio.run(
-        unending.realign(QUESTION, DISLIKE, settings=pt.Settings(max_tokens=2, lam=1, search=pt.BestOfN()))
+        unending.realign(
+            QUESTION, DISLIKE, settings=pt.Settings(max_tokens=2, lam=1, search=pt.BestOfN())
+        )
     )
     assert cut.notes[0] == (
         "no candidate ended within 2 tokens, so a cut-off one was chosen; allow more (max_tokens)"

@@ -41,7 +41,9 @@ def ask() -> Ask:
         preferences: Any = WISH,
         **settings: Any,
     ) -> pt.Realigned:
-        chosen = pt.Settings(**({"max_tokens": 12, "lam": 3.0} | settings), method=method)
+        chosen = pt.Settings(
+            **({"max_tokens": 12, "lam": 3.0, "search": pt.BestOfN()} | settings), method=method
+        )
         realigner = pt.Realigner(engine or toy(), chosen, judges=judges)
         return pt.run_sync(realigner.realign(QUESTION, preferences, item=item))
 

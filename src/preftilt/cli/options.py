@@ -96,8 +96,8 @@ class DrawFlags:
         bool | None,
         _search(
             "--greedy/--no-greedy",
-            help="cfg: the likeliest token each time, whatever the temperature.",
-            default="no, but where no search is named",
+            help="cfg: the likeliest token each time, whatever the temperature; so it is where no search is named.",
+            default="no",
         ),
     ] = None
     mask_top_p: Annotated[

@@ -58,8 +58,8 @@ class AutoSearch:
 def default_search(guides: bool, n: int | None = None, *, draws: bool = False) -> BestOfN | CFG:
     """The search of a request that names none.
 
-    guides: whether its engine can choose every token. n: answers to pick from. draws: the request says how to sample, or
-    wants several answers, so that a greedy one will not do.
+    guides: whether its engine can choose every token. n: answers to pick from. draws: the request says how to sample,
+    or wants several answers, so that a greedy one will not do.
     """
     search = WHERE_GUIDING if guides else WHERE_DRAWING
     if isinstance(search, CFG) and (draws or (n or 1) > 1):
