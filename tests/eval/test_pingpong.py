@@ -74,7 +74,7 @@ def test_a_missing_character_is_counted(tmp_path: Path) -> None:
 
 
 def test_no_file_and_no_hub_are_said_plainly(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=rf"{FILE} cannot be read"):
+    with pytest.raises(BadInput, match=rf"cannot read .*{FILE}"):
         load_items(str(tmp_path), "en")
     with pytest.raises(BadInput, match="is on no hub"):
         load_items("hub:some/where", "en")

@@ -85,7 +85,7 @@ def test_any_task_with_pictures_runs_under_preftilt(
     ]
     log = evaluate(
         Task(dataset=samples_of, solver=generate()),
-        model_args={"lam": 3.0, "n": 4, "settings": {"max_tokens": 8}},
+        model_args={"settings": {"search": {"name": "greedy"}, "max_tokens": 8}},
     )
     prompts = [
         [one["question_logprob"] for one in sample.output.metadata["preftilt"]["candidates"]]

@@ -20,9 +20,11 @@ def test_answers_are_checked_by_ifevals_programs(
     log = evaluate("preftilt/sys_ifeval", task_args={"data": data, "n": 2}, max_tokens=8)
     assert log.status == "success"
     assert set(METRICS) <= set(means(log))
-    assert means(log)["following"] == 1.0  # The toy knows no comma.
-    [first, *_] = log.samples or []
-    assert first.metadata["preference"] == "No commas."
+    samples = log.samples or []
+    assert samples[0].metadata["preference"] == "No commas."
+    # An answer of white space alone meets nothing; the toy knows no comma.
+    blank = [not sample.output.completion.strip() for sample in samples]
+    assert means(log)["following"] == pytest.approx(1 - sum(blank) / len(blank))
 
 
 def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, evaluate: Evaluate, toy: ToyEngine):

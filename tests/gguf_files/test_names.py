@@ -7,7 +7,7 @@ import pytest
 
 from preftilt.engines import models
 from preftilt.engines.gguf import gguf_in
-from preftilt.engines.models import gguf_file, model_folder
+from preftilt.engines.model_files import gguf_file, model_folder
 from preftilt.errors import BadInput, UnknownModel
 
 

@@ -15,7 +15,8 @@ import preftilt as pt
 from preftilt.cli import configure
 from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.gguf import convert
-from preftilt.engines.models import SMOLLM2_INSTALL, default_model, model_folder
+from preftilt.engines.model_files import model_folder
+from preftilt.engines.models import SMOLLM2_INSTALL, default_model
 from preftilt.engines.open import open_engine
 from preftilt.messages import Message
 from preftilt.testing.laws import default_prompts, law_sampled_logprobs_are_scores

@@ -156,7 +156,7 @@ async def test_the_same_image_is_in_both_views_and_is_looked_at_once(
         question, full = (view.prompt for view in query.views)
         assert of_images(question) == of_images(full) != []
         assert question[-1] == full[-1]
-    result = await Realigner(engine, Settings(lam=3.0, max_tokens=8)).realign(
+    result = await Realigner(engine, Settings(lam=3.0, max_tokens=8, search=BestOfN())).realign(
         ask(1), [Preference("No cats.")]
     )
     assert len(result.candidates) == BestOfN().candidates

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from preftilt.engines.bundled import DEMO
-from preftilt.engines.models import model_folder
+from preftilt.engines.model_files import model_folder
 from tools.servers.launch import RECIPES, start
 
 

@@ -1,12 +1,11 @@
-"""The models that have a short name, and from any model's name to its files on this machine."""
+"""The models that have a short name, and the one of whoever names none."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from preftilt.engines.bundled import DEMO, demo_folder
-from preftilt.engines.gguf import gguf_in
+from preftilt.engines.bundled import DEMO
 from preftilt.errors import UnknownModel
 
 SMOLLM2 = "smollm2"
@@ -40,28 +39,3 @@ def smollm2_file() -> Path:
             f" {SMOLLM2_INSTALL} --force-reinstall"
         )
     return path
-
-
-def gguf_file(name: str) -> Path | None:
-    """The GGUF file that a model's name means, if it means one: :data:`SMOLLM2`, a file, or a folder with one in it.
-
-    Raises :class:`~preftilt.errors.UnknownModel` and :class:`~preftilt.errors.BadInput`.
-    """
-    return smollm2_file() if name == SMOLLM2 else gguf_in(name)
-
-
-def model_folder(name: str) -> str:
-    """Where transformers and vLLM find the model ``name``: the folder of a named model or of a converted GGUF file.
-
-    Other names, hub ids and folders, are their own answer. Converting takes a while the first time. Raises
-    :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
-    :class:`~preftilt.errors.MissingPackage`.
-    """
-    if name == DEMO:
-        return demo_folder()
-    path = gguf_file(name)
-    if path is None:
-        return name
-    from preftilt.engines.gguf.convert import converted
-
-    return str(converted(path))

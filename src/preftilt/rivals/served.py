@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from preftilt.engines.http.connection import Connection, Declined, connect
 from preftilt.engines.http.opening import chosen_model, nothing
 from preftilt.engines.loop import Loop, together
-from preftilt.engines.models import model_folder
+from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message

@@ -14,7 +14,7 @@ from preftilt.engines.llamacpp.feeds import Ending
 from preftilt.engines.llamacpp.library import CACHE_TYPES, Context, Model, Settings, library
 from preftilt.engines.llamacpp.scheduler import Limits, Scheduler, Stats
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
-from preftilt.engines.models import gguf_file
+from preftilt.engines.model_files import gguf_file
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.errors import BadInput, EngineError, NoChatTemplate, UnknownModel
 

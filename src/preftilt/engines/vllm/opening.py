@@ -20,7 +20,7 @@ from vllm.v1.executor import Executor
 
 from preftilt.engines.base import Capabilities, SampleRequest
 from preftilt.engines.checks import Readable
-from preftilt.engines.models import model_folder
+from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
 from preftilt.engines.transformers.opening import ROUNDED_RMS

@@ -261,7 +261,7 @@ def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
 
 def _files(model: str) -> list[tuple[str, int, str]]:
     """Names, sizes and contents (of small files) of a local model."""
-    from preftilt.engines.models import gguf_file, model_folder
+    from preftilt.engines.model_files import gguf_file, model_folder
 
     path = gguf_file(model) or Path(model_folder(model)).expanduser()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
