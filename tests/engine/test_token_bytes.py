@@ -101,6 +101,7 @@ def test_any_tokens_are_spelled_one_by_one(chat: HfChatTokenizer, places: list[f
 
 def test_the_end_of_a_turn_is_no_text(chat: HfChatTokenizer) -> None:
     end = chat._tokenizer.eos_token_id
+    assert isinstance(end, int)
     assert chat.spell_bytes((end,)) == [None]
 
 

@@ -245,8 +245,9 @@ def test_completions_continue_raw_texts(server: Running) -> None:
 def test_completions_refuse_what_has_no_place_there(
     changes: dict[str, Any], words: str, server: Running
 ) -> None:
+    asked: Any = {"model": "toy", "prompt": "read"} | changes
     with server.client() as client, pytest.raises(openai.BadRequestError, match=words):
-        client.completions.create(**({"model": "toy", "prompt": "read"} | changes))
+        client.completions.create(**asked)
 
 
 def test_parts_of_text_and_the_developer_role_are_read(server: Running) -> None:

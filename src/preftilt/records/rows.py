@@ -223,9 +223,10 @@ def iter_items(
 
 
 @cache
-def _keeping(model: type[R]) -> type[R]:
+def _keeping(model: type[Row]) -> type[Row]:
     """The model, with room for fields that it does not have."""
-    return create_model(model.__name__, __base__=(model, _Open))
+    made: type[Row] = create_model(model.__name__, __base__=(model, _Open))
+    return made
 
 
 def read_rows(

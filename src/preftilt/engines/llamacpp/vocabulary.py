@@ -94,7 +94,7 @@ class GgufTokenizer:
 
     def bytes_of(self, token: int) -> bytes | None:
         """The bytes of one token; None for a control token."""
-        return None if self._attribute(token) & CONTROL else self.piece(token, special=False)
+        return None if self.attributes(token) & CONTROL else self.piece(token, special=False)
 
     def apply_chat_template(
         self,
