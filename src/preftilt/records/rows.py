@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import blake2b
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -225,8 +225,7 @@ def iter_items(
 @cache
 def _keeping(model: type[Row]) -> type[Row]:
     """The model, with room for fields that it does not have."""
-    made: type[Row] = create_model(model.__name__, __base__=(model, _Open))
-    return made
+    return cast(type[Row], create_model(model.__name__, __base__=(model, _Open)))
 
 
 def read_rows(
