@@ -19,8 +19,9 @@ from preftilt.errors import BadInput
 Tokens = tuple[int, ...]
 """Token ids: the only form a prompt or a response has inside the core."""
 
-Finish = Literal["eos", "stop", "length", "content_filter", "tool_calls", "unknown"]
-"""Why a completion ended: a terminal action, the end of a search step (it may go on), or its token budget.
+Finish = Literal["eos", "stop_string", "stop", "length", "content_filter", "tool_calls", "unknown"]
+"""Why a completion ended: a terminal action, a text at which the request ends answers (its last token is a word of it),
+the end of a search step (it may go on), or its token budget.
 
 Chat servers know more: it was filtered, the model called a tool, or (``unknown``) nothing that we know was said.
 """

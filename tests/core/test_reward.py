@@ -119,6 +119,13 @@ def test_without_its_eos_a_response_scores_one_token_less(row):
     assert score(cut, query(3), without) == score(cut, query(3), Reward())
 
 
+@given(rows)
+def test_a_response_that_ended_at_a_stop_string_has_no_eos_to_leave_out(row):
+    stopped = candidate(*row, "stop_string")
+    assert not stopped.cut_off
+    assert score(stopped, query(3), Reward(eos="exclude")) == score(stopped, query(3), Reward())
+
+
 def test_several_preferences_add_their_weighted_gains():
     logprobs = np.array([[-1.0, -2.0], [-0.5, -2.5], [-3.0, -1.0]])
     strengths = (4.0, -2.0)

@@ -113,7 +113,21 @@ def test_an_answer_ends_at_a_stop_string_and_is_scored_up_to_there(server: Runni
     for one in said.preftilt["candidates"]:
         pieces = ToyEngine().tokenizer.pieces(tuple(one["tokens"]))
         assert not any(stop in "".join(pieces[:-1]) for stop in ("\n", "maths"))
-    assert any(one["text"].endswith(("\n", "maths")) for one in said.preftilt["candidates"])
+    at_stops = [one for one in said.preftilt["candidates"] if one["text"].endswith(("\n", "maths"))]
+    assert at_stops
+    assert {one["finish"] for one in at_stops} == {"stop_string"}
+
+
+@pytest.mark.parametrize("stop", ["\n", ["\n", "maths"]])
+def test_without_eos_an_answer_that_ended_at_a_stop_string_keeps_all_its_tokens(
+    stop: Any, server: Running
+) -> None:
+    knob = WISH | {"details": True, "eos": "exclude"}
+    said = create(server, stop=stop, extra_body={"preftilt": knob}, temperature=1.3)
+    for one in said.preftilt["candidates"]:
+        counted = one["logprobs"]["question"][: -1 if one["finish"] == "eos" else None]
+        assert one["question_logprob"] == pytest.approx(sum(counted))
+    assert "stop_string" in {one["finish"] for one in said.preftilt["candidates"]}
 
 
 @pytest.mark.parametrize("stop", ["\n", ".\n"])

@@ -76,7 +76,7 @@ class Show:
             note += "; question: with the contrast in the prompt"
         if plain is not None:
             note += f"; {ALONE} the model alone"
-        if any(one.finish != "eos" for one in result.candidates):
+        if any(one.finish == "length" for one in result.candidates):
             note += "; + is cut off"
         self._print(Text(f"{note}\n", style="dim"))
 

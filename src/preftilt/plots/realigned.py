@@ -72,7 +72,7 @@ def _dots(result: Realigned) -> list[Dot]:
         first.setdefault(one.tokens, one)
     winner = result.candidates[0].tokens
     return [
-        Dot(str(one.rank), line, one.finish != "eos", tokens in on_path, tokens == winner)
+        Dot(str(one.rank), line, one.finish == "length", tokens in on_path, tokens == winner)
         for tokens, one in first.items()
         if math.isfinite((line := _line(one)).at(1.0))
     ]

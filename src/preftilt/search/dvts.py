@@ -63,5 +63,5 @@ class DVTS:
             node = best(children, score)
         if node.finish == "stop":
             node = replace(node, finish="length")
-        stopped = "end of the response" if node.finished else "token budget spent"
+        stopped = "token budget spent" if node.cut_off else "end of the response"
         return Outcome((node,), stopped=stopped, steps=steps)

@@ -49,7 +49,7 @@ class Parts:
 class Drawing:
     """``inner`` for one request.
 
-    stops: an answer ends with the token that completes one of them, as it would at its own end.
+    stops: an answer ends with the token that completes one of them (finish ``stop_string``).
     deadline: of ``time.monotonic``; afterwards answers that have not ended are cut off (finish ``length``).
     single: one answer is drawn and somebody watches, so it comes in pieces, each settled when it is there.
     lines: how many lines the search grows, each known by its first slot; 0 where lines do not last.
@@ -205,7 +205,7 @@ class Drawing:
         return replace(request, step=Step(self.stops[0]))
 
     def _cut(self, prefix: Tokens, one: D) -> D:
-        """``one`` up to the token that completes a stop string; that is its end, as EOS would be."""
+        """``one`` up to the token that completes a stop string; that is its end."""
         if not self.stops:
             return one
         pieces = self.inner.tokenizer.pieces(prefix + one.tokens)
@@ -216,7 +216,7 @@ class Drawing:
             if any(text.find(stop, start) >= 0 for stop in self.stops):
                 self.spilled += len(one.tokens) - length
                 kept = one.logprobs[..., :length]
-                return replace(one, tokens=one.tokens[:length], logprobs=kept, finish="eos")
+                return replace(one, tokens=one.tokens[:length], logprobs=kept, finish="stop_string")
         return one
 
     def _is_late(self) -> bool:
@@ -229,7 +229,7 @@ class Drawing:
 
 def _ended(one: D) -> D:
     """A whole answer that the engine stopped at a stop string has ended."""
-    return replace(one, finish="eos") if one.finish == "stop" else one
+    return replace(one, finish="stop_string") if one.finish == "stop" else one
 
 
 def _joined(first: D, then: D) -> D:

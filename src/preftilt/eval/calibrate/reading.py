@@ -5,7 +5,7 @@ or ``pool`` (``preftilt demo-eval``), and ``split`` if the file has several. Of 
 
 - ``question_logprob`` and ``preference_gain``, or ``logprobs`` with per-token lists ``question`` and ``full`` (these
   count where the record's score is ``centred``, which keeps no sums);
-- ``length``, or ``tokens`` (ids or their number), and ``finished``, or ``finish`` ("eos" is finished);
+- ``length``, or ``tokens`` (ids or their number), and ``finished``, or ``finish`` (all but "length" are finished);
 - ``quality``, any number of which more is better, or ``helpful`` and ``violates`` (1 if helpful and not violating).
 
 ``slot`` puts candidates in the order drawn. In results of ``preftilt run`` the record's settings say whether numbers
@@ -164,7 +164,8 @@ def _pool(line: Line, qualities: Qualities) -> Pool:
 
 def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
     finished = _finished(one)
-    length = _length(one) - (settings.get("eos") == "exclude" and finished)
+    with_eos = one.fields.get("finish", "eos" if finished else "length") == "eos"
+    length = _length(one) - (settings.get("eos") == "exclude" and with_eos)
     question, gain = _sums(one, length, settings)
     return Rated(
         length=length,
@@ -206,7 +207,7 @@ def _finished(one: Line) -> bool:
         return one.fields["finished"]
     if not isinstance(one.fields.get("finish"), str):
         raise one.wrong(f'has neither "finished" nor "finish"; {NEEDED}')
-    return one.fields["finish"] == "eos"
+    return one.fields["finish"] != "length"
 
 
 def _length(one: Line) -> int:

@@ -129,7 +129,7 @@ function readTokens(one, settings, arms) {
     added.reduce((sum, [weight, view]) => sum + weight * (view[t] ?? 0), q),
   );
   const gainTokens = views.map((view) => view.map((x, t) => x - (question[t] ?? 0)));
-  const scored = settings.eos === "exclude" && one.finish !== "length" ? -1 : undefined;
+  const scored = settings.eos === "exclude" && one.finish === "eos" ? -1 : undefined;
   const add = (/** @type {number[]} */ all) =>
     all.slice(0, scored).reduce((total, x, t) => total + settings.gamma ** t * x, 0);
   const all = [question, ...views, ...added.map(([, view]) => view)];
