@@ -1,13 +1,19 @@
 """The laws of the engine contract, on every architecture and path."""
 
+from pathlib import Path
+
 import pytest
 
+from preftilt.engines.base import SampleRequest
 from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.engines.transformers import open_transformers
 from preftilt.errors import EngineError
 from preftilt.testing.laws import LAWS, check_laws, default_prompts
 from preftilt.testing.toy import ToyEngine
+from preftilt.types import Sampling, Stream
 from tests.engine.conftest import Opened
-from tests.engine.models import END_ID
+from tests.engine.models import END_ID, save
 
 pytestmark = pytest.mark.model
 
@@ -44,11 +50,34 @@ async def test_all_laws_hold_for_the_bundled_model():
         engine.close()
 
 
-async def test_all_laws_hold_in_bfloat16_as_far_as_rounding_lets_them(opened: Opened):
-    engine = opened("llama", dtype="bfloat16", sampler_logprobs="off")
-    for law in LAWS:
-        if "tokens_ignore" not in law.__name__ and "pieces" not in law.__name__:
-            await law(engine, default_prompts(engine), 0.5)
+@pytest.mark.parametrize("attention", ["auto", "expanded"])
+async def test_all_laws_hold_in_bfloat16_by_what_the_engine_claims(opened: Opened, attention: str):
+    engine = opened("llama", dtype="bfloat16", sampler_logprobs="off", attention=attention)
+    await check_laws(engine, tolerance=0.5)
+
+
+async def test_a_seed_promises_an_answer_where_that_was_measured(opened: Opened, tmp_path: Path):
+    assert opened("llama").capabilities.keyed_streams
+    wide = save(tmp_path / "wide", "llama", hidden_size=512, intermediate_size=512)
+    rounded = open_transformers(wide, EngineOptions(dtype="bfloat16"))
+    try:
+        prompt = default_prompts(rounded)[0]
+        requests = [
+            SampleRequest(
+                prompt=prompt,
+                slots=(slot,),
+                stream=Stream(7),
+                sampling=Sampling(),
+                max_tokens=24,
+            )
+            for slot in range(24)
+        ]
+        crowd = await rounded.sample(requests)
+        alone = [(await rounded.sample([request]))[0] for request in requests]
+        same = [one[0].tokens for one in crowd] == [one[0].tokens for one in alone]
+        assert same or not rounded.capabilities.keyed_streams
+    finally:
+        rounded.close()
 
 
 async def test_the_toy_engine_obeys_the_same_laws():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -34,9 +34,12 @@ from preftilt.engines.transformers.scheduler import Limits, Scheduler
 from preftilt.engines.transformers.sight_check import checked_sight, first_look
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate
-from preftilt.types import Sampling, Stream
+from preftilt.types import Completion, Sampling, Stream, Tokens
 
 GIB = 1 << 30
+
+TRIAL = 16
+"""Tokens of a response that is drawn to see how the model does."""
 
 ROUNDED_RMS = 0.004
 """Root-mean-square gap between a sampled token's log-prob and its score up to which the first stands in for the
@@ -163,6 +166,7 @@ def assemble(
     trusted = sampler_logprobs == "on" or (
         sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
     )
+    keyed = loaded.dtype == torch.float32 or _draws_alike(path)
     if images is not None and look is not None:
         images = checked_sight(images, look, path, label)
     path.forget()
@@ -178,7 +182,7 @@ def assemble(
         eos=vocabulary.eos,
         turn_end=turn_end,
         sampler_logprobs=trusted,
-        keyed_streams=True,
+        keyed_streams=keyed,
         guides=True,
         proposes=True,
         arms=beside.known,
@@ -241,12 +245,7 @@ def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:
 def _sampler_agrees(path: Scheduler | ExpandedPath, dtype: torch.dtype) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few drawn responses."""
     prompt = tuple(range(min(8, path.runner.vocabulary)))
-    sampling = SampleRequest(
-        prompt=prompt, slots=(0, 1, 2, 3), stream=Stream(0), sampling=Sampling(), max_tokens=16
-    )
-    sample = draw_job(sampling)
-    _finish(path, [sample])
-    drawn = sample.future.result()
+    [drawn] = _drawn(path, [_trial(prompt, range(4))])
     scores = [score_job(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
     _finish(path, scores)
     pairs = zip(drawn, scores, strict=True)
@@ -254,6 +253,58 @@ def _sampler_agrees(path: Scheduler | ExpandedPath, dtype: torch.dtype) -> bool:
     if dtype == torch.float32:
         return bool(np.abs(gaps).max() <= probe.AGREE)
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
+
+
+def _draws_alike(path: Scheduler | ExpandedPath) -> bool:
+    """Whether 16 bits leave log-probs alone whatever they are computed beside: only then is a draw the same there.
+
+    Responses are drawn beside many others, alone, and in two pieces. That a token moved is rare and that a log-prob did
+    is not, so log-probs tell. Float32 has been held to the model's own forward already (:func:`~.probe.install`).
+    """
+    most = path.runner.vocabulary
+    prompt, other = tuple(range(min(8, most))), tuple(token % most for token in range(40))
+    _, crowd = _drawn(path, [_trial(other, range(7)), _trial(prompt, range(17))])
+    seen = 0
+    for slot, beside in enumerate(crowd):
+        trial = _trial(prompt, [slot])
+        [[alone]] = _drawn(path, [trial])
+        half = len(alone.tokens) // 2
+        rest = replace(trial, prefix=alone.tokens[:half], max_tokens=TRIAL - half)
+        [[later]] = _drawn(path, [rest])
+        if not (_alike(alone, beside, 0) and _alike(alone, later, half)):
+            return False
+        seen += len(alone.tokens)
+        if seen >= 2 * TRIAL:
+            break
+    return True
+
+
+def _alike(whole: Completion, other: Completion, start: int) -> bool:
+    """Whether ``other`` is ``whole`` from ``start`` on, with the same log-probs."""
+    gaps = (
+        np.abs(whole.logprobs[start:] - other.logprobs)
+        if whole.tokens[start:] == other.tokens
+        else None
+    )
+    return gaps is not None and float(gaps.max(initial=0.0)) <= probe.AGREE
+
+
+def _trial(prompt: Tokens, slots: Iterable[int]) -> SampleRequest:
+    return SampleRequest(
+        prompt=prompt,
+        slots=tuple(slots),
+        stream=Stream(0),
+        sampling=Sampling(),
+        max_tokens=TRIAL,
+    )
+
+
+def _drawn(
+    path: Scheduler | ExpandedPath, requests: Sequence[SampleRequest]
+) -> list[list[Completion]]:
+    jobs = [draw_job(request) for request in requests]
+    _finish(path, jobs)
+    return [job.future.result() for job in jobs]
 
 
 def _finish(path: Scheduler | ExpandedPath, jobs: Sequence[Job]) -> None:
