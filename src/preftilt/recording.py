@@ -9,6 +9,7 @@ from typing import Any
 import preftilt
 from preftilt.effect import KnobEffect, NoteThresholds, effect_notes, knob_effect
 from preftilt.engines.base import Engine
+from preftilt.engines.checks import without_text
 from preftilt.path import Segment, upper_envelope
 from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
@@ -176,6 +177,8 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
             f"temperature 0 draws one answer: all {len(candidates)} candidates are it; raise the temperature, or draw"
             " one (search greedy)"
         )
+    if done.run.absent:
+        notes.append(f"{without_text(done.run.absent)}: no candidates")
     cut_off = [one.finish == "length" for one in candidates]
     if cut_off[0]:
         none = (

@@ -221,11 +221,15 @@ class Guided:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A drawn continuation. ``tokens`` [T] includes the EOS it ended with; ``logprobs`` [T] are raw."""
+    """A drawn continuation. ``tokens`` [T] includes the EOS it ended with; ``logprobs`` [T] are raw.
+
+    ``absent``: why a server sent no text (a refusal, reasoning alone); there are no tokens then, and no candidate.
+    """
 
     tokens: Tokens
     logprobs: Float[np.ndarray, "T"]
     finish: Finish
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,12 @@ class Manners:
     adds_tokens: int = 0
     completions: bool = True
     chats: bool = False
+    template: bool = False
+    """Whether ``/v1/completions`` takes text only, and puts it through the chat template, as Ollama does."""
+    refuses: dict[str, str] = field(default_factory=dict)
+    """Fields that ``/v1/chat/completions`` does not take, and what it says then."""
+    says: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Messages, and perhaps a ``finish_reason``, of answers by their index, in place of drawn ones."""
     key: str | None = None
     lie: Lie = "none"
     hang: bool = False
@@ -209,12 +215,16 @@ class StandIn:
             raise Declines(400, f"unknown fields: {sorted(body.keys() - known)}")
         if body["max_tokens"] == 0 and not manners.reads_without_drawing:
             raise Declines(400, "max_tokens must be at least 1")
-        if isinstance(body["prompt"], list) and not manners.takes_ids:
+        if isinstance(body["prompt"], list) and (manners.template or not manners.takes_ids):
             raise Declines(422, "prompt must be a string")
 
     def _ids(self, prompt: str | list[int]) -> Tokens:
         if isinstance(prompt, list):
             return tuple(prompt)
+        if self.manners.template:
+            prompt = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
         return tuple(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
     def _choice(self, prompt: Tokens, body: dict[str, Any], index: int) -> dict[str, Any]:
@@ -330,22 +340,34 @@ class StandIn:
         return answer
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        for name, words in self.manners.refuses.items():
+            if name in body:
+                raise Declines(400, words)
+        whole = {"n": 1, "temperature": 1.0, "top_p": 1.0} | body
+        whole.setdefault("max_tokens", body.get("max_completion_tokens"))
         text = self.tokenizer.apply_chat_template(
             body["messages"], tokenize=False, add_generation_prompt=True
         )
-        choices = []
-        for index in range(body["n"] if self.manners.many else 1):
-            drawn, _ = self._draw(self._ids(text), body, index)
-            words = self.tokenizer.decode([one for one in drawn if one != self.eos])
-            ended = drawn[-1] == self.eos
-            choices.append(
-                {
-                    "index": index,
-                    "message": {"content": words},
-                    "finish_reason": "stop" if ended else "length",
-                }
-            )
+        many = whole["n"] if self.manners.many else 1
+        choices = [self._chat_choice(self._ids(text), whole, index) for index in range(many)]
         return {"model": self.manners.model, "choices": choices}
+
+    def _chat_choice(self, prompt: Tokens, body: dict[str, Any], index: int) -> dict[str, Any]:
+        said = dict(self.manners.says.get(index, {}))
+        if said:
+            return {
+                "index": index,
+                "finish_reason": said.pop("finish_reason", "stop"),
+                "message": said,
+            }
+        drawn, _ = self._draw(prompt, body, index)
+        words = self.tokenizer.decode([token for token in drawn if token != self.eos])
+        ended = drawn[-1] == self.eos
+        return {
+            "index": index,
+            "message": {"content": words},
+            "finish_reason": "stop" if ended else "length",
+        }
 
     def next_logprobs(self, context: Tokens) -> np.ndarray:
         """The toy model; it draws readable ASCII nearly always, and ends a response in one of ten places."""

@@ -29,6 +29,8 @@ CALLERS = 64
 SECONDS = 30.0
 """How long a scenario may take before it counts as hanging, on a machine that does other things, too."""
 
+ERROR = b'{"error": {"message": "out of memory", "type": "server_error"}}'
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -59,6 +61,7 @@ SCENARIOS = (
     Scenario("broken", {"busy_at_first": (500,)}, 0, "answered 500: busy", CALLERS),
     Scenario("half broken", {"busy": [500] * 32}, 32, "answered 500: busy", CALLERS),
     Scenario("no JSON", {"junk": b"<html>"}, 0, "something else than Completions", CALLERS),
+    Scenario("error as 200", {"junk": ERROR}, 0, "with HTTP 200: out of memory", CALLERS),
     Scenario("too few", {"misses": 1}, 0, "1 responses where 2 were asked", CALLERS),
     Scenario("too long", {"exceeds": 3}, 0, "where 4 were allowed", CALLERS),
     Scenario("another model answers", {"model": "other"}, 0, "the model other where", CALLERS),

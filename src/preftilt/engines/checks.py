@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preftilt.arm.alpha import check_alpha
 from preftilt.engines.base import KnownArm, SampleRequest, ScoreRequest
 from preftilt.engines.guides import ProposeRequest
 from preftilt.engines.image_tokens import without_images
-from preftilt.errors import BadInput, PromptTooLong
-from preftilt.types import Reader, Tokens
+from preftilt.errors import BadInput, EngineError, PromptTooLong
+from preftilt.types import Completion, Reader, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,21 @@ class Readable:
             raise BadInput(
                 f"token {bad} is not in the vocabulary of {self.model} (0 to {limit - 1})"
             )
+
+
+def insist_on_text(completions: Sequence[Completion]) -> list[Completion]:
+    """Those that have a text; raises :class:`~preftilt.errors.EngineError`, with the reasons, if none has."""
+    present = [completion for completion in completions if not completion.absent]
+    if completions and not present:
+        reasons = without_text([completion.absent for completion in completions])
+        raise EngineError(f"{reasons}; ask otherwise, or use another server")
+    return present
+
+
+def without_text(reasons: Sequence[str]) -> str:
+    """How many answers have no text, and why: every reason once."""
+    answers = "1 answer has" if len(reasons) == 1 else f"{len(reasons)} answers have"
+    return f"{answers} no text ({'; '.join(dict.fromkeys(reasons))})"
 
 
 def _arms(arms: tuple[KnownArm, ...]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.checks import insist_on_text
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
@@ -56,7 +57,7 @@ class Run:
     """One request on its way through a search; ``usage`` and ``clock`` fill up as it goes.
 
     guide: the score that the search goes by; None is REAR's. trajectory: the reward of partial responses, for a search
-    that lets it choose tokens.
+    that lets it choose tokens. absent: why answers without a text have none.
     """
 
     engine: Engine
@@ -70,6 +71,7 @@ class Run:
     trajectory: TrajectoryReward | None = None
     usage: Usage = field(default_factory=Usage)
     clock: Clock = field(default_factory=Clock)
+    absent: list[str] = field(default_factory=list)
     _under_way: UnderWay = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,14 +126,27 @@ class Run:
             drawn = await self._draw(expand)
         finally:
             self.clock.leave("sampling")
-        completions = drawn.completions
-        _check_completions(completions, expand)
+        _check_completions(drawn.completions, expand)
+        slots, completions = self._present(drawn.completions, expand)
         self.usage.sampled += sum(len(one.tokens) for one in completions)
         self._report("sampling")
         judged = await self._judge(expand.parent, completions, drawn.known)
-        children = [replace(one, slot=slot) for one, slot in zip(judged, expand.slots, strict=True)]
+        children = [replace(one, slot=slot) for one, slot in zip(judged, slots, strict=True)]
         self._report("scoring", tuple(one for one in children if one.finish != "stop"))
         return children
+
+    def _present(
+        self, completions: Sequence[Completion], expand: Expand
+    ) -> tuple[list[int], list[Completion]]:
+        """Those that have a text, with their slots: one without is no candidate."""
+        present = insist_on_text(completions)
+        self.absent += [completion.absent for completion in completions if completion.absent]
+        slots = [
+            slot
+            for slot, completion in zip(expand.slots, completions, strict=True)
+            if not completion.absent
+        ]
+        return slots, present
 
     async def _draw(self, expand: Expand) -> Drawn:
         """What ``expand`` asks for, by plain sampling or guided."""
@@ -297,7 +312,8 @@ def _check_completions(completions: Sequence[Completion], expand: Expand) -> Non
     if len(completions) != len(expand.slots):
         raise EngineError(f"{len(completions)} completions came back for {len(expand.slots)} slots")
     for one in completions:
-        if not one.tokens or len(one.tokens) != len(one.logprobs):
+        missing = not (one.tokens or one.absent)
+        if missing or len(one.tokens) != len(one.logprobs):
             raise EngineError(
                 f"a completion has {len(one.tokens)} tokens and {len(one.logprobs)} log-probs"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -82,9 +82,13 @@ class Read(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """What a chat server says."""
+    """What a chat server says. A refusal, or reasoning alone, comes without content."""
 
     content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
 
 
 class ChatChoice(BaseModel):

@@ -7,7 +7,7 @@ once. Scores come from ``echo``: the prompt's own log-probs. What works is found
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from preftilt.engines.http.dialect import (
     checked_row,
     prompt_row,
 )
+from preftilt.engines.http.refusals import Alias, Refusals
 from preftilt.engines.loop import together
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import BadInput, EngineError
@@ -63,6 +64,8 @@ class OpenAiDialect:
     many: bool
     top_k: bool
     reading: Reading | None
+    refusals: Refusals = field(default_factory=Refusals)
+    alias: Alias = field(default_factory=Alias)
 
     async def draw(self, request: Draw) -> list[Drawn]:
         sampling = request.sampling
@@ -111,13 +114,9 @@ class OpenAiDialect:
 
     async def ask(self, body: dict[str, Any]) -> Completions:
         """One question to the model; the answer must be of the same one."""
-        whole = {"model": self.model, "stream": False} | NEUTRAL | body
-        answer = await self.connection.post(COMPLETIONS, whole, Completions)
-        if answer.model != self.model:
-            raise EngineError(
-                f"{self.connection.url} answered with the model {answer.model} where {self.model} was asked; name the"
-                " model as the server does (--served-model), or open it again"
-            )
+        whole = {"model": self.model} | NEUTRAL | body
+        answer = await self.refusals.post(self.connection, COMPLETIONS, whole, Completions)
+        self.alias.insist(answer.model, self.model, self.connection.url)
         return answer
 
     def spelled(self, tokens: Tokens) -> list[int] | str:

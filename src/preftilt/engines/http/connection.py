@@ -84,13 +84,13 @@ class Connection:
     async def get(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path``; errors as in :meth:`post`. A question about the server itself waits for no other."""
         async with self._deadline(path, self.timeout):
-            return _read(self.url + path, await self._patiently("GET", path, None), answer)
+            return self._read(path, await self._patiently("GET", path, None), answer)
 
     async def check(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path`` once, and for :data:`CHECK_SECONDS` only, because others wait for it; errors as in
         :meth:`post`."""
         async with self._deadline(path, min(CHECK_SECONDS, self.timeout)):
-            return _read(self.url + path, await self._once("GET", path, None), answer)
+            return self._read(path, await self._once("GET", path, None), answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
         """Send ``body`` as JSON and read the answer as ``answer``.
@@ -100,7 +100,7 @@ class Connection:
         """
         data = json.dumps(body, allow_nan=False).encode()
         async with self.slots, self._deadline(path, self.timeout):
-            return _read(self.url + path, await self._patiently("POST", path, data), answer)
+            return self._read(path, await self._patiently("POST", path, data), answer)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -159,11 +159,27 @@ class Connection:
             parts.append(part)
         return b"".join(parts)
 
+    def _read(self, path: str, data: bytes, answer: type[Answer]) -> Answer:
+        try:
+            return answer.model_validate_json(data)
+        except ValidationError as error:
+            complaint = _complaint(error)
+        if (status := _error_status(data)) is not None:
+            raise Declined(
+                f"{self.url}{path} answered with an error, though with HTTP 200: {self._words(data)}",
+                status,
+            )
+        raise EngineError(
+            f"{self.url}{path} answered with something else than {answer.__name__}: {complaint}"
+        )
+
+    def _words(self, data: bytes) -> str:
+        words = _words(data)
+        return words.replace(self.secret, "…") if self.secret else words
+
     def _declined(self, response: httpx2.Response, path: str, data: bytes) -> Declined:
         status = response.status_code
-        words = _words(data)
-        if self.secret:
-            words = words.replace(self.secret, "…")
+        words = self._words(data)
         said = f"{self.url}{path} answered {status}: {words or response.reason_phrase}"
         if status in BUSY:
             return Later(said, status, _seconds(response.headers.get("retry-after", "")))
@@ -210,15 +226,6 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
     )
 
 
-def _read(where: str, data: bytes, answer: type[Answer]) -> Answer:
-    try:
-        return answer.model_validate_json(data)
-    except ValidationError as error:
-        raise EngineError(
-            f"{where} answered with something else than {answer.__name__}: {_complaint(error)}"
-        ) from None
-
-
 def _checked(url: str) -> str:
     """The URL without a slash, or a ``/v1`` that clients of other makes want, at its end."""
     parts = urlsplit(url)
@@ -250,6 +257,19 @@ def _seconds(text: str) -> float | None:
         return None
 
 
+def _error_status(data: bytes) -> int | None:
+    """The status of an error that came with HTTP 200: its own ``code``, else 200; None if the answer is no error."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or not (found.get("error") or found.get("object") == "error"):
+        return None
+    error = found.get("error") or found
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 200
+
+
 def _words(data: bytes) -> str:
     """What the server says is wrong, in one line."""
     try:
@@ -258,7 +278,12 @@ def _words(data: bytes) -> str:
         found = data.decode("utf-8", "replace")
     while isinstance(found, dict):
         found = next((found[key] for key in ("error", "message", "detail") if key in found), "")
-    text = " ".join(str(found).split())
+    return shortened(str(found))
+
+
+def shortened(said: str) -> str:
+    """A server's words in one printable line of :data:`QUOTED` characters at most."""
+    text = " ".join(said.split())
     shown = "".join(one for one in text if one.isprintable())
     return shown if len(shown) <= QUOTED else shown[: QUOTED - 1] + "…"
 

@@ -6,9 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from preftilt.engines.base import Engine
-from preftilt.engines.facts import Fact
+from preftilt.engines.facts import Fact, ServerRefused
 from preftilt.engines.http.answers import ModelCard
-from preftilt.engines.http.chat import is_chat_only, open_chat_drawing, open_chat_server
+from preftilt.engines.http.chat_opening import (
+    open_chat_drawing,
+    open_chat_server,
+    templated,
+    why_chat,
+)
 from preftilt.engines.http.completions import (
     COMPLETIONS,
     IDS_OUT,
@@ -23,6 +28,9 @@ from preftilt.engines.http.opening import Kind, open_drawing, open_server
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling
+
+TOKENIZER = "tokenizer matches"
+"""What a server is said to be asked that makes another number of tokens of a text."""
 
 
 async def probe_openai(asking: Asking, card: ModelCard) -> Found:
@@ -47,6 +55,8 @@ async def probe_openai(asking: Asking, card: ModelCard) -> Found:
     if dialect.reading is not None:
         await check_scores(asking, dialect)
         trusted = await check_sampler(asking, dialect)
+    for fact in (*dialect.alias.facts(card.id), *dialect.refusals.facts):
+        asking.note(fact)
     prompts = "token ids" if dialect.ids_in else "text"
     responses = "token ids" if dialect.ids_out else "text"
     many = "n responses a question" if dialect.many else "one question a response"
@@ -90,7 +100,7 @@ async def _ids_in(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
         return dialect
     counted = await _prompt_tokens(dialect, asking.tokenizer.spell(tokens))
     if counted not in (len(tokens), None):
-        asking.note(Fact("tokenizer matches", f"{counted} tokens, not {len(tokens)}"))
+        asking.note(Fact(TOKENIZER, f"{counted} tokens, not {len(tokens)}"))
         raise BadInput(
             f"{asking.connection.url} makes {counted} tokens of a text that has {len(tokens)} by the tokenizer here: it"
             " is another tokenizer (--tokenizer), or the server adds tokens of its own; use one that takes token ids"
@@ -170,13 +180,30 @@ async def _reading(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
 
 def open_openai_server(url: str, options: EngineOptions) -> Engine:
     """Open a server by its URL; an :data:`~preftilt.engines.options.Opener`."""
-    if is_chat_only(url, options):
-        return open_chat_server(url, options)
-    return open_server(Kind("openai", probe_openai), url, options)
+    if (why := why_chat(url, options)) is not None:
+        return open_chat_server(url, options, why)
+    try:
+        return open_server(Kind("openai", probe_openai), url, options)
+    except ServerRefused as refused:
+        why = _counts_otherwise(refused)
+        if why is None or options.scorer is None:
+            raise
+        return open_chat_server(url, options, why)
 
 
 def open_openai_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
     """Open a server that draws, or only chats, and whose responses an open engine scores."""
-    if is_chat_only(url, options):
-        return open_chat_drawing(url, options, scorer)
-    return open_drawing(Kind("openai", probe_openai), url, options, scorer)
+    if (why := why_chat(url, options)) is not None:
+        return open_chat_drawing(url, options, scorer, why)
+    try:
+        return open_drawing(Kind("openai", probe_openai), url, options, scorer)
+    except ServerRefused as refused:
+        if (why := _counts_otherwise(refused)) is None:
+            raise
+        return open_chat_drawing(url, options, scorer, why)
+
+
+def _counts_otherwise(refused: ServerRefused) -> Fact | None:
+    """Why a server is asked by chat that makes another number of tokens of a text than the tokenizer here."""
+    counts = [fact.answer for fact in refused.facts if fact.question == TOKENIZER]
+    return templated(counts[-1]) if counts else None

@@ -1,0 +1,156 @@
+"""Opening a server that is asked by chat: because it has no other way, or because that is the only one without harm.
+
+Some servers (Ollama) put what they are sent at ``/v1/completions`` through their chat template. Prompts that are made
+here would have two templates; so the conversation is sent instead.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from preftilt.engines.base import Capabilities, Engine
+from preftilt.engines.facts import Fact, ServerRefused
+from preftilt.engines.http.answers import Completions
+from preftilt.engines.http.chat import CHAT, ChatEndpoint, ChatSampler
+from preftilt.engines.http.connection import Connection, Declined
+from preftilt.engines.http.engine import About
+from preftilt.engines.http.opening import HONOURED, chosen_model, connected, nothing
+from preftilt.engines.http.remembering import RememberingTokenizer
+from preftilt.engines.loop import Loop
+from preftilt.engines.options import EngineOptions, refuse_others
+from preftilt.engines.scored_by import ScoredBy, open_scorer
+
+COMPLETIONS = "/v1/completions"
+NO_COMPLETIONS = frozenset({404, 405, 501})
+
+ONE_LETTER = 4
+"""Tokens that a prompt of one character has at most, with one for its beginning; a chat template adds more."""
+
+QUESTION = {"messages": [{"role": "user", "content": "Name a way to relax."}]}
+
+
+def why_chat(url: str, options: EngineOptions) -> Fact | None:
+    """Why the server must be asked by chat: it has no completions, or puts them through a template; None otherwise."""
+
+    async def ask() -> Fact | None:
+        connection = await connected(url, options)
+        try:
+            card = await chosen_model(connection, options.served_model)
+            body = {"model": card.id, "prompt": "1", "n": 1, "max_tokens": 1}
+            body |= {"temperature": 1.0, "top_p": 1.0, "seed": 5}
+            answer = await connection.post(COMPLETIONS, body, Completions)
+        except Declined as failure:
+            if failure.status not in NO_COMPLETIONS:
+                raise
+            return Fact(COMPLETIONS, "no", "it only chats: a second engine must score")
+        finally:
+            await connection.close()
+        counted = answer.usage.prompt_tokens if answer.usage else None
+        if counted is None or counted <= ONE_LETTER:
+            return None
+        return templated(f"{counted} tokens of one character")
+
+    loop = Loop()
+    try:
+        return loop.run(ask)
+    finally:
+        loop.close(nothing)
+
+
+def templated(counted: str) -> Fact:
+    """That a server puts prompts through its chat template, as its count of their tokens shows."""
+    meaning = "it applies its chat template: it is asked by chat, a second engine scores with its own tokenizer"
+    return Fact(COMPLETIONS, f"makes {counted}", meaning)
+
+
+def open_chat_server(url: str, options: EngineOptions, why: Fact) -> ScoredBy:
+    """Open a server that is asked by chat because of ``why``, together with the engine that scores."""
+    if options.scorer is None:
+        can = "only chats" if why.answer == "no" else "applies its chat template to every prompt"
+        raise ServerRefused(
+            f"{url} {can}, so it can draw but not score; name a second engine that scores (--scorer SPEC; demo, a"
+            " hub id, vllm+http://…)",
+            (why,),
+        )
+    _check_options(url, options, why)
+    scorer = open_scorer(options.scorer, options)
+    try:
+        return open_chat_drawing(url, options, scorer, why)
+    except BaseException:
+        scorer.close()
+        raise
+
+
+def open_chat_drawing(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ScoredBy:
+    """Open a server that is asked by chat because of ``why``.
+
+    What it answers is scored by ``scorer``, which stays open if this fails.
+    """
+    _check_options(url, options, why)
+    return ScoredBy(_open(url, options, scorer, why), scorer)
+
+
+def _check_options(url: str, options: EngineOptions, why: Fact) -> None:
+    honoured = HONOURED - {"sampler_logprobs"}
+    if why.answer == "no":
+        honoured -= {"tokenizer"}
+    label = f"openai+{urlsplit(url).scheme}"
+    refuse_others(options, label, honoured, reason="the server only chats; the scorer's is used")
+
+
+def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSampler:
+    loop = Loop()
+    facts = [why]
+    connection: Connection | None = None
+    try:
+        connection = loop.run(lambda: connected(url, options))
+        card = loop.run(lambda: chosen_model(connection, options.served_model))
+        facts.append(Fact("model", card.id))
+        endpoint = ChatEndpoint(connection, card.id)
+        many = loop.run(lambda: _many(endpoint, facts))
+    except BaseException:
+        loop.close(connection.close if connection is not None else nothing)
+        raise
+    able = scorer.capabilities
+    known = (card.max_model_len, options.max_context, able.max_context)
+    context = min(one for one in known if one is not None)
+    facts.append(Fact("context", f"{context:,} tokens"))
+    plan = f"draw: POST {CHAT}, {'n answers a question' if many else 'one question an answer'}"
+    about = About(
+        name=f"openai+{connection.url}",
+        model=card.id,
+        facts=tuple(facts),
+        plan=(plan, f"score: {scorer.name}"),
+        versions={},
+    )
+    capabilities = Capabilities(
+        max_context=context,
+        eos=able.eos,
+        turn_end=able.turn_end,
+        sampler_logprobs=False,
+        keyed_streams=False,
+        images=able.images,
+    )
+    tokenizer = scorer.tokenizer
+    if not isinstance(tokenizer, RememberingTokenizer):
+        tokenizer = RememberingTokenizer(tokenizer)
+    return ChatSampler(about, loop, endpoint, tokenizer, capabilities, many=many)
+
+
+async def _many(endpoint: ChatEndpoint, facts: list[Fact]) -> bool:
+    """Whether n answers come from one question; on the way, what the server refuses, and what it calls its model."""
+    body = QUESTION | {"max_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 5}
+    many = False
+    try:
+        await endpoint.ask(body)
+        choices = await endpoint.ask(body | {"n": 3})
+        texts = [choice.message.content for choice in choices if choice.message.content]
+        # A server that reasons first may not come to a text within so few tokens.
+        many = len(choices) == 3 and (not texts or len(set(texts)) > 1)
+    except Declined as failure:
+        if failure.status in (401, 403, 404):
+            raise
+    facts += [*endpoint.alias.facts(endpoint.model), *endpoint.refusals.facts]
+    meaning = "prompts are sent once" if many else "one question an answer"
+    facts.append(Fact("n answers in one question", "yes" if many else "no", meaning))
+    return many
