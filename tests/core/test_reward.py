@@ -121,7 +121,8 @@ def test_without_its_eos_a_response_scores_one_token_less(row):
 
 @given(rows)
 def test_a_response_that_ended_at_a_stop_string_has_no_eos_to_leave_out(row):
-    stopped = candidate(*row, "stop_string")
+    q, p = row
+    stopped = candidate(q, p, "stop_string")
     assert not stopped.cut_off
     assert score(stopped, query(3), Reward(eos="exclude")) == score(stopped, query(3), Reward())
 
