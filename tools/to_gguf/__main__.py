@@ -3,7 +3,7 @@
     python -m tools.to_gguf demo out/demo.gguf                the bundled model, float32
     python -m tools.to_gguf FOLDER out/model.gguf --type q8_0
 
-Needs ``pip install gguf`` beside the package's ``transformers`` extra. Everything is held in memory: for
+Needs the package's ``transformers`` extra. Everything is held in memory: for
 large models, and for other architectures and tokenizers, use llama.cpp's own ``convert_hf_to_gguf.py``.
 """
 

@@ -72,7 +72,7 @@ def behaviour(
 ) -> None:
     """Compare what methods generate with what users wrote themselves, by ROUGE.
 
-    Example: preftilt behaviour demo --format world -o out/behaviour --limit 72
+    Example: preftilt behaviour demo --format world --model demo -o out/behaviour --limit 72
     """
     from preftilt.cli.configure import check_model, model_identity, settings_from
     from preftilt.eval.accuracy.evaluate import Options

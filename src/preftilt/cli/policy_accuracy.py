@@ -114,7 +114,7 @@ def policy_accuracy(
 ) -> None:
     """Measure which scoring rules rank a preferred response above a dispreferred one, before deploying any.
 
-    Example: preftilt policy-accuracy demo --format world -o out/policy-accuracy
+    Example: preftilt policy-accuracy demo --format world --model demo -o out/policy-accuracy
     """
     from preftilt.cli.configure import arms_from, check_model, settings_from
     from preftilt.eval.accuracy.readers import Asked, read
