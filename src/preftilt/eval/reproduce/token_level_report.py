@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TableOf = Callable[[Json, Json, str], Table]
 
+TOKEN_TICKS = [digit * 10**power for power in range(1, 7) for digit in (1, 2, 5)]
+
 BEST_ROWS = 12
 """Rows of the validation table that are shown: the best of them, as all are in report.json."""
 
@@ -119,6 +121,10 @@ def _over_tokens(data: Json, benchmark: Json, path: Path) -> None:
         axes = figure.add_subplot()
         axes.set_xscale("log")
         draw_curves(axes, _curves(data), whiskers=True)
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in TOKEN_TICKS if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
         axes.set_xlabel("tokens drawn and scored for an answer")
         axes.set_ylabel(f"{benchmark['metrics'][0]} (%)")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
