@@ -320,5 +320,6 @@ def test_the_address_never_holds_more_than_the_state(visit: Visit) -> None:
         "seed",
         "top_p",
         "reduction",
+        "cut_off",
         "model",
     }

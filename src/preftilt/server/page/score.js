@@ -35,7 +35,7 @@ import { contenders } from "./rank.js";
  * @property {number[]} gains Of every preference.
  * @property {number} length
  *
- * @typedef {{settings: Settings, candidates: RecordCandidate[], pieces: string[][], views?: RecordView[]}} Record
+ * @typedef {{settings: Settings, candidates: RecordCandidate[], pieces: string[][], views?: RecordView[]}} RunRecord
  *
  * @typedef {object} Candidate One distinct answer, with everything that any mix of strengths makes its score of.
  * @property {number} slot
@@ -55,8 +55,8 @@ export const UNITS = { sum: "nats", mean: "nats a token", centred: "nats a √to
 
 /**
  * The distinct candidates of a record, in its order (the best first); equal ones are counted.
- * @param {Record} record
- * @param {Record} pool What centred scores are relative to: the record itself, or that of another answer's rivals.
+ * @param {RunRecord} record
+ * @param {RunRecord} pool What centred scores are relative to: the record itself, or that of another answer's rivals.
  * @returns {Candidate[]}
  */
 export function readCandidates(record, pool = record) {
@@ -75,7 +75,7 @@ export function readCandidates(record, pool = record) {
 
 /**
  * The weights of reward models, by the names of their views.
- * @param {Record} record
+ * @param {RunRecord} record
  */
 function armsOf(record) {
   const read = (record.views ?? []).filter((view) => view.reader);
@@ -164,7 +164,7 @@ function reduce({ question, gains, length }, { reduction, gamma }, means) {
 
 /**
  * @typedef {{question: number, gains: number[]}} Means A token's, over a pool's candidates that can win.
- * @param {Record} pool
+ * @param {RunRecord} pool
  * @returns {Means}
  */
 function meansOf(pool) {
