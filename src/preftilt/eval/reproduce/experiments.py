@@ -13,7 +13,16 @@ from preftilt.eval.reproduce.benchmark import Benchmark
 from preftilt.eval.reproduce.contenders import Contender
 from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, over_lambda, sizes
 from preftilt.eval.reproduce.measured import Answer, Found
-from preftilt.eval.reproduce.parts import JUDGED, REWARD_MODEL, TIMED, How
+from preftilt.eval.reproduce.parts import (
+    GUIDANCE,
+    JUDGED,
+    REWARD_MODEL,
+    TIMED,
+    How,
+    against_name,
+    away_name,
+    guidance_name,
+)
 from preftilt.eval.reproduce.verdicts import Verdicts
 from preftilt.types import Reduction
 
@@ -57,6 +66,12 @@ EXPERIMENTS[TOKEN_LEVEL] = Experiment(
 )
 """Not the paper's; a benchmark's name in place of an experiment's stands for it (``preftilt reproduce sys-ifeval``)."""
 
+AVOIDING = "avoiding"
+EXPERIMENTS[AVOIDING] = Experiment(
+    "What to leave out", frozenset({"pool", "guidance", "other guidance", "avoiding"})
+)
+"""Not the paper's either: wishes that say what to avoid, on benchmarks whose rows know the opposite wish."""
+
 ALL = "all"
 """Every experiment of the paper."""
 
@@ -83,6 +98,7 @@ def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
         "guidance",
         "draws",
         "other guidance",
+        "avoiding",
         "guided",
         "trees",
         *JUDGED,
@@ -164,6 +180,18 @@ def table_3(how: How, chosen: Chosen) -> list[Contender]:
     return [methods.greedy(), *rears(how, chosen), methods.rated("generative RM", how.n)]
 
 
+def avoiding(how: How) -> list[Contender]:
+    """The model alone, guided by the wish as it is stated, and the remedies."""
+    grid = how.guided_lambdas
+    return [
+        methods.greedy(),
+        *(methods.guided(guidance_name(lam)) for lam in grid),
+        *(methods.guided(against_name(lam)) for lam in grid),
+        *(methods.guided(away_name(1 - lam)) for lam in grid),
+        *(methods.guided(name) for name in GUIDANCE),
+    ]
+
+
 def timed(how: How) -> list[Contender]:
     """One method for every way of spending time."""
     own, lam = reduction_of(how), how.lam
@@ -183,7 +211,7 @@ def timed(how: How) -> list[Contender]:
 def every_pick(benchmark: Benchmark, how: How, pool: int) -> list[Contender]:
     """All methods that any table or figure shows, oracles apart: what verdicts are needed for."""
     own = reduction_of(how)
-    found = table_1(benchmark, how, (), Verdicts({}))
+    found = table_1(benchmark, how, (), Verdicts({})) + avoiding(how)
     found += [one for each in over_lambda(how).values() for one in each]
     for n in sizes(pool):
         found += [methods.rear(n, lam, own) for lam in LAMBDAS_OF_N]

@@ -42,6 +42,7 @@ def tables_of(
             for inserted, one in _same_items(sights).items()
         ],
         "table3": lambda: table(sight, experiments.table_3(how, chosen), reference),
+        experiments.AVOIDING: lambda: table(sight, experiments.avoiding(how), reference),
     }
     return {name: make() for name, make in makers.items() if name in names}
 

@@ -26,7 +26,7 @@ from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.methods import JudgeMode, Method
 from preftilt.rivals.verdict import Judge
-from preftilt.types import Stream
+from preftilt.types import Preference, Stream
 
 GUIDED: Mapping[str, Json] = {
     "Amulet": {"search": {"name": "amulet"}},
@@ -40,6 +40,14 @@ GUIDANCE: Mapping[str, Json] = {
     "guided, λ = 3, nucleus mask 0.9": {
         "search": {"name": "cfg", "mask_top_p": 0.9},
         "lambda": 3.0,
+    },
+    "guided by divergence, λ = 2 (AdaCAD)": {
+        "search": {"name": "cfg", "strength_by": "divergence"},
+        "lambda": 2.0,
+    },
+    "guided by divergence, λ = 10": {
+        "search": {"name": "cfg", "strength_by": "divergence"},
+        "lambda": 10.0,
     },
     "Amulet": GUIDED["Amulet"],
 }
@@ -111,6 +119,16 @@ class How:
 def guidance_name(lam: float) -> str:
     """The name of greedy decoding guided at λ."""
     return f"guided, λ = {lam:g}"
+
+
+def against_name(lam: float) -> str:
+    """The name of guided decoding whose question view states the opposite wish."""
+    return f"guided against the opposite, λ = {lam:g}"
+
+
+def away_name(lam: float) -> str:
+    """The name of guided decoding that is led away from the opposite wish, with the wish itself in no prompt."""
+    return f"guided away from the opposite, λ = {lam:g}"
 
 
 def drawn_guidance(lam: float) -> str:
@@ -197,6 +215,30 @@ async def measure_other_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> 
     how = lab.how
     others = {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
     return await _guided(lab, case, others)
+
+
+async def measure_avoiding(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    """Two remedies for a wish that says what to avoid, which names it: the contrast against the opposite wish in place
+    of the question alone, at every λ of the grid; and a negative strength on the opposite wish, at 1 − λ."""
+    opposite = case.facts.get("opposite")
+    if opposite is None:
+        return {"skipped": "its preference does not only say what to leave out"}
+    how, request = lab.how, case.request
+    against = replace(
+        case, request=replace(request, prompt=replace(request.prompt, against=opposite))
+    )
+    away = replace(case, request=replace(request, preferences=(Preference(opposite),)))
+    measured = [
+        await _guided(
+            lab, against, {against_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+        ),
+        await _guided(
+            lab, away, {away_name(1 - lam): how.guidance(1 - lam) for lam in how.guided_lambdas}
+        ),
+    ]
+    if "skipped" in measured[0]:
+        return measured[0]
+    return {"guided": measured[0]["guided"] | measured[1]["guided"]}
 
 
 async def _guided(lab: Lab, case: Case, settings: Mapping[str, Settings]) -> dict[str, Any]:
@@ -315,6 +357,7 @@ PARTS: Mapping[str, Measure] = {
     "guided": measure_guided,
     "guidance": measure_guidance,
     "other guidance": measure_other_guidance,
+    "avoiding": measure_avoiding,
     "draws": measure_draws,
     "trees": measure_trees,
     **{name: measure_judge(name) for name in JUDGED},
@@ -328,7 +371,7 @@ RATES = frozenset({*JUDGED, REWARD_MODEL})
 TIMED = frozenset({"times", "guidance times"})
 """The parts whose items are answered one after the other, with nothing beside them."""
 
-ONCE = frozenset({"guided", "guidance", "other guidance"}) | TIMED
+ONCE = frozenset({"guided", "guidance", "other guidance", "avoiding"}) | TIMED
 """The parts that only the first repeat of an item has: guided decoding is greedy, and the same in all of them."""
 
 AFTER_POOLS = RATES | TIMED

@@ -13,11 +13,12 @@ from preftilt.eval.sys_ifeval.checking import METRICS, check_answer, constraint_
 from preftilt.eval.sys_ifeval.data import Item, load_items, load_single
 from preftilt.eval.sys_ifeval.protocol import PROTOCOL, request_for
 
-ROWS = ("short", "all")
+ROWS = ("short", "all", "exclusion")
 
 
 def open_sys_ifeval(opening: Opening) -> Benchmark:
-    """The switch ``rows`` is ``short`` (those that 200 tokens can meet) or ``all``.
+    """The switch ``rows`` is ``short`` (those that 200 tokens can meet), ``all``, or ``exclusion``: the set of words to
+    leave out, whose rows serve validation and are reported for what they say about such wishes alone.
 
     Validation items are, in turns, two of S-IFEval's own third and one of each set of single constraints.
     """
@@ -29,6 +30,8 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
     items = [item for item in load_items(data) if rows == "all" or item.can_be_short]
     test = [item for item in items if item.split == "test"]
     validation = _in_turns([item for item in items if item.split == "validation"], data)
+    if rows == "exclusion":
+        test, validation = [item for item in load_single(data) if item.opposite is not None], []
     return Benchmark(
         name="sys-ifeval",
         title="S-IFEval",
