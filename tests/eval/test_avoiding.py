@@ -1,4 +1,4 @@
-"""What to leave out: the remedies for a wish that names it are asked as they say, and only where the opposite is known."""
+"""What to leave out: remedies for a wish that names it are asked as they say, and only where its opposite is known."""
 
 from __future__ import annotations
 
