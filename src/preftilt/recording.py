@@ -181,11 +181,14 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
         notes.append(f"{without_text(done.run.absent)}: no candidates")
     cut_off = [one.finish == "length" for one in candidates]
     if cut_off[0]:
-        none = (
-            f"no candidate ended within {done.run.max_tokens} tokens, so a cut-off one was chosen"
+        budget = f"{done.run.max_tokens} tokens"
+        none_ended = len(candidates) > 1 and all(cut_off)
+        why = (
+            f"no candidate ended within {budget}, so a cut-off one was chosen"
+            if none_ended
+            else f"the answer was cut off at {budget}"
         )
-        other = f"the chosen answer was cut off at {done.run.max_tokens} tokens"
-        notes.append(f"{none if all(cut_off) else other}; allow more (max_tokens)")
+        notes.append(f"{why}; allow more (max_tokens)")
     return (*notes, *_length_notes(done, candidates))
 
 

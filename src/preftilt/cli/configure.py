@@ -251,7 +251,8 @@ def source_lines(path: str) -> Iterator[bytes]:
 def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
     for name in idle(search, given):
         raise BadInput(
-            f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(takers(name))}"
+            f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(takers(name))}: name that with"
+            " --search"
         )
 
 
