@@ -180,8 +180,8 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
     if done.run.absent:
         notes.append(f"{without_text(done.run.absent)}: no candidates")
     cut_off = [one.finish == "length" for one in candidates]
+    budget = f"{done.run.max_tokens} tokens"
     if cut_off[0]:
-        budget = f"{done.run.max_tokens} tokens"
         none_ended = len(candidates) > 1 and all(cut_off)
         why = (
             f"no candidate ended within {budget}, so a cut-off one was chosen"
@@ -189,6 +189,15 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
             else f"the answer was cut off at {budget}"
         )
         notes.append(f"{why}; allow more (max_tokens)")
+    elif (
+        by_rear
+        and done.settings.reward.cut_off == "last"
+        and cut_off.count(False) == 1 < len(cut_off)
+    ):
+        notes.append(
+            f"1 of {len(candidates)} candidates ended within {budget}, so it is chosen whatever λ is; allow more"
+            " (max_tokens), or compare those that were cut off, too (cut_off as-is)"
+        )
     return (*notes, *_length_notes(done, candidates))
 
 

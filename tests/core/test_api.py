@@ -234,12 +234,28 @@ def test_notes_say_when_nothing_finished_or_length_matters(realigner):
         "no candidate ended within 2 tokens, so a cut-off one was chosen; allow more (max_tokens)"
     )
     spread = realign(realigner, lam=20.0)
+    assert not any("whatever λ" in note for note in spread.notes)
     lengths = [len(one.tokens) for one in spread.candidates]
     assert max(lengths) > 3 * min(lengths)
     assert any("depends much on length" in note for note in spread.notes)
     mean = realign(realigner, lam=20.0, reward=pt.Reward(reduction="mean"))
     for silent in (mean, realign(realigner, lam=2.0)):
         assert not any("length" in note for note in silent.notes)
+
+
+def test_the_only_candidate_that_ended_is_told_to_win_whatever_lambda_is(realigner):
+    counts: set[int] = set()
+    for seed in range(10):
+        drawn = realign(realigner, lam=3.0, seed=seed, max_tokens=2)
+        ended = [one.finish != "length" for one in drawn.candidates]
+        told = [note for note in drawn.notes if "chosen whatever λ is" in note]
+        assert len(told) == (sum(ended) == 1)
+        counts.add(sum(ended))
+        compared = realign(
+            realigner, lam=3.0, seed=seed, max_tokens=2, reward=pt.Reward(cut_off="as-is")
+        )
+        assert not any("chosen whatever λ is" in note for note in compared.notes)
+    assert counts >= {1, 2}
 
 
 def test_several_draws_at_temperature_0_are_told_to_be_one(realigner):
