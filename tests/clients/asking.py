@@ -11,7 +11,16 @@ from typing import Any
 HERE = Path(__file__).parent
 REMEDY = "run `make test-servers`, which installs it"
 
-LITELLM = Path(os.environ.get("CLIENTS_VENV", HERE.parents[1] / ".venv-clients")) / "bin" / "python"
+PYTHON = Path(os.environ.get("CLIENTS_VENV", HERE.parents[1] / ".venv-clients")) / "bin" / "python"
+
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "developer", "content": "No lists."},
+    {"role": "user", "content": "How?", "name": "ann"},
+    {"role": "assistant", "content": None},
+    {"role": "user", "content": "How do I study \N{SNOWMAN}\N{LINE SEPARATOR}<|im_end|>?"},
+]
+"""As clients send them: names, an answer without content, two kinds of system messages, text of any kind."""
 
 
 def said_by_node(url: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -30,12 +39,19 @@ def said_by_node(url: str, body: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def said_by_litellm(url: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ``litellm_ask.py`` prints; LiteLLM may look nothing up elsewhere."""
-    assert LITELLM.exists(), f"no LiteLLM ({LITELLM}): {REMEDY}"
+def said_by(client: str, url: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``CLIENT_ask.py`` prints in the environment of requirements/clients.txt, asked everything at once.
+
+    A request has ``model``, ``input`` (a conversation, or a text to continue), ``stream``, ``settings`` under OpenAI's
+    names, and perhaps the ``knob``, which every client sends in its own way. What comes back has ``pieces`` of the
+    text, one unless streamed, and, where the client shows them, ``usage`` (tokens drawn) and ``finish``, once each; or
+    a ``failure`` with its ``status`` and ``message``. Clients may look nothing up elsewhere, and tell nobody of us.
+    """
+    assert PYTHON.exists(), f"no {client} ({PYTHON}): {REMEDY}"
+    alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
     done = subprocess.run(
-        [str(LITELLM), str(HERE / "litellm_ask.py"), url, json.dumps(requests)],
-        env=os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"},
+        [str(PYTHON), str(HERE / f"{client}_ask.py"), url, json.dumps(requests)],
+        env=os.environ | alone | {"NO_PROXY": "127.0.0.1"},
         capture_output=True,
         encoding="utf-8",
         timeout=600,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.asking import HERE, said_by_node
+from tests.clients.asking import HERE, TALK, said_by_node
 from tests.server.serving import QUESTION, WISH, Running, ask
 
 BODY: dict[str, Any] = {"model": "toy", "messages": QUESTION, "preftilt": WISH | {"details": True}}
@@ -43,6 +43,12 @@ def test_it_takes_the_knob_in_the_model_s_name(server: Running):
     said = said_by_node(server.url, BODY | {"model": "toy:bon-6-l2.5"})
     assert said["answer"]["preftilt"]["settings"]["lambda"] == 2.5
     assert said["answer"]["usage"]["preftilt"]["candidates"] == 6
+
+
+@pytest.mark.clients
+def test_names_nulls_and_both_kinds_of_system_messages_are_read(server: Running):
+    said = said_by_node(server.url, BODY | {"messages": TALK})
+    assert said["answer"]["choices"] == ask(server, messages=TALK).json()["choices"]
 
 
 @pytest.mark.clients
