@@ -139,6 +139,7 @@ def _plan(
         sizes=Sizes(
             trees=sizes.tree_items,
             others=sizes.other_items,
+            draws=sizes.drawn_items,
             rated=sizes.rated_items,
             contexts=sizes.context_items,
             timed=sizes.timed_items,

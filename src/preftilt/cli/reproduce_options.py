@@ -101,6 +101,9 @@ class SizeFlags:
             default="all",
         ),
     ] = None
+    drawn_items: Annotated[
+        int | None, _size(min=1, help="Items with guided draws (token-level).", default="all")
+    ] = None
     rated_items: Annotated[
         int | None, _size(min=1, help="Items that reward models rate.", default="all")
     ] = None

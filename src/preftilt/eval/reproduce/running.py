@@ -47,18 +47,19 @@ SCHEMA = "preftilt.reproduce/1"
 class Sizes:
     """How many items each kind of measurement is made on; None is all of them.
 
-    trees: tree searches. others: guided methods beside the grid over λ. rated: generative and external reward models.
+    trees: tree searches. others: guided methods beside the grid over λ. draws: guided draws. rated: generative and external reward models.
     contexts: long contexts. timed: times.
     """
 
     trees: int | None = None
     others: int | None = None
+    draws: int | None = None
     rated: int | None = None
     contexts: int | None = None
     timed: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("trees", "rated", "contexts", "timed"):
+        for name in ("trees", "others", "draws", "rated", "contexts", "timed"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name), 0)
 
@@ -286,7 +287,11 @@ def _measured(
 def _some(cases: Sequence[Case], part: str, sizes: Sizes) -> list[Case]:
     """Those that a part is measured on: of the first so many items, every repeat that is not the same as the first."""
     limits = dict.fromkeys(RATES, sizes.rated) | dict.fromkeys(TIMED, sizes.timed)
-    limits |= {"trees": sizes.trees, "other guidance": sizes.others}
+    limits |= {
+        "trees": sizes.trees,
+        "other guidance": sizes.others,
+        "draws": sizes.draws,
+    }
     first = set(list(dict.fromkeys(one.id for one in cases))[: limits.get(part)])
     return [one for one in cases if one.id in first and (one.repeat == 1 or part not in ONCE)]
 
