@@ -47,8 +47,8 @@ SCHEMA = "preftilt.reproduce/1"
 class Sizes:
     """How many items each kind of measurement is made on; None is all of them.
 
-    trees: tree searches. others: guided methods beside the grid over λ. draws: guided draws. rated: generative and external reward models.
-    contexts: long contexts. timed: times.
+    trees: tree searches. others: guided methods beside the grid over λ. draws: guided draws. rated: generative and
+    external reward models. contexts: long contexts. timed: times.
     """
 
     trees: int | None = None
