@@ -121,11 +121,51 @@ def test_a_template_for_pictures_that_loses_the_question_is_refused(chat: Open) 
 
 
 def test_a_template_without_a_place_for_the_answer_is_refused(chat: Open) -> None:
-    settings = PromptSettings(placement="user")
-    with pytest.raises(NoChatTemplate, match=r"do not end in the same token.*--chat-template FILE"):
-        build_query(
-            chat("no_header"), [QUESTION], [Preference("No games!")], lam=1.0, settings=settings
-        )
+    with pytest.raises(NoChatTemplate, match=r"no generation prompt.*--chat-template FILE"):
+        chat("no_header").render([QUESTION])
+    with pytest.raises(NoChatTemplate, match=r"no generation prompt.*--chat-template FILE"):
+        chat("no_generation_prompt").render([QUESTION])
+
+
+@pytest.mark.parametrize("dropped", ["user", "assistant"])
+def test_a_template_that_drops_a_turn_in_the_middle_is_refused(
+    chat: Open, tmp_path: Path, dropped: str
+) -> None:
+    file = tmp_path / "drops.jinja"
+    file.write_text(
+        "{% for m in messages %}{% if loop.last or m.role != '" + dropped + "' %}"
+        "<|start|>{{ m.role }}\n{{ m.content }}<|end|>{% endif %}{% endfor %}<|start|>assistant\n"
+    )
+    tokenizer = chat(None, chat_template=str(file))
+    tokenizer.render([QUESTION])
+    number = 1 if dropped == "user" else 2
+    with pytest.raises(
+        NoChatTemplate, match=rf"ignores earlier turns \(the {dropped}'s, message {number} of 3\)"
+    ):
+        tokenizer.render([QUESTION, Message("assistant", "Hi!"), QUESTION])
+
+
+def test_a_template_is_looked_through_once_for_an_order_of_roles(chat: Open) -> None:
+    tokenizer = chat("bare")
+    tokenizer.render(DIALOGUE)
+    rendered: list[Any] = []
+    inner = tokenizer._tokenizer
+
+    class Counted:
+        def __getattr__(self, name: str) -> object:
+            return getattr(inner, name)
+
+        def __call__(self, *given: Any, **options: Any) -> Any:
+            return inner(*given, **options)
+
+        def apply_chat_template(self, *given: Any, **options: Any) -> str:
+            rendered.append(inner.apply_chat_template(*given, **options))
+            return rendered[-1]
+
+    tokenizer._tokenizer = Counted()  # pyright: ignore[reportAttributeAccessIssue]
+    for text in ("One?", "Two?"):
+        tokenizer.render([*DIALOGUE[:-1], Message("user", text)])
+    assert len(rendered) == 2
 
 
 def test_both_views_see_one_moment(chat: Open, read: Read) -> None:

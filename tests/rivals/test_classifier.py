@@ -133,6 +133,20 @@ def test_a_template_that_cannot_say_the_preference_is_refused_before_the_first_t
     model.close()
 
 
+def test_a_template_that_drops_an_earlier_turn_is_refused(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if loop.last or m['role'] != 'assistant' %}"
+        "{{ m['content'] }}{% endif %}{% endfor %}"
+    )
+    model = open_reward_model(save_reward_model(tmp_path / "rm", template=template))
+    model.check([Message("user", "A or B?")])
+    with pytest.raises(NoChatTemplate, match=r"leaves out the assistant message.*another reward"):
+        model.check(
+            [Message("user", "A or B?"), Message("assistant", "Neither."), Message("user", "Why?")]
+        )
+    model.close()
+
+
 def test_options_of_servers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--timeout does not apply"):
         open_reward_model(save_reward_model(tmp_path / "rm"), EngineOptions(timeout=5))

@@ -42,6 +42,12 @@ THINKING_SWITCHES = ("enable_thinking", "thinking")
 PROBE = "preftilt"
 """A text that is looked for in what a template makes of it."""
 
+ANSWER = "certainly"
+"""An assistant's answer to it."""
+
+KEPT_SHAPES = 1024
+"""Orders of roles that are known to come out whole; then they are forgotten."""
+
 NEUTRAL = ("\n", ".", "a")
 """What a response is put behind where it would melt into the end of the prompt, as a line break into another one."""
 
@@ -90,6 +96,7 @@ class HfChatTokenizer:
         self._pieces: dict[int, str] = {}
         known = isinstance(tokenizer, ByteVocabulary)
         self._bytes: ByteVocabulary = tokenizer if known else TokenBytes(tokenizer)
+        self._whole_shapes: set[tuple[tuple[str, bool], ...]] = set()
         self._label = f"the chat template of {tokenizer.name_or_path or 'the model'}"
         if chat_template is None:
             self._template = _own_template(tokenizer)
@@ -229,10 +236,10 @@ class HfChatTokenizer:
         again = self._decode_words((*before, *self.encode_response(letter)))
         return before, " " if again == f"{letter} {letter}" else ""
 
-    def _probe(self, messages: Sequence[Message]) -> str:
+    def _probe(self, messages: Sequence[Message], **variables: object) -> str:
         """A conversation of our own as the template writes it; empty if it cannot."""
         try:
-            return self._render(messages)
+            return self._render(messages, **variables)
         except (_Failed, NoChatTemplate):
             return ""
 
@@ -253,10 +260,15 @@ class HfChatTokenizer:
             text = self._render(messages)
         except _Failed as failure:
             raise self._refusal(messages, failure) from failure.__cause__
+        if not self._begins_answers:
+            raise NoChatTemplate(
+                f"{self._label} has no generation prompt: it ends with the user's turn and writes no beginning of an"
+                " answer; give one that does where add_generation_prompt is true (--chat-template FILE)"
+            )
         self._check_nothing_dropped(messages, text)
         return text
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def _render(self, messages: Sequence[Message], **variables: object) -> str:
         template = self.template
         turns: Any = [{"role": one.role, "content": self._content(one)} for one in messages]
         try:
@@ -264,8 +276,7 @@ class HfChatTokenizer:
                 turns,
                 chat_template=template,
                 tokenize=False,
-                add_generation_prompt=True,
-                **self._variables,
+                **{"add_generation_prompt": True, **self._variables, **variables},
             )
         except _FAILURES as error:
             raise _Failed(str(error)) from error
@@ -334,17 +345,54 @@ class HfChatTokenizer:
         return True
 
     def _check_nothing_dropped(self, messages: Sequence[Message], text: str) -> None:
-        """Some templates pass over a system message, or over text where they expect pictures."""
-        if messages[0].role == "system" and self._ignores(messages, 0, text):
-            raise NoChatTemplate(
+        """Some templates pass over a system message, over earlier turns, or over text where they expect pictures.
+
+        It is found out once for every order of roles.
+        """
+        shape = tuple((message.role, bool(message.images)) for message in messages)
+        if shape in self._whole_shapes:
+            return
+        marked = [
+            replace(message, content=f"{PROBE}{number}{PROBE}")
+            for number, message in enumerate(messages)
+        ]
+        read = self._probe(marked)
+        for index, message in enumerate(marked):
+            if message.content not in read and self._ignores(messages, index, text):
+                raise NoChatTemplate(self._dropped(messages, index))
+        if len(self._whole_shapes) >= KEPT_SHAPES:
+            self._whole_shapes.clear()
+        self._whole_shapes.add(shape)
+
+    def _dropped(self, messages: Sequence[Message], index: int) -> str:
+        """What to say of a message that the template leaves out."""
+        if messages[index].role == "system":
+            return (
                 f"{self._label} ignores system messages; state the preference in the user turn"
                 " (--placement user) and leave out --system"
             )
-        if self._ignores(messages, len(messages) - 1, text):
-            raise NoChatTemplate(
-                f"{self._label} leaves out the text of the user's turn (it may be made for"
-                " pictures); give another one (--chat-template FILE)"
+        if index == len(messages) - 1:
+            return (
+                f"{self._label} leaves out the text of the user's turn (it may be made for pictures);"
+                " give another one (--chat-template FILE)"
             )
+        return (
+            f"{self._label} ignores earlier turns (the {messages[index].role}'s, message {index + 1} of"
+            f" {len(messages)}); give another one (--chat-template FILE), or ask without them; a preference can stand"
+            " in the user turn (--placement user)"
+        )
+
+    @cached_property
+    def _begins_answers(self) -> bool:
+        """Whether a prompt ends where an answer begins, not where its header is still to come."""
+        question = [Message("user", PROBE)]
+        prompt = self._probe(question)
+        whole = self._probe([*question, Message("assistant", ANSWER)], add_generation_prompt=False)
+        if not prompt or not whole.startswith(prompt):
+            return True  # A conversation is written otherwise than a prompt: nothing can be said.
+        header, answer, _ = whole[len(prompt) :].partition(ANSWER)
+        ignored = prompt == self._probe(question, add_generation_prompt=False)
+        return not (ignored and answer and header.strip())
 
     def _ignores(self, messages: Sequence[Message], index: int, text: str) -> bool:
         """Whether the prompt stays the same when one message says something else."""

@@ -22,7 +22,7 @@ from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
 from preftilt.prompt import ChatTokenizer
-from preftilt.types import Completion
+from preftilt.types import Completion, Tokens
 
 SAMPLES = (
     "What shall we do on a rainy day, and why?",
@@ -198,14 +198,16 @@ def scored_by(sampler: Sampler, scorer: Engine) -> ScoredBy:
             f"{scorer.name} has another tokenizer than {sampler.name}, so it cannot score what that one draws; name a"
             " scorer of the same family"
         )
-    try:
-        prompts = [
-            one.render([Message("user", text)]) for one in (ours, theirs) for text in SAMPLES
-        ]
-    except NoChatTemplate:
-        prompts = []
-    if prompts[: len(SAMPLES)] != prompts[len(SAMPLES) :]:
+    if _prompts(ours) != _prompts(theirs):
         raise BadInput(
             f"{scorer.name} has another chat template than {sampler.name}; give both the same one (--chat-template)"
         )
     return ScoredBy(sampler, scorer)
+
+
+def _prompts(tokenizer: ChatTokenizer) -> list[Tokens] | None:
+    """What the chat template makes of a few texts; None if it cannot be used."""
+    try:
+        return [tokenizer.render([Message("user", text)]) for text in SAMPLES]
+    except NoChatTemplate:
+        return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from preftilt.engines.control_tokens import HfControlTokens, stand_ins
+from preftilt.engines.control_tokens import REASONING_TAGS, HfControlTokens, stand_ins
 from preftilt.errors import BadInput, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
 
@@ -51,15 +51,15 @@ class RewardTemplate:
                 " method"
             )
         text = self._text(messages, "-")
-        for one in (messages[0], messages[-1]):
-            if one.content.strip() not in text:
+        for message in messages:
+            if message.content.rpartition(REASONING_TAGS[1])[2].strip() not in text:
                 remedy = (
-                    "; put the preference into the user turn (--preference-in user)"
-                    if one.role == "system"
-                    else ""
+                    "put the preference into the user turn (--preference-in user)"
+                    if message.role == "system"
+                    else "use another reward model, or ask without earlier turns"
                 )
                 raise NoChatTemplate(
-                    f"the chat template of the reward model {self.name} leaves out the {one.role} message{remedy}"
+                    f"the chat template of the reward model {self.name} leaves out the {message.role} message; {remedy}"
                 )
         shortest = len(self.tokens(messages, "-"))
         if shortest > self.context:
