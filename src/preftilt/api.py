@@ -20,7 +20,14 @@ from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
 from preftilt.images import unpacked_once
 from preftilt.messages import Message
-from preftilt.prompt import build_query, build_question, check_unended
+from preftilt.prompt import (
+    REASONING_TAGS,
+    answer_text,
+    build_query,
+    build_question,
+    check_unended,
+    thoughts_in,
+)
 from preftilt.readers import resolve, with_arms
 from preftilt.recording import Finished, record
 from preftilt.result import Realigned
@@ -283,6 +290,11 @@ class Realigner:
             raise BadInput(
                 f"response {number} has an end-of-turn token before its end; take it out"
             )
+        if tokens and thoughts_in(self.engine.tokenizer, tokens) == len(tokens):
+            raise BadInput(
+                f"response {number} has thoughts and no answer: {REASONING_TAGS[1]} is missing, which ends what the"
+                f" prompt or the response begins with {REASONING_TAGS[0]}; give the answer, too, or turn thinking off"
+            )
         over = max(len(view.prompt) for view in query.views) + len(tokens) + 1 - able.max_context
         if over > 0:
             raise PromptTooLong(
@@ -301,7 +313,7 @@ class Realigner:
         drawn = tuple(sorted(found, key=lambda one: one.slot))
         pool = Pool(
             candidates=drawn,
-            texts=tuple(self.engine.tokenizer.decode(one.tokens) for one in drawn),
+            texts=tuple(answer_text(self.engine.tokenizer, one.tokens) for one in drawn),
             query=run.query,
             reward=settings.reward,
             stream=run.stream,

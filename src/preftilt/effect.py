@@ -46,7 +46,8 @@ class KnobEffect:
     agrees: whether that is so little that the preference changes nothing here.
     same_from: the λ from which on the answer stays the same among these candidates, where λ is at or beyond it; None
     where it is not, and where λ does not decide among candidates that are there whatever it is.
-    carriers: the places of the few tokens that carry most of the gain, the strongest first; none if it takes more.
+    carriers: the places, among the answer's tokens, of the few that carry most of the gain, the strongest first; none
+        if it takes more.
     carried: their share of Σ_t |gain_t|.
     """
 
@@ -70,8 +71,8 @@ def knob_effect(
 ) -> KnobEffect:
     """The effect of ``lam`` on the choice among candidates with these ``lines``.
 
-    ``gains`` are the per-token gains of the answer (nats); ``path`` is the λ-path, or empty where what it tells is not
-    what was chosen by.
+    ``gains`` are the per-token gains of the answer (nats), without its thoughts; ``path`` is the λ-path, or empty
+    where what it tells is not what was chosen by.
     """
     sizes = np.abs(gains[np.isfinite(gains)])
     difference = float(sizes.mean()) if sizes.size else 0.0
@@ -80,7 +81,7 @@ def knob_effect(
     return KnobEffect(
         share=share_of_lambda(lines, lam),
         difference=difference,
-        agrees=difference < thresholds.agree and not carriers,
+        agrees=bool(sizes.size) and difference < thresholds.agree and not carriers,
         same_from=path[-1].start if decides and lam >= path[-1].start else None,
         carriers=carriers,
         carried=carried,

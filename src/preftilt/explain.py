@@ -39,19 +39,23 @@ class Piece:
 
 
 def pieces(result: Realigned, index: int) -> list[Piece]:
-    """The tokens of candidate ``index``."""
+    """The tokens of candidate ``index`` that its score is made of: its thoughts are not."""
     candidate = result.candidates[index]
     question = next(iter(candidate.logprobs.values()))
-    return [
+    every = [
         Piece(text, float(q), float(gain))
         for text, q, gain in zip(result.pieces[index], question, candidate.gains, strict=True)
     ]
+    return every[candidate.thoughts :]
 
 
 def scale(result: Realigned) -> float:
     """The largest finite |gain| of any candidate, in nats; at least a tenth of a nat."""
     gains = [
-        abs(float(gain)) for one in result.candidates for gain in one.gains if math.isfinite(gain)
+        abs(float(gain))
+        for one in result.candidates
+        for gain in one.gains[one.thoughts :]
+        if math.isfinite(gain)
     ]
     return max([*gains, 0.1])
 

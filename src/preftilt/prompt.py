@@ -33,6 +33,39 @@ _NOT_FINITE = r"[+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 _STRENGTH = re.compile(rf"=\s*({_NUMBER}|{_NOT_FINITE})\s*\Z")
 
 
+REASONING_TAGS = ("<think>", "</think>")
+"""Around a model's thoughts. They are words of its response, which templates look for, and no ends of turns."""
+
+
+@runtime_checkable
+class Reasons(Protocol):
+    """A tokenizer of a model that may think before it answers."""
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether prompts end within thoughts, so that every response begins with some."""
+        ...
+
+    def thoughts(self, tokens: Tokens) -> int:
+        """How many tokens of a response are thoughts, with the tag that ends them; all, if it is still to come."""
+        ...
+
+
+def opens_thoughts(tokenizer: object) -> bool:
+    """See :class:`Reasons`."""
+    return isinstance(tokenizer, Reasons) and tokenizer.opens_thoughts
+
+
+def thoughts_in(tokenizer: object, tokens: Tokens) -> int:
+    """See :class:`Reasons`."""
+    return tokenizer.thoughts(tokens) if isinstance(tokenizer, Reasons) else 0
+
+
+def answer_text(tokenizer: ChatTokenizer, tokens: Tokens) -> str:
+    """The text of a response without its thoughts."""
+    return tokenizer.decode(tokens[thoughts_in(tokenizer, tokens) :])
+
+
 @runtime_checkable
 class ChatTokenizer(Protocol):
     """A model's chat template and vocabulary."""

@@ -11,6 +11,7 @@ from preftilt.effect import KnobEffect, NoteThresholds, effect_notes, knob_effec
 from preftilt.engines.base import Engine
 from preftilt.engines.checks import without_text
 from preftilt.path import Segment, upper_envelope
+from preftilt.prompt import ChatTokenizer
 from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
 from preftilt.result import MethodScore, ReadView, Realigned, ScoredCandidate
@@ -52,7 +53,7 @@ def record(done: Finished) -> Realigned:
     totals = [sums(one, query.ratios, settings.reward, query.arms) for one in done.ranked]
     lines = reduced(totals, settings.reward)
     candidates = tuple(
-        _scored(rank, candidate, query, total, line, score, tokenizer.decode(candidate.tokens))
+        _scored(rank, candidate, query, total, line, score, tokenizer)
         for rank, (candidate, total, line, score) in enumerate(
             zip(done.ranked, totals, lines, scores, strict=True), start=1
         )
@@ -61,7 +62,7 @@ def record(done: Finished) -> Realigned:
     path = upper_envelope(able, start=min(0.0, query.lam))
     pieces = tuple(tuple(tokenizer.pieces(candidate.tokens)) for candidate in done.ranked)
     effect = _effect(done, able, candidates[0], path) if query.ratios else None
-    told = effect_notes(effect, query.lam, pieces[0]) if effect else []
+    told = effect_notes(effect, query.lam, pieces[0][candidates[0].thoughts :]) if effect else []
     versions = {"preftilt": preftilt.__version__} | engine.versions
     return Realigned(
         id=done.item,
@@ -92,7 +93,7 @@ def _effect(
     drawn_by_lambda = isinstance(done.settings.search, DVTS | CFG) and not done.given
     return knob_effect(
         able if by_rear else (),
-        answer.gains,
+        answer.gains[answer.thoughts :],
         path if by_rear and not drawn_by_lambda else (),
         done.run.query.lam,
         NoteThresholds(),
@@ -144,13 +145,14 @@ def _scored(
     total: Sums,
     line: Line,
     method: MethodScore | None,
-    text: str,
+    tokenizer: ChatTokenizer,
 ) -> ScoredCandidate:
+    tokens, thoughts = candidate.tokens, candidate.thoughts
     return ScoredCandidate(
         rank=rank,
         slot=candidate.slot,
-        text=text,
-        tokens=candidate.tokens,
+        text=tokenizer.decode(tokens[thoughts:]),
+        tokens=tokens,
         finish=candidate.finish,
         logprobs={
             view.name: row for view, row in zip(query.views, candidate.logprobs, strict=True)
@@ -161,6 +163,8 @@ def _scored(
         score=line.at(query.lam),
         sums=total,
         method=method,
+        reasoning=tokenizer.decode(tokens[:thoughts]),
+        thoughts=thoughts,
     )
 
 
@@ -198,11 +202,17 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
             f"1 of {len(candidates)} candidates ended within {budget}, so it is chosen whatever λ is; allow more"
             " (max_tokens), or compare those that were cut off, too (cut_off as-is)"
         )
+    unanswered = sum(not candidate.answered for candidate in candidates)
+    if unanswered:
+        notes.append(
+            f"{unanswered} of {len(candidates)} candidates thought and came to no answer; allow more (max_tokens)"
+        )
     return (*notes, *_length_notes(done, candidates))
 
 
 def _length_notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> list[str]:
-    lengths, lam = [len(one.tokens) for one in candidates], done.run.query.lam
+    lengths = [len(one.tokens) - one.thoughts for one in candidates if one.answered] or [0]
+    lam = done.run.query.lam
     reduction = done.settings.reward.reduction
     if reduction == "centred" and len(candidates) == 1:
         return [
@@ -219,7 +229,9 @@ def _length_notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> list
 
 def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[Line]:
     """The lines of those candidates that may win; the others stand aside at every λ, as in the ranking."""
-    able = contenders([one.finish == "length" for one in candidates], reward.cut_off)
+    able = contenders(
+        [one.finish == "length" or not one.answered for one in candidates], reward.cut_off
+    )
     return [
         Line(candidate.question_logprob, candidate.preference_gain) if may_win else IMPOSSIBLE
         for candidate, may_win in zip(candidates, able, strict=True)

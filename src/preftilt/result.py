@@ -73,7 +73,8 @@ class ScoredCandidate:
     at λ = 0: reward models beside preferences are in it. ``gains`` [T] is the per-token preference gain, and ``sums``
     what the three are made of, before the reduction. ``slot`` is the stream it was drawn from: the candidates of
     best-of-n with a smaller n are those with the smaller slots. ``method`` is what they were ranked by, where that is
-    not ``score``.
+    not ``score``. ``text`` is the answer, and ``reasoning`` what the model thought before it: the first ``thoughts`` of
+    the tokens, which are not scored.
     """
 
     rank: int
@@ -88,9 +89,18 @@ class ScoredCandidate:
     score: float
     sums: Sums
     method: MethodScore | None = None
+    reasoning: str = ""
+    thoughts: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model came to an answer, where it thought first."""
+        return self.thoughts == 0 or self.thoughts < len(self.tokens)
 
     def to_json(self) -> dict[str, Any]:
         ranked = {} if self.method is None else {"method": self.method.to_json()}
+        if self.thoughts:
+            ranked["reasoning"] = {"text": self.reasoning, "tokens": self.thoughts}
         return ranked | {
             "rank": self.rank,
             "slot": self.slot,

@@ -123,7 +123,10 @@ def token_gains(
 def sums(
     candidate: Candidate, ratios: tuple[float, ...], reward: Reward, arms: tuple[ArmTerm, ...] = ()
 ) -> Sums:
-    """Σ_t γ^t of a whole or partial response; ``ratios`` and ``arms`` are those of its query."""
+    """Σ_t γ^t of a whole or partial response; ``ratios`` and ``arms`` are those of its query.
+
+    The sum begins behind the response's thoughts, at γ^0; nothing of a response without an answer is scored.
+    """
     logprobs = candidate.logprobs
     if np.isnan(logprobs).any() or (logprobs > 1e-6).any():
         raise EngineError(
@@ -132,6 +135,7 @@ def sums(
         )
     if reward.eos == "exclude" and candidate.finished:
         logprobs = logprobs[:, :-1]
+    logprobs = logprobs[:, candidate.thoughts :]
     length = logprobs.shape[1]
     if length == 0 or np.isneginf(logprobs).any():
         return Sums(-math.inf, 0.0, length)

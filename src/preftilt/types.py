@@ -234,12 +234,17 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A whole or partial response with its log-probs under every view; the root is the empty one."""
+    """A whole or partial response with its log-probs under every view; the root is the empty one.
+
+    ``thoughts`` of its first tokens are what the model thought before it answered: the answer stands under them, as
+    under the prompt, and they are not scored.
+    """
 
     tokens: Tokens
     logprobs: Float[np.ndarray, "K T"]
     finish: Finish
     slot: int = 0
+    thoughts: int = 0
 
     @property
     def finished(self) -> bool:
@@ -248,8 +253,8 @@ class Candidate:
 
     @property
     def cut_off(self) -> bool:
-        """Whether its token budget ended the response, in the middle of something."""
-        return self.finish == "length"
+        """Whether the response ended in the middle of something: by its token budget, or before its answer began."""
+        return self.finish == "length" or 0 < self.thoughts == len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,3 +250,25 @@ def test_the_same_item_twice_is_refused(tmp_path: Path):
     row = {"id": "a", "candidates": [CANDIDATE]}
     with pytest.raises(BadInput, match="two items with the id 'a'"):
         read_pools([lines(tmp_path / "a.jsonl", row, row)])
+
+
+def test_stored_candidates_are_scored_behind_their_thoughts(tmp_path: Path):
+    def candidate(slot: int, thoughts: int) -> dict:
+        return {
+            "slot": slot,
+            "tokens": [5, 1, 6],
+            "finish": "eos",
+            "reasoning": {"text": "…", "tokens": thoughts},
+            "logprobs": {"question": [-9.0, -8.0, -1.0], "full": [-1.0, -1.0, -0.5]},
+            "quality": 1.0,
+        }
+
+    for reduction in ("sum", "centred"):
+        file = tmp_path / f"{reduction}.jsonl"
+        record = {"id": "a", "candidates": [candidate(0, 2), candidate(1, 3)]}
+        file.write_text(json.dumps(record | {"settings": {"reduction": reduction}}))
+        [pool] = read_pools([file])
+        answered, unanswered = pool.candidates
+        assert (answered.length, answered.question_logprob) == (1, -1.0)
+        assert answered.preference_gain == 0.5
+        assert unanswered.question_logprob == -np.inf

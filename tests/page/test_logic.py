@@ -20,8 +20,9 @@ from preftilt.result import Realigned
 from preftilt.reward import Line, Reward
 from preftilt.search import BestOfN, Greedy, Search
 from preftilt.server.wire import ChatBody, check_body
-from preftilt.testing.toy import ToyEngine
+from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import CutOff, Preference
+from tests.core.test_thoughts import Thinking
 from tests.page.javascript import run_js
 from tests.server.serving import Running
 
@@ -101,10 +102,17 @@ def test_the_envelope_is_that_of_the_package(start: float) -> None:
     assert sum(len(path) > 2 for path in found) > 50
 
 
-def realigned(reward: Reward, *wishes: Preference, search: Search | None = None) -> Realigned:
+def realigned(
+    reward: Reward,
+    *wishes: Preference,
+    search: Search | None = None,
+    tokenizer: ToyTokenizer | None = None,
+) -> Realigned:
     search = search or BestOfN(n=12)
     settings = Settings(lam=5, search=search, max_tokens=8, reward=reward, seed=3)
-    work = Realigner(ToyEngine(), settings).realign([Message("user", "How?")], wishes)
+    work = Realigner(ToyEngine(tokenizer=tokenizer or ToyTokenizer()), settings).realign(
+        [Message("user", "How?")], wishes
+    )
     return run_sync(work)
 
 
@@ -121,10 +129,11 @@ def realigned(reward: Reward, *wishes: Preference, search: Search | None = None)
 @pytest.mark.parametrize(
     "wishes", [[Preference("No games.")], [Preference("No games.", 4), Preference("Sleep.", -7)]]
 )
+@pytest.mark.parametrize("tokenizer", [ToyTokenizer(), Thinking()], ids=["plain", "thinking"])
 def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
-    reward: Reward, wishes: list[Preference]
+    reward: Reward, wishes: list[Preference], tokenizer: ToyTokenizer
 ) -> None:
-    result = realigned(reward, *wishes)
+    result = realigned(reward, *wishes, tokenizer=tokenizer)
     record = result.to_json() | {"pieces": [list(one) for one in result.pieces]}
     said = run_js(
         """
@@ -151,7 +160,7 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
     scores = {one.slot: one.score for one in result.candidates}
     assert said["lambda"] == result.lam
     assert said["copies"] == len(result.candidates)
-    assert [score for _, score in said["scores"]] == pytest.approx(
+    assert [float(score) for _, score in said["scores"]] == pytest.approx(
         [scores[slot] for slot, _ in said["scores"]]
     )
     texts = {one.slot: one.text for one in result.candidates}
@@ -159,7 +168,9 @@ def test_scores_and_path_from_token_log_probs_are_those_of_the_record(
         result.candidates[one.candidate].text for one in result.path
     ]
     assert [start for start, _ in said["path"]] == pytest.approx([one.start for one in result.path])
-    assert said["gains"] == pytest.approx(list(result.candidates[0].gains))
+    assert said["gains"] == pytest.approx(
+        list(result.candidates[0].gains[result.candidates[0].thoughts :])
+    )
     assert result.effect is not None
     assert said["share"] == pytest.approx(result.effect.share)
     assert said["move"] == pytest.approx(result.effect.difference)

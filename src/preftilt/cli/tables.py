@@ -54,6 +54,9 @@ def _scores(
     if item.preferred and not strengths:
         strengths = (lam,)
     pool = [
-        Candidate(one.tokens, np.stack(list(one.logprobs.values())), one.finish) for one in scored
+        Candidate(
+            one.tokens, np.stack(list(one.logprobs.values())), one.finish, thoughts=one.thoughts
+        )
+        for one in scored
     ]
     return [line.at(1.0) for line in lines(pool, strengths, item.settings.reward, arms)]

@@ -31,6 +31,7 @@ from preftilt.engines.control_tokens import (
 from preftilt.engines.token_bytes import ByteVocabulary, TokenBytes, spell
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message
+from preftilt.prompt import REASONING_TAGS
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ PROBE = "preftilt"
 
 ANSWER = "certainly"
 """An assistant's answer to it."""
+
+BEGINNING = 16
+"""Tokens that a tag of thoughts and white space before it take at most."""
 
 KEPT_SHAPES = 1024
 """Orders of roles that are known to come out whole; then they are forgotten."""
@@ -173,6 +177,26 @@ class HfChatTokenizer:
         if not text.startswith(head):
             return self._decode_words(tokens)
         return text[len(head) :].removeprefix(added)
+
+    @cached_property
+    def opens_thoughts(self) -> bool:
+        """See :class:`~preftilt.prompt.Reasons`."""
+        opening, closing = (self._lead.rfind(tag) for tag in REASONING_TAGS)
+        return opening > closing
+
+    def thoughts(self, tokens: Tokens) -> int:
+        """See :class:`~preftilt.prompt.Reasons`; without an open tag in the prompt, a response must begin with it."""
+        opening, closing = REASONING_TAGS
+        begins = "".join(self.pieces(tokens[:BEGINNING])).lstrip().startswith(opening)
+        if not (begins or self.opens_thoughts):
+            return 0
+        text = ""
+        for count, piece in enumerate(self.pieces(tokens), start=1):
+            text += piece
+            if closing in text:
+                return count
+            text = text[-len(closing) :]
+        return len(tokens)
 
     def pieces(self, tokens: Tokens) -> list[str]:
         """The text of each token by itself, special tokens too; part of a character shows as �."""

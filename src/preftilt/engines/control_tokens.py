@@ -17,10 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from preftilt.errors import BadInput
 from preftilt.messages import Message
+from preftilt.prompt import REASONING_TAGS
 from preftilt.types import Tokens
-
-REASONING_TAGS = ("<think>", "</think>")
-"""Tags around a model's thoughts. They are words of its answer, which templates look for, and no ends of turns."""
 
 STAND_INS = range(0x100000, 0x10FFFE)
 """Characters for private use."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from preftilt.engines.control_tokens import REASONING_TAGS, HfControlTokens, stand_ins
+from preftilt.engines.control_tokens import HfControlTokens, stand_ins
 from preftilt.errors import BadInput, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
+from preftilt.prompt import REASONING_TAGS
 
 _FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 """What a template can raise: Jinja's errors, and Python's where it computes with what is missing."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from preftilt.guided.args import TrajectoryReward
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, answer_text
 from preftilt.rivals.base import RewardModel
 from preftilt.types import Tokens
 
@@ -17,7 +17,7 @@ def trajectory_reward(
     """``model``'s scores of responses to ``messages`` given by their tokens; equal texts are scored once."""
 
     async def rewards(responses: Sequence[Tokens]) -> list[float | None]:
-        texts = [tokenizer.decode(one) for one in responses]
+        texts = [answer_text(tokenizer, one) for one in responses]
         distinct = list(dict.fromkeys(texts))
         rated = await model.score([(messages, text) for text in distinct])
         found = dict(zip(distinct, rated.scores, strict=True))

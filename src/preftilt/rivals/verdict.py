@@ -23,8 +23,9 @@ import numpy as np
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.loop import together
-from preftilt.errors import PromptTooLong
+from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
+from preftilt.prompt import opens_thoughts
 from preftilt.rivals.methods import ByJudge
 from preftilt.types import Sampling, Step, Stream, Tokens
 
@@ -68,6 +69,11 @@ class Judge:
 
     def check(self, messages: Sequence[Message]) -> None:
         """Raises :class:`~preftilt.errors.BadInput` if the judge could read no response to this conversation."""
+        if opens_thoughts(self.engine.tokenizer) and self.method.judge_mode == "forced":
+            raise BadInput(
+                f"the judge {self.engine.name} begins every answer with thoughts, and its verdict is read where an"
+                " answer begins; turn thinking off, take another judge, or let it give reasons (--judge-mode cot)"
+            )
         room = self.engine.capabilities.max_context
         shortest = len(self._prompt(messages, "-")) + self._most_tokens()
         if shortest > room:

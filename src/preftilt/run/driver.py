@@ -19,6 +19,7 @@ from preftilt.engines.checks import insist_on_text
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
+from preftilt.prompt import thoughts_in
 from preftilt.reward import Reward
 from preftilt.run import watch
 from preftilt.run.guiding import (
@@ -209,8 +210,13 @@ class Run:
             for i, one in enumerate(distinct)
         }
         return [
-            Candidate(parent.tokens + one.tokens, found[one.tokens], one.finish)
-            for one in completions
+            Candidate(
+                tokens := parent.tokens + completion.tokens,
+                found[completion.tokens],
+                completion.finish,
+                thoughts=thoughts_in(self.engine.tokenizer, tokens),
+            )
+            for completion in completions
         ]
 
     async def _view_logprobs(

@@ -63,5 +63,5 @@ class DVTS:
             node = best(children, score)
         if node.finish == "stop":
             node = replace(node, finish="length")
-        stopped = "token budget spent" if node.cut_off else "end of the response"
+        stopped = "token budget spent" if node.finish == "length" else "end of the response"
         return Outcome((node,), stopped=stopped, steps=steps)

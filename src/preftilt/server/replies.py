@@ -118,6 +118,8 @@ def usage(answer: Answer) -> dict[str, Any]:
 
 def _chat_choice(index: int, one: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     message = {"role": "assistant", "content": one.text, "refusal": None}
+    if one.reasoning:
+        message["reasoning_content"] = one.reasoning
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": one.finish}
 
 

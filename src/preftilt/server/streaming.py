@@ -11,6 +11,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from preftilt import reward as rewards
+from preftilt.prompt import REASONING_TAGS, answer_text
 from preftilt.records import json_line
 from preftilt.result import number
 from preftilt.run import Progress
@@ -113,7 +114,7 @@ class Teller:
         """Send what the search has settled; nothing while log-probs must go with the text, or several texts are due."""
         if self.drawing is None or self.job.choices > 1 or self.job.logprobs:
             return
-        text = self.drawing.tokenizer.decode(self.drawing.settled)
+        text = self._answer(self.drawing.settled)
         held_back = max((len(one) for one in self.job.stops), default=1) - 1
         text = before_stop(text, self.job.stops).rstrip("\N{REPLACEMENT CHARACTER}")
         text = text[: len(text) - held_back]
@@ -138,7 +139,16 @@ class Teller:
 
     def _text(self, tokens: Tokens) -> str:
         assert self.drawing is not None
-        return before_stop(self.drawing.tokenizer.decode(tokens), self.job.stops)
+        return before_stop(self._answer(tokens), self.job.stops)
+
+    def _answer(self, tokens: Tokens) -> str:
+        """The text behind what was thought; nothing of a text that may still turn out to begin with thoughts."""
+        assert self.drawing is not None
+        tokenizer = self.drawing.tokenizer
+        if self.job.prompts:
+            return tokenizer.decode(tokens)
+        text = answer_text(tokenizer, tokens)
+        return "" if REASONING_TAGS[0].startswith(text.lstrip()) else text
 
     def _progress(self, candidates: list[dict[str, Any]] | None = None) -> None:
         self._told = time.monotonic()

@@ -14,6 +14,7 @@ from preftilt.api import Prepared, Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.checks import insist_on_text
 from preftilt.messages import Message, check_encodable
+from preftilt.prompt import thoughts_in
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.rivals import Judges
 from preftilt.run import Progress, fit_max_tokens
@@ -26,12 +27,16 @@ from preftilt.types import Completion, Finish, Query, Stream, Tokens, Usage, Vie
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer: its text without stop string, and its tokens [T] with log-probs [T], if they are known."""
+    """One answer: its text without stop string, and its tokens [T] with log-probs [T], if they are known.
+
+    reasoning: what the model thought before it, which is no part of them.
+    """
 
     text: str
     finish: str
     tokens: Tokens
     logprobs: Float[np.ndarray, "T"] | None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +162,9 @@ async def answer(drawn: Drawing, checked: Checked, watch: Watch | None, judges: 
             Choice(
                 before_stop(one.text, job.stops),
                 _finish_reason(one.finish),
-                one.tokens,
-                one.logprobs[view.name] if view else None,
+                one.tokens[one.thoughts :],
+                one.logprobs[view.name][one.thoughts :] if view else None,
+                one.reasoning,
             )
             for one in _padded(chosen, job.choices)
         ),
@@ -197,9 +203,16 @@ async def _plain(drawn: Drawing, checked: Checked) -> Answer:
 
 
 def _plain_choice(engine: Engine, one: Completion, job: Job) -> Choice:
-    text = before_stop(engine.tokenizer.decode(one.tokens), job.stops)
-    logprobs = one.logprobs if job.logprobs else None
-    return Choice(text, _finish_reason(one.finish), one.tokens, logprobs)
+    tokenizer = engine.tokenizer
+    thoughts = 0 if job.prompts else thoughts_in(tokenizer, one.tokens)
+    tokens = one.tokens[thoughts:]
+    return Choice(
+        before_stop(tokenizer.decode(tokens), job.stops),
+        _finish_reason(one.finish),
+        tokens,
+        one.logprobs[thoughts:] if job.logprobs else None,
+        tokenizer.decode(one.tokens[:thoughts]),
+    )
 
 
 def _plain_prompts(engine: Engine, job: Job) -> tuple[Tokens, ...]:

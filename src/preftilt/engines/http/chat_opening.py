@@ -19,6 +19,8 @@ from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.loop import Loop
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer
+from preftilt.errors import BadInput
+from preftilt.prompt import opens_thoughts
 
 COMPLETIONS = "/v1/completions"
 NO_COMPLETIONS = frozenset({404, 405, 501})
@@ -87,6 +89,11 @@ def open_chat_drawing(url: str, options: EngineOptions, scorer: Engine, why: Fac
     What it answers is scored by ``scorer``, which stays open if this fails.
     """
     _check_options(url, options, why)
+    if opens_thoughts(scorer.tokenizer):
+        raise BadInput(
+            f"{scorer.name} scores what comes after thoughts, and a server that is asked by chat sends none of them;"
+            " turn thinking off, or take a scorer that does not think"
+        )
     return ScoredBy(_open(url, options, scorer, why), scorer)
 
 

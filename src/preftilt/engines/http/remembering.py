@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, opens_thoughts, thoughts_in
 from preftilt.types import Tokens
 
 REMEMBERED, REMEMBERED_CHARS = 4096, 256 << 20
@@ -49,6 +49,14 @@ class RememberingTokenizer:
 
     def decode(self, tokens: Tokens) -> str:
         return self.inner.decode(tokens)
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """See :class:`~preftilt.prompt.Reasons`."""
+        return opens_thoughts(self.inner)
+
+    def thoughts(self, tokens: Tokens) -> int:
+        return thoughts_in(self.inner, tokens)
 
     def pieces(self, tokens: Tokens) -> list[str]:
         return self.inner.pieces(tokens)

@@ -59,6 +59,14 @@ class ImageTokenizer:
     def decode(self, tokens: Tokens) -> str:
         return self.chat.decode(tokens)
 
+    @property
+    def opens_thoughts(self) -> bool:
+        """See :class:`~preftilt.prompt.Reasons`."""
+        return self.chat.opens_thoughts
+
+    def thoughts(self, tokens: Tokens) -> int:
+        return self.chat.thoughts(tokens)
+
     def pieces(self, tokens: Tokens) -> list[str]:
         return self.chat.pieces(tokens)
 

@@ -10,7 +10,13 @@ from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.eval.accuracy.pairs import Comparison, Example
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, build_question, check_contrast, stated
+from preftilt.prompt import (
+    PromptSettings,
+    build_question,
+    check_contrast,
+    stated,
+    thoughts_in,
+)
 from preftilt.readers import ArmSettings
 from preftilt.rivals import Judges
 from preftilt.settings import Settings
@@ -79,6 +85,11 @@ def make_context(reading: Reading, item: Comparison) -> Context:
             settings = Settings(lam=1.0, prompt=plain, arms=reading.arms)
             arms = realigner.prepare(item.messages, (), settings=settings).query.views[1:]
         responses = realigner.check_responses(query or bare, item.responses)
+        if any(thoughts_in(reading.engine.tokenizer, one.tokens) for one in responses):
+            raise BadInput(
+                "a response has thoughts, which are no part of an answer, and accuracy compares answers; take them out,"
+                " and turn thinking off"
+            )
     except PromptTooLong as failure:
         raise PromptTooLong(f"{item.place}: {failure}") from failure
     except BadInput as failure:

@@ -15,7 +15,7 @@ from preftilt.eval.arms.plan import ALPHAS, ASKED_FOR, OBJECTIVES, SAMPLES, TRAI
 from preftilt.eval.objectives.answers import MAX_TOKENS
 from preftilt.eval.objectives.rewards import rewards
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, stated
+from preftilt.prompt import PromptSettings, answer_text, stated
 from preftilt.rank import order
 from preftilt.reward import Reward
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
@@ -204,5 +204,5 @@ def _score(method: str, one: Pooled, alpha: Alpha, weight: float) -> float:
 
 def _answer(engine: Engine, item: Item, tokens: Tokens) -> Answer:
     ended = bool(tokens) and tokens[-1] in engine.capabilities.eos
-    text = engine.tokenizer.decode(tokens[:-1] if ended else tokens)
+    text = answer_text(engine.tokenizer, tokens[:-1] if ended else tokens)
     return Answer(item.id, text, len(tokens), rewards(item, text))

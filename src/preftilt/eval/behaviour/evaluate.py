@@ -21,6 +21,7 @@ from preftilt.eval.behaviour.markdown import markdown
 from preftilt.eval.behaviour.methods import Drawing, Method, answer, check, remembering
 from preftilt.eval.behaviour.report import Discrimination, report
 from preftilt.eval.behaviour.rouge import check_rouge, rouge
+from preftilt.prompt import answer_text
 
 SCHEMA = "preftilt.behaviour/1"
 
@@ -102,7 +103,7 @@ async def _answers(
     found: dict[str, Any] = {}
     for method in methods:
         given, used = await answer(shared, method, drawing)
-        text = context.engine.tokenizer.decode(given.tokens).strip()
+        text = answer_text(context.engine.tokenizer, given.tokens).strip()
         found[method.name] = {
             "text": text,
             "tokens": len(given.tokens),

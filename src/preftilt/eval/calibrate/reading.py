@@ -165,10 +165,12 @@ def _pool(line: Line, qualities: Qualities) -> Pool:
 def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
     finished = _finished(one)
     with_eos = one.fields.get("finish", "eos" if finished else "length") == "eos"
-    length = _length(one) - (settings.get("eos") == "exclude" and with_eos)
-    question, gain = _sums(one, length, settings)
+    thoughts = (one.fields.get("reasoning") or {}).get("tokens", 0)
+    length = _length(one) - thoughts - (settings.get("eos") == "exclude" and with_eos)
+    # Nothing of a response without an answer is scored, and it cannot win.
+    question, gain = _sums(one, thoughts, length, settings) if length > 0 else (-math.inf, 0.0)
     return Rated(
-        length=length,
+        length=max(1, length),
         finished=finished,
         question_logprob=question,
         preference_gain=gain if math.isfinite(gain) else 0.0,
@@ -176,8 +178,10 @@ def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
     )
 
 
-def _sums(one: Line, length: int, settings: Mapping[str, Any]) -> tuple[float, float]:
-    """Question log-prob and preference gain over a candidate's ``length`` scored tokens."""
+def _sums(
+    one: Line, thoughts: int, length: int, settings: Mapping[str, Any]
+) -> tuple[float, float]:
+    """Question log-prob and preference gain over a candidate's ``length`` scored tokens, behind its thoughts."""
     centred = settings.get("reduction") == "centred"
     if "logprobs" not in one.fields or ("question_logprob" in one.fields and not centred):
         if centred:
@@ -191,7 +195,7 @@ def _sums(one: Line, length: int, settings: Mapping[str, Any]) -> tuple[float, f
         question, full = (
             math.fsum(
                 -math.inf if x is None else gamma**t * float(x)
-                for t, x in enumerate(views[name][:length])
+                for t, x in enumerate(views[name][thoughts : thoughts + length])
             )
             for name in ("question", "full")
         )

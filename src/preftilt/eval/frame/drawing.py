@@ -10,6 +10,7 @@ from preftilt.api import Realigner, Settings
 from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput
 from preftilt.eval.frame.request import Request
+from preftilt.prompt import answer_text
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.run import fit_max_tokens
 from preftilt.search import Greedy
@@ -79,7 +80,7 @@ async def draw_plain(
     )
     [[drawn]] = await engine.sample([asked])
     return Drawn(
-        text=engine.tokenizer.decode(drawn.tokens),
+        text=answer_text(engine.tokenizer, drawn.tokens),
         cut_off=drawn.finish == "length",
         read=len(prompt),
         sampled=len(drawn.tokens),

@@ -19,7 +19,7 @@ from preftilt.engines.base import Engine, SampleRequest
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.shares import surveyed
 from preftilt.messages import Message
-from preftilt.prompt import build_question
+from preftilt.prompt import answer_text, build_question
 from preftilt.records import Item, Journal
 from preftilt.records.journal import Survey, error_record
 from preftilt.rivals.base import RewardModel
@@ -136,7 +136,7 @@ async def _bare(engine: Engine, item: Item, raters: Sequence[Rater]) -> dict[str
     )
     [[drawn]] = await engine.sample([request])
     ended = drawn.tokens[-1:] if drawn.finish == "eos" else ()
-    text = engine.tokenizer.decode(drawn.tokens[: len(drawn.tokens) - len(ended)])
+    text = answer_text(engine.tokenizer, drawn.tokens[: len(drawn.tokens) - len(ended)])
     return await _rated(raters, item, text, len(drawn.tokens))
 
 

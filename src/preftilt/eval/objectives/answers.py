@@ -9,6 +9,7 @@ from preftilt.demo.world import Item, preference, topic
 from preftilt.demo.world.writing import write_answer, write_habit
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.messages import Message
+from preftilt.prompt import answer_text
 from preftilt.types import Sampling, Stream
 
 MAX_TOKENS = 192
@@ -45,7 +46,9 @@ async def drawn_answers(
         for item in items
     ]
     drawn = await engine.sample(requests)
-    return [[engine.tokenizer.decode(_text(engine, one.tokens)) for one in each] for each in drawn]
+    return [
+        [answer_text(engine.tokenizer, _text(engine, one.tokens)) for one in each] for each in drawn
+    ]
 
 
 def _text(engine: Engine, tokens: tuple[int, ...]) -> tuple[int, ...]:

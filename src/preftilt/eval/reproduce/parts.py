@@ -392,7 +392,8 @@ def _by_slot(drawn: Drawn) -> list[Answer]:
     found = []
     for short, whole in zip(drawn.record["candidates"], drawn.candidates, strict=True):
         answer = _answer(short)
-        gains, questions = whole.gains, whole.logprobs["question"]
+        gains = whole.gains[whole.thoughts :]
+        questions = whole.logprobs["question"][whole.thoughts :]
         kept = replace(answer, questions=questions[: answer.length], gains=gains[: answer.length])
         found.append((whole.slot, kept))
     return [answer for _, answer in sorted(found, key=lambda pair: pair[0])]

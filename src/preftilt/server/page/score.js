@@ -22,6 +22,7 @@ import { contenders } from "./rank.js";
  * @property {string} text
  * @property {number[]} tokens
  * @property {string} finish
+ * @property {{text: string, tokens: number}} [reasoning] What was thought before the answer, in its first tokens.
  * @property {Record<string, (number | null)[]>} logprobs The question's first, then one list a preference, then those
  *   of reward models.
  *
@@ -93,17 +94,18 @@ function armsOf(record) {
 function readCandidate(one, pieces, settings, arms, means) {
   const { question: questionTokens, gainTokens, sums } = readTokens(one, settings, arms);
   const { question, gains } = reduce(sums, settings, means);
+  const from = one.reasoning?.tokens ?? 0;
   return {
     slot: one.slot,
     copies: 1,
     text: one.text,
     length: one.tokens.length,
-    finish: one.finish,
+    finish: from > 0 && from === one.tokens.length ? "length" : one.finish, // It came to no answer.
     question,
     gains,
-    pieces,
-    questionTokens,
-    gainTokens,
+    pieces: pieces.slice(from),
+    questionTokens: questionTokens.slice(from),
+    gainTokens: gainTokens.map((all) => all.slice(from)),
   };
 }
 
@@ -129,12 +131,13 @@ function readTokens(one, settings, arms) {
     added.reduce((sum, [weight, view]) => sum + weight * (view[t] ?? 0), q),
   );
   const gainTokens = views.map((view) => view.map((x, t) => x - (question[t] ?? 0)));
+  const from = one.reasoning?.tokens ?? 0;
   const scored = settings.eos === "exclude" && one.finish === "eos" ? -1 : undefined;
   const add = (/** @type {number[]} */ all) =>
-    all.slice(0, scored).reduce((total, x, t) => total + settings.gamma ** t * x, 0);
+    all.slice(from, scored).reduce((total, x, t) => total + settings.gamma ** t * x, 0);
   const all = [question, ...views, ...added.map(([, view]) => view)];
-  const possible = all.every((view) => view.slice(0, scored).every(Number.isFinite));
-  const { length } = question.slice(0, scored);
+  const possible = all.every((view) => view.slice(from, scored).every(Number.isFinite));
+  const { length } = question.slice(from, scored);
   const sums = {
     question: possible && length ? add(alone) : -Infinity,
     gains: gainTokens.map((all) => (possible && length ? add(all) : 0)),
