@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from preftilt.errors import BadInput, NoChatTemplate
@@ -31,6 +34,55 @@ ACKNOWLEDGEMENT = "Thank you, I will keep that in mind."
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _NOT_FINITE = r"[+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 _STRENGTH = re.compile(rf"=\s*({_NUMBER}|{_NOT_FINITE})\s*\Z")
+
+
+_REQUEST: ContextVar[datetime | None] = ContextVar("moment of the request", default=None)
+
+
+@contextmanager
+def at(moment: datetime) -> Iterator[None]:
+    """Prompts made in this context see ``moment``, unless their engine was opened with another one (``now``)."""
+    token = _REQUEST.set(moment)
+    try:
+        yield
+    finally:
+        _REQUEST.reset(token)
+
+
+def requested_moment() -> datetime | None:
+    """The moment of the nearest :func:`at`."""
+    return _REQUEST.get()
+
+
+def read_moment(text: str) -> datetime:
+    """``2026-11-28`` or ``2026-11-28T18:30``; raises :class:`~preftilt.errors.BadInput` for anything else."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is no moment; write 2026-11-28 or 2026-11-28T18:30") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The moment that a chat template sees, and what it can show of it in a prompt."""
+
+    now: datetime
+    shown: tuple[str, ...]
+
+
+@runtime_checkable
+class Dated(Protocol):
+    """A tokenizer whose chat template may show a date."""
+
+    @property
+    def moment(self) -> Moment | None:
+        """What prompts show of the moment now; None if the template shows nothing of it."""
+        ...
+
+
+def moment_of(tokenizer: object) -> Moment | None:
+    """See :class:`Dated`."""
+    return tokenizer.moment if isinstance(tokenizer, Dated) else None
 
 
 REASONING_TAGS = ("<think>", "</think>")

@@ -11,7 +11,7 @@ from preftilt.effect import KnobEffect, NoteThresholds, effect_notes, knob_effec
 from preftilt.engines.base import Engine
 from preftilt.engines.checks import without_text
 from preftilt.path import Segment, upper_envelope
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, moment_of
 from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
 from preftilt.result import MethodScore, ReadView, Realigned, ScoredCandidate
@@ -82,6 +82,7 @@ def record(done: Finished) -> Realigned:
         pieces=pieces,
         method=ranking.about(settings.method) if ranking else None,
         effect=effect,
+        moment=moment_of(tokenizer),
     )
 
 

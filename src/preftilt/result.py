@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from preftilt.effect import KnobEffect
 from preftilt.path import Segment
+from preftilt.prompt import Moment
 from preftilt.reward import Sums
 from preftilt.types import Finish, Reduction, Tokens
 
@@ -125,6 +126,7 @@ class Realigned:
     ``pieces`` are the display texts of the candidates' tokens. ``method`` says what the candidates were ranked by,
     where that is not REAR's score: its ``name``, the ``model`` that judged, and how many candidates are ``missing``
     a score; the path is then still REAR's. ``effect`` is what λ and the preference did; None without a preference.
+    ``moment`` is there if the chat template shows a date.
     """
 
     id: str | None
@@ -144,6 +146,7 @@ class Realigned:
     pieces: tuple[tuple[str, ...], ...] = ()
     method: Mapping[str, Any] | None = None
     effect: KnobEffect | None = None
+    moment: Moment | None = None
 
     @property
     def lam(self) -> float:
@@ -164,6 +167,9 @@ class Realigned:
             record["method"] = dict(self.method)
         if self.effect is not None:
             record["effect"] = self.effect.to_json()
+        if self.moment is not None:
+            shown = {"now": self.moment.now.isoformat(), "shown": list(self.moment.shown)}
+            record["moment"] = shown
         return record | {
             "text": self.text,
             "model": self.model,

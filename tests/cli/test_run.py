@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 
 from preftilt.eval.calibrate.reading import read_pools
 from preftilt.records import Item, Row
+from preftilt.testing.toy import ToyTokenizer
 from tests.cli.conftest import Cli, Opener, records, row, validator
-from tests.cli.toys import Slow
+from tests.cli.toys import Dated, Slow
 
 Write = Callable[..., Path]
 FEW = ("--max-tokens", 20, "--n", 4)
@@ -363,6 +365,49 @@ def test_an_existing_output_is_left_alone_without_resume_or_force(
     assert "--resume goes on with it, --force overwrites it" in said.err
     assert cli("run", rows(row("a")), "-o", out, *FEW, "--force").code == 0
     assert [one["id"] for one in records(out)] == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["full", "scores", "text"])
+def test_a_resume_on_another_day_is_noticed_where_prompts_show_the_date(
+    cli: Cli, rows: Write, out: Path, opener: Opener, kind: str
+) -> None:
+    few = (*FEW, "--records", kind)
+    day = datetime(2026, 11, 28, 10)
+    opener.engine.inner.tokenizer = Dated(fixed=day)
+    assert cli("run", rows(row("a")), "-o", out, *few).code == 0
+    [first] = records(out)
+    assert first["moment"] == {"now": "2026-11-28T10:00:00", "shown": ["28 Nov 2026"]}
+    both = rows(row("a"), row("b"))
+    opener.engine.inner.tokenizer = Dated(fixed=datetime(2026, 11, 29))
+    late = cli("run", both, "-o", out, *few, "--resume")
+    assert late.code == 2
+    assert 'line 1 (id "a") was made with a prompt that shows 28 Nov 2026' in late.err
+    assert "now it shows 29 Nov 2026: go on with --now 2026-11-28T10:00:00" in late.err
+    opener.engine.inner.tokenizer = ToyTokenizer()
+    assert "now it shows no date" in cli("run", both, "-o", out, *few, "--resume").err
+    opener.engine.inner.tokenizer = Dated(fixed=day)
+    call = ("run", both, "-o", out, *few, "--resume", "--now", "2026-11-28T10:00:00")
+    assert cli(*call).code == 0
+    assert opener.asked[-1][1].now == day
+    marks = {record["fingerprint"] for record in records(out)}
+    opener.engine.inner.tokenizer = Dated(fixed=datetime(2026, 11, 29))
+    cli("run", both, "-o", out, *few, "--force")
+    assert marks.isdisjoint(record["fingerprint"] for record in records(out))
+
+
+def test_a_resume_on_another_day_goes_on_where_prompts_show_no_date(
+    cli: Cli, rows: Write, out: Path
+) -> None:
+    cli("run", rows(row("a")), "-o", out, *FEW)
+    assert "moment" not in records(out)[0]
+    both = rows(row("a"), row("b"))
+    assert cli("run", both, "-o", out, *FEW, "--resume", "--now", "2030-01-01").code == 0
+
+
+def test_a_moment_that_is_none_is_refused(cli: Cli, rows: Write, out: Path) -> None:
+    said = cli("run", rows(row("a")), "-o", out, "--now", "tomorrow")
+    assert said.code == 2
+    assert "'tomorrow' is no moment; write 2026-11-28" in said.err
 
 
 def test_force_destroys_nothing_before_the_run_can_start(

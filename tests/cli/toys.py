@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,27 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.errors import EngineError
+from preftilt.messages import Message
+from preftilt.prompt import Moment, requested_moment
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
-from preftilt.types import Completion
+from preftilt.types import Completion, Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dated(ToyTokenizer):
+    """Its prompts show the day: ``fixed``, the request's, or that of ``opened``."""
+
+    fixed: datetime | None = None
+    opened: datetime = datetime(2026, 11, 28, 10)
+
+    @property
+    def moment(self) -> Moment:
+        now = self.fixed or requested_moment() or self.opened
+        return Moment(now, (f"{now:%d %b %Y}",))
+
+    def render(self, messages: Sequence[Message]) -> Tokens:
+        # Two arguments, since a dataclass with slots is another class than the one its methods were written in.
+        return ToyTokenizer.render(self, [*messages, Message("user", " ".join(self.moment.shown))])
 
 
 @dataclass(slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -113,14 +112,6 @@ def test_a_list_that_cannot_be_meant_is_refused(
     with pytest.raises(BadInput, match=message) as failure:
         open_engine(f"vllm+http://127.0.0.1:1{tail}", EngineOptions(**options))
     assert "pass@" not in str(failure.value)
-
-
-def test_all_replicas_see_the_same_moment(pair: Replicas, monkeypatch: pytest.MonkeyPatch):
-    """A template with a date renders the same after a replica came back another day."""
-    given = [one.open.keywords or one.open.args for one in pair._replicas]  # type: ignore[attr-defined]
-    moments = {args[1].now for args in given}
-    assert len(moments) == 1
-    assert isinstance(moments.pop(), datetime)
 
 
 async def test_whether_a_server_is_there_is_asked_past_all_work(server: Running, opened: Opened):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from preftilt.arm.spec import Objective
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.errors import BadInput
 from preftilt.messages import Message
+from preftilt.train.base import find_words
 from preftilt.train.pairs import Pair
 from preftilt.train.reading import reader, response_logprobs
+from preftilt.train.settings import TrainSettings
 from preftilt.train.tokens import TokenPair, epoch_batches, make_rows, sorted_batches, tokenise
 from tests.engine.models import VOCABULARY, build, byte_tokenizer
 from tests.prompt.tokenizers import chat_tokenizer
@@ -115,3 +118,13 @@ def test_a_pair_that_is_too_long_is_named_or_left_out():
     assert len(tokenise(pairs, CHAT, 258, OBJECTIVES, 10, drop=True)) == 1
     with pytest.raises(BadInput, match="no pair is left"):
         tokenise(pairs, CHAT, 258, OBJECTIVES, 2, drop=True)
+
+
+def test_a_template_with_a_date_needs_one_for_good(tmp_path: Path):
+    template = tmp_path / "dated.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}")
+    settings = TrainSettings(method="genarm", model="demo", chat_template=str(template))
+    with pytest.raises(BadInput, match=r"shows the date .* --now \d{4}-\d\d-\d\d"):
+        find_words(settings)
+    words = find_words(replace(settings, now="2026-11-28"))
+    assert words.chat.spell([Message("user", "Hi")]) == "28 Nov 2026: Hi"

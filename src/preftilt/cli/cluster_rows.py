@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,17 @@ def answer_on_cluster(
     from preftilt.cluster import LOCAL, Flow, Job, answers, joined
 
     address = cluster.ray or LOCAL
+    options = options_from(model)
     # One moment for all actors, whenever they open: templates with a date must not tell them apart.
-    options = replace(options_from(model), now=datetime.now())
-    records = record_kind(files.records)
-    job = Job(model=model.model, options=options, identity=identity, records=records)
+    moment = options.now or datetime.now()
+    job = Job(
+        model=model.model,
+        options=options,
+        identity=identity,
+        moment=moment,
+        done=output.records,
+        records=record_kind(files.records),
+    )
     flow = Flow(concurrency=files.concurrency, batch=cluster.ray_batch or 1)
     with ExitStack() as stack:
         with spinner() as doing:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from preftilt.engines.options import EngineOptions, Switch
 from preftilt.errors import BadInput
 from preftilt.images import load_image
 from preftilt.messages import Message, read_messages
-from preftilt.prompt import parse_preference
+from preftilt.prompt import parse_preference, read_moment
 from preftilt.records import (
     SEARCHES,
     MethodPatch,
@@ -128,6 +129,7 @@ def options_from(model: ModelFlags) -> EngineOptions:
         chat_template=model.chat_template,
         thinking=bool(model.thinking),
         template_kwargs=template_arguments(model) or None,
+        now=moment_from(model),
         tokenizer=model.tokenizer,
         dtype=model.dtype,
         device=model.device,
@@ -146,6 +148,11 @@ def options_from(model: ModelFlags) -> EngineOptions:
         sampler_logprobs=_switch(model.sampler_logprobs),
         scorer=model.scorer,
     )
+
+
+def moment_from(model: ModelFlags) -> datetime | None:
+    """``--now``; None if it is not given."""
+    return None if model.now is None else read_moment(model.now)
 
 
 def check_model(model: ModelFlags) -> None:
@@ -224,6 +231,7 @@ def model_identity(model: ModelFlags) -> dict[str, Any]:
     identity["template_arg"] = template_arguments(model)
     for name in ("device", "max_rows", "threads", "api_key_env", "timeout", "max_connections"):
         del identity[name]
+    del identity["now"]  # What prompts show of it is found out with the model open.
     template = model.chat_template
     if template is not None and Path(template).is_file():
         identity["chat_template"] = Path(template).read_text(encoding="utf-8", errors="replace")

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from preftilt.api import Settings
+from preftilt.cli.configure import moment_from
 from preftilt.cli.model_options import ModelFlags
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
@@ -75,6 +76,7 @@ def reward_options(model: ModelFlags) -> EngineOptions:
 
 
 def judge_options(model: ModelFlags) -> EngineOptions:
-    """Only servers have a key; an engine in this process refuses the option."""
+    """Only servers have a key; an engine in this process refuses the option. All prompts show one date."""
     served = "+http" in (model.judge_model or "").partition("://")[0]
-    return EngineOptions(api_key_env=JUDGE_KEY_VARIABLE) if served else EngineOptions()
+    options = EngineOptions(now=moment_from(model))
+    return replace(options, api_key_env=JUDGE_KEY_VARIABLE) if served else options

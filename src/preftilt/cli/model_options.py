@@ -70,6 +70,14 @@ class ModelFlags:
             help="A variable of the chat template (JSON or text); may be repeated.",
         ),
     ] = None
+    now: Annotated[
+        str | None,
+        _model(
+            metavar="MOMENT",
+            help="The date that chat templates show, such as 2026-11-28 or 2026-11-28T18:30.",
+            default="today",
+        ),
+    ] = None
     sampler_logprobs: Annotated[
         str,
         _model(

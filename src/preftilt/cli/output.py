@@ -10,7 +10,7 @@ from typing import Any
 
 from preftilt.cli.options import FileFlags
 from preftilt.errors import BadInput
-from preftilt.records import Item, Journal, Survey, Written, survey
+from preftilt.records import Item, Journal, Shown, Survey, Written, dated, survey
 from preftilt.records.slim import SCHEMAS
 from preftilt.search import AutoSearch
 
@@ -35,6 +35,21 @@ class Output:
         """The rows that are left to do, read as they are asked for."""
         done = {} if self.known is None else self.known.done
         return (item for item in islice(self.rows, self.limit) if item.id not in done)
+
+    @property
+    def records(self) -> tuple[Mapping[str, Any], ...]:
+        """Of the records that are in the file already, the first of every moment that prompts showed."""
+        if self.path is None or self.known is None:
+            return ()
+        first: dict[Shown, Written] = {}
+        for written in self.known.done.values():
+            first.setdefault(written.shown, written)
+        with self.path.open("rb") as file:
+            read = [(written.line, written.read(file)) for written in first.values()]
+        return tuple(
+            {"line": line, "id": record["id"], "moment": record.get("moment")}
+            for line, record in read
+        )
 
     def open(self) -> Journal:
         """Open it for writing: from here on the old content of a file to overwrite is gone."""
@@ -69,7 +84,9 @@ def plan_output(
             if known is not None and item.id in known.failed:
                 again.add(item.id)
         written = left.pop(item.id, None)
-        if written is not None and written.fingerprint != item.fingerprint(identity):
+        if written is not None and written.fingerprint != item.fingerprint(
+            dated(identity, written.shown)
+        ):
             other = min(other or (written, item), (written, item), key=lambda pair: pair[0].line)
     if path is not None and known is not None:
         _check_same_run(path, left, other, identity)

@@ -39,10 +39,13 @@ from preftilt.records import (
     Row,
     ScoreRow,
     Work,
+    check_dates,
     check_items,
+    dated,
     realign_item,
     record_kind,
     record_of,
+    shown_by,
 )
 from preftilt.rivals import Method
 from preftilt.run import OnProgress
@@ -181,6 +184,8 @@ def _answer_here(
     with stack:
         meter.start()
         realigner = Realigner(engine, judges=judges)
+        check_dates(output.records, engine)
+        identity = dated(identity, shown_by(engine))
         items = output.items()
         first = [*islice(items, CHECKED_FIRST)]
         check_items(realigner, first)

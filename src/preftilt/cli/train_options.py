@@ -170,6 +170,10 @@ class BaseFlags:
     chat_template: Annotated[
         str | None, _model(metavar="FILE|plain", help="Chat template for a model without one.")
     ] = None
+    now: Annotated[
+        str | None,
+        _model(metavar="MOMENT", help="The date that the chat template shows: 2026-11-28."),
+    ] = None
     trust_remote_code: Annotated[
         bool | None, _model("--trust-remote-code", help="Run code that the model brings along.")
     ] = None

@@ -9,6 +9,7 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,18 @@ from preftilt.engines.loop import Loop, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
+from preftilt.prompt import at
 from preftilt.records import (
     CHECKED_FIRST,
     Item,
     RecordKind,
+    check_dates,
     check_items,
+    dated,
     error_record,
     realign_item,
     record_of,
+    shown_by,
 )
 from preftilt.run import Progress
 
@@ -45,12 +50,15 @@ Batch = Mapping[str, np.ndarray]
 class Job:
     """What every actor is told. It names the variable of a key and never holds one: nodes read their own environment.
 
-    identity: what the fingerprints of records are made with, besides the rows. records: what is kept of a record.
+    identity: what the fingerprints of records are made with, besides the rows. moment: what prompts see. done: the
+    first records of every moment in the output already. records: what is kept of a record.
     """
 
     model: str
     options: EngineOptions
     identity: Mapping[str, Any]
+    moment: datetime
+    done: Sequence[Mapping[str, Any]] = ()
     records: RecordKind = "full"
 
     @property
@@ -84,7 +92,10 @@ class Worker:
             self._refusal = _refusal(failure, f" (on {socket.gethostname()})")
             return
         try:
-            check_items(self._realigner, self._items[:CHECKED_FIRST])
+            with at(hand.job.moment):
+                check_dates(hand.job.done, self._realigner.engine)
+                self._identity = dated(hand.job.identity, shown_by(self._realigner.engine))
+                check_items(self._realigner, self._items[:CHECKED_FIRST])
         except BadInput as failure:
             self._refusal = _refusal(failure, "")
 
@@ -95,10 +106,11 @@ class Worker:
         return {ANSWER: self._loop.run(lambda: self._all(places))}
 
     async def _all(self, places: Sequence[int]) -> list[str]:
-        return await together(self._one(self._items[place]) for place in places)
+        with at(self._job.moment):
+            return await together(self._one(self._items[place]) for place in places)
 
     async def _one(self, item: Item) -> str:
-        mark = item.fingerprint(self._job.identity)
+        mark = item.fingerprint(self._identity)
         kind = self._job.records
         record = await record_of(realign_item, self._realigner, item, mark, _unseen, kind)
         try:

@@ -31,7 +31,7 @@ from preftilt.engines.control_tokens import (
 from preftilt.engines.token_bytes import ByteVocabulary, TokenBytes, spell
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message
-from preftilt.prompt import REASONING_TAGS
+from preftilt.prompt import REASONING_TAGS, Moment, requested_moment
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ KEPT_SHAPES = 1024
 
 NEUTRAL = ("\n", ".", "a")
 """What a response is put behind where it would melt into the end of the prompt, as a line break into another one."""
+
+DATE_STRING = "%d %b %Y"
+"""How templates of Llama 3.1 are given a date."""
 
 _RESERVED = frozenset(
     {"messages", "add_generation_prompt", "strftime_now", "raise_exception"}
@@ -78,9 +81,9 @@ class HfChatTokenizer:
     template_kwargs: more variables of the template, e.g. ``{"reasoning_effort": "low"}``. One that
         the template does not read is refused.
     now: the moment that templates with a date see (``strftime_now``), the same in every prompt of
-        this object; ``None`` takes the moment it is made. A moment given here is also the
-        ``date_string`` of a template that reads one (Llama 3.1; without it such templates show a
-        constant date of their own).
+        this object; ``None`` takes the request's (:func:`~preftilt.prompt.at`), or the moment this
+        is made. A moment given here is also the ``date_string`` of a template that reads one (Llama
+        3.1; without it such templates show a constant date of their own).
     content: makes of a message what the template takes for its content; ``None`` is its text, and
         a message with images is refused.
     """
@@ -100,6 +103,7 @@ class HfChatTokenizer:
         self._pieces: dict[int, str] = {}
         known = isinstance(tokenizer, ByteVocabulary)
         self._bytes: ByteVocabulary = tokenizer if known else TokenBytes(tokenizer)
+        self._fixed, self._made = now, datetime.now()
         self._whole_shapes: set[tuple[tuple[str, bool], ...]] = set()
         self._label = f"the chat template of {tokenizer.name_or_path or 'the model'}"
         if chat_template is None:
@@ -124,6 +128,32 @@ class HfChatTokenizer:
                 " --chat-template plain"
             )
         return self._template
+
+    @property
+    def moment(self) -> Moment | None:
+        """See :class:`~preftilt.prompt.Dated`."""
+        shown = tuple(self._now.strftime(form) for form in self._date_forms)
+        return Moment(self._now, shown) if shown else None
+
+    @property
+    def _now(self) -> datetime:
+        return self._fixed or requested_moment() or self._made
+
+    @cached_property
+    def _date_forms(self) -> tuple[str, ...]:
+        """The forms in which the template shows a date."""
+        forms = [DATE_STRING] if "date_string" in self._variables and self._fixed else []
+
+        def strftime_now(form: str) -> str:
+            forms.append(form)
+            return self._now.strftime(form)
+
+        for messages in (
+            [Message("system", PROBE), Message("user", PROBE)],
+            [Message("user", PROBE)],
+        ):
+            self._probe(messages, strftime_now=strftime_now)
+        return tuple(dict.fromkeys(forms))
 
     def render(self, messages: Sequence[Message]) -> Tokens:
         """Token ids of the conversation up to where the assistant's next answer begins.
@@ -318,7 +348,7 @@ class HfChatTokenizer:
         self, thinking: bool, given: Mapping[str, object], now: datetime | None
     ) -> dict[str, Any]:
         """Everything the template sees besides the messages."""
-        variables: dict[str, Any] = {"strftime_now": _frozen_clock(now or datetime.now())}
+        variables: dict[str, Any] = {"strftime_now": lambda form: self._now.strftime(form)}
         if self._template is None:
             return variables
         read = self._variables_read(self._template)
@@ -331,7 +361,7 @@ class HfChatTokenizer:
         if given.keys().isdisjoint(switches):
             variables |= dict.fromkeys(switches, thinking)
         if now is not None and "date_string" in read:
-            variables["date_string"] = now.strftime("%d %b %Y")
+            variables["date_string"] = now.strftime(DATE_STRING)
         for name in given:
             if name in _RESERVED:
                 raise BadInput(f"the template variable {name!r} is preftilt's to set; leave it out")
@@ -487,10 +517,3 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     if isinstance(template, dict):
         template = template.get("default")
     return template or None
-
-
-def _frozen_clock(now: datetime) -> Callable[[str], str]:
-    def strftime_now(form: str) -> str:
-        return now.strftime(form)
-
-    return strftime_now

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -130,8 +129,6 @@ def _listed(spec: str) -> list[str]:
 
 
 def _open_together(servers: list[str], options: EngineOptions) -> Replicas | ScoredBy:
-    # One moment for all, also for those that come back later: templates with a date must not tell them apart.
-    options = replace(options, now=options.now or datetime.now())
     if options.scorer is not None:
         return _open_scored(servers, options, options.scorer)
     openers = {}

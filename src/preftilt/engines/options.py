@@ -29,7 +29,7 @@ class EngineOptions:
     chat_template: a built-in template's name or a file; None is the model's own.
     thinking: lets a model that can think before it answers do so.
     template_kwargs: more variables of the template.
-    now: the moment that templates with a date see; None is the moment of opening.
+    now: the moment that templates with a date see; None is the request's (in the server), or that of opening.
     tokenizer: hub id or path of the tokenizer, where it does not come with the model.
 
     A model in this process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from preftilt.engines.facts import Fact, Probed, Replicated, Standing
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, at
 from preftilt.types import Completion, Tokens
 
 SAMPLES = (
@@ -30,6 +31,10 @@ SAMPLES = (
     "Größe, naïveté, 你好, здравствуй, 🎲",
 )
 """Texts on which tokenizers that are not the same usually differ."""
+
+
+ANY_MOMENT = datetime(2000, 1, 1)
+"""What templates with a date see while they are compared."""
 
 
 class Sampler(Protocol):
@@ -208,6 +213,7 @@ def scored_by(sampler: Sampler, scorer: Engine) -> ScoredBy:
 def _prompts(tokenizer: ChatTokenizer) -> list[Tokens] | None:
     """What the chat template makes of a few texts; None if it cannot be used."""
     try:
-        return [tokenizer.render([Message("user", text)]) for text in SAMPLES]
+        with at(ANY_MOMENT):
+            return [tokenizer.render([Message("user", text)]) for text in SAMPLES]
     except NoChatTemplate:
         return None

@@ -49,6 +49,7 @@ from preftilt.eval.frame.method import Protocol, choose_method, patched
 from preftilt.eval.frame.request import Request, read_request
 from preftilt.eval.frame.telling import plainly
 from preftilt.messages import Message, read_message
+from preftilt.prompt import read_moment
 from preftilt.types import Preference
 
 PreferenceFrom = Literal["system", "metadata", "none"]
@@ -210,6 +211,8 @@ def _engine_options(given: Mapping[str, Any]) -> EngineOptions:
             f"preftilt has no model argument {unknown[0]!r}; there are preference_from, lam, search, n, method,"
             f" settings, {', '.join(sorted(known))}"
         )
+    if isinstance(given.get("now"), str):
+        given = {**given, "now": read_moment(given["now"])}
     return EngineOptions(**given)
 
 

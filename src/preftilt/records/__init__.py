@@ -1,5 +1,6 @@
 """JSON lines in and out: checked rows, and an output file that survives being killed."""
 
+from preftilt.records.dates import Shown, check_dates, dated, shown_by, shown_in
 from preftilt.records.journal import Journal, Survey, Written, error_record, survey
 from preftilt.records.lines import file_bytes, file_lines, json_line, lines_of, read_records
 from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
@@ -31,11 +32,14 @@ __all__ = [
     "ScoreRow",
     "SearchPatch",
     "SettingsPatch",
+    "Shown",
     "Survey",
     "Work",
     "Written",
+    "check_dates",
     "check_items",
     "complaints",
+    "dated",
     "error_record",
     "file_bytes",
     "file_lines",
@@ -51,6 +55,8 @@ __all__ = [
     "record_kind",
     "record_of",
     "search_of",
+    "shown_by",
+    "shown_in",
     "slim",
     "survey",
     "takers",

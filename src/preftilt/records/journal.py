@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from preftilt.errors import BadInput, PreftiltError
+from preftilt.records.dates import Shown, shown_in
 from preftilt.records.lines import json_line
 
 ERROR_SCHEMA = "preftilt.error/1"
@@ -26,11 +27,15 @@ SYNC_SECONDS = 1.0
 
 
 class Written(NamedTuple):
-    """A record in a file: its line, counted from 1, where that begins (byte), and its fingerprint, if it has one."""
+    """A record in a file: its line, counted from 1, where that begins (byte), and its fingerprint, if it has one.
+
+    ``shown`` is what its prompts showed of the moment.
+    """
 
     line: int
     start: int
     fingerprint: str | None
+    shown: Shown = ()
 
     def read(self, file: BinaryIO) -> dict[str, Any]:
         """The whole record."""
@@ -71,7 +76,9 @@ def survey(path: Path) -> Survey:
             if "error" in record:
                 found.failed.add(id)
             else:
-                found.done[id] = Written(number, found.sound, record.get("fingerprint"))
+                found.done[id] = Written(
+                    number, found.sound, record.get("fingerprint"), shown_in(record)
+                )
             found.sound += len(raw)
     return found
 

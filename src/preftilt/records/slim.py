@@ -13,7 +13,7 @@ RecordKind = Literal["full", "scores", "text"]
 SCHEMAS: Mapping[RecordKind, str] = {"scores": "preftilt.scores/1", "text": "preftilt.text/1"}
 """What smaller records call themselves; ``schema/`` describes them."""
 
-_OF_TEXT = ("id", "text", "model", "seed", "notes")
+_OF_TEXT = ("id", "text", "model", "seed", "moment", "notes")
 _BULK = ("tokens", "logprobs")
 
 

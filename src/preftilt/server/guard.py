@@ -8,12 +8,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preftilt.prompt import at
 from preftilt.server.failures import ApiError
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
@@ -85,7 +87,8 @@ class Guard:
             if refusal is not None:
                 await refusal.reply()(scope, receive, sender)
             else:
-                await self._app(scope, receive, sender)
+                with at(datetime.now()):  # What a chat template shows as today.
+                    await self._app(scope, receive, sender)
         except Exception as failure:
             log("unforeseen failure", level=40, failure=failure, request_id=facts["request_id"])
             if sender.status is None:

@@ -22,6 +22,7 @@ from preftilt.engines.transformers.loading import (
 )
 from preftilt.engines.vocabulary import end_ids, known_ids
 from preftilt.errors import BadInput, MissingPackage
+from preftilt.prompt import read_moment
 from preftilt.train.reading import Reader, reader
 from preftilt.train.settings import TrainSettings
 
@@ -56,8 +57,14 @@ def find_words(settings: TrainSettings) -> Words:
     if settings.four_bit:
         _check_four_bit(source)
     tokenizer = load_tokenizer(source)
-    chat = HfChatTokenizer(tokenizer, chat_template=settings.chat_template)
+    now = None if settings.now is None else read_moment(settings.now)
+    chat = HfChatTokenizer(tokenizer, chat_template=settings.chat_template, now=now)
     _ = chat.template  # Raises now, before the weights are read, if there is none.
+    if now is None and (moment := chat.moment) is not None:
+        raise BadInput(
+            f"the chat template shows the date ({', '.join(moment.shown)}), and training may go on another day: say"
+            f" which one it shows, --now {moment.now:%Y-%m-%d}"
+        )
     return Words(source, tokenizer, chat)
 
 

@@ -46,7 +46,7 @@ class TrainSettings:
     an epoch) validation pairs are judged; training stops after ``patience`` evaluations without a better accuracy
     (0: never), and the best weights are kept. validation is the share of prompts set aside where no file is given.
     max_length: tokens of prompt and response together; None is the model's context. bad_rows: whether a row that is no
-    pair, or a longer one, is an error or left out and counted.
+    pair, or a longer one, is an error or left out and counted. now: the date that the chat template shows, if it does.
     """
 
     method: Method
@@ -85,6 +85,7 @@ class TrainSettings:
     four_bit: bool = False
     gradient_checkpointing: bool = False
     chat_template: str | None = None
+    now: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer, opens_thoughts, thoughts_in
+from preftilt.prompt import ChatTokenizer, Moment, moment_of, opens_thoughts, thoughts_in
 from preftilt.types import Tokens
 
 REMEMBERED, REMEMBERED_CHARS = 4096, 256 << 20
@@ -40,6 +40,11 @@ class RememberingTokenizer:
     @property
     def _too_much(self) -> bool:
         return len(self._made) > REMEMBERED or self._held > REMEMBERED_CHARS
+
+    @property
+    def moment(self) -> Moment | None:
+        """See :class:`~preftilt.prompt.Dated`."""
+        return moment_of(self.inner)
 
     def encode(self, text: str) -> Tokens:
         return self.inner.encode(text)

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, ScoreRequest
-from preftilt.engines.scored_by import SAMPLES
+from preftilt.engines.scored_by import ANY_MOMENT, SAMPLES
 from preftilt.errors import NoChatTemplate
 from preftilt.messages import Message
+from preftilt.prompt import at
 from preftilt.types import Tokens
 
 SCORED = 8
@@ -64,7 +65,8 @@ async def identity(engine: Engine) -> Identity:
 
 
 def _prompts(engine: Engine) -> tuple[Tokens, ...]:
-    try:
-        return tuple(engine.tokenizer.render([Message("user", text)]) for text in SAMPLES)
-    except NoChatTemplate:
-        return tuple(engine.tokenizer.encode(text) for text in SAMPLES)
+    with at(ANY_MOMENT):  # Templates with a date must not tell them apart.
+        try:
+            return tuple(engine.tokenizer.render([Message("user", text)]) for text in SAMPLES)
+        except NoChatTemplate:
+            return tuple(engine.tokenizer.encode(text) for text in SAMPLES)

@@ -14,6 +14,7 @@ from preftilt.engines.transformers.seeing import Shown, Sight
 from preftilt.errors import BadInput, UnseenImage
 from preftilt.images import Image, kept
 from preftilt.messages import Message
+from preftilt.prompt import Moment
 from preftilt.types import Tokens
 
 MOST_PIXELS = 50_000_000
@@ -49,6 +50,11 @@ class ImageTokenizer:
         return (
             self._show(self.chat.spell(messages), images) if images else self.chat.render(messages)
         )
+
+    @property
+    def moment(self) -> Moment | None:
+        """See :class:`~preftilt.prompt.Dated`."""
+        return self.chat.moment
 
     def encode(self, text: str) -> Tokens:
         return self.chat.encode(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from preftilt.eval.accuracy.context import Context
 from preftilt.eval.accuracy.measure import measure
 from preftilt.eval.accuracy.pairs import Comparison
 from preftilt.eval.accuracy.rules import Measured, Rule
-from preftilt.records import Journal, Survey, read_records, survey
+from preftilt.records import Journal, Survey, dated, read_records, shown_by, survey
 
 SCHEMA = "preftilt.policy-accuracy/1"
 FIELDS = ("unnormalised", "policy", "reward")
@@ -29,6 +29,11 @@ class Store:
     schema: str = SCHEMA
     resume: bool = False
     force: bool = False
+
+    def of(self, contexts: Sequence[Context]) -> Store:
+        """The store with what the prompts of ``contexts`` show of the moment, which shapes records, too."""
+        shown = shown_by(contexts[0].engine) if contexts else ()
+        return replace(self, how=dated(self.how, shown))
 
     def known(self, items: Sequence[Comparison]) -> Survey:
         """What is there; raises :class:`~preftilt.errors.BadInput` if it is another run's, or may not be touched."""
@@ -62,6 +67,7 @@ async def collect(
     on_item: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
     """The records of all comparisons, in their order; those in the file already are not measured again."""
+    store = store.of(contexts)
     known = store.known([one.item for one in contexts])
     store.path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not store.path.exists() or store.force

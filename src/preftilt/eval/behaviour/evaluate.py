@@ -73,7 +73,7 @@ async def behaviour(
         schema=SCHEMA,
         resume=options.resume,
         force=options.force,
-    )
+    ).of(contexts)
     store.known([one.item for one in contexts])  # Refuses before anything is measured, not after.
     beside = await _discrimination(reading, questions, methods, out, options)
     work = partial(_answers, methods=methods, drawing=drawing, verdict=verdict)

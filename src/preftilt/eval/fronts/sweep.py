@@ -20,7 +20,7 @@ from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.shares import surveyed
 from preftilt.messages import Message
 from preftilt.prompt import answer_text, build_question
-from preftilt.records import Item, Journal
+from preftilt.records import Item, Journal, dated, shown_by
 from preftilt.records.journal import Survey, error_record
 from preftilt.rivals.base import RewardModel
 from preftilt.run import fit_max_tokens
@@ -65,6 +65,7 @@ async def sweep(
     ``identity`` is whatever else decides what an answer and its rewards are; records made otherwise are refused.
     """
     known = surveyed(path)
+    identity = dated(identity, shown_by(realigner.engine))
     fingerprints = {item.id: item.fingerprint(identity) for item in items}
     _check_same(known, fingerprints, path)
     journal = Journal.resume(path, known, again=known.failed)

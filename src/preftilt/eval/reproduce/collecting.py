@@ -256,6 +256,8 @@ def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
         for name, value in asdict(options).items()
         if name not in ("device", "max_rows", "threads", "api_key_env", "timeout", "max_connections", "now")
     }  # fmt: skip
+    if options.now is not None:
+        kept["now"] = options.now.isoformat()
     return {"model": model, "options": kept, "files": _files(model)}
 
 
