@@ -212,18 +212,23 @@ class RewardGuide:
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """A continuation drawn from several views: ``logprobs`` [K, T] are raw, one row a view that guided it."""
+    """A continuation drawn from several views: ``logprobs`` [K, T] are raw, one row a view that guided it.
+
+    ``absent`` as in :class:`Completion`.
+    """
 
     tokens: Tokens
     logprobs: Float[np.ndarray, "K T"]
     finish: Finish
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A drawn continuation. ``tokens`` [T] includes the EOS it ended with; ``logprobs`` [T] are raw.
 
-    ``absent``: why a server sent no text (a refusal, reasoning alone); there are no tokens then, and no candidate.
+    ``absent``: why there is no text (a server's refusal, reasoning alone, a deadline); there are no tokens then, and no
+    candidate.
     """
 
     tokens: Tokens

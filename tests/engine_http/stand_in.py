@@ -8,6 +8,7 @@ documentation; that the engines work with the real vLLM and SGLang is tested in 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import threading
@@ -79,6 +80,15 @@ class Manners:
     busy_at_first: tuple[int, ...] = ()
     """Statuses of the first answers to every seed."""
     retry_after: str | None = None
+    streams: bool = True
+    """Whether ``stream`` is taken; it is refused otherwise."""
+    ignores_streams: bool = False
+    """Whether an answer comes whole where a stream was asked for."""
+    token_seconds: float = 0.0
+    """How long the next event of a stream takes."""
+    events: int | None = None
+    """After how many events a stream comes to ``then``."""
+    then: Literal["hangs", "breaks off", "fails", "ends"] = "hangs"
 
 
 @dataclass(slots=True)
@@ -159,7 +169,54 @@ class StandIn:
             return await _answer(send, failure.status, json.dumps(words).encode())
         if manners.reset:
             return await _break_off(send, answer)
+        if body.get("stream") and not manners.ignores_streams:
+            return await self._stream(send, receive, json.loads(answer))
         return await _answer(send, 200, answer)
+
+    async def _stream(self, send: Send, receive: Receive, answer: dict[str, Any]) -> None:
+        """The answer as events, a token of every choice in turn."""
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        rounds = itertools.zip_longest(*(self._parts(one) for one in answer["choices"]))
+        parts = [part for parts in rounds for part in parts if part is not None]
+        for number, part in enumerate(parts):
+            if number == self.manners.events:
+                if self.manners.then == "breaks off":
+                    raise ConnectionResetError
+                if self.manners.then == "hangs":
+                    return await self._hang(receive)
+                if self.manners.then == "fails":
+                    await _send_event(send, {"error": {"message": "out of memory", "code": 500}})
+                break
+            await asyncio.sleep(self.manners.token_seconds)
+            await _send_event(send, answer | {"choices": [part]})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+    def _parts(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a stream says of one choice: a token at a time where there are ids, else a character."""
+        ids, logprobs, reason = (
+            choice.get(name) for name in ("token_ids", "logprobs", "finish_reason")
+        )
+        message = choice.get("message")
+        text = (message.get("content") or "") if message else choice["text"]
+        words = [self.tokenizer.decode([one]) for one in ids] if ids is not None else [*text]
+        parts: list[dict[str, Any]] = []
+        for i, word in enumerate(words):
+            said = {"delta": {"content": word}} if message else {"text": word}
+            part = {"index": choice["index"], "finish_reason": None} | said
+            if ids is not None:
+                part["token_ids"] = ids[i : i + 1]
+            if logprobs is not None:
+                part["logprobs"] = {name: row[i : i + 1] for name, row in logprobs.items()}
+            parts.append(part)
+        if not parts or self.manners.leaves_out_ends:
+            rest = {name: what for name, what in (message or {}).items() if name != "content"}
+            said = {"delta": rest} if message else {"text": ""}
+            if logprobs is not None:
+                said |= {"token_ids": [], "logprobs": {"tokens": [], "token_logprobs": []}}
+            parts.append({"index": choice["index"]} | said)
+        parts[-1]["finish_reason"] = reason
+        return parts
 
     def _status(self, body: dict[str, Any]) -> int | None:
         """What is answered instead of an answer."""
@@ -192,6 +249,8 @@ class StandIn:
         raise Declines(404, f"no such path: {path}")
 
     def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("stream") and not self.manners.streams:
+            raise Declines(400, "stream is not supported here")
         self._check(body)
         given = body["prompt"]
         prompts = given if isinstance(given, list) and isinstance(given[0], list) else [given]
@@ -404,6 +463,11 @@ async def _answer(send: Send, status: int, body: bytes, manners: Manners | None 
         headers.append((b"retry-after", manners.retry_after.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _send_event(send: Send, value: object) -> None:
+    data = b"data: " + json.dumps(value).encode() + b"\n\n"
+    await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _break_off(send: Send, body: bytes) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.streaming import Increment
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import Completion
 
@@ -49,6 +50,22 @@ class Odd:
             self.cancelled += 1
             raise
         return await self.inner.sample(requests)
+
+    async def stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+        """A pause before each moment at which tokens come."""
+        self.requests.append(request)
+        if self.failure is not None:
+            raise self.failure
+        place = 0
+        async for increment in self.inner.stream(request):
+            if increment.start == place:
+                place += 1
+                try:
+                    await asyncio.sleep(self.pause)
+                except asyncio.CancelledError:
+                    self.cancelled += 1
+                    raise
+            yield increment
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         return await self.inner.score(requests)

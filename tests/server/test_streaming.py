@@ -164,7 +164,8 @@ def test_pieces_give_the_tokens_of_one_call() -> None:
 def test_the_connection_is_never_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "KEEP_ALIVE_SECONDS", 0.05)
     body = {"model": "toy", "messages": QUESTION, "preftilt": WISH, "stream": True}
-    with serving(Odd(pause=0.5)) as server, server.http as http:
+    body["max_tokens"] = 6
+    with serving(Odd(pause=0.2)) as server, server.http as http:
         reply = http.post("/v1/chat/completions", json=body)
     assert reply.headers["content-type"].startswith("text/event-stream")
     lines = [line for line in reply.text.splitlines() if line]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from contextlib import aclosing
 from typing import Any, TypeVar
 
+from preftilt.engines.channel import Channel, put_all
 from preftilt.errors import EngineError
 
 T = TypeVar("T")
@@ -42,11 +45,15 @@ class Loop:
 
     async def wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait for ``work`` from any event loop; whoever is cancelled here cancels it."""
-        with self._lock:
-            if self._closing:
-                raise EngineError("the engine is closed; open it again")
-            future = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._submit(work))
+
+    async def stream(self, work: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+        """The items of ``work`` in any event loop; whoever closes this generator, or is cancelled here, cancels it."""
+        channel: Channel[T] = Channel()
+        future = self._submit(lambda: put_all(work(), channel))
+        async with aclosing(channel.until(future)) as items:
+            async for item in items:
+                yield item
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` go on beside all else until it ends or the loop is closed; it deals with its own failures."""
@@ -63,6 +70,12 @@ class Loop:
             self._thread.join(CLOSING_SECONDS)
         if not self._thread.is_alive():
             self._loop.close()
+
+    def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        with self._lock:
+            if self._closing:
+                raise EngineError("the engine is closed; open it again")
+            return asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
 
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

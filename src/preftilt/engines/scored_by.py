@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -19,7 +19,9 @@ from preftilt.engines.base import (
     Watchable,
 )
 from preftilt.engines.facts import Fact, Probed, Replicated, Standing
+from preftilt.engines.guides import GuideRequest
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
+from preftilt.engines.streaming import Increment, streamed
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
 from preftilt.prompt import ChatTokenizer, at
@@ -130,6 +132,10 @@ class ScoredBy:
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """By the sampler."""
         return await self.sampler.sample(requests)
+
+    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`: as the sampler can."""
+        return streamed(self.sampler, request)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """By the scorer."""

@@ -166,7 +166,10 @@ class Guiding:
             }
             for number, view in enumerate(request.views)
         }
-        first = [Completion(one.tokens, one.logprobs[0], one.finish) for one in guided]
+        first = [
+            Completion(response.tokens, response.logprobs[0], response.finish, response.absent)
+            for response in guided
+        ]
         return Drawn(tuple(first), known)
 
     async def by_reward(self, expand: Expand, guide: RewardGuide) -> Drawn:

@@ -1,14 +1,16 @@
 """The engine as one request sees it: answers end at stop strings, a deadline is kept, and what is drawn is told.
 
-Drawing goes on in pieces where somebody waits for news or time may run out. Engines promise that pieces and one call
-give the same tokens (``preftilt.testing.laws``), so watching an answer does not change it.
+Where somebody waits for news or time may run out, the engine is asked once, too, and streams what it draws
+(:mod:`preftilt.engines.streaming`): watching an answer does not change it. When time is up the stream is closed, which
+ends the work behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -18,14 +20,18 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
 from preftilt.engines.guides import GuideRequest, Guides
+from preftilt.engines.streaming import Increment, Partial, streamed
+from preftilt.errors import EngineError
 from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Guided, Step, Tokens
 
 D = TypeVar("D", bound=Completion | Guided)
 R = TypeVar("R", bound=SampleRequest | GuideRequest)
 
-PIECE = 8
-"""Tokens drawn between two looks at the clock."""
+LOOK = 8
+"""Tokens drawn between two looks for a stop string."""
+
+TOO_LATE = "the deadline passed before its first token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +44,21 @@ class Drawn:
 
 
 @dataclass(slots=True)
-class Parts:
-    """What a request has been turned into: tokens of parts that are done, and the parts that the engine is at."""
+class RequestProgress:
+    """How far a request has come: the tokens that have arrived, or what the engine, which can say, is asked for it."""
 
-    done: int = 0
-    asked: dict[int, SampleRequest | GuideRequest] = field(default_factory=dict)
+    arrived: int = 0
+    at: SampleRequest | GuideRequest | None = None
+
+
+@dataclass(slots=True)
+class OpenAnswer:
+    """One slot's response while it is drawn. cut: what it is, once nothing more of it is wanted; looked: tokens that
+    were searched for a stop string."""
+
+    partial: Partial = field(default_factory=Partial)
+    looked: int = 0
+    cut: Any = None
 
 
 @dataclass(slots=True)
@@ -51,7 +67,7 @@ class Drawing:
 
     stops: an answer ends with the token that completes one of them (finish ``stop_string``).
     deadline: of ``time.monotonic``; afterwards answers that have not ended are cut off (finish ``length``).
-    single: one answer is drawn and somebody watches, so it comes in pieces, each settled when it is there.
+    single: one answer is drawn and somebody watches, so each of its tokens is settled when it is there.
     lines: how many lines the search grows, each known by its first slot; 0 where lines do not last.
     settled: tokens that the final answer is bound to begin with: what all lines of the search have in common.
     spilled: tokens drawn behind a stop string. late: answers cut off by the deadline.
@@ -66,7 +82,7 @@ class Drawing:
     spilled: int = 0
     late: int = 0
     _lines: dict[int, Tokens] = field(default_factory=dict)
-    _parts: dict[int, Parts] = field(default_factory=dict)
+    _progress: dict[int, RequestProgress] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,13 +121,12 @@ class Drawing:
         return [await self._draw(request) for request in requests]
 
     def so_far(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`: what the engine can say, and what pieces are done."""
-        if not isinstance(self.inner, Watchable):
-            return 0
-        if isinstance(request, ScoreRequest):
-            return self.inner.so_far(request)
-        parts = self._parts.get(id(request), Parts())
-        return parts.done + sum(map(self.inner.so_far, parts.asked.values()))
+        """See :class:`~preftilt.engines.base.Watchable`: what has arrived of it, or what the engine can say."""
+        progress = self._progress.get(id(request), RequestProgress())
+        at = request if isinstance(request, ScoreRequest) else progress.at
+        if at is None or not isinstance(self.inner, Watchable):
+            return progress.arrived
+        return self.inner.so_far(at)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """The engine's."""
@@ -122,75 +137,94 @@ class Drawing:
 
     async def _draw(self, request: SampleRequest | GuideRequest) -> list[Any]:
         self._lines[request.slots[0]] = request.prefix
-        parts = self._parts[id(request)] = Parts()
+        progress = self._progress[id(request)] = RequestProgress()
         try:
-            if request.step is not None:
-                return await self._draw_step(request, parts)
-            watched = self.tell is not None and self.inner.capabilities.keyed_streams
-            if self.deadline is None and not self.single and not watched:
-                return await self._draw_whole(request, parts)
-            return await side_by_side(
-                [
-                    self._draw_in_pieces(replace(request, slots=(slot,)), parts)
-                    for slot in request.slots
-                ]
-            )
+            if self._is_late():  # A token each, so that there is an answer, and a tree ends here.
+                first = replace(request, step=None, max_tokens=1)
+                drawn = await self._draw_whole(first, progress)
+                self.late += sum(response.finish == "length" for response in drawn)
+                return drawn
+            told = self.tell is not None and request.step is None
+            if self.deadline is None and not told:
+                return await self._draw_whole(request, progress)
+            return await self._draw_streamed(request, progress)
         finally:
-            del self._parts[id(request)]
+            del self._progress[id(request)]
 
-    async def _ask(self, request: SampleRequest | GuideRequest, parts: Parts) -> list[Any]:
-        """Have a part of what the caller asked for drawn."""
-        parts.asked[id(request)] = request
-        try:
-            if isinstance(request, SampleRequest):
-                [drawn] = await self.inner.sample([request])
-            else:
-                assert isinstance(self.inner, Guides)
-                [drawn] = await self.inner.guide([request])
-        finally:
-            del parts.asked[id(request)]
-        parts.done += sum(len(one.tokens) for one in drawn)
-        return drawn
+    async def _draw_whole(
+        self, request: SampleRequest | GuideRequest, progress: RequestProgress
+    ) -> list[Any]:
+        progress.at = asked = self._until_stop(request)
+        if isinstance(asked, SampleRequest):
+            [drawn] = await self.inner.sample([asked])
+        else:
+            assert isinstance(self.inner, Guides)
+            [drawn] = await self.inner.guide([asked])
+        return self._finish(request, [_ended(request, response) for response in drawn])
 
-    async def _draw_step(self, request: SampleRequest | GuideRequest, parts: Parts) -> list[Any]:
-        """A step of a tree; once time is up, a token each, so that the tree ends here."""
-        if self._is_late():
-            self.late += len(request.slots)
-            request = replace(request, step=None, max_tokens=1)
-        return self._finish(request, await self._ask(request, parts))
+    async def _draw_streamed(
+        self, request: SampleRequest | GuideRequest, progress: RequestProgress
+    ) -> list[Any]:
+        """All slots by one request, until all have ended or time is up, though not before the first token."""
+        answers = {slot: OpenAnswer() for slot in request.slots}
+        late = False
+        async with aclosing(streamed(self.inner, self._until_stop(request))) as increments:
+            while not late and any(answer.cut is None for answer in answers.values()):
+                try:
+                    increment = await self._next(increments, begun=progress.arrived > 0)
+                except TimeoutError:
+                    late = True
+                else:
+                    progress.arrived += self._take(request, increment, answers[increment.slot])
+        for answer in answers.values():
+            if answer.cut is None:
+                cut = self._end(request, answer)
+                self.late += cut.finish == "length"
+        return [answer.cut for answer in answers.values()]
 
-    async def _draw_whole(self, request: SampleRequest | GuideRequest, parts: Parts) -> list[Any]:
-        drawn = await self._ask(self._until_stop(request), parts)
-        return [_ended(one) for one in self._finish(request, drawn)]
+    async def _next(self, increments: AsyncGenerator[Increment, None], *, begun: bool) -> Increment:
+        """Raises ``TimeoutError`` once time is up and nothing more is there; what has not ``begun`` is waited for."""
+        left = None
+        if begun and self.deadline is not None:
+            left = self.deadline - time.monotonic()
+        async with asyncio.timeout(left):
+            increment = await anext(increments, None)
+        if increment is None:
+            raise EngineError(f"{self.name} ended its stream before all responses had ended")
+        return increment
 
-    async def _draw_in_pieces(self, request: SampleRequest | GuideRequest, parts: Parts) -> Any:
-        [slot] = request.slots
-        pieces = self.deadline is not None or self.single
-        whole: Completion | Guided | None = None
-        while True:
-            tokens = whole.tokens if whole else ()
-            room = request.max_tokens - len(tokens)
-            size = min(PIECE, room) if pieces else room
-            piece = replace(
-                request,
-                prefix=request.prefix + tokens,
-                max_tokens=size,
-                keep=request.keep or size < room,
-            )
-            [one] = await self._ask(self._until_stop(piece), parts)
-            drawn: Completion | Guided = one
-            whole = _joined(whole, drawn) if whole else drawn
-            cut = _ended(self._cut(request.prefix, whole))
-            if self.single:
-                self._lines[slot] = request.prefix + cut.tokens
-            if cut.finish != "length" or len(cut.tokens) >= request.max_tokens:
-                break
-            if self._is_late():
-                self.late += 1
-                break
-            self._say(Drawn(len(drawn.tokens), slot))
-        self._say(Drawn(len(drawn.tokens), slot, ended=cut))
-        return cut
+    def _take(
+        self, request: SampleRequest | GuideRequest, increment: Increment, answer: OpenAnswer
+    ) -> int:
+        """Add news to its answer; how many tokens longer that is."""
+        if answer.cut is not None:
+            self.spilled += len(increment.tokens)
+            return 0
+        partial, before = answer.partial, len(answer.partial.tokens)
+        partial.take(increment)
+        grown = len(partial.tokens) - before
+        if partial.finish is not None or self._is_stopped(request, answer):
+            self._end(request, answer)
+        if self.single:
+            tokens = answer.cut.tokens if answer.cut else tuple(partial.tokens)
+            self._lines[increment.slot] = request.prefix + tokens
+        self._say(Drawn(grown, increment.slot, ended=answer.cut if request.step is None else None))
+        return grown
+
+    def _is_stopped(self, request: SampleRequest | GuideRequest, answer: OpenAnswer) -> bool:
+        """Whether there is a stop string among what came since the last look."""
+        length = len(answer.partial.tokens)
+        if not self.stops or length - answer.looked < LOOK:
+            return False
+        answer.looked = length
+        return self._stop_at(request.prefix, tuple(answer.partial.tokens)) is not None
+
+    def _end(self, request: SampleRequest | GuideRequest, answer: OpenAnswer) -> Any:
+        if not answer.partial.tokens and answer.partial.finish is None:
+            answer.partial.absent = TOO_LATE
+        drawn = answer.partial.response(request, "length")
+        answer.cut = self._cut(request.prefix, _ended(request, drawn))
+        return answer.cut
 
     def _finish(self, request: SampleRequest | GuideRequest, drawn: Sequence[D]) -> list[D]:
         cut = [self._cut(request.prefix, one) for one in drawn]
@@ -200,24 +234,31 @@ class Drawing:
 
     def _until_stop(self, request: R) -> R:
         """Where there is one stop string, the engine itself can end there: a step's end is drawn the same way."""
-        if len(self.stops) != 1:
+        if len(self.stops) != 1 or request.step is not None:
             return request
         return replace(request, step=Step(self.stops[0]))
 
     def _cut(self, prefix: Tokens, one: D) -> D:
         """``one`` up to the token that completes a stop string; that is its end."""
-        if not self.stops:
+        length = self._stop_at(prefix, one.tokens)
+        if length is None:
             return one
-        pieces = self.inner.tokenizer.pieces(prefix + one.tokens)
+        self.spilled += len(one.tokens) - length
+        kept = one.logprobs[..., :length]
+        return replace(one, tokens=one.tokens[:length], logprobs=kept, finish="stop_string")
+
+    def _stop_at(self, prefix: Tokens, tokens: Tokens) -> int | None:
+        """How many of the tokens there are up to the one that completes a stop string; None if none does."""
+        if not self.stops:
+            return None
+        pieces = self.inner.tokenizer.pieces(prefix + tokens)
         text = "".join(pieces[: len(prefix)])
         start = max(0, len(text) - max(map(len, self.stops)) + 1)
         for length, piece in enumerate(pieces[len(prefix) :], start=1):
             text += piece
             if any(text.find(stop, start) >= 0 for stop in self.stops):
-                self.spilled += len(one.tokens) - length
-                kept = one.logprobs[..., :length]
-                return replace(one, tokens=one.tokens[:length], logprobs=kept, finish="stop_string")
-        return one
+                return length
+        return None
 
     def _is_late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
@@ -227,17 +268,11 @@ class Drawing:
             self.tell(news)
 
 
-def _ended(one: D) -> D:
-    """A whole answer that the engine stopped at a stop string has ended."""
-    return replace(one, finish="stop_string") if one.finish == "stop" else one
-
-
-def _joined(first: D, then: D) -> D:
-    return replace(
-        then,
-        tokens=first.tokens + then.tokens,
-        logprobs=np.concatenate([first.logprobs, then.logprobs], axis=-1),
-    )
+def _ended(request: SampleRequest | GuideRequest, response: D) -> D:
+    """A whole answer that the engine stopped at a stop string has ended; a step has not."""
+    if request.step is None and response.finish == "stop":
+        return replace(response, finish="stop_string")
+    return response
 
 
 async def side_by_side(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -25,6 +25,8 @@ from preftilt.types import Candidate, Completion, Guided, Tokens
 
 KEEP_ALIVE_SECONDS = 1.5
 PROGRESS_SECONDS = 0.2
+TEXT_SECONDS = 0.05
+"""How often text that has come is looked at while more of it comes: all of it is decoded then."""
 
 Write = Callable[[bytes], None]
 
@@ -52,6 +54,7 @@ class Teller:
     phase: str = "waiting"
     _pool: dict[int, Candidate] = field(default_factory=dict)
     _told: float = 0.0
+    _committed: float = 0.0
     _sent: str = ""
 
     @property
@@ -75,7 +78,8 @@ class Teller:
         """New tokens, perhaps a whole candidate."""
         self.phase = "sampling"
         self.sampled += news.tokens
-        self._commit()
+        if time.monotonic() - self._committed >= TEXT_SECONDS:
+            self._commit()
         if news.ended is not None and not self.job.plain and self.job.progress:
             self._progress([_candidate(news.slot, news.ended, self._text(news.ended.tokens))])
         elif time.monotonic() - self._told >= PROGRESS_SECONDS:
@@ -112,6 +116,7 @@ class Teller:
 
     def _commit(self) -> None:
         """Send what the search has settled; nothing while log-probs must go with the text, or several texts are due."""
+        self._committed = time.monotonic()
         if self.drawing is None or self.job.choices > 1 or self.job.logprobs:
             return
         text = self._answer(self.drawing.settled)

@@ -6,7 +6,7 @@ Searches, scores and the driver are tested against it, and everything a random a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -19,6 +19,7 @@ from preftilt.engines.checks import Readable
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, check_guide
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.steps import step_ended
+from preftilt.engines.streaming import Increment
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided import adapted, combine, masked, pick
 from preftilt.messages import Message
@@ -130,6 +131,26 @@ class ToyEngine:
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         await asyncio.sleep(0)
         return [[self._continue(request, slot) for slot in request.slots] for request in requests]
+
+    async def stream(
+        self, request: SampleRequest | GuideRequest
+    ) -> AsyncGenerator[Increment, None]:
+        """A token of every slot in turn."""
+        if isinstance(request, SampleRequest):
+            [drawn] = await self.sample([request])
+        else:
+            [drawn] = await self.guide([request])
+        for position in range(max((len(response.tokens) for response in drawn), default=0)):
+            await asyncio.sleep(0)
+            for slot, response in zip(request.slots, drawn, strict=True):
+                if position < len(response.tokens):
+                    yield Increment(
+                        slot=slot,
+                        start=position,
+                        tokens=response.tokens[position : position + 1],
+                        logprobs=response.logprobs[..., position : position + 1],
+                        finish=response.finish if position + 1 == len(response.tokens) else None,
+                    )
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         await asyncio.sleep(0)

@@ -6,7 +6,9 @@ once. Scores come from ``echo``: the prompt's own log-probs. What works is found
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,11 +20,13 @@ from preftilt.engines.http.connection import Connection
 from preftilt.engines.http.dialect import (
     Draw,
     Drawn,
+    DrawnPart,
     checked_row,
     prompt_row,
 )
 from preftilt.engines.http.refusals import Alias, Refusals
 from preftilt.engines.loop import together
+from preftilt.engines.streaming import merged
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import BadInput, EngineError
 from preftilt.prompt import before_end
@@ -68,6 +72,41 @@ class OpenAiDialect:
     alias: Alias = field(default_factory=Alias)
 
     async def draw(self, request: Draw) -> list[Drawn]:
+        parts = await together(self.complete(body) for body in self._questions(request))
+        choices = [choice for part in parts for choice in part]
+        return [self._drawn(one, request.max_tokens) for one in choices]
+
+    async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+        streams = [
+            self._stream(body, first, request.max_tokens)
+            for first, body in enumerate(self._questions(request))
+        ]
+        async with aclosing(streams[0] if len(streams) == 1 else merged(streams)) as parts:
+            async for part in parts:
+                yield part
+
+    async def _stream(
+        self, body: dict[str, Any], first: int, budget: int
+    ) -> AsyncGenerator[DrawnPart, None]:
+        """One question's responses; ``first`` is the number of its first one."""
+        whole = self.refusals.without({"model": self.model} | NEUTRAL | body | {"stream": True})
+        texts: dict[int, str] = {}
+        lengths: Counter[int] = Counter()
+        async with aclosing(self.connection.events(COMPLETIONS, whole, Completions)) as events:
+            async for event in events:
+                self.alias.insist(event.model, self.model, self.connection.url)
+                for choice in event.choices:
+                    index, ended = choice.index, choice.finish_reason is not None
+                    if not self.ids_out:  # The tokens of a text are not those of its parts.
+                        texts[index] = texts.get(index, "") + choice.text
+                        choice = choice.model_copy(update={"text": texts[index]})
+                    drawn = self._drawn(choice, budget)
+                    yield DrawnPart(first + index, lengths[index], drawn, ended)
+                    if self.ids_out:
+                        lengths[index] += len(drawn.tokens)
+
+    def _questions(self, request: Draw) -> list[dict[str, Any]]:
+        """One for all responses, or one for each."""
         sampling = request.sampling
         if sampling.top_k and not self.top_k:
             raise BadInput(
@@ -92,13 +131,8 @@ class OpenAiDialect:
         if self.ids_out:
             body |= IDS_OUT | {"logprobs": 1, "include_stop_str_in_output": True}
         if self.many:
-            choices = await self.complete(body | {"n": request.n, "seed": request.seed})
-        else:
-            parts = await together(
-                self.complete(body | {"n": 1, "seed": request.seed + i}) for i in range(request.n)
-            )
-            choices = [one for part in parts for one in part]
-        return [self._drawn(one, request.max_tokens) for one in choices]
+            return [body | {"n": request.n, "seed": request.seed}]
+        return [body | {"n": 1, "seed": request.seed + i} for i in range(request.n)]
 
     async def read(
         self, context: Tokens, completions: Sequence[Tokens]
@@ -162,7 +196,7 @@ class OpenAiDialect:
             tokens = self._ended(chat.encode_response(text), choice, ended=text != choice.text)
             spent = choice.finish_reason == "length" and text == choice.text and bool(tokens)
             return Drawn(tokens[:budget], None, spent=spent)
-        found = ids_of(choice)
+        found = ids_of(choice) if choice.text else ids_of(choice) or ()
         if found is None:
             raise EngineError(f"{self.connection.url} left out the token ids that it gave before")
         tokens = self._ended(found, choice)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ import preftilt
 from preftilt.errors import BadInput, EngineError, EngineTimeout
 
 Answer = TypeVar("Answer", bound=BaseModel)
+T = TypeVar("T")
 
 ATTEMPTS = 6
 CONNECT_SECONDS = 5.0
@@ -45,6 +46,9 @@ MOST_BYTES = 1 << 28
 
 QUOTED = 300
 """Characters of a server's own words that an error repeats."""
+
+DONE = "[DONE]"
+"""The event that ends a stream; it is no JSON."""
 
 BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
 BUSY = frozenset({429, 503})
@@ -84,7 +88,7 @@ class Connection:
     async def get(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path``; errors as in :meth:`post`. A question about the server itself waits for no other."""
         async with self._deadline(path, self.timeout):
-            return self._read(path, await self._patiently("GET", path, None), answer)
+            return self._read(path, await self._patiently(self._once, "GET", path, None), answer)
 
     async def check(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path`` once, and for :data:`CHECK_SECONDS` only, because others wait for it; errors as in
@@ -100,7 +104,29 @@ class Connection:
         """
         data = json.dumps(body, allow_nan=False).encode()
         async with self.slots, self._deadline(path, self.timeout):
-            return self._read(path, await self._patiently("POST", path, data), answer)
+            return self._read(path, await self._patiently(self._once, "POST", path, data), answer)
+
+    async def events(
+        self, path: str, body: Mapping[str, Any], event: type[Answer]
+    ) -> AsyncGenerator[Answer, None]:
+        """Send ``body`` as JSON and read the server-sent events of the answer, each as ``event``, as they come.
+
+        A server that answers at once all the same has its answer read as the only one. Errors as in :meth:`post`; one
+        in the middle comes after the events before it. Closing the generator closes the connection.
+        """
+        data = json.dumps(body, allow_nan=False).encode()
+        async with self.slots, self._deadline(path, self.timeout):
+            response = await self._patiently(self._begun, "POST", path, data)
+            try:
+                with self._named(path):
+                    if not _is_event_stream(response):
+                        yield self._read(path, await self._body(response, path), event)
+                        return
+                    async for sent in httpx2.EventSource(response, max_event_size=MOST_BYTES):
+                        if sent.data != DONE:
+                            yield self._read(path, sent.data.encode(), event)
+            finally:
+                await response.aclose()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -117,7 +143,9 @@ class Connection:
                 " or ask for fewer or shorter responses"
             ) from None
 
-    async def _patiently(self, method: str, path: str, body: bytes | None) -> bytes:
+    async def _patiently(
+        self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object
+    ) -> T:
         """Try again for as long as nothing can have been executed."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Later),
@@ -125,7 +153,7 @@ class Connection:
             stop=self._enough,
             reraise=True,
         )
-        return await retrying(self._once, method, path, body)
+        return await retrying(attempt, *arguments)
 
     def _enough(self, state: RetryCallState) -> bool:
         failure = state.outcome.exception() if state.outcome else None
@@ -134,9 +162,32 @@ class Connection:
         return state.attempt_number >= ATTEMPTS or spent >= limit
 
     async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
+        response = await self._begun(method, path, body)
         try:
-            async with self.client.stream(method, self.url + path, content=body) as response:
+            with self._named(path):
+                return await self._body(response, path)
+        finally:
+            await response.aclose()
+
+    async def _begun(self, method: str, path: str, body: bytes | None) -> httpx2.Response:
+        """An answer that has begun and is no error; whoever asks for it closes it."""
+        request = self.client.build_request(method, self.url + path, content=body)
+        with self._named(path):
+            response = await self.client.send(request, stream=True)
+        if response.status_code == httpx2.codes.OK:
+            return response
+        try:
+            with self._named(path):
                 data = await self._body(response, path)
+        finally:
+            await response.aclose()
+        raise self._declined(response, path, data)
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """Failures of the connection in our words."""
+        try:
+            yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise Unreachable(
                 f"{self.url} cannot be reached ({error or type(error).__name__}); is the server running there?"
@@ -146,9 +197,6 @@ class Connection:
                 f"{self.url}{path} broke off in the middle of an answer ({error or type(error).__name__});"
                 " look at the server's log"
             ) from None
-        if response.status_code == httpx2.codes.OK:
-            return data
-        raise self._declined(response, path, data)
 
     async def _body(self, response: httpx2.Response, path: str) -> bytes:
         parts, size = [], 0
@@ -239,6 +287,11 @@ def _checked(url: str) -> str:
     if parts.query or parts.fragment:
         raise BadInput(f"{url!r} has a query or a fragment; give http://HOST:PORT")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _is_event_stream(response: httpx2.Response) -> bool:
+    kind, _, _ = response.headers.get("content-type", "").partition(";")
+    return kind.strip().lower() == "text/event-stream"
 
 
 def _pause(state: RetryCallState) -> float:

@@ -6,7 +6,7 @@ counts them; the engine (``engine.py``) does that for all dialects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,11 +58,28 @@ class Drawn:
     spent: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnPart:
+    """What came of response number ``index``: ``drawn`` stands from token ``start`` on, in place of what stood there.
+
+    ended: the server says that this was all.
+    """
+
+    index: int
+    start: int
+    drawn: Drawn
+    ended: bool
+
+
 class Dialect(Protocol):
     """One server, as its probe found it."""
 
     async def draw(self, request: Draw) -> list[Drawn]:
         """``request.n`` continuations."""
+        ...
+
+    def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+        """What :meth:`draw` gives, as it comes; closing the generator ends the drawing."""
         ...
 
     async def read(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,17 +19,19 @@ from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
+from preftilt.engines.guides import GuideRequest
 from preftilt.engines.http.answers import Models
-from preftilt.engines.http.connection import Connection, Later, Unreachable
+from preftilt.engines.http.connection import Connection, Declined, Later, Unreachable
 from preftilt.engines.http.dialect import Dialect, Draw, Drawn
+from preftilt.engines.http.growing import EndFinder, Growing
+from preftilt.engines.http.refusals import refuses_streams
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.shared_work import SharedWork
-from preftilt.engines.steps import step_ended
+from preftilt.engines.streaming import Increment, whole
 from preftilt.engines.tokenizer import ModelTokenizer
-from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
-from preftilt.types import Completion, Finish, Step, Tokens
+from preftilt.types import Completion, Step, Tokens
 
 SEEDS = (1 << 31) - 1
 """Seeds are kept to 31 bits: every server takes those."""
@@ -87,6 +90,7 @@ class ServerEngine:
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._canary = canary
+        self._streams = True
         self._check: SharedWork[None] | None = None
         self._checked = time.monotonic()
         self._readable = Readable(
@@ -137,6 +141,15 @@ class ServerEngine:
             self._readable.check_sample(request)
         return await self._loop.wait(lambda: self._sample(requests))
 
+    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`: one question to the server, whose answer is a stream.
+
+        From a server that refuses to stream (which is remembered), responses come whole.
+        """
+        assert isinstance(request, SampleRequest)
+        self._readable.check_sample(request)
+        return self._loop.stream(lambda: self._stream(request))
+
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
@@ -155,12 +168,67 @@ class ServerEngine:
         await self._same_model()
         return await together(self._draw(one) for one in requests)
 
-    async def _draw(self, request: SampleRequest) -> list[Completion]:
+    async def _stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+        await self._same_model()
+        draw = self._asked_for(request)
+        begun = False
+        if draw is not None and self._streams:
+            try:
+                async with aclosing(self._grow(draw, request)) as increments:
+                    async for increment in increments:
+                        begun = True
+                        yield increment
+                return
+            except Declined as failure:
+                if begun or not refuses_streams(failure):
+                    raise
+                self._streams = False
+        for increment in whole(request, await self._draw(request)):
+            yield increment
+
+    async def _grow(self, draw: Draw, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+        """What the server draws for ``draw``, as it comes; the ends are those of :meth:`_finish`."""
+        scored = draw.logprobs and self._capabilities.sampler_logprobs
+        # A greedy draw serves every slot.
+        served = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
+        responses = [
+            Growing(
+                slots, EndFinder(self._tokenizer.vocabulary, request.step, draw.max_tokens), scored
+            )
+            for slots in served
+        ]
+        async with aclosing(self._dialect.stream(draw)) as parts:
+            async for part in parts:
+                if not 0 <= part.index < draw.n:
+                    raise EngineError(
+                        f"{self.name} sent more responses than the {draw.n} asked for"
+                    )
+                response = responses[part.index]
+                if response.complete:
+                    continue
+                length = part.start + len(part.drawn.tokens)
+                self._insist_on_fitting(part.drawn.tokens, draw, length)
+                response.take(part)
+                if part.ended or response.ending.end:
+                    completion = await self._finish(draw, response.drawn, request.step)
+                    increments = response.last(completion)
+                else:
+                    increments = response.news()
+                for increment in increments:
+                    yield increment
+        if not all(response.complete for response in responses):
+            raise EngineError(
+                f"{self.name} broke off in the middle of an answer: its stream ended before all {draw.n} responses had;"
+                " look at the server's log"
+            )
+
+    def _asked_for(self, request: SampleRequest) -> Draw | None:
+        """The question to the server, None where there is nothing to draw."""
         context = request.prompt + request.prefix
         budget = min(request.max_tokens, self._capabilities.max_context - len(context))
         if not budget or not request.slots:
-            return [Completion((), np.empty(0), "length")] * len(request.slots)
-        draw = Draw(
+            return None
+        return Draw(
             context=context,
             # A greedy draw is one draw, and servers refuse to make it twice.
             n=len(request.slots) if request.sampling.temperature else 1,
@@ -170,6 +238,11 @@ class ServerEngine:
             stop=request.step.delimiter if request.step else None,
             logprobs=request.logprobs,
         )
+
+    async def _draw(self, request: SampleRequest) -> list[Completion]:
+        draw = self._asked_for(request)
+        if draw is None:
+            return [Completion((), np.empty(0), "length")] * len(request.slots)
         drawn = await self._drawn(draw)
         if draw.n < len(request.slots):
             drawn = drawn * len(request.slots)
@@ -179,22 +252,28 @@ class ServerEngine:
         drawn = await self._dialect.draw(draw)
         if len(drawn) != draw.n:
             raise EngineError(f"{self.name} sent {len(drawn)} responses where {draw.n} were asked")
-        limit = self._tokenizer.vocabulary.size
-        for one in drawn:
-            if len(one.tokens) > draw.max_tokens:
-                raise EngineError(
-                    f"{self.name} drew {len(one.tokens)} tokens where {draw.max_tokens} were allowed"
-                )
-            if any(not 0 <= token < limit for token in one.tokens):
-                raise EngineError(
-                    f"{self.name} drew tokens outside the vocabulary of {limit}; is --tokenizer the server's?"
-                )
+        for response in drawn:
+            self._insist_on_fitting(response.tokens, draw)
         return drawn
+
+    def _insist_on_fitting(self, tokens: Tokens, draw: Draw, length: int | None = None) -> None:
+        """Raise :class:`~preftilt.errors.EngineError` for tokens that cannot be meant, ``length`` in all."""
+        length = len(tokens) if length is None else length
+        if length > draw.max_tokens:
+            raise EngineError(
+                f"{self.name} drew {length} tokens where {draw.max_tokens} were allowed"
+            )
+        limit = self._tokenizer.vocabulary.size
+        if any(not 0 <= token < limit for token in tokens):
+            raise EngineError(
+                f"{self.name} drew tokens outside the vocabulary of {limit}; is --tokenizer the server's?"
+            )
 
     async def _finish(self, draw: Draw, first: Drawn, step: Step | None) -> Completion:
         """Cut a response where it ends; a step that a server ended too early goes on."""
         tokens, parts = first.tokens, [first]
-        while (end := _end(tokens, draw.max_tokens, self._tokenizer.vocabulary, step)) is None:
+        ending = EndFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
+        while (end := ending.read(tokens)) is None:
             if first.spent:
                 end = len(tokens), "length"
                 break
@@ -299,18 +378,3 @@ async def insist_on_model(connection: Connection, name: str, model: str) -> None
 def seed_of(request: SampleRequest) -> int:
     """A seed that names the request's first slot and its place in the response."""
     return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
-
-
-def _end(
-    tokens: Tokens, budget: int, vocabulary: Vocabulary, step: Step | None
-) -> tuple[int, Finish] | None:
-    """How many of the tokens belong to the response, and why it ends there; None if it does not end."""
-    text = ""
-    for length, token in enumerate(tokens, start=1):
-        if token in vocabulary.eos:
-            return length, "eos"
-        if step is not None:
-            text = vocabulary.grown(text, tokens[:length], step.delimiter)
-            if step_ended(text, step.delimiter):
-                return length, "stop"
-    return (len(tokens), "length") if len(tokens) == budget else None

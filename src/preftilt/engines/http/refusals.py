@@ -54,6 +54,10 @@ class Refusals:
         refused = ", ".join(sorted(self.fields))
         return [Fact("fields it refuses", refused, "left out, or sent by their newer name")]
 
+    def without(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The question without what the server is known to refuse."""
+        return _without(body, self.fields)
+
     async def post(
         self, connection: Connection, path: str, body: Mapping[str, Any], answer: type[Answer]
     ) -> Answer:
@@ -101,6 +105,11 @@ class Alias:
         if self.name in (None, asked):
             return []
         return [Fact("model in answers", str(self.name), "an answer of another one is an error")]
+
+
+def refuses_streams(failure: Declined) -> bool:
+    """Whether the server says that it does not stream."""
+    return failure.status in (*REFUSED, 501) and re.search(r"\bstream", str(failure)) is not None
 
 
 def _without(body: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:

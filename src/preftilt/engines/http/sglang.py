@@ -8,7 +8,8 @@ Log-probs of what it draws are those after temperature scaling, unless the serve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +19,12 @@ from pydantic import BaseModel, RootModel
 
 from preftilt.engines.base import Engine
 from preftilt.engines.http.answers import ModelCard, TokenId
-from preftilt.engines.http.connection import Connection, Declined
+from preftilt.engines.http.connection import Connection, Declined, shortened
 from preftilt.engines.http.dialect import (
     Asking,
     Draw,
     Drawn,
+    DrawnPart,
     Fact,
     Found,
     checked_row,
@@ -61,15 +63,21 @@ class Meta(BaseModel):
     """What ``/generate`` says of an answer."""
 
     cached_tokens: int | None = None
+    completion_tokens: int = 0
+    finish_reason: Any = None
     input_token_logprobs: list[Entry] | None = None
     output_token_logprobs: list[Entry] | None = None
 
 
 class Generated(BaseModel):
-    """One answer of ``/generate``."""
+    """One answer of ``/generate``, or an event of a stream: of response ``index``, what is there so far.
+
+    A server with ``--incremental-streaming-output`` sends what is new instead; ``completion_tokens`` are all of them.
+    """
 
     output_ids: list[TokenId]
     meta_info: Meta
+    index: int = 0
 
 
 class Answers(RootModel[list[Generated]]):
@@ -99,6 +107,28 @@ class SglangDialect:
     shares: bool
 
     async def draw(self, request: Draw) -> list[Drawn]:
+        answers = await self._generate(self._drawing(request), logprobs=request.logprobs)
+        return [self._drawn(one, request.logprobs) for one in answers]
+
+    async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+        whole = self._whole(self._drawing(request), logprobs=request.logprobs) | {"stream": True}
+        async with aclosing(self.connection.events(GENERATE, whole, Generated)) as events:
+            async for event in events:
+                ended = self._has_ended(event)
+                # Before the end, the lists may be ahead of the counts: SGLang writes them while it goes on.
+                start = max(0, event.meta_info.completion_tokens - len(event.output_ids))
+                there = event if ended else _matched(event, request.logprobs)
+                yield DrawnPart(event.index, start, self._drawn(there, request.logprobs), ended)
+
+    def _has_ended(self, event: Generated) -> bool:
+        """Raises :class:`~preftilt.errors.EngineError` for one that the server gave up."""
+        reason = event.meta_info.finish_reason
+        if isinstance(reason, dict) and reason.get("type") == "abort":
+            said = shortened(str(reason.get("message", "no reason given")))
+            raise EngineError(f"{self.connection.url}{GENERATE} gave up a response: {said}")
+        return reason is not None
+
+    def _drawing(self, request: Draw) -> dict[str, Any]:
         """One prompt with ``n``, or, where that would be n times the same response, n prompts with a seed each."""
         sampling = request.sampling
         params = NEUTRAL | {
@@ -116,11 +146,7 @@ class SglangDialect:
             each = [params | {"n": 1, "sampling_seed": request.seed + i} for i in range(request.n)]
         else:
             prompts, each = [list(request.context)], [params | {"n": request.n}]
-        answers = await self._generate(
-            {"input_ids": prompts, "sampling_params": each, "logprob_start_len": -1},
-            logprobs=request.logprobs,
-        )
-        return [self._drawn(one, request.logprobs) for one in answers]
+        return {"input_ids": prompts, "sampling_params": each, "logprob_start_len": -1}
 
     async def read(
         self, context: Tokens, completions: Sequence[Tokens]
@@ -195,9 +221,12 @@ class SglangDialect:
         )
 
     async def _generate(self, body: dict[str, Any], *, logprobs: bool = True) -> list[Generated]:
-        """Prompts always go as a list, so that answers come as one."""
-        whole = body | {"stream": False, "return_logprob": logprobs, "top_logprobs_num": 0}
+        whole = self._whole(body, logprobs=logprobs)
         return (await self.connection.post(GENERATE, whole, Answers)).root
+
+    def _whole(self, body: dict[str, Any], *, logprobs: bool) -> dict[str, Any]:
+        """Prompts always go as a list, so that answers come as one."""
+        return body | {"stream": False, "return_logprob": logprobs, "top_logprobs_num": 0}
 
 
 async def probe_sglang(asking: Asking, card: ModelCard) -> Found:
@@ -276,6 +305,16 @@ async def _sharing(asking: Asking, dialect: SglangDialect) -> SglangDialect:
         return dialect
     asking.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
     return replace(dialect, shares=True)
+
+
+def _matched(event: Generated, logprobs: bool) -> Generated:
+    """The event as far as tokens and their log-probs are both there."""
+    if not logprobs:
+        return event
+    entries = event.meta_info.output_token_logprobs or []
+    length = min(len(entries), len(event.output_ids))
+    meta = event.meta_info.model_copy(update={"output_token_logprobs": entries[:length]})
+    return Generated(output_ids=event.output_ids[:length], meta_info=meta, index=event.index)
 
 
 def _names(told: Sequence[int], tokens: Tokens) -> bool:

@@ -8,7 +8,9 @@ This makes scoring many responses to one prompt several times cheaper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +25,7 @@ from preftilt.engines.http.dialect import (
     Asking,
     Draw,
     Drawn,
+    DrawnPart,
     Found,
     checked_row,
     probe_tokens,
@@ -70,12 +73,30 @@ class VllmDialect:
     shares: bool
 
     async def draw(self, request: Draw) -> list[Drawn]:
+        choices = (await self._complete(self._drawing(request))).choices
+        ordered = sorted(choices, key=lambda one: one.index)
+        return [self._drawn(one, request.logprobs) for one in ordered]
+
+    async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+        whole = self._whole(self._drawing(request)) | {"stream": True}
+        lengths: Counter[int] = Counter()
+        async with aclosing(self.connection.events(COMPLETIONS, whole, Completions)) as events:
+            async for event in events:
+                self._insist_on_model(event)
+                for choice in event.choices:
+                    drawn = self._drawn(choice, request.logprobs)
+                    ended = choice.finish_reason is not None
+                    yield DrawnPart(choice.index, lengths[choice.index], drawn, ended)
+                    lengths[choice.index] += len(drawn.tokens)
+
+    def _drawing(self, request: Draw) -> dict[str, Any]:
+        """The question that asks for ``request``."""
         sampling = request.sampling
         if 0 < sampling.temperature < COLDEST:
             raise BadInput(
                 f"temperature is {sampling.temperature}; vLLM draws at 0 (greedy) or at {COLDEST} and above"
             )
-        body = {
+        return {
             "prompt": list(request.context),
             "n": request.n,
             "max_tokens": request.max_tokens,
@@ -91,9 +112,6 @@ class VllmDialect:
             "echo": False,
             "return_token_ids": True,
         }
-        choices = (await self._complete(body)).choices
-        ordered = sorted(choices, key=lambda one: one.index)
-        return [self._drawn(one, request.logprobs) for one in ordered]
 
     async def read(
         self, context: Tokens, completions: Sequence[Tokens]
@@ -166,14 +184,19 @@ class VllmDialect:
         return await self.connection.post(GENERATE, body, Read)
 
     async def _complete(self, body: dict[str, Any]) -> Completions:
-        whole = {"model": self.model, "stream": False, "add_special_tokens": False} | NEUTRAL | body
-        answer = await self.connection.post(COMPLETIONS, whole, Completions)
+        answer = await self.connection.post(COMPLETIONS, self._whole(body), Completions)
+        self._insist_on_model(answer)
+        return answer
+
+    def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.model, "stream": False, "add_special_tokens": False} | NEUTRAL | body
+
+    def _insist_on_model(self, answer: Completions) -> None:
         if answer.model != self.model:
             raise EngineError(
                 f"{self.connection.url} answered with the model {answer.model} where {self.model} was asked; open it"
                 " again"
             )
-        return answer
 
     def _drawn(self, choice: Choice, logprobs: bool) -> Drawn:
         where = f"{self.connection.url}{COMPLETIONS}"

@@ -1,0 +1,129 @@
+"""What an engine may offer besides :class:`~preftilt.engines.base.Engine`: its draws as they come, token by token.
+
+One request to the engine, whoever watches: nobody has to ask again in order to see an answer grow, or to end it when
+time is up. :func:`streamed` is the way in for callers; an engine that cannot stream gives whole responses there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from preftilt.engines.base import SampleRequest
+from preftilt.engines.channel import Channel, put_all
+from preftilt.engines.guides import GuideRequest, Guides
+from preftilt.engines.loop import together
+from preftilt.types import Completion, Finish, Guided, Tokens
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Increment:
+    """What one slot has drawn since its last increment.
+
+    tokens [t] stand from position ``start`` of the new tokens on, in place of what stood there: nearly always behind
+    the last ones; an engine that draws text tokenises it anew. logprobs: [t], or [K, t] of a guided request. finish:
+    set in the last increment of a slot. absent: as in :class:`~preftilt.types.Completion`.
+    """
+
+    slot: int
+    start: int
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "*K t"]
+    finish: Finish | None = None
+    absent: str = ""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """An engine that tells what it draws while it draws it."""
+
+    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
+        """The increments of every slot, each slot's in order, mixed as they come.
+
+        Together they are what ``sample`` (``guide``) gives. Closing the generator ends the drawing, as cancelling a
+        call does; errors are those of the call, whenever they come.
+        """
+        ...
+
+
+class Samples(Protocol):
+    """What every engine can do."""
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]: ...
+
+
+@dataclass(slots=True)
+class Partial:
+    """A response that is being drawn: the increments of one slot so far, joined."""
+
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    absent: str = ""
+    _columns: list[Float[np.ndarray, "*K"]] = field(default_factory=list)
+
+    def take(self, increment: Increment) -> None:
+        """Join the next one."""
+        self.tokens[increment.start :] = increment.tokens
+        self._columns[increment.start :] = np.moveaxis(increment.logprobs, -1, 0)
+        self.finish, self.absent = increment.finish, increment.absent
+
+    def response(self, request: SampleRequest | GuideRequest, finish: Finish) -> Any:
+        """As ``request`` would have it, a completion or a guided one; ``finish`` where none has come."""
+        tokens, end = tuple(self.tokens), self.finish or finish
+        if isinstance(request, SampleRequest):
+            logprobs = np.array(self._columns, dtype=np.float64)
+            return Completion(tokens, logprobs, end, self.absent)
+        columns = np.array(self._columns, dtype=np.float64)
+        return Guided(tokens, columns.reshape(len(tokens), len(request.views)).T, end, self.absent)
+
+
+async def streamed(
+    engine: Samples | Streams, request: SampleRequest | GuideRequest
+) -> AsyncGenerator[Increment, None]:
+    """The increments of ``request``; one a slot, the whole response, from an engine that does not stream."""
+    if isinstance(engine, Streams):
+        async with aclosing(engine.stream(request)) as increments:
+            async for increment in increments:
+                yield increment
+        return
+    if isinstance(request, SampleRequest):
+        [drawn] = await engine.sample([request])
+    else:
+        assert isinstance(engine, Guides)
+        [drawn] = await engine.guide([request])
+    for increment in whole(request, drawn):
+        yield increment
+
+
+def whole(
+    request: SampleRequest | GuideRequest, drawn: Sequence[Completion | Guided]
+) -> list[Increment]:
+    """Responses that came at once, as increments."""
+    return [
+        Increment(
+            slot=slot,
+            start=0,
+            tokens=response.tokens,
+            logprobs=response.logprobs,
+            finish=response.finish,
+            absent=response.absent,
+        )
+        for slot, response in zip(request.slots, drawn, strict=True)
+    ]
+
+
+async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+    """Items of all as they come; the first failure ends the others and is raised by itself."""
+    channel: Channel[T] = Channel()
+    work: Coroutine[Any, Any, list[None]] = together(put_all(one, channel) for one in streams)
+    async with aclosing(channel.until(asyncio.ensure_future(work))) as items:
+        async for item in items:
+            yield item
