@@ -47,7 +47,7 @@ async def test_progress_ticks_while_tokens_are_sampled_and_scored(
     assert {one.phase for one in seen if 0 < one.scored < scored} == {"scoring"}
 
 
-@pytest.mark.parametrize("deadline", [None, math.inf], ids=["whole", "in_pieces"])
+@pytest.mark.parametrize("deadline", [None, math.inf], ids=["whole", "streamed"])
 async def test_progress_ticks_through_the_server_s_view_of_an_engine_too(
     deadline: float | None, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ):
@@ -64,7 +64,7 @@ async def test_progress_ticks_through_the_server_s_view_of_an_engine_too(
         assert totals == sorted(totals)
         assert totals[-1] == last
         assert any(0 < one < last for one in totals)
-    assert view._parts == {}
+    assert view._progress == {}
 
 
 async def test_whoever_watches_changes_nothing(opened: Opened, monkeypatch: pytest.MonkeyPatch):

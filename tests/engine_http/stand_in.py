@@ -38,6 +38,8 @@ class Manners:
     model: str = "toy"
     models: tuple[str, ...] = ("toy",)
     weights: int = 0
+    ends: bool = True
+    """Whether the model ever ends a response."""
     sharpness: float = 0.0
     """By how many nats the likeliest token stands above what the toy model gives it."""
     leaves_out_ends: bool = False
@@ -184,7 +186,8 @@ class StandIn:
                 if self.manners.then == "breaks off":
                     raise ConnectionResetError
                 if self.manners.then == "hangs":
-                    return await self._hang(receive)
+                    await self._hang(receive)
+                    return
                 if self.manners.then == "fails":
                     await _send_event(send, {"error": {"message": "out of memory", "code": 500}})
                 break
@@ -399,6 +402,8 @@ class StandIn:
         return answer
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("stream") and not self.manners.streams:
+            raise Declines(400, "stream is not supported here")
         for name, words in self.manners.refuses.items():
             if name in body:
                 raise Declines(400, words)
@@ -438,6 +443,8 @@ class StandIn:
             self._plain = np.where(plain, 0.0, -12.0)
             self._plain[self.eos] = 2.3
         raw = self._models[weights](context) + self._plain
+        if not self.manners.ends:
+            raw[self.eos] = -60.0
         raw[raw.argmax()] += self.manners.sharpness
         return raw - np.logaddexp.reduce(raw)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import time
+from contextlib import aclosing
+
 import pytest
 
 from preftilt.api import Realigner, Settings
-from preftilt.engines.base import Engine
+from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.facts import Probed
+from preftilt.engines.streaming import Partial, Streams
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.result import Realigned
 from preftilt.search import BestOfN
-from preftilt.types import Preference, Sampling
+from preftilt.server.drawing import Drawing, Drawn
+from preftilt.types import Preference, Sampling, Stream
 from tests.engine_http.conftest import Opened, Running
 
 CHAT = "/v1/chat/completions"
@@ -201,3 +207,83 @@ def _fact(engine: Engine, question: str) -> str:
     assert isinstance(engine, Probed)
     [answer] = [fact.answer for fact in engine.facts if fact.question == question]
     return answer
+
+
+@pytest.mark.parametrize("many", [True, False])
+async def test_a_streamed_chat_is_what_a_call_gives(
+    many: bool, chatting: Running, opened: Opened, scorer_folder: str
+):
+    chatting.manners.many = many
+    engine = opened("openai", tokenizer=None, scorer=scorer_folder)
+    chatting.manners.says = {2: REFUSAL}
+    asked = _asked(engine)
+    [called] = await engine.sample([asked])
+    before = len(chatting.seen.asked(CHAT))
+    assert isinstance(engine, Streams)
+    partials = {slot: Partial() for slot in asked.slots}
+    parts = 0
+    async with aclosing(engine.stream(asked)) as increments:
+        async for increment in increments:
+            partials[increment.slot].take(increment)
+            parts += 1
+    assert len(chatting.seen.asked(CHAT)) - before == (1 if many else 3)
+    got = [partial.response(asked, "length") for partial in partials.values()]
+    assert [(one.tokens, one.finish, one.absent) for one in got] == [
+        (one.tokens, one.finish, one.absent) for one in called
+    ]
+    assert parts > 3
+
+
+async def test_a_deadline_keeps_the_text_that_a_chat_server_has_sent(
+    chatting: Running, opened: Opened, scorer_folder: str
+):
+    engine = opened("openai", tokenizer=None, scorer=scorer_folder)
+    asked = _asked(engine)
+    [called] = await engine.sample([asked])
+    chatting.manners.events = 6
+    view = Drawing(engine, deadline=math.inf)
+
+    def time_is_up(news: Drawn) -> None:
+        view.deadline = time.monotonic()
+
+    view.tell = time_is_up
+    [drawn] = await view.sample([asked])
+    begun = [(one, want) for one, want in zip(drawn, called, strict=True) if not one.absent]
+    assert begun
+    for one, want in begun:
+        text = engine.tokenizer.decode(one.tokens)
+        assert text
+        assert engine.tokenizer.decode(want.tokens).startswith(text)
+
+
+async def test_a_chat_server_that_refuses_to_stream_is_asked_whole(
+    chatting: Running, opened: Opened, scorer_folder: str
+):
+    engine = opened("openai", tokenizer=None, scorer=scorer_folder)
+    chatting.manners.streams = False
+    asked = _asked(engine)
+    [called] = await engine.sample([asked])
+    before = len(chatting.seen.asked(CHAT))
+    for posts in (2, 3):
+        [drawn] = await Drawing(engine, deadline=math.inf).sample([asked])
+        assert [one.tokens for one in drawn] == [one.tokens for one in called]
+        assert len(chatting.seen.asked(CHAT)) - before == posts
+
+
+async def test_a_chat_that_breaks_off_is_an_error(
+    chatting: Running, opened: Opened, scorer_folder: str
+):
+    engine = opened("openai", tokenizer=None, scorer=scorer_folder)
+    chatting.manners.events, chatting.manners.then = 4, "ends"
+    with pytest.raises(EngineError, match="broke off in the middle"):
+        await Drawing(engine, deadline=math.inf).sample([_asked(engine)])
+
+
+def _asked(engine: Engine) -> SampleRequest:
+    return SampleRequest(
+        prompt=engine.tokenizer.render([Message("user", "How?")]),
+        slots=(0, 1, 2),
+        stream=Stream(3),
+        sampling=Sampling(),
+        max_tokens=12,
+    )

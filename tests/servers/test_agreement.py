@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from contextlib import aclosing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
+from preftilt.engines.streaming import Partial, Streams
 from preftilt.messages import Message
 from preftilt.search import BestOfN
+from preftilt.server.drawing import Drawing, Drawn
 from preftilt.types import Completion, Preference, Sampling, Stream, Tokens
 
 ENGINES = ("vllm_engine", "vllm_over_http", "openai_over_http", "sglang_over_http")
@@ -92,6 +98,52 @@ async def test_greedy_answers_are_the_same(engine: Engine, reference: Engine):
     ours = await Realigner(reference, settings).realign(QUESTION, PREFERENCE)
     theirs = await Realigner(engine, settings).realign(QUESTION, PREFERENCE)
     assert theirs.text == ours.text
+
+
+async def test_a_streamed_greedy_answer_is_the_same_and_comes_in_parts(
+    engine: Engine, reference: Engine, prompts: tuple[Tokens, Tokens]
+):
+    request = SampleRequest(
+        prompt=prompts[0],
+        slots=(0,),
+        stream=Stream(0),
+        sampling=Sampling(temperature=0.0),
+        max_tokens=48,
+    )
+    [[want]] = await reference.sample([request])
+    assert isinstance(engine, Streams)
+    partial, parts = Partial(), 0
+    async with aclosing(engine.stream(request)) as increments:
+        async for increment in increments:
+            partial.take(increment)
+            parts += 1
+    got = partial.response(request, "length")
+    assert (got.tokens, got.finish) == (want.tokens, want.finish)
+    np.testing.assert_allclose(got.logprobs, want.logprobs, rtol=0, atol=CLOSE)
+    assert parts > 1
+
+
+async def test_a_deadline_in_the_middle_ends_the_one_request_and_keeps_what_has_come(
+    engine: Engine, prompts: tuple[Tokens, Tokens]
+):
+    view = Drawing(engine, deadline=math.inf)
+
+    def time_is_up(news: Drawn) -> None:
+        view.deadline = time.monotonic()
+
+    view.tell = time_is_up
+    request = SampleRequest(
+        prompt=prompts[0],
+        slots=(0, 1, 2, 3),
+        stream=Stream(2),
+        sampling=Sampling(),
+        max_tokens=400,
+    )
+    [drawn] = await view.sample([request])
+    assert 0 < sum(len(one.tokens) for one in drawn) < 200
+    assert view.late == sum(one.finish == "length" for one in drawn) > 0
+    [[again]] = await engine.sample([replace(request, slots=(0,), max_tokens=4)])
+    assert len(again.tokens) == 4 or again.finish == "eos"
 
 
 async def test_a_whole_request_is_scored_as_the_embedded_engine_would(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
+from preftilt.engines.streaming import Partial, Streams
 from preftilt.errors import BadInput, EngineError, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
 from preftilt.types import Completion, Reader, Sampling, Stream, Tokens
@@ -170,6 +172,48 @@ async def law_drawing_in_pieces_is_drawing(
         )
 
 
+async def law_a_stream_is_a_call(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """What a stream's increments join to is what a call gives; closing it early leaves the engine usable."""
+    if not isinstance(engine, Streams):
+        return
+    request = _request(prompts[0], slots=3)
+    streamed = await _stream(engine, request)
+    for response in streamed:
+        _insist(len(response.tokens) == len(response.logprobs), "tokens and log-probs differ")
+        ended = bool(response.tokens) and response.tokens[-1] in engine.capabilities.eos
+        _insist(
+            ended or len(response.tokens) == request.max_tokens,
+            f"a stream ended after {len(response.tokens)} of {request.max_tokens} tokens",
+        )
+    if engine.capabilities.keyed_streams:
+        [called] = await engine.sample([request])
+        _same(streamed, called, "a stream and a call")
+    if engine.capabilities.sampler_logprobs:
+        scores = await _score(engine, [(prompts[0], one.tokens) for one in streamed])
+        for response, score in zip(streamed, scores, strict=True):
+            _close(response.logprobs, score, tolerance, "streamed")
+    left = engine.stream(request)
+    await anext(left)
+    await left.aclose()
+    again = await _stream(engine, request)
+    if engine.capabilities.keyed_streams:
+        _same(again, streamed, "a stream and one after a stream that was left")
+
+
+async def _stream(engine: Streams, request: SampleRequest) -> list[Completion]:
+    partials = {slot: Partial() for slot in request.slots}
+    async with aclosing(engine.stream(request)) as increments:
+        async for increment in increments:
+            partial = partials[increment.slot]
+            _insist(partial.finish is None, "a response goes on after its end")
+            _insist(increment.start <= len(partial.tokens), "a stream left out tokens")
+            partial.take(increment)
+    _insist(all(one.finish for one in partials.values()), "a stream ended before its responses")
+    return [partial.response(request, "length") for partial in partials.values()]
+
+
 async def law_logprobs_can_be_left_out(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
@@ -279,6 +323,7 @@ LAWS: tuple[Law, ...] = (
     law_sampled_logprobs_are_scores,
     law_tokens_ignore_their_company,
     law_drawing_in_pieces_is_drawing,
+    law_a_stream_is_a_call,
     law_logprobs_can_be_left_out,
     law_responses_end_as_they_say,
     law_nothing_scores_as_nothing,

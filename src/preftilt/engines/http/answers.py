@@ -99,6 +99,22 @@ class ChatChoice(BaseModel):
     finish_reason: str | None = None
 
 
+class ChatDelta(BaseModel):
+    """What is new of one answer in an event of a stream; ``message`` is that of an answer that came at once."""
+
+    index: int
+    delta: ChatMessage | None = None
+    message: ChatMessage | None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(BaseModel):
+    """An event of ``POST /v1/chat/completions``."""
+
+    model: str
+    choices: list[ChatDelta]
+
+
 class ChatCompletions(BaseModel):
     """``POST /v1/chat/completions``."""
 

@@ -5,8 +5,9 @@ Such a server takes messages, not tokens: the conversation behind a prompt is lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,20 @@ import numpy as np
 from preftilt.engines.base import Capabilities, SampleRequest
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
-from preftilt.engines.http.answers import ChatChoice, ChatCompletions
+from preftilt.engines.guides import GuideRequest
+from preftilt.engines.http.answers import (
+    ChatChoice,
+    ChatChunk,
+    ChatCompletions,
+    ChatDelta,
+    ChatMessage,
+)
 from preftilt.engines.http.connection import Connection, shortened
 from preftilt.engines.http.engine import About, insist_on_model, seed_of
-from preftilt.engines.http.refusals import Alias, Refusals
+from preftilt.engines.http.refusals import Alias, Refusals, Streaming
 from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.loop import Loop, together
+from preftilt.engines.streaming import Increment, merged, whole
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.prompt import before_end
@@ -43,6 +52,34 @@ class ChatEndpoint:
         answer = await self.refusals.post(self.connection, CHAT, whole, ChatCompletions)
         self.alias.insist(answer.model, self.model, self.connection.url)
         return sorted(answer.choices, key=lambda choice: choice.index)
+
+    async def stream(
+        self, body: dict[str, Any], first: int
+    ) -> AsyncGenerator[tuple[ChatChoice, bool], None]:
+        """Answers as far as they have come, one after every event, and whether they have ended.
+
+        ``first`` is added to their numbers.
+        """
+        whole = self.refusals.without({"model": self.model} | body | {"stream": True})
+        so_far: dict[int, ChatChoice] = {}
+        async with aclosing(self.connection.events(CHAT, whole, ChatChunk)) as events:
+            async for event in events:
+                self.alias.insist(event.model, self.model, self.connection.url)
+                for new in event.choices:
+                    choice = so_far.setdefault(
+                        new.index, ChatChoice(index=first + new.index, message=ChatMessage())
+                    )
+                    _join(choice, new)
+                    yield choice, bool(new.finish_reason)
+
+
+def _join(choice: ChatChoice, new: ChatDelta) -> None:
+    said, more = choice.message, new.delta or new.message or ChatMessage()
+    for name in ("content", "refusal", "reasoning_content", "reasoning"):
+        if (text := getattr(more, name)) is not None:
+            setattr(said, name, (getattr(said, name) or "") + text)
+    said.tool_calls = more.tool_calls or said.tool_calls
+    choice.finish_reason = new.finish_reason or choice.finish_reason
 
 
 FINISHES: dict[str, Finish] = {
@@ -76,6 +113,7 @@ class ChatSampler:
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._many = many
+        self._streaming = Streaming()
 
     @property
     def name(self) -> str:
@@ -109,6 +147,20 @@ class ChatSampler:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`; a response that exists in part cannot be continued."""
+        self._check(requests)
+        return await self._loop.wait(lambda: together(self._draw(one) for one in requests))
+
+    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`: the tokens of the text so far, which may change."""
+        assert isinstance(request, SampleRequest)
+        self._check([request])
+
+        async def at_once() -> list[Increment]:
+            return whole(request, await self._draw(request))
+
+        return self._loop.stream(lambda: self._streaming.of(lambda: self._grow(request), at_once))
+
+    def _check(self, requests: Sequence[SampleRequest]) -> None:
         readable = Readable(
             model=self.name,
             max_context=self._capabilities.max_context,
@@ -126,7 +178,6 @@ class ChatSampler:
                     "top_k is not part of OpenAI's API; leave it at 0 (--top-k), or use --top-p"
                 )
             self._tokenizer.conversation(request.prompt)
-        return await self._loop.wait(lambda: together(self._draw(one) for one in requests))
 
     async def answers(self) -> None:
         """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
@@ -138,26 +189,69 @@ class ChatSampler:
         self._loop.close(self._endpoint.connection.close)
 
     async def _draw(self, request: SampleRequest) -> list[Completion]:
-        budget = min(request.max_tokens, self._capabilities.max_context - len(request.prompt))
+        budget = self._budget(request)
         if not budget or not request.slots:
             return [Completion((), np.empty(0), "length")] * len(request.slots)
+        parts = await together(self._endpoint.ask(body) for body in self._questions(request))
+        choices = [choice for part in parts for choice in part]
+        if len(choices) != len(request.slots):
+            raise EngineError(
+                f"{self.name} sent {len(choices)} answers where {len(request.slots)} were asked"
+            )
+        return [self._completion(choice, budget) for choice in choices]
+
+    async def _grow(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+        budget = self._budget(request)
+        if not budget or not request.slots:
+            nothing = [Completion((), np.empty(0), "length")] * len(request.slots)
+            for increment in whole(request, nothing):
+                yield increment
+            return
+        streams = [
+            self._endpoint.stream(body, first)
+            for first, body in enumerate(self._questions(request))
+        ]
+        left = {*request.slots}
+        async with aclosing(merged(streams)) as answers:
+            async for choice, ended in answers:
+                if not 0 <= choice.index < len(request.slots):
+                    raise EngineError(
+                        f"{self.name} sent more answers than the {len(request.slots)} asked for"
+                    )
+                slot = request.slots[choice.index]
+                if ended:
+                    left.discard(slot)
+                    [last] = whole(
+                        replace(request, slots=(slot,)), [self._completion(choice, budget)]
+                    )
+                    yield last
+                elif (choice.message.content or "").strip():
+                    tokens = self._completion(choice, budget).tokens
+                    yield Increment(
+                        slot=slot, start=0, tokens=tokens, logprobs=np.zeros(len(tokens))
+                    )
+        if left:
+            raise EngineError(
+                f"{self.name} broke off in the middle of an answer: its stream ended before all answers had"
+            )
+
+    def _budget(self, request: SampleRequest) -> int:
+        return min(request.max_tokens, self._capabilities.max_context - len(request.prompt))
+
+    def _questions(self, request: SampleRequest) -> list[dict[str, Any]]:
+        """One for all answers, or one for each."""
         sampling, n = request.sampling, len(request.slots)
         said = self._tokenizer.conversation(request.prompt)
         body = {
             "messages": [{"role": one.role, "content": _content(one)} for one in said],
-            "max_tokens": budget,
+            "max_tokens": self._budget(request),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
         seed = seed_of(request)
         if self._many and n > 1:
-            choices = await self._endpoint.ask(body | {"n": n, "seed": seed})
-        else:
-            parts = await together(self._endpoint.ask(body | {"seed": seed + i}) for i in range(n))
-            choices = [choice for part in parts for choice in part]
-        if len(choices) != n:
-            raise EngineError(f"{self.name} sent {len(choices)} answers where {n} were asked")
-        return [self._completion(choice, budget) for choice in choices]
+            return [body | {"n": n, "seed": seed}]
+        return [body | {"seed": seed + i} for i in range(n)]
 
     def _completion(self, choice: ChatChoice, budget: int) -> Completion:
         """The answer in the scorer's tokens; cut where the budget in those is spent."""

@@ -96,7 +96,7 @@ class OpenAiDialect:
             async for event in events:
                 self.alias.insist(event.model, self.model, self.connection.url)
                 for choice in event.choices:
-                    index, ended = choice.index, choice.finish_reason is not None
+                    index, ended = choice.index, bool(choice.finish_reason)
                     if not self.ids_out:  # The tokens of a text are not those of its parts.
                         texts[index] = texts.get(index, "") + choice.text
                         choice = choice.model_copy(update={"text": texts[index]})

@@ -21,10 +21,10 @@ from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.http.answers import Models
-from preftilt.engines.http.connection import Connection, Declined, Later, Unreachable
+from preftilt.engines.http.connection import Connection, Later, Unreachable
 from preftilt.engines.http.dialect import Dialect, Draw, Drawn
 from preftilt.engines.http.growing import EndFinder, Growing
-from preftilt.engines.http.refusals import refuses_streams
+from preftilt.engines.http.refusals import Streaming
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.shared_work import SharedWork
 from preftilt.engines.streaming import Increment, whole
@@ -90,7 +90,7 @@ class ServerEngine:
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._canary = canary
-        self._streams = True
+        self._streaming = Streaming()
         self._check: SharedWork[None] | None = None
         self._checked = time.monotonic()
         self._readable = Readable(
@@ -170,24 +170,21 @@ class ServerEngine:
 
     async def _stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
         await self._same_model()
-        draw = self._asked_for(request)
-        begun = False
-        if draw is not None and self._streams:
-            try:
-                async with aclosing(self._grow(draw, request)) as increments:
-                    async for increment in increments:
-                        begun = True
-                        yield increment
-                return
-            except Declined as failure:
-                if begun or not refuses_streams(failure):
-                    raise
-                self._streams = False
-        for increment in whole(request, await self._draw(request)):
-            yield increment
 
-    async def _grow(self, draw: Draw, request: SampleRequest) -> AsyncGenerator[Increment, None]:
-        """What the server draws for ``draw``, as it comes; the ends are those of :meth:`_finish`."""
+        async def at_once() -> list[Increment]:
+            return whole(request, await self._draw(request))
+
+        async with aclosing(self._streaming.of(lambda: self._grow(request), at_once)) as increments:
+            async for increment in increments:
+                yield increment
+
+    async def _grow(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+        """What the server draws, as it comes; the ends are those of :meth:`_finish`."""
+        draw = self._asked_for(request)
+        if draw is None:
+            for increment in whole(request, _nothing(request)):
+                yield increment
+            return
         scored = draw.logprobs and self._capabilities.sampler_logprobs
         # A greedy draw serves every slot.
         served = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
@@ -204,10 +201,10 @@ class ServerEngine:
                         f"{self.name} sent more responses than the {draw.n} asked for"
                     )
                 response = responses[part.index]
-                if response.complete:
-                    continue
                 length = part.start + len(part.drawn.tokens)
                 self._insist_on_fitting(part.drawn.tokens, draw, length)
+                if response.complete:
+                    continue
                 response.take(part)
                 if part.ended or response.ending.end:
                     completion = await self._finish(draw, response.drawn, request.step)
@@ -242,7 +239,7 @@ class ServerEngine:
     async def _draw(self, request: SampleRequest) -> list[Completion]:
         draw = self._asked_for(request)
         if draw is None:
-            return [Completion((), np.empty(0), "length")] * len(request.slots)
+            return _nothing(request)
         drawn = await self._drawn(draw)
         if draw.n < len(request.slots):
             drawn = drawn * len(request.slots)
@@ -378,3 +375,8 @@ async def insist_on_model(connection: Connection, name: str, model: str) -> None
 def seed_of(request: SampleRequest) -> int:
     """A seed that names the request's first slot and its place in the response."""
     return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
+
+
+def _nothing(request: SampleRequest) -> list[Completion]:
+    """What is drawn where no token may be."""
+    return [Completion((), np.empty(0), "length")] * len(request.slots)

@@ -8,7 +8,8 @@ what was asked are left out, or renamed; all else that is refused is an error wi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from preftilt.engines.facts import Fact
 from preftilt.engines.http.connection import Connection, Declined
+from preftilt.engines.streaming import Increment
 from preftilt.errors import EngineError
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -107,8 +109,36 @@ class Alias:
         return [Fact("model in answers", str(self.name), "an answer of another one is an error")]
 
 
-def refuses_streams(failure: Declined) -> bool:
-    """Whether the server says that it does not stream."""
+@dataclass(slots=True)
+class Streaming:
+    """Whether a server streams: until it refuses it, once."""
+
+    refused: bool = False
+
+    async def of(
+        self,
+        stream: Callable[[], AsyncGenerator[Increment, None]],
+        whole: Callable[[], Awaitable[Sequence[Increment]]],
+    ) -> AsyncGenerator[Increment, None]:
+        """What ``stream`` gives, or ``whole`` where the server does not stream; a stream that has begun is not asked
+        for again in any way."""
+        begun = False
+        if not self.refused:
+            try:
+                async with aclosing(stream()) as increments:
+                    async for increment in increments:
+                        begun = True
+                        yield increment
+                return
+            except Declined as failure:
+                if begun or not _refuses_streams(failure):
+                    raise
+                self.refused = True
+        for increment in await whole():
+            yield increment
+
+
+def _refuses_streams(failure: Declined) -> bool:
     return failure.status in (*REFUSED, 501) and re.search(r"\bstream", str(failure)) is not None
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.channel import Channel
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
+from preftilt.engines.guides import GuideRequest
 from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import Scheduler, Stats
 from preftilt.engines.llamacpp.worker import Worker
 from preftilt.engines.loop import together
+from preftilt.engines.streaming import Increment, whole
 from preftilt.types import Completion
 
 
@@ -104,6 +107,25 @@ class LlamaCppEngine:
             next(done) if job else [nothing] * len(request.slots)
             for job, request in zip(jobs, requests, strict=True)
         ]
+
+    async def stream(
+        self, request: SampleRequest | GuideRequest
+    ) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample`."""
+        assert isinstance(request, SampleRequest)
+        self._readable.check_sample(request)
+        if not (request.slots and request.max_tokens):
+            nothing = Completion((), np.empty(0), "length")
+            for increment in whole(request, [nothing] * len(request.slots)):
+                yield increment
+            return
+        job = SampleJob(request)
+        channel: Channel[Increment] = Channel()
+        job.told = channel.put
+        with self._submitted([job]):
+            async with aclosing(channel.until(job.future)) as increments:
+                async for increment in increments:
+                    yield increment
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""

@@ -151,6 +151,7 @@ class Row:
         self.job.done += 1
         self.logprobs.append(float(logprob))
         self.finish = self._end(token)
+        self.job.tell(self.index, len(self.drawn) - 1, token, float(logprob), self.finish)
 
     @property
     def completion(self) -> Completion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,18 +10,23 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.types import Completion, Tokens
+from preftilt.engines.streaming import Increment
+from preftilt.types import Completion, Finish, Tokens
 
 
 @dataclass(eq=False, slots=True)
 class SampleJob:
-    """A request for continuations; ``started`` counts the slots whose rows have begun, ``done`` the tokens drawn."""
+    """A request for continuations; ``started`` counts the slots whose rows have begun, ``done`` the tokens drawn.
+
+    ``told`` is given each of them as it is drawn.
+    """
 
     request: SampleRequest
     future: Future[list[Completion]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
     completions: dict[int, Completion] = field(default_factory=dict)
+    told: Callable[[Increment], None] | None = None
 
     @property
     def context(self) -> Tokens:
@@ -31,6 +37,19 @@ class SampleJob:
     def waiting(self) -> int:
         """Slots whose rows have not begun."""
         return len(self.request.slots) - self.started
+
+    def tell(self, index: int, place: int, token: int, logprob: float, why: Finish | None) -> None:
+        """The token at ``place`` of a slot has been drawn."""
+        if self.told is not None:
+            self.told(
+                Increment(
+                    slot=self.request.slots[index],
+                    start=place,
+                    tokens=(token,),
+                    logprobs=np.array([logprob]),
+                    finish=why,
+                )
+            )
 
     def finish(self, index: int, completion: Completion) -> None:
         """One slot is done; the request is when all are."""

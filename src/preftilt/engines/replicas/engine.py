@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.channel import Channel
 from preftilt.engines.facts import Fact, Probed, Standing
 from preftilt.engines.guides import (
     GuideRequest,
@@ -27,6 +30,7 @@ from preftilt.engines.replicas.identity import Identity
 from preftilt.engines.replicas.replica import Replica
 from preftilt.engines.replicas.routing import chosen
 from preftilt.engines.replicas.watch import Pace, look_after
+from preftilt.engines.streaming import Increment, streamed
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Guided, Tokens
@@ -140,6 +144,37 @@ class Replicas:
         ]
         return await self._wait(tasks, lambda engine, part: engine.sample(part))
 
+    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`: as the replica that the prompt belongs to can.
+
+        If it fails before anything has come, another one does it; afterwards its failure is the stream's.
+        """
+        if isinstance(request, SampleRequest):
+            self._check_room(request.prompt, len(request.prefix) + 1)
+            fitting = self._fitting(request, request.prompt)
+            task = Task(request.prompt, len(request.slots), fitting)
+        else:
+            task = self._guide_task(request)
+        return self._loop.stream(lambda: self._stream(task))
+
+    async def _stream(
+        self, task: Task[SampleRequest] | Task[GuideRequest]
+    ) -> AsyncGenerator[Increment, None]:
+        begun = False
+
+        async def pass_on(engine: Engine) -> None:
+            nonlocal begun
+            async with aclosing(streamed(engine, task.request)) as increments:
+                async for increment in increments:
+                    begun = True
+                    channel.put(increment)
+
+        channel: Channel[Increment] = Channel()
+        work = self._carry_out(task.prompt, pass_on, task.weight, again=lambda: not begun)
+        async with aclosing(channel.until(asyncio.ensure_future(work))) as increments:
+            async for increment in increments:
+                yield increment
+
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`."""
         for one in requests:
@@ -149,14 +184,15 @@ class Replicas:
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
         """See :class:`~preftilt.engines.guides.Guides`; a request belongs where its first view does."""
-        tasks: list[Task[GuideRequest]] = []
-        for one in requests:
-            check_guide(one)
-            longest = max((view.prompt for view in one.views), key=len)
-            self._check_room(longest, len(one.prefix) + 1)
-            fitting = self._fitting(one, longest)
-            tasks.append(Task(one.views[0].prompt, len(one.slots), fitting))
+        tasks = [self._guide_task(request) for request in requests]
         return await self._wait(tasks, lambda engine, part: _guides(engine).guide(part))
+
+    def _guide_task(self, request: GuideRequest) -> Task[GuideRequest]:
+        check_guide(request)
+        longest = max((view.prompt for view in request.views), key=len)
+        self._check_room(longest, len(request.prefix) + 1)
+        fitting = self._fitting(request, longest)
+        return Task(request.views[0].prompt, len(request.slots), fitting)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """See :class:`~preftilt.engines.guides.Proposes`."""
@@ -200,9 +236,14 @@ class Replicas:
         return [found[i] for i in range(len(tasks))]
 
     async def _carry_out(
-        self, prompt: Tokens, work: Callable[[Engine], Coroutine[Any, Any, T]], weight: int
+        self,
+        prompt: Tokens,
+        work: Callable[[Engine], Coroutine[Any, Any, T]],
+        weight: int,
+        again: Callable[[], bool] = lambda: True,
     ) -> T:
-        """Have it done by the replica that the prompt belongs to; by another if that one fails."""
+        """Have it done by the replica that the prompt belongs to; by another if that one fails, and it may be done
+        ``again``."""
         tried: list[Replica] = []
         while True:
             replica = await self._choose(prompt, tried, weight)
@@ -213,7 +254,7 @@ class Replicas:
                 if isinstance(failure, EngineTimeout) and await self._is_up(replica):
                     raise  # It works, but takes too long: so would another.
                 left = [one for one in self._replicas if one not in tried and one.state != "down"]
-                if len(tried) >= TRIES or not left:
+                if len(tried) >= TRIES or not left or not again():
                     raise
 
     async def _choose(self, prompt: Tokens, tried: Sequence[Replica], weight: int) -> Replica:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import transformers
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.channel import Channel
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.guides import (
@@ -26,6 +27,7 @@ from preftilt.engines.guides import (
 )
 from preftilt.engines.loop import together
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
+from preftilt.engines.streaming import Increment, whole
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.engines.transformers.jobs import (
@@ -40,8 +42,6 @@ from preftilt.engines.transformers.scheduler import Scheduler
 from preftilt.engines.transformers.worker import Worker
 from preftilt.errors import BadInput
 from preftilt.types import Completion, Guided
-
-R = TypeVar("R", SampleRequest, GuideRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +127,7 @@ class TransformersEngine:
         """
         for request in requests:
             self._readable.check_sample(request)
-        return await self._drawn(requests, lambda _: Completion((), np.empty(0), "length"))
+        return await self._drawn(requests)
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
         """See :class:`~preftilt.engines.guides.Guides`; the views of a row share every forward.
@@ -135,13 +135,34 @@ class TransformersEngine:
         Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.
         """
         for request in requests:
-            check_guide(request)
-            for view in request.views:
-                self._readable.check_sample(as_sample(request, view))
-                self._readable.check_reader(view.reader)
-        return await self._drawn(
-            requests, lambda r: Guided((), np.empty((len(r.views), 0)), "length")
-        )
+            self._check_guide(request)
+        return await self._drawn(requests)
+
+    async def stream(
+        self, request: SampleRequest | GuideRequest
+    ) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample` and :meth:`guide`."""
+        if isinstance(request, SampleRequest):
+            self._readable.check_sample(request)
+        else:
+            self._check_guide(request)
+        if not (request.slots and request.max_tokens):
+            for increment in whole(request, _nothing(request)):
+                yield increment
+            return
+        job = draw_job(request)
+        channel: Channel[Increment] = Channel()
+        job.told = channel.put
+        with self._submitted([job]):
+            async with aclosing(channel.until(job.future)) as increments:
+                async for increment in increments:
+                    yield increment
+
+    def _check_guide(self, request: GuideRequest) -> None:
+        check_guide(request)
+        for view in request.views:
+            self._readable.check_sample(as_sample(request, view))
+            self._readable.check_reader(view.reader)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """See :class:`~preftilt.engines.guides.Proposes`; a prefix one token longer than the last costs one forward."""
@@ -151,16 +172,14 @@ class TransformersEngine:
         with self._submitted(jobs):
             return await together(asyncio.wrap_future(job.future) for job in jobs)
 
-    async def _drawn(
-        self, requests: Sequence[R], nothing: Callable[[R], Completion | Guided]
-    ) -> list[list[Any]]:
-        """What every request draws; ``nothing`` is what one draws that may not take a token."""
+    async def _drawn(self, requests: Sequence[SampleRequest | GuideRequest]) -> list[list[Any]]:
+        """What every request draws."""
         jobs = [draw_job(one) if one.slots and one.max_tokens else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         return [
-            next(done) if job else [nothing(request)] * len(request.slots)
+            next(done) if job else _nothing(request)
             for job, request in zip(jobs, requests, strict=True)
         ]
 
@@ -211,3 +230,10 @@ class TransformersEngine:
     def close(self) -> None:
         """Stop the worker; calls under way fail with :class:`~preftilt.errors.EngineError`."""
         self._finalizer()
+
+
+def _nothing(request: SampleRequest | GuideRequest) -> list[Completion | Guided]:
+    """What is drawn where no token may be."""
+    if isinstance(request, SampleRequest):
+        return [Completion((), np.empty(0), "length")] * len(request.slots)
+    return [Guided((), np.empty((len(request.views), 0)), "length")] * len(request.slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
 from preftilt.engines.normalises import NormaliseRequest
+from preftilt.engines.streaming import Increment
 from preftilt.engines.transformers.caches import Prompt, Tail
 from preftilt.engines.transformers.sampler import Rule
 from preftilt.types import Completion, Finish, Guided, Reader, Tokens
@@ -49,7 +51,8 @@ class Ground:
 class DrawJob:
     """A request for continuations; one that is guided has a ``rule`` and several grounds, one a view.
 
-    ``started`` counts its rows, ``done`` the tokens drawn for them. Made by :func:`draw_job`.
+    ``started`` counts its rows, ``done`` the tokens drawn for them; ``told`` is given each of them as it is drawn. Made
+    by :func:`draw_job`.
     """
 
     request: SampleRequest | GuideRequest
@@ -59,6 +62,24 @@ class DrawJob:
     started: int = 0
     done: int = 0
     drawn: dict[int, Completion | Guided] = field(default_factory=dict)
+    told: Callable[[Increment], None] | None = None
+
+    def tell(
+        self, index: int, tokens: list[int], logprobs: list[float], why: Finish | None
+    ) -> None:
+        """The last of a slot's tokens so far has been drawn, with log-probs of every view."""
+        if self.told is None:
+            return
+        views = np.array(logprobs, dtype=np.float64)
+        self.told(
+            Increment(
+                slot=self.request.slots[index],
+                start=len(tokens) - 1,
+                tokens=(tokens[-1],),
+                logprobs=views if self.rule is None else views[:, None],
+                finish=why,
+            )
+        )
 
     def finish(
         self, index: int, tokens: list[int], logprobs: list[list[float]], why: Finish

@@ -126,6 +126,7 @@ class RowEnd:
         row.job.done += 1
         self._stats.drawn += 1
         why = self._end(row, token)
+        row.job.tell(row.index, row.tokens, logprobs, why)
         if why is None:
             return False
         row.job.finish(row.index, row.tokens, row.logprobs, why)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -14,9 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.channel import Channel
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
+from preftilt.engines.guides import GuideRequest
 from preftilt.engines.loop import together
+from preftilt.engines.streaming import Increment, whole
 from preftilt.engines.vllm.sequences import Drawing, First, Reading, Unread
 from preftilt.engines.vllm.worker import Worker
 from preftilt.engines.vocabulary import Vocabulary
@@ -87,12 +90,7 @@ class VllmEngine:
         :class:`~preftilt.errors.PromptTooLong` and :class:`~preftilt.errors.BadInput` before anything is drawn.
         """
         for request in requests:
-            self._readable.check_sample(request)
-            temperature = request.sampling.temperature
-            if temperature and not COLDEST <= temperature <= HOTTEST:
-                raise BadInput(
-                    f"temperature is {temperature}; vLLM draws at 0 (greedy) or from {COLDEST} to {HOTTEST}"
-                )
+            self._check_sample(request)
         drawings = [
             [Drawing(request, slot, self._vocabulary) for slot in request.slots]
             if request.max_tokens
@@ -108,6 +106,36 @@ class VllmEngine:
             list(islice(drawn, len(each))) if request.max_tokens else [nothing] * len(request.slots)
             for each, request in zip(drawings, requests, strict=True)
         ]
+
+    async def stream(
+        self, request: SampleRequest | GuideRequest
+    ) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample`."""
+        assert isinstance(request, SampleRequest)
+        self._check_sample(request)
+        if not (request.slots and request.max_tokens):
+            nothing = Completion((), np.empty(0), "length")
+            for increment in whole(request, [nothing] * len(request.slots)):
+                yield increment
+            return
+        channel: Channel[Increment] = Channel()
+        drawings = [
+            Drawing(request, slot, self._vocabulary, told=channel.put) for slot in request.slots
+        ]
+        with self._known([request], [drawings]):
+            self._worker.submit(drawings)
+            work = asyncio.ensure_future(_all([one.future for one in drawings]))
+            async with aclosing(channel.until(work)) as increments:
+                async for increment in increments:
+                    yield increment
+
+    def _check_sample(self, request: SampleRequest) -> None:
+        self._readable.check_sample(request)
+        temperature = request.sampling.temperature
+        if temperature and not COLDEST <= temperature <= HOTTEST:
+            raise BadInput(
+                f"temperature is {temperature}; vLLM draws at 0 (greedy) or from {COLDEST} to {HOTTEST}"
+            )
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""

@@ -10,6 +10,7 @@ Here every slot is a request of its own from the start, so that each has its own
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from preftilt.engines.base import SampleRequest
 from preftilt.engines.steps import step_ended
+from preftilt.engines.streaming import Increment
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
@@ -65,12 +67,13 @@ class Sequence(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Drawing:
-    """The continuation of one slot of a request."""
+    """The continuation of one slot of a request; ``told`` is given what vLLM tells of it."""
 
     request: SampleRequest
     slot: int
     vocabulary: Vocabulary
     future: Future[Completion] = field(default_factory=Future)
+    told: Callable[[Increment], None] | None = None
     _drawn: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
     _text: str = ""
@@ -110,15 +113,33 @@ class Drawing:
 
     def read(self, output: RequestOutput) -> Completion | None:
         """Takes in new tokens up to the end of the step, the response or the budget."""
+        start = len(self._drawn)
+        finish = self._take(output)
+        if self.told is not None:
+            self.told(
+                Increment(
+                    slot=self.slot,
+                    start=start,
+                    tokens=tuple(self._drawn[start:]),
+                    logprobs=np.array(self._logprobs[start:], dtype=np.float64),
+                    finish=finish,
+                )
+            )
+        if finish is None:
+            return None
+        return Completion(tuple(self._drawn), np.array(self._logprobs, dtype=np.float64), finish)
+
+    def _take(self, output: RequestOutput) -> Finish | None:
+        """Why the continuation ends with these tokens; None if it goes on."""
         [new] = output.outputs
         for token, entry in zip(new.token_ids, new.logprobs or (), strict=True):
             self._drawn.append(token)
             self._logprobs.append(entry[token].logprob)
             if token in self.vocabulary.eos:
-                return self._completion("eos")
+                return "eos"
             if self._ends_step():
-                return self._completion("stop")
-        return self._completion("length") if output.finished else None
+                return "stop"
+        return "length" if output.finished else None
 
     def _ends_step(self) -> bool:
         if self.request.step is None:
@@ -126,9 +147,6 @@ class Drawing:
         delimiter = self.request.step.delimiter
         self._text = self.vocabulary.grown(self._text, self._drawn, delimiter)
         return step_ended(self._text, delimiter)
-
-    def _completion(self, finish: Finish) -> Completion:
-        return Completion(tuple(self._drawn), np.array(self._logprobs, dtype=np.float64), finish)
 
 
 @dataclass(frozen=True, slots=True)
