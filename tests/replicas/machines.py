@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
+from preftilt.engines.streaming import Increment
 from preftilt.errors import EngineError
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import Completion, Guided, Tokens
@@ -33,6 +34,8 @@ class Machine:
     deaf: bool = False
     failure: Exception | None = None
     pause: float = 0.0
+    increments: int | None = None
+    """After how many of them a stream breaks off."""
     opened: int = 0
     prompts: list[Tokens] = field(default_factory=list)
     cancelled: int = 0
@@ -97,6 +100,15 @@ class Running:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         return await self.machine.work(requests[0].prompt, self.machine.toy.sample(requests))
+
+    async def stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+        await self.machine.work(request.prompt, asyncio.sleep(0))
+        left = self.machine.increments
+        async for increment in self.machine.toy.stream(request):
+            if left == 0:
+                raise EngineError(f"{self.name} broke off in the middle of a stream")
+            left = left and left - 1
+            yield increment
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         return await self.machine.work(requests[0].prompt, self.machine.toy.score(requests))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import aclosing
 
 import pytest
 
@@ -17,6 +18,7 @@ from preftilt.engines.guides import (
 )
 from preftilt.engines.replicas import Replicas, open_replicas
 from preftilt.engines.replicas.watch import Pace
+from preftilt.engines.streaming import Partial
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.messages import Message
 from preftilt.search import DVTS, BestOfN
@@ -63,6 +65,37 @@ async def test_all_requests_of_a_prompt_go_to_one_replica(
     assert len(places) == 2
     assert all(len(names) == 1 for names in places.values())
     assert sum(len(one.prompts) for one in machines) > 4
+
+
+async def test_a_stream_that_has_not_begun_is_another_replica_s(
+    machines: list[Machine], together: Together
+):
+    engine = together(machines)
+    for machine in machines[:2]:
+        machine.failure = EngineError("no memory left")
+    for prompt in PROMPTS:
+        [called] = await ToyEngine().sample([_draw(prompt)])
+        partials = await _streamed(engine, _draw(prompt))
+        assert [tuple(one.tokens) for one in partials] == [one.tokens for one in called]
+
+
+async def test_a_stream_that_breaks_off_is_an_error_and_not_begun_anew(
+    machines: list[Machine], together: Together
+):
+    engine = together(machines)
+    for machine in machines:
+        machine.increments = 3
+    with pytest.raises(EngineError, match="broke off in the middle of a stream"):
+        await _streamed(engine, _draw(PROMPTS[0]))
+    assert sum(len(machine.prompts) for machine in machines) == 1
+
+
+async def _streamed(engine: Replicas, request: SampleRequest) -> list[Partial]:
+    partials = {slot: Partial() for slot in request.slots}
+    async with aclosing(engine.stream(request)) as increments:
+        async for increment in increments:
+            partials[increment.slot].take(increment)
+    return [*partials.values()]
 
 
 async def test_prompts_of_one_call_are_shared_out_and_come_back_in_order(

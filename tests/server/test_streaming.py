@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import time
 from typing import Any
 
@@ -147,16 +148,16 @@ def test_what_is_settled_is_how_the_answer_begins(search: Search) -> None:
     assert committed > 0
 
 
-def test_pieces_give_the_tokens_of_one_call() -> None:
+def test_a_deadline_that_is_not_reached_changes_no_token() -> None:
     for stops in ((), (".",), ("\n", "maths.")):
-        whole, pieces = (
+        whole, streamed = (
             Drawing(ToyEngine(), stops=stops, deadline=deadline)
             for deadline in (None, time.monotonic() + 100)
         )
         settings = Settings(search=BestOfN(n=8), max_tokens=60)
         one, two = (
             run_sync(Realigner(each, settings).realign([Message("user", "Q")], [Preference("x")]))
-            for each in (whole, pieces)
+            for each in (whole, streamed)
         )
         assert [c.tokens for c in one.candidates] == [c.tokens for c in two.candidates]
 
@@ -210,10 +211,31 @@ def test_a_deadline_takes_the_best_finished_answer_so_far() -> None:
     for search in (BestOfN(n=16), DVTS(subtrees=3, width=2)):
         drawing, result = asyncio.run(late(search))
         assert drawing.late > 0
-        assert all(len(one.tokens) <= 8 for one in result.candidates)
-    drawing, result = asyncio.run(late(BestOfN(n=16)))
+        assert all(len(one.tokens) == 1 for one in result.candidates)
+        assert drawing.late >= sum(one.finish == "length" for one in result.candidates)
+
+
+def test_a_deadline_in_the_middle_keeps_what_has_come_and_takes_the_best_finished_answer() -> None:
+    for most in (4, 40):
+        engine = Odd()
+        drawing = Drawing(engine, deadline=math.inf)
+        seen: list[int] = []
+
+        def tell(news: Drawn, most: int = most, seen: list = seen, view: Drawing = drawing) -> None:
+            seen.append(news.tokens)
+            if len(seen) == most:
+                view.deadline = time.monotonic()
+
+        drawing.tell = tell
+        settings = Settings(search=BestOfN(n=16), max_tokens=60, seed=4)
+        asked = [Message("user", "Q?")], [Preference("x")]
+        result = run_sync(Realigner(drawing, settings).realign(*asked))
+        assert len(engine.requests) == 1
+        assert sum(len(one.tokens) for one in result.candidates) == sum(seen)
+        assert drawing.late == 16 - sum(one.finish == "eos" for one in result.candidates)
+        absent = [note for note in result.notes if "no text" in note]
+        assert len(absent) == (len(result.candidates) < 16)
     assert result.candidates[0].finish == "eos"
-    assert drawing.late == sum(one.finish == "length" for one in result.candidates)
 
 
 def test_a_deadline_is_told_in_the_record_and_in_the_metrics() -> None:
