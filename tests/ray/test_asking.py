@@ -6,6 +6,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,12 @@ def test_more_than_there_is_room_for_is_refused(
 def test_a_job_travels_whole_and_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-hidden")
     options = EngineOptions(api_key_env="MY_KEY", template_kwargs={"a": 1}, timeout=5)
-    job = Job(model="vllm+http://host:1", options=options, identity={"command": "run"})
+    job = Job(
+        model="vllm+http://host:1",
+        options=options,
+        identity={"command": "run"},
+        moment=datetime(2026, 1, 2, tzinfo=UTC),
+    )
     packed = pickle.dumps(job)
     assert pickle.loads(packed) == job
     assert b"sk-hidden" not in packed
