@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from threading import Thread
+from functools import partial
+from threading import Lock, Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -343,7 +343,7 @@ def realign(
     """Answer ``question`` following ``preference`` with strength ``lam``, or the search's default; for scripts and
     notebooks.
 
-    The model is opened at the first call and kept; without a name it is
+    The model is opened at the first call and kept until another one is asked for; without a name it is
     :func:`~preftilt.engines.models.default_model`. For several preferences, a conversation, other sampling settings
     or many requests at once use :class:`Realigner`.
     """
@@ -380,6 +380,15 @@ def _run_beside(work: Coroutine[Any, Any, T]) -> T:
             loop.close()
 
 
-@cache
+_OPEN: dict[str, Engine] = {}
+_OPENING = Lock()
+
+
 def _opened(model: str) -> Engine:
-    return open_engine(model)
+    """The engine of :func:`realign`: that of its last call, or a new one in its place. Engines close when nobody is
+    left who uses them."""
+    with _OPENING:
+        if model not in _OPEN:
+            _OPEN.clear()
+            _OPEN[model] = open_engine(model)
+        return _OPEN[model]

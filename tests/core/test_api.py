@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import preftilt as pt
+from preftilt import api
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.path import winner
 from preftilt.recording import beside
@@ -256,6 +257,21 @@ def test_the_only_candidate_that_ended_is_told_to_win_whatever_lambda_is(realign
         )
         assert not any("chosen whatever λ is" in note for note in compared.notes)
     assert counts >= {1, 2}
+
+
+def test_the_short_call_keeps_one_model_and_lets_the_others_go(monkeypatch):
+    opened: list[str] = []
+
+    def open_engine(model: str) -> ToyEngine:
+        opened.append(model)
+        return ToyEngine(hashed_bigrams(1), model=model)
+
+    monkeypatch.setattr(api, "open_engine", open_engine)
+    monkeypatch.setattr(api, "_OPEN", {})
+    for model in ("a", "a", "b", "b", "a"):
+        assert pt.realign("Q?", "x", model=model, max_tokens=4).model == model
+        assert [*api._OPEN] == [model]
+    assert opened == ["a", "b", "a"]
 
 
 def test_several_draws_at_temperature_0_are_told_to_be_one(realigner):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from preftilt.engines import open as opening
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
-from preftilt.engines.transformers import open_transformers
+from preftilt.engines.transformers import Tuning, open_transformers, probe
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate, PromptTooLong, UnknownModel
 from preftilt.messages import Message
 from tests.engine.asking import draw, prompt, request, score
@@ -88,6 +89,25 @@ def test_pickled_weights_are_refused_unless_allowed(tmp_path: Path):
     with pytest.raises(BadInput, match="--allow-pickle"):
         open_transformers(str(folder))
     open_transformers(str(folder), EngineOptions(allow_pickle=True)).close()
+
+
+def test_a_slow_path_is_told_once_with_the_reason(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(*_: Any) -> Any:
+        raise NotImplementedError("linear\nattention")
+
+    monkeypatch.setattr(probe, "_prefill", broken)
+    engine = open_transformers(saved("qwen2"))
+    engine.close()
+    assert engine.about.path == "expanded"
+    [told] = caplog.messages
+    assert "several times as long: NotImplementedError: linear attention" in told
+    caplog.clear()
+    open_transformers(saved("qwen2"), tuning=Tuning(attention="expanded")).close()
+    monkeypatch.undo()
+    open_transformers(saved("qwen2")).close()
+    assert caplog.messages == []
 
 
 def test_a_folder_without_weights_says_so(tmp_path: Path):

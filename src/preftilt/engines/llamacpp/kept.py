@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import numpy as np
 
 from preftilt.engines.llamacpp.strands import Strand, Strands
+from preftilt.engines.prefixes import PrefixTree
 from preftilt.types import Tokens
 
 
@@ -22,6 +22,7 @@ class Kept:
         self._strands = strands
         self._limit = limit
         self._items: OrderedDict[Tokens, Strand] = OrderedDict()
+        self._tree: PrefixTree[Strand] = PrefixTree()
         self._shares = np.zeros_like(strands.holders)
 
     def anchor(self, tokens: Tokens) -> Strand | None:
@@ -34,11 +35,7 @@ class Kept:
 
     def nearest(self, tokens: Tokens) -> tuple[Strand | None, int]:
         """The strand with the longest common beginning, short of the last token: its logits are needed."""
-        best, shared = None, 0
-        for known, strand in self._items.items():
-            length = common(known, tokens[:-1])
-            if length > shared:
-                best, shared = strand, length
+        shared, best = self._tree.nearest(tokens[:-1])
         if best is not None:
             self._items.move_to_end(tuple(best.tokens))
         return best, shared
@@ -54,6 +51,7 @@ class Kept:
         if known is not None:
             self._forget(key)
         self._items[key] = strand
+        self._tree.add(key, strand)
         self._shares[strand.cells] += 1
         while len(self._items) > 1 and np.count_nonzero(self._shares) > self._limit:
             self._forget(next(iter(self._items)))
@@ -83,6 +81,7 @@ class Kept:
     def reset(self) -> None:
         """After the strands were reset: there is nothing left to let go of."""
         self._items.clear()
+        self._tree.clear()
         self._shares[:] = 0
 
     def _loose(self, spare: Strand | None) -> int:
@@ -95,17 +94,6 @@ class Kept:
 
     def _forget(self, key: Tokens) -> None:
         strand = self._items.pop(key)
+        self._tree.remove(key)
         self._shares[strand.cells] -= 1
         self._strands.drop(strand)
-
-
-def common(first: Sequence[int], second: Sequence[int]) -> int:
-    """The length of the common beginning; both are tuples, or both lists."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

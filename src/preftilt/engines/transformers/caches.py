@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from preftilt.engines.prefixes import PrefixTree
 from preftilt.types import Reader, Tokens
 
 Layers = dict[int, tuple[Tensor, Tensor]]
@@ -77,6 +78,7 @@ class Store:
         self.capacity = capacity
         self.bytes = 0
         self._items: OrderedDict[CacheKey, Prompt | Tail] = OrderedDict()
+        self._prompts: dict[Reader | None, PrefixTree[Prompt]] = {}
 
     def prompt(self, tokens: Tokens, reader: Reader | None = None) -> Prompt | None:
         """The prompt with exactly these tokens."""
@@ -91,13 +93,11 @@ class Store:
         The last token is left out because its logits are needed. Returns the length (0 if none) and that prompt's
         cache.
         """
-        best, layers = 0, {}
-        for (by, prompt, tail), item in self._items.items():
-            if not tail and by == reader and prompt[:SHORTEST_SHARED] == tokens[:SHORTEST_SHARED]:
-                shared = _common(prompt, tokens[:-1])
-                if shared > best and shared >= SHORTEST_SHARED:
-                    best, layers = shared, item.layers
-        return best, layers
+        tree = self._prompts.get(reader)
+        shared, prompt = (0, None) if tree is None else tree.nearest(tokens[:-1])
+        if prompt is None or shared < SHORTEST_SHARED:
+            return 0, {}
+        return shared, prompt.layers
 
     def longest_tail(self, prompt: Prompt, tokens: Tokens) -> Tail | None:
         """The longest tail of ``prompt`` that begins ``tokens``."""
@@ -132,10 +132,15 @@ class Store:
 
     def clear(self) -> None:
         self._items.clear()
+        self._prompts.clear()
         self.bytes = 0
 
     def _add(self, key: CacheKey, item: Prompt | Tail) -> None:
+        if key in self._items:
+            self._drop(key)
         self._items[key] = item
+        if isinstance(item, Prompt):
+            self._prompts.setdefault(item.reader, PrefixTree()).add(item.tokens, item)
         self.bytes += size(item.layers)
         while self.bytes > self.capacity and len(self._items) > 1:
             self._drop(next(iter(self._items)))
@@ -144,6 +149,7 @@ class Store:
         item = self._items.pop(key)
         self.bytes -= size(item.layers)
         if isinstance(item, Prompt):
+            self._prompts[item.reader].remove(item.tokens)
             for tokens in item.tails:
                 tail = self._items.pop(item.key(tokens))
                 self.bytes -= size(tail.layers)
@@ -162,10 +168,3 @@ def join(first: Layers, second: Layers) -> Layers:
         layer: (torch.cat([first[layer][0], k], dim=1), torch.cat([first[layer][1], v], dim=1))
         for layer, (k, v) in second.items()
     }
-
-
-def _common(a: Tokens, b: Tokens) -> int:
-    length = min(len(a), len(b))
-    if a[:length] == b[:length]:
-        return length
-    return next(i for i in range(length) if a[i] != b[i])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -35,6 +36,8 @@ from preftilt.engines.transformers.sight_check import checked_sight, first_look
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.types import Completion, Sampling, Stream, Tokens
+
+LOG = logging.getLogger("preftilt.engines.transformers")
 
 GIB = 1 << 30
 
@@ -156,7 +159,14 @@ def assemble(
     ends = RowEnd(runner, vocabulary, limits.context)
     checked = [probe.reference(one) for one in runners]
     look = None if images is None else first_look(images, runner)
-    shared = attention == "auto" and _install(runners, checked)
+    shared = attention == "auto"
+    if shared and (why := _install(runners, checked)) is not None:
+        LOG.warning(
+            "%s does not read a prompt once for all its answers, which takes several times as long: %s",
+            label,
+            why,
+        )
+        shared = False
     if shared:
         path: Scheduler | ExpandedPath = Scheduler(runner, ends, limits)
     else:
@@ -191,20 +201,20 @@ def assemble(
     return TransformersEngine(about, runner, path, images or chat, capabilities)
 
 
-def _install(runners: Sequence[Runner], checked: Sequence[probe.Probe]) -> bool:
-    """Shared-prefix attention for all models of an engine; False, and no change, if one does not take to it."""
-    pairs = list(zip(runners, checked, strict=True))
-    if all(
-        probe.install(one, check) and (one.arms is None or probe.reads_by_rows(one, check))
-        for one, check in pairs
-    ):
-        for one in runners:
-            if one.device.type == "cpu":
-                few_rows_first(one.model)
-        return True
-    for one in runners:
-        probe.uninstall(one)
-    return False
+def _install(runners: Sequence[Runner], checked: Sequence[probe.Probe]) -> str | None:
+    """Shared-prefix attention for all models of an engine; if one does not take to it, why, and no change."""
+    for runner, check in zip(runners, checked, strict=True):
+        why = probe.install(runner, check)
+        if why is None and runner.arms is not None:
+            why = probe.reads_by_rows(runner, check)
+        if why is not None:
+            for each in runners:
+                probe.uninstall(each)
+            return why
+    for runner in runners:
+        if runner.device.type == "cpu":
+            few_rows_first(runner.model)
+    return None
 
 
 def _vocabulary(

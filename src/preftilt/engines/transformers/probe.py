@@ -87,12 +87,13 @@ def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
     return divergence(logits, reference) <= AGREE_ROUNDED
 
 
-def install(runner: Runner, probe: Probe) -> bool:
-    """Switch the model to shared-prefix attention; False, and no change, if the model does not take to it."""
+def install(runner: Runner, probe: Probe) -> str | None:
+    """Switch the model to shared-prefix attention; if it does not take to it, why, and no change."""
     model: Any = runner.text
     if not model._can_set_attn_implementation():
-        return False
+        return "transformers cannot exchange its attention"
     before = model.config._attn_implementation
+    why = "with it, log-probs are not those of the model's own forward"
     try:
         _refuse_unknown_layers(model.config)
         register()
@@ -100,12 +101,14 @@ def install(runner: Runner, probe: Probe) -> bool:
         for own in (False, True):
             runner.own_logits = own
             if _agrees(runner, probe):
-                return True
-    except Exception:  # Whatever a foreign architecture raises here, it says: not this way.
-        pass
+                return None
+    except (
+        Exception
+    ) as error:  # Whatever a foreign architecture raises here, it says: not this way.
+        why = _said(error)
     runner.own_logits = False
     model.set_attn_implementation(before)
-    return False
+    return why
 
 
 def uninstall(runner: Runner) -> None:
@@ -115,16 +118,23 @@ def uninstall(runner: Runner) -> None:
         runner.text.set_attn_implementation("eager")
 
 
-def reads_by_rows(runner: Runner, probe: Probe) -> bool:
-    """Whether a batch row a token, as reward models read, gives what the model's plain forward gives."""
+def reads_by_rows(runner: Runner, probe: Probe) -> str | None:
+    """Why a batch row a token, as reward models read, does not give what the plain forward gives; None if it does."""
     ids = tuple(probe.tokens.tolist())
     plan = ExtendPlan([Segment(ids, {}, 0, {}, 0)], runner.device, capture=False)
     plan.readers = (None,) * len(ids)
     try:
         logits = runner.logits(plan, plan.tokens)
-    except Exception:  # As in install.
-        return False
-    return same(logits, probe.reference, runner.model.dtype)
+    except Exception as error:  # As in install.
+        return _said(error)
+    if same(logits, probe.reference, runner.model.dtype):
+        return None
+    return "read a row a token, log-probs are not those of the model's own forward"
+
+
+def _said(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _refuse_unknown_layers(config: Any) -> None:
