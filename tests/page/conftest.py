@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.chromium import NoChromium
+from tools.chromium import chromium as find_chromium
 
 from preftilt.server.app import PAGE
 from tests.server.serving import Running, serving
@@ -43,10 +42,11 @@ def chromium() -> Iterator[Any]:
     """Debian's Chromium, or whichever CHROMIUM names, or Playwright's own if it has been installed."""
     from playwright.sync_api import sync_playwright
 
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    try:
+        path = find_chromium()
+    except NoChromium as failure:
+        pytest.fail(str(failure))
     with sync_playwright() as playwright:
-        if path is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.fail("no Chromium: on Debian apt-get install chromium, or name one in CHROMIUM")
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
