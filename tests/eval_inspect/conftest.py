@@ -13,6 +13,7 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import GenerateConfig, Model, ModelOutput, ModelUsage, get_model
 
 from preftilt.eval import provider
+from preftilt.eval.frame.judge import FIRST_QUESTION
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval_inspect.fixtures import write_prefeval
 
@@ -85,10 +86,16 @@ def data(tmp_path: Path) -> str:
 
 
 def mock_judge(judging: Judging) -> Model:
-    """A judge that says what ``judging`` makes of a prompt; stands in for an API model, which cannot run here."""
+    """A judge that says what ``judging`` makes of a prompt; stands in for an API model, which cannot run here.
+
+    Asked whether it is there, it is.
+    """
 
     def say(messages: list[object], *_: object) -> ModelOutput:
-        output = ModelOutput.from_content("judge", judging(messages[-1].text))  # pyright: ignore[reportAttributeAccessIssue]
+        prompt: str = messages[-1].text  # pyright: ignore[reportAttributeAccessIssue]
+        output = ModelOutput.from_content(
+            "judge", "OK" if prompt == FIRST_QUESTION else judging(prompt)
+        )
         # Without a usage Inspect would count tokens with tables that it fetches from the network.
         output.usage = ModelUsage(input_tokens=10, output_tokens=1, total_tokens=11)
         return output

@@ -1,7 +1,9 @@
 """A judge behind OpenAI's chat API, on a port of its own: stands in for an API judge, which cannot run here.
 
 It answers by rule, so that every verdict is known: an answer is helpful if it is not blank, violates if it names the
-"thing", acknowledges if it says "avoid". ``failures`` requests are refused first, with a server's error.
+"thing", acknowledges if it says "avoid". ``failures`` requests are refused first, with a server's error; every one that
+brings another key than ``key``, if there is one. ``asked`` counts judgements, ``contacts`` questions whether it is
+there.
 
     python -m tests.eval_inspect.judge_server      # prints its address and serves until it is interrupted
 """
@@ -17,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
 
+from preftilt.eval.frame.judge import FIRST_QUESTION
+
 
 @dataclass(slots=True)
 class JudgeServer:
@@ -25,7 +29,9 @@ class JudgeServer:
     failures: int = 0
     junk: bool = False
     address: str = ""
+    key: str | None = None
     asked: int = 0
+    contacts: int = 0
     prompts: list[str] = field(default_factory=list)
 
     def reply(self, prompt: str) -> str:
@@ -68,12 +74,18 @@ def _handler(judge: JudgeServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            judge.asked += 1
+            prompt = body["messages"][-1]["content"]
+            if prompt == FIRST_QUESTION:
+                judge.contacts += 1
+            else:
+                judge.asked += 1
+            if judge.key is not None and self.headers["Authorization"] != f"Bearer {judge.key}":
+                self._send(401, {"error": {"message": "no such key", "type": "invalid_key"}})
+                return
             if judge.failures:
                 judge.failures -= 1
                 self._send(500, {"error": {"message": "out of order", "type": "server_error"}})
                 return
-            prompt = body["messages"][-1]["content"]
             judge.prompts.append(prompt)
             self._send(200, _completion(body["model"], judge.reply(prompt)))
 

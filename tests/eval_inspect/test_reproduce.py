@@ -73,6 +73,7 @@ def test_picked_answers_are_judged_once_and_kept(judge: JudgeServer, tmp_path: P
     [kept] = (tmp_path / "records").glob("*-verdicts-*.jsonl")
     count = kept.read_bytes().count(b"\n")
     assert judge.asked == 2 * count
+    assert judge.contacts == 1
     assert list((tmp_path / "logs").glob("*.eval"))
     again = run(tmp_path, ("prefeval-explicit",), data, "table1", "fig3")
     assert again == [first]
@@ -126,6 +127,15 @@ def test_a_judge_that_is_missing_or_cannot_be_opened_is_refused(tmp_path: Path, 
         run(tmp_path, ("prefeval-explicit",), data, "table3", judge=None)
     with pytest.raises(PreftiltError, match="cannot be asked"):
         run(tmp_path, ("prefeval-explicit",), data, "table3", judge="openai-api/nowhere/x")
+
+
+def test_a_judge_that_does_not_answer_is_refused_before_anything_is_drawn(
+    judge: JudgeServer, toy: ToyEngine, tmp_path: Path, data: str
+):
+    judge.key = "another"
+    with pytest.raises(PreftiltError, match=r"cannot be asked: .*no such key"):
+        run(tmp_path, ("demo-world", "prefeval-explicit"), data, "table3")
+    assert (judge.contacts, judge.asked, toy.counts["sampled"]) == (1, 0, 0)
 
 
 def test_pictures_stand_in_the_questions_about_them(tmp_path: Path):

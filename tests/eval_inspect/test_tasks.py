@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -224,6 +225,49 @@ def test_a_judge_behind_an_api_is_cached_and_what_is_missing_is_asked_again(
     assert asked == 2 * 3
     assert judge.asked == asked
     assert means(again) == pytest.approx(means(first), nan_ok=True)
+
+
+@pytest.mark.parametrize("task", [prefeval_explicit, prefeval_choice, prefeval_persona])
+@pytest.mark.parametrize("trouble", ["nobody listens", "another key"])
+def test_a_judge_that_cannot_be_asked_ends_the_run_before_anything_is_drawn(
+    toy: ToyEngine,
+    evaluate: Evaluate,
+    data: str,
+    monkeypatch: pytest.MonkeyPatch,
+    task: Callable[..., Task],
+    trouble: str,
+) -> None:
+    monkeypatch.setenv("STANDIN_API_KEY", "mine")
+    with served(JudgeServer(key="another")) as judge:
+        address = "http://127.0.0.1:9/v1" if trouble == "nobody listens" else judge.address
+        monkeypatch.setenv("STANDIN_BASE_URL", address)
+        config = GenerateConfig(max_retries=0)
+        model = get_model("openai-api/standin/judge", memoize=False, config=config)
+        log = evaluate(task(data, **FEW), judge=model)
+    assert log.status == "error"
+    assert log.error is not None
+    assert "the judge openai-api/standin/judge cannot be asked: " in log.error.message
+    assert {"nobody listens": "APIConnectionError", "another key": "no such key"}[
+        trouble
+    ] in log.error.message
+    assert "mine" not in log.error.message
+    assert judge.asked == 0
+    assert judge.contacts == (trouble == "another key")
+    assert toy.counts["sampled"] == 0
+
+
+def test_a_judge_is_asked_once_whether_it_is_there_and_not_where_it_may_not_be_asked(
+    toy: ToyEngine, evaluate: Evaluate, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_API_KEY", "none")
+    with served(JudgeServer()) as judge:
+        monkeypatch.setenv("STANDIN_BASE_URL", judge.address)
+        model = get_model("openai-api/standin/judge", memoize=False)
+        evaluate(prefeval_explicit(data, checks=2, **FEW), judge=model)
+        assert judge.contacts == 1
+        log = evaluate(prefeval_explicit(data, max_judge_calls=0, **FEW), judge=model)
+    assert log.status == "success"
+    assert judge.contacts == 1
 
 
 def test_the_demo_world_runs_by_name(toy: ToyEngine, evaluate: Evaluate) -> None:

@@ -153,6 +153,7 @@ def _plan(
         drawn=sizes.drawn,
         records=records,
         judged_by=what.judge,
+        max_judge_calls=what.max_judge_calls,
         repeats=sizes.repeats,
         max_tokens_total=what.max_tokens_total,
     )

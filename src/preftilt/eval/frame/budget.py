@@ -15,7 +15,8 @@ class BudgetSpent(PreftiltError):
 class Budget:
     """Counts what one task spends, and refuses to go beyond its limits; None is no limit.
 
-    max_judge_calls: requests to judges, repeats of failed ones included, answers from the cache not.
+    max_judge_calls: requests to judges, repeats of failed ones included, answers from the cache not, nor the one at
+        the beginning that asks whether the judge is there.
     max_tokens_total: tokens read and written by the model under test and by judges. It is looked at before every
         answer and every judgement, so those under way at that moment still end: it can be exceeded by their tokens.
     """
@@ -50,10 +51,16 @@ class Budget:
                 f"the budget of {self.max_tokens_total} tokens is spent ({self.tokens} used); raise max_tokens_total"
             )
 
+    @property
+    def allows_judge_call(self) -> bool:
+        """Whether one more request to a judge may be sent."""
+        calls = self.max_judge_calls is None or self.judge_calls < self.max_judge_calls
+        return calls and not self.spent
+
     def take_judge_call(self) -> None:
         """Count one request to a judge, or raise :class:`BudgetSpent`."""
         self.check_tokens()
-        if self.max_judge_calls is not None and self.judge_calls >= self.max_judge_calls:
+        if not self.allows_judge_call:
             raise BudgetSpent(
                 f"the budget of {self.max_judge_calls} judge calls is spent; raise max_judge_calls"
             )

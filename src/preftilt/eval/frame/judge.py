@@ -7,9 +7,10 @@ whoever scores leaves the item out. Answers are cached by Inspect, so a run that
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+import anyio
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.event import ModelEvent
 from inspect_ai.log import transcript
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 DEFAULT_JUDGE = "openai/gpt-4.1"
 ROLE = "judge"
+
+FIRST_QUESTION = "Reply with the word OK."
+FIRST_CONFIG = GenerateConfig(max_tokens=512, max_retries=2, timeout=60)
+"""Says nothing of sampling, and leaves room to think: a judge that would refuse either is there all the same."""
 
 Failure = Literal["junk", "failed", "budget"]
 """An answer that cannot be read, no answer, or none that was allowed to be asked for."""
@@ -171,6 +176,55 @@ class Judge:
             timeout=own.timeout_s if model.config.timeout is None else None,
         )
         return await model.generate([*messages], config=config, cache=policy)
+
+
+@dataclass(slots=True)
+class FirstContact:
+    """Whether a task's judge answers, asked once for all samples and epochs, before anything is drawn."""
+
+    judge: Judge
+    _lock: anyio.Lock = field(default_factory=anyio.Lock)
+    _model: Model | None = None
+    _failure: str | None = None
+
+    async def check(self) -> None:
+        """Raises Inspect's ``PrerequisiteError`` if the judge cannot be asked. Asks nothing where the budget allows
+        no judgement: the cache may hold all of them."""
+        model, budget = self.judge.model(), self.judge.budget
+        async with self._lock:
+            if self._model is not model and budget.allows_judge_call:
+                try:
+                    output = await first_contact(model)
+                except PrerequisiteError as failure:
+                    self._failure = str(failure.message)
+                else:
+                    self._failure = None
+                    budget.spend(0 if output.usage is None else output.usage.total_tokens)
+                self._model = model
+        if self._failure is not None:
+            raise PrerequisiteError(self._failure)
+
+
+async def first_contact(model: Model) -> ModelOutput:
+    """One short question to a judge, never answered from the cache.
+
+    Raises Inspect's ``PrerequisiteError`` with the client's reason if it does not answer: a wrong name, address or key.
+    """
+    config = FIRST_CONFIG.model_copy(
+        update={
+            name: None
+            for name in ("max_retries", "timeout")
+            if getattr(model.config, name) is not None
+        }
+    )
+    try:
+        return await model.generate(FIRST_QUESTION, config=config, cache=False)
+    except (PrerequisiteError, LimitExceededError):
+        raise
+    except Exception as error:  # As in Judge.ask.
+        raise PrerequisiteError(
+            f"the judge {model} cannot be asked: {_told(error, model)}; check its name, address and key"
+        ) from error
 
 
 def _from_cache(output: ModelOutput) -> bool:

@@ -24,7 +24,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from preftilt.api import Settings
 from preftilt.eval.frame.budget import Budget, BudgetSpent
-from preftilt.eval.frame.judge import Judge
+from preftilt.eval.frame.judge import FirstContact, Judge
 from preftilt.eval.frame.method import Method, patched
 from preftilt.eval.frame.request import Request, read_request
 from preftilt.eval.provider import KNOB, Knob, PreftiltAPI, item_of
@@ -73,12 +73,13 @@ def answer(method: dict[str, Any], budget: Budget | None = None) -> Solver:
 
 @solver
 def ready(judge: Judge | None, method: Method) -> Solver:
-    """Refuses what cannot work before the first token: a judge that cannot be opened, a method the model has not."""
+    """Refuses what cannot work before the first token: a judge that does not answer, a method the model has not."""
+    contact = None if judge is None else FirstContact(judge)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        if judge is not None:
-            judge.model()
         _check_method(get_model(), method)
+        if contact is not None:
+            await contact.check()
         return state
 
     return solve

@@ -144,10 +144,12 @@ def collect(
     pools: Mapping[str, Sequence[str]],
     budget: Budget,
     on_item: OnItem | None = None,
+    first: Callable[[], None] | None = None,
 ) -> Unmeasured | None:
     """Measure what ``place`` has no record of, as far as ``budget`` goes; gives what it did not allow.
 
     pools: the texts of the pools, by the case's key. budget: is told what all records cost, those of earlier runs too.
+    first: called before anything is measured, not if there is nothing to measure.
     """
     after = place.part in AFTER_POOLS
     tasks = {one.key: one for one in cases if not after or one.key in pools}
@@ -164,6 +166,8 @@ def collect(
     if not left or budget.spent:
         told(len(before))
         return Unmeasured(place.title, left, len(tasks)) if left else None
+    if first is not None:
+        first()
     share = None if budget.tokens_left is None else budget.tokens_left / left
     work = partial(_share, place.models, place.how, place.part, tasks, texts, share)
     alone = place.part in TIMED or not runs_here(place.models.model)

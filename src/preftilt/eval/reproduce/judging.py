@@ -5,6 +5,7 @@ So judges are asked, retried, cached and logged as in the benchmark's task, and 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -40,6 +41,23 @@ def judged_by(name: str, scorer: Callable[[Budget], Scorer], opening: Opening) -
         return _judge(name, asked, scorer(budget), judge, opening.logs)
 
     return judge_all
+
+
+def check_judge(judge: str) -> None:
+    """Ask an Inspect model one short question; raises :class:`~preftilt.errors.PreftiltError` if it does not answer."""
+    from inspect_ai._util.error import PrerequisiteError
+    from inspect_ai.model import get_model
+
+    from preftilt.eval.frame.judge import first_contact
+
+    async def ask() -> None:
+        async with get_model(judge, memoize=False) as model:
+            await first_contact(model)
+
+    try:
+        asyncio.run(ask())
+    except PrerequisiteError as failure:
+        raise PreftiltError(f"the judge {judge} cannot be asked: {failure.message}") from failure
 
 
 def _judge(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from preftilt.eval.reproduce.collecting import (
     collect,
     read_records,
 )
+from preftilt.eval.reproduce.judging import check_judge
 from preftilt.eval.reproduce.measured import Found
 from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, sureness, tables_of
 from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, TIMED, How
@@ -69,9 +71,9 @@ class Plan:
     """What a run does; ``settings`` of How are the user's changes, ``inserted`` the lengths of context in messages.
 
     guided_lambdas, drawn_lambdas, drawn: of guided decoding, see How. judged_by: the judge's name, which verdicts
-    depend on. repeats: how often an item is answered; None is as often as the benchmark's protocol says.
-    max_tokens_total: tokens that may be sampled and scored, earlier runs into the same
-    records included; None is no limit.
+    depend on; max_judge_calls: requests to it a benchmark, None is no limit. repeats: how often an item is answered;
+    None is as often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier
+    runs into the same records included; None is no limit.
     """
 
     experiments: Sequence[str]
@@ -88,6 +90,7 @@ class Plan:
     reference: str
     records: Path
     judged_by: str | None
+    max_judge_calls: int | None = None
     repeats: int | None = None
     max_tokens_total: int | None = None
     guided_lambdas: tuple[float, ...] = (1.5, 2.0, 3.0)
@@ -130,7 +133,10 @@ def reproduce(
             " a benchmark that a program checks"
         )
     budget = Budget(max_tokens_total=plan.max_tokens_total)
-    runs = [_Run(plan, one, budget, on_item, []) for one in benchmarks]
+    first = None
+    if judged is not None and plan.judged_by is not None and plan.max_judge_calls != 0:
+        first = cache(partial(check_judge, plan.judged_by))
+    runs = [_Run(plan, one, budget, on_item, first, []) for one in benchmarks]
     found = [one for run in runs if (one := _benchmark(run)) is not None]
     if not found:
         budget.check_tokens()
@@ -155,12 +161,16 @@ def reproduce(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A benchmark on its way; ``unmeasured`` fills up with what the budget did not allow."""
+    """A benchmark on its way; ``unmeasured`` fills up with what the budget did not allow.
+
+    first: what is done before anything is drawn, at most once in all.
+    """
 
     plan: Plan
     benchmark: Benchmark
     budget: Budget
     on_item: OnItem
+    first: Callable[[], None] | None
     unmeasured: list[Unmeasured]
 
 
@@ -277,7 +287,7 @@ def _measured(
         some = _some(cases, part, plan.sizes)
         drawn = plan.place(benchmark, "pool", inserted, pool)
         pools = _texts(drawn, some) if part in AFTER_POOLS else {}
-        left = collect(place, some, plan.processes, pools, run.budget, run.on_item)
+        left = collect(place, some, plan.processes, pools, run.budget, run.on_item, run.first)
         if left is not None:
             run.unmeasured.append(replace(left, what=left.what + whose))
     places = [plan.place(benchmark, part, inserted, pool) for part in PARTS]
