@@ -9,10 +9,12 @@ import pytest
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
+from preftilt.engines.llamacpp.jobs import SampleJob
+from preftilt.engines.turns import TURN
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.testing.laws import check_laws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens
-from tests.llamacpp.stand_in import CONTEXT, engine, oracle, settled
+from tests.llamacpp.stand_in import CONTEXT, engine, oracle, scheduler, settled
 
 FULL: Tokens = tuple(1 + i % 11 for i in range(30))
 QUESTION: Tokens = tuple(1 + (3 * i + 4) % 11 for i in range(20))
@@ -142,6 +144,31 @@ async def test_prompts_are_not_read_long_before_there_is_room_for_their_rows(ope
     await ours.sample(requests)
     responses = ours.stats.drawn - 20
     assert ours.stats.forwarded == sum(len(one.prompt) for one in requests) + responses
+
+
+def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their_candidates():
+    path = scheduler()
+    crowd = [SampleJob(request(FULL[i:], 64, stream=Stream(1, str(i)))) for i in range(6)]
+    path.add(crowd)
+    for _ in range(4):
+        path.turn()
+    late = SampleJob(request(QUESTION, 1))
+    path.add([late])
+    before = [job.started for job in crowd]
+    while not late.started:
+        path.turn()
+    assert sum(job.started for job in crowd) - sum(before) <= TURN * len(crowd)
+    assert max(job.started for job in crowd) - min(job.started for job in crowd) <= TURN
+    while not path.idle:
+        path.turn()
+    assert all(len(job.future.result()) == 64 for job in crowd)
+    [drawn] = late.future.result()
+    alone = scheduler()
+    again = SampleJob(request(QUESTION, 1))
+    alone.add([again])
+    while not alone.idle:
+        alone.turn()
+    assert drawn.tokens == again.future.result()[0].tokens
 
 
 async def test_nothing_but_what_is_kept_stays_behind(opened: Opened):

@@ -20,6 +20,7 @@ from preftilt.engines.llamacpp.kept import Kept
 from preftilt.engines.llamacpp.library import Context
 from preftilt.engines.llamacpp.sampler import logprobs_of
 from preftilt.engines.llamacpp.strands import Strand, Strands
+from preftilt.engines.turns import turn_end
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Tokens
@@ -58,6 +59,7 @@ class State(Enum):
     BEGUN = 1
     WAITING = 2
     NO_ROOM = 3
+    TURN_OVER = 4
 
 
 @dataclass(slots=True)
@@ -101,8 +103,7 @@ class Scheduler:
         self.scores = _advance(
             self.scores, self._begin_score, lambda job: len(job.request.completion), spare
         )
-        free = self.limits.max_rows - len(self.rows)
-        self.samples = _advance(self.samples, self._begin_sample, lambda job: job.waiting, free)
+        self._begin_samples()
         forwarded, collected = self._forward(), self._collect()
         if not (forwarded or collected or self.idle):
             raise EngineError("a request waits for room that nobody will give back")
@@ -178,13 +179,29 @@ class Scheduler:
         self.readings.append(Reading(strand, job, [first]))
         return State.BEGUN
 
+    def _begin_samples(self) -> None:
+        """Begin rows, requests by turns, until there is no room or nobody can begin one."""
+        rows = -1
+        while rows < len(self.rows) < self.limits.max_rows:
+            rows = len(self.rows)
+            self.samples = _advance(
+                self.samples,
+                self._begin_sample,
+                lambda job: self._turn_end(job) - job.started,
+                self.limits.max_rows - rows,
+            )
+
+    def _turn_end(self, job: SampleJob) -> int:
+        return turn_end(job.started, len(job.request.slots), alone=len(self.samples) == 1)
+
     def _begin_sample(self, job: SampleJob) -> State:
-        """Begin as many of a request's rows as there is room for."""
+        """Begin as many rows of a request's turn as there is room for."""
         anchor, request = self._anchor(job), job.request
         if isinstance(anchor, State):
             return anchor
         limit = min(request.max_tokens, self.limits.context - len(job.context))
-        while job.waiting and len(self.rows) < self.limits.max_rows:
+        until = self._turn_end(job)
+        while job.started < until and len(self.rows) < self.limits.max_rows:
             if not self._make_room(limit - 1, 1, anchor):
                 return State.NO_ROOM
             assert anchor.logits is not None
@@ -195,7 +212,9 @@ class Scheduler:
             self.stats.shared += anchor.length
             row.absorb(anchor.logits[None])
             self.rows.append(row)
-        return State.NO_ROOM if job.waiting else State.BEGUN
+        if not job.waiting:
+            return State.BEGUN
+        return State.TURN_OVER if job.started == until else State.NO_ROOM
 
     def _forward(self) -> bool:
         """One call of llama.cpp with the next tokens of as many feeds as the batch has room for; False without any."""
@@ -249,21 +268,25 @@ class Scheduler:
 def _advance(
     queue: Sequence[J], begin: Callable[[J], State], weigh: Callable[[J], int], budget: int
 ) -> list[J]:
-    """Begin jobs in the order they came while there is room and budget; those that still wait.
+    """Begin jobs in the order of the queue while there is room and budget; those that still wait.
 
-    The budget keeps prompts from being read long before there is a place for what follows them.
+    Those whose turn is over wait behind the others. The budget keeps prompts from being read long before there is a
+    place for what follows them.
     """
     waiting: list[J] = []
+    behind: list[J] = []
     for place, job in enumerate(queue):
         if budget <= 0:
-            return [*waiting, *queue[place:]]
+            return [*waiting, *queue[place:], *behind]
         budget -= weigh(job)
         state = begin(job)
         if state is State.NO_ROOM:
-            return [*waiting, *queue[place:]]
+            return [*waiting, *queue[place:], *behind]
         if state is State.WAITING:
             waiting.append(job)
-    return waiting
+        elif state is State.TURN_OVER:
+            behind.append(job)
+    return [*waiting, *behind]
 
 
 def _layout(

@@ -162,9 +162,9 @@ class Rows:
         """Whether there are rows to go on with."""
         return any(lane.strands for lane in self._lanes)
 
-    def admit(self, job: DrawJob) -> None:
-        """Start as many of the request's slots as there is room for."""
-        count = min(self._free(job), len(job.request.slots) - job.started)
+    def admit(self, job: DrawJob, until: int) -> None:
+        """Start as many of the request's slots as there is room for, ``until`` so many have been started."""
+        count = min(self._free(job), until - job.started)
         if count <= 0:
             return
         private = [self._is_private(job, ground) for ground in job.grounds]

@@ -32,6 +32,7 @@ from preftilt.engines.transformers.rows import RowEnd, Rows
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import likeliest
 from preftilt.engines.transformers.scoring import Reading, score
+from preftilt.engines.turns import turn_end
 from preftilt.errors import EngineError
 
 
@@ -271,18 +272,21 @@ class Scheduler:
                 self._score_together([one])
 
     def _admit(self) -> None:
-        """Start rows, requests in the order they came; the first that does not fit whole holds up the rest."""
+        """Start rows, requests by turns; the first whose turn does not fit whole holds up the rest."""
         while self._samples:
-            job = self._samples[0]
+            job, slots = self._samples[0], len(self._samples[0].request.slots)
+            until = turn_end(job.started, slots, alone=len(self._samples) == 1)
             try:
-                self._rows.admit(job)
+                self._rows.admit(job, until)
             except Exception as error:
                 settle(job.future, failure("starting rows", error))
                 self._drop_cancelled()
                 continue
-            if job.started < len(job.request.slots):
+            if job.started < until:
                 return
             self._samples.pop(0)
+            if until < slots:
+                self._samples.append(job)
 
     def _step(self) -> None:
         if not self._rows.live:
