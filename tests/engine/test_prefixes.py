@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.engines.prefixes import PrefixTree
-from preftilt.types import Tokens
+from preftilt.engines.transformers.caches import Prompt, Store, size
+from preftilt.types import Reader, Tokens
 
 runs = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)
 
@@ -43,6 +45,9 @@ def test_the_longest_shared_beginning_is_found_whatever_came_and_went(
         else:
             assert found in stored
             assert shared(tokens, found) == length
+    for tokens in stored:
+        tree.remove(tokens)
+    assert tree.empty
 
 
 def test_one_in_many_thousands_is_found_by_reading_its_own_tokens() -> None:
@@ -65,3 +70,14 @@ def test_one_in_many_thousands_is_found_by_reading_its_own_tokens() -> None:
     Counted.read = 0
     assert tree.nearest(wanted) == (42, 33 * 70 + 7)
     assert Counted.read < 1_000
+
+
+def test_a_store_keeps_nothing_of_readers_whose_prompts_were_dropped() -> None:
+    layer = (torch.zeros(1, 4, 8), torch.zeros(1, 4, 8))
+    store = Store(capacity=3 * size({0: layer}))
+    for number in range(50):
+        reader = Reader("arm", (number / 50, 1 - number / 50))
+        store.add_prompt(Prompt((1, 2, 3, number), {0: layer}, torch.zeros(9), reader))
+    assert len(store._items) == len(store._prompts) == 3
+    store.clear()
+    assert not store._prompts

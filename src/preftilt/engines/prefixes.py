@@ -80,6 +80,11 @@ class PrefixTree(Generic[V]):
             node = next(iter(node.children.values()))
         return length, node.value
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is stored."""
+        return self._root.value is None and not self._root.children
+
     def clear(self) -> None:
         """Forget everything."""
         self._root = _Node()

@@ -149,7 +149,10 @@ class Store:
         item = self._items.pop(key)
         self.bytes -= size(item.layers)
         if isinstance(item, Prompt):
-            self._prompts[item.reader].remove(item.tokens)
+            tree = self._prompts[item.reader]
+            tree.remove(item.tokens)
+            if tree.empty:  # Readers come with their requests: any number of preference vectors.
+                del self._prompts[item.reader]
             for tokens in item.tails:
                 tail = self._items.pop(item.key(tokens))
                 self.bytes -= size(tail.layers)
