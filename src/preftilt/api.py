@@ -19,7 +19,7 @@ from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
 from preftilt.images import unpacked_once
-from preftilt.messages import Message
+from preftilt.messages import Message, check_encodable
 from preftilt.prompt import (
     REASONING_TAGS,
     answer_text,
@@ -228,6 +228,7 @@ class Realigner:
 
     def _run(self, prepared: Prepared, item: str | None, on_progress: OnProgress | None) -> Run:
         settings, query = prepared.settings, prepared.query
+        check_encodable(item or "", "the item's name")
         return Run(
             engine=self.engine,
             query=query,
@@ -280,6 +281,7 @@ class Realigner:
     def _given(self, number: int, text: str, query: Query) -> Completion:
         able = self.engine.capabilities
         try:
+            check_encodable(text, "its text")
             check_unended(text, self.engine.tokenizer, able.eos)
             tokens = self.engine.tokenizer.encode_response(text)
         except BadInput as failure:

@@ -65,7 +65,7 @@ def test_methods_are_read_measured_and_compared_with_the_first(tmp_path: Path):
         ([], "line 1 is not a JSON object"),
         ({"prompt": "x"}, '"method" must be a text'),
         (line("m", 0.5, "x", help=1.0), '"rewards" has no number for brief'),
-        (line("m", 0.5, "x", help=1.0, brief=float("inf")), '"rewards" has no number for brief'),
+        (line("m", 0.5, "x", help=1.0, brief=float("inf")), "line 1: Infinity is not a number"),
         (
             line("m", 0.5, "x", help=1.0, brief=1.0) | {"alpha": {"help": 1, "brief": 0, "fun": 0}},
             '"alpha" names fun beside help, brief',

@@ -49,8 +49,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "no user's turn": ({"messages": [{"role": "assistant", "content": "x"}]}, None, "user turn"),
     "half a surrogate pair": (
         {"preftilt": {"preference": "a\ud800"}},
-        "preftilt.preference.text",
-        "unicode",
+        None,
+        "preftilt.preference is not valid Unicode",
     ),
     "too much": ({"max_tokens": 100_000}, "messages", "context"),
     "joint log-probs": (

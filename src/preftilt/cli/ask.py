@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -29,11 +28,12 @@ from preftilt.cli.options import ShowFlags
 from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show
 from preftilt.engines.loop import together
-from preftilt.errors import BadInput, PreftiltError
+from preftilt.errors import BadInput
 from preftilt.explain import explain_html
 from preftilt.messages import Message
 from preftilt.plots import check_picture, plot_realigned
 from preftilt.recording import beside
+from preftilt.records import write_text
 from preftilt.result import Realigned
 from preftilt.rivals import ByLogprob
 from preftilt.search import Greedy
@@ -140,7 +140,7 @@ def _write_files(show: ShowFlags, result: Realigned, plain: Realigned | None) ->
     if show.plot is not None:
         plot_realigned(result, show.plot, plain=plain)
     if show.explain_html is not None:
-        _write(show.explain_html, explain_html(result))
+        write_text(show.explain_html, explain_html(result))
 
 
 def _print(flags: ShowFlags, result: Realigned, plain: Realigned | None) -> None:
@@ -168,10 +168,3 @@ def _check_show(show: ShowFlags) -> None:
     for path in (show.plot, show.explain_html):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadInput(f"cannot write {path}: name a file in a folder that exists")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as failure:
-        raise PreftiltError(f"cannot write {path}: {failure.strerror}") from None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from preftilt.errors import BadInput, PreftiltError
+from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, calibrate
 from preftilt.eval.calibrate.figure import draw
 from preftilt.eval.calibrate.reading import read_pools
 from preftilt.eval.calibrate.telling import markdown, to_json
 from preftilt.plots import check_picture
+from preftilt.records import write_json
 from preftilt.types import Reduction
 
 CHOICES: dict[str, tuple[Reduction, ...]] = {
@@ -50,11 +50,7 @@ def calibrate_files(
         seed=seed,
     )
     if output is not None:
-        text = json.dumps(to_json(found), indent=1, ensure_ascii=False, allow_nan=False)
-        try:
-            output.write_text(text + "\n", "utf-8")
-        except OSError as failure:
-            raise PreftiltError(f"cannot write {output}: {failure.strerror}") from None
+        write_json(output, to_json(found))
     if plot is not None:
         draw(found, plot)
     print(markdown(found), end="")

@@ -24,7 +24,7 @@ from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions, Switch
 from preftilt.errors import BadInput
 from preftilt.images import load_image
-from preftilt.messages import Message, read_messages
+from preftilt.messages import Message, check_encodable, read_messages
 from preftilt.prompt import parse_preference, read_moment
 from preftilt.records import (
     SEARCHES,
@@ -211,6 +211,7 @@ def template_arguments(model: ModelFlags) -> dict[str, Any]:
             raise BadInput(f"--template-arg {given!r} is not NAME=VALUE")
         if name in found:
             raise BadInput(f"--template-arg {name} is given twice")
+        check_encodable(value, f"--template-arg {name}")
         try:
             found[name] = parse_json(value.encode())
         except ValueError:

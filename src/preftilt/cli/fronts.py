@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from preftilt.errors import BadInput, PreftiltError
+from preftilt.errors import BadInput
 
 
 def fronts(
@@ -47,6 +46,7 @@ def fronts(
     from preftilt.eval.fronts.report import frame_told, table
     from preftilt.eval.fronts.report import fronts as measure
     from preftilt.plots.style import check_picture
+    from preftilt.records import write_json
 
     if plot is not None:
         check_picture(plot)
@@ -54,10 +54,7 @@ def fronts(
     report = measure(read_swept(sources, frame.objectives), frame, seed)
     print(f"{frame_told(report)}\n\n{table(report)}")
     if out is not None:
-        try:
-            out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
-        except OSError as failure:
-            raise PreftiltError(f"cannot write {out}: {failure.strerror}") from None
+        write_json(out, report)
     if plot is not None:
         draw_front(report, plot)
         print(f"picture: {plot}", file=sys.stderr)

@@ -27,11 +27,11 @@ from preftilt.eval.reproduce.collecting import Models, OnItem, identity_of
 from preftilt.eval.reproduce.document import markdown, page
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL, named, reference_of
 from preftilt.eval.reproduce.figures import draw_figures
-from preftilt.eval.reproduce.numbers import write_report
 from preftilt.eval.reproduce.running import SCHEMA, Plan, Sizes, reproduce
 from preftilt.eval.reproduce.telling import blocks, title_of
 from preftilt.eval.shares import cores
 from preftilt.plots import check_picture
+from preftilt.records import write_json, write_text
 
 
 def run_experiments(
@@ -58,7 +58,7 @@ def run_experiments(
     command = shlex.join(["preftilt", *sys.argv[1:]])
     with _bars() as on_item:
         found = reproduce(plan, benchmarks, command, on_item)
-    write_report(found, report.output / "report.json")
+    write_json(report.output / "report.json", found)
     _tell(found, report.output)
     if found["unmeasured"]:
         print("the budget of tokens is spent: the report is partial", file=sys.stderr)
@@ -84,8 +84,8 @@ def _tell(found: dict[str, Any], folder: Path) -> None:
     pictures = draw_figures(found, folder)
     told = blocks(found, pictures)
     text = markdown(told)
-    (folder / "report.md").write_text(text, "utf-8")
-    (folder / "report.html").write_text(page(told, title_of(found), folder), "utf-8")
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", page(told, title_of(found), folder))
     print(text, end="")
 
 

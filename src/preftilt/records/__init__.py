@@ -2,7 +2,15 @@
 
 from preftilt.records.dates import Shown, check_dates, dated, shown_by, shown_in
 from preftilt.records.journal import Journal, Survey, Written, error_record, survey
-from preftilt.records.lines import file_bytes, file_lines, json_line, lines_of, read_records
+from preftilt.records.lines import (
+    file_bytes,
+    file_lines,
+    json_line,
+    lines_of,
+    read_records,
+    write_json,
+    write_text,
+)
 from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import (
@@ -61,4 +69,6 @@ __all__ = [
     "survey",
     "takers",
     "takers_of_method",
+    "write_json",
+    "write_text",
 ]

@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from preftilt.errors import BadInput
+from preftilt.errors import BadInput, PreftiltError
 
 LINE_BREAKS = "\x85\u2028\u2029"
 """Characters that JSON takes as they are and some readers of lines break at."""
@@ -33,6 +33,22 @@ def json_line(value: object) -> bytes:
     for character in LINE_BREAKS:
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode("utf-8", "backslashreplace")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8; what UTF-8 cannot say (a file's name may have it) is written as an escape.
+
+    Raises :class:`~preftilt.errors.PreftiltError` if it cannot be written.
+    """
+    try:
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+    except OSError as failure:
+        raise PreftiltError(f"cannot write {path}: {failure.strerror or failure}") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a report: indented JSON as :func:`write_text` writes text; no NaN."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from preftilt.errors import BadInput
+from preftilt.messages import check_encodable
 
 MAX_DIGITS = 300
 """Longer whole numbers than any that a setting takes are refused before they are computed with."""
 
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""How JSON spells half of a surrogate pair; UTF-8 itself cannot."""
+
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text in UTF-8; raises :class:`~preftilt.errors.BadInput` for anything JSON does not have."""
+    """The value of a JSON text in UTF-8; raises :class:`~preftilt.errors.BadInput` for anything JSON does not have.
+
+    Half a surrogate pair, which JSON can spell, is refused wherever it stands, too: no text has it, so that neither a
+    tokenizer nor a file or terminal takes it.
+    """
     try:
-        return json.loads(
+        value = json.loads(
             raw.decode("utf-8-sig"),
             parse_constant=_no_constant,
             parse_int=_whole,
             object_pairs_hook=_no_repeats,
         )
+        if SURROGATE.search(raw):
+            for where, text in _texts(value, ""):
+                check_encodable(text, where)
     except UnicodeDecodeError as failure:
         raise BadInput(f"not UTF-8 (byte {failure.start + 1})") from None
     except json.JSONDecodeError as failure:
@@ -27,6 +40,20 @@ def parse_json(raw: bytes) -> Any:
         raise BadInput(f"not JSON: {failure.msg} ({line}column {failure.colno})") from None
     except RecursionError:
         raise BadInput("its JSON is nested too deeply to be read") from None
+    return value
+
+
+def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Every text within a value, the names of fields too, behind the words that name its place."""
+    if isinstance(value, str):
+        yield where or "the text", value
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _texts(entry, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield (f"the name of a field of {where}" if where else "the name of a field"), name
+            yield from _texts(inner, f"{where}.{name}" if where else name)
 
 
 def _whole(digits: str) -> int:

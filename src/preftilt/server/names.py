@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from preftilt.errors import BadInput
+from preftilt.messages import check_encodable
 from preftilt.records import complaints, parse_json
 from preftilt.server.failures import unknown_model
 from preftilt.server.wire import Knob
@@ -81,6 +82,7 @@ def read_presets(given: Sequence[str], file: Path | None) -> dict[str, Knob]:
         name, equals, value = one.partition("=")
         if not equals:
             raise BadInput(f"--preset {one!r} is not NAME=JSON")
+        check_encodable(value, f"--preset {name.strip()}")
         _add(found, name.strip(), parse_json(value.encode()))
     for name, value in (_tables(file) if file is not None else {}).items():
         _add(found, name, value)

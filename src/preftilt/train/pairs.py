@@ -11,7 +11,7 @@ from typing import Any
 
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.records import file_lines
+from preftilt.records import file_lines, parse_json
 from preftilt.train.formats import Choice, read_choice
 
 DEFAULT_OBJECTIVE = "preference"
@@ -118,6 +118,6 @@ def _file_rows(path: Path) -> Iterator[tuple[Any, str]]:
         if line.strip():
             where = f"{path}, row {number}"
             try:
-                yield json.loads(line), where
-            except ValueError as failure:
-                raise BadInput(f"{where}: not JSON ({failure})") from None
+                yield parse_json(line), where
+            except BadInput as failure:
+                raise BadInput(f"{where}: {failure}") from None

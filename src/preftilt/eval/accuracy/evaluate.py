@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ from preftilt.eval.accuracy.records import Store, collect, measured
 from preftilt.eval.accuracy.report import Found, Study, report, users_table
 from preftilt.eval.accuracy.rules import MODES, Mode, Rule
 from preftilt.readers import resolve
+from preftilt.records import write_json, write_text
 
 NO_POLICY = (
     "The policy mode is left out: this engine tells log-probs of given tokens only, and normalising needs those of the"
@@ -101,7 +101,7 @@ async def carry_out(
     found = Found([one.item for one in contexts], records)
     told = {"model": engine.name, "versions": engine.versions, "notes": notes, **options.about}
     told["left_out"] = {**told.get("left_out", {}), **left_out}
-    (out / "users.csv").write_text(users_table(found, study), encoding="utf-8")
+    write_text(out / "users.csv", users_table(found, study))
     return found, study, told
 
 
@@ -135,9 +135,8 @@ def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
     if drawn:
         draw(found, out / "accuracy.png")
     text = markdown(found, command, "accuracy.png" if drawn else None)
-    (out / "report.md").write_text(text, encoding="utf-8")
-    whole = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "report.json").write_text(whole + "\n", encoding="utf-8")
+    write_text(out / "report.md", text)
+    write_json(out / "report.json", found)
     return text
 
 

@@ -5,6 +5,7 @@ Whatever is wrong with a file is said with its name, the row and the field, befo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,14 +283,8 @@ def _turns(row: Row, name: str) -> list[Message]:
 
 def _transcript(text: str) -> list[Message]:
     r"""HH-RLHF's own spelling: turns begin with "\n\nHuman: " or "\n\nAssistant: "."""
-    turns: list[Message] = []
-    for part in (
-        text.replace("\n\nHuman:", "\0user\0")
-        .replace("\n\nAssistant:", "\0assistant\0")
-        .split("\0")[1:]
-    ):
-        if part in ("user", "assistant"):
-            turns.append(Message(part, ""))
-        elif turns:
-            turns[-1] = Message(turns[-1].role, part.strip())
-    return turns
+    _, *parts = re.split(r"\n\n(Human|Assistant):", text)
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        Message(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]

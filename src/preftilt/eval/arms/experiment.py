@@ -32,7 +32,7 @@ from preftilt.eval.fronts.report import fronts
 from preftilt.eval.objectives.pairs import PairSettings, write_pairs
 from preftilt.eval.objectives.rewards import objectives
 from preftilt.eval.shares import divided
-from preftilt.records import json_line
+from preftilt.records import json_line, write_json, write_text
 from preftilt.train.settings import TrainSettings
 from preftilt.train.soups import soup
 from preftilt.train.start import train
@@ -86,10 +86,10 @@ def experiment(
         "version": preftilt.__version__,
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_json(out / "report.json", report)
     draw_front(report, out / "front.png")
     text = markdown(report)
-    (out / "report.md").write_text(text, "utf-8")
+    write_text(out / "report.md", text)
     return text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,6 +21,7 @@ from preftilt.eval.behaviour.methods import Drawing, Method, answer, check, reme
 from preftilt.eval.behaviour.report import Discrimination, report
 from preftilt.eval.behaviour.rouge import check_rouge, rouge
 from preftilt.prompt import answer_text
+from preftilt.records import write_json, write_text
 
 SCHEMA = "preftilt.behaviour/1"
 
@@ -89,9 +89,8 @@ def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
     if drawn:
         draw(found, out / "behaviour.png")
     text = markdown(found, command, "behaviour.png" if drawn else None)
-    (out / "report.md").write_text(text, encoding="utf-8")
-    whole = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "report.json").write_text(whole + "\n", encoding="utf-8")
+    write_text(out / "report.md", text)
+    write_json(out / "report.json", found)
     return text
 
 

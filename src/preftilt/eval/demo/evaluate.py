@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from preftilt.eval.demo.figures import draw
 from preftilt.eval.demo.markdown import markdown
 from preftilt.eval.demo.report import Measured, report_json
 from preftilt.eval.shares import in_shares
+from preftilt.records import write_json, write_text
 
 ROWS = 256
 """Sequences in a batch: many items are in flight, and a model this small gains from more than a CPU's usual 64."""
@@ -59,10 +59,10 @@ def evaluate(
         measured.append(Measured(model, validation, test))
     out.mkdir(parents=True, exist_ok=True)
     report = report_json(measured, draws)
-    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8")
+    write_json(out / "report.json", report)
     draw(report, out)
     text = markdown(report, command)
-    (out / "report.md").write_text(text, "utf-8")
+    write_text(out / "report.md", text)
     return text
 
 

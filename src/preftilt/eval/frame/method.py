@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
+from preftilt.messages import check_encodable
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import SettingsPatch, complaints, idle
 
@@ -102,6 +103,8 @@ def one_of(name: str, value: str, choices: tuple[Choice, ...]) -> Choice:
 
 def json_object(given: object, name: str) -> dict[str, Any]:
     """An object that a task's argument ``name`` gives, from its JSON if need be; nothing is an empty one."""
+    if isinstance(given, str):
+        check_encodable(given, name)
     data = parse_json(given.encode()) if isinstance(given, str) else given
     if data is not None and not isinstance(data, Mapping):
         raise BadInput(f"{name} must be a JSON object, not {given!r}")

@@ -7,7 +7,6 @@ under each of its preference vectors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
-from preftilt.records import file_lines
+from preftilt.records import file_lines, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,9 @@ def _swept(
 
 def _line(raw: bytes, objectives: Sequence[str], where: str) -> _Line:
     try:
-        row = json.loads(raw)
-    except ValueError:
-        row = None
+        row = parse_json(raw)
+    except BadInput as failure:
+        raise BadInput(f"{where}: {failure}") from None
     if not isinstance(row, dict):
         raise BadInput(f"{where} is not a JSON object")
     if "error" in row:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from preftilt.eval.calibrate.choice import Calibration
-from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce import curves, experiments
 from preftilt.eval.reproduce.contenders import Contender
 from preftilt.eval.reproduce.measured import Found
@@ -102,10 +99,3 @@ def chosen_json(one: Calibration) -> dict[str, Any]:
         "quality": asdict(one.chosen.quality),
         "expected": asdict(one.expected),
     }
-
-
-def write_report(report: Json, path: Path) -> None:
-    """The numbers, as JSON without what JSON has not."""
-    path.write_text(
-        json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-    )
