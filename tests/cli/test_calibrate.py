@@ -61,3 +61,13 @@ def test_what_cannot_be_done_is_bad_input(
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("preftilt: error: ")
     assert says in said.err
+
+
+def test_one_item_leaves_none_that_a_choice_could_be_measured_on(
+    scores: Path, tmp_path: Path, real_cli: Cli
+) -> None:
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text(scores.read_text("utf-8").split("\n")[0] + "\n", "utf-8")
+    said = real_cli("calibrate", alone, "--min-items", 1)
+    assert said.code == 2
+    assert "has 1 items, and choosing λ needs at least 2" in said.err

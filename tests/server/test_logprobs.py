@@ -2,74 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import httpx2
 import pytest
 
+from preftilt.engines.base import ScoreRequest
 from preftilt.engines.chat import HfChatTokenizer
-from preftilt.messages import Message
-from preftilt.testing.toy import ToyEngine, ToyTokenizer
+from preftilt.testing.toy import ToyEngine
 from preftilt.types import Tokens
+from tests.engine.any_text import AnyText, engine_saying
 from tests.engine.test_token_bytes import BEASTS, MADE
 from tests.server.serving import Running, ask, serving
 
 pytestmark = pytest.mark.model
 
-
-@dataclass(frozen=True)
-class Read:
-    """The vocabulary of a real tokenizer under the toy's prompts; token 0 ends an answer, the others are one behind."""
-
-    chat: HfChatTokenizer
-
-    @property
-    def words(self) -> range:
-        return range(1 + len(self.chat._tokenizer))
-
-    def render(self, messages: Sequence[Message]) -> Tokens:
-        return ToyTokenizer().render(messages)
-
-    def encode(self, text: str) -> Tokens:
-        return tuple(token + 1 for token in self.chat.encode(text))
-
-    def encode_raw(self, text: str) -> Tokens:
-        return self.encode(text)
-
-    def decode(self, tokens: Tokens) -> str:
-        return self.chat.decode(_inner(tokens))
-
-    def pieces(self, tokens: Tokens) -> list[str]:
-        return ["" if token == 0 else self.chat.pieces((token - 1,))[0] for token in tokens]
-
-    def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
-        spelled = iter(self.chat.spell_bytes(_inner(tokens)))
-        return [None if token == 0 else next(spelled) for token in tokens]
+SPACED = " the dance and 🦄 too"
+"""Begins as a word of the SentencePiece kind is spelled, with a space that is the answer's own."""
+PROMPTS = ["Once upon", "a time 🐉"]
 
 
-def _inner(tokens: Tokens) -> Tokens:
-    return tuple(token - 1 for token in tokens if token)
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A server whose model always says ``text``, whose ids are ``answer``, and ends."""
+
+    server: Running
+    engine: ToyEngine
+    tokenizer: AnyText
+    text: str
+    answer: Tokens
 
 
-@pytest.fixture(scope="module", params=MADE)
-def server(request: pytest.FixtureRequest) -> Iterator[Running]:
-    """A model that always says the beasts, token by token, and ends."""
-    read = Read(HfChatTokenizer(MADE[request.param]()))
-    text = (*read.encode(BEASTS), 0)
-
-    def says(context: Tokens) -> np.ndarray:
-        said = next(n for n in range(len(text)) if context[5:] == text[:n])
-        logits = np.zeros(len(read.words))
-        logits[text[said]] = 30.0
-        return logits - np.log(np.exp(logits).sum())
-
-    engine = ToyEngine(says)
-    engine.tokenizer = read  # pyright: ignore[reportAttributeAccessIssue]
+@pytest.fixture(scope="module", params=[(name, text) for name in MADE for text in (BEASTS, SPACED)])
+def known(request: pytest.FixtureRequest) -> Iterator[Known]:
+    name, text = request.param
+    tokenizer = AnyText(HfChatTokenizer(MADE[name]()))
+    answer = tokenizer.spelled(text)
+    engine = engine_saying(tokenizer, answer)
     with serving(engine) as running:
-        yield running
+        yield Known(running, engine, tokenizer, text, answer)
+
+
+def chunks_of(said: httpx2.Response) -> list[Any]:
+    """The objects of a stream."""
+    lines = [line.removeprefix("data: ") for line in said.text.split("\n\n")]
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def entries(
@@ -83,8 +64,7 @@ def entries(
         [choice], record = said.json()["choices"], said.json()["preftilt"]
         text, shown = choice["message"]["content"], choice["logprobs"]["content"]
     else:
-        lines = [line.removeprefix("data: ") for line in said.text.split("\n\n")]
-        chunks = [json.loads(line) for line in lines if line.startswith("{")]
+        chunks = chunks_of(said)
         parts = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
         text = "".join(part["delta"].get("content", "") for part in parts)
         shown = [entry for part in parts for entry in (part["logprobs"] or {}).get("content", [])]
@@ -92,16 +72,68 @@ def entries(
     return text, shown, record["candidates"][0]["logprobs"]["full"]
 
 
+def completions(
+    server: Running, *, stream: bool, max_tokens: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """The text and the log-probs that raw :data:`PROMPTS` are answered with."""
+    body = {"model": "toy", "prompt": PROMPTS, "logprobs": 0, "max_tokens": max_tokens}
+    with server.http as http:
+        said = http.post("/v1/completions", json=body | {"stream": stream})
+    assert said.status_code == 200, said.text
+    objects = chunks_of(said) if stream else [said.json()]
+    answers = []
+    for index in range(len(PROMPTS)):
+        parts = [one for whole in objects for one in whole["choices"] if one["index"] == index]
+        [told] = [part["logprobs"] for part in parts if part["logprobs"] is not None]
+        answers.append(("".join(part["text"] for part in parts), told))
+    return answers
+
+
+def spelled(token: str) -> bytes:
+    """A token of a raw completion in bytes; part of a character is written as them."""
+    if token.startswith("bytes:"):
+        return bytes.fromhex(token.removeprefix("bytes:").replace("\\x", ""))
+    return token.encode()
+
+
+def scored(known: Known, prompt: str, answer: Tokens) -> list[float]:
+    """The log-probs that the engine itself has for an answer to a raw prompt."""
+    request = ScoreRequest(prompt=known.tokenizer.encode_raw(prompt), prefix=(), completion=answer)
+    return asyncio.run(known.engine.score([request]))[0].tolist()
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_bytes_join_to_the_text_and_the_sum_is_the_record_s(server: Running, stream: bool) -> None:
-    text, shown, logprobs = entries(server, stream=stream, max_tokens=200)
-    assert text == BEASTS
+def test_bytes_join_to_the_text_and_the_sum_is_the_record_s(known: Known, stream: bool) -> None:
+    text, shown, logprobs = entries(known.server, stream=stream, max_tokens=200)
+    assert text == known.text
     assert b"".join(bytes(entry["bytes"]) for entry in shown).decode() == text
     assert [entry["logprob"] for entry in shown] == logprobs[:-1]
     assert any(entry["token"].startswith("bytes:\\x") for entry in shown)
 
 
-def test_an_answer_cut_within_a_character_has_an_entry_for_every_token(server: Running) -> None:
-    _, shown, logprobs = entries(server, stream=False, max_tokens=2)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_raw_completion_has_an_entry_for_every_token_and_its_place(
+    known: Known, stream: bool
+) -> None:
+    for prompt, (text, told) in zip(
+        PROMPTS, completions(known.server, stream=stream, max_tokens=200), strict=True
+    ):
+        assert text == known.text
+        pieces = [spelled(token) for token in told["tokens"]]
+        assert len(pieces) == len(known.answer)
+        assert b"".join(pieces).decode() == text
+        # A token stands where the characters that are whole before it end.
+        before = [b"".join(pieces[:place]).decode(errors="ignore") for place in range(len(pieces))]
+        assert told["text_offset"] == [len(characters) for characters in before]
+        assert told["token_logprobs"] == scored(known, prompt, known.answer)
+
+
+def test_an_answer_cut_within_a_character_has_an_entry_for_every_token(known: Known) -> None:
+    _, shown, logprobs = entries(known.server, stream=False, max_tokens=2)
     assert [entry["logprob"] for entry in shown] == logprobs
-    assert BEASTS.encode().startswith(b"".join(bytes(entry["bytes"]) for entry in shown))
+    assert known.text.encode().startswith(b"".join(bytes(entry["bytes"]) for entry in shown))
+    for prompt, (_, told) in zip(
+        PROMPTS, completions(known.server, stream=False, max_tokens=2), strict=True
+    ):
+        assert told["token_logprobs"] == scored(known, prompt, known.answer[:2])
+        assert known.text.encode().startswith(b"".join(spelled(token) for token in told["tokens"]))

@@ -46,7 +46,7 @@ def calibrate_files(
         lambdas=asked,
         reductions=CHOICES[reduction],
         n=n,
-        min_items=max(1, min_items),
+        min_items=min_items,
         seed=seed,
     )
     if output is not None:
