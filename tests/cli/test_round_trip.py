@@ -115,6 +115,8 @@ def test_policy_accuracy(
     assert (record["id"], record["user"], record["group"]) == (text, f"{text}u", f"{text}g")
     assert {text, f"{text}n", f"{text}?", f"{text}q", f"{text}r"} <= {*tokenizer.seen}
     assert [*json.loads((out / "report.json").read_bytes())["groups"]] == [f"{text}g", "all"]
+    _, _, groups = (out / "report.md").read_text("utf-8").partition("## Groups\n\n")
+    assert len(groups.partition("\n\n")[0].strip("\n").split("\n")) == 2 + 2
     with (out / "users.csv").open(encoding="utf-8", newline="") as file:
         users = {(user["user"], user["group"]) for user in csv.DictReader(file)}
     assert users == {(f"{text}u", f"{text}g"), ("other", "all")}
@@ -146,6 +148,8 @@ def test_sweep_and_fronts(
     said = cli("fronts", out, *frame, "-o", report)
     assert said.code == 0, said.err
     assert [one["method"] for one in json.loads(report.read_bytes())["methods"]] == [text]
+    _, *table = said.out.split("\n\n")[-1].strip().split("\n")
+    assert len(table) == 2  # The line below the titles, and the one method's.
 
 
 HALF = "a\ud800"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from preftilt.eval.frame.cells import cell
+
 WORDS = {"own": "each method's own mode"}
 
 
@@ -128,7 +130,7 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
     for group, row in report["groups"].items():
         pairs = next((one["n"] for one in row.values() if one), 0)
         cells = " | ".join(_percent(row[name]) for name in names)
-        lines.append(f"| {group} | {pairs} | {cells} |")
+        lines.append(f"| {cell(group)} | {pairs} | {cells} |")
     return ["## Groups", "", *lines, ""]
 
 

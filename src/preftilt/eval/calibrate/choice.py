@@ -136,7 +136,9 @@ def options_of(lambdas: Sequence[float], reductions: Sequence[Reduction]) -> lis
 
 def _size(rated: Sequence[Pool], n: int | None, min_items: int, left_out: int) -> int:
     """How many candidates best-of-n picks from; the same for every item."""
-    needed = max(2, min_items)  # What a choice promises is measured on items that it was not made on.
+    needed = max(
+        2, min_items
+    )  # What a choice promises is measured on items that it was not made on.
     if len(rated) < needed:
         lost = f" ({left_out} more have a candidate of unknown quality)" if left_out else ""
         raise BadInput(

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from preftilt.errors import BadInput
 from preftilt.eval.bootstrap import weights
+from preftilt.eval.frame.cells import cell
 from preftilt.eval.fronts.metrics import Frame, Measured, bootstrapped, on_the_front
 from preftilt.eval.fronts.records import Swept
 
@@ -105,7 +106,7 @@ def table(report: Mapping[str, Any], beside: Mapping[str, Sequence[str]] | None 
         "method",
         "hypervolume",
         "MIP",
-        f"Δ MIP, {first}",
+        f"Δ MIP, {cell(first)}",
         *ends,
         "α on the front",
         "tokens",
@@ -126,7 +127,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     tokens = "–" if row["tokens"] is None else f"{row['tokens']:.0f}"
     told = [_told(row[name]) for name in ("hypervolume", "inner_product")]
     told.append("–" if row["beyond"] is None else _told(row["beyond"], "+"))
-    return [row["method"], *told, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
+    return [cell(row["method"]), *told, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
 
 
 def _told(one: Mapping[str, float], sign: str = "") -> str:

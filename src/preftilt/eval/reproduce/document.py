@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from preftilt.eval.frame.cells import cell
+
 
 @dataclass(frozen=True, slots=True)
 class Heading:
@@ -79,14 +81,10 @@ def _markdown(block: Block) -> str:
             lines = [
                 "| " + " | ".join(block.header) + " |",
                 "|" + "---|" * len(block.header),
-                *("| " + " | ".join(_cell(one) for one in row) + " |" for row in block.rows),
+                *("| " + " | ".join(cell(text) for text in row) + " |" for row in block.rows),
             ]
             caption = [f"*{block.caption}*", ""] if block.caption else []
             return "\n".join([*caption, *lines])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _html(block: Block, folder: Path) -> str:
