@@ -108,7 +108,7 @@ def test_rewardbench_rows(tmp_path: Path):
 
 def test_hh_rlhf_in_both_spellings(tmp_path: Path):
     def said(last: str) -> str:
-        return f"\n\nHuman: hi\n\nAssistant: hello\n\nHuman: tea?\n\nAssistant: {last}"
+        return f"\n\nHuman: hi\n\nAssistant: hel\0lo\n\nHuman: tea?\n\nAssistant: {last}"
 
     turns = [{"role": "user", "content": "tea?"}, {"role": "assistant", "content": "plain"}]
     other = [turns[0], {"role": "assistant", "content": "sweet"}]
@@ -122,7 +122,7 @@ def test_hh_rlhf_in_both_spellings(tmp_path: Path):
     )
     found = read("hh-rlhf", asked(path, preferences=(Preference("be harmless"),)))
     first, second = found.comparisons
-    assert [one.content for one in first.messages] == ["hi", "hello", "tea?"]
+    assert [one.content for one in first.messages] == ["hi", "hel\0lo", "tea?"]
     assert (first.chosen, first.rejected, second.chosen) == ("plain", ("sweet",), "plain")
     assert list(found.left_out.values()) == [2]
     bad = lines(tmp_path / "bad.jsonl", {"chosen": turns[:1], "rejected": other})
