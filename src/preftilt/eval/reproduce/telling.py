@@ -101,7 +101,7 @@ def _protocol(benchmark: Json) -> list[Block]:
     found: list[Block] = [Text(f"{benchmark['items']} items{repeats}. Protocol: {values}.")]
     if benchmark["chosen"]:
         found.append(Text(_chosen(benchmark)))
-    elif benchmark["validation"]:
+    elif benchmark["validation"] and TOKEN_LEVEL not in benchmark:  # That chooses for itself.
         found.append(Text("There were too few validation items with verdicts to choose λ on."))
     return [*found, *map(Text, notes(benchmark))]
 
