@@ -40,6 +40,15 @@ def request(engine: Engine, **changes: Any) -> SampleRequest:
     return SampleRequest(**(fields | changes))
 
 
+def assert_equal(streamed: Sequence[Completion], called: Sequence[Completion]) -> None:
+    """Responses of a stream and of a call: the same tokens, ends and log-probs."""
+    assert [(response.tokens, response.finish) for response in streamed] == [
+        (response.tokens, response.finish) for response in called
+    ]
+    for response, want in zip(streamed, called, strict=True):
+        np.testing.assert_allclose(response.logprobs, want.logprobs, atol=1e-9)
+
+
 async def streamed(engine: Engine, asked: SampleRequest) -> list[Completion]:
     assert isinstance(engine, Streams)
     partials = {slot: Partial() for slot in asked.slots}
@@ -111,12 +120,7 @@ async def test_a_stream_is_what_a_call_gives(
     for max_tokens in (1, 40):
         asked = request(engine, sampling=sampling, max_tokens=max_tokens)
         [called] = await engine.sample([asked])
-        got = await streamed(engine, asked)
-        assert [(one.tokens, one.finish) for one in got] == [
-            (one.tokens, one.finish) for one in called
-        ]
-        for one, want in zip(got, called, strict=True):
-            np.testing.assert_allclose(one.logprobs, want.logprobs, atol=1e-9)
+        assert_equal(await streamed(engine, asked), called)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "openai"])
@@ -128,12 +132,7 @@ async def test_ends_that_a_server_leaves_out_and_steps_are_those_of_a_call(
     for step in (None, Step("e"), Step("th")):
         asked = request(engine, max_tokens=60, step=step, slots=tuple(range(6)))
         [called] = await engine.sample([asked])
-        got = await streamed(engine, asked)
-        assert [(one.tokens, one.finish) for one in got] == [
-            (one.tokens, one.finish) for one in called
-        ]
-        for one, want in zip(got, called, strict=True):
-            np.testing.assert_allclose(one.logprobs, want.logprobs, atol=1e-9)
+        assert_equal(await streamed(engine, asked), called)
 
 
 @pytest.mark.parametrize("kind", ["vllm", "openai"])

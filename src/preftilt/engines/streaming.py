@@ -7,8 +7,8 @@ time is up. :func:`streamed` is the way in for callers; an engine that cannot st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -120,10 +120,29 @@ def whole(
     ]
 
 
+class Telling(Protocol):
+    """Work on one request that tells its increments as it goes, and has a future."""
+
+    told: Callable[[Increment], None] | None
+    future: Any
+
+
+async def told_by(
+    job: Telling, submitted: Callable[[list[Any]], AbstractContextManager[Any]]
+) -> AsyncGenerator[Increment, None]:
+    """The increments of ``job`` once it is ``submitted`` to its worker; closing the generator cancels it."""
+    channel: Channel[Increment] = Channel()
+    job.told = channel.put
+    with submitted([job]):
+        async with aclosing(channel.until(job.future)) as increments:
+            async for increment in increments:
+                yield increment
+
+
 async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
     """Items of all as they come; the first failure ends the others and is raised by itself."""
     channel: Channel[T] = Channel()
-    work: Coroutine[Any, Any, list[None]] = together(put_all(one, channel) for one in streams)
+    work: Coroutine[Any, Any, list[None]] = together(put_all(stream, channel) for stream in streams)
     async with aclosing(channel.until(asyncio.ensure_future(work))) as items:
         async for item in items:
             yield item

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.channel import Channel
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.guides import GuideRequest
@@ -21,7 +20,7 @@ from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import Scheduler, Stats
 from preftilt.engines.llamacpp.worker import Worker
 from preftilt.engines.loop import together
-from preftilt.engines.streaming import Increment, whole
+from preftilt.engines.streaming import Increment, told_by, whole
 from preftilt.types import Completion
 
 
@@ -119,13 +118,9 @@ class LlamaCppEngine:
             for increment in whole(request, [nothing] * len(request.slots)):
                 yield increment
             return
-        job = SampleJob(request)
-        channel: Channel[Increment] = Channel()
-        job.told = channel.put
-        with self._submitted([job]):
-            async with aclosing(channel.until(job.future)) as increments:
-                async for increment in increments:
-                    yield increment
+        async with aclosing(told_by(SampleJob(request), self._submitted)) as increments:
+            async for increment in increments:
+                yield increment
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""

@@ -15,7 +15,6 @@ import transformers
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.channel import Channel
 from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.guides import (
@@ -27,7 +26,7 @@ from preftilt.engines.guides import (
 )
 from preftilt.engines.loop import together
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
-from preftilt.engines.streaming import Increment, whole
+from preftilt.engines.streaming import Increment, told_by, whole
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.engines.transformers.jobs import (
@@ -150,13 +149,9 @@ class TransformersEngine:
             for increment in whole(request, _nothing(request)):
                 yield increment
             return
-        job = draw_job(request)
-        channel: Channel[Increment] = Channel()
-        job.told = channel.put
-        with self._submitted([job]):
-            async with aclosing(channel.until(job.future)) as increments:
-                async for increment in increments:
-                    yield increment
+        async with aclosing(told_by(draw_job(request), self._submitted)) as increments:
+            async for increment in increments:
+                yield increment
 
     def _check_guide(self, request: GuideRequest) -> None:
         check_guide(request)
