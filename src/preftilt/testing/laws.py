@@ -210,7 +210,9 @@ async def _stream(engine: Streams, request: SampleRequest) -> list[Completion]:
             _insist(partial.finish is None, "a response goes on after its end")
             _insist(increment.start <= len(partial.tokens), "a stream left out tokens")
             partial.take(increment)
-    _insist(all(one.finish for one in partials.values()), "a stream ended before its responses")
+    _insist(
+        all(partial.finish for partial in partials.values()), "a stream ended before its responses"
+    )
     return [partial.response(request, "length") for partial in partials.values()]
 
 

@@ -148,7 +148,7 @@ class ChatSampler:
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`; a response that exists in part cannot be continued."""
         self._check(requests)
-        return await self._loop.wait(lambda: together(self._draw(one) for one in requests))
+        return await self._loop.wait(lambda: together(self._draw(request) for request in requests))
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
         """See :class:`~preftilt.engines.streaming.Streams`: the tokens of the text so far, which may change."""

@@ -74,7 +74,7 @@ class OpenAiDialect:
     async def draw(self, request: Draw) -> list[Drawn]:
         parts = await together(self.complete(body) for body in self._questions(request))
         choices = [choice for part in parts for choice in part]
-        return [self._drawn(one, request.max_tokens) for one in choices]
+        return [self._drawn(answer, request.max_tokens) for answer in choices]
 
     async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
         streams = [

@@ -166,7 +166,7 @@ class ServerEngine:
 
     async def _sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         await self._same_model()
-        return await together(self._draw(one) for one in requests)
+        return await together(self._draw(request) for request in requests)
 
     async def _stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
         await self._same_model()

@@ -108,7 +108,7 @@ class SglangDialect:
 
     async def draw(self, request: Draw) -> list[Drawn]:
         answers = await self._generate(self._drawing(request), logprobs=request.logprobs)
-        return [self._drawn(one, request.logprobs) for one in answers]
+        return [self._drawn(answer, request.logprobs) for answer in answers]
 
     async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
         whole = self._whole(self._drawing(request), logprobs=request.logprobs) | {"stream": True}

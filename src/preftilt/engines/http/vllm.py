@@ -74,8 +74,8 @@ class VllmDialect:
 
     async def draw(self, request: Draw) -> list[Drawn]:
         choices = (await self._complete(self._drawing(request))).choices
-        ordered = sorted(choices, key=lambda one: one.index)
-        return [self._drawn(one, request.logprobs) for one in ordered]
+        ordered = sorted(choices, key=lambda choice: choice.index)
+        return [self._drawn(answer, request.logprobs) for answer in ordered]
 
     async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
         whole = self._whole(self._drawing(request)) | {"stream": True}
@@ -147,7 +147,7 @@ class VllmDialect:
             raise EngineError(
                 f"{self.connection.url} sent {len(choices)} answers for {len(completions)} prompts"
             )
-        ordered = sorted(choices, key=lambda one: one.index)
+        ordered = sorted(choices, key=lambda choice: choice.index)
         return [
             prompt_row(answer.prompt_logprobs, context, one, self.connection.url)
             for answer, one in zip(ordered, completions, strict=True)

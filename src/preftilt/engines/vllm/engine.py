@@ -124,7 +124,7 @@ class VllmEngine:
         ]
         with self._known([request], [drawings]):
             self._worker.submit(drawings)
-            work = asyncio.ensure_future(_all([one.future for one in drawings]))
+            work = asyncio.ensure_future(_all([drawing.future for drawing in drawings]))
             async with aclosing(channel.until(work)) as increments:
                 async for increment in increments:
                     yield increment
