@@ -242,11 +242,17 @@ class Run:
         ]
         with self._under_way.holding(requests):
             logprobs = await self.engine.score(requests)
-        self.usage.scored[view.name] = self.usage.scored.get(view.name, 0) + tokens
+        self._count_scored(view.name, tokens)
         for one, row in zip(completions, logprobs, strict=True):
             if len(row) != len(one.tokens):
                 raise EngineError(f"{len(row)} log-probs came back for {len(one.tokens)} tokens")
         return logprobs
+
+    def _count_scored(self, name: str, tokens: int) -> None:
+        """In the order of the views, not of their scores' arrival: the same record each time."""
+        scored = self.usage.scored | {name: self.usage.scored.get(name, 0) + tokens}
+        names = [view.name for view in self.query.views if view.name in scored]
+        self.usage.scored = {view_name: scored[view_name] for view_name in names}
 
     def _sampling_scores(self) -> bool:
         """Whether log-probs of plain sampling are those of a view, so that it need not be scored."""
