@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from preftilt.engines.bundled import demo_folder
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.transformers import TransformersEngine
-from preftilt.engines.transformers.beside import Beside
+from preftilt.engines.transformers.arm_loading import Beside
 from preftilt.engines.transformers.loading import Loaded, context_of
-from preftilt.engines.transformers.opening import assemble
+from preftilt.engines.transformers.open_model import assemble
 from preftilt.engines.transformers.scheduler import Limits
 
 GIB = 1 << 30

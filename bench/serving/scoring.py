@@ -17,7 +17,7 @@ from bench.serving.sides import SideFailed
 from bench.serving.words import Words
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.http.connection import Connection, connect
-from preftilt.engines.http.measures import EXACT
+from preftilt.engines.http.logprob_checks import EXACT
 from preftilt.engines.http.sglang import SglangDialect
 from preftilt.engines.http.vllm import VllmDialect
 from preftilt.types import Tokens

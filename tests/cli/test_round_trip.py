@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.testing.toy import ToyEngine
 from tests.cli.conftest import Cli, Opener, records
 from tests.engine.any_text import AnyText, engine_saying

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.messages import Message
 from preftilt.testing.toy import NextLogprobs, ToyEngine, ToyTokenizer
 from preftilt.types import Tokens

@@ -14,7 +14,7 @@ from preftilt.arm.fingerprint import tokenizer_hash
 from preftilt.engines.base import ScoreRequest
 from preftilt.engines.guides import GuidedView, GuideRequest
 from preftilt.engines.normalises import Mixture, NormaliseRequest, can_normalise
-from preftilt.engines.transformers import TransformersEngine, forced
+from preftilt.engines.transformers import TransformersEngine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided import combine, masked
 from preftilt.types import Mask, Reader, Sampling, Stream, Tokens

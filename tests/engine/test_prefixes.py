@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.engines.prefixes import PrefixTree
-from preftilt.engines.transformers.caches import Prompt, Store, size
+from preftilt.engines.transformers.prefix_cache import Prompt, Store, size
 from preftilt.types import Reader, Tokens
 
 runs = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)

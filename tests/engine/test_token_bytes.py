@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
 from preftilt.engines.bundled import demo_folder
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from tests.engine.models import byte_tokenizer
 
 pytestmark = pytest.mark.model

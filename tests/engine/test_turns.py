@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from preftilt.engines.admission import TURN, turn_end
 from preftilt.engines.transformers.jobs import DrawJob, draw_job
 from preftilt.engines.transformers.scheduler import Scheduler
-from preftilt.engines.turns import TURN, turn_end
 from tests.engine.asking import draw, prompt, request, tokens
 from tests.engine.conftest import Opened
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.base import Capabilities
+from preftilt.engines.llamacpp.batch_tasks import Ending
+from preftilt.engines.llamacpp.bindings import Settings
 from preftilt.engines.llamacpp.engine import About, LlamaCppEngine
-from preftilt.engines.llamacpp.feeds import Ending
-from preftilt.engines.llamacpp.library import Settings
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import Limits, Scheduler
 from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer
@@ -59,7 +59,7 @@ class Bytes:
 
 @dataclass(slots=True)
 class StandIn:
-    """:class:`~preftilt.engines.llamacpp.library.Context` in plain Python."""
+    """:class:`~preftilt.engines.llamacpp.bindings.Context` in plain Python."""
 
     settings: Settings
     model: Vocabulary = field(default_factory=Vocabulary)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.engines.llamacpp import library, open_llamacpp
+from preftilt.engines.llamacpp import open_llamacpp
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, MissingPackage, UnknownModel

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from preftilt.engines.admission import TURN
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.engines.llamacpp.jobs import SampleJob
-from preftilt.engines.turns import TURN
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.testing.laws import check_laws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens

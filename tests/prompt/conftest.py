@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from preftilt.engines.chat import HfChatTokenizer, builtin_templates, load_template
+from preftilt.engines.chat_template import HfChatTokenizer, builtin_templates, load_template
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, build_query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.replicas.identity import identity
 from preftilt.messages import Message
 from preftilt.prompt import Moment, at

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from tests.prompt.tokenizers import CONTROL, TEMPLATES, Family, chat_tokenizer, tokenizer_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.prompt import answer_text
 from tests.prompt.tokenizers import HEADERS, tokenizer_of
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 
 Family = Literal["bytes", "metaspace", "prepend", "unigram"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.cluster import Asked, Job, Node, Pool, joining, plan_pool
+from preftilt.cluster import Asked, Job, Node, Pool, plan_pool
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
 from tests.cli.conftest import Cli, Opener, cli, opener, real_cli, row, rows

@@ -48,7 +48,9 @@ def test_a_cluster_that_wants_another_token_is_refused_before_anything_is_spent(
 def test_an_address_that_is_not_a_cluster_s_is_refused_when_the_time_is_up(
     place: Place, mute: str
 ) -> None:
-    code = "import sys; from preftilt.cluster.entry import check_entry; check_entry(sys.argv[1], 1)"
+    code = (
+        "import sys; from preftilt.cluster.access import check_entry; check_entry(sys.argv[1], 1)"
+    )
     said = told(place, code, mute)
     assert f"BadInput: --ray {mute}: no Ray cluster answered within 1 s; give the address" in said
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.replicas.watch import Pace
+from preftilt.engines.replicas.health import Pace
 from tests.replicas.machines import Machine
 
 QUICK = Pace(ask=0.02, answer=0.1, first=0.01, longest=0.02, opening=5.0)

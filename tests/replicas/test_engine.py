@@ -17,7 +17,7 @@ from preftilt.engines.guides import (
     ProposeRequest,
 )
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.replicas.watch import Pace
+from preftilt.engines.replicas.health import Pace
 from preftilt.engines.streaming import Partial
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.messages import Message

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Tokens
 from tests.engine.any_text import AnyText, engine_saying

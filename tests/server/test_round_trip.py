@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.testing.toy import ToyEngine
 from tests.engine.any_text import AnyText, engine_saying, saying
 from tests.engine.models import byte_tokenizer

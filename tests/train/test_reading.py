@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from preftilt.arm.spec import Objective
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.train.base import find_words

@@ -12,7 +12,7 @@ import pytest
 from preftilt.api import Realigner
 from preftilt.engines.base import ScoreRequest
 from preftilt.engines.image_tokens import FIRST
-from preftilt.engines.transformers import image_prompts, open_transformers, seeing
+from preftilt.engines.transformers import image_prompts, open_transformers
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message

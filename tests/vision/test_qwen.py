@@ -15,7 +15,11 @@ from preftilt.api import Realigner
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.image_tokens import FIRST
 from preftilt.engines.options import EngineOptions
-from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers, seeing
+from preftilt.engines.transformers import (
+    TransformersEngine,
+    Tuning,
+    open_transformers,
+)
 from preftilt.errors import BadInput, EngineError
 from preftilt.images import load_image
 from preftilt.messages import Message

@@ -19,7 +19,7 @@ from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, PromptFlags, ScoreFlags
 from preftilt.engines.base import Engine
-from preftilt.engines.chat import load_template
+from preftilt.engines.chat_template import load_template
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions, Switch
 from preftilt.errors import BadInput

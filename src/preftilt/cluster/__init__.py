@@ -1,7 +1,7 @@
 """A data set over a Ray cluster: actors that hold an engine each, and records that come back as rows are done."""
 
-from preftilt.cluster.joining import LOCAL, check_address, joined, nodes, require_ray
-from preftilt.cluster.pool import Asked, Node, Pool, plan_pool
+from preftilt.cluster.actor_pool import Asked, Node, Pool, plan_pool
+from preftilt.cluster.connect import LOCAL, check_address, joined, nodes, require_ray
 from preftilt.cluster.rounds import Flow, answers
 from preftilt.cluster.worker import Job
 

@@ -16,8 +16,8 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preftilt.cluster.joining import nodes
-from preftilt.cluster.pool import Asked, Pool, plan_pool
+from preftilt.cluster.actor_pool import Asked, Pool, plan_pool
+from preftilt.cluster.connect import nodes
 from preftilt.cluster.worker import ANSWER, PLACE, Hand, Job, Worker, raise_refusal
 from preftilt.errors import EngineError
 from preftilt.records import Item, error_record
@@ -34,7 +34,7 @@ class Flow:
 
 
 def answers(job: Job, items: Sequence[Item], asked: Asked, flow: Flow) -> Generator[dict[str, Any]]:
-    """One record a row, in the order in which they are done; inside :func:`~preftilt.cluster.joining.joined`.
+    """One record a row, in the order in which they are done; inside :func:`~preftilt.cluster.connect.joined`.
 
     Raises :class:`~preftilt.errors.PreftiltError` if an actor cannot open the engine or refuses a row's prompt.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from preftilt.engines.chat import load_template
+from preftilt.engines.chat_template import load_template
 from preftilt.messages import ROLES, Message
 
 PROBE = "preftilt"
@@ -18,7 +18,8 @@ def content_for(
     """What the template takes for a message's content: a list of parts, or a text with the image's token in it.
 
     Templates for pictures go through the parts of a message, some of them for some roles only; which ones is tried.
-    image_token: its text in the vocabulary. chat_template: as in :class:`~preftilt.engines.chat.HfChatTokenizer`.
+    image_token: its text in the vocabulary. chat_template: as in
+    :class:`~preftilt.engines.chat_template.HfChatTokenizer`.
     """
     template = None if chat_template is None else load_template(chat_template)
     parted = {role for role in ROLES if _takes_parts(tokenizer, template, role)}

@@ -24,7 +24,7 @@ CHAT_OPTIONS = frozenset({"chat_template", "thinking", "template_kwargs", "now"}
 class EngineOptions:
     """Options of :func:`~preftilt.engines.open.open_engine`; an engine refuses those it cannot honour.
 
-    Prompts (see :class:`~preftilt.engines.chat.HfChatTokenizer`):
+    Prompts (see :class:`~preftilt.engines.chat_template.HfChatTokenizer`):
 
     chat_template: a built-in template's name or a file; None is the model's own.
     thinking: lets a model that can think before it answers do so.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids

@@ -16,7 +16,7 @@ import transformers
 from pydantic import BaseModel
 
 from preftilt.engines.http.connection import Connection, Declined, connect
-from preftilt.engines.http.opening import chosen_model, nothing
+from preftilt.engines.http.open_server import chosen_model, nothing
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others

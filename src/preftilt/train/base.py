@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from preftilt.arm.spec import Objective
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.transformers.loading import (
     Source,
     context_of,

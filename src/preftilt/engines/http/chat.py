@@ -16,17 +16,17 @@ from preftilt.engines.base import Capabilities, SampleRequest
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
 from preftilt.engines.guides import GuideRequest
-from preftilt.engines.http.answers import (
+from preftilt.engines.http.connection import Connection, shortened
+from preftilt.engines.http.engine import About, insist_on_model, seed_of
+from preftilt.engines.http.remembering import RememberingTokenizer
+from preftilt.engines.http.responses import (
     ChatChoice,
     ChatChunk,
     ChatCompletions,
     ChatDelta,
     ChatMessage,
 )
-from preftilt.engines.http.connection import Connection, shortened
-from preftilt.engines.http.engine import About, insist_on_model, seed_of
-from preftilt.engines.http.refusals import Alias, Refusals, Streaming
-from preftilt.engines.http.remembering import RememberingTokenizer
+from preftilt.engines.http.server_quirks import Alias, Refusals, Streaming
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.streaming import Increment, merged, whole
 from preftilt.errors import BadInput, EngineError

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.http.answers import Choice, Completions
 from preftilt.engines.http.connection import Connection
 from preftilt.engines.http.dialect import (
     Draw,
@@ -24,7 +23,8 @@ from preftilt.engines.http.dialect import (
     checked_row,
     prompt_row,
 )
-from preftilt.engines.http.refusals import Alias, Refusals
+from preftilt.engines.http.responses import Choice, Completions
+from preftilt.engines.http.server_quirks import Alias, Refusals
 from preftilt.engines.loop import together
 from preftilt.engines.streaming import merged
 from preftilt.engines.tokenizer import ModelTokenizer

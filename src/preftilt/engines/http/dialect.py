@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.facts import Fact
-from preftilt.engines.http.answers import ModelCard, PromptLogprobs
 from preftilt.engines.http.connection import Connection
+from preftilt.engines.http.responses import ModelCard, PromptLogprobs
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import EngineError

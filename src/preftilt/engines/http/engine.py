@@ -16,15 +16,15 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.facts import Fact
 from preftilt.engines.guides import GuideRequest
-from preftilt.engines.http.answers import Models
 from preftilt.engines.http.connection import Connection, Later, Unreachable
 from preftilt.engines.http.dialect import Dialect, Draw, Drawn
-from preftilt.engines.http.growing import EndFinder, Growing
-from preftilt.engines.http.refusals import Streaming
+from preftilt.engines.http.response_stream import EndFinder, Growing
+from preftilt.engines.http.responses import Models
+from preftilt.engines.http.server_quirks import Streaming
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.shared_work import SharedWork
 from preftilt.engines.streaming import Increment, whole

@@ -7,13 +7,6 @@ from typing import Any
 
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Fact, ServerRefused
-from preftilt.engines.http.answers import ModelCard
-from preftilt.engines.http.chat_opening import (
-    open_chat_drawing,
-    open_chat_server,
-    templated,
-    why_chat,
-)
 from preftilt.engines.http.completions import (
     COMPLETIONS,
     IDS_OUT,
@@ -23,8 +16,15 @@ from preftilt.engines.http.completions import (
 )
 from preftilt.engines.http.connection import Declined
 from preftilt.engines.http.dialect import Asking, Draw, Found
-from preftilt.engines.http.measures import HOT, check_sampler, check_scores
-from preftilt.engines.http.opening import Kind, open_drawing, open_server
+from preftilt.engines.http.logprob_checks import HOT, check_sampler, check_scores
+from preftilt.engines.http.open_chat_server import (
+    open_chat_drawing,
+    open_chat_server,
+    templated,
+    why_chat,
+)
+from preftilt.engines.http.open_server import Kind, open_drawing, open_server
+from preftilt.engines.http.responses import ModelCard
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling

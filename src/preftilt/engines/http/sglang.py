@@ -18,7 +18,6 @@ from jaxtyping import Float
 from pydantic import BaseModel, RootModel
 
 from preftilt.engines.base import Engine
-from preftilt.engines.http.answers import ModelCard, TokenId
 from preftilt.engines.http.connection import Connection, Declined, shortened
 from preftilt.engines.http.dialect import (
     Asking,
@@ -30,8 +29,9 @@ from preftilt.engines.http.dialect import (
     checked_row,
     probe_tokens,
 )
-from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.opening import Kind, open_drawing, open_server
+from preftilt.engines.http.logprob_checks import EXACT, ROUNDED, check_sampler, check_scores
+from preftilt.engines.http.open_server import Kind, open_drawing, open_server
+from preftilt.engines.http.responses import ModelCard, TokenId
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling, Tokens

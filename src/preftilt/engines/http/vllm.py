@@ -19,7 +19,6 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Fact
-from preftilt.engines.http.answers import Choice, Completions, ModelCard, Read, Version
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.dialect import (
     Asking,
@@ -31,8 +30,9 @@ from preftilt.engines.http.dialect import (
     probe_tokens,
     prompt_row,
 )
-from preftilt.engines.http.measures import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.opening import Kind, open_drawing, open_server
+from preftilt.engines.http.logprob_checks import EXACT, ROUNDED, check_sampler, check_scores
+from preftilt.engines.http.open_server import Kind, open_drawing, open_server
+from preftilt.engines.http.responses import Choice, Completions, ModelCard, Read, Version
 from preftilt.engines.loop import together
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError

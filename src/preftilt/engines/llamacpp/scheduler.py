@@ -14,13 +14,13 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from preftilt.engines.llamacpp.feeds import Ending, Feed, Growth, Offer, Reading, Row
+from preftilt.engines.admission import turn_end
+from preftilt.engines.llamacpp.batch_tasks import Ending, Feed, Growth, Offer, Reading, Row
+from preftilt.engines.llamacpp.bindings import Context
 from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob, answer, refuse
-from preftilt.engines.llamacpp.kept import Kept
-from preftilt.engines.llamacpp.library import Context
 from preftilt.engines.llamacpp.sampler import logprobs_of
-from preftilt.engines.llamacpp.strands import Strand, Strands
-from preftilt.engines.turns import turn_end
+from preftilt.engines.llamacpp.sequence_cache import Kept
+from preftilt.engines.llamacpp.sequences import Strand, Strands
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Tokens

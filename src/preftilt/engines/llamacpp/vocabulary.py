@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.control_tokens import StandIns, cannot_tell_apart
-from preftilt.engines.llamacpp.library import Model
+from preftilt.engines.llamacpp.bindings import Model
 from preftilt.types import Tokens
 
 UNUSED, CONTROL, LSTRIP, RSTRIP = 1 << 1, 1 << 3, 1 << 7, 1 << 8
@@ -22,7 +22,7 @@ ANSWER = "preftilt"
 
 
 class GgufTokenizer:
-    """What :class:`~preftilt.engines.chat.HfChatTokenizer` asks of a tokenizer, answered by llama.cpp.
+    """What :class:`~preftilt.engines.chat_template.HfChatTokenizer` asks of a tokenizer, answered by llama.cpp.
 
     Text becomes tokens by llama.cpp's tokenizer, byte for byte as in its other programs; chat templates are rendered
     by transformers, as for every other engine.

@@ -26,10 +26,10 @@ from preftilt.engines.guides import (
     check_guide,
 )
 from preftilt.engines.loop import Loop, together
+from preftilt.engines.replicas.health import Pace, look_after
 from preftilt.engines.replicas.identity import Identity
 from preftilt.engines.replicas.replica import Replica
 from preftilt.engines.replicas.routing import chosen
-from preftilt.engines.replicas.watch import Pace, look_after
 from preftilt.engines.streaming import Increment, streamed
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.prompt import ChatTokenizer
@@ -54,7 +54,7 @@ class Task(Generic[R]):
 
 class Replicas:
     """Gives every request to one of several engines of the same model; made by
-    :func:`~preftilt.engines.replicas.opening.open_replicas`.
+    :func:`~preftilt.engines.replicas.start_replicas.open_replicas`.
 
     All requests of one prompt go to the same replica, where its prefix is in the cache, unless that one has more than
     its share of work. What a lost replica was at is done by another: the whole call, from its beginning. With keyed

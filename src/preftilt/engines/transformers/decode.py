@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
-from preftilt.engines.transformers.caches import Layers, Prompt
+from preftilt.engines.transformers.prefix_cache import Layers, Prompt
 from preftilt.types import Reader
 
 STEP = 64

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.forced import under
+from preftilt.engines.transformers.guided_scoring import under
 from preftilt.engines.transformers.jobs import (
     DrawJob,
     Job,
@@ -26,8 +26,8 @@ from preftilt.engines.transformers.jobs import (
     settle,
 )
 from preftilt.engines.transformers.probe import PROMPT, Probe, same
-from preftilt.engines.transformers.rows import Row, RowEnd
 from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.running_batch import Row, RowEnd
 from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
 from preftilt.engines.transformers.scheduler import Limits, failure
 from preftilt.types import Reader, Tokens

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
-from preftilt.engines.transformers.caches import Layers, join
+from preftilt.engines.transformers.prefix_cache import Layers, join
 from preftilt.types import Reader, Tokens
 
 

@@ -8,9 +8,9 @@ from functools import partial
 from io import BytesIO
 from typing import Any
 
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.image_tokens import image_tokens
-from preftilt.engines.transformers.seeing import Shown, Sight
+from preftilt.engines.transformers.image_embedding import Shown, Sight
 from preftilt.errors import BadInput, UnseenImage
 from preftilt.images import Image, kept
 from preftilt.messages import Message
@@ -36,7 +36,7 @@ class ImageTokenizer:
 
     @property
     def template(self) -> str:
-        """As :attr:`~preftilt.engines.chat.HfChatTokenizer.template`."""
+        """As :attr:`~preftilt.engines.chat_template.HfChatTokenizer.template`."""
         return self.chat.template
 
     def render(self, messages: Sequence[Message]) -> Tokens:

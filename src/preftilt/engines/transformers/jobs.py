@@ -14,7 +14,7 @@ from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
 from preftilt.engines.normalises import NormaliseRequest
 from preftilt.engines.streaming import Increment
-from preftilt.engines.transformers.caches import Prompt, Tail
+from preftilt.engines.transformers.prefix_cache import Prompt, Tail
 from preftilt.engines.transformers.sampler import Rule
 from preftilt.types import Completion, Finish, Guided, Reader, Tokens
 

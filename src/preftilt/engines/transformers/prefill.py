@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.caches import Layers, Prompt, Store, Tail, join
 from preftilt.engines.transformers.extend import ExtendPlan, Segment
+from preftilt.engines.transformers.prefix_cache import Layers, Prompt, Store, Tail, join
 from preftilt.engines.transformers.runner import Runner
 from preftilt.types import Reader, Tokens
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import ATTENTION, noting_windows, register
-from preftilt.engines.transformers.caches import Prompt
 from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
 from preftilt.engines.transformers.extend import ExtendPlan, Segment
+from preftilt.engines.transformers.prefix_cache import Prompt
 from preftilt.engines.transformers.runner import Runner
 
 AGREE = 1e-4

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from preftilt.engines.transformers.arms import Arms, Readers
 from preftilt.engines.transformers.attention import Plan, attending
+from preftilt.engines.transformers.image_embedding import Sight
 from preftilt.engines.transformers.sampler import logprobs_of
-from preftilt.engines.transformers.seeing import Sight
 from preftilt.types import Reader
 
 LOGIT_NUMBERS = 1 << 24

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from preftilt.engines.transformers.caches import CacheKey, Prompt, Store, Tail
+from preftilt.engines.admission import turn_end
 from preftilt.engines.transformers.extend import Segment
-from preftilt.engines.transformers.forced import normalise
+from preftilt.engines.transformers.guided_scoring import normalise
 from preftilt.engines.transformers.jobs import (
     DrawJob,
     Ground,
@@ -28,11 +28,11 @@ from preftilt.engines.transformers.prefill import (
     grow,
     share,
 )
-from preftilt.engines.transformers.rows import RowEnd, Rows
+from preftilt.engines.transformers.prefix_cache import CacheKey, Prompt, Store, Tail
 from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.running_batch import RowEnd, Rows
 from preftilt.engines.transformers.sampler import likeliest
 from preftilt.engines.transformers.scoring import Reading, score
-from preftilt.engines.turns import turn_end
 from preftilt.errors import EngineError
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from preftilt.engines.transformers.caches import Prompt, Store, Tail
 from preftilt.engines.transformers.extend import ExtendPlan, Segment
 from preftilt.engines.transformers.jobs import Ground, ScoreJob
+from preftilt.engines.transformers.prefix_cache import Prompt, Store, Tail
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Tokens

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.channel import Channel
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.checks import Readable
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.loop import together

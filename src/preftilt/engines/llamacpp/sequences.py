@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from preftilt.engines.llamacpp.library import Context
+from preftilt.engines.llamacpp.bindings import Context
 
 
 @dataclass(eq=False, slots=True)

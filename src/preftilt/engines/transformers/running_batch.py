@@ -13,9 +13,9 @@ from torch import Tensor
 
 from preftilt.engines.steps import step_ended
 from preftilt.engines.transformers.arms import Readers
-from preftilt.engines.transformers.caches import Prompt, Store, Tail, size
 from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
 from preftilt.engines.transformers.jobs import DrawJob, Ground
+from preftilt.engines.transformers.prefix_cache import Prompt, Store, Tail, size
 from preftilt.engines.transformers.runner import Runner
 from preftilt.engines.transformers.sampler import Ticket, draw
 from preftilt.engines.vocabulary import Vocabulary

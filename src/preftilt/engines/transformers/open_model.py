@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.image_parts import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
-from preftilt.engines.transformers.beside import Beside, attach_beside, read_arms
+from preftilt.engines.transformers.arm_loading import Beside, attach_beside, read_arms
 from preftilt.engines.transformers.engine import About, TransformersEngine
 from preftilt.engines.transformers.expanded import ExpandedPath
+from preftilt.engines.transformers.image_check import checked_sight, first_look
 from preftilt.engines.transformers.image_prompts import ImageTokenizer, image_tokenizer
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.loading import (
@@ -29,10 +30,9 @@ from preftilt.engines.transformers.loading import (
     load_tokenizer,
 )
 from preftilt.engines.transformers.processors import load_processor
-from preftilt.engines.transformers.rows import RowEnd
 from preftilt.engines.transformers.runner import Runner, few_rows_first
+from preftilt.engines.transformers.running_batch import RowEnd
 from preftilt.engines.transformers.scheduler import Limits, Scheduler
-from preftilt.engines.transformers.sight_check import checked_sight, first_look
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.types import Completion, Sampling, Stream, Tokens

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from preftilt.engines.base import Capabilities, Engine
 from preftilt.engines.facts import Fact, ServerRefused
-from preftilt.engines.http.answers import ModelCard, Models
 from preftilt.engines.http.connection import Connection, connect
 from preftilt.engines.http.dialect import Asking, Found, Probe, probe_tokens
 from preftilt.engines.http.engine import About, Canary, ServerEngine
+from preftilt.engines.http.responses import ModelCard, Models
 from preftilt.engines.loop import Loop
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer, scored_by

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from preftilt.engines.llamacpp.jobs import SampleJob, ScoreJob
 from preftilt.engines.llamacpp.sampler import draw, logprobs_of
-from preftilt.engines.llamacpp.strands import Strand
+from preftilt.engines.llamacpp.sequences import Strand
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
 from preftilt.engines.steps import step_ended
 from preftilt.streams import position_key

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from secrets import token_hex
 
-from preftilt.cluster.entry import OWN_TOKEN, check_entry, has_token
-from preftilt.cluster.pool import Node
+from preftilt.cluster.access import OWN_TOKEN, check_entry, has_token
+from preftilt.cluster.actor_pool import Node
 from preftilt.errors import BadInput, MissingPackage
 
 LOCAL = "local"

@@ -9,10 +9,10 @@ from functools import reduce
 from preftilt.engines.base import Capabilities, Engine
 from preftilt.engines.loop import Loop, together
 from preftilt.engines.replicas.engine import Replicas, close_all
+from preftilt.engines.replicas.health import Pace, opened
 from preftilt.engines.replicas.identity import Identity, identity
 from preftilt.engines.replicas.replica import Open, Replica
 from preftilt.engines.replicas.routing import FREE
-from preftilt.engines.replicas.watch import Pace, opened
 from preftilt.errors import BadInput, EngineError
 from preftilt.prompt import ChatTokenizer
 

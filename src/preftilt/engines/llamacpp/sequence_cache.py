@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from preftilt.engines.llamacpp.strands import Strand, Strands
+from preftilt.engines.llamacpp.sequences import Strand, Strands
 from preftilt.engines.prefixes import PrefixTree
 from preftilt.types import Tokens
 

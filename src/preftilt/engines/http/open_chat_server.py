@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from preftilt.engines.base import Capabilities, Engine
 from preftilt.engines.facts import Fact, ServerRefused
-from preftilt.engines.http.answers import Completions
 from preftilt.engines.http.chat import CHAT, ChatEndpoint, ChatSampler
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.engine import About
-from preftilt.engines.http.opening import HONOURED, chosen_model, connected, nothing
+from preftilt.engines.http.open_server import HONOURED, chosen_model, connected, nothing
 from preftilt.engines.http.remembering import RememberingTokenizer
+from preftilt.engines.http.responses import Completions
 from preftilt.engines.loop import Loop
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer

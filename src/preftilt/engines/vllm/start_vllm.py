@@ -23,7 +23,7 @@ from preftilt.engines.checks import Readable
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
-from preftilt.engines.transformers.opening import ROUNDED_RMS
+from preftilt.engines.transformers.open_model import ROUNDED_RMS
 from preftilt.engines.transformers.probe import AGREE, tolerance
 from preftilt.engines.vllm.engine import VllmEngine
 from preftilt.engines.vllm.sequences import Drawing, Reading, Sequence

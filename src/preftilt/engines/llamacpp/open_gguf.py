@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preftilt.engines.base import Capabilities
-from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.llamacpp import probe
+from preftilt.engines.llamacpp.batch_tasks import Ending
+from preftilt.engines.llamacpp.bindings import CACHE_TYPES, Context, Model, Settings, library
 from preftilt.engines.llamacpp.engine import About, LlamaCppEngine
-from preftilt.engines.llamacpp.feeds import Ending
-from preftilt.engines.llamacpp.library import CACHE_TYPES, Context, Model, Settings, library
 from preftilt.engines.llamacpp.scheduler import Limits, Scheduler, Stats
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
 from preftilt.engines.model_files import gguf_file
