@@ -11,7 +11,7 @@ from bench.models import Subject
 from preftilt.engines.base import SampleRequest
 from preftilt.engines.guides import GuidedView, GuideRequest
 from preftilt.guided import combine, kappa
-from preftilt.testing.amulet import amulet_game
+from preftilt.testing.amulet import amulet_iterations
 from preftilt.types import Query, Sampling, Stream, View
 
 WEIGHTS = (-2.0, 3.0)
@@ -57,7 +57,7 @@ def amulet(vocabulary: int, tokens: int, seed: int) -> tuple[float, float]:
         combine(logprobs, (-k, 1 + k))
     middle = time.perf_counter()
     for _ in range(tokens):
-        amulet_game(
+        amulet_iterations(
             logprobs[1], logprobs[0], iterations=ITERATIONS, alpha=ALPHA, anchor=ANCHOR, eta=ETA
         )
     return middle - began, time.perf_counter() - middle

@@ -17,10 +17,10 @@ from tokenizers.models import BPE
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.transformers import TransformersEngine
-from preftilt.engines.transformers.arm_loading import Beside
-from preftilt.engines.transformers.loading import Loaded, context_of
+from preftilt.engines.transformers.arm_loading import ArmSetup
+from preftilt.engines.transformers.loading import LoadedModel, context_of
 from preftilt.engines.transformers.open_model import assemble
-from preftilt.engines.transformers.scheduler import Limits
+from preftilt.engines.transformers.scheduler import TransformersLimits
 
 GIB = 1 << 30
 
@@ -70,9 +70,9 @@ def subject(name: str, device: str) -> Subject:
     vocabulary = min(len(tokenizer), plain.get_output_embeddings().weight.shape[0])
     _never_end(plain, tokenizer, vocabulary)
     engine = assemble(
-        Loaded(copy.deepcopy(plain), tokenizer, where, dtype),
+        LoadedModel(copy.deepcopy(plain), tokenizer, where, dtype),
         HfChatTokenizer(tokenizer),
-        Limits(
+        TransformersLimits(
             max_rows=64 if where.type == "cpu" else 256,
             row_bytes=4 * GIB,
             cache_bytes=4 * GIB,
@@ -83,7 +83,7 @@ def subject(name: str, device: str) -> Subject:
         name,
         "auto",
         "auto",
-        Beside(arms={}),
+        ArmSetup(arms={}),
     )
     parameters = sum(p.numel() for p in plain.parameters())
     return Subject(name, plain, engine, vocabulary, context_of(plain.config), parameters)

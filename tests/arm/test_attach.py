@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from preftilt.arm.attach import Arm, attach
+from preftilt.arm.attach import AttachedArm, attach
 from preftilt.arm.layers import mixing
 from preftilt.arm.weights import ArmWeights, extended
 from preftilt.errors import BadInput
@@ -27,19 +27,21 @@ CASES = {
 }
 
 
-def made(case: str, model, make=shaken) -> Arm:
+def made(case: str, model, make=shaken) -> AttachedArm:
     spec = spec_for(model, case.split()[0], **CASES[case])
-    return Arm(model, spec, make(model, spec))
+    return AttachedArm(model, spec, make(model, spec))
 
 
-def alphas(arm: Arm, *rows: float) -> torch.Tensor:
+def alphas(arm: AttachedArm, *rows: float) -> torch.Tensor:
     """One row for every number: (a, 1 − a), or (1,) where there is one objective; NaN stays NaN."""
     full = torch.tensor([[one, 1 - one] for one in rows])
     return full if len(arm.spec.objectives) == 2 else full.sum(1, keepdim=True)
 
 
 @torch.no_grad()
-def logits(model, arm: Arm | None = None, *rows: float, ids: torch.Tensor = IDS) -> torch.Tensor:
+def logits(
+    model, arm: AttachedArm | None = None, *rows: float, ids: torch.Tensor = IDS
+) -> torch.Tensor:
     if arm is None:
         return model(ids).logits
     with arm.rows(alphas(arm, *rows)):
@@ -151,8 +153,8 @@ def test_uniarm_without_modulation_is_lora(modulation):
         name: one if name == "embeddings" else torch.zeros_like(one)
         for name, one in weights.mixing.items()
     }
-    uniarm = Arm(model, spec, replace(weights, mixing=still))
-    lora = Arm(model, spec_for(model, "genarm"), ArmWeights(weights.down, weights.up, {}))
+    uniarm = AttachedArm(model, spec, replace(weights, mixing=still))
+    lora = AttachedArm(model, spec_for(model, "genarm"), ArmWeights(weights.down, weights.up, {}))
     torch.testing.assert_close(logits(model, uniarm, 0.1, 0.9, 0.4), logits(model, lora, 1, 1, 1))
 
 
@@ -172,7 +174,7 @@ def test_a_new_objective_changes_nothing_for_the_old_ones(case):
     spec = replace(arm.spec, objectives=(HELP, SAFE, replace(HELP, name="brief")))
     embeddings = torch.eye(3, WIDTH) if case == "uniarm" else None
     wider = extended(arm.weights, spec, torch.Generator().manual_seed(0), embeddings)
-    three = Arm(model, spec, wider)
+    three = AttachedArm(model, spec, wider)
     with three.rows(torch.tensor([[0.3, 0.7, 0.0]] * 3)):
         told = model(IDS).logits
     torch.testing.assert_close(told, logits(model, arm, 0.3, 0.3, 0.3))

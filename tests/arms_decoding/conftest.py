@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preftilt.engines.options import EngineOptions
-from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers
+from preftilt.engines.transformers import TransformersEngine, TransformersTuning, open_transformers
 from tests.arms_decoding.made import Oracle, make_arms
 from tests.engine.models import calm, save
 
@@ -78,9 +78,11 @@ def opened(models: Models, arms: Arms) -> Iterator[Opened]:
     engines: list[TransformersEngine] = []
 
     def engine(name: str = "llama", **given: Any) -> TransformersEngine:
-        tuning = {one.name: given.pop(one.name) for one in fields(Tuning) if one.name in given}
+        tuning = {
+            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+        }
         options = EngineOptions(arms=given.pop("arms") if "arms" in given else arms(name), **given)
-        engines.append(open_transformers(models(name), options, Tuning(**tuning)))
+        engines.append(open_transformers(models(name), options, TransformersTuning(**tuning)))
         return engines[-1]
 
     yield engine

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from preftilt.engines.options import EngineOptions
-from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers
+from preftilt.engines.transformers import TransformersEngine, TransformersTuning, open_transformers
 from preftilt.types import Tokens
 from tests.engine.models import VOCABULARY, calm, save
 
@@ -48,9 +48,13 @@ def opened(saved: Saved) -> Iterator[Opened]:
     engines: list[TransformersEngine] = []
 
     def engine(architecture: str = "qwen2", **given: Any) -> TransformersEngine:
-        tuning = {one.name: given.pop(one.name) for one in fields(Tuning) if one.name in given}
+        tuning = {
+            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+        }
         engines.append(
-            open_transformers(saved(architecture), EngineOptions(**given), Tuning(**tuning))
+            open_transformers(
+                saved(architecture), EngineOptions(**given), TransformersTuning(**tuning)
+            )
         )
         return engines[-1]
 

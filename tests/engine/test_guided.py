@@ -13,7 +13,7 @@ import transformers
 
 from preftilt.engines.guides import GuidedView, GuideRequest, ProposeRequest
 from preftilt.engines.transformers import TransformersEngine, sampler
-from preftilt.engines.transformers.sampler import Rule, guided
+from preftilt.engines.transformers.sampler import GuidanceRule, guided
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided import adapted, combine, divergence, kappa, masked, pick
 from preftilt.reward import Reward
@@ -189,14 +189,14 @@ async def test_a_long_context_is_held_once_for_all_rows(opened: Opened, monkeypa
     from preftilt.engines.transformers import decode
 
     widest = 0
-    plain_reserve = decode.Buffers.reserve
+    plain_reserve = decode.TailBuffers.reserve
 
-    def reserve(self: decode.Buffers, rows: int, width: int) -> None:
+    def reserve(self: decode.TailBuffers, rows: int, width: int) -> None:
         nonlocal widest
         plain_reserve(self, rows, width)
         widest = max(widest, self.rows * self.width)
 
-    monkeypatch.setattr(decode.Buffers, "reserve", reserve)
+    monkeypatch.setattr(decode.TailBuffers, "reserve", reserve)
     engine = opened("llama", prefill_tokens=32)
     prompts = (prompt(150, 1), prompt(200, 2))
     await guide(engine, ask(prompts=prompts, slots=8, max_tokens=5))
@@ -251,7 +251,9 @@ def test_the_rule_in_torch_is_the_rule_in_numpy():
     logits[:, 1, 7] = -torch.inf
     k = kappa(60, alpha=2, anchor=2, eta=10)
     for weights in [(-k, 1 + k, 0.5), (1.0, 0.25, 3.0), (2.0, -1.0, -1.0)]:
-        ours = torch.log_softmax(guided(logits.unbind(1), Rule(weights)).double(), -1).numpy()
+        ours = torch.log_softmax(
+            guided(logits.unbind(1), GuidanceRule(weights)).double(), -1
+        ).numpy()
         for row, raw in zip(ours, logits.double().numpy(), strict=True):
             np.testing.assert_allclose(row, combine(raw, weights), rtol=0, atol=2e-4)
 
@@ -267,7 +269,7 @@ def test_the_strength_by_divergence_in_torch_is_the_one_in_numpy():
     assert 0.05 < min(theirs) < max(theirs) < 0.95
     for weights in [(-4.0, 5.0), (3.0, -2.0, 0.5), (1.0, 0.0)]:
         views = logits[:, : len(weights)].unbind(1)
-        mixed = guided(views, Rule(weights, strength_by="divergence"))
+        mixed = guided(views, GuidanceRule(weights, strength_by="divergence"))
         mixed = torch.log_softmax(mixed.double(), -1).numpy()
         for row, raw in zip(mixed, rows[:, : len(weights)], strict=True):
             expected = combine(raw, adapted(raw, weights))
@@ -286,7 +288,7 @@ async def test_tokens_whose_strength_goes_by_divergence_are_those_of_the_rule(
 @pytest.mark.parametrize("lam", [0.0, 20.0, -5.0])
 def test_identical_views_are_their_own_result_to_the_last_bit(lam: float):
     logits = torch.randn(1, 1, 500, generator=torch.Generator().manual_seed(1))
-    both = guided([logits[0], logits[0]], Rule((1 - lam, lam)))
+    both = guided([logits[0], logits[0]], GuidanceRule((1 - lam, lam)))
     assert torch.equal(both[0], logits[0, 0])
 
 

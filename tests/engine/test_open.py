@@ -14,7 +14,7 @@ from preftilt.engines import open as opening
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
-from preftilt.engines.transformers import Tuning, open_transformers, probe
+from preftilt.engines.transformers import TransformersTuning, open_transformers, probe
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate, PromptTooLong, UnknownModel
 from preftilt.messages import Message
 from tests.engine.asking import draw, prompt, request, score
@@ -104,7 +104,7 @@ def test_a_slow_path_is_told_once_with_the_reason(
     [told] = caplog.messages
     assert "several times as long: NotImplementedError: linear attention" in told
     caplog.clear()
-    open_transformers(saved("qwen2"), tuning=Tuning(attention="expanded")).close()
+    open_transformers(saved("qwen2"), tuning=TransformersTuning(attention="expanded")).close()
     monkeypatch.undo()
     open_transformers(saved("qwen2")).close()
     assert caplog.messages == []

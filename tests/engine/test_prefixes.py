@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.engines.prefixes import PrefixTree
-from preftilt.engines.transformers.prefix_cache import Prompt, Store, size
+from preftilt.engines.transformers.prefix_cache import CachedPrompt, PrefixCache, layers_bytes
 from preftilt.types import Reader, Tokens
 
 runs = st.lists(st.integers(0, 2), min_size=1, max_size=7).map(tuple)
@@ -74,10 +74,10 @@ def test_one_in_many_thousands_is_found_by_reading_its_own_tokens() -> None:
 
 def test_a_store_keeps_nothing_of_readers_whose_prompts_were_dropped() -> None:
     layer = (torch.zeros(1, 4, 8), torch.zeros(1, 4, 8))
-    store = Store(capacity=3 * size({0: layer}))
+    store = PrefixCache(capacity=3 * layers_bytes({0: layer}))
     for number in range(50):
         reader = Reader("arm", (number / 50, 1 - number / 50))
-        store.add_prompt(Prompt((1, 2, 3, number), {0: layer}, torch.zeros(9), reader))
+        store.add_prompt(CachedPrompt((1, 2, 3, number), {0: layer}, torch.zeros(9), reader))
     assert len(store._items) == len(store._prompts) == 3
     store.clear()
     assert not store._prompts

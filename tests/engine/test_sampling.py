@@ -73,7 +73,7 @@ def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
         2 * torch.randn(16, 400, generator=torch.Generator().manual_seed(2)), 1
     )
     settings = [SETTINGS[i % len(SETTINGS)] for i in range(16)]
-    tickets = [sampler.Ticket(one, KEYS[i], (i,)) for i, one in enumerate(settings)]
+    tickets = [sampler.RowSampling(one, KEYS[i], (i,)) for i, one in enumerate(settings)]
     drawn, logprobs = sampler.draw(logits, tickets)
     rows = logits.double().numpy()
     expected = [
@@ -91,7 +91,7 @@ def test_frequencies_follow_the_distribution():
     keys = [position_key(stream_key(Stream(5), slot), 0) for slot in range(4000)]
     drawn, _ = sampler.draw(
         logits.expand(4000, 4),
-        [sampler.Ticket(Sampling(), key, (i,)) for i, key in enumerate(keys)],
+        [sampler.RowSampling(Sampling(), key, (i,)) for i, key in enumerate(keys)],
     )
     np.testing.assert_allclose(np.bincount(drawn) / 4000, [0.5, 0.3, 0.15, 0.05], atol=0.025)
 

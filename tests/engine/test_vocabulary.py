@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken
 
-from preftilt.engines.transformers import Tuning, open_transformers
+from preftilt.engines.transformers import TransformersTuning, open_transformers
 from tests.engine.asking import draw, prompt
 from tests.engine.models import build, byte_tokenizer
 
@@ -24,7 +24,7 @@ async def test_an_unused_id_is_neither_drawn_nor_a_reason_to_refuse(tmp_path: Pa
     saved["model"]["merges"].remove([".", "Ċ"])
     (tmp_path / "tokenizer.json").write_text(json.dumps(saved), "utf-8")
     build("qwen2").save_pretrained(tmp_path)
-    engine = open_transformers(str(tmp_path), tuning=Tuning(attention=attention))
+    engine = open_transformers(str(tmp_path), tuning=TransformersTuning(attention=attention))
     assert engine.versions["attention"] == (
         "expanded" if attention == "expanded" else "shared prefix"
     )

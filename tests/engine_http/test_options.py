@@ -9,7 +9,7 @@ import pytest
 from preftilt.engines import open as opening
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
-from preftilt.engines.options import EngineOptions, given, refuse_others
+from preftilt.engines.options import EngineOptions, changed_options, refuse_others
 from preftilt.errors import BadInput, EngineError, MissingPackage
 from preftilt.testing.toy import ToyEngine
 
@@ -64,8 +64,11 @@ def test_a_bare_url_asks_which_kind_of_server_it_is():
 
 
 def test_only_options_off_their_defaults_count_as_given():
-    assert given(EngineOptions(dtype="auto", max_rows=None)) == frozenset()
-    assert given(EngineOptions(dtype="float32", template_kwargs={})) == {"dtype", "template_kwargs"}
+    assert changed_options(EngineOptions(dtype="auto", max_rows=None)) == frozenset()
+    assert changed_options(EngineOptions(dtype="float32", template_kwargs={})) == {
+        "dtype",
+        "template_kwargs",
+    }
 
 
 def test_all_idle_options_are_named_at_once_as_flags():

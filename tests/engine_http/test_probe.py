@@ -18,10 +18,10 @@ from preftilt.errors import BadInput
 from preftilt.testing.laws import (
     LAWS,
     default_prompts,
-    law_nothing_scores_as_nothing,
-    law_one_logprob_a_token,
-    law_responses_end_as_they_say,
-    law_the_actual_token_is_scored,
+    empty_completions_score_empty,
+    finish_reasons_are_true,
+    one_logprob_per_token,
+    the_given_token_is_scored,
 )
 from preftilt.types import Sampling, Stream
 from tests.engine.models import byte_tokenizer
@@ -242,7 +242,7 @@ class TestScorer:
         assert "scored by transformers:" in engine.name
         for law in LAWS:
             # What one model finds likeliest another one need not.
-            if law is not law_the_actual_token_is_scored:
+            if law is not the_given_token_is_scored:
                 await law(engine, default_prompts(engine), 1e-4)
 
     async def test_one_stands_in_for_scores_that_cannot_be_used(
@@ -251,7 +251,7 @@ class TestScorer:
         server.manners.lie = "rank 1"
         for kind in ("vllm", "openai"):
             engine = opened(kind, scorer=scorer_folder)
-            await law_responses_end_as_they_say(engine, default_prompts(engine), 1e-4)
+            await finish_reasons_are_true(engine, default_prompts(engine), 1e-4)
 
     def test_one_with_another_tokenizer_is_refused(self, server: Running, opened: Opened):
         server.manners.echoes = False
@@ -274,7 +274,7 @@ class TestScorer:
         engine = opened("openai", tokenizer=None, scorer=scorer_folder)
         assert isinstance(engine, Probed)
         assert engine.plan[1] == f"score: transformers:{scorer_folder}"
-        for law in (law_one_logprob_a_token, law_nothing_scores_as_nothing):
+        for law in (one_logprob_per_token, empty_completions_score_empty):
             await law(engine, default_prompts(engine), 1e-4)
         body = server.seen.asked("/v1/chat/completions")[-1]
         assert body["messages"] == [{"role": "user", "content": "Name a way to relax."}]
@@ -285,7 +285,7 @@ class TestScorer:
         server.manners.completions, server.manners.chats = False, True
         engine = opened("openai", tokenizer=None, scorer=scorer_folder)
         with pytest.raises(BadInput, match="not token prompts from elsewhere"):
-            await law_responses_end_as_they_say(engine, [(1, 2, 3)], 1e-4)
+            await finish_reasons_are_true(engine, [(1, 2, 3)], 1e-4)
 
     def test_a_chat_server_without_a_scorer_is_refused(self, server: Running, opened: Opened):
         server.manners.completions, server.manners.chats = False, True

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from preftilt.engines.base import Engine, SampleRequest
-from preftilt.engines.http.dialect import Draw
+from preftilt.engines.http.dialect import DrawRequest
 from preftilt.engines.http.sglang import Generated, SglangDialect
 from preftilt.engines.streaming import Partial, Streams
 from preftilt.errors import BadInput, EngineError
@@ -324,7 +324,7 @@ def sglang_event(ids: Sequence[int], total: int, reason: Any = None, ahead: int 
 async def test_events_of_sglang_are_read_whether_they_repeat_what_was_sent_or_not(sent: Any):
     connection: Any = Sent(sent)
     dialect = SglangDialect(connection=connection, model="m", ends=(), seeded=False, shares=False)
-    draw = Draw(context=(1,), n=2, max_tokens=9, sampling=Sampling(), seed=1)
+    draw = DrawRequest(context=(1,), n=2, max_tokens=9, sampling=Sampling(), seed=1)
     tokens: list[int] = []
     ended = False
     async for part in dialect.stream(draw):
@@ -340,7 +340,7 @@ async def test_events_of_sglang_are_read_whether_they_repeat_what_was_sent_or_no
 async def test_a_response_that_sglang_gives_up_is_an_error():
     connection: Any = Sent([sglang_event([5], 1, {"type": "abort", "message": "no memory left"})])
     dialect = SglangDialect(connection=connection, model="m", ends=(), seeded=False, shares=False)
-    draw = Draw(context=(1,), n=2, max_tokens=9, sampling=Sampling(), seed=1)
+    draw = DrawRequest(context=(1,), n=2, max_tokens=9, sampling=Sampling(), seed=1)
     with pytest.raises(EngineError, match="no memory left"):
         [part async for part in dialect.stream(draw)]
 

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from preftilt.engines.gguf import cache as caching
-from preftilt.engines.gguf.cache import GIB, Conversion, cache_bound, keep, kept
+from preftilt.engines.gguf.cache import (
+    GIB,
+    Conversion,
+    cache_bound,
+    find_conversion,
+    make_conversion,
+)
 from preftilt.errors import BadInput
 
 LONG_AGO = 1_000_000_000
@@ -38,10 +44,10 @@ def of(source: Path, version: str = "1") -> Conversion:
 
 
 def test_a_conversion_is_made_once_and_found_again(source: Path, cache: Path):
-    assert kept(of(source)) is None
-    place = keep(of(source), 1, writes("first"))
-    assert kept(of(source)) == place
-    assert keep(of(source), 1, writes("never")) == place
+    assert find_conversion(of(source)) is None
+    place = make_conversion(of(source), 1, writes("first"))
+    assert find_conversion(of(source)) == place
+    assert make_conversion(of(source), 1, writes("never")) == place
     assert (place / "weights").read_text() == "first"
     assert place.parent == cache / "gguf"
 
@@ -50,25 +56,25 @@ def test_the_first_conversion_says_where_it_is_kept(
     source: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.WARNING):
-        keep(of(source), 1, writes("first"))
-        keep(of(source), 1, writes("first"))
+        make_conversion(of(source), 1, writes("first"))
+        make_conversion(of(source), 1, writes("first"))
     assert [record.message.count(str(cache / "gguf")) for record in caplog.records] == [1]
 
 
 def test_a_file_that_changed_is_converted_again_and_its_old_conversion_removed(
     source: Path, cache: Path
 ):
-    old = keep(of(source), 1, writes("first"))
+    old = make_conversion(of(source), 1, writes("first"))
     source.write_text("second")
-    assert kept(of(source)) is None
-    new = keep(of(source), 1, writes("second"))
+    assert find_conversion(of(source)) is None
+    new = make_conversion(of(source), 1, writes("second"))
     assert not old.exists()
     assert (new / "weights").read_text() == "second"
 
 
 def test_conversions_of_another_version_stay(source: Path, cache: Path):
-    old = keep(of(source, "1"), 1, writes("old"))
-    new = keep(of(source, "2"), 1, writes("new"))
+    old = make_conversion(of(source, "1"), 1, writes("old"))
+    new = make_conversion(of(source, "2"), 1, writes("new"))
     assert old.exists()
     assert new != old
 
@@ -82,10 +88,10 @@ def test_what_was_used_longest_ago_makes_room(
         path.touch()
     a, b, c, d = map(of, sources)
     for conversion, when in ((a, 2), (b, 1), (c, 3)):
-        place = keep(conversion, 10, writes("x" * 10))
+        place = make_conversion(conversion, 10, writes("x" * 10))
         os.utime(place, (LONG_AGO + when, LONG_AGO + when))
-    keep(d, 10, writes("x" * 10))
-    assert [kept(conversion) is not None for conversion in (a, b, c, d)] == [
+    make_conversion(d, 10, writes("x" * 10))
+    assert [find_conversion(conversion) is not None for conversion in (a, b, c, d)] == [
         True,
         False,
         True,
@@ -99,8 +105,8 @@ def test_what_was_used_just_now_is_not_removed(
     monkeypatch.setattr(caching, "cache_bound", lambda: 10)
     for name in "ab":
         (tmp_path / name).touch()
-        keep(of(tmp_path / name), 10, writes("x" * 10))
-    assert kept(of(tmp_path / "a")) is not None
+        make_conversion(of(tmp_path / name), 10, writes("x" * 10))
+    assert find_conversion(of(tmp_path / "a")) is not None
 
 
 def test_a_conversion_that_failed_leaves_nothing_and_can_be_tried_again(source: Path, cache: Path):
@@ -109,15 +115,15 @@ def test_a_conversion_that_failed_leaves_nothing_and_can_be_tried_again(source: 
         raise BadInput("cannot be read")
 
     with pytest.raises(BadInput, match="cannot be read"):
-        keep(of(source), 1, fails)
+        make_conversion(of(source), 1, fails)
     assert [path.name for path in (cache / "gguf").iterdir()] == [".lock"]
-    assert keep(of(source), 1, writes("whole")).is_dir()
+    assert make_conversion(of(source), 1, writes("whole")).is_dir()
 
 
 def test_what_a_killed_process_left_is_removed(source: Path, cache: Path):
     left = cache / "gguf" / "model-0-0-1.partial"
     left.mkdir(parents=True)
-    keep(of(source), 1, writes("whole"))
+    make_conversion(of(source), 1, writes("whole"))
     assert not left.exists()
 
 
@@ -139,7 +145,9 @@ def test_of_two_at_once_one_converts_and_the_other_waits_for_it(
 
     handler = Waiting()
     caching.LOG.addHandler(handler)
-    threads = [threading.Thread(target=keep, args=(of(source), 1, convert)) for _ in range(2)]
+    threads = [
+        threading.Thread(target=make_conversion, args=(of(source), 1, convert)) for _ in range(2)
+    ]
     try:
         threads[0].start()
         assert begun.wait(20)
@@ -157,7 +165,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
     (tmp_path / "file").touch()
     monkeypatch.setenv("PREFTILT_CACHE", str(tmp_path / "file"))
     with pytest.raises(BadInput, match=r"cannot be written .*environment variable PREFTILT_CACHE"):
-        keep(of(source), 1, writes("never"))
+        make_conversion(of(source), 1, writes("never"))
 
 
 def test_a_disk_that_is_full_is_refused_before_and_while_it_is_written(
@@ -168,17 +176,17 @@ def test_a_disk_that_is_full_is_refused_before_and_while_it_is_written(
         raise OSError(28, "No space left on device")
 
     with pytest.raises(BadInput, match=r"No space left on device.*PREFTILT_CACHE"):
-        keep(of(source), 1, full)
+        make_conversion(of(source), 1, full)
     usage = namedtuple("usage", ["total", "used", "free"])
     monkeypatch.setattr(caching.shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(BadInput, match=r"has 0\.0 GB free.*PREFTILT_CACHE"):
-        keep(of(source), 2, writes("never"))
+        make_conversion(of(source), 2, writes("never"))
     assert [path.name for path in (cache / "gguf").iterdir()] == [".lock"]
 
 
 def test_a_model_larger_than_the_bound_is_refused(source: Path, cache: Path):
     with pytest.raises(BadInput, match=r"30\.0 GB.*PREFTILT_CACHE_GIB \(now 20\).*llamacpp:"):
-        keep(of(source), 30_000_000_000, writes("never"))
+        make_conversion(of(source), 30_000_000_000, writes("never"))
 
 
 @pytest.mark.parametrize("value", ["much", "0", "-1", "inf", "nan"])

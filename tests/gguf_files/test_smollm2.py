@@ -19,7 +19,7 @@ from preftilt.engines.model_files import model_folder
 from preftilt.engines.models import SMOLLM2_INSTALL, default_model
 from preftilt.engines.open import open_engine
 from preftilt.messages import Message
-from preftilt.testing.laws import default_prompts, law_sampled_logprobs_are_scores
+from preftilt.testing.laws import default_prompts, sampler_logprobs_equal_scores
 from tests.cli.conftest import Cli, real_cli
 
 __all__ = ["real_cli"]
@@ -83,7 +83,7 @@ async def test_scores_are_those_of_plain_forwards(smollm2: Engine):
 
 
 async def test_log_probs_of_drawing_are_scores(smollm2: Engine):
-    await law_sampled_logprobs_are_scores(smollm2, default_prompts(smollm2), 1e-4)
+    await sampler_logprobs_equal_scores(smollm2, default_prompts(smollm2), 1e-4)
 
 
 async def test_the_preference_raises_the_answer_that_follows_it(smollm2: Engine):

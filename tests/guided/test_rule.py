@@ -20,7 +20,7 @@ from preftilt.guided import (
     view_weights,
 )
 from preftilt.search import ARGS, CFG, PRESETS, Amulet, LinearAlignment
-from preftilt.testing.amulet import amulet_game
+from preftilt.testing.amulet import amulet_iterations
 from preftilt.types import Guide, Mask, Sampling
 
 
@@ -140,7 +140,7 @@ def test_amulet_tends_to_its_fixed_point_where_it_has_one():
 )
 def test_the_closed_form_is_the_literal_game(settings: dict):
     base, preferred = views(2, vocabulary=2000)
-    literal = amulet_game(preferred, base, **settings)
+    literal = amulet_iterations(preferred, base, **settings)
     k = kappa(
         settings["iterations"],
         alpha=settings["alpha"],

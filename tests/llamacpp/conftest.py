@@ -12,7 +12,7 @@ import pytest
 
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import demo_folder
-from preftilt.engines.llamacpp import LlamaCppEngine, Tuning, open_llamacpp
+from preftilt.engines.llamacpp import LlamaCppEngine, LlamaCppTuning, open_llamacpp
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 
@@ -43,7 +43,9 @@ def opens(exported: Exported) -> Iterator[Opens]:
     engines: list[LlamaCppEngine] = []
 
     def engine(
-        kind: str = "f32", options: EngineOptions | None = None, tuning: Tuning | None = None
+        kind: str = "f32",
+        options: EngineOptions | None = None,
+        tuning: LlamaCppTuning | None = None,
     ) -> LlamaCppEngine:
         engines.append(open_llamacpp(exported(kind), options, tuning))
         return engines[-1]

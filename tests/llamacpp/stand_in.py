@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.base import Capabilities
-from preftilt.engines.llamacpp.batch_tasks import Ending
-from preftilt.engines.llamacpp.bindings import Settings
-from preftilt.engines.llamacpp.engine import About, LlamaCppEngine
+from preftilt.engines.llamacpp.batch_tasks import StopCriteria
+from preftilt.engines.llamacpp.bindings import ContextSettings
+from preftilt.engines.llamacpp.engine import LlamaCppEngine, LlamaCppInfo
 from preftilt.engines.llamacpp.probe import Agreement
-from preftilt.engines.llamacpp.scheduler import Limits, Scheduler
+from preftilt.engines.llamacpp.scheduler import LlamaCppLimits, LlamaCppScheduler
 from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer
 from preftilt.types import Tokens
 
@@ -59,9 +59,9 @@ class Bytes:
 
 @dataclass(slots=True)
 class StandIn:
-    """:class:`~preftilt.engines.llamacpp.bindings.Context` in plain Python."""
+    """:class:`~preftilt.engines.llamacpp.bindings.LlamaContext` in plain Python."""
 
-    settings: Settings
+    settings: ContextSettings
     model: Vocabulary = field(default_factory=Vocabulary)
     sequences: dict[int, list[int]] = field(default_factory=dict)
     holders: dict[int, int] = field(default_factory=dict)
@@ -128,20 +128,24 @@ def scheduler(
     outputs: int = 32,
     max_rows: int = 16,
     kept: int | None = None,
-) -> Scheduler:
+) -> LlamaCppScheduler:
     """A scheduler over the stand-in; sizes as small as a test wants them."""
     context: Any = StandIn(
-        Settings(cells=cells, sequences=sequences, batch=batch, outputs=outputs, threads=1)
+        ContextSettings(cells=cells, sequences=sequences, batch=batch, outputs=outputs, threads=1)
     )
-    limits = Limits(max_rows=max_rows, context=CONTEXT, kept=cells // 2 if kept is None else kept)
+    limits = LlamaCppLimits(
+        max_rows=max_rows, context=CONTEXT, kept=cells // 2 if kept is None else kept
+    )
     tokenizer: Any = Bytes()
-    ending = Ending(frozenset({0}), tokenizer)
-    return Scheduler(context, ending, limits, np.empty(0, np.int64))
+    ending = StopCriteria(frozenset({0}), tokenizer)
+    return LlamaCppScheduler(context, ending, limits, np.empty(0, np.int64))
 
 
 def engine(**sizes: Any) -> LlamaCppEngine:
     """An engine over the stand-in; sizes as in :func:`scheduler`."""
-    about = About(model="stand-in", versions={}, agreement=Agreement(0.0, 0.0, quantised=False))
+    about = LlamaCppInfo(
+        model="stand-in", versions={}, agreement=Agreement(0.0, 0.0, quantised=False)
+    )
     capabilities = Capabilities(
         max_context=CONTEXT,
         eos=frozenset({0}),

@@ -3,7 +3,7 @@
 import pytest
 
 from preftilt.engines.base import Engine
-from preftilt.engines.llamacpp import Tuning
+from preftilt.engines.llamacpp import LlamaCppTuning
 from preftilt.engines.options import EngineOptions
 from preftilt.testing.laws import LAWS, check_laws, default_prompts
 from tests.llamacpp.conftest import Opens
@@ -29,7 +29,9 @@ def test_what_is_promised_was_measured(opens: Opens):
 
 
 async def test_all_laws_hold_with_little_room(opens: Opens):
-    await check_laws(opens("f32", EngineOptions(max_rows=2), Tuning(cache_bytes=1, batch=16)))
+    await check_laws(
+        opens("f32", EngineOptions(max_rows=2), LlamaCppTuning(cache_bytes=1, batch=16))
+    )
 
 
 async def test_all_laws_hold_for_quantised_weights(opens: Opens):

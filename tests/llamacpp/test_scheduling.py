@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preftilt.engines.admission import TURN
+from preftilt.engines.admission import ROWS_PER_TURN
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
-from preftilt.engines.llamacpp.jobs import SampleJob
+from preftilt.engines.llamacpp.jobs import LlamaSampleJob
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.testing.laws import check_laws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens
@@ -148,23 +148,23 @@ async def test_prompts_are_not_read_long_before_there_is_room_for_their_rows(ope
 
 def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their_candidates():
     path = scheduler()
-    crowd = [SampleJob(request(FULL[i:], 64, stream=Stream(1, str(i)))) for i in range(6)]
+    crowd = [LlamaSampleJob(request(FULL[i:], 64, stream=Stream(1, str(i)))) for i in range(6)]
     path.add(crowd)
     for _ in range(4):
         path.turn()
-    late = SampleJob(request(QUESTION, 1))
+    late = LlamaSampleJob(request(QUESTION, 1))
     path.add([late])
     before = [job.started for job in crowd]
     while not late.started:
         path.turn()
-    assert sum(job.started for job in crowd) - sum(before) <= TURN * len(crowd)
-    assert max(job.started for job in crowd) - min(job.started for job in crowd) <= TURN
+    assert sum(job.started for job in crowd) - sum(before) <= ROWS_PER_TURN * len(crowd)
+    assert max(job.started for job in crowd) - min(job.started for job in crowd) <= ROWS_PER_TURN
     while not path.idle:
         path.turn()
     assert all(len(job.future.result()) == 64 for job in crowd)
     [drawn] = late.future.result()
     alone = scheduler()
-    again = SampleJob(request(QUESTION, 1))
+    again = LlamaSampleJob(request(QUESTION, 1))
     alone.add([again])
     while not alone.idle:
         alone.turn()

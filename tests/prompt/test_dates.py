@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.replicas.identity import identity
+from preftilt.engines.replicas.identity import identify
 from preftilt.messages import Message
 from preftilt.prompt import Moment, at
 from preftilt.testing.toy import ToyEngine
@@ -37,4 +37,4 @@ async def test_replicas_that_were_opened_on_two_days_are_the_same_model() -> Non
         ToyEngine(tokenizer=Dated(opened=day)) for day in (NOON, NOON + timedelta(days=1))
     )
     assert first.tokenizer.render(QUESTION) != second.tokenizer.render(QUESTION)
-    assert (await identity(first)).difference(await identity(second)) is None
+    assert (await identify(first)).difference(await identify(second)) is None

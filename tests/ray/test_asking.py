@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.cluster import Asked, Job, Node, Pool, plan_pool
+from preftilt.cluster import ActorPool, ActorRequest, ClusterJob, Node, plan_pool
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
 from tests.cli.conftest import Cli, Opener, cli, opener, real_cli, row, rows
@@ -94,21 +94,21 @@ GPUS = [Node(cpus=16, gpus=2), Node(cpus=64, gpus=8), Node(cpus=0)]
 @pytest.mark.parametrize(
     ("nodes", "asked", "holds_model", "pool"),
     [
-        (LAPTOP, Asked(), True, Pool(actors=1, cpus=8, gpus=0)),
-        (LAPTOP, Asked(actors=3), True, Pool(actors=3, cpus=2, gpus=0)),
-        (LAPTOP, Asked(), False, Pool(actors=1, cpus=1, gpus=0)),
-        (TWO, Asked(), True, Pool(actors=2, cpus=8, gpus=0)),
-        (TWO, Asked(actors=4), True, Pool(actors=4, cpus=4, gpus=0)),
-        (TWO, Asked(cpus=4, actors=6), True, Pool(actors=6, cpus=4, gpus=0)),
-        (GPUS, Asked(), True, Pool(actors=10, cpus=1, gpus=1)),
-        (GPUS, Asked(), False, Pool(actors=2, cpus=1, gpus=0)),
-        (GPUS, Asked(gpus=4), True, Pool(actors=2, cpus=1, gpus=4)),
-        (GPUS, Asked(gpus=0.4, cpus=4), True, Pool(actors=20, cpus=4, gpus=0.4)),
-        (GPUS, Asked(gpus=0, cpus=16), True, Pool(actors=2, cpus=16, gpus=0)),
+        (LAPTOP, ActorRequest(), True, ActorPool(actors=1, cpus=8, gpus=0)),
+        (LAPTOP, ActorRequest(actors=3), True, ActorPool(actors=3, cpus=2, gpus=0)),
+        (LAPTOP, ActorRequest(), False, ActorPool(actors=1, cpus=1, gpus=0)),
+        (TWO, ActorRequest(), True, ActorPool(actors=2, cpus=8, gpus=0)),
+        (TWO, ActorRequest(actors=4), True, ActorPool(actors=4, cpus=4, gpus=0)),
+        (TWO, ActorRequest(cpus=4, actors=6), True, ActorPool(actors=6, cpus=4, gpus=0)),
+        (GPUS, ActorRequest(), True, ActorPool(actors=10, cpus=1, gpus=1)),
+        (GPUS, ActorRequest(), False, ActorPool(actors=2, cpus=1, gpus=0)),
+        (GPUS, ActorRequest(gpus=4), True, ActorPool(actors=2, cpus=1, gpus=4)),
+        (GPUS, ActorRequest(gpus=0.4, cpus=4), True, ActorPool(actors=20, cpus=4, gpus=0.4)),
+        (GPUS, ActorRequest(gpus=0, cpus=16), True, ActorPool(actors=2, cpus=16, gpus=0)),
     ],
 )
 def test_the_pool_is_what_the_nodes_have_room_for(
-    nodes: list[Node], asked: Asked, holds_model: bool, pool: Pool
+    nodes: list[Node], asked: ActorRequest, holds_model: bool, pool: ActorPool
 ) -> None:
     assert plan_pool(nodes, asked, holds_model=holds_model) == pool
 
@@ -116,14 +116,18 @@ def test_the_pool_is_what_the_nodes_have_room_for(
 @pytest.mark.parametrize(
     ("nodes", "asked", "message"),
     [
-        (LAPTOP, Asked(actors=9), "room for 8 actors with 1 CPUs and 0 GPUs each, not for 9"),
-        (LAPTOP, Asked(gpus=1), "room for 0 actors with 1 CPUs and 1 GPUs each, not for 1"),
-        (GPUS, Asked(actors=11), "room for 10 actors"),
-        ([Node(cpus=0)], Asked(), "no node with CPUs"),
+        (
+            LAPTOP,
+            ActorRequest(actors=9),
+            "room for 8 actors with 1 CPUs and 0 GPUs each, not for 9",
+        ),
+        (LAPTOP, ActorRequest(gpus=1), "room for 0 actors with 1 CPUs and 1 GPUs each, not for 1"),
+        (GPUS, ActorRequest(actors=11), "room for 10 actors"),
+        ([Node(cpus=0)], ActorRequest(), "no node with CPUs"),
     ],
 )
 def test_more_than_there_is_room_for_is_refused(
-    nodes: list[Node], asked: Asked, message: str
+    nodes: list[Node], asked: ActorRequest, message: str
 ) -> None:
     with pytest.raises(BadInput, match=message):
         plan_pool(nodes, asked, holds_model=True)
@@ -132,7 +136,7 @@ def test_more_than_there_is_room_for_is_refused(
 def test_a_job_travels_whole_and_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-hidden")
     options = EngineOptions(api_key_env="MY_KEY", template_kwargs={"a": 1}, timeout=5)
-    job = Job(
+    job = ClusterJob(
         model="vllm+http://host:1",
         options=options,
         identity={"command": "run"},

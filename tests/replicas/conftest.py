@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.replicas.health import Pace
+from preftilt.engines.replicas.health import WatchIntervals
 from tests.replicas.machines import Machine
 
-QUICK = Pace(ask=0.02, answer=0.1, first=0.01, longest=0.02, opening=5.0)
+QUICK = WatchIntervals(ask=0.02, answer=0.1, first=0.01, longest=0.02, opening=5.0)
 
 Together = Callable[..., Replicas]
 
@@ -25,7 +25,9 @@ def together() -> Iterator[Together]:
     """Opens replicas on machines, with any bound."""
     engines: list[Replicas] = []
 
-    def engine(machines: Sequence[Machine], *, free: int = 64, pace: Pace = QUICK) -> Replicas:
+    def engine(
+        machines: Sequence[Machine], *, free: int = 64, pace: WatchIntervals = QUICK
+    ) -> Replicas:
         openers = {one.name: one.open for one in machines}
         engines.append(open_replicas(openers, pace, free=free))
         for one in machines:

@@ -10,14 +10,14 @@ from contextlib import aclosing
 import pytest
 
 from preftilt.api import Realigner, Settings
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
 from preftilt.engines.guides import (
     GuidedView,
     GuideRequest,
     ProposeRequest,
 )
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.replicas.health import Pace
+from preftilt.engines.replicas.health import WatchIntervals
 from preftilt.engines.streaming import Partial
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.messages import Message
@@ -375,7 +375,7 @@ async def test_closing_fails_what_is_under_way(machines: list[Machine], together
 
 async def test_progress_within_a_call_is_the_replica_s(machines: list[Machine], together: Together):
     engine = together(machines)
-    assert isinstance(engine, Watchable)
+    assert isinstance(engine, ReportsProgress)
     request = _draw(PROMPTS[0])
     assert engine.so_far(request) == 0
     await engine.sample([request])
@@ -384,7 +384,7 @@ async def test_progress_within_a_call_is_the_replica_s(machines: list[Machine], 
 
 async def test_an_engine_that_opens_after_it_was_given_up_is_closed(machines: list[Machine]):
     late: list[Engine] = []
-    patience = Pace(ask=0.02, answer=0.1, first=0.01, longest=0.01, opening=0.05)
+    patience = WatchIntervals(ask=0.02, answer=0.1, first=0.01, longest=0.01, opening=0.05)
 
     def slow() -> Engine:
         import time
@@ -405,10 +405,10 @@ async def test_an_engine_that_opens_after_it_was_given_up_is_closed(machines: li
 
 def _prompt_at(engine: Replicas, machines: list[Machine], name: str) -> Tokens:
     """A prompt that belongs to the machine."""
-    from preftilt.engines.replicas.routing import ranked
+    from preftilt.engines.replicas.routing import rank_replicas
 
     names = [one.name for one in machines]
-    return next(one for one in PROMPTS if ranked(one, names)[0] == name)
+    return next(one for one in PROMPTS if rank_replicas(one, names)[0] == name)
 
 
 def _standing(engine: Replicas, name: str):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, UnknownModel
@@ -21,7 +21,7 @@ from preftilt.types import Completion, Sampling, Step, Stream, Tokens
 
 if TYPE_CHECKING:
     from preftilt.engines.vllm import VllmEngine
-    from preftilt.engines.vllm.sequences import Reading
+    from preftilt.engines.vllm.sequences import ScoreSequence
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -102,12 +102,14 @@ async def test_steps_end_at_the_delimiter_and_go_on_from_there(vllm_engine: Engi
 
 def test_every_slot_and_every_piece_of_a_response_has_its_own_seed(vllm_engine: VllmEngine):
     """Were the seed the slot's alone, every step of a search would begin with the same random numbers."""
-    from preftilt.engines.vllm.sequences import Drawing
+    from preftilt.engines.vllm.sequences import SampleSequence
 
     whole = _request((3, 4), slots=2)
     later = _request((3, 4), slots=2, prefix=(5, 6))
     drawings = [
-        Drawing(one, slot, vllm_engine._vocabulary) for one in (whole, later) for slot in (0, 1)
+        SampleSequence(one, slot, vllm_engine._vocabulary)
+        for one in (whole, later)
+        for slot in (0, 1)
     ]
     seeds = [one.params.seed for one in drawings]
     assert len({*seeds}) == 4
@@ -133,10 +135,10 @@ async def test_temperatures_that_vllm_cannot_draw_at_are_refused(
 
 
 async def test_what_vllm_refuses_fails_the_call_and_no_other(vllm_engine: VllmEngine):
-    from preftilt.engines.vllm.sequences import Reading
+    from preftilt.engines.vllm.sequences import ScoreSequence
 
-    bad = Reading((10**9,), (1,), shared=False)
-    good = Reading((3, 4, 5), (6, 7), shared=False)
+    bad = ScoreSequence((10**9,), (1,), shared=False)
+    good = ScoreSequence((3, 4, 5), (6, 7), shared=False)
     vllm_engine._worker.submit([bad, good])
     with pytest.raises(EngineError, match="vLLM refused"):
         await asyncio.wrap_future(bad.future)
@@ -162,7 +164,7 @@ async def test_progress_can_be_watched_and_changes_nothing(vllm_engine: VllmEngi
         seen.append(vllm_engine.so_far(asked))
     [drawn] = drawing.result()
     total = sum(len(one.tokens) for one in drawn)
-    assert isinstance(vllm_engine, Watchable)
+    assert isinstance(vllm_engine, ReportsProgress)
     assert vllm_engine.so_far(asked) == 0
     assert any(0 < one < total for one in seen)
     rising = [one for one in seen if one]
@@ -182,10 +184,10 @@ def _ids(length: int, step: int) -> Tokens:
 
 async def _read(
     engine: VllmEngine, before: Tokens, *completions: Tokens, shared: bool = True
-) -> list[Reading]:
-    from preftilt.engines.vllm.sequences import Reading
+) -> list[ScoreSequence]:
+    from preftilt.engines.vllm.sequences import ScoreSequence
 
-    readings = [Reading(before, one, shared) for one in completions]
+    readings = [ScoreSequence(before, one, shared) for one in completions]
     engine._worker.submit(readings)
     await asyncio.gather(*(asyncio.wrap_future(one.future) for one in readings))
     return readings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preftilt.arm.attach import Arm
+from preftilt.arm.attach import AttachedArm
 from preftilt.cli.app import main
 from tests.arm.arms import base, saved, shaken, spec_for
 
@@ -37,7 +37,7 @@ def test_peft_reads_it_as_the_reward_model_is_read(method, options, biased, tmp_
     assert ("biases" in capsys.readouterr().out) == biased
     ids = torch.arange(12).view(2, 6)
     row = [1.0] if method == "genarm" else [0.3, 0.7]
-    with torch.no_grad(), Arm(model, spec, weights).rows(torch.tensor([row, row])):
+    with torch.no_grad(), AttachedArm(model, spec, weights).rows(torch.tensor([row, row])):
         expected = model(ids).logits
     with torch.no_grad():
         told = peft.PeftModel.from_pretrained(base(), str(tmp_path / "out")).eval()(ids).logits

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from preftilt.arm.layers import Mixing, merged
+from preftilt.arm.layers import Mixing, merged_delta
 from preftilt.arm.spec import Objective, read_spec
 from preftilt.arm.weights import ArmWeights, load_weights
 from preftilt.cli.app import main
@@ -40,7 +40,7 @@ def factors(folder) -> ArmWeights:
 def read(folder) -> dict[str, torch.Tensor]:
     spec, weights = read_spec(folder), factors(folder)
     return {
-        name: merged(weights.down[name], weights.up[name], Mixing(), spec.scale)[0]
+        name: merged_delta(weights.down[name], weights.up[name], Mixing(), spec.scale)[0]
         for name in spec.modules
     }
 

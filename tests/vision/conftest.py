@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from preftilt.engines.options import EngineOptions
-from preftilt.engines.transformers import TransformersEngine, Tuning, open_transformers
+from preftilt.engines.transformers import TransformersEngine, TransformersTuning, open_transformers
 from preftilt.images import load_image
 from preftilt.messages import Message
 from preftilt.types import Tokens
@@ -43,8 +43,12 @@ def opened(llava: str) -> Iterator[Opened]:
     engines: list[TransformersEngine] = []
 
     def engine(**given: Any) -> TransformersEngine:
-        tuning = {one.name: given.pop(one.name) for one in fields(Tuning) if one.name in given}
-        engines.append(open_transformers(llava, EngineOptions(**given), Tuning(**tuning)))
+        tuning = {
+            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+        }
+        engines.append(
+            open_transformers(llava, EngineOptions(**given), TransformersTuning(**tuning))
+        )
         return engines[-1]
 
     yield engine

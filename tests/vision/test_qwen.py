@@ -17,7 +17,7 @@ from preftilt.engines.image_tokens import FIRST
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import (
     TransformersEngine,
-    Tuning,
+    TransformersTuning,
     open_transformers,
 )
 from preftilt.errors import BadInput, EngineError
@@ -56,8 +56,12 @@ def opens(qwen: str) -> Iterator[Open]:
     engines: list[TransformersEngine] = []
 
     def engine(**given: Any) -> TransformersEngine:
-        tuning = {one.name: given.pop(one.name) for one in fields(Tuning) if one.name in given}
-        engines.append(open_transformers(qwen, EngineOptions(**given), Tuning(**tuning)))
+        tuning = {
+            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+        }
+        engines.append(
+            open_transformers(qwen, EngineOptions(**given), TransformersTuning(**tuning))
+        )
         return engines[-1]
 
     yield engine

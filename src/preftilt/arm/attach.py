@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from preftilt.arm.fingerprint import check_base
-from preftilt.arm.layers import Mixing, added, merged, mixing
+from preftilt.arm.layers import Mixing, adapter_output, merged_delta, mixing
 from preftilt.arm.spec import ArmSpec, read_spec
 from preftilt.arm.targets import is_transposed
 from preftilt.arm.weights import ArmWeights, load_weights
@@ -24,7 +24,7 @@ Hooks = tuple[tuple[nn.Module, Hook], ...]
 
 
 @contextmanager
-def hung(hooks: Hooks) -> Iterator[None]:
+def registered_hooks(hooks: Hooks) -> Iterator[None]:
     """Within it, the layers add what their hooks do."""
     with ExitStack() as stack:
         for module, hook in hooks:
@@ -32,18 +32,18 @@ def hung(hooks: Hooks) -> Iterator[None]:
         yield
 
 
-def attach(model: Any, folder: Path) -> Arm:
+def attach(model: Any, folder: Path) -> AttachedArm:
     """The ARM in ``folder`` on ``model``, a transformers causal language model that is its base.
 
-    The model's outputs stay what they were until :meth:`Arm.rows` says otherwise. Raises
+    The model's outputs stay what they were until :meth:`AttachedArm.rows` says otherwise. Raises
     :class:`~preftilt.errors.BadInput` for a damaged folder and for another base.
     """
     spec = read_spec(folder)
     check_base(spec, model)
-    return Arm(model, spec, load_weights(spec, folder))
+    return AttachedArm(model, spec, load_weights(spec, folder))
 
 
-class Arm:
+class AttachedArm:
     """A reward model on its base; several may sit on one base, on at the same time or in turns.
 
     The adapter's numbers are moved to the device of the layers they belong to and stay float32.
@@ -69,7 +69,7 @@ class Arm:
         those that the base computes in the same batch, bit for bit. None: the ARM is off, and costs nothing.
         dropout: share of the adapter's input that is left out, in training.
         """
-        with hung(() if alphas is None else self.hooks(alphas, dropout=dropout)):
+        with registered_hooks(() if alphas is None else self.hooks(alphas, dropout=dropout)):
             yield
 
     def hooks(self, alphas: Tensor, *, dropout: float = 0.0) -> Hooks:
@@ -142,7 +142,7 @@ class Arm:
     ) -> Hook:
         place = self.weights.down[name].device
         adds = partial(
-            added,
+            adapter_output,
             down=self.weights.down[name],
             up=self.weights.up[name],
             mix=_moved(mix, place),
@@ -163,7 +163,7 @@ class Arm:
 
     def _merge_layer(self, name: str, module: Any, mix: Mixing) -> None:
         down, up = self.weights.down[name], self.weights.up[name]
-        weight, bias = merged(down, up, _moved(mix, down.device), self.spec.scale)
+        weight, bias = merged_delta(down, up, _moved(mix, down.device), self.spec.scale)
         old = None if module.bias is None else module.bias.detach().clone()
         self._unmerged.append((module, module.weight.detach().clone(), old))
         module.weight.add_(

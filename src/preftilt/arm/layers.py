@@ -81,7 +81,7 @@ def mixing_shapes(spec: ArmSpec, width: int) -> dict[str, tuple[int, ...]]:
     return {}
 
 
-def added(
+def adapter_output(
     x: Tensor, down: Tensor, up: Tensor, mix: Mixing, scale: float, dropout: float = 0.0
 ) -> Tensor:
     """s · B(M A x + c) for ``x`` [B, …, in]: [B, …, out]; never an out × in matrix.
@@ -107,7 +107,9 @@ def mixed_down(down: Tensor, mix: Mixing) -> Tensor:
     return down if mix.matrix is None else mix.matrix[0] @ down
 
 
-def merged(down: Tensor, up: Tensor, mix: Mixing, scale: float) -> tuple[Tensor, Tensor | None]:
+def merged_delta(
+    down: Tensor, up: Tensor, mix: Mixing, scale: float
+) -> tuple[Tensor, Tensor | None]:
     """ΔW = s B M A [out, in] and Δb = s B c [out] or None, for the single row that ``mix`` (one layer's) has."""
     bias = None if mix.shift is None else scale * (up @ mix.shift[0])
     return scale * (up @ mixed_down(down, mix)), bias

@@ -18,7 +18,7 @@ from preftilt.errors import BadInput
 from preftilt.records import Journal, record_kind
 
 if TYPE_CHECKING:
-    from preftilt.cluster import Asked
+    from preftilt.cluster import ActorRequest
 
 
 def check_cluster(cluster: ClusterFlags) -> None:
@@ -45,13 +45,13 @@ def answer_on_cluster(
 ) -> None:
     """By actors that each open the engine. The output file is opened when the first record is there: by then an actor
     has the engine and has found the first rows fit for it."""
-    from preftilt.cluster import LOCAL, Flow, Job, answers, joined
+    from preftilt.cluster import LOCAL, ClusterJob, RowBatching, answer_rows, joined
 
     address = cluster.ray or LOCAL
     options = options_from(model)
     # One moment for all actors, whenever they open: templates with a date must not tell them apart.
     moment = options.now or datetime.now()
-    job = Job(
+    job = ClusterJob(
         model=model.model,
         options=options,
         identity=identity,
@@ -59,7 +59,7 @@ def answer_on_cluster(
         done=output.records,
         records=record_kind(files.records),
     )
-    flow = Flow(concurrency=files.concurrency, batch=cluster.ray_batch or 1)
+    flow = RowBatching(concurrency=files.concurrency, batch=cluster.ray_batch or 1)
     with ExitStack() as stack:
         with spinner() as doing:
             doing(f"joining the Ray cluster ({address})")
@@ -67,7 +67,7 @@ def answer_on_cluster(
         meter.start()
         stack.enter_context(row_bar(meter, output.todo + output.done, output.done))
         items = tuple(output.items())
-        answered = stack.enter_context(closing(answers(job, items, _asked(cluster), flow)))
+        answered = stack.enter_context(closing(answer_rows(job, items, _asked(cluster), flow)))
         journal: Journal | None = None
         for record in answered:
             if journal is None:
@@ -76,10 +76,10 @@ def answer_on_cluster(
             meter.finish(record["id"], record)
 
 
-def _asked(cluster: ClusterFlags) -> Asked:
-    from preftilt.cluster import Asked
+def _asked(cluster: ClusterFlags) -> ActorRequest:
+    from preftilt.cluster import ActorRequest
 
-    return Asked(
+    return ActorRequest(
         actors=cluster.ray_actors,
         cpus=cluster.ray_cpus_per_actor,
         gpus=cluster.ray_gpus_per_actor,

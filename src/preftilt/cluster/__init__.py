@@ -1,18 +1,18 @@
 """A data set over a Ray cluster: actors that hold an engine each, and records that come back as rows are done."""
 
-from preftilt.cluster.actor_pool import Asked, Node, Pool, plan_pool
+from preftilt.cluster.actor_pool import ActorPool, ActorRequest, Node, plan_pool
 from preftilt.cluster.connect import LOCAL, check_address, joined, nodes, require_ray
-from preftilt.cluster.rounds import Flow, answers
-from preftilt.cluster.worker import Job
+from preftilt.cluster.rounds import RowBatching, answer_rows
+from preftilt.cluster.worker import ClusterJob
 
 __all__ = [
     "LOCAL",
-    "Asked",
-    "Flow",
-    "Job",
+    "ActorPool",
+    "ActorRequest",
+    "ClusterJob",
     "Node",
-    "Pool",
-    "answers",
+    "RowBatching",
+    "answer_rows",
     "check_address",
     "joined",
     "nodes",

@@ -17,7 +17,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ActorRequest:
     """What the user said of the actors; None is left to :func:`plan_pool`."""
 
     actors: int | None = None
@@ -33,7 +33,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class ActorPool:
     """Actors of one size."""
 
     actors: int
@@ -41,7 +41,7 @@ class Pool:
     gpus: float
 
 
-def plan_pool(nodes: Sequence[Node], asked: Asked, *, holds_model: bool) -> Pool:
+def plan_pool(nodes: Sequence[Node], asked: ActorRequest, *, holds_model: bool) -> ActorPool:
     """The pool that ``nodes`` have room for.
 
     holds_model: an actor computes itself, rather than asking a server. It then has a GPU where there are any, and else
@@ -65,7 +65,7 @@ def plan_pool(nodes: Sequence[Node], asked: Asked, *, holds_model: bool) -> Pool
             f"the Ray cluster has room for {sum(room)} actors with {each}, not for {max(actors, 1)}: ask for fewer or"
             " smaller ones (--ray-actors, --ray-cpus-per-actor, --ray-gpus-per-actor), or start more nodes"
         )
-    return Pool(actors=actors, cpus=cpus, gpus=gpus)
+    return ActorPool(actors=actors, cpus=cpus, gpus=gpus)
 
 
 def _shared(nodes: Sequence[Node], actors: int) -> float:

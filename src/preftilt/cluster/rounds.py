@@ -3,7 +3,7 @@
 Ray starts an actor that died again, but gives none of its tasks out a second time: a row that kills whatever answers it
 would be tried for ever. The round goes on without the rows that it had; the next one tries those, and the last one
 tries them one by one, so that a deadly row takes no other with it. A process that dies while it opens the engine is
-started again by Ray, too, so openings are counted outside of it (:class:`Openings`).
+started again by Ray, too, so openings are counted outside of it (:class:`OpeningCounter`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preftilt.cluster.actor_pool import Asked, Pool, plan_pool
+from preftilt.cluster.actor_pool import ActorPool, ActorRequest, plan_pool
 from preftilt.cluster.connect import nodes
-from preftilt.cluster.worker import ANSWER, PLACE, Hand, Job, Worker, raise_refusal
+from preftilt.cluster.worker import (
+    ANSWER,
+    PLACE,
+    ClusterJob,
+    ClusterWorker,
+    WorkerArguments,
+    raise_refusal,
+)
 from preftilt.errors import EngineError
 from preftilt.records import Item, error_record
 
@@ -26,14 +33,16 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
+class RowBatching:
     """Rows an actor answers at once, and rows in one of Ray's tasks."""
 
     concurrency: int
     batch: int
 
 
-def answers(job: Job, items: Sequence[Item], asked: Asked, flow: Flow) -> Generator[dict[str, Any]]:
+def answer_rows(
+    job: ClusterJob, items: Sequence[Item], asked: ActorRequest, flow: RowBatching
+) -> Generator[dict[str, Any]]:
     """One record a row, in the order in which they are done; inside :func:`~preftilt.cluster.connect.joined`.
 
     Raises :class:`~preftilt.errors.PreftiltError` if an actor cannot open the engine or refuses a row's prompt.
@@ -41,13 +50,15 @@ def answers(job: Job, items: Sequence[Item], asked: Asked, flow: Flow) -> Genera
     import ray
 
     shared = ray.put(tuple(items))
-    openings = ray.remote(Openings).options(num_cpus=0).remote()
+    openings = ray.remote(OpeningCounter).options(num_cpus=0).remote()
     left = {item.id: place for place, item in enumerate(items)}
     for number in range(1, ROUNDS + 1):
         if number == ROUNDS:
-            flow = Flow(concurrency=1, batch=1)
+            flow = RowBatching(concurrency=1, batch=1)
         pool = plan_pool(nodes(), asked, holds_model=job.holds_model)
-        for record in _round(Hand(job, shared, openings), list(left.values()), pool, flow):
+        for record in _round(
+            WorkerArguments(job, shared, openings), list(left.values()), pool, flow
+        ):
             raise_refusal(record)
             if left.pop(record["id"], None) is not None:
                 yield record
@@ -57,7 +68,9 @@ def answers(job: Job, items: Sequence[Item], asked: Asked, flow: Flow) -> Genera
         yield _lost(items[place], job.identity)
 
 
-def _round(hand: Hand, places: Sequence[int], pool: Pool, flow: Flow) -> Iterator[dict[str, Any]]:
+def _round(
+    hand: WorkerArguments, places: Sequence[int], pool: ActorPool, flow: RowBatching
+) -> Iterator[dict[str, Any]]:
     import ray.data
     from ray.exceptions import RayError
 
@@ -69,7 +82,7 @@ def _round(hand: Hand, places: Sequence[int], pool: Pool, flow: Flow) -> Iterato
         # The only way to say _one_try up to Ray 2.63, which is where the extra's range ends.
         warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
         answered = rows.map_batches(
-            Worker,
+            ClusterWorker,
             batch_size=None,  # A task's rows together.
             fn_constructor_kwargs={"hand": hand},
             compute=ray.data.ActorPoolStrategy(
@@ -93,7 +106,7 @@ def _round(hand: Hand, places: Sequence[int], pool: Pool, flow: Flow) -> Iterato
         ) from failure
 
 
-class Openings:
+class OpeningCounter:
     """An actor that counts how often every other one began to open its engine since it last could."""
 
     def __init__(self) -> None:

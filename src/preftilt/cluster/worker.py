@@ -16,7 +16,7 @@ import numpy as np
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine
-from preftilt.engines.loop import Loop, together
+from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
@@ -47,7 +47,7 @@ Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ClusterJob:
     """What every actor is told. It names the variable of a key and never holds one: nodes read their own environment.
 
     identity: what the fingerprints of records are made with, besides the rows. moment: what prompts see. done: the
@@ -68,23 +68,23 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class WorkerArguments:
     """What an actor is handed: its job, a reference to the rows in Ray's store, and the actor that counts openings."""
 
-    job: Job
+    job: ClusterJob
     items: Any
     openings: Any
 
 
-class Worker:
+class ClusterWorker:
     """Called by Ray Data from as many threads as there may be batches in flight."""
 
-    def __init__(self, hand: Hand) -> None:
+    def __init__(self, hand: WorkerArguments) -> None:
         import ray
 
         self._job = hand.job
         self._items: Sequence[Item] = ray.get(hand.items)
-        self._loop = Loop()
+        self._loop = LoopThread()
         self._refusal: dict[str, Any] | None = None
         try:
             self._realigner = Realigner(_opened(hand))
@@ -119,7 +119,7 @@ class Worker:
             return json.dumps(error_record(item.id, failure, mark))
 
 
-def _opened(hand: Hand) -> Engine:
+def _opened(hand: WorkerArguments) -> Engine:
     """The engine; refused once this actor has died of opening it often enough."""
     import ray
 

@@ -5,13 +5,13 @@ Nothing is asked about who sends a request: every request has its turn, whoever 
 
 from __future__ import annotations
 
-TURN = 8
+ROWS_PER_TURN = 8
 """Rows that a request begins in one turn: enough to share the reading of its prompt."""
 
 
-def turn_end(started: int, slots: int, *, alone: bool) -> int:
+def rows_by_turn_end(started: int, slots: int, *, alone: bool) -> int:
     """How many of its ``slots`` a request that has begun ``started`` may have begun when its turn is over.
 
     alone: nobody else waits, so that it may begin all of them.
     """
-    return slots if alone else min(slots, (started // TURN + 1) * TURN)
+    return slots if alone else min(slots, (started // ROWS_PER_TURN + 1) * ROWS_PER_TURN)

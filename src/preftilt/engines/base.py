@@ -136,7 +136,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Watchable(Protocol):
+class ReportsProgress(Protocol):
     """What an engine may offer besides :class:`Engine`: how far requests under way have come.
 
     It is for showing progress and counts for nothing. The driver asks, rather than being called, so that decoding does
@@ -152,7 +152,7 @@ class Watchable(Protocol):
 
 
 @runtime_checkable
-class Answering(Protocol):
+class Pingable(Protocol):
     """What an engine may offer besides :class:`Engine` where its model runs elsewhere: whether it is still there."""
 
     async def answers(self) -> None:

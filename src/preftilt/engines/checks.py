@@ -14,7 +14,7 @@ from preftilt.types import Completion, Reader, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readable:
+class RequestChecker:
     """What a model can read.
 
     model: its name, for messages. max_context: tokens of prompt and response together. vocabulary: one past its
@@ -80,7 +80,7 @@ class Readable:
             )
 
 
-def insist_on_text(completions: Sequence[Completion]) -> list[Completion]:
+def completions_with_text(completions: Sequence[Completion]) -> list[Completion]:
     """Those that have a text; raises :class:`~preftilt.errors.EngineError`, with the reasons, if none has."""
     present = [completion for completion in completions if not completion.absent]
     if completions and not present:

@@ -33,7 +33,7 @@ class Probed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ReplicaStatus:
     """How a replica does, for people and for ``/metrics``.
 
     load: sequences under way. calls, failed: how many it was given, and how many of them came back undone.
@@ -52,7 +52,7 @@ class Replicated(Protocol):
     """An engine that may be several of the same model."""
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
+    def standings(self) -> tuple[ReplicaStatus, ...]:
         """How each of them does; empty where there is one alone."""
         ...
 

@@ -22,7 +22,7 @@ CLOSING_SECONDS = 5.0
 """How long closing waits for connections to say goodbye."""
 
 
-class Loop:
+class LoopThread:
     """Runs coroutines for other threads; ``close`` fails what is under way and ends the thread."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Guides, Proposal, ProposeRequest, Proposes
 from preftilt.engines.loop import together
-from preftilt.engines.shared_work import Memory
+from preftilt.engines.shared_work import ResultCache
 from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Guided
 
@@ -28,8 +28,10 @@ class MemoEngine:
     """
 
     inner: Engine
-    _samples: Memory[SampleRequest, Completion] = field(default_factory=lambda: Memory())
-    _scores: Memory[ScoreRequest, Float[np.ndarray, "T"]] = field(default_factory=lambda: Memory())
+    _samples: ResultCache[SampleRequest, Completion] = field(default_factory=lambda: ResultCache())
+    _scores: ResultCache[ScoreRequest, Float[np.ndarray, "T"]] = field(
+        default_factory=lambda: ResultCache()
+    )
 
     @property
     def name(self) -> str:

@@ -34,7 +34,7 @@ from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.models import SMOLLM2, default_model
 from preftilt.engines.options import EngineOptions, Opener
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.scored_by import Lent, ScoredBy, open_scorer
+from preftilt.engines.scored_by import ScoredBy, SharedScorer, open_scorer
 from preftilt.errors import BadInput, EngineError, MissingPackage
 
 PLUGINS = "preftilt.engines"
@@ -42,7 +42,7 @@ PLUGINS = "preftilt.engines"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class EngineKind:
     """Where in ``preftilt.engines`` an opener is, the packages it needs, and the extra that brings them."""
 
     module: str
@@ -59,26 +59,26 @@ class Kind:
         return getattr(import_module(f"preftilt.engines.{self.module}"), self.opener)
 
 
-KINDS = {
-    "transformers": Kind(
+ENGINE_KINDS = {
+    "transformers": EngineKind(
         "transformers", "open_transformers", ("torch", "transformers"), "transformers"
     ),
-    "vllm": Kind("vllm", "open_vllm", ("vllm",), "vllm"),
-    "llamacpp": Kind("llamacpp", "open_llamacpp", ("llama_cpp", "transformers"), "llamacpp"),
+    "vllm": EngineKind("vllm", "open_vllm", ("vllm",), "vllm"),
+    "llamacpp": EngineKind("llamacpp", "open_llamacpp", ("llama_cpp", "transformers"), "llamacpp"),
 }
 """Engines in this process, by scheme."""
 
-SERVERS = {
-    "vllm": Kind("http.vllm", "open_vllm_server", ("httpx2", "transformers"), "http"),
-    "sglang": Kind("http.sglang", "open_sglang_server", ("httpx2", "transformers"), "http"),
-    "openai": Kind("http.openai", "open_openai_server", ("httpx2", "transformers"), "http"),
+SERVER_KINDS = {
+    "vllm": EngineKind("http.vllm", "open_vllm_server", ("httpx2", "transformers"), "http"),
+    "sglang": EngineKind("http.sglang", "open_sglang_server", ("httpx2", "transformers"), "http"),
+    "openai": EngineKind("http.openai", "open_openai_server", ("httpx2", "transformers"), "http"),
 }
 """Servers, by the part of the scheme before ``+http`` or ``+https``."""
 
-DRAWING = {
-    "vllm": replace(SERVERS["vllm"], opener="open_vllm_drawing"),
-    "sglang": replace(SERVERS["sglang"], opener="open_sglang_drawing"),
-    "openai": replace(SERVERS["openai"], opener="open_openai_drawing"),
+SAMPLER_KINDS = {
+    "vllm": replace(SERVER_KINDS["vllm"], opener="open_vllm_drawing"),
+    "sglang": replace(SERVER_KINDS["sglang"], opener="open_sglang_drawing"),
+    "openai": replace(SERVER_KINDS["openai"], opener="open_openai_drawing"),
 }
 """The same, opened to draw for an engine that is open and scores."""
 
@@ -141,12 +141,14 @@ def _open_together(servers: list[str], options: EngineOptions) -> Replicas | Sco
 def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> ScoredBy:
     """Several servers that draw, and one engine that scores for all: opened once, closed once."""
     kinds = [(one, *_parts(one)) for one in servers]
-    drawing = {scheme: DRAWING[scheme.partition("+")[0]].load(scheme) for _, scheme, _ in kinds}
+    drawing = {
+        scheme: SAMPLER_KINDS[scheme.partition("+")[0]].load(scheme) for _, scheme, _ in kinds
+    }
     with ExitStack() as opened:
         scorer = open_scorer(scorer_name, options)
         opened.callback(scorer.close)
         # Whichever server answers a conversation, it knows it by the tokens that all make of it.
-        lent = Lent(scorer, RememberingTokenizer(scorer.tokenizer))
+        lent = SharedScorer(scorer, RememberingTokenizer(scorer.tokenizer))
         replicas = open_replicas(
             {one: partial(drawing[scheme], name, options, lent) for one, scheme, name in kinds},
             tokenizer=lent.tokenizer,
@@ -158,7 +160,7 @@ def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -
 
 def _is_server(scheme: str) -> bool:
     kind, _, transport = scheme.partition("+")
-    return kind in SERVERS and transport in TRANSPORTS
+    return kind in SERVER_KINDS and transport in TRANSPORTS
 
 
 def _parts(spec: str) -> tuple[str, str]:
@@ -167,7 +169,7 @@ def _parts(spec: str) -> tuple[str, str]:
     if not spec.strip() or (colon and not rest.strip("/ ")):
         raise BadInput(f"no model is named in {spec!r}; give a hub id, a path, {SMOLLM2} or {DEMO}")
     if scheme in TRANSPORTS:
-        known = ", ".join(f"{one}+{spec}" for one in SERVERS)
+        known = ", ".join(f"{one}+{spec}" for one in SERVER_KINDS)
         raise BadInput(f"say which kind of server {spec} is: {known}")
     if not colon or len(scheme) == 1 or Path(spec).exists():
         return "transformers", spec
@@ -175,14 +177,14 @@ def _parts(spec: str) -> tuple[str, str]:
 
 
 def _opener(scheme: str, spec: str) -> Opener:
-    if scheme in KINDS:
-        return KINDS[scheme].load(scheme)
+    if scheme in ENGINE_KINDS:
+        return ENGINE_KINDS[scheme].load(scheme)
     if _is_server(scheme):
-        return SERVERS[scheme.partition("+")[0]].load(scheme)
+        return SERVER_KINDS[scheme.partition("+")[0]].load(scheme)
     plugins = {one.name: one for one in entry_points(group=PLUGINS)}
     if scheme not in plugins:
-        servers = [f"{one}+http" for one in SERVERS]
-        known = ", ".join([*KINDS, *servers, *sorted(plugins)])
+        servers = [f"{one}+http" for one in SERVER_KINDS]
+        known = ", ".join([*ENGINE_KINDS, *servers, *sorted(plugins)])
         raise BadInput(f"there is no engine {scheme!r} (in {spec!r}); known: {known}")
     try:
         return plugins[scheme].load()

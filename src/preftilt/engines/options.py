@@ -99,7 +99,7 @@ Opener = Callable[[str, EngineOptions], Engine]
 """Opens the model ``name`` (what follows ``scheme:``; for servers the URL, ``http://host:port``)."""
 
 
-def given(options: EngineOptions) -> frozenset[str]:
+def changed_options(options: EngineOptions) -> frozenset[str]:
     """Names of the options that are not at their defaults."""
     return frozenset(
         one.name for one in fields(options) if getattr(options, one.name) != one.default
@@ -114,7 +114,7 @@ def refuse_others(
     engine: how the message calls the engine, e.g. ``vllm+http``. reason: a half sentence, why it cannot honour them.
     Raises :class:`~preftilt.errors.BadInput`, naming all of them.
     """
-    idle = given(options) - frozenset(honoured)
+    idle = changed_options(options) - frozenset(honoured)
     if not idle:
         return
     flags = [

@@ -35,7 +35,7 @@ class PrefixTree(Generic[V]):
             child = node.children.get(rest[0])
             if child is None:
                 child = node.children[rest[0]] = _Node(rest)
-            shared = common(child.run, rest)
+            shared = common_length(child.run, rest)
             if shared < len(child.run):
                 child = node.children[rest[0]] = _split(child, shared)
             node, rest = child, rest[shared:]
@@ -70,7 +70,7 @@ class PrefixTree(Generic[V]):
             child = node.children.get(tokens[length])
             if child is None:
                 break
-            shared = common(child.run, tokens[length:])
+            shared = common_length(child.run, tokens[length:])
             node, length = child, length + shared
             if shared < len(child.run):
                 break
@@ -90,7 +90,7 @@ class PrefixTree(Generic[V]):
         self._root = _Node()
 
 
-def common(first: Tokens, second: Tokens) -> int:
+def common_length(first: Tokens, second: Tokens) -> int:
     """The length of the common beginning."""
     low, high = 0, min(len(first), len(second))
     if first[:high] == second[:high]:

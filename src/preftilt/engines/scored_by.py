@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import (
-    Answering,
     Capabilities,
     Engine,
+    Pingable,
+    ReportsProgress,
     SampleRequest,
     ScoreRequest,
-    Watchable,
 )
-from preftilt.engines.facts import Fact, Probed, Replicated, Standing
+from preftilt.engines.facts import Fact, Probed, ReplicaStatus, Replicated
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.engines.streaming import Increment, streamed
@@ -120,13 +120,13 @@ class ScoredBy:
         return (*drawing, f"score: {self.scorer.name}")
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
+    def standings(self) -> tuple[ReplicaStatus, ...]:
         """How the replicas do, where several draw."""
         return self.sampler.standings if isinstance(self.sampler, Replicated) else ()
 
     async def answers(self) -> None:
-        """See :class:`~preftilt.engines.base.Answering`: whether the sampler is still there."""
-        if isinstance(self.sampler, Answering):
+        """See :class:`~preftilt.engines.base.Pingable`: whether the sampler is still there."""
+        if isinstance(self.sampler, Pingable):
             await self.sampler.answers()
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -142,9 +142,9 @@ class ScoredBy:
         return await self.scorer.score(requests)
 
     def so_far(self, request: SampleRequest | ScoreRequest) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`: as far as the one of the two that is at it can say."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: as far as the one of the two that is at it can say."""
         at_it = self.sampler if isinstance(request, SampleRequest) else self.scorer
-        return at_it.so_far(request) if isinstance(at_it, Watchable) else 0
+        return at_it.so_far(request) if isinstance(at_it, ReportsProgress) else 0
 
     def close(self) -> None:
         """Close both."""
@@ -153,7 +153,7 @@ class ScoredBy:
 
 
 @dataclass(frozen=True, slots=True)
-class Lent:
+class SharedScorer:
     """A scorer that several samplers share: whoever opened it closes it, once.
 
     tokenizer: the one that all of them make prompts with.

@@ -50,7 +50,7 @@ class SharedWork(Generic[V]):
 
 
 @dataclass(slots=True)
-class Memory(Generic[K, V]):
+class ResultCache(Generic[K, V]):
     """Results by key, kept for ever; equal keys, also at the same time, are worked for once."""
 
     _results: dict[K, V] = field(default_factory=dict)

@@ -99,11 +99,11 @@ async def streamed(
     else:
         assert isinstance(engine, Guides)
         [drawn] = await engine.guide([request])
-    for increment in whole(request, drawn):
+    for increment in whole_responses(request, drawn):
         yield increment
 
 
-def whole(
+def whole_responses(
     request: SampleRequest | GuideRequest, drawn: Sequence[Completion | Guided]
 ) -> list[Increment]:
     """Responses that came at once, as increments."""
@@ -120,15 +120,15 @@ def whole(
     ]
 
 
-class Telling(Protocol):
+class StreamedJob(Protocol):
     """Work on one request that tells its increments as it goes, and has a future."""
 
     told: Callable[[Increment], None] | None
     future: Any
 
 
-async def told_by(
-    job: Telling, submitted: Callable[[list[Any]], AbstractContextManager[Any]]
+async def increments_of(
+    job: StreamedJob, submitted: Callable[[list[Any]], AbstractContextManager[Any]]
 ) -> AsyncGenerator[Increment, None]:
     """The increments of ``job`` once it is ``submitted`` to its worker; closing the generator cancels it."""
     channel: Channel[Increment] = Channel()

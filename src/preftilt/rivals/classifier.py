@@ -18,9 +18,9 @@ import transformers
 
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.transformers.loading import (
-    Loaded,
+    LoadedModel,
     context_of,
-    find,
+    find_model,
     load_reward_model,
     load_tokenizer,
 )
@@ -41,7 +41,7 @@ class Classifier:
     padding: the id that the model's config pads with, if it names one.
     """
 
-    loaded: Loaded
+    loaded: LoadedModel
     template: RewardTemplate
     padding: int | None
     batch_tokens: int = BATCH_TOKENS
@@ -137,9 +137,9 @@ def _batches(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 def open_classifier(name: str, options: EngineOptions) -> Classifier:
-    """Load the model; errors as of :func:`~preftilt.engines.transformers.loading.find`."""
+    """Load the model; errors as of :func:`~preftilt.engines.transformers.loading.find_model`."""
     refuse_others(options, "a reward model in this process", HONOURED | {"api_key_env"})
-    source = find(
+    source = find_model(
         name,
         dtype=options.dtype,
         device=options.device,

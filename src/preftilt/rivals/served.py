@@ -16,8 +16,8 @@ import transformers
 from pydantic import BaseModel
 
 from preftilt.engines.http.connection import Connection, Declined, connect
-from preftilt.engines.http.open_server import chosen_model, nothing
-from preftilt.engines.loop import Loop, together
+from preftilt.engines.http.open_server import chosen_model, close_nothing
+from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, EngineError
@@ -103,7 +103,7 @@ class ServedModel:
 
     name: str
     model: str
-    loop: Loop
+    loop: LoopThread
     connection: Connection
     template: RewardTemplate
     route: Route
@@ -154,7 +154,7 @@ def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
     found, and :class:`~preftilt.errors.EngineError` for one that does not answer.
     """
     refuse_others(options, f"a reward model behind {kind}", HONOURED)
-    loop = Loop()
+    loop = LoopThread()
     connection: Connection | None = None
     try:
         connection = loop.run(lambda: _connected(url, options))
@@ -167,7 +167,7 @@ def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
         path, route = loop.run(lambda: _answering(kind, connection, card.id, tokenizer))
         return ServedModel(template.name, card.id, loop, connection, template, route, path)
     except BaseException:
-        loop.close(connection.close if connection is not None else nothing)
+        loop.close(connection.close if connection is not None else close_nothing)
         raise
 
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
-from preftilt.engines.checks import insist_on_text
+from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
+from preftilt.engines.checks import completions_with_text
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
@@ -140,7 +140,7 @@ class Run:
         self, completions: Sequence[Completion], expand: Expand
     ) -> tuple[list[int], list[Completion]]:
         """Those that have a text, with their slots: one without is no candidate."""
-        present = insist_on_text(completions)
+        present = completions_with_text(completions)
         self.absent += [completion.absent for completion in completions if completion.absent]
         slots = [
             slot
@@ -267,7 +267,7 @@ class Run:
 
     async def _tick(self) -> None:
         """Report what calls under way have done, whenever that has grown; only cancelling ends it."""
-        if self.on_progress is None or not isinstance(self.engine, Watchable):
+        if self.on_progress is None or not isinstance(self.engine, ReportsProgress):
             return
         told = (0, 0)
         while True:

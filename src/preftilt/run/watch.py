@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest
 from preftilt.types import Candidate
 
@@ -20,7 +20,7 @@ class Progress:
     """How far a request has come. Token counts are totals so far, what a call under way has done included.
 
     phase: ``sampling`` or ``scoring``, which has just ended or is under way. A report comes at the end of every call to
-    the engine, and in between from engines that are :class:`~preftilt.engines.base.Watchable`.
+    the engine, and in between from engines that are :class:`~preftilt.engines.base.ReportsProgress`.
     candidates: whole responses that have just been scored, in the order of their slots.
     """
 
@@ -83,7 +83,7 @@ class UnderWay:
     def tokens(self) -> tuple[int, int]:
         """Tokens drawn and scored."""
         sampled = scored = 0
-        if isinstance(self.engine, Watchable):
+        if isinstance(self.engine, ReportsProgress):
             for request in self._requests.values():
                 done = self.engine.so_far(request)
                 if isinstance(request, ScoreRequest):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.base import Capabilities, Engine, ReportsProgress, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Guides
 from preftilt.engines.streaming import Increment, Partial, streamed
 from preftilt.errors import EngineError
@@ -121,10 +121,10 @@ class Drawing:
         return [await self._draw(request) for request in requests]
 
     def so_far(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`: what has arrived of it, or what the engine can say."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: what has arrived of it, or what the engine can say."""
         progress = self._progress.get(id(request), RequestProgress())
         at = request if isinstance(request, ScoreRequest) else progress.at
-        if at is None or not isinstance(self.inner, Watchable):
+        if at is None or not isinstance(self.inner, ReportsProgress):
             return progress.arrived
         return self.inner.so_far(at)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from preftilt.api import Prepared, Realigner
 from preftilt.engines.base import Engine, SampleRequest
-from preftilt.engines.checks import insist_on_text
+from preftilt.engines.checks import completions_with_text
 from preftilt.messages import Message, check_encodable
 from preftilt.prompt import thoughts_in
 from preftilt.result import Realigned, ScoredCandidate
@@ -192,7 +192,7 @@ async def _plain(drawn: Drawing, checked: Checked) -> Answer:
     ]
     drawn_each = await side_by_side([drawn.sample([request]) for request in requests])
     completions = [completion for [some] in drawn_each for completion in some]
-    insist_on_text(completions)
+    completions_with_text(completions)
     sampled = sum(len(one.tokens) for one in completions) + drawn.spilled
     return Answer(
         choices=tuple(_plain_choice(drawn, one, job) for one in completions),

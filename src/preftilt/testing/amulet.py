@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def amulet_game(
+def amulet_iterations(
     preferred: Float[np.ndarray, "V"],
     base: Float[np.ndarray, "V"],
     *,

@@ -44,25 +44,25 @@ def default_prompts(engine: Engine) -> list[Tokens]:
         return [engine.tokenizer.encode(text) for text in texts]
 
 
-async def law_one_logprob_a_token(
+async def one_logprob_per_token(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """A score is one finite number ≤ 0 for every token."""
     drawn = await _draw(engine, prompts[0], slots=3)
     scores = await _score(engine, [(prompts[1], one.tokens) for one in drawn])
     for one, score in zip(drawn, scores, strict=True):
-        _insist(score.dtype == np.float64, f"scores are {score.dtype}, not float64")
-        _insist(
+        _require(score.dtype == np.float64, f"scores are {score.dtype}, not float64")
+        _require(
             score.shape == (len(one.tokens),),
             f"{len(one.tokens)} tokens got scores of shape {score.shape}",
         )
-        _insist(
+        _require(
             bool(np.isfinite(score).all() and (score <= tolerance).all()),
             f"not all finite and ≤ 0: {score}",
         )
 
 
-async def law_scores_add_up_over_a_split(
+async def scores_add_up_over_a_split(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """score(p, a + b) = score(p, a) followed by score(p, b | a), with the prefix named apart or in the prompt."""
@@ -79,7 +79,7 @@ async def law_scores_add_up_over_a_split(
         )
 
 
-async def law_scores_ignore_their_company(
+async def scoring_is_batch_invariant(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """A score does not depend on what else is scored, in which order, or on ``keep``."""
@@ -99,7 +99,7 @@ async def law_scores_ignore_their_company(
         _close(kept[i], score, tolerance, "with keep")
 
 
-async def law_the_actual_token_is_scored(
+async def the_given_token_is_scored(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """The entry is the given token's, not the most likely one's; probabilities of different tokens fit into 1."""
@@ -109,17 +109,17 @@ async def law_the_actual_token_is_scored(
     others = {one.tokens[0] for one in await _draw(engine, prompts[0], slots=16, max_tokens=1)}
     tokens = [best.tokens[0], *sorted(others - {best.tokens[0]})]
     scores = np.concatenate(await _score(engine, [(prompts[0], (token,)) for token in tokens]))
-    _insist(
+    _require(
         bool((scores <= scores[0] + tolerance).all()),
         f"greedy token {tokens[0]} is not the likeliest: {scores}",
     )
-    _insist(
+    _require(
         float(np.exp(scores).sum()) <= 1 + tolerance,
         f"probabilities of {tokens} add up to more than 1",
     )
 
 
-async def law_sampled_logprobs_are_scores(
+async def sampler_logprobs_equal_scores(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """What ``sample`` reports is the unfiltered log-prob at temperature 1, whatever the sampling settings."""
@@ -136,7 +136,7 @@ async def law_sampled_logprobs_are_scores(
             _close(one.logprobs, score, tolerance, f"drawn with {sampling}")
 
 
-async def law_tokens_ignore_their_company(
+async def sampling_is_batch_invariant(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """Same request, same tokens, alone or in any batch; fewer slots draw the first of more slots' responses."""
@@ -150,7 +150,7 @@ async def law_tokens_ignore_their_company(
     _same(crowded, alone, "alone and beside another request")
 
 
-async def law_drawing_in_pieces_is_drawing(
+async def chunked_sampling_equals_one_call(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """Continuing a drawn prefix with the same stream gives what one long call gives, kept or not."""
@@ -166,13 +166,13 @@ async def law_drawing_in_pieces_is_drawing(
             )
             [[one]] = await engine.sample([piece])
             tokens, finish = tokens + one.tokens, one.finish
-        _insist(
+        _require(
             tokens == whole.tokens,
             f"three at a time {tokens}, at once {whole.tokens} (keep={keep})",
         )
 
 
-async def law_a_stream_is_a_call(
+async def streaming_equals_sampling(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """What a stream's increments join to is what a call gives; closing it early leaves the engine usable."""
@@ -181,9 +181,9 @@ async def law_a_stream_is_a_call(
     request = _request(prompts[0], slots=3)
     streamed = await _stream(engine, request)
     for response in streamed:
-        _insist(len(response.tokens) == len(response.logprobs), "tokens and log-probs differ")
+        _require(len(response.tokens) == len(response.logprobs), "tokens and log-probs differ")
         ended = bool(response.tokens) and response.tokens[-1] in engine.capabilities.eos
-        _insist(
+        _require(
             ended or len(response.tokens) == request.max_tokens,
             f"a stream ended after {len(response.tokens)} of {request.max_tokens} tokens",
         )
@@ -207,64 +207,66 @@ async def _stream(engine: Streams, request: SampleRequest) -> list[Completion]:
     async with aclosing(engine.stream(request)) as increments:
         async for increment in increments:
             partial = partials[increment.slot]
-            _insist(partial.finish is None, "a response goes on after its end")
-            _insist(increment.start <= len(partial.tokens), "a stream left out tokens")
+            _require(partial.finish is None, "a response goes on after its end")
+            _require(increment.start <= len(partial.tokens), "a stream left out tokens")
             partial.take(increment)
-    _insist(
+    _require(
         all(partial.finish for partial in partials.values()), "a stream ended before its responses"
     )
     return [partial.response(request, "length") for partial in partials.values()]
 
 
-async def law_logprobs_can_be_left_out(
+async def logprobs_can_be_left_out(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """Tokens are the same whether log-probs are asked for or not, and there is an entry for each."""
     told = _request(prompts[0], slots=3)
     [untold] = await engine.sample([replace(told, logprobs=False)])
-    _insist(
+    _require(
         all(len(one.tokens) == len(one.logprobs) for one in untold),
         "tokens and log-probs differ in number where log-probs were not asked for",
     )
     if engine.capabilities.keyed_streams:
         [asked] = await engine.sample([told])
-        _insist(
+        _require(
             [one.tokens for one in untold] == [one.tokens for one in asked],
             "other tokens where log-probs were not asked for",
         )
 
 
-async def law_responses_end_as_they_say(
+async def finish_reasons_are_true(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """``eos`` means the last token ends a response and no other does; ``length`` means the budget is spent."""
     for one in await _draw(engine, prompts[0], slots=4, max_tokens=6):
         ends = [token in engine.capabilities.eos for token in one.tokens]
-        _insist(len(one.tokens) == len(one.logprobs), "tokens and log-probs differ in number")
-        _insist(not any(ends[:-1]), f"a response goes on after its end: {one}")
-        _insist(ends[-1] == (one.finish == "eos"), f"finish {one.finish} does not fit {one.tokens}")
-        _insist(
+        _require(len(one.tokens) == len(one.logprobs), "tokens and log-probs differ in number")
+        _require(not any(ends[:-1]), f"a response goes on after its end: {one}")
+        _require(
+            ends[-1] == (one.finish == "eos"), f"finish {one.finish} does not fit {one.tokens}"
+        )
+        _require(
             one.finish == "eos" or len(one.tokens) == 6,
             f"finish {one.finish} after {len(one.tokens)} of 6",
         )
 
 
-async def law_nothing_scores_as_nothing(
+async def empty_completions_score_empty(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """An empty completion scores as an empty array, alone and among others."""
     [empty] = await _score(engine, [(prompts[0], ())])
-    _insist(empty.shape == (0,), f"an empty completion got {empty}")
+    _require(empty.shape == (0,), f"an empty completion got {empty}")
     first, between, _ = await _score(
         engine, [(prompts[0], prompts[0][-1:]), (prompts[0], ()), (prompts[1], prompts[0][-1:])]
     )
-    _insist(
+    _require(
         first.shape == (1,) and between.shape == (0,),
         "an empty completion disturbed its neighbours",
     )
 
 
-async def law_an_overlong_prompt_is_refused(
+async def overlong_prompts_are_refused(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """A prompt beyond the context raises :class:`PromptTooLong` from both calls."""
@@ -281,7 +283,7 @@ async def law_an_overlong_prompt_is_refused(
         raise EngineError(f"law broken: {name} accepted a prompt of {len(long)} tokens")
 
 
-async def law_cancelling_leaves_the_engine_usable(
+async def cancelling_leaves_the_engine_usable(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """After a cancelled call the next one gives what it gave before."""
@@ -298,9 +300,7 @@ async def law_cancelling_leaves_the_engine_usable(
     await _draw(engine, prompts[1], slots=1)
 
 
-async def law_readers_keep_to_themselves(
-    engine: Engine, prompts: Sequence[Tokens], tolerance: float
-) -> None:
+async def adapters_do_not_leak(engine: Engine, prompts: Sequence[Tokens], tolerance: float) -> None:
     """A prompt read by base and reward models at once gives each what it gives alone; unknown readers are refused."""
     arms = engine.capabilities.arms
     even = [Reader(one.name, (1 / len(one.objectives),) * len(one.objectives)) for one in arms]
@@ -318,20 +318,20 @@ async def law_readers_keep_to_themselves(
 
 
 LAWS: tuple[Law, ...] = (
-    law_one_logprob_a_token,
-    law_scores_add_up_over_a_split,
-    law_scores_ignore_their_company,
-    law_the_actual_token_is_scored,
-    law_sampled_logprobs_are_scores,
-    law_tokens_ignore_their_company,
-    law_drawing_in_pieces_is_drawing,
-    law_a_stream_is_a_call,
-    law_logprobs_can_be_left_out,
-    law_responses_end_as_they_say,
-    law_nothing_scores_as_nothing,
-    law_an_overlong_prompt_is_refused,
-    law_cancelling_leaves_the_engine_usable,
-    law_readers_keep_to_themselves,
+    one_logprob_per_token,
+    scores_add_up_over_a_split,
+    scoring_is_batch_invariant,
+    the_given_token_is_scored,
+    sampler_logprobs_equal_scores,
+    sampling_is_batch_invariant,
+    chunked_sampling_equals_one_call,
+    streaming_equals_sampling,
+    logprobs_can_be_left_out,
+    finish_reasons_are_true,
+    empty_completions_score_empty,
+    overlong_prompts_are_refused,
+    cancelling_leaves_the_engine_usable,
+    adapters_do_not_leak,
 )
 
 
@@ -366,7 +366,7 @@ async def _draw(
 ) -> list[Completion]:
     request = _request(prompt, slots=slots, max_tokens=max_tokens, sampling=sampling)
     [drawn] = await engine.sample([request])
-    _insist(len(drawn) == slots, f"{slots} slots got {len(drawn)} completions")
+    _require(len(drawn) == slots, f"{slots} slots got {len(drawn)} completions")
     return drawn
 
 
@@ -376,7 +376,7 @@ async def _score(
     return await engine.score([ScoreRequest(prompt=p, completion=c) for p, c in pairs])
 
 
-def _insist(holds: bool, otherwise: str) -> None:
+def _require(holds: bool, otherwise: str) -> None:
     if not holds:
         raise EngineError(f"law broken: {otherwise}")
 
@@ -384,16 +384,16 @@ def _insist(holds: bool, otherwise: str) -> None:
 def _close(
     got: Float[np.ndarray, "T"], want: Float[np.ndarray, "T"], tolerance: float, when: str
 ) -> None:
-    _insist(got.shape == want.shape, f"{when}: shapes {got.shape} and {want.shape}")
+    _require(got.shape == want.shape, f"{when}: shapes {got.shape} and {want.shape}")
     gap = float(np.abs(got - want).max(initial=0.0))
-    _insist(
+    _require(
         gap <= tolerance, f"{when}: log-probs differ by {gap:.2g} nats, more than {tolerance:.2g}"
     )
 
 
 def _same(got: Sequence[Completion], want: Sequence[Completion], what: str) -> None:
     for a, b in zip(got, want, strict=True):
-        _insist(
+        _require(
             a.tokens == b.tokens and a.finish == b.finish,
             f"{what} differ: {a.tokens} and {b.tokens}",
         )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from preftilt.arm.spec import Objective
 from preftilt.engines.base import Capabilities, KnownArm, SampleRequest, ScoreRequest
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, check_guide
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
 from preftilt.engines.steps import step_ended
@@ -263,7 +263,7 @@ class ToyEngine:
         if reader is None:
             return self.next_logprobs
         able = self.capabilities
-        Readable(
+        RequestChecker(
             model=self.model,
             max_context=able.max_context,
             vocabulary=len(self.tokenizer.words),

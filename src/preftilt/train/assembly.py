@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from preftilt.arm.attach import Arm
+from preftilt.arm.attach import AttachedArm
 from preftilt.arm.fingerprint import check_base, fingerprint, tokenizer_hash, weights_sample
 from preftilt.arm.spec import ArmSpec, Objective, read_spec
 from preftilt.arm.targets import layer_size, target_modules, usual_targets
@@ -45,7 +45,13 @@ def prepare(
         train, judged = (_referred(base, some, settings.batch_size) for some in (train, judged))
     spec, weights = _adapter(base, words, objectives, settings)
     return Task(
-        base.reader, Arm(base.reader.model, spec, weights), train, judged, settings, out, key
+        base.reader,
+        AttachedArm(base.reader.model, spec, weights),
+        train,
+        judged,
+        settings,
+        out,
+        key,
     )
 
 

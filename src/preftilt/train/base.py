@@ -14,9 +14,9 @@ from torch import Tensor
 from preftilt.arm.spec import Objective
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.transformers.loading import (
-    Source,
+    ModelSource,
     context_of,
-    find,
+    find_model,
     load_model,
     load_tokenizer,
 )
@@ -31,7 +31,7 @@ from preftilt.train.settings import TrainSettings
 class Words:
     """What is needed to make tokens of pairs; it is there before the weights are."""
 
-    source: Source
+    source: ModelSource
     tokenizer: Any
     chat: HfChatTokenizer
 
@@ -47,7 +47,7 @@ class Base:
 
 def find_words(settings: TrainSettings) -> Words:
     """Look for the base and load its tokenizer; raises as :func:`~preftilt.engines.open.open_engine` does."""
-    source = find(
+    source = find_model(
         settings.model,
         dtype=settings.dtype,
         device=settings.device,
@@ -106,7 +106,7 @@ def describe(base: Base, words: Words, objectives: Sequence[Objective]) -> Tenso
     return torch.stack(found)
 
 
-def _check_four_bit(source: Source) -> None:
+def _check_four_bit(source: ModelSource) -> None:
     if source.device.type != "cuda":
         raise BadInput(
             f"a base in 4 bits needs an NVIDIA GPU, and the device is {source.device.type}; leave --four-bit out"

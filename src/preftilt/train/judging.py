@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from preftilt.arm.attach import Arm
+from preftilt.arm.attach import AttachedArm
 from preftilt.train.losses import bradley_terry
 from preftilt.train.reading import Reader, margins
 from preftilt.train.tokens import TokenPair, make_rows, sorted_batches
@@ -33,7 +33,7 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(reader: Reader, arm: Arm, pairs: Sequence[TokenPair], size: int) -> Judged:
+def judge(reader: Reader, arm: AttachedArm, pairs: Sequence[TokenPair], size: int) -> Judged:
     """Read all pairs, ``size`` at once, under the α of each objective in turn."""
     accuracies: dict[str, float] = {}
     losses: dict[str, float] = {}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.arm.attach import Arm
+from preftilt.arm.attach import AttachedArm
 from preftilt.train.judging import Judged, judge
 from preftilt.train.losses import global_loss, weighted_loss
 from preftilt.train.reading import Reader, margins
@@ -44,7 +44,7 @@ class Task:
     """What is trained on what; ``key`` tells one task from another when it is resumed."""
 
     reader: Reader
-    arm: Arm
+    arm: AttachedArm
     train: Sequence[TokenPair]
     held: Sequence[TokenPair]
     settings: TrainSettings
@@ -209,7 +209,7 @@ class _Loop:
 
 def batch_loss(
     settings: TrainSettings,
-    arm: Arm,
+    arm: AttachedArm,
     gaps: Tensor,
     signs: Tensor,
     alphas: Tensor,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import preftilt
-from preftilt.arm.attach import Arm
+from preftilt.arm.attach import AttachedArm
 from preftilt.arm.spec import SPEC_FILE, ArmSpec, spec_json
 from preftilt.arm.weights import save_weights
 from preftilt.train.curve import draw_curve
@@ -58,7 +58,7 @@ def training_record(task: Task, state: State, dropped: int) -> dict[str, Any]:
     }
 
 
-def write_adapter(arm: Arm, record: Mapping[str, Any], out: Path) -> None:
+def write_adapter(arm: AttachedArm, record: Mapping[str, Any], out: Path) -> None:
     """The finished folder; its ``arm.json`` comes last, so that a folder with one is whole."""
     save_weights(arm.weights, out)
     if arm.spec.method in ("genarm", "dpo"):

@@ -87,7 +87,7 @@ def cache_bound() -> int:
     return int(gib * GIB)
 
 
-def kept(conversion: Conversion) -> Path | None:
+def find_conversion(conversion: Conversion) -> Path | None:
     """The folder of a conversion that was made before; it is marked as used now, where it may be written."""
     place = cache_folder() / conversion.key
     if not place.is_dir():
@@ -97,7 +97,7 @@ def kept(conversion: Conversion) -> Path | None:
     return place
 
 
-def keep(conversion: Conversion, size: int, convert: Callable[[Path], None]) -> Path:
+def make_conversion(conversion: Conversion, size: int, convert: Callable[[Path], None]) -> Path:
     """The folder of ``conversion``, which takes ``size`` bytes and is made by ``convert`` in the folder it is given.
 
     Another process that makes it is waited for. Raises :class:`~preftilt.errors.BadInput` if the cache cannot be
@@ -105,7 +105,7 @@ def keep(conversion: Conversion, size: int, convert: Callable[[Path], None]) -> 
     """
     root = cache_folder()
     with _only_writer(root):
-        place = kept(conversion)
+        place = find_conversion(conversion)
         if place is not None:  # Another process made it while this one waited.
             return place
         place = root / conversion.key

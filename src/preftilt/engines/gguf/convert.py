@@ -36,11 +36,11 @@ def converted(path: Path) -> Path:
             )
     import transformers
 
-    from preftilt.engines.gguf.cache import Conversion, keep, kept
+    from preftilt.engines.gguf.cache import Conversion, find_conversion, make_conversion
 
     version = f"transformers-{transformers.__version__}-{FORMAT}"
     conversion = Conversion(source=path, version=version)
-    return kept(conversion) or keep(
+    return find_conversion(conversion) or make_conversion(
         conversion, 4 * _parameters(path), lambda folder: _convert(path, folder)
     )
 
@@ -66,10 +66,13 @@ def _parameters(path: Path) -> int:
 def _convert(path: Path, folder: Path) -> None:
     from safetensors import SafetensorError
 
-    from preftilt.engines.transformers.loading import quiet
+    from preftilt.engines.transformers.loading import quiet_transformers
 
     try:
-        with quiet(), redirect_stderr(StringIO()):  # A progress bar that nothing else turns off.
+        with (
+            quiet_transformers(),
+            redirect_stderr(StringIO()),
+        ):  # A progress bar that nothing else turns off.
             model, tokenizer = _loaded(path)
             _save(model, tokenizer, folder)
     except (PreftiltError, OSError):

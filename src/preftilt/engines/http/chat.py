@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.base import Capabilities, SampleRequest
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.facts import Fact
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.http.connection import Connection, shortened
-from preftilt.engines.http.engine import About, insist_on_model, seed_of
+from preftilt.engines.http.engine import ServerEngineInfo, check_model_served, seed_of
 from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.http.responses import (
     ChatChoice,
     ChatChunk,
     ChatCompletions,
     ChatDelta,
-    ChatMessage,
+    ReplyMessage,
 )
-from preftilt.engines.http.server_quirks import Alias, Refusals, Streaming
-from preftilt.engines.loop import Loop, together
-from preftilt.engines.streaming import Increment, merged, whole
+from preftilt.engines.http.server_quirks import ModelAlias, RefusedFields, StreamSupport
+from preftilt.engines.loop import LoopThread, together
+from preftilt.engines.streaming import Increment, merged, whole_responses
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.prompt import before_end
@@ -43,13 +43,13 @@ class ChatEndpoint:
 
     connection: Connection
     model: str
-    refusals: Refusals = field(default_factory=Refusals)
-    alias: Alias = field(default_factory=Alias)
+    refusals: RefusedFields = field(default_factory=RefusedFields)
+    alias: ModelAlias = field(default_factory=ModelAlias)
 
     async def ask(self, body: dict[str, Any]) -> list[ChatChoice]:
         """Answers in their order."""
-        whole = {"model": self.model} | body
-        answer = await self.refusals.post(self.connection, CHAT, whole, ChatCompletions)
+        payload = {"model": self.model} | body
+        answer = await self.refusals.post(self.connection, CHAT, payload, ChatCompletions)
         self.alias.insist(answer.model, self.model, self.connection.url)
         return sorted(answer.choices, key=lambda choice: choice.index)
 
@@ -60,21 +60,21 @@ class ChatEndpoint:
 
         ``first`` is added to their numbers.
         """
-        whole = self.refusals.without({"model": self.model} | body | {"stream": True})
+        payload = self.refusals.without({"model": self.model} | body | {"stream": True})
         so_far: dict[int, ChatChoice] = {}
-        async with aclosing(self.connection.events(CHAT, whole, ChatChunk)) as events:
+        async with aclosing(self.connection.events(CHAT, payload, ChatChunk)) as events:
             async for event in events:
                 self.alias.insist(event.model, self.model, self.connection.url)
                 for new in event.choices:
                     choice = so_far.setdefault(
-                        new.index, ChatChoice(index=first + new.index, message=ChatMessage())
+                        new.index, ChatChoice(index=first + new.index, message=ReplyMessage())
                     )
                     _join(choice, new)
                     yield choice, bool(new.finish_reason)
 
 
 def _join(choice: ChatChoice, new: ChatDelta) -> None:
-    said, more = choice.message, new.delta or new.message or ChatMessage()
+    said, more = choice.message, new.delta or new.message or ReplyMessage()
     for name in ("content", "refusal", "reasoning_content", "reasoning"):
         if (text := getattr(more, name)) is not None:
             setattr(said, name, (getattr(said, name) or "") + text)
@@ -99,8 +99,8 @@ class ChatSampler:
 
     def __init__(
         self,
-        about: About,
-        loop: Loop,
+        about: ServerEngineInfo,
+        loop: LoopThread,
         endpoint: ChatEndpoint,
         tokenizer: RememberingTokenizer,
         capabilities: Capabilities,
@@ -113,7 +113,7 @@ class ChatSampler:
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._many = many
-        self._streaming = Streaming()
+        self._streaming = StreamSupport()
 
     @property
     def name(self) -> str:
@@ -156,12 +156,12 @@ class ChatSampler:
         self._check([request])
 
         async def at_once() -> list[Increment]:
-            return whole(request, await self._draw(request))
+            return whole_responses(request, await self._draw(request))
 
         return self._loop.stream(lambda: self._streaming.of(lambda: self._grow(request), at_once))
 
     def _check(self, requests: Sequence[SampleRequest]) -> None:
-        readable = Readable(
+        readable = RequestChecker(
             model=self.name,
             max_context=self._capabilities.max_context,
             vocabulary=1 << 31,  # The scorer knows its vocabulary; nothing of it is sent.
@@ -180,9 +180,9 @@ class ChatSampler:
             self._tokenizer.conversation(request.prompt)
 
     async def answers(self) -> None:
-        """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
+        """See :class:`~preftilt.engines.base.Pingable`: the server's list of models."""
         await self._loop.wait(
-            lambda: insist_on_model(self._endpoint.connection, self.name, self.model)
+            lambda: check_model_served(self._endpoint.connection, self.name, self.model)
         )
 
     def close(self) -> None:
@@ -204,7 +204,7 @@ class ChatSampler:
         budget = self._budget(request)
         if not budget or not request.slots:
             nothing = [Completion((), np.empty(0), "length")] * len(request.slots)
-            for increment in whole(request, nothing):
+            for increment in whole_responses(request, nothing):
                 yield increment
             return
         streams = [
@@ -221,7 +221,7 @@ class ChatSampler:
                 slot = request.slots[choice.index]
                 if ended:
                     left.discard(slot)
-                    [last] = whole(
+                    [last] = whole_responses(
                         replace(request, slots=(slot,)), [self._completion(choice, budget)]
                     )
                     yield last

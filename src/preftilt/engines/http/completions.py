@@ -17,14 +17,14 @@ from jaxtyping import Float
 
 from preftilt.engines.http.connection import Connection
 from preftilt.engines.http.dialect import (
-    Draw,
-    Drawn,
-    DrawnPart,
-    checked_row,
-    prompt_row,
+    DrawnChunk,
+    DrawnTokens,
+    DrawRequest,
+    checked_logprobs,
+    completion_logprobs,
 )
-from preftilt.engines.http.responses import Choice, Completions
-from preftilt.engines.http.server_quirks import Alias, Refusals
+from preftilt.engines.http.responses import CompletionChoice, Completions
+from preftilt.engines.http.server_quirks import ModelAlias, RefusedFields
 from preftilt.engines.loop import together
 from preftilt.engines.streaming import merged
 from preftilt.engines.tokenizer import ModelTokenizer
@@ -42,8 +42,8 @@ IDS_OUT: dict[str, Any] = {"return_token_ids": True, "return_tokens_as_token_ids
 
 AS_ID = "token_id:"
 
-Reading = Literal["echo", "echo and one token", "prompt_logprobs"]
-READINGS: dict[Reading, dict[str, Any]] = {
+ScoringMode = Literal["echo", "echo and one token", "prompt_logprobs"]
+SCORING_MODES: dict[ScoringMode, dict[str, Any]] = {
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 0},
     "echo and one token": {"echo": True, "logprobs": 1, "max_tokens": 1},
     "prompt_logprobs": {"echo": False, "prompt_logprobs": 0, "max_tokens": 1},
@@ -67,16 +67,16 @@ class OpenAiDialect:
     ids_out: bool
     many: bool
     top_k: bool
-    reading: Reading | None
-    refusals: Refusals = field(default_factory=Refusals)
-    alias: Alias = field(default_factory=Alias)
+    reading: ScoringMode | None
+    refusals: RefusedFields = field(default_factory=RefusedFields)
+    alias: ModelAlias = field(default_factory=ModelAlias)
 
-    async def draw(self, request: Draw) -> list[Drawn]:
+    async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
         parts = await together(self.complete(body) for body in self._questions(request))
         choices = [choice for part in parts for choice in part]
         return [self._drawn(answer, request.max_tokens) for answer in choices]
 
-    async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+    async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
         streams = [
             self._stream(body, first, request.max_tokens)
             for first, body in enumerate(self._questions(request))
@@ -87,7 +87,7 @@ class OpenAiDialect:
 
     async def _stream(
         self, body: dict[str, Any], first: int, budget: int
-    ) -> AsyncGenerator[DrawnPart, None]:
+    ) -> AsyncGenerator[DrawnChunk, None]:
         """One question's responses; ``first`` is the number of its first one."""
         whole = self.refusals.without({"model": self.model} | NEUTRAL | body | {"stream": True})
         texts: dict[int, str] = {}
@@ -101,11 +101,11 @@ class OpenAiDialect:
                         texts[index] = texts.get(index, "") + choice.text
                         choice = choice.model_copy(update={"text": texts[index]})
                     drawn = self._drawn(choice, budget)
-                    yield DrawnPart(first + index, lengths[index], drawn, ended)
+                    yield DrawnChunk(first + index, lengths[index], drawn, ended)
                     if self.ids_out:
                         lengths[index] += len(drawn.tokens)
 
-    def _questions(self, request: Draw) -> list[dict[str, Any]]:
+    def _questions(self, request: DrawRequest) -> list[dict[str, Any]]:
         """One for all responses, or one for each."""
         sampling = request.sampling
         if sampling.top_k and not self.top_k:
@@ -141,7 +141,7 @@ class OpenAiDialect:
             raise BadInput(f"{self.connection.url} cannot score; name a second engine (--scorer)")
         return await together(self._read(context, one, self.reading) for one in completions)
 
-    async def complete(self, body: dict[str, Any]) -> list[Choice]:
+    async def complete(self, body: dict[str, Any]) -> list[CompletionChoice]:
         """Choices in their order."""
         answer = await self.ask(body)
         return sorted(answer.choices, key=lambda one: one.index)
@@ -169,43 +169,43 @@ class OpenAiDialect:
         return text
 
     async def _read(
-        self, context: Tokens, completion: Tokens, reading: Reading
+        self, context: Tokens, completion: Tokens, reading: ScoringMode
     ) -> Float[np.ndarray, "T"]:
         prompt = context + completion
         body = {"prompt": self.spelled(prompt), "n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0}
-        choices = await self.complete(body | READINGS[reading])
+        choices = await self.complete(body | SCORING_MODES[reading])
         where = self.connection.url
         if len(choices) != 1:
             raise EngineError(f"{where} sent {len(choices)} answers where one was asked")
         [choice] = choices
         if reading == "prompt_logprobs":
-            return prompt_row(choice.prompt_logprobs, context, completion, where)
+            return completion_logprobs(choice.prompt_logprobs, context, completion, where)
         found = choice.logprobs.token_logprobs if choice.logprobs else []
-        most = len(prompt) + READINGS[reading]["max_tokens"]
+        most = len(prompt) + SCORING_MODES[reading]["max_tokens"]
         if not len(prompt) <= len(found) <= most:
             raise EngineError(
                 f"{where} echoed {len(found)} log-probs for {len(prompt)} tokens; does it add a token in front, or is"
                 " --tokenizer another one?"
             )
-        return checked_row(found[len(context) : len(prompt)], len(completion), where)
+        return checked_logprobs(found[len(context) : len(prompt)], len(completion), where)
 
-    def _drawn(self, choice: Choice, budget: int) -> Drawn:
+    def _drawn(self, choice: CompletionChoice, budget: int) -> DrawnTokens:
         if not self.ids_out:
             chat, ends = self.tokenizer.chat, self.tokenizer.vocabulary.eos
             text = before_end(choice.text, chat, ends)
             tokens = self._ended(chat.encode_response(text), choice, ended=text != choice.text)
             spent = choice.finish_reason == "length" and text == choice.text and bool(tokens)
-            return Drawn(tokens[:budget], None, spent=spent)
+            return DrawnTokens(tokens[:budget], None, spent=spent)
         found = ids_of(choice) if choice.text else ids_of(choice) or ()
         if found is None:
             raise EngineError(f"{self.connection.url} left out the token ids that it gave before")
         tokens = self._ended(found, choice)
         given = choice.logprobs.token_logprobs if choice.logprobs else []
         if len(given) != len(tokens):
-            return Drawn(tokens, None)
-        return Drawn(tokens, checked_row(given, len(tokens), self.connection.url))
+            return DrawnTokens(tokens, None)
+        return DrawnTokens(tokens, checked_logprobs(given, len(tokens), self.connection.url))
 
-    def _ended(self, tokens: Tokens, choice: Choice, *, ended: bool = False) -> Tokens:
+    def _ended(self, tokens: Tokens, choice: CompletionChoice, *, ended: bool = False) -> Tokens:
         """The response with the token that it ended with, which many servers leave out; ``ended`` says that it did."""
         closed = any(token in self.tokenizer.vocabulary.eos for token in tokens)
         if (ended or choice.finish_reason == "stop") and not closed:
@@ -213,7 +213,7 @@ class OpenAiDialect:
         return tokens
 
 
-def ids_of(choice: Choice) -> Tokens | None:
+def ids_of(choice: CompletionChoice) -> Tokens | None:
     """Token ids of a response, if the server tells them in either way."""
     if choice.token_ids is not None:
         return tuple(choice.token_ids)

@@ -29,7 +29,7 @@ ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
+class DrawRequest:
     """``n`` continuations of ``context``, of at most ``max_tokens`` tokens each.
 
     seed: 31 bits that name this request's randomness. stop: a text at which the server may end early; the engine cuts.
@@ -46,7 +46,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnTokens:
     """Tokens as they were drawn, an end token included.
 
     logprobs: [T] nats, whatever scale the server uses; None where it gives none or was not asked. spent: the server
@@ -59,7 +59,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnPart:
+class DrawnChunk:
     """What came of response number ``index``: ``drawn`` stands from token ``start`` on, in place of what stood there.
 
     ended: the server says that this was all.
@@ -67,18 +67,18 @@ class DrawnPart:
 
     index: int
     start: int
-    drawn: Drawn
+    drawn: DrawnTokens
     ended: bool
 
 
 class Dialect(Protocol):
     """One server, as its probe found it."""
 
-    async def draw(self, request: Draw) -> list[Drawn]:
+    async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
         """``request.n`` continuations."""
         ...
 
-    def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+    def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
         """What :meth:`draw` gives, as it comes; closing the generator ends the drawing."""
         ...
 
@@ -90,7 +90,7 @@ class Dialect(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class ProbeResult:
     """What a probe makes of a server.
 
     scores: whether it can score; without, it needs a scorer. sampler_logprobs: whether log-probs of drawing are raw and
@@ -107,7 +107,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class ProbeContext:
     """What a probe may use; ``note`` takes every fact as soon as it is known."""
 
     connection: Connection
@@ -116,7 +116,7 @@ class Asking:
     note: Callable[[Fact], None]
 
 
-Probe = Callable[[Asking, ModelCard], Coroutine[Any, Any, Found]]
+Probe = Callable[[ProbeContext, ModelCard], Coroutine[Any, Any, ProbeResult]]
 """Asks a server a handful of tiny questions; raises ``BadInput`` with the remedy if it will not do."""
 
 
@@ -128,7 +128,9 @@ def probe_tokens(tokenizer: ModelTokenizer, length: int | None = None) -> Tokens
     return (once * (length // len(once) + 1))[:length]
 
 
-def checked_row(found: Sequence[float | None], expected: int, where: str) -> Float[np.ndarray, "T"]:
+def checked_logprobs(
+    found: Sequence[float | None], expected: int, where: str
+) -> Float[np.ndarray, "T"]:
     """Log-probs that a server sent, as an array of ``expected`` entries.
 
     Raises :class:`~preftilt.errors.EngineError` for a wrong number of them, for gaps, NaN and values above 0.
@@ -145,7 +147,7 @@ def checked_row(found: Sequence[float | None], expected: int, where: str) -> Flo
     return np.minimum(row, 0.0)
 
 
-def prompt_row(
+def completion_logprobs(
     entries: PromptLogprobs | None, context: Tokens, completion: Tokens, where: str
 ) -> Float[np.ndarray, "T"]:
     """The completion's part of a ``prompt_logprobs`` list over context and completion.
@@ -165,4 +167,4 @@ def prompt_row(
                 " the likeliest token, or be shifted by one; its scores cannot be used"
             )
         found.append(entry[token].logprob)
-    return checked_row(found, len(completion), where)
+    return checked_logprobs(found, len(completion), where)

@@ -17,17 +17,17 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.facts import Fact
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.http.connection import Connection, Later, Unreachable
-from preftilt.engines.http.dialect import Dialect, Draw, Drawn
-from preftilt.engines.http.response_stream import EndFinder, Growing
-from preftilt.engines.http.responses import Models
-from preftilt.engines.http.server_quirks import Streaming
-from preftilt.engines.loop import Loop, together
+from preftilt.engines.http.dialect import Dialect, DrawnTokens, DrawRequest
+from preftilt.engines.http.response_stream import StopFinder, StreamedResponse
+from preftilt.engines.http.responses import ModelList
+from preftilt.engines.http.server_quirks import StreamSupport
+from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.shared_work import SharedWork
-from preftilt.engines.streaming import Increment, whole
+from preftilt.engines.streaming import Increment, whole_responses
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
@@ -56,7 +56,7 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class ServerEngineInfo:
     """What an engine on a server says of itself. ``facts`` and ``plan`` are what its probe found and concluded."""
 
     name: str
@@ -75,8 +75,8 @@ class ServerEngine:
 
     def __init__(
         self,
-        about: About,
-        loop: Loop,
+        about: ServerEngineInfo,
+        loop: LoopThread,
         connection: Connection,
         dialect: Dialect,
         tokenizer: ModelTokenizer,
@@ -90,15 +90,15 @@ class ServerEngine:
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._canary = canary
-        self._streaming = Streaming()
+        self._streaming = StreamSupport()
         self._check: SharedWork[None] | None = None
         self._checked = time.monotonic()
-        self._readable = Readable(
+        self._readable = RequestChecker(
             model=about.name,
             max_context=capabilities.max_context,
             vocabulary=tokenizer.vocabulary.size,
         )
-        self._finalizer = weakref.finalize(self, Loop.close, loop, connection.close)
+        self._finalizer = weakref.finalize(self, LoopThread.close, loop, connection.close)
 
     @property
     def name(self) -> str:
@@ -157,8 +157,8 @@ class ServerEngine:
         return await self._loop.wait(lambda: self._score(requests))
 
     async def answers(self) -> None:
-        """See :class:`~preftilt.engines.base.Answering`: the server's list of models."""
-        await self._loop.wait(lambda: insist_on_model(self._connection, self.name, self.model))
+        """See :class:`~preftilt.engines.base.Pingable`: the server's list of models."""
+        await self._loop.wait(lambda: check_model_served(self._connection, self.name, self.model))
 
     def close(self) -> None:
         """Close the connections; calls under way fail with :class:`~preftilt.errors.EngineError`."""
@@ -172,7 +172,7 @@ class ServerEngine:
         await self._same_model()
 
         async def at_once() -> list[Increment]:
-            return whole(request, await self._draw(request))
+            return whole_responses(request, await self._draw(request))
 
         async with aclosing(self._streaming.of(lambda: self._grow(request), at_once)) as increments:
             async for increment in increments:
@@ -182,15 +182,15 @@ class ServerEngine:
         """What the server draws, as it comes; the ends are those of :meth:`_finish`."""
         draw = self._asked_for(request)
         if draw is None:
-            for increment in whole(request, _nothing(request)):
+            for increment in whole_responses(request, _nothing(request)):
                 yield increment
             return
         scored = draw.logprobs and self._capabilities.sampler_logprobs
         # A greedy draw serves every slot.
         served = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
         responses = [
-            Growing(
-                slots, EndFinder(self._tokenizer.vocabulary, request.step, draw.max_tokens), scored
+            StreamedResponse(
+                slots, StopFinder(self._tokenizer.vocabulary, request.step, draw.max_tokens), scored
             )
             for slots in served
         ]
@@ -219,13 +219,13 @@ class ServerEngine:
                 " look at the server's log"
             )
 
-    def _asked_for(self, request: SampleRequest) -> Draw | None:
+    def _asked_for(self, request: SampleRequest) -> DrawRequest | None:
         """The question to the server, None where there is nothing to draw."""
         context = request.prompt + request.prefix
         budget = min(request.max_tokens, self._capabilities.max_context - len(context))
         if not budget or not request.slots:
             return None
-        return Draw(
+        return DrawRequest(
             context=context,
             # A greedy draw is one draw, and servers refuse to make it twice.
             n=len(request.slots) if request.sampling.temperature else 1,
@@ -245,7 +245,7 @@ class ServerEngine:
             drawn = drawn * len(request.slots)
         return await together(self._finish(draw, one, request.step) for one in drawn)
 
-    async def _drawn(self, draw: Draw) -> list[Drawn]:
+    async def _drawn(self, draw: DrawRequest) -> list[DrawnTokens]:
         drawn = await self._dialect.draw(draw)
         if len(drawn) != draw.n:
             raise EngineError(f"{self.name} sent {len(drawn)} responses where {draw.n} were asked")
@@ -253,7 +253,9 @@ class ServerEngine:
             self._insist_on_fitting(response.tokens, draw)
         return drawn
 
-    def _insist_on_fitting(self, tokens: Tokens, draw: Draw, length: int | None = None) -> None:
+    def _insist_on_fitting(
+        self, tokens: Tokens, draw: DrawRequest, length: int | None = None
+    ) -> None:
         """Raise :class:`~preftilt.errors.EngineError` for tokens that cannot be meant, ``length`` in all."""
         length = len(tokens) if length is None else length
         if length > draw.max_tokens:
@@ -266,10 +268,10 @@ class ServerEngine:
                 f"{self.name} drew tokens outside the vocabulary of {limit}; is --tokenizer the server's?"
             )
 
-    async def _finish(self, draw: Draw, first: Drawn, step: Step | None) -> Completion:
+    async def _finish(self, draw: DrawRequest, first: DrawnTokens, step: Step | None) -> Completion:
         """Cut a response where it ends; a step that a server ended too early goes on."""
         tokens, parts = first.tokens, [first]
-        ending = EndFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
+        ending = StopFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
         while (end := ending.read(tokens)) is None:
             if first.spent:
                 end = len(tokens), "length"
@@ -294,7 +296,7 @@ class ServerEngine:
         )
 
     async def _logprobs(
-        self, draw: Draw, parts: Sequence[Drawn], tokens: Tokens
+        self, draw: DrawRequest, parts: Sequence[DrawnTokens], tokens: Tokens
     ) -> Float[np.ndarray, "T"]:
         """Those of drawing; where a server left some out (many do, of an end) that stand in for scores, the scores.
 
@@ -339,7 +341,7 @@ class ServerEngine:
         await self._check.wait()
 
     async def _check_model(self) -> None:
-        await insist_on_model(self._connection, self.name, self.model)
+        await check_model_served(self._connection, self.name, self.model)
         await self._same_weights()
         self._checked = time.monotonic()
 
@@ -355,13 +357,13 @@ class ServerEngine:
             )
 
 
-async def insist_on_model(connection: Connection, name: str, model: str) -> None:
+async def check_model_served(connection: Connection, name: str, model: str) -> None:
     """Raise :class:`~preftilt.errors.EngineError` if the server is gone, or lists ``model`` no longer.
 
     It is asked once, and for seconds. One that is too busy to answer is there.
     """
     try:
-        cards = (await connection.check("/v1/models", Models)).data
+        cards = (await connection.check("/v1/models", ModelList)).data
     except Unreachable:
         raise
     except Later:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from preftilt.engines.facts import Fact
 from preftilt.engines.http.connection import Declined
-from preftilt.engines.http.dialect import Asking, Dialect, Draw, probe_tokens
+from preftilt.engines.http.dialect import Dialect, DrawRequest, ProbeContext, probe_tokens
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import BadInput
 from preftilt.types import Sampling, Tokens
@@ -39,7 +39,7 @@ OPEN_ENDED = (
 )
 """Texts that can go on in many ways: what is drawn behind them differs in probability."""
 
-HOT = Sampling(temperature=2.0)
+HIGH_TEMPERATURE = Sampling(temperature=2.0)
 """Away from temperature 1, in the direction in which unlikely tokens are drawn, and as far as OpenAI's API goes."""
 
 FIRST_TOKENS = 16
@@ -50,7 +50,7 @@ SPREAD = 6.0
 as much as :data:`ROUNDED`, slopes of 1 and of 1/2 are then twelve standard errors apart."""
 
 
-async def check_scores(asking: Asking, dialect: Dialect) -> None:
+async def check_scores(asking: ProbeContext, dialect: Dialect) -> None:
     """Insist that scores are the given tokens' log-probs: not the likeliest token's, not the token's before.
 
     Raises :class:`~preftilt.errors.BadInput` for a server whose scores cannot be used.
@@ -81,7 +81,7 @@ OTHER_WAYS = (
 )
 
 
-async def check_sampler(asking: Asking, dialect: Dialect) -> bool:
+async def check_sampler(asking: ProbeContext, dialect: Dialect) -> bool:
     """Whether log-probs of drawing stand in for scores.
 
     They do if they are raw: at a temperature other than 1, a token drawn is told with its log-prob at temperature 1.
@@ -120,7 +120,7 @@ async def check_sampler(asking: Asking, dialect: Dialect) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SamplerScale:
-    """How log-probs of drawing at :data:`HOT` go with the scores of the same tokens.
+    """How log-probs of drawing at :data:`HIGH_TEMPERATURE` go with the scores of the same tokens.
 
     slope: nats a nat of score, between tokens that were drawn behind the same text: what they were normalised with
     is the same for all of those and drops out. gap: mean difference from the scores, in nats.
@@ -137,10 +137,10 @@ class SamplerScale:
     @property
     def scaled(self) -> bool:
         """Whether they are those of the distribution that was drawn from."""
-        return abs(self.slope - 1 / HOT.temperature) < _HALFWAY
+        return abs(self.slope - 1 / HIGH_TEMPERATURE.temperature) < _HALFWAY
 
 
-_HALFWAY = (1 - 1 / HOT.temperature) / 2
+_HALFWAY = (1 - 1 / HIGH_TEMPERATURE.temperature) / 2
 
 
 def _survives(tokenizer: ModelTokenizer, tokens: Tokens) -> bool:
@@ -164,7 +164,9 @@ async def _relation(tokenizer: ModelTokenizer, dialect: Dialect) -> SamplerScale
     """
     gaps, told, scores = (np.empty(0) for _ in range(3))
     for context in _contexts(tokenizer):
-        draw = Draw(context=context, n=FIRST_TOKENS, max_tokens=1, sampling=HOT, seed=11)
+        draw = DrawRequest(
+            context=context, n=FIRST_TOKENS, max_tokens=1, sampling=HIGH_TEMPERATURE, seed=11
+        )
         try:
             rows = await _rows(dialect, draw)
         except Declined:
@@ -185,7 +187,7 @@ async def _gaps(tokenizer: ModelTokenizer, dialect: Dialect) -> Float[np.ndarray
     """Absolute differences between log-probs of drawing at temperature 1 and scores; empty where there are none."""
     gaps = np.empty(0)
     for context in _contexts(tokenizer):
-        draw = Draw(context=context, n=2, max_tokens=RESPONSE, sampling=Sampling(), seed=11)
+        draw = DrawRequest(context=context, n=2, max_tokens=RESPONSE, sampling=Sampling(), seed=11)
         if (rows := await _rows(dialect, draw)) is not None:
             gaps = np.append(gaps, np.abs(rows[0] - rows[1]))
         if gaps.size >= ENOUGH:
@@ -199,7 +201,7 @@ def _contexts(tokenizer: ModelTokenizer) -> Iterator[Tokens]:
 
 
 async def _rows(
-    dialect: Dialect, draw: Draw
+    dialect: Dialect, draw: DrawRequest
 ) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]] | None:
     """Log-probs of drawing and scores of all different responses; None if the server gives none of the former.
 

@@ -12,11 +12,11 @@ from preftilt.engines.base import Capabilities, Engine
 from preftilt.engines.facts import Fact, ServerRefused
 from preftilt.engines.http.chat import CHAT, ChatEndpoint, ChatSampler
 from preftilt.engines.http.connection import Connection, Declined
-from preftilt.engines.http.engine import About
-from preftilt.engines.http.open_server import HONOURED, chosen_model, connected, nothing
+from preftilt.engines.http.engine import ServerEngineInfo
+from preftilt.engines.http.open_server import HONOURED, chosen_model, close_nothing, connected
 from preftilt.engines.http.remembering import RememberingTokenizer
 from preftilt.engines.http.responses import Completions
-from preftilt.engines.loop import Loop
+from preftilt.engines.loop import LoopThread
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer
 from preftilt.errors import BadInput
@@ -50,16 +50,16 @@ def why_chat(url: str, options: EngineOptions) -> Fact | None:
         counted = answer.usage.prompt_tokens if answer.usage else None
         if counted is None or counted <= ONE_LETTER:
             return None
-        return templated(f"{counted} tokens of one character")
+        return applies_template(f"{counted} tokens of one character")
 
-    loop = Loop()
+    loop = LoopThread()
     try:
         return loop.run(ask)
     finally:
-        loop.close(nothing)
+        loop.close(close_nothing)
 
 
-def templated(counted: str) -> Fact:
+def applies_template(counted: str) -> Fact:
     """That a server puts prompts through its chat template, as its count of their tokens shows."""
     meaning = "it applies its chat template: it is asked by chat, a second engine scores with its own tokenizer"
     return Fact(COMPLETIONS, f"makes {counted}", meaning)
@@ -77,13 +77,13 @@ def open_chat_server(url: str, options: EngineOptions, why: Fact) -> ScoredBy:
     _check_options(url, options, why)
     scorer = open_scorer(options.scorer, options)
     try:
-        return open_chat_drawing(url, options, scorer, why)
+        return open_chat_sampler(url, options, scorer, why)
     except BaseException:
         scorer.close()
         raise
 
 
-def open_chat_drawing(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ScoredBy:
+def open_chat_sampler(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ScoredBy:
     """Open a server that is asked by chat because of ``why``.
 
     What it answers is scored by ``scorer``, which stays open if this fails.
@@ -106,7 +106,7 @@ def _check_options(url: str, options: EngineOptions, why: Fact) -> None:
 
 
 def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSampler:
-    loop = Loop()
+    loop = LoopThread()
     facts = [why]
     connection: Connection | None = None
     try:
@@ -116,14 +116,14 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
         endpoint = ChatEndpoint(connection, card.id)
         many = loop.run(lambda: _many(endpoint, facts))
     except BaseException:
-        loop.close(connection.close if connection is not None else nothing)
+        loop.close(connection.close if connection is not None else close_nothing)
         raise
     able = scorer.capabilities
     known = (card.max_model_len, options.max_context, able.max_context)
     context = min(one for one in known if one is not None)
     facts.append(Fact("context", f"{context:,} tokens"))
     plan = f"draw: POST {CHAT}, {'n answers a question' if many else 'one question an answer'}"
-    about = About(
+    about = ServerEngineInfo(
         name=f"openai+{connection.url}",
         model=card.id,
         facts=tuple(facts),

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from preftilt.engines.base import Capabilities, Engine
 from preftilt.engines.facts import Fact, ServerRefused
 from preftilt.engines.http.connection import Connection, connect
-from preftilt.engines.http.dialect import Asking, Found, Probe, probe_tokens
-from preftilt.engines.http.engine import About, Canary, ServerEngine
-from preftilt.engines.http.responses import ModelCard, Models
-from preftilt.engines.loop import Loop
+from preftilt.engines.http.dialect import Probe, ProbeContext, ProbeResult, probe_tokens
+from preftilt.engines.http.engine import Canary, ServerEngine, ServerEngineInfo
+from preftilt.engines.http.responses import ModelCard, ModelList
+from preftilt.engines.loop import LoopThread
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer, scored_by
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
@@ -35,14 +35,14 @@ CANARY = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ServerKind:
     """A kind of server: the part of its scheme before ``+``, and its probe."""
 
     scheme: str
     probe: Probe
 
 
-def open_server(kind: Kind, url: str, options: EngineOptions) -> ServerEngine | ScoredBy:
+def open_server(kind: ServerKind, url: str, options: EngineOptions) -> ServerEngine | ScoredBy:
     """Open the server at ``url``; with ``scorer``, an engine that samples there and scores elsewhere.
 
     Raises :class:`ServerRefused`, with the remedy, for a server that cannot do what is needed, and
@@ -61,7 +61,7 @@ def open_server(kind: Kind, url: str, options: EngineOptions) -> ServerEngine | 
         return both
 
 
-def open_drawing(kind: Kind, url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
+def open_sampler(kind: ServerKind, url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
     """Open the server at ``url`` to draw there; what is drawn is scored by ``scorer``, which stays open if this fails.
 
     Raises what :func:`open_server` does.
@@ -75,13 +75,15 @@ def open_drawing(kind: Kind, url: str, options: EngineOptions, scorer: Engine) -
         raise
 
 
-def _check_options(kind: Kind, url: str, options: EngineOptions) -> None:
+def _check_options(kind: ServerKind, url: str, options: EngineOptions) -> None:
     label = f"{kind.scheme}+{urlsplit(url).scheme}"
     refuse_others(options, label, HONOURED, reason="the server decided about them when it started")
 
 
-def _open(kind: Kind, url: str, options: EngineOptions, *, needs_scores: bool) -> ServerEngine:
-    loop = Loop()
+def _open(
+    kind: ServerKind, url: str, options: EngineOptions, *, needs_scores: bool
+) -> ServerEngine:
+    loop = LoopThread()
     connection: Connection | None = None
     facts: list[Fact] = []
     try:
@@ -90,7 +92,7 @@ def _open(kind: Kind, url: str, options: EngineOptions, *, needs_scores: bool) -
         facts.append(Fact("model", card.id))
         tokenizer = find_tokenizer(card, options)
         facts.append(Fact("tokenizer", tokenizer.raw.name_or_path))
-        asking = Asking(
+        asking = ProbeContext(
             connection=connection, options=options, tokenizer=tokenizer, note=facts.append
         )
         found = loop.run(lambda: kind.probe(asking, card))
@@ -104,23 +106,23 @@ def _open(kind: Kind, url: str, options: EngineOptions, *, needs_scores: bool) -
         facts.append(Fact("context", f"{context:,} tokens"))
         return _engine(kind, loop, connection, tokenizer, found, canary, context, tuple(facts))
     except BaseException as failure:
-        loop.close(connection.close if connection is not None else nothing)
+        loop.close(connection.close if connection is not None else close_nothing)
         if type(failure) is BadInput:  # Its subclasses say something more precise.
             raise ServerRefused(str(failure), tuple(facts)) from failure
         raise
 
 
 def _engine(
-    kind: Kind,
-    loop: Loop,
+    kind: ServerKind,
+    loop: LoopThread,
     connection: Connection,
     tokenizer: ModelTokenizer,
-    found: Found,
+    found: ProbeResult,
     canary: Canary,
     context: int,
     facts: tuple[Fact, ...],
 ) -> ServerEngine:
-    about = About(
+    about = ServerEngineInfo(
         name=f"{kind.scheme}+{connection.url}",
         model=found.model,
         facts=facts,
@@ -146,13 +148,13 @@ async def connected(url: str, options: EngineOptions) -> Connection:
     )
 
 
-async def nothing() -> None:
+async def close_nothing() -> None:
     """There is no connection to close yet."""
 
 
 async def chosen_model(connection: Connection, wanted: str | None) -> ModelCard:
     """The model that is asked for, or the only one."""
-    cards = (await connection.get("/v1/models", Models)).data
+    cards = (await connection.get("/v1/models", ModelList)).data
     names = ", ".join(one.id for one in cards) or "none"
     if wanted is not None:
         found = [one for one in cards if one.id == wanted]
@@ -180,7 +182,7 @@ def find_tokenizer(card: ModelCard, options: EngineOptions) -> ModelTokenizer:
     )
 
 
-async def _canary(found: Found, tokenizer: ModelTokenizer) -> Canary:
+async def _canary(found: ProbeResult, tokenizer: ModelTokenizer) -> Canary:
     tokens = probe_tokens(tokenizer)
     context, completion = tokens[:-CANARY], tokens[-CANARY:]
     if not found.scores:
@@ -189,7 +191,9 @@ async def _canary(found: Found, tokenizer: ModelTokenizer) -> Canary:
     return Canary(context, completion, row)
 
 
-def _context(found: Found, tokenizer: ModelTokenizer, options: EngineOptions, url: str) -> int:
+def _context(
+    found: ProbeResult, tokenizer: ModelTokenizer, options: EngineOptions, url: str
+) -> int:
     """Tokens of prompt and response: by the server, by the user if less, by the model's files if both are silent."""
     known = [one for one in (found.max_context, options.max_context) if one is not None]
     if known:

@@ -10,20 +10,20 @@ from preftilt.engines.facts import Fact, ServerRefused
 from preftilt.engines.http.completions import (
     COMPLETIONS,
     IDS_OUT,
-    READINGS,
+    SCORING_MODES,
     OpenAiDialect,
     ids_of,
 )
 from preftilt.engines.http.connection import Declined
-from preftilt.engines.http.dialect import Asking, Draw, Found
-from preftilt.engines.http.logprob_checks import HOT, check_sampler, check_scores
+from preftilt.engines.http.dialect import DrawRequest, ProbeContext, ProbeResult
+from preftilt.engines.http.logprob_checks import HIGH_TEMPERATURE, check_sampler, check_scores
 from preftilt.engines.http.open_chat_server import (
-    open_chat_drawing,
+    applies_template,
+    open_chat_sampler,
     open_chat_server,
-    templated,
     why_chat,
 )
-from preftilt.engines.http.open_server import Kind, open_drawing, open_server
+from preftilt.engines.http.open_server import ServerKind, open_sampler, open_server
 from preftilt.engines.http.responses import ModelCard
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
@@ -33,7 +33,7 @@ TOKENIZER = "tokenizer matches"
 """What a server is said to be asked that makes another number of tokens of a text."""
 
 
-async def probe_openai(asking: Asking, card: ModelCard) -> Found:
+async def probe_openai(asking: ProbeContext, card: ModelCard) -> ProbeResult:
     """Ask a server what of the completions API it has."""
     dialect = OpenAiDialect(
         connection=asking.connection,
@@ -60,7 +60,7 @@ async def probe_openai(asking: Asking, card: ModelCard) -> Found:
     prompts = "token ids" if dialect.ids_in else "text"
     responses = "token ids" if dialect.ids_out else "text"
     many = "n responses a question" if dialect.many else "one question a response"
-    return Found(
+    return ProbeResult(
         dialect=dialect,
         model=card.id,
         scores=dialect.reading is not None,
@@ -86,7 +86,7 @@ def _tiny(prompt: list[int] | str) -> dict[str, Any]:
     }
 
 
-async def _ids_in(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _ids_in(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """Token ids, or a text that the server turns into the same number of tokens."""
     tokens = asking.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
     try:
@@ -114,7 +114,7 @@ async def _prompt_tokens(dialect: OpenAiDialect, prompt: list[int] | str) -> int
     return usage.prompt_tokens if usage else None
 
 
-async def _ids_out(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _ids_out(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     prompt = dialect.spelled(asking.tokenizer.chat.encode("Name a way to relax."))
     try:
         choices = await dialect.complete(_tiny(prompt) | IDS_OUT | {"logprobs": 1})
@@ -127,10 +127,10 @@ async def _ids_out(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
     return dialect
 
 
-async def _many(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _many(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """Whether ``n`` is honoured; with a seed, some servers send the same response n times."""
     tokens = asking.tokenizer.chat.encode("Name a way to relax.")
-    draw = Draw(context=tokens, n=3, max_tokens=12, sampling=HOT, seed=5)
+    draw = DrawRequest(context=tokens, n=3, max_tokens=12, sampling=HIGH_TEMPERATURE, seed=5)
     able = replace(dialect, many=True)
     try:
         drawn = {one.tokens for one in await able.draw(draw)}
@@ -143,12 +143,12 @@ async def _many(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
     return dialect
 
 
-async def _top_k(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _top_k(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """Whether the likeliest tokens alone are drawn when that is asked, where other ones are otherwise."""
     tokens = asking.tokenizer.chat.encode("Name a way to relax.")
     able = replace(dialect, top_k=True)
-    free = Draw(context=tokens, n=2, max_tokens=12, sampling=HOT, seed=5)
-    likeliest = replace(free, sampling=replace(HOT, top_k=1))
+    free = DrawRequest(context=tokens, n=2, max_tokens=12, sampling=HIGH_TEMPERATURE, seed=5)
+    likeliest = replace(free, sampling=replace(HIGH_TEMPERATURE, top_k=1))
     greedy = replace(free, n=1, sampling=Sampling(temperature=0.0))
     try:
         [best] = await able.draw(greedy)
@@ -163,10 +163,10 @@ async def _top_k(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
     return dialect
 
 
-async def _reading(asking: Asking, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _reading(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """The first way to have a prompt's log-probs that works."""
     tokens = asking.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
-    for reading in READINGS:
+    for reading in SCORING_MODES:
         able = replace(dialect, reading=reading)
         try:
             await able.read(tokens[:-3], [tokens[-3:]])
@@ -183,7 +183,7 @@ def open_openai_server(url: str, options: EngineOptions) -> Engine:
     if (why := why_chat(url, options)) is not None:
         return open_chat_server(url, options, why)
     try:
-        return open_server(Kind("openai", probe_openai), url, options)
+        return open_server(ServerKind("openai", probe_openai), url, options)
     except ServerRefused as refused:
         why = _counts_otherwise(refused)
         if why is None or options.scorer is None:
@@ -191,19 +191,19 @@ def open_openai_server(url: str, options: EngineOptions) -> Engine:
         return open_chat_server(url, options, why)
 
 
-def open_openai_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
+def open_openai_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
     """Open a server that draws, or only chats, and whose responses an open engine scores."""
     if (why := why_chat(url, options)) is not None:
-        return open_chat_drawing(url, options, scorer, why)
+        return open_chat_sampler(url, options, scorer, why)
     try:
-        return open_drawing(Kind("openai", probe_openai), url, options, scorer)
+        return open_sampler(ServerKind("openai", probe_openai), url, options, scorer)
     except ServerRefused as refused:
         if (why := _counts_otherwise(refused)) is None:
             raise
-        return open_chat_drawing(url, options, scorer, why)
+        return open_chat_sampler(url, options, scorer, why)
 
 
 def _counts_otherwise(refused: ServerRefused) -> Fact | None:
     """Why a server is asked by chat that makes another number of tokens of a text than the tokenizer here."""
     counts = [fact.answer for fact in refused.facts if fact.question == TOKENIZER]
-    return templated(counts[-1]) if counts else None
+    return applies_template(counts[-1]) if counts else None

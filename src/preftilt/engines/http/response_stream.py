@@ -9,7 +9,7 @@ from itertools import takewhile
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.http.dialect import Drawn, DrawnPart
+from preftilt.engines.http.dialect import DrawnChunk, DrawnTokens
 from preftilt.engines.steps import step_ended
 from preftilt.engines.streaming import Increment
 from preftilt.engines.vocabulary import Vocabulary
@@ -18,7 +18,7 @@ from preftilt.types import Completion, Finish, Step, Tokens
 
 
 @dataclass(slots=True)
-class EndFinder:
+class StopFinder:
     """Where a response ends: at an end token, at the end of a step, or where its ``budget`` does."""
 
     vocabulary: Vocabulary
@@ -56,14 +56,14 @@ class EndFinder:
 
 
 @dataclass(slots=True)
-class Growing:
+class StreamedResponse:
     """One response of a stream, which serves all of ``slots``.
 
     scored: its log-probs stand in for scores, so tokens without are not told before the end, when they are looked up.
     """
 
     slots: Sequence[int]
-    ending: EndFinder
+    ending: StopFinder
     scored: bool
     complete: bool = False
     _tokens: list[int] = field(default_factory=list)
@@ -74,12 +74,12 @@ class Growing:
     _new_from: int = 0
 
     @property
-    def drawn(self) -> Drawn:
+    def drawn(self) -> DrawnTokens:
         """All so far, as if it had come at once."""
         logprobs = None if self._without else np.array(self._logprobs)
-        return Drawn(tuple(self._tokens), logprobs, spent=self._spent)
+        return DrawnTokens(tuple(self._tokens), logprobs, spent=self._spent)
 
-    def take(self, part: DrawnPart) -> None:
+    def take(self, part: DrawnChunk) -> None:
         """Add what came.
 
         Raises :class:`~preftilt.errors.EngineError` if something before it is missing.

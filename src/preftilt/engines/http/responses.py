@@ -18,49 +18,49 @@ class ModelCard(BaseModel):
     max_model_len: Annotated[int, Field(gt=0)] | None = None
 
 
-class Models(BaseModel):
+class ModelList(BaseModel):
     """``GET /v1/models``."""
 
     data: list[ModelCard]
 
 
-class Cached(BaseModel):
+class PromptTokensDetails(BaseModel):
     """How many tokens of a prompt came from the server's cache."""
 
     cached_tokens: int | None = None
 
 
-class Counts(BaseModel):
+class TokenUsage(BaseModel):
     """The ``usage`` object."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: Cached | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
 
 
-class Logprobs(BaseModel):
+class CompletionLogprobs(BaseModel):
     """OpenAI's log-probs of a completion: one entry a token; the first of a prompt has none."""
 
     tokens: list[str] = Field(default_factory=list)
     token_logprobs: list[float | None] = Field(default_factory=list)
 
 
-class PromptEntry(BaseModel):
+class PromptLogprob(BaseModel):
     """vLLM's entry for one token at one place of a prompt."""
 
     logprob: float | None
 
 
-PromptLogprobs = list[dict[int, PromptEntry] | None]
+PromptLogprobs = list[dict[int, PromptLogprob] | None]
 
 
-class Choice(BaseModel):
+class CompletionChoice(BaseModel):
     """One completion; ids and ``prompt_logprobs`` are vLLM's."""
 
     index: int
     text: str
     finish_reason: str | None = None
-    logprobs: Logprobs | None = None
+    logprobs: CompletionLogprobs | None = None
     token_ids: list[TokenId] | None = None
     prompt_token_ids: list[TokenId] | None = None
     prompt_logprobs: PromptLogprobs | None = None
@@ -70,18 +70,18 @@ class Completions(BaseModel):
     """``POST /v1/completions``."""
 
     model: str
-    choices: list[Choice]
-    usage: Counts | None = None
+    choices: list[CompletionChoice]
+    usage: TokenUsage | None = None
 
 
-class Read(BaseModel):
+class GenerateResponse(BaseModel):
     """``POST /inference/v1/generate`` of vLLM, asked for the log-probs of its prompt."""
 
     prompt_logprobs: PromptLogprobs | None = None
-    usage: Counts | None = None
+    usage: TokenUsage | None = None
 
 
-class ChatMessage(BaseModel):
+class ReplyMessage(BaseModel):
     """What a chat server says. A refusal, or reasoning alone, comes without content."""
 
     content: str | None = None
@@ -95,7 +95,7 @@ class ChatChoice(BaseModel):
     """One answer of a chat server."""
 
     index: int
-    message: ChatMessage
+    message: ReplyMessage
     finish_reason: str | None = None
 
 
@@ -103,8 +103,8 @@ class ChatDelta(BaseModel):
     """What is new of one answer in an event of a stream; ``message`` is that of an answer that came at once."""
 
     index: int
-    delta: ChatMessage | None = None
-    message: ChatMessage | None = None
+    delta: ReplyMessage | None = None
+    message: ReplyMessage | None = None
     finish_reason: str | None = None
 
 

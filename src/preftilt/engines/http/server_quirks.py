@@ -40,7 +40,7 @@ REFUSED = frozenset({200, 400, 422})
 
 
 @dataclass(slots=True)
-class Refusals:
+class RefusedFields:
     """The fields that one server has refused; shared by all who ask it.
 
     seed: it is left out, too, where the server takes none, and draws are then not reproducible.
@@ -83,7 +83,7 @@ class Refusals:
 
 
 @dataclass(slots=True)
-class Alias:
+class ModelAlias:
     """What a server calls its model in its answers, where that is not what it was asked for.
 
     Hosted models have names that stand for one of a date. The first answer tells, when the engine is opened.
@@ -110,7 +110,7 @@ class Alias:
 
 
 @dataclass(slots=True)
-class Streaming:
+class StreamSupport:
     """Whether a server streams: until it refuses it, once."""
 
     refused: bool = False

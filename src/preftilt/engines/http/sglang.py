@@ -20,17 +20,17 @@ from pydantic import BaseModel, RootModel
 from preftilt.engines.base import Engine
 from preftilt.engines.http.connection import Connection, Declined, shortened
 from preftilt.engines.http.dialect import (
-    Asking,
-    Draw,
-    Drawn,
-    DrawnPart,
+    DrawnChunk,
+    DrawnTokens,
+    DrawRequest,
     Fact,
-    Found,
-    checked_row,
+    ProbeContext,
+    ProbeResult,
+    checked_logprobs,
     probe_tokens,
 )
 from preftilt.engines.http.logprob_checks import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.open_server import Kind, open_drawing, open_server
+from preftilt.engines.http.open_server import ServerKind, open_sampler, open_server
 from preftilt.engines.http.responses import ModelCard, TokenId
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
@@ -59,7 +59,7 @@ Entry = tuple[float | None, TokenId, str | None]
 """Log-prob, token id and, where it was asked for, the token's text."""
 
 
-class Meta(BaseModel):
+class MetaInfo(BaseModel):
     """What ``/generate`` says of an answer."""
 
     cached_tokens: int | None = None
@@ -76,7 +76,7 @@ class Generated(BaseModel):
     """
 
     output_ids: list[TokenId]
-    meta_info: Meta
+    meta_info: MetaInfo
     index: int = 0
 
 
@@ -106,11 +106,11 @@ class SglangDialect:
     seeded: bool
     shares: bool
 
-    async def draw(self, request: Draw) -> list[Drawn]:
+    async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
         answers = await self._generate(self._drawing(request), logprobs=request.logprobs)
         return [self._drawn(answer, request.logprobs) for answer in answers]
 
-    async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+    async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
         whole = self._whole(self._drawing(request), logprobs=request.logprobs) | {"stream": True}
         async with aclosing(self.connection.events(GENERATE, whole, Generated)) as events:
             async for event in events:
@@ -118,7 +118,7 @@ class SglangDialect:
                 # Before the end, the lists may be ahead of the counts: SGLang writes them while it goes on.
                 start = max(0, event.meta_info.completion_tokens - len(event.output_ids))
                 there = event if ended else _matched(event, request.logprobs)
-                yield DrawnPart(event.index, start, self._drawn(there, request.logprobs), ended)
+                yield DrawnChunk(event.index, start, self._drawn(there, request.logprobs), ended)
 
     def _has_ended(self, event: Generated) -> bool:
         """Raises :class:`~preftilt.errors.EngineError` for one that the server gave up."""
@@ -128,7 +128,7 @@ class SglangDialect:
             raise EngineError(f"{self.connection.url}{GENERATE} gave up a response: {said}")
         return reason is not None
 
-    def _drawing(self, request: Draw) -> dict[str, Any]:
+    def _drawing(self, request: DrawRequest) -> dict[str, Any]:
         """One prompt with ``n``, or, where that would be n times the same response, n prompts with a seed each."""
         sampling = request.sampling
         params = NEUTRAL | {
@@ -204,20 +204,20 @@ class SglangDialect:
                 f"{where} did not send the log-probs of the tokens that it was asked about; use another version of"
                 " SGLang"
             )
-        return checked_row([logprob for logprob, _, _ in entries[-wanted:]], wanted, where)
+        return checked_logprobs([logprob for logprob, _, _ in entries[-wanted:]], wanted, where)
 
-    def _drawn(self, answer: Generated, logprobs: bool) -> Drawn:
+    def _drawn(self, answer: Generated, logprobs: bool) -> DrawnTokens:
         where = f"{self.connection.url}{GENERATE}"
         tokens = tuple(answer.output_ids)
         if not logprobs:
-            return Drawn(tokens, None)
+            return DrawnTokens(tokens, None)
         entries = answer.meta_info.output_token_logprobs
         if entries is None or tuple(token for _, token, _ in entries) != tokens:
             raise EngineError(
                 f"{where} sent other log-probs than those of the tokens it drew; use another version of SGLang"
             )
-        return Drawn(
-            tokens, checked_row([logprob for logprob, _, _ in entries], len(tokens), where)
+        return DrawnTokens(
+            tokens, checked_logprobs([logprob for logprob, _, _ in entries], len(tokens), where)
         )
 
     async def _generate(self, body: dict[str, Any], *, logprobs: bool = True) -> list[Generated]:
@@ -229,7 +229,7 @@ class SglangDialect:
         return body | {"stream": False, "return_logprob": logprobs, "top_logprobs_num": 0}
 
 
-async def probe_sglang(asking: Asking, card: ModelCard) -> Found:
+async def probe_sglang(asking: ProbeContext, card: ModelCard) -> ProbeResult:
     """Ask an SGLang server what it can do."""
     if card.parent is not None:
         raise BadInput(
@@ -256,7 +256,7 @@ async def probe_sglang(asking: Asking, card: ModelCard) -> Found:
         else "prompt and response every time"
     )
     again = "" if trusted else f", also under the prompt they were drawn from ({RAW_FLAG} saves it)"
-    return Found(
+    return ProbeResult(
         dialect=dialect,
         model=card.id,
         scores=True,
@@ -273,9 +273,9 @@ async def probe_sglang(asking: Asking, card: ModelCard) -> Found:
     )
 
 
-async def _check_drawing(asking: Asking, dialect: SglangDialect) -> None:
+async def _check_drawing(asking: ProbeContext, dialect: SglangDialect) -> None:
     context = probe_tokens(asking.tokenizer)
-    draw = Draw(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
+    draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
     drawn = await dialect.draw(draw)
     asking.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
     if len(drawn) != 3:
@@ -288,7 +288,7 @@ async def _check_drawing(asking: Asking, dialect: SglangDialect) -> None:
     )
 
 
-async def _sharing(asking: Asking, dialect: SglangDialect) -> SglangDialect:
+async def _sharing(asking: ProbeContext, dialect: SglangDialect) -> SglangDialect:
     """Whether scores with the prompt from the cache can be had, and equal those without."""
     context = probe_tokens(asking.tokenizer, PREFIX)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
@@ -337,9 +337,9 @@ def _context(info: ServerInfo, card: ModelCard) -> int | None:
 
 def open_sglang_server(url: str, options: EngineOptions) -> Engine:
     """Open an SGLang server by its URL; an :data:`~preftilt.engines.options.Opener`."""
-    return open_server(Kind("sglang", probe_sglang), url, options)
+    return open_server(ServerKind("sglang", probe_sglang), url, options)
 
 
-def open_sglang_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
+def open_sglang_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
     """Open an SGLang server that draws what an open engine scores."""
-    return open_drawing(Kind("sglang", probe_sglang), url, options, scorer)
+    return open_sampler(ServerKind("sglang", probe_sglang), url, options, scorer)

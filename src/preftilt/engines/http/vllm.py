@@ -21,18 +21,24 @@ from preftilt.engines.base import Engine
 from preftilt.engines.facts import Fact
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.dialect import (
-    Asking,
-    Draw,
-    Drawn,
-    DrawnPart,
-    Found,
-    checked_row,
+    DrawnChunk,
+    DrawnTokens,
+    DrawRequest,
+    ProbeContext,
+    ProbeResult,
+    checked_logprobs,
+    completion_logprobs,
     probe_tokens,
-    prompt_row,
 )
 from preftilt.engines.http.logprob_checks import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.open_server import Kind, open_drawing, open_server
-from preftilt.engines.http.responses import Choice, Completions, ModelCard, Read, Version
+from preftilt.engines.http.open_server import ServerKind, open_sampler, open_server
+from preftilt.engines.http.responses import (
+    CompletionChoice,
+    Completions,
+    GenerateResponse,
+    ModelCard,
+    Version,
+)
 from preftilt.engines.loop import together
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
@@ -72,12 +78,12 @@ class VllmDialect:
     reads_without_drawing: bool
     shares: bool
 
-    async def draw(self, request: Draw) -> list[Drawn]:
+    async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
         choices = (await self._complete(self._drawing(request))).choices
         ordered = sorted(choices, key=lambda choice: choice.index)
         return [self._drawn(answer, request.logprobs) for answer in ordered]
 
-    async def stream(self, request: Draw) -> AsyncGenerator[DrawnPart, None]:
+    async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
         whole = self._whole(self._drawing(request)) | {"stream": True}
         lengths: Counter[int] = Counter()
         async with aclosing(self.connection.events(COMPLETIONS, whole, Completions)) as events:
@@ -86,10 +92,10 @@ class VllmDialect:
                 for choice in event.choices:
                     drawn = self._drawn(choice, request.logprobs)
                     ended = choice.finish_reason is not None
-                    yield DrawnPart(choice.index, lengths[choice.index], drawn, ended)
+                    yield DrawnChunk(choice.index, lengths[choice.index], drawn, ended)
                     lengths[choice.index] += len(drawn.tokens)
 
-    def _drawing(self, request: Draw) -> dict[str, Any]:
+    def _drawing(self, request: DrawRequest) -> dict[str, Any]:
         """The question that asks for ``request``."""
         sampling = request.sampling
         if 0 < sampling.temperature < COLDEST:
@@ -149,7 +155,7 @@ class VllmDialect:
             )
         ordered = sorted(choices, key=lambda choice: choice.index)
         return [
-            prompt_row(answer.prompt_logprobs, context, one, self.connection.url)
+            completion_logprobs(answer.prompt_logprobs, context, one, self.connection.url)
             for answer, one in zip(ordered, completions, strict=True)
         ]
 
@@ -175,13 +181,13 @@ class VllmDialect:
         cached = _cached(answer)
         if cached is None or cached >= len(context):
             return None
-        return prompt_row(answer.prompt_logprobs, context, completion, self.connection.url)
+        return completion_logprobs(answer.prompt_logprobs, context, completion, self.connection.url)
 
-    async def _generate(self, tokens: Tokens, more: dict[str, Any]) -> Read:
+    async def _generate(self, tokens: Tokens, more: dict[str, Any]) -> GenerateResponse:
         params = NEUTRAL | {"n": 1, "max_tokens": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
         params |= {"seed": 0, "detokenize": False} | more
         body = {"model": self.model, "token_ids": list(tokens), "sampling_params": params}
-        return await self.connection.post(GENERATE, body, Read)
+        return await self.connection.post(GENERATE, body, GenerateResponse)
 
     async def _complete(self, body: dict[str, Any]) -> Completions:
         answer = await self.connection.post(COMPLETIONS, self._whole(body), Completions)
@@ -198,7 +204,7 @@ class VllmDialect:
                 " again"
             )
 
-    def _drawn(self, choice: Choice, logprobs: bool) -> Drawn:
+    def _drawn(self, choice: CompletionChoice, logprobs: bool) -> DrawnTokens:
         where = f"{self.connection.url}{COMPLETIONS}"
         if choice.token_ids is None or (logprobs and choice.logprobs is None):
             raise EngineError(
@@ -206,11 +212,13 @@ class VllmDialect:
             )
         tokens = tuple(choice.token_ids)
         if choice.logprobs is None:
-            return Drawn(tokens, None)
-        return Drawn(tokens, checked_row(choice.logprobs.token_logprobs, len(tokens), where))
+            return DrawnTokens(tokens, None)
+        return DrawnTokens(
+            tokens, checked_logprobs(choice.logprobs.token_logprobs, len(tokens), where)
+        )
 
 
-async def probe_vllm(asking: Asking, card: ModelCard) -> Found:
+async def probe_vllm(asking: ProbeContext, card: ModelCard) -> ProbeResult:
     """Ask a vLLM server what it can do."""
     connection, note = asking.connection, asking.note
     version = (await connection.get("/version", Version)).version
@@ -235,7 +243,7 @@ async def probe_vllm(asking: Asking, card: ModelCard) -> Found:
         if dialect.shares
         else f"POST {COMPLETIONS} with prompt_logprobs: prompt and response every time"
     )
-    return Found(
+    return ProbeResult(
         dialect=dialect,
         model=card.id,
         scores=True,
@@ -246,9 +254,11 @@ async def probe_vllm(asking: Asking, card: ModelCard) -> Found:
     )
 
 
-def _drawing_only(asking: Asking, dialect: VllmDialect, card: ModelCard, version: str) -> Found:
+def _drawing_only(
+    asking: ProbeContext, dialect: VllmDialect, card: ModelCard, version: str
+) -> ProbeResult:
     """Another engine scores, so nothing about scores needs to be known."""
-    return Found(
+    return ProbeResult(
         dialect=dialect,
         model=card.id,
         scores=False,
@@ -264,9 +274,9 @@ def _room(card: ModelCard) -> int | None:
     return card.max_model_len - 1 if card.max_model_len else None
 
 
-async def _check_drawing(asking: Asking, dialect: VllmDialect) -> None:
+async def _check_drawing(asking: ProbeContext, dialect: VllmDialect) -> None:
     context = probe_tokens(asking.tokenizer)
-    draw = Draw(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
+    draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
     drawn = await dialect.draw(draw)
     asking.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
     if len(drawn) != 3:
@@ -274,7 +284,7 @@ async def _check_drawing(asking: Asking, dialect: VllmDialect) -> None:
     asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
 
 
-async def _without_drawing(asking: Asking, dialect: VllmDialect) -> VllmDialect:
+async def _without_drawing(asking: ProbeContext, dialect: VllmDialect) -> VllmDialect:
     """Whether the server reads a prompt without drawing a token."""
     context = probe_tokens(asking.tokenizer)
     able = replace(dialect, reads_without_drawing=True)
@@ -287,7 +297,7 @@ async def _without_drawing(asking: Asking, dialect: VllmDialect) -> VllmDialect:
     return able
 
 
-async def _sharing(asking: Asking, dialect: VllmDialect, room: int | None) -> VllmDialect:
+async def _sharing(asking: ProbeContext, dialect: VllmDialect, room: int | None) -> VllmDialect:
     """Whether scores with the prompt from the cache can be had, and equal those without."""
     length = min(PREFIX, (room or PREFIX + 16) - 16)
     context = probe_tokens(asking.tokenizer, length)
@@ -318,16 +328,16 @@ async def _sharing(asking: Asking, dialect: VllmDialect, room: int | None) -> Vl
     return replace(dialect, shares=True)
 
 
-def _cached(answer: Read) -> int | None:
+def _cached(answer: GenerateResponse) -> int | None:
     details = answer.usage.prompt_tokens_details if answer.usage else None
     return details.cached_tokens if details else None
 
 
 def open_vllm_server(url: str, options: EngineOptions) -> Engine:
     """Open a vLLM server by its URL; an :data:`~preftilt.engines.options.Opener`."""
-    return open_server(Kind("vllm", probe_vllm), url, options)
+    return open_server(ServerKind("vllm", probe_vllm), url, options)
 
 
-def open_vllm_drawing(url: str, options: EngineOptions, scorer: Engine) -> Engine:
+def open_vllm_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
     """Open a vLLM server that draws what an open engine scores."""
-    return open_drawing(Kind("vllm", probe_vllm), url, options, scorer)
+    return open_sampler(ServerKind("vllm", probe_vllm), url, options, scorer)

@@ -9,6 +9,6 @@ promised of it.
 """
 
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
-from preftilt.engines.llamacpp.open_gguf import Tuning, open_llamacpp
+from preftilt.engines.llamacpp.open_gguf import LlamaCppTuning, open_llamacpp
 
-__all__ = ["LlamaCppEngine", "Tuning", "open_llamacpp"]
+__all__ = ["LlamaCppEngine", "LlamaCppTuning", "open_llamacpp"]

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.llamacpp.jobs import SampleJob, ScoreJob
+from preftilt.engines.llamacpp.jobs import LlamaSampleJob, LlamaScoreJob
 from preftilt.engines.llamacpp.sampler import draw, logprobs_of
-from preftilt.engines.llamacpp.sequences import Strand
+from preftilt.engines.llamacpp.sequences import LlamaSequence
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
 from preftilt.engines.steps import step_ended
 from preftilt.streams import position_key
@@ -21,17 +21,17 @@ from preftilt.types import Completion, Finish, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class TokenChunk:
     """Tokens to forward; logits are wanted after the last ``outputs`` of them."""
 
     tokens: Tokens
     outputs: int
 
 
-class Feed(Protocol):
+class BatchTask(Protocol):
     """Something that puts tokens into batches until it is ``done``."""
 
-    strand: Strand
+    strand: LlamaSequence
 
     @property
     def left(self) -> int:
@@ -43,7 +43,7 @@ class Feed(Protocol):
         """It has nothing left to forward."""
         ...
 
-    def offer(self, tokens: int, outputs: int) -> Offer:
+    def offer(self, tokens: int, outputs: int) -> TokenChunk:
         """What to forward next, within a budget; nothing if the budget is too small."""
         ...
 
@@ -53,10 +53,10 @@ class Feed(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Growth:
+class PrefillTask:
     """A prompt with its prefix, forwarded once for every row and reading that continues it."""
 
-    strand: Strand
+    strand: LlamaSequence
     tokens: Tokens
 
     @property
@@ -67,11 +67,11 @@ class Growth:
     def done(self) -> bool:
         return not self.left
 
-    def offer(self, tokens: int, outputs: int) -> Offer:
+    def offer(self, tokens: int, outputs: int) -> TokenChunk:
         start = self.strand.length
         if start + tokens < len(self.tokens):
-            return Offer(self.tokens[start : start + tokens], 0)
-        return Offer(self.tokens[start:], 1) if outputs else Offer((), 0)
+            return TokenChunk(self.tokens[start : start + tokens], 0)
+        return TokenChunk(self.tokens[start:], 1) if outputs else TokenChunk((), 0)
 
     def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
         if len(logits):
@@ -79,11 +79,11 @@ class Growth:
 
 
 @dataclass(eq=False, slots=True)
-class Reading:
+class ScoreTask:
     """A given completion: all its tokens but the last are forwarded, and each judges the next."""
 
-    strand: Strand
-    job: ScoreJob
+    strand: LlamaSequence
+    job: LlamaScoreJob
     logprobs: list[Float[np.ndarray, "T"]]
     read: int = 0
 
@@ -95,9 +95,9 @@ class Reading:
     def done(self) -> bool:
         return not self.left
 
-    def offer(self, tokens: int, outputs: int) -> Offer:
+    def offer(self, tokens: int, outputs: int) -> TokenChunk:
         count = min(tokens, outputs, self.left)
-        return Offer(self.job.request.completion[self.read : self.read + count], count)
+        return TokenChunk(self.job.request.completion[self.read : self.read + count], count)
 
     def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
         start = self.read + 1
@@ -108,7 +108,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class StopCriteria:
     """When a response is over: at one of ``eos``, at the end of a step, or where its budget or the context ends."""
 
     eos: frozenset[int]
@@ -116,15 +116,15 @@ class Ending:
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class SampleTask:
     """One continuation being drawn. ``limit``: tokens it may get; ``text``: the bytes drawn, for finding steps."""
 
-    strand: Strand
-    job: SampleJob
+    strand: LlamaSequence
+    job: LlamaSampleJob
     index: int
     key: int
     limit: int
-    ending: Ending
+    ending: StopCriteria
     drawn: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: bytes = b""
@@ -138,8 +138,8 @@ class Row:
     def done(self) -> bool:
         return self.finish is not None
 
-    def offer(self, tokens: int, outputs: int) -> Offer:
-        return Offer((self.drawn[-1],), 1) if tokens and outputs else Offer((), 0)
+    def offer(self, tokens: int, outputs: int) -> TokenChunk:
+        return TokenChunk((self.drawn[-1],), 1) if tokens and outputs else TokenChunk((), 0)
 
     def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
         """Draw the next token, by its position in the whole response."""

@@ -21,15 +21,15 @@ from preftilt.errors import EngineError, MissingPackage
 CACHE_TYPES = {"float32": 0, "float16": 1}
 """GGML's numbers for the types of keys and values."""
 
-_SAID: deque[str] = deque(maxlen=20)
+_WARNINGS: deque[str] = deque(maxlen=20)
 """What llama.cpp said last that was a warning or worse; it prints to standard error otherwise."""
 
 _WARNING, _ERROR = 2, 3
 
 
 @lru_cache(maxsize=1)
-def library() -> Any:
-    """The bindings, with their log turned to :func:`complaint` for the whole process.
+def llama_bindings() -> Any:
+    """The bindings, with their log turned to :func:`last_warning` for the whole process.
 
     Raises :class:`~preftilt.errors.MissingPackage` where they are not installed or do not load.
     """
@@ -53,18 +53,18 @@ def _log_callback(bindings: Any) -> Any:
     def note(level: int, text: bytes, _: object) -> None:
         said = text.decode("utf-8", "replace").strip()
         if level in (_WARNING, _ERROR) and said:
-            _SAID.append(said)
+            _WARNINGS.append(said)
 
     return note
 
 
-def complaint() -> str:
+def last_warning() -> str:
     """The last thing llama.cpp complained of that says more than that it failed."""
-    telling = [line for line in _SAID if "failed to load model" not in line] or [*_SAID]
+    telling = [line for line in _WARNINGS if "failed to load model" not in line] or [*_WARNINGS]
     return telling[-1] if telling else "llama.cpp does not say why"
 
 
-class Model:
+class LlamaModel:
     """Weights and vocabulary of a GGUF file. ``gpu_layers`` −1 puts all layers on the GPU.
 
     ``repack`` lets llama.cpp rearrange quantised weights for the processor at hand.
@@ -73,14 +73,14 @@ class Model:
     """
 
     def __init__(self, path: str, gpu_layers: int, *, repack: bool = False) -> None:
-        self.lib = library()
-        _SAID.clear()
+        self.lib = llama_bindings()
+        _WARNINGS.clear()
         settings = self.lib.llama_model_default_params()
         settings.n_gpu_layers = gpu_layers
         settings.use_extra_bufts = repack
         self.handle = self.lib.llama_model_load_from_file(path.encode(), settings)
         if not self.handle:
-            raise EngineError(complaint())
+            raise EngineError(last_warning())
         self._free = weakref.finalize(self, self.lib.llama_model_free, self.handle)
         self.vocab = self.lib.llama_model_get_vocab(self.handle)
         self.size: int = self.lib.llama_vocab_n_tokens(self.vocab)
@@ -131,7 +131,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ContextSettings:
     """How a context computes.
 
     cells: tokens whose keys and values it holds, all sequences together. sequences: ids it knows. batch: tokens of
@@ -148,20 +148,20 @@ class Settings:
     flash: bool = False
 
 
-class Context:
+class LlamaContext:
     """Keys and values of many sequences in one store, and the forward pass over them.
 
     Raises :class:`~preftilt.errors.EngineError` with llama.cpp's words if it cannot be made (memory, mostly).
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: LlamaModel, settings: ContextSettings) -> None:
         self.model = model
         self.settings = settings
         self._lib = lib = model.lib
-        _SAID.clear()
+        _WARNINGS.clear()
         self._handle = lib.llama_init_from_model(model.handle, _parameters(lib, settings))
         if not self._handle:
-            raise EngineError(complaint())
+            raise EngineError(last_warning())
         self._memory = lib.llama_get_memory(self._handle)
         self._free = weakref.finalize(self, lib.llama_free, self._handle)
         self._batch = _Batch(lib, settings.batch)
@@ -190,12 +190,12 @@ class Context:
         The array is a view that the next call overwrites. Raises :class:`~preftilt.errors.EngineError`, after which
         the context must be cleared.
         """
-        _SAID.clear()
+        _WARNINGS.clear()
         status = self._lib.llama_decode(
             self._handle, self._batch.filled(tokens, positions, sequences, wanted)
         )
         if status:
-            raise EngineError(f"llama.cpp refused a batch with status {status} ({complaint()})")
+            raise EngineError(f"llama.cpp refused a batch with status {status} ({last_warning()})")
         count = sum(wanted)
         if not count:
             return np.empty((0, self.model.size), np.float32)
@@ -207,7 +207,7 @@ class Context:
         self._free()
 
 
-def _parameters(lib: Any, settings: Settings) -> Any:
+def _parameters(lib: Any, settings: ContextSettings) -> Any:
     made = lib.llama_context_default_params()
     made.n_ctx = settings.cells
     made.n_seq_max = settings.sequences

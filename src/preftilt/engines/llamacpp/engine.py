@@ -13,19 +13,19 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.guides import GuideRequest
-from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob
+from preftilt.engines.llamacpp.jobs import LlamaJob, LlamaSampleJob, LlamaScoreJob
 from preftilt.engines.llamacpp.probe import Agreement
-from preftilt.engines.llamacpp.scheduler import Scheduler, Stats
-from preftilt.engines.llamacpp.worker import Worker
+from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler, LlamaCppStats
+from preftilt.engines.llamacpp.worker import LlamaCppWorker
 from preftilt.engines.loop import together
-from preftilt.engines.streaming import Increment, told_by, whole
+from preftilt.engines.streaming import Increment, increments_of, whole_responses
 from preftilt.types import Completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class LlamaCppInfo:
     """What an open engine says of itself. ``agreement`` is what was measured at opening."""
 
     model: str
@@ -41,23 +41,23 @@ class LlamaCppEngine:
 
     def __init__(
         self,
-        about: About,
-        scheduler: Scheduler,
+        about: LlamaCppInfo,
+        scheduler: LlamaCppScheduler,
         tokenizer: HfChatTokenizer,
         capabilities: Capabilities,
     ) -> None:
         self.about = about
         self._tokenizer = tokenizer
         self._capabilities = capabilities
-        self._readable = Readable(
+        self._readable = RequestChecker(
             model=about.model,
             max_context=capabilities.max_context,
             vocabulary=scheduler.context.model.size,
         )
         self._stats = scheduler.stats
-        self._worker = Worker(scheduler)
-        self._under_way: dict[int, Job] = {}
-        self._finalizer = weakref.finalize(self, Worker.close, self._worker)
+        self._worker = LlamaCppWorker(scheduler)
+        self._under_way: dict[int, LlamaJob] = {}
+        self._finalizer = weakref.finalize(self, LlamaCppWorker.close, self._worker)
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ class LlamaCppEngine:
         return dict(self.about.versions)
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> LlamaCppStats:
         """Counts of what was forwarded, drawn and scored since the engine was opened."""
         return self._stats
 
@@ -97,7 +97,7 @@ class LlamaCppEngine:
         """
         for request in requests:
             self._readable.check_sample(request)
-        jobs = [SampleJob(one) if one.slots and one.max_tokens else None for one in requests]
+        jobs = [LlamaSampleJob(one) if one.slots and one.max_tokens else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))
@@ -115,10 +115,10 @@ class LlamaCppEngine:
         self._readable.check_sample(request)
         if not (request.slots and request.max_tokens):
             nothing = Completion((), np.empty(0), "length")
-            for increment in whole(request, [nothing] * len(request.slots)):
+            for increment in whole_responses(request, [nothing] * len(request.slots)):
                 yield increment
             return
-        async with aclosing(told_by(SampleJob(request), self._submitted)) as increments:
+        async with aclosing(increments_of(LlamaSampleJob(request), self._submitted)) as increments:
             async for increment in increments:
                 yield increment
 
@@ -126,14 +126,14 @@ class LlamaCppEngine:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
             self._readable.check_score(request)
-        jobs = [ScoreJob(one) if one.completion else None for one in requests]
+        jobs = [LlamaScoreJob(one) if one.completion else None for one in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         return [next(done) if job else np.empty(0) for job in jobs]
 
     def so_far(self, request: SampleRequest | ScoreRequest) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`: a count that the thread keeps anyway."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: a count that the thread keeps anyway."""
         job = self._under_way.get(id(request))
         return job.done if job else 0
 
@@ -142,7 +142,7 @@ class LlamaCppEngine:
         self._finalizer()
 
     @contextmanager
-    def _submitted(self, jobs: Sequence[Job]) -> Iterator[None]:
+    def _submitted(self, jobs: Sequence[LlamaJob]) -> Iterator[None]:
         """Hand jobs over; until they are done :meth:`so_far` finds them by their requests."""
         self._worker.submit(jobs)
         self._under_way.update({id(job.request): job for job in jobs})

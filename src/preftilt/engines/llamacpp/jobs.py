@@ -15,7 +15,7 @@ from preftilt.types import Completion, Finish, Tokens
 
 
 @dataclass(eq=False, slots=True)
-class SampleJob:
+class LlamaSampleJob:
     """A request for continuations; ``started`` counts the slots whose rows have begun, ``done`` the tokens drawn.
 
     ``told`` is given each of them as it is drawn.
@@ -55,11 +55,13 @@ class SampleJob:
         """One slot is done; the request is when all are."""
         self.completions[index] = completion
         if len(self.completions) == len(self.request.slots):
-            answer(self.future, [self.completions[i] for i in range(len(self.request.slots))])
+            set_future_result(
+                self.future, [self.completions[i] for i in range(len(self.request.slots))]
+            )
 
 
 @dataclass(eq=False, slots=True)
-class ScoreJob:
+class LlamaScoreJob:
     """A request for log-probs of a completion that is not empty; ``done`` counts its tokens that are scored."""
 
     request: ScoreRequest
@@ -68,20 +70,20 @@ class ScoreJob:
 
     @property
     def context(self) -> Tokens:
-        """As :attr:`SampleJob.context`."""
+        """As :attr:`LlamaSampleJob.context`."""
         return self.request.prompt + self.request.prefix
 
 
-Job = SampleJob | ScoreJob
+LlamaJob = LlamaSampleJob | LlamaScoreJob
 
 
-def answer(future: Future[Any], result: object) -> None:
+def set_future_result(future: Future[Any], result: object) -> None:
     """Give a waiting caller its result; one who went away gets none."""
     if future.set_running_or_notify_cancel():
         future.set_result(result)
 
 
-def refuse(future: Future[Any], error: Exception) -> None:
+def set_future_error(future: Future[Any], error: Exception) -> None:
     """Give a waiting caller an error, unless it went away or has its answer."""
     if not future.done() and future.set_running_or_notify_cancel():
         future.set_exception(error)

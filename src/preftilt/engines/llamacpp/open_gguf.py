@@ -9,10 +9,16 @@ from pathlib import Path
 from preftilt.engines.base import Capabilities
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.llamacpp import probe
-from preftilt.engines.llamacpp.batch_tasks import Ending
-from preftilt.engines.llamacpp.bindings import CACHE_TYPES, Context, Model, Settings, library
-from preftilt.engines.llamacpp.engine import About, LlamaCppEngine
-from preftilt.engines.llamacpp.scheduler import Limits, Scheduler, Stats
+from preftilt.engines.llamacpp.batch_tasks import StopCriteria
+from preftilt.engines.llamacpp.bindings import (
+    CACHE_TYPES,
+    ContextSettings,
+    LlamaContext,
+    LlamaModel,
+    llama_bindings,
+)
+from preftilt.engines.llamacpp.engine import LlamaCppEngine, LlamaCppInfo
+from preftilt.engines.llamacpp.scheduler import LlamaCppLimits, LlamaCppScheduler, LlamaCppStats
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
 from preftilt.engines.model_files import gguf_file
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
@@ -38,7 +44,7 @@ MOST_SEQUENCES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
+class LlamaCppTuning:
     """How the engine uses memory; the defaults suit a laptop.
 
     cache_bytes: for keys and values of everything under way and kept. batch: tokens of one call of llama.cpp.
@@ -56,7 +62,7 @@ class Tuning:
 
 
 def open_llamacpp(
-    name: str, options: EngineOptions | None = None, tuning: Tuning | None = None
+    name: str, options: EngineOptions | None = None, tuning: LlamaCppTuning | None = None
 ) -> LlamaCppEngine:
     """Open the GGUF file ``name``, the only one in a folder ``name``, or the one that a short name means.
 
@@ -66,7 +72,7 @@ def open_llamacpp(
     Raises :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
     :class:`~preftilt.errors.MissingPackage`.
     """
-    options, tuning = options or EngineOptions(), tuning or Tuning()
+    options, tuning = options or EngineOptions(), tuning or LlamaCppTuning()
     refuse_others(options, "llama.cpp", HONOURED, reason="tokenizer and weights are in the file")
     dtype = _cache_type(options.dtype)
     path = _file(name)
@@ -82,22 +88,22 @@ def open_llamacpp(
     ending, turn_end = _ending(gguf, chat, name)
     settings, limits = _sizes(name, model, options, tuning, dtype)
     try:
-        context = Context(model, settings)
+        context = LlamaContext(model, settings)
     except EngineError as error:
         raise BadInput(
             f"there is not enough memory for {name} with {settings.cells} tokens of context in all ({error});"
             " lower --max-context or --max-rows, or use --dtype float16"
         ) from error
-    scheduler = Scheduler(context, ending, limits, gguf.unused())
+    scheduler = LlamaCppScheduler(context, ending, limits, gguf.unused())
     return _assembled(name, scheduler, chat, turn_end, options.sampler_logprobs)
 
 
 def _assembled(
-    name: str, scheduler: Scheduler, chat: HfChatTokenizer, turn_end: int, trusted: Switch
+    name: str, scheduler: LlamaCppScheduler, chat: HfChatTokenizer, turn_end: int, trusted: Switch
 ) -> LlamaCppEngine:
     agreement = probe.measure(scheduler)
     scheduler.forget()
-    scheduler.stats = Stats()
+    scheduler.stats = LlamaCppStats()
     context = scheduler.context
     capabilities = Capabilities(
         max_context=scheduler.limits.context,
@@ -107,12 +113,12 @@ def _assembled(
         keyed_streams=agreement.exact,
     )
     versions = {
-        "llama-cpp-python": library().__version__,
+        "llama-cpp-python": llama_bindings().__version__,
         "weights": context.model.description,
         "cache": context.settings.dtype,
         "attention": "flash" if context.settings.flash else "plain",
     }
-    about = About(model=name, versions=versions, agreement=agreement)
+    about = LlamaCppInfo(model=name, versions=versions, agreement=agreement)
     return LlamaCppEngine(about, scheduler, chat, capabilities)
 
 
@@ -139,15 +145,15 @@ def _file(name: str) -> Path:
     raise UnknownModel(f"there is no file {name}; give the path of a GGUF file")
 
 
-def _load(name: str, path: str, device: str, tuning: Tuning) -> Model:
+def _load(name: str, path: str, device: str, tuning: LlamaCppTuning) -> LlamaModel:
     """The model, if it is one that can be sampled and scored with."""
     layers = _gpu_layers(device)
     try:
-        model = Model(path, layers, repack=tuning.repack)
+        model = LlamaModel(path, layers, repack=tuning.repack)
     except EngineError as error:
         raise BadInput(
             f"llama.cpp cannot load {name}: {error}; the file may be damaged, cut off on its way, or newer than"
-            f" llama-cpp-python {library().__version__}"
+            f" llama-cpp-python {llama_bindings().__version__}"
         ) from error
     if not model.is_plain_decoder or not model.size:
         raise BadInput(
@@ -160,7 +166,7 @@ def _load(name: str, path: str, device: str, tuning: Tuning) -> Model:
 def _gpu_layers(device: str) -> int:
     if device == "cpu":
         return 0
-    has_gpu = library().llama_supports_gpu_offload()
+    has_gpu = llama_bindings().llama_supports_gpu_offload()
     if device == "auto" or (device == "cuda" and has_gpu):
         return -1 if has_gpu else 0
     raise BadInput(
@@ -169,7 +175,7 @@ def _gpu_layers(device: str) -> int:
     )
 
 
-def _ending(gguf: GgufTokenizer, chat: HfChatTokenizer, name: str) -> tuple[Ending, int]:
+def _ending(gguf: GgufTokenizer, chat: HfChatTokenizer, name: str) -> tuple[StopCriteria, int]:
     try:
         template = chat.template
     except NoChatTemplate:
@@ -179,12 +185,12 @@ def _ending(gguf: GgufTokenizer, chat: HfChatTokenizer, name: str) -> tuple[Endi
         raise BadInput(
             f"{name} names no token that ends a response; set tokenizer.ggml.eos_token_id in the file"
         )
-    return Ending(eos, gguf), turn_end
+    return StopCriteria(eos, gguf), turn_end
 
 
 def _sizes(
-    name: str, model: Model, options: EngineOptions, tuning: Tuning, dtype: str
-) -> tuple[Settings, Limits]:
+    name: str, model: LlamaModel, options: EngineOptions, tuning: LlamaCppTuning, dtype: str
+) -> tuple[ContextSettings, LlamaCppLimits]:
     """Cells for a whole context twice and for a usual response in every row, as far as the memory goes."""
     rows = min(options.max_rows or ROWS, MOST_SEQUENCES // 2)
     wanted = options.max_context or model.trained_context
@@ -199,7 +205,7 @@ def _sizes(
     context = min(wanted, cells)
     batch = min(max(tuning.batch, rows), cells)
     outputs = max(rows, tuning.logits_bytes // (4 * model.size))
-    settings = Settings(
+    settings = ContextSettings(
         cells=cells,
         sequences=min(MOST_SEQUENCES, 4 * rows + 16),
         batch=batch,
@@ -208,7 +214,7 @@ def _sizes(
         dtype=dtype,
         flash=dtype != "float32" if tuning.flash is None else tuning.flash,
     )
-    return settings, Limits(max_rows=rows, context=context, kept=cells // 2)
+    return settings, LlamaCppLimits(max_rows=rows, context=context, kept=cells // 2)
 
 
 def _threads() -> int:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob
-from preftilt.engines.llamacpp.scheduler import Scheduler
+from preftilt.engines.llamacpp.jobs import LlamaJob, LlamaSampleJob, LlamaScoreJob
+from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.types import Completion, Sampling, Stream, Tokens
 
 AGREE = 1e-4
@@ -45,14 +45,14 @@ class Agreement:
         return max(self.crowd, self.score) <= AGREE and not self.quantised
 
 
-def measure(scheduler: Scheduler) -> Agreement:
+def measure(scheduler: LlamaCppScheduler) -> Agreement:
     """Draw tokens alone, then beside others, then score them all together."""
     encode = scheduler.ending.tokenizer.encode
     prompt, other = encode(TEXT) or (0,), encode(OTHER) or (0,)
     [alone] = _draw(scheduler, [_request(prompt, slots=1)])
     company = _draw(scheduler, [_request(other, slots=3), _request(prompt, slots=ROWS)])[1]
     drawn = [*alone, *company]
-    jobs = [ScoreJob(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
+    jobs = [LlamaScoreJob(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
     _finish(scheduler, jobs)
     scores = [job.future.result() for job in jobs]
     return Agreement(
@@ -78,13 +78,15 @@ def _request(prompt: Tokens, *, slots: int) -> SampleRequest:
     )
 
 
-def _draw(scheduler: Scheduler, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-    jobs = [SampleJob(request) for request in requests]
+def _draw(
+    scheduler: LlamaCppScheduler, requests: Sequence[SampleRequest]
+) -> list[list[Completion]]:
+    jobs = [LlamaSampleJob(request) for request in requests]
     _finish(scheduler, jobs)
     return [job.future.result() for job in jobs]
 
 
-def _finish(scheduler: Scheduler, jobs: Sequence[Job]) -> None:
+def _finish(scheduler: LlamaCppScheduler, jobs: Sequence[LlamaJob]) -> None:
     scheduler.add(jobs)
     while not scheduler.idle:
         scheduler.turn()

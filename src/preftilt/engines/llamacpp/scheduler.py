@@ -14,23 +14,36 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from preftilt.engines.admission import turn_end
-from preftilt.engines.llamacpp.batch_tasks import Ending, Feed, Growth, Offer, Reading, Row
-from preftilt.engines.llamacpp.bindings import Context
-from preftilt.engines.llamacpp.jobs import Job, SampleJob, ScoreJob, answer, refuse
+from preftilt.engines.admission import rows_by_turn_end
+from preftilt.engines.llamacpp.batch_tasks import (
+    BatchTask,
+    PrefillTask,
+    SampleTask,
+    ScoreTask,
+    StopCriteria,
+    TokenChunk,
+)
+from preftilt.engines.llamacpp.bindings import LlamaContext
+from preftilt.engines.llamacpp.jobs import (
+    LlamaJob,
+    LlamaSampleJob,
+    LlamaScoreJob,
+    set_future_error,
+    set_future_result,
+)
 from preftilt.engines.llamacpp.sampler import logprobs_of
-from preftilt.engines.llamacpp.sequence_cache import Kept
-from preftilt.engines.llamacpp.sequences import Strand, Strands
+from preftilt.engines.llamacpp.sequence_cache import SequenceCache
+from preftilt.engines.llamacpp.sequences import LlamaSequence, SequencePool
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Tokens
 
-J = TypeVar("J", SampleJob, ScoreJob)
-F = TypeVar("F", Row, Reading)
+J = TypeVar("J", LlamaSampleJob, LlamaScoreJob)
+F = TypeVar("F", SampleTask, ScoreTask)
 
 
 @dataclass(slots=True)
-class Stats:
+class LlamaCppStats:
     """Counts since the engine was opened.
 
     calls: of llama.cpp. forwarded: tokens in them. shared: tokens of prompts and prefixes that were found in the
@@ -45,7 +58,7 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class LlamaCppLimits:
     """max_rows: rows drawn together. context: tokens of prompt and response. kept: cells held for later calls."""
 
     max_rows: int
@@ -53,7 +66,7 @@ class Limits:
     kept: int
 
 
-class State(Enum):
+class Admission(Enum):
     """What became of a job that was looked at."""
 
     BEGUN = 1
@@ -63,35 +76,35 @@ class State(Enum):
 
 
 @dataclass(slots=True)
-class Scheduler:
+class LlamaCppScheduler:
     """Decides what each batch holds. ``holes`` are ids without a token: they take no probability."""
 
-    context: Context
-    ending: Ending
-    limits: Limits
+    context: LlamaContext
+    ending: StopCriteria
+    limits: LlamaCppLimits
     holes: Int[np.ndarray, "H"]
-    stats: Stats = field(default_factory=Stats)
-    strands: Strands = field(init=False)
-    kept: Kept = field(init=False)
-    rows: list[Row] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    growths: dict[Tokens, Growth] = field(default_factory=dict)
-    samples: list[SampleJob] = field(default_factory=list)
-    scores: list[ScoreJob] = field(default_factory=list)
+    stats: LlamaCppStats = field(default_factory=LlamaCppStats)
+    strands: SequencePool = field(init=False)
+    kept: SequenceCache = field(init=False)
+    rows: list[SampleTask] = field(default_factory=list)
+    readings: list[ScoreTask] = field(default_factory=list)
+    growths: dict[Tokens, PrefillTask] = field(default_factory=dict)
+    samples: list[LlamaSampleJob] = field(default_factory=list)
+    scores: list[LlamaScoreJob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.strands = Strands(self.context)
-        self.kept = Kept(self.strands, self.limits.kept)
+        self.strands = SequencePool(self.context)
+        self.kept = SequenceCache(self.strands, self.limits.kept)
 
     @property
     def idle(self) -> bool:
         """Nothing to do until a job is added."""
         return not (self.samples or self.scores or self.rows or self.readings)
 
-    def add(self, jobs: Iterable[Job]) -> None:
+    def add(self, jobs: Iterable[LlamaJob]) -> None:
         """Take on new requests."""
         for job in jobs:
-            if isinstance(job, SampleJob):
+            if isinstance(job, LlamaSampleJob):
                 self.samples.append(job)
             else:
                 self.scores.append(job)
@@ -119,7 +132,7 @@ class Scheduler:
             *self.scores,
             *(feed.job for feed in (*self.rows, *self.readings)),
         ):
-            refuse(job.future, error)
+            set_future_error(job.future, error)
         self.samples, self.scores, self.rows, self.readings = [], [], [], []
         self.growths.clear()
         self.kept.reset()
@@ -140,15 +153,15 @@ class Scheduler:
                 self.strands.drop(feed.strand)
         return [feed for feed in feeds if not feed.job.future.done()]
 
-    def _feeds(self) -> list[Feed]:
+    def _feeds(self) -> list[BatchTask]:
         return [*self.rows, *self.growths.values(), *self.readings]
 
-    def _anchor(self, job: Job) -> Strand | State:
+    def _anchor(self, job: LlamaJob) -> LlamaSequence | Admission:
         """The strand that a job continues, with the logits after it; or why there is none yet."""
         tokens = job.context
         found = self.kept.anchor(tokens)
         if found is not None or tokens in self.growths:
-            return found or State.WAITING
+            return found or Admission.WAITING
         nearest, shared = self.kept.nearest(tokens)
         if nearest and not self._make_room(len(tokens) - shared, 1, nearest):
             nearest, shared = (
@@ -156,28 +169,28 @@ class Scheduler:
                 0,
             )  # What is long past the shared beginning may be what is in the way.
         if not nearest and not self._make_room(len(tokens), 1, None):
-            return State.NO_ROOM
-        self.growths[tokens] = Growth(self.strands.fork(nearest, shared), tokens)
+            return Admission.NO_ROOM
+        self.growths[tokens] = PrefillTask(self.strands.fork(nearest, shared), tokens)
         self.stats.shared += shared
-        return State.WAITING
+        return Admission.WAITING
 
-    def _make_room(self, cells: int, numbers: int, spare: Strand | None) -> bool:
+    def _make_room(self, cells: int, numbers: int, spare: LlamaSequence | None) -> bool:
         """Free so many cells beyond those that are promised to what is under way."""
         promised = sum(feed.left for feed in self._feeds())
         return self.kept.make_room(promised + cells, numbers, spare)
 
-    def _begin_score(self, job: ScoreJob) -> State:
+    def _begin_score(self, job: LlamaScoreJob) -> Admission:
         anchor, completion = self._anchor(job), job.request.completion
-        if isinstance(anchor, State):
+        if isinstance(anchor, Admission):
             return anchor
         if not self._make_room(len(completion) - 1, 1, anchor):
-            return State.NO_ROOM
+            return Admission.NO_ROOM
         assert anchor.logits is not None
         first = logprobs_of(anchor.logits[None], np.array(completion[:1]))
         strand = self.strands.fork(anchor, anchor.length)
         self.stats.shared += anchor.length
-        self.readings.append(Reading(strand, job, [first]))
-        return State.BEGUN
+        self.readings.append(ScoreTask(strand, job, [first]))
+        return Admission.BEGUN
 
     def _begin_samples(self) -> None:
         """Begin rows, requests by turns, until there is no room or nobody can begin one."""
@@ -191,37 +204,37 @@ class Scheduler:
                 self.limits.max_rows - rows,
             )
 
-    def _turn_end(self, job: SampleJob) -> int:
-        return turn_end(job.started, len(job.request.slots), alone=len(self.samples) == 1)
+    def _turn_end(self, job: LlamaSampleJob) -> int:
+        return rows_by_turn_end(job.started, len(job.request.slots), alone=len(self.samples) == 1)
 
-    def _begin_sample(self, job: SampleJob) -> State:
+    def _begin_sample(self, job: LlamaSampleJob) -> Admission:
         """Begin as many rows of a request's turn as there is room for."""
         anchor, request = self._anchor(job), job.request
-        if isinstance(anchor, State):
+        if isinstance(anchor, Admission):
             return anchor
         limit = min(request.max_tokens, self.limits.context - len(job.context))
         until = self._turn_end(job)
         while job.started < until and len(self.rows) < self.limits.max_rows:
             if not self._make_room(limit - 1, 1, anchor):
-                return State.NO_ROOM
+                return Admission.NO_ROOM
             assert anchor.logits is not None
             strand = self.strands.fork(anchor, anchor.length)
             key = stream_key(request.stream, request.slots[job.started])
-            row = Row(strand, job, job.started, key, limit, self.ending)
+            row = SampleTask(strand, job, job.started, key, limit, self.ending)
             job.started += 1
             self.stats.shared += anchor.length
             row.absorb(anchor.logits[None])
             self.rows.append(row)
         if not job.waiting:
-            return State.BEGUN
-        return State.TURN_OVER if job.started == until else State.NO_ROOM
+            return Admission.BEGUN
+        return Admission.TURN_OVER if job.started == until else Admission.NO_ROOM
 
     def _forward(self) -> bool:
         """One call of llama.cpp with the next tokens of as many feeds as the batch has room for; False without any."""
         tokens, outputs = self.context.settings.batch, self.context.settings.outputs
-        parts: list[tuple[Feed, Offer]] = []
+        parts: list[tuple[BatchTask, TokenChunk]] = []
         for feed in self._feeds():
-            offer = Offer((), 0) if feed.done else feed.offer(tokens, outputs)
+            offer = TokenChunk((), 0) if feed.done else feed.offer(tokens, outputs)
             if offer.tokens:
                 parts.append((feed, offer))
                 tokens -= len(offer.tokens)
@@ -250,7 +263,7 @@ class Scheduler:
             self.readings.remove(reading)
             self.stats.scored += len(reading.job.request.completion)
             self._release(reading.strand, keep=reading.job.request.keep)
-            answer(reading.job.future, np.concatenate(reading.logprobs))
+            set_future_result(reading.job.future, np.concatenate(reading.logprobs))
         for row in rows:
             self.rows.remove(row)
             self.stats.drawn += len(row.drawn)
@@ -258,7 +271,7 @@ class Scheduler:
             row.job.finish(row.index, row.completion)
         return bool(readings or rows)
 
-    def _release(self, strand: Strand, *, keep: bool) -> None:
+    def _release(self, strand: LlamaSequence, *, keep: bool) -> None:
         if keep:
             self.kept.add(strand)
         else:
@@ -266,7 +279,7 @@ class Scheduler:
 
 
 def _advance(
-    queue: Sequence[J], begin: Callable[[J], State], weigh: Callable[[J], int], budget: int
+    queue: Sequence[J], begin: Callable[[J], Admission], weigh: Callable[[J], int], budget: int
 ) -> list[J]:
     """Begin jobs in the order of the queue while there is room and budget; those that still wait.
 
@@ -280,17 +293,17 @@ def _advance(
             return [*waiting, *queue[place:], *behind]
         budget -= weigh(job)
         state = begin(job)
-        if state is State.NO_ROOM:
+        if state is Admission.NO_ROOM:
             return [*waiting, *queue[place:], *behind]
-        if state is State.WAITING:
+        if state is Admission.WAITING:
             waiting.append(job)
-        elif state is State.TURN_OVER:
+        elif state is Admission.TURN_OVER:
             behind.append(job)
     return [*waiting, *behind]
 
 
 def _layout(
-    parts: Sequence[tuple[Feed, Offer]],
+    parts: Sequence[tuple[BatchTask, TokenChunk]],
 ) -> tuple[list[int], list[int], list[int], list[bool]]:
     """Tokens, their positions, their sequences, and whether logits are wanted after them."""
     tokens: list[int] = []

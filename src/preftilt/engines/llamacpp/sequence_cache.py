@@ -6,26 +6,26 @@ from collections import OrderedDict
 
 import numpy as np
 
-from preftilt.engines.llamacpp.sequences import Strand, Strands
+from preftilt.engines.llamacpp.sequences import LlamaSequence, SequencePool
 from preftilt.engines.prefixes import PrefixTree
 from preftilt.types import Tokens
 
 
-class Kept:
+class SequenceCache:
     """A store of strands that hold at most ``limit`` cells together.
 
     Every cell that is held makes all forwards a little slower (llama.cpp reads the whole store under a mask), so the
     limit is well below what would fit.
     """
 
-    def __init__(self, strands: Strands, limit: int) -> None:
+    def __init__(self, strands: SequencePool, limit: int) -> None:
         self._strands = strands
         self._limit = limit
-        self._items: OrderedDict[Tokens, Strand] = OrderedDict()
-        self._tree: PrefixTree[Strand] = PrefixTree()
+        self._items: OrderedDict[Tokens, LlamaSequence] = OrderedDict()
+        self._tree: PrefixTree[LlamaSequence] = PrefixTree()
         self._shares = np.zeros_like(strands.holders)
 
-    def anchor(self, tokens: Tokens) -> Strand | None:
+    def anchor(self, tokens: Tokens) -> LlamaSequence | None:
         """The strand of exactly these tokens, if the logits after them are known."""
         found = self._items.get(tokens)
         if found is None or found.logits is None:
@@ -33,14 +33,14 @@ class Kept:
         self._items.move_to_end(tokens)
         return found
 
-    def nearest(self, tokens: Tokens) -> tuple[Strand | None, int]:
+    def nearest(self, tokens: Tokens) -> tuple[LlamaSequence | None, int]:
         """The strand with the longest common beginning, short of the last token: its logits are needed."""
         shared, best = self._tree.nearest(tokens[:-1])
         if best is not None:
             self._items.move_to_end(tuple(best.tokens))
         return best, shared
 
-    def add(self, strand: Strand) -> None:
+    def add(self, strand: LlamaSequence) -> None:
         """Take a strand over; one without logits that is known already is dropped."""
         key = tuple(strand.tokens)
         known = self._items.get(key)
@@ -56,7 +56,7 @@ class Kept:
         while len(self._items) > 1 and np.count_nonzero(self._shares) > self._limit:
             self._forget(next(iter(self._items)))
 
-    def make_room(self, cells: int, numbers: int, spare: Strand | None) -> bool:
+    def make_room(self, cells: int, numbers: int, spare: LlamaSequence | None) -> bool:
         """Let go of strands, ``spare`` apart, until so many cells and ids are free; False if that cannot be.
 
         In that case nothing is let go.
@@ -84,7 +84,7 @@ class Kept:
         self._tree.clear()
         self._shares[:] = 0
 
-    def _loose(self, spare: Strand | None) -> int:
+    def _loose(self, spare: LlamaSequence | None) -> int:
         """Cells that nobody but kept strands other than ``spare`` holds."""
         shares = self._shares
         if spare is not None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Int
 
-from preftilt.engines.llamacpp.bindings import Context
+from preftilt.engines.llamacpp.bindings import LlamaContext
 
 
 @dataclass(eq=False, slots=True)
-class Strand:
+class LlamaSequence:
     """One sequence: its id, the tokens whose cells it holds, and those cells by number.
 
     ``logits`` [V] follow the last token, where they were asked for (float32).
@@ -34,10 +34,10 @@ class Strand:
 
 
 @dataclass(slots=True)
-class Strands:
+class SequencePool:
     """All sequences of a context. ``holders`` counts, for every cell, the strands that hold it."""
 
-    context: Context
+    context: LlamaContext
     holders: Int[np.ndarray, "C"] = field(init=False)
     free_cells: list[int] = field(init=False)
     free_numbers: list[int] = field(init=False)
@@ -53,24 +53,24 @@ class Strands:
         self.free_cells = list(range(settings.cells))
         self.free_numbers = list(range(settings.sequences))
 
-    def fork(self, source: Strand | None, length: int) -> Strand:
+    def fork(self, source: LlamaSequence | None, length: int) -> LlamaSequence:
         """A new strand with the first ``length`` tokens of ``source``; none of them is forwarded again."""
         number = self.free_numbers.pop()
         if source is None or not length:
-            return Strand(number, [], np.empty(0, np.int64))
+            return LlamaSequence(number, [], np.empty(0, np.int64))
         self.context.copy(source.number, number, length)
         cells = source.cells[:length].copy()
         self.holders[cells] += 1
-        return Strand(number, source.tokens[:length], cells)
+        return LlamaSequence(number, source.tokens[:length], cells)
 
-    def extend(self, strand: Strand, tokens: Sequence[int]) -> None:
+    def extend(self, strand: LlamaSequence, tokens: Sequence[int]) -> None:
         """Note that ``tokens`` were forwarded at the end of a strand."""
         taken = np.array([self.free_cells.pop() for _ in tokens], dtype=np.int64)
         self.holders[taken] += 1
         strand.tokens.extend(tokens)
         strand.cells = np.concatenate([strand.cells, taken])
 
-    def drop(self, strand: Strand) -> None:
+    def drop(self, strand: LlamaSequence) -> None:
         """Forget a strand; cells that nobody shares with it are free again."""
         self.context.remove(strand.number)
         self.free_numbers.append(strand.number)

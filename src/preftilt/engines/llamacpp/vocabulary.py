@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.control_tokens import StandIns, cannot_tell_apart
-from preftilt.engines.llamacpp.bindings import Model
+from preftilt.engines.llamacpp.bindings import LlamaModel
 from preftilt.types import Tokens
 
 UNUSED, CONTROL, LSTRIP, RSTRIP = 1 << 1, 1 << 3, 1 << 7, 1 << 8
@@ -28,7 +28,7 @@ class GgufTokenizer:
     by transformers, as for every other engine.
     """
 
-    def __init__(self, model: Model, name: str) -> None:
+    def __init__(self, model: LlamaModel, name: str) -> None:
         self.name_or_path = name
         self.chat_template = model.chat_template
         self._lib, self._model = model.lib, model

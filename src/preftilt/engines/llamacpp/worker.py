@@ -6,25 +6,25 @@ import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
 
-from preftilt.engines.llamacpp.jobs import Job
-from preftilt.engines.llamacpp.scheduler import Scheduler
+from preftilt.engines.llamacpp.jobs import LlamaJob
+from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.errors import EngineError
 
 CLOSED = "the llama.cpp engine was closed"
 
 
-class Worker:
+class LlamaCppWorker:
     """Runs a scheduler's turns while there is work; ``None`` in its mail means that no more will come."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: LlamaCppScheduler) -> None:
         self._scheduler = scheduler
-        self._mail: SimpleQueue[Sequence[Job] | None] = SimpleQueue()
+        self._mail: SimpleQueue[Sequence[LlamaJob] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="preftilt-llamacpp", daemon=True)
         self._thread.start()
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[LlamaJob]) -> None:
         """Hand over requests; together, so that they share their first batch."""
         with self._closing:
             if self._closed:

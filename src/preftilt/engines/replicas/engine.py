@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest, Watchable
+from preftilt.engines.base import Capabilities, Engine, ReportsProgress, SampleRequest, ScoreRequest
 from preftilt.engines.channel import Channel
-from preftilt.engines.facts import Fact, Probed, Standing
+from preftilt.engines.facts import Fact, Probed, ReplicaStatus
 from preftilt.engines.guides import (
     GuideRequest,
     Guides,
@@ -25,11 +25,11 @@ from preftilt.engines.guides import (
     can_propose,
     check_guide,
 )
-from preftilt.engines.loop import Loop, together
-from preftilt.engines.replicas.health import Pace, look_after
-from preftilt.engines.replicas.identity import Identity
+from preftilt.engines.loop import LoopThread, together
+from preftilt.engines.replicas.health import WatchIntervals, watch_replica
+from preftilt.engines.replicas.identity import ModelIdentity
 from preftilt.engines.replicas.replica import Replica
-from preftilt.engines.replicas.routing import chosen
+from preftilt.engines.replicas.routing import choose_replica
 from preftilt.engines.streaming import Increment, streamed
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.prompt import ChatTokenizer
@@ -44,7 +44,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Task(Generic[R]):
+class RoutedRequest(Generic[R]):
     """A request, the prompt whose cache it wants, and how many sequences it makes."""
 
     prompt: Tokens
@@ -64,11 +64,11 @@ class Replicas:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: LoopThread,
         replicas: Sequence[Replica],
         first: Engine,
-        common: Identity,
-        pace: Pace,
+        common: ModelIdentity,
+        pace: WatchIntervals,
         free: int,
         tokenizer: ChatTokenizer,
     ) -> None:
@@ -78,9 +78,11 @@ class Replicas:
         self._free = free
         self._tokenizer = tokenizer
         self._probed = (first.facts, first.plan) if isinstance(first, Probed) else ((), ())
-        self._finalizer = weakref.finalize(self, Loop.close, loop, lambda: close_all(replicas))
+        self._finalizer = weakref.finalize(
+            self, LoopThread.close, loop, lambda: close_all(replicas)
+        )
         for one in replicas:
-            loop.start(look_after(one, common, pace))
+            loop.start(watch_replica(one, common, pace))
 
     @property
     def name(self) -> str:
@@ -126,13 +128,13 @@ class Replicas:
         return (*self._probed[1], f"replicas: {len(self._replicas)}, by the prompt's tokens")
 
     @property
-    def standings(self) -> tuple[Standing, ...]:
+    def standings(self) -> tuple[ReplicaStatus, ...]:
         """How each of them does."""
         return tuple(one.standing for one in self._replicas)
 
     def so_far(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`; 0 from replicas that cannot say."""
-        able = [engine for engine in self._engines() if isinstance(engine, Watchable)]
+        """See :class:`~preftilt.engines.base.ReportsProgress`; 0 from replicas that cannot say."""
+        able = [engine for engine in self._engines() if isinstance(engine, ReportsProgress)]
         return sum(engine.so_far(request) for engine in able)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -140,7 +142,8 @@ class Replicas:
         for one in requests:
             self._check_room(one.prompt, len(one.prefix) + 1)
         tasks = [
-            Task(one.prompt, len(one.slots), self._fitting(one, one.prompt)) for one in requests
+            RoutedRequest(one.prompt, len(one.slots), self._fitting(one, one.prompt))
+            for one in requests
         ]
         return await self._wait(tasks, lambda engine, part: engine.sample(part))
 
@@ -152,13 +155,13 @@ class Replicas:
         if isinstance(request, SampleRequest):
             self._check_room(request.prompt, len(request.prefix) + 1)
             fitting = self._fitting(request, request.prompt)
-            task = Task(request.prompt, len(request.slots), fitting)
+            task = RoutedRequest(request.prompt, len(request.slots), fitting)
         else:
             task = self._guide_task(request)
         return self._loop.stream(lambda: self._stream(task))
 
     async def _stream(
-        self, task: Task[SampleRequest] | Task[GuideRequest]
+        self, task: RoutedRequest[SampleRequest] | RoutedRequest[GuideRequest]
     ) -> AsyncGenerator[Increment, None]:
         begun = False
 
@@ -179,7 +182,7 @@ class Replicas:
         """See :class:`~preftilt.engines.base.Engine`."""
         for one in requests:
             self._check_room(one.prompt, len(one.prefix) + len(one.completion))
-        tasks = [Task(one.prompt, 1, one) for one in requests]
+        tasks = [RoutedRequest(one.prompt, 1, one) for one in requests]
         return await self._wait(tasks, lambda engine, part: engine.score(part))
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
@@ -187,18 +190,18 @@ class Replicas:
         tasks = [self._guide_task(request) for request in requests]
         return await self._wait(tasks, lambda engine, part: _guides(engine).guide(part))
 
-    def _guide_task(self, request: GuideRequest) -> Task[GuideRequest]:
+    def _guide_task(self, request: GuideRequest) -> RoutedRequest[GuideRequest]:
         check_guide(request)
         longest = max((view.prompt for view in request.views), key=len)
         self._check_room(longest, len(request.prefix) + 1)
         fitting = self._fitting(request, longest)
-        return Task(request.views[0].prompt, len(request.slots), fitting)
+        return RoutedRequest(request.views[0].prompt, len(request.slots), fitting)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """See :class:`~preftilt.engines.guides.Proposes`."""
         for one in requests:
             self._check_room(one.prompt, len(one.prefix) + 1)
-        tasks = [Task(one.prompt, 1, one) for one in requests]
+        tasks = [RoutedRequest(one.prompt, 1, one) for one in requests]
         return await self._wait(tasks, lambda engine, part: _proposes(engine).propose(part))
 
     def close(self) -> None:
@@ -207,14 +210,14 @@ class Replicas:
 
     async def _wait(
         self,
-        tasks: Sequence[Task[R]],
+        tasks: Sequence[RoutedRequest[R]],
         work: Callable[[Engine, list[R]], Coroutine[Any, Any, list[T]]],
     ) -> list[T]:
         return await self._loop.wait(lambda: self._share_out(tasks, work))
 
     async def _share_out(
         self,
-        tasks: Sequence[Task[R]],
+        tasks: Sequence[RoutedRequest[R]],
         work: Callable[[Engine, list[R]], Coroutine[Any, Any, list[T]]],
     ) -> list[T]:
         """One call for every prompt, side by side; results in order."""
@@ -263,7 +266,7 @@ class Replicas:
             able = {one.name: one for one in left if one.state == "up"}
             if able:
                 loads = {name: one.load for name, one in able.items()}
-                return able[chosen(prompt, loads, weight, self._free)]
+                return able[choose_replica(prompt, loads, weight, self._free)]
             doubted = [one for one in left if one.state == "doubted"]
             if not doubted:
                 reasons = "; ".join(one.reason for one in left)

@@ -9,14 +9,14 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 
-from preftilt.engines.base import Answering, Engine
-from preftilt.engines.replicas.identity import Identity, identity
-from preftilt.engines.replicas.replica import LOG, Open, Replica
+from preftilt.engines.base import Engine, Pingable
+from preftilt.engines.replicas.identity import ModelIdentity, identify
+from preftilt.engines.replicas.replica import LOG, OpenReplica, Replica
 from preftilt.errors import BadInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class WatchIntervals:
     """Seconds.
 
     ask: between two questions whether a replica is there. answer: that it may take to answer. first, longest: between
@@ -30,7 +30,7 @@ class Pace:
     opening: float = 300.0
 
 
-async def look_after(replica: Replica, wanted: Identity, pace: Pace) -> None:
+async def watch_replica(replica: Replica, wanted: ModelIdentity, pace: WatchIntervals) -> None:
     """For as long as the engine is open; ``wanted`` is what a replica must be to come back."""
     while True:
         if replica.state == "down":
@@ -42,7 +42,7 @@ async def look_after(replica: Replica, wanted: Identity, pace: Pace) -> None:
             await _ask(replica, pace)
 
 
-async def opened(work: Open) -> Engine:
+async def open_in_thread(work: OpenReplica) -> Engine:
     """What ``work`` opens, in a thread; if nobody waits for it any more, it is closed again."""
     found: Future[Engine] = Future()
 
@@ -62,14 +62,14 @@ async def opened(work: Open) -> Engine:
     return await asyncio.wrap_future(found)
 
 
-async def _ask(replica: Replica, pace: Pace) -> None:
+async def _ask(replica: Replica, pace: WatchIntervals) -> None:
     engine = replica.engine
     if engine is None:
         return
     try:
         async with asyncio.timeout(pace.answer):
             # An engine in this process is there; whether it works shows when it is given work.
-            if isinstance(engine, Answering):
+            if isinstance(engine, Pingable):
                 await engine.answers()
     except TimeoutError:
         replica.lose(f"no answer within {pace.answer:g} s when asked whether it is there")
@@ -79,7 +79,7 @@ async def _ask(replica: Replica, pace: Pace) -> None:
         replica.trust()
 
 
-async def _bring_back(replica: Replica, wanted: Identity, pace: Pace) -> None:
+async def _bring_back(replica: Replica, wanted: ModelIdentity, pace: WatchIntervals) -> None:
     """Open it anew until it is what it must be."""
     since, wait = time.monotonic(), pace.first
     while True:
@@ -87,7 +87,7 @@ async def _bring_back(replica: Replica, wanted: Identity, pace: Pace) -> None:
         wait = min(2 * wait, pace.longest)
         try:
             async with asyncio.timeout(pace.opening):
-                engine = await opened(replica.open)
+                engine = await open_in_thread(replica.open)
                 await _admit(engine, wanted)
         except TimeoutError:
             replica.reason = f"it could not be opened within {pace.opening:g} s"
@@ -99,10 +99,10 @@ async def _bring_back(replica: Replica, wanted: Identity, pace: Pace) -> None:
             return
 
 
-async def _admit(engine: Engine, wanted: Identity) -> None:
+async def _admit(engine: Engine, wanted: ModelIdentity) -> None:
     """Close an engine again that is not what the others are, or cannot do what they can."""
     try:
-        found = await identity(engine)
+        found = await identify(engine)
         difference = wanted.difference(found) or _shortfall(wanted, found)
         if difference is not None:
             raise BadInput(f"{engine.name} stays out: {difference}")
@@ -111,7 +111,7 @@ async def _admit(engine: Engine, wanted: Identity) -> None:
         raise
 
 
-def _shortfall(wanted: Identity, found: Identity) -> str | None:
+def _shortfall(wanted: ModelIdentity, found: ModelIdentity) -> str | None:
     """What callers were promised when the engine was opened cannot be taken back."""
     promised, able = wanted.capabilities, found.capabilities
     if able.max_context < promised.max_context:

@@ -22,7 +22,7 @@ SAME_MODEL = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class ModelIdentity:
     """What an engine's model is known by.
 
     prompts: what its tokenizer and template make of a few texts. logprobs: [T] nats of the beginning of one of them
@@ -35,7 +35,7 @@ class Identity:
     prompts: tuple[Tokens, ...]
     logprobs: Float[np.ndarray, "T"]
 
-    def difference(self, other: Identity) -> str | None:
+    def difference(self, other: ModelIdentity) -> str | None:
         """Why ``other`` is not the same model, in half a sentence; None if it is."""
         ours, theirs = self.capabilities, other.capabilities
         if other.model != self.model:
@@ -50,12 +50,12 @@ class Identity:
         return None
 
 
-async def identity(engine: Engine) -> Identity:
+async def identify(engine: Engine) -> ModelIdentity:
     """Ask an engine who it is; scores a few tokens. Raises what the engine raises."""
     prompts = _prompts(engine)
     completion = prompts[-1][:SCORED]
     [logprobs] = await engine.score([ScoreRequest(prompt=prompts[0], completion=completion)])
-    return Identity(
+    return ModelIdentity(
         name=engine.name,
         model=engine.model,
         capabilities=engine.capabilities,

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from preftilt.engines.base import Engine
-from preftilt.engines.facts import Standing
+from preftilt.engines.facts import ReplicaStatus
 from preftilt.errors import EngineError, EngineTimeout
 
 T = TypeVar("T")
-Open = Callable[[], Engine]
+OpenReplica = Callable[[], Engine]
 """Opens the engine anew; called in a thread."""
 
 LOG = logging.getLogger("preftilt.engines.replicas")
@@ -22,7 +22,7 @@ LOG = logging.getLogger("preftilt.engines.replicas")
 FAILURES = 3
 """Calls that fail in a row until a replica counts as lost, whatever it answers when it is asked."""
 
-State = Literal["up", "doubted", "down"]
+ReplicaState = Literal["up", "doubted", "down"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,9 +35,9 @@ class Replica:
     """
 
     name: str
-    open: Open
+    open: OpenReplica
     engine: Engine | None = None
-    state: State = "down"
+    state: ReplicaState = "down"
     reason: str = ""
     load: int = 0
     calls: int = 0
@@ -48,10 +48,10 @@ class Replica:
     _tasks: set[asyncio.Future[Any]] = field(default_factory=set)
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> ReplicaStatus:
         """How it does."""
         up = self.state != "down"
-        return Standing(self.name, up, self.load, self.calls, self.failed, self.reason)
+        return ReplicaStatus(self.name, up, self.load, self.calls, self.failed, self.reason)
 
     async def run(self, work: Callable[[Engine], Coroutine[Any, Any, T]], weight: int) -> T:
         """Have ``work`` done here; only while it is up.

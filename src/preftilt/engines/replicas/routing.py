@@ -19,18 +19,20 @@ from preftilt.types import Tokens
 SLACK = 1.25
 """A replica's load at most, relative to the mean load."""
 
-FREE = 64
+FREE_LOAD = 64
 """Sequences under way below which no replica counts as loaded: a batch that a server takes in at once. So a prompt
 keeps to its replica, and to the prefix cache there, unless others would finish it sooner."""
 
 
-def ranked(prompt: Tokens, names: Sequence[str]) -> list[str]:
+def rank_replicas(prompt: Tokens, names: Sequence[str]) -> list[str]:
     """``names`` in the order in which the prompt prefers them."""
     digest = blake2b(np.array(prompt, dtype="<i8").tobytes(), digest_size=16).digest()
     return sorted(names, key=lambda name: blake2b(digest + name.encode()).digest())
 
 
-def chosen(prompt: Tokens, loads: Mapping[str, int], weight: int, free: int = FREE) -> str:
+def choose_replica(
+    prompt: Tokens, loads: Mapping[str, int], weight: int, free: int = FREE_LOAD
+) -> str:
     """The replica for work of ``weight`` sequences on ``prompt``.
 
     loads: sequences under way, by the names of the replicas that may be chosen. The first in the prompt's order whose
@@ -38,4 +40,4 @@ def chosen(prompt: Tokens, loads: Mapping[str, int], weight: int, free: int = FR
     """
     mean = (sum(loads.values()) + weight) / len(loads)
     bound = max(free, math.ceil(SLACK * mean))
-    return next(name for name in ranked(prompt, [*loads]) if loads[name] < bound)
+    return next(name for name in rank_replicas(prompt, [*loads]) if loads[name] < bound)

@@ -7,21 +7,21 @@ from dataclasses import replace
 from functools import reduce
 
 from preftilt.engines.base import Capabilities, Engine
-from preftilt.engines.loop import Loop, together
+from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.replicas.engine import Replicas, close_all
-from preftilt.engines.replicas.health import Pace, opened
-from preftilt.engines.replicas.identity import Identity, identity
-from preftilt.engines.replicas.replica import Open, Replica
-from preftilt.engines.replicas.routing import FREE
+from preftilt.engines.replicas.health import WatchIntervals, open_in_thread
+from preftilt.engines.replicas.identity import ModelIdentity, identify
+from preftilt.engines.replicas.replica import OpenReplica, Replica
+from preftilt.engines.replicas.routing import FREE_LOAD
 from preftilt.errors import BadInput, EngineError
 from preftilt.prompt import ChatTokenizer
 
 
 def open_replicas(
-    openers: Mapping[str, Open],
-    pace: Pace | None = None,
+    openers: Mapping[str, OpenReplica],
+    pace: WatchIntervals | None = None,
     *,
-    free: int = FREE,
+    free: int = FREE_LOAD,
     tokenizer: ChatTokenizer | None = None,
 ) -> Replicas:
     """Open engines of the same model, by name, and make one engine of them.
@@ -34,21 +34,21 @@ def open_replicas(
     if none of them answers, and otherwise what opening one of them raises.
     """
     replicas = [Replica(name=name, open=work) for name, work in openers.items()]
-    loop = Loop()
+    loop = LoopThread()
     try:
         wanted = loop.run(lambda: _open_all(replicas))
         [first, *_] = [one.engine for one in replicas if one.engine is not None]
         made_by = tokenizer or first.tokenizer
-        return Replicas(loop, replicas, first, wanted, pace or Pace(), free, made_by)
+        return Replicas(loop, replicas, first, wanted, pace or WatchIntervals(), free, made_by)
     except BaseException:
         loop.close(lambda: close_all(replicas))
         raise
 
 
-async def _open_all(replicas: list[Replica]) -> Identity:
+async def _open_all(replicas: list[Replica]) -> ModelIdentity:
     """Open and compare; what all that answer have in common."""
     found = await together(_join(one) for one in replicas)
-    known = [identity for identity in found if identity is not None]
+    known = [identify for identify in found if identify is not None]
     if not known:
         raise EngineError(
             f"none of the {len(replicas)} replicas answers: {'; '.join(one.reason for one in replicas)}"
@@ -62,7 +62,7 @@ async def _open_all(replicas: list[Replica]) -> Identity:
     return replace(first, capabilities=able)
 
 
-async def _join(replica: Replica) -> Identity | None:
+async def _join(replica: Replica) -> ModelIdentity | None:
     """Open it; None if it does not answer, which its ``reason`` then tells."""
     try:
         return await _opened(replica)
@@ -71,10 +71,10 @@ async def _join(replica: Replica) -> Identity | None:
         return None
 
 
-async def _opened(replica: Replica) -> Identity:
-    engine: Engine = await opened(replica.open)
+async def _opened(replica: Replica) -> ModelIdentity:
+    engine: Engine = await open_in_thread(replica.open)
     try:
-        found = await identity(engine)
+        found = await identify(engine)
     except BaseException:
         engine.close()
         raise

@@ -8,6 +8,6 @@ forward, which ``runner.py`` runs with the attention of ``attention.py``. ``open
 """
 
 from preftilt.engines.transformers.engine import TransformersEngine
-from preftilt.engines.transformers.open_model import Tuning, open_transformers
+from preftilt.engines.transformers.open_model import TransformersTuning, open_transformers
 
-__all__ = ["TransformersEngine", "Tuning", "open_transformers"]
+__all__ = ["TransformersEngine", "TransformersTuning", "open_transformers"]

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preftilt.arm.attach import Arm, attach
+from preftilt.arm.attach import AttachedArm, attach
 from preftilt.arm.fingerprint import check_base, check_tokenizer
 from preftilt.arm.spec import ArmSpec, read_spec
 from preftilt.engines.base import KnownArm
-from preftilt.engines.transformers.arms import Arms
-from preftilt.engines.transformers.loading import Loaded
-from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.arms import AttachedArms
+from preftilt.engines.transformers.loading import LoadedModel
+from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.vocabulary import known_ids
 from preftilt.errors import BadInput
 
@@ -29,11 +29,11 @@ class ArmFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class ArmSetup:
     """What stands beside a model: ARMs by name, and the model of those that are not its own."""
 
     arms: Mapping[str, ArmFolder]
-    model: Loaded | None = None
+    model: LoadedModel | None = None
 
     @property
     def known(self) -> tuple[KnownArm, ...]:
@@ -64,7 +64,7 @@ def read_arms(arms: Mapping[str, str], tokenizer: object) -> dict[str, ArmFolder
     return found
 
 
-def attach_beside(runner: Runner, beside: Beside) -> list[Runner]:
+def attach_arms(runner: ModelRunner, beside: ArmSetup) -> list[ModelRunner]:
     """Put every ARM on its model; the runners of other models than ``runner``'s, none or one.
 
     Raises :class:`~preftilt.errors.BadInput` for an ARM that was trained on none of the models.
@@ -80,14 +80,14 @@ def attach_beside(runner: Runner, beside: Beside) -> list[Runner]:
     }
     for one in filter(None, (runner, other)):
         mine = {name: arm for name, arm in attached.items() if (homes[name] or runner) is one}
-        one.arms = Arms(mine, one.device) if mine else None
+        one.arms = AttachedArms(mine, one.device) if mine else None
     if other is None:
         return []
     runner.beside = {name: other for name, home in homes.items() if home is other}
     return [other]
 
 
-def _belongs(spec: ArmSpec, runner: Runner) -> bool:
+def _belongs(spec: ArmSpec, runner: ModelRunner) -> bool:
     try:
         check_base(spec, runner.model)
     except BadInput:
@@ -95,7 +95,7 @@ def _belongs(spec: ArmSpec, runner: Runner) -> bool:
     return True
 
 
-def _attached(name: str, arm: ArmFolder, runner: Runner) -> Arm:
+def _attached(name: str, arm: ArmFolder, runner: ModelRunner) -> AttachedArm:
     try:
         return attach(runner.model, arm.folder)
     except BadInput as failure:
@@ -104,7 +104,7 @@ def _attached(name: str, arm: ArmFolder, runner: Runner) -> Arm:
         raise BadInput(f"--arm {name}: {failure}{other}") from None
 
 
-def _runner(loaded: Loaded, base: Runner) -> Runner:
+def _runner(loaded: LoadedModel, base: ModelRunner) -> ModelRunner:
     """The other model, over the same ids as ``base`` and counted with it."""
     rows = loaded.model.get_output_embeddings().weight.shape[0]
     size, holes = known_ids(loaded.tokenizer, rows)
@@ -114,6 +114,6 @@ def _runner(loaded: Loaded, base: Runner) -> Runner:
             f"the model of --arm-base has another vocabulary ({size - len(holes)} tokens, and this one"
             f" {base.vocabulary - len(ours)}), so log-probs cannot be added up; use one of the same family"
         )
-    runner = Runner(loaded.model, vocabulary=size, holes=base.holes)
+    runner = ModelRunner(loaded.model, vocabulary=size, holes=base.holes)
     runner.stats = base.stats
     return runner

@@ -8,29 +8,29 @@ from functools import lru_cache
 
 import torch
 
-from preftilt.arm.attach import Arm, Hooks, hung
+from preftilt.arm.attach import AttachedArm, Hooks, registered_hooks
 from preftilt.types import Reader
 
 Readers = tuple[Reader | None, ...]
 """Who reads every token of a forward; None is the base model."""
 
-KEPT, KEPT_ROWS = 4, 128
+KEPT_HOOKS, KEPT_ROWS = 4, 128
 """So many forwards' hooks, of so many rows at most, are remembered: while no row ends, every step reads alike."""
 
 
-class Arms:
+class AttachedArms:
     """The ARMs that are attached to one model, by name."""
 
-    def __init__(self, arms: Mapping[str, Arm], device: torch.device) -> None:
+    def __init__(self, arms: Mapping[str, AttachedArm], device: torch.device) -> None:
         self.by_name = dict(arms)
         self._device = device
-        self._kept = lru_cache(maxsize=KEPT)(self._hooks)
+        self._kept = lru_cache(maxsize=KEPT_HOOKS)(self._hooks)
 
     @contextmanager
     def reading(self, readers: Readers) -> Iterator[None]:
         """Within it, a forward of a batch of len(``readers``) rows reads row i as ``readers[i]``."""
         hooks = self._kept if len(readers) <= KEPT_ROWS else self._hooks
-        with hung(hooks(readers)):
+        with registered_hooks(hooks(readers)):
             yield
 
     def _hooks(self, readers: Readers) -> Hooks:

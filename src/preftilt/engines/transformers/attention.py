@@ -31,7 +31,7 @@ EXPLICIT_SCORES = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AttentionParams:
     """What a layer asks of its attention beside queries, keys and values."""
 
     scale: float
@@ -40,16 +40,16 @@ class Shape:
     sinks: Tensor | None = None
 
 
-class Plan(Protocol):
+class AttentionPlan(Protocol):
     """Knows what every packed token attends to."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams) -> Tensor:
         """``q`` [H, M, D], ``k`` [Hkv, M, D], ``v`` [Hkv, M, Dv] of the new tokens → [M, H, Dv]."""
         ...
 
 
 class _Active(threading.local):
-    plan: Plan | None = None
+    plan: AttentionPlan | None = None
     windows: set[int] | None = None
 
 
@@ -57,7 +57,7 @@ _active = _Active()
 
 
 @contextmanager
-def attending(plan: Plan) -> Iterator[None]:
+def attention_plan(plan: AttentionPlan) -> Iterator[None]:
     """Forwards of this thread attend by ``plan`` inside the block."""
     _active.plan = plan
     try:
@@ -67,7 +67,7 @@ def attending(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def noting_windows() -> Iterator[set[int]]:
+def recorded_windows() -> Iterator[set[int]]:
     """Collect the sliding windows that layers hand over inside the block (for the check at opening)."""
     seen: set[int] = set()
     _active.windows = seen
@@ -97,7 +97,7 @@ def shared_prefix_attention(
     if _active.windows is not None and sliding_window:
         _active.windows.add(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    shape = Shape(scale, sliding_window or None, softcap, s_aux)
+    shape = AttentionParams(scale, sliding_window or None, softcap, s_aux)
     layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
     if query.shape[0] > 1:  # A batch row a token: reward models read along (``Runner``).
         q, k, v = (x[:, :, 0].transpose(0, 1) for x in (query, key, value))
@@ -116,7 +116,7 @@ def part(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    shape: Shape,
+    shape: AttentionParams,
     *,
     mask: Tensor | None = None,
     causal: bool = False,
@@ -136,7 +136,7 @@ def part(
 
 
 def _explicit(
-    q: Tensor, k: Tensor, v: Tensor, shape: Shape, mask: Tensor | None, causal: bool
+    q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams, mask: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """The definition, a bounded number of queries at a time; scores, softmax and sums in float32."""
     rows = max(1, EXPLICIT_SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
-from preftilt.engines.transformers.prefix_cache import Layers, Prompt
+from preftilt.engines.transformers.attention import MASKED, AttentionParams, merge, part, sink
+from preftilt.engines.transformers.prefix_cache import CachedPrompt, Layers
 from preftilt.types import Reader
 
 STEP = 64
@@ -20,7 +20,7 @@ STEP = 64
 
 
 @dataclass(slots=True)
-class Buffers:
+class TailBuffers:
     """Tails of up to ``rows`` rows: for every layer keys [rows, width, Hkv, D] and values [rows, width, Hkv, Dv].
 
     They begin as zeros: what is masked is still multiplied (by zero), and memory as it comes may hold NaN.
@@ -80,13 +80,13 @@ class Buffers:
 
 
 @dataclass(frozen=True, slots=True)
-class RowPlace:
+class RowPosition:
     """Where a row stands: the prompt it shares (None if its tail holds it) and the tokens in its tail.
 
     shift: that of its prompt, whoever holds it.
     """
 
-    prompt: Prompt | None
+    prompt: CachedPrompt | None
     length: int
     shift: int = 0
 
@@ -104,8 +104,8 @@ class DecodePlan:
 
     def __init__(
         self,
-        buffers: Buffers,
-        places: list[RowPlace],
+        buffers: TailBuffers,
+        places: list[RowPosition],
         device: torch.device,
         readers: tuple[Reader | None, ...] | None = None,
     ) -> None:
@@ -131,8 +131,8 @@ class DecodePlan:
         """The rows' input tokens [M] on the plan's device."""
         return torch.tensor(last, device=self.device)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
-        """See :class:`~preftilt.engines.transformers.attention.Plan`; M is the number of rows."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams) -> Tensor:
+        """See :class:`~preftilt.engines.transformers.attention.AttentionPlan`; M is the number of rows."""
         tail = self._over_tails(layer, q, k, v, shape)
         if not self._groups:
             return tail[0]
@@ -143,7 +143,7 @@ class DecodePlan:
         return tail[0].index_copy(0, rows, shared)
 
     def _over_tails(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams
     ) -> tuple[Tensor, Tensor]:
         """[M, H, Dv] and [M, H]: every row's token over its own tail and itself."""
         keys, values = self.buffers.of(layer, k, v)
@@ -157,7 +157,7 @@ class DecodePlan:
         out, lse = out.reshape(self.rows, q.shape[0], -1), lse.reshape(self.rows, q.shape[0])
         return sink((out, lse), shape.sinks)
 
-    def _over_prompts(self, layer: int, q: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    def _over_prompts(self, layer: int, q: Tensor, shape: AttentionParams) -> tuple[Tensor, Tensor]:
         """[M', H, Dv] and [M', H] of the rows in groups, in group order: ``q`` [H, M', D]."""
         outs: list[Tensor] = []
         sums: list[Tensor] = []
@@ -211,7 +211,7 @@ class DecodePlan:
         return self._masks[key]
 
 
-def _shifts(places: list[RowPlace], device: torch.device) -> Tensor | None:
+def _shifts(places: list[RowPosition], device: torch.device) -> Tensor | None:
     """[3, M] for all rows; None where the model's positions are their places throughout."""
     if not any(place.shift for place in places):
         return None
@@ -223,9 +223,9 @@ def _put(buffer: Tensor, where: Tensor, new: Tensor) -> None:
     buffer.view(-1, *buffer.shape[2:]).index_copy_(0, where, new.transpose(0, 1))
 
 
-def _groups(places: list[RowPlace]) -> tuple[list[tuple[Prompt, int]], list[int]]:
+def _groups(places: list[RowPosition]) -> tuple[list[tuple[CachedPrompt, int]], list[int]]:
     """Prompts with their numbers of rows, and the rows in group order."""
-    members: dict[int, tuple[Prompt, list[int]]] = {}
+    members: dict[int, tuple[CachedPrompt, list[int]]] = {}
     for row, place in enumerate(places):
         if place.prompt is not None:
             members.setdefault(id(place.prompt), (place.prompt, []))[1].append(row)

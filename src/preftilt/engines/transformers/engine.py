@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.guides import (
     GuideRequest,
     Proposal,
@@ -26,7 +26,7 @@ from preftilt.engines.guides import (
 )
 from preftilt.engines.loop import together
 from preftilt.engines.normalises import NormaliseRequest, check_normalise
-from preftilt.engines.streaming import Increment, told_by, whole
+from preftilt.engines.streaming import Increment, increments_of, whole_responses
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.engines.transformers.jobs import (
@@ -36,15 +36,15 @@ from preftilt.engines.transformers.jobs import (
     propose_job,
     score_job,
 )
-from preftilt.engines.transformers.runner import Runner, Stats
-from preftilt.engines.transformers.scheduler import Scheduler
-from preftilt.engines.transformers.worker import Worker
+from preftilt.engines.transformers.runner import ModelRunner, TransformersStats
+from preftilt.engines.transformers.scheduler import TransformersScheduler
+from preftilt.engines.transformers.worker import TransformersWorker
 from preftilt.errors import BadInput
 from preftilt.types import Completion, Guided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class TransformersInfo:
     """What an open engine says of itself. ``path`` is ``shared prefix`` or ``expanded``."""
 
     model: str
@@ -61,9 +61,9 @@ class TransformersEngine:
 
     def __init__(
         self,
-        about: About,
-        runner: Runner,
-        path: Scheduler | ExpandedPath,
+        about: TransformersInfo,
+        runner: ModelRunner,
+        path: TransformersScheduler | ExpandedPath,
         tokenizer: HfChatTokenizer | ImageTokenizer,
         capabilities: Capabilities,
     ) -> None:
@@ -71,16 +71,16 @@ class TransformersEngine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._capabilities = capabilities
-        self._readable = Readable(
+        self._readable = RequestChecker(
             model=about.model,
             max_context=capabilities.max_context,
             vocabulary=runner.vocabulary,
             arms=capabilities.arms,
             images=capabilities.images,
         )
-        self._worker = Worker(path)
+        self._worker = TransformersWorker(path)
         self._under_way: dict[int, Job] = {}
-        self._finalizer = weakref.finalize(self, Worker.close, self._worker)
+        self._finalizer = weakref.finalize(self, TransformersWorker.close, self._worker)
 
     @property
     def name(self) -> str:
@@ -114,7 +114,7 @@ class TransformersEngine:
         }
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> TransformersStats:
         """Counts of what was forwarded, drawn and scored since the engine was opened."""
         return self._runner.stats
 
@@ -146,10 +146,10 @@ class TransformersEngine:
         else:
             self._check_guide(request)
         if not (request.slots and request.max_tokens):
-            for increment in whole(request, _nothing(request)):
+            for increment in whole_responses(request, _nothing(request)):
                 yield increment
             return
-        async with aclosing(told_by(draw_job(request), self._submitted)) as increments:
+        async with aclosing(increments_of(draw_job(request), self._submitted)) as increments:
             async for increment in increments:
                 yield increment
 
@@ -203,7 +203,7 @@ class TransformersEngine:
             return await together(asyncio.wrap_future(job.future) for job in jobs)
 
     def so_far(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`. A number that the worker keeps anyway is read, no more."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: reads a count that the worker keeps anyway."""
         job = self._under_way.get(id(request))
         return job.done if job else 0
 

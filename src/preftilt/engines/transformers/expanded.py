@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.guided_scoring import under
+from preftilt.engines.transformers.guided_scoring import mixture_logprobs
 from preftilt.engines.transformers.jobs import (
     DrawJob,
     Job,
@@ -26,10 +26,10 @@ from preftilt.engines.transformers.jobs import (
     settle,
 )
 from preftilt.engines.transformers.probe import PROMPT, Probe, same
-from preftilt.engines.transformers.runner import Runner
-from preftilt.engines.transformers.running_batch import Row, RowEnd
+from preftilt.engines.transformers.runner import ModelRunner
+from preftilt.engines.transformers.running_batch import RowLifecycle, SampledRow
 from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
-from preftilt.engines.transformers.scheduler import Limits, failure
+from preftilt.engines.transformers.scheduler import TransformersLimits, failure
 from preftilt.types import Reader, Tokens
 
 KEPT_PROMPTS = 4
@@ -37,17 +37,17 @@ KEPT_PROMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Cache:
+class _RowsCache:
     """transformers' own cache of some rows, and the shift of the tokens that follow (``Sight.shifts``)."""
 
     own: Any
     shift: int = 0
 
-    def copies(self, rows: int) -> _Cache:
+    def copies(self, rows: int) -> _RowsCache:
         """A copy of a cache of one row for so many; the original stays as it is."""
         copied = copy.deepcopy(self.own)
         copied.batch_repeat_interleave(rows)
-        return _Cache(copied, self.shift)
+        return _RowsCache(copied, self.shift)
 
     def select(self, rows: Sequence[int], device: torch.device) -> None:
         """Let go of all other rows."""
@@ -57,22 +57,22 @@ class _Cache:
 class ExpandedPath:
     """Serves jobs with plain forwards and transformers' caches."""
 
-    def __init__(self, runner: Runner, ends: RowEnd, limits: Limits) -> None:
+    def __init__(self, runner: ModelRunner, ends: RowLifecycle, limits: TransformersLimits) -> None:
         self.runner = runner
         self._ends = ends
         self._limits = limits
         self._jobs: list[Job] = []
-        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[_Cache, Tensor]] = (
+        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[_RowsCache, Tensor]] = (
             OrderedDict()
         )
 
     @property
     def idle(self) -> bool:
-        """See :class:`~preftilt.engines.transformers.worker.Path`."""
+        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
         return not self._jobs
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.Path`."""
+        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
         self._jobs.extend(jobs)
 
     def turn(self) -> None:
@@ -97,13 +97,13 @@ class ExpandedPath:
                 settle(job.future, failure("running the expanded path", error))
 
     def abort(self, error: Exception) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.Path`."""
+        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
         for job in self._jobs:
             settle(job.future, error)
         self._jobs = []
 
     def forget(self) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.Path`."""
+        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
         self._prompts.clear()
 
     def agrees(self, probe: Probe) -> bool:
@@ -123,7 +123,7 @@ class ExpandedPath:
         want = torch.cat([probe.reference[PROMPT - 1 :], probe.reference[PROMPT:]])
         return same(got, want, self.runner.model.dtype)
 
-    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[_Cache, Tensor]:
+    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[_RowsCache, Tensor]:
         """A prompt's cache, at batch 1, and the logits [V] after it; one that is kept and begins it is taken over."""
         key = (reader, tokens)
         if key in self._prompts:
@@ -140,13 +140,13 @@ class ExpandedPath:
         shifts = None if runner.sight is None else runner.sight.shifts(tokens)
         here = None if shifts is None else shifts[:, len(begun) : -1]
         logits, cache = runner.by_rows(new, cache, reader, here)
-        kept = _Cache(cache, 0 if shifts is None else int(shifts[0, -1]))
+        kept = _RowsCache(cache, 0 if shifts is None else int(shifts[0, -1]))
         self._prompts[key] = (kept, self.runner.clean(logits[0, -1:])[0])
         while len(self._prompts) > KEPT_PROMPTS:
             self._prompts.popitem(last=False)
         return self._prompts[key]
 
-    def _forward(self, cache: _Cache, tokens: Tensor, reader: Reader | None = None) -> Tensor:
+    def _forward(self, cache: _RowsCache, tokens: Tensor, reader: Reader | None = None) -> Tensor:
         """Logits [N, L, V] after new ``tokens`` [N, L]; ``cache`` [N rows] grows by them."""
         shifts = torch.full((3, 1), cache.shift)
         logits, _ = self.runner.of(reader).by_rows(tokens, cache.own, reader, shifts)
@@ -163,7 +163,9 @@ class ExpandedPath:
             caches = [cache.copies(count) for cache, _ in known]
             self._draw_all(rows, caches, [logits.expand(count, -1) for _, logits in known])
 
-    def _draw_all(self, rows: list[Row], caches: list[_Cache], logits: list[Tensor]) -> None:
+    def _draw_all(
+        self, rows: list[SampledRow], caches: list[_RowsCache], logits: list[Tensor]
+    ) -> None:
         """Token by token until every row has ended; rows that end leave the caches, of which there is one a view."""
         while not rows[0].job.future.done():
             tickets = [
@@ -205,7 +207,9 @@ class ExpandedPath:
             views.append(logits.view(len(completion), -1))
         self.runner.stats.response_tokens += (len(completion) - 1) * len(views)
         self.runner.stats.scored += len(completion)
-        settle(job.future, under(torch.stack(views, 1), job.request.mixtures, completion))
+        settle(
+            job.future, mixture_logprobs(torch.stack(views, 1), job.request.mixtures, completion)
+        )
 
     def _score(self, jobs: Sequence[ScoreJob]) -> None:
         """Candidates after one and the same prompt and prefix, padded on the right."""

@@ -13,13 +13,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.attention import MASKED, Shape, merge, part, sink
-from preftilt.engines.transformers.prefix_cache import Layers, join
+from preftilt.engines.transformers.attention import MASKED, AttentionParams, merge, part, sink
+from preftilt.engines.transformers.prefix_cache import Layers, concat_layers
 from preftilt.types import Reader, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class ExtendSegment:
     """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens], all of one reader.
 
     shifts: how far the model's positions are from the places of the tokens ([3, n]) or of all of them ([3, 1]).
@@ -45,7 +45,7 @@ class _Group:
 
     start: int
     stop: int
-    segment: Segment
+    segment: ExtendSegment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class ExtendPlan:
     """How the tokens of a list of segments attend; remembers their keys and values."""
 
     def __init__(
-        self, segments: Sequence[Segment], device: torch.device, *, capture: bool = True
+        self, segments: Sequence[ExtendSegment], device: torch.device, *, capture: bool = True
     ) -> None:
         """``segments`` must have those of one prefix side by side; ``capture`` if :meth:`layers` will be asked."""
         self.segments = tuple(segments)
@@ -107,10 +107,10 @@ class ExtendPlan:
             layer: (_copied(k[:, start:stop]), _copied(v[:, start:stop]))
             for layer, (k, v) in self.captured.items()
         }
-        return join(self.segments[segment].tail, new)
+        return concat_layers(self.segments[segment].tail, new)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> Tensor:
-        """See :class:`~preftilt.engines.transformers.attention.Plan`."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams) -> Tensor:
+        """See :class:`~preftilt.engines.transformers.attention.AttentionPlan`."""
         if self._capture:
             self.captured[layer] = (k, v)
         out, lse = self._among_themselves(layer, q, k, v, shape)
@@ -124,7 +124,7 @@ class ExtendPlan:
         return out
 
     def _over_prefix(
-        self, layer: int, q: Tensor, group: _Group, shape: Shape
+        self, layer: int, q: Tensor, group: _Group, shape: AttentionParams
     ) -> tuple[Tensor, Tensor]:
         """All of a group's queries [H, n, D] over its prompt, those of a key/value head in one matmul.
 
@@ -139,7 +139,7 @@ class ExtendPlan:
         return out, lse.view(heads, groups, n).permute(2, 0, 1).reshape(n, q.shape[0])
 
     def _among_themselves(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: Shape
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams
     ) -> tuple[Tensor, Tensor]:
         """Causal attention of every segment over its stored tail and its new tokens: [M, H, Dv], [M, H]."""
         parts = [self._bucket(layer, bucket, q, k, v, shape) for bucket in self._buckets]
@@ -148,7 +148,7 @@ class ExtendPlan:
         return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
 
     def _bucket(
-        self, layer: int, bucket: _Bucket, q: Tensor, k: Tensor, v: Tensor, shape: Shape
+        self, layer: int, bucket: _Bucket, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams
     ) -> tuple[Tensor, Tensor]:
         """[n, H, Dv] and [n, H] of a bucket's tokens."""
         q, k, v = (bucket.pad(x) for x in (q, k, v))
@@ -237,14 +237,14 @@ class ExtendPlan:
         return self._masks[key]
 
 
-def _readers(segments: Sequence[Segment]) -> tuple[Reader | None, ...] | None:
+def _readers(segments: Sequence[ExtendSegment]) -> tuple[Reader | None, ...] | None:
     """Who reads every packed token; None where that is the base throughout."""
     if all(segment.reader is None for segment in segments):
         return None
     return tuple(segment.reader for segment in segments for _ in segment.tokens)
 
 
-def _shifts(segments: Sequence[Segment], device: torch.device) -> Tensor | None:
+def _shifts(segments: Sequence[ExtendSegment], device: torch.device) -> Tensor | None:
     """[3, M] for all packed tokens; None where the model's positions are their places throughout."""
     if all(segment.shifts is None for segment in segments):
         return None

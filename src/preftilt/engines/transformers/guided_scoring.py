@@ -14,36 +14,38 @@ from torch import Tensor
 from preftilt.engines.normalises import Mixture
 from preftilt.engines.transformers.extend import ExtendPlan
 from preftilt.engines.transformers.jobs import NormaliseJob
-from preftilt.engines.transformers.runner import LOGIT_NUMBERS, Runner
-from preftilt.engines.transformers.sampler import Rule, guided, logprobs_of
-from preftilt.engines.transformers.scoring import Reading, segment
+from preftilt.engines.transformers.runner import LOGIT_NUMBERS, ModelRunner
+from preftilt.engines.transformers.sampler import GuidanceRule, guided, logprobs_of
+from preftilt.engines.transformers.scoring import PreparedScore, segment
 from preftilt.types import Tokens
 
 
-def normalise(job: NormaliseJob, runner: Runner) -> np.ndarray:
+def normalise(job: NormaliseJob, runner: ModelRunner) -> np.ndarray:
     """Log-probs [R, T] (float64) of the job's completion; its caches must be there. A model reads its views at once."""
-    readings = [Reading(part) for part in job.parts]
+    readings = [PreparedScore(part) for part in job.parts]
     completion = job.request.reads[0].completion
     first = torch.stack([one.ground.logits for one in readings])[None]
-    found = [under(first, job.request.mixtures, completion[:1])]
+    found = [mixture_logprobs(first, job.request.mixtures, completion[:1])]
     if len(completion) > 1:
         found.extend(_rest(readings, job.request.mixtures, runner))
     runner.stats.scored += len(completion)
     return np.concatenate(found, axis=1)
 
 
-def under(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens) -> np.ndarray:
+def mixture_logprobs(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens) -> np.ndarray:
     """Log-probs [R, n] of ``tokens`` [n] under every mixture of ``logits`` float32 [n, K, V]."""
     targets = torch.tensor(tokens, device=logits.device)
     rows = [
-        logprobs_of(guided(logits.unbind(1), Rule(one.weights, one.mask, one.preferred)), targets)
+        logprobs_of(
+            guided(logits.unbind(1), GuidanceRule(one.weights, one.mask, one.preferred)), targets
+        )
         for one in mixtures
     ]
     return torch.stack(rows).cpu().numpy()
 
 
 def _rest(
-    readings: Sequence[Reading], mixtures: Sequence[Mixture], runner: Runner
+    readings: Sequence[PreparedScore], mixtures: Sequence[Mixture], runner: ModelRunner
 ) -> list[np.ndarray]:
     """Pieces [R, n] for the tokens behind the first; logits are held a few positions at a time."""
     tokens = readings[0].job.request.completion[1:]
@@ -59,13 +61,13 @@ def _rest(
         for members in together.values()
     ]
     return [
-        under(torch.cat(parts, dim=1)[:, back], mixtures, tokens[start : start + few])
+        mixture_logprobs(torch.cat(parts, dim=1)[:, back], mixtures, tokens[start : start + few])
         for start, *parts in zip(starts, *streams, strict=True)
     ]
 
 
 def _logits(
-    readings: Sequence[Reading], starts: range, few: int, runner: Runner
+    readings: Sequence[PreparedScore], starts: range, few: int, runner: ModelRunner
 ) -> Iterator[Tensor]:
     """For every start, the logits [n, K, V] after ``few`` new tokens from there, of views that one model reads."""
     reading_with = runner.of(readings[0].ground.reader)

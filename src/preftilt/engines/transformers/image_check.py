@@ -16,9 +16,9 @@ from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.engines.transformers.jobs import score_job
 from preftilt.engines.transformers.probe import tolerance
-from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.sampler import logprobs_of
-from preftilt.engines.transformers.scheduler import Scheduler
+from preftilt.engines.transformers.scheduler import TransformersScheduler
 from preftilt.errors import PreftiltError
 from preftilt.images import load_image
 from preftilt.messages import Message
@@ -29,7 +29,7 @@ SIDE = 96
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageProbe:
     """A prompt with an image, a response, and its log-probs by the model's plain forward; or why there are none."""
 
     prompt: Tokens = ()
@@ -38,7 +38,7 @@ class Look:
     failure: str | None = None
 
 
-def first_look(images: ImageTokenizer, runner: Runner) -> Look:
+def probe_image(images: ImageTokenizer, runner: ModelRunner) -> ImageProbe:
     """The plain forward of a conversation with an image, before anything about the model is changed."""
     try:
         prompt = images.render([Message("user", PROBE, (load_image(_noise()),))])
@@ -54,16 +54,16 @@ def first_look(images: ImageTokenizer, runner: Runner) -> Look:
         logits = seen.logits[0, len(prompt) - 1 : -1]
         logprobs = logprobs_of(runner.clean(logits), ids[len(prompt) :])
     except PreftiltError as failure:
-        return Look(failure=str(failure))
+        return ImageProbe(failure=str(failure))
     except (
         Exception
     ) as failure:  # A foreign architecture may raise anything; it reads text all the same.
-        return Look(failure=f"{type(failure).__name__}: {failure}")
-    return Look(prompt, response, logprobs.cpu().numpy())
+        return ImageProbe(failure=f"{type(failure).__name__}: {failure}")
+    return ImageProbe(prompt, response, logprobs.cpu().numpy())
 
 
-def checked_sight(
-    images: ImageTokenizer, look: Look, path: Scheduler | ExpandedPath, label: str
+def checked_images(
+    images: ImageTokenizer, look: ImageProbe, path: TransformersScheduler | ExpandedPath, label: str
 ) -> ImageTokenizer:
     """``images``, which refuses them if the engine's path does not see what the plain forward saw."""
     if look.logprobs is None:

@@ -24,12 +24,12 @@ from preftilt.engines.image_tokens import FIRST, SPREAD
 from preftilt.errors import EngineError
 from preftilt.types import Tokens
 
-SHELF_BYTES = 1 << 30
+IMAGE_CACHE_BYTES = 1 << 30
 """Images kept ready for prompts that are still to be read; the least recently used go first."""
 
 
 @dataclass(eq=False, slots=True)
-class Shown:
+class PromptImages:
     """The images of one prompt as the processor made them.
 
     names: their digests. inputs: what the model takes besides ids. places: where in the prompt their tokens stand.
@@ -49,18 +49,18 @@ class Shown:
         return sum(one.numel() * one.element_size() for one in held)
 
 
-class Sight:
+class ImageEmbedder:
     """Embeds tokens, those of images too.
 
     Images are shown from any thread; embeddings are made on the engine's worker alone. token: the id that stands for an
     image's token in the model's own vocabulary.
     """
 
-    def __init__(self, model: nn.Module, token: int, *, capacity: int = SHELF_BYTES) -> None:
+    def __init__(self, model: nn.Module, token: int, *, capacity: int = IMAGE_CACHE_BYTES) -> None:
         self.model: Any = model
         self.token = token
         self.capacity = capacity
-        self._shelf: OrderedDict[int, Shown] = OrderedDict()
+        self._shelf: OrderedDict[int, PromptImages] = OrderedDict()
         self._lock = threading.Lock()
         self._rope_index: Any = getattr(self.model.base_model, "get_rope_index", None)
 
@@ -95,7 +95,7 @@ class Sight:
         within = positions[:, 0] - torch.arange(len(tokens))
         return torch.cat([within, after.view(1, 1).expand(3, 1)], dim=1)
 
-    def show(self, first: int, shown: Shown) -> None:
+    def show(self, first: int, shown: PromptImages) -> None:
         """Keep images for the prompt whose image tokens begin with ``first``."""
         with self._lock:
             if self._shelf.setdefault(first, shown).names != shown.names:
@@ -121,7 +121,7 @@ class Sight:
             embedded[here] = self._embeddings(name)[number[here]].to(embedded.dtype)
         return {"inputs_embeds": embedded}
 
-    def shown(self, first: int) -> Shown:
+    def shown(self, first: int) -> PromptImages:
         """The images whose tokens begin with ``first``.
 
         Raises :class:`~preftilt.errors.EngineError` if the shelf holds them no more.
@@ -135,7 +135,7 @@ class Sight:
             )
         return found
 
-    def look(self, ids: Tensor, shown: Shown, of_tokens: Mapping[str, Tensor]) -> Any:
+    def look(self, ids: Tensor, shown: PromptImages, of_tokens: Mapping[str, Tensor]) -> Any:
         """The model's own forward of ``ids`` [1, L], in its own vocabulary, with images."""
         inputs = {
             name: one.to(self.model.device, self.model.dtype if one.is_floating_point() else None)
@@ -164,7 +164,7 @@ class Sight:
     def _held(self) -> int:
         return sum(one.bytes for one in self._shelf.values())
 
-    def _front(self, shown: Shown) -> Tensor:
+    def _front(self, shown: PromptImages) -> Tensor:
         """Run the model up to its language model on image tokens alone; the embeddings [count, H] that it hands on.
 
         Positions of several dimensions would be told by the text between images; nobody looks at them here.
@@ -174,7 +174,7 @@ class Sight:
 
         def catch(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
             caught.append(given["inputs_embeds"])
-            raise _Caught
+            raise _ReachedLanguageModel
 
         hook = self.text.register_forward_pre_hook(catch, with_kwargs=True)
         places = torch.tensor(shown.places)
@@ -183,7 +183,7 @@ class Sight:
             of_tokens["position_ids"] = places[None]
         try:
             self.look(ids, shown, of_tokens)
-        except _Caught:
+        except _ReachedLanguageModel:
             pass
         finally:
             hook.remove()
@@ -191,5 +191,5 @@ class Sight:
         return embedded[0]
 
 
-class _Caught(Exception):
+class _ReachedLanguageModel(Exception):
     """The language model was about to be called."""

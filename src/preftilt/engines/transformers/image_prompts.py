@@ -10,7 +10,7 @@ from typing import Any
 
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.image_tokens import image_tokens
-from preftilt.engines.transformers.image_embedding import Shown, Sight
+from preftilt.engines.transformers.image_embedding import ImageEmbedder, PromptImages
 from preftilt.errors import BadInput, UnseenImage
 from preftilt.images import Image, kept
 from preftilt.messages import Message
@@ -31,7 +31,7 @@ class ImageTokenizer:
 
     chat: HfChatTokenizer
     processor: Any
-    sight: Sight
+    sight: ImageEmbedder
     refusal: str | None = None
 
     @property
@@ -106,7 +106,7 @@ class ImageTokenizer:
         of_tokens = {name: one for name, one in made.items() if one.shape == (1, len(ids))}
         inputs = {name: one for name, one in made.items() if name not in of_tokens}
         digests = tuple(one.digest for one in images)
-        self.sight.show(named[0], Shown(digests, inputs, places, of_tokens))
+        self.sight.show(named[0], PromptImages(digests, inputs, places, of_tokens))
         numbers = iter(named)
         return tuple(next(numbers) if one == self.sight.token else one for one in ids)
 
@@ -116,7 +116,7 @@ def image_tokenizer(model: Any, processor: Any, chat: HfChatTokenizer) -> ImageT
     token = getattr(model.config, "image_token_id", None)
     if token is None:
         token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    return ImageTokenizer(chat, processor, Sight(model, token))
+    return ImageTokenizer(chat, processor, ImageEmbedder(model, token))
 
 
 def _picture(image: Image) -> Any:

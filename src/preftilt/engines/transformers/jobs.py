@@ -14,13 +14,13 @@ from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
 from preftilt.engines.normalises import NormaliseRequest
 from preftilt.engines.streaming import Increment
-from preftilt.engines.transformers.prefix_cache import Prompt, Tail
-from preftilt.engines.transformers.sampler import Rule
+from preftilt.engines.transformers.prefix_cache import CachedPrompt, CachedTail
+from preftilt.engines.transformers.sampler import GuidanceRule
 from preftilt.types import Completion, Finish, Guided, Reader, Tokens
 
 
 @dataclass(eq=False, slots=True)
-class Ground:
+class PrefixState:
     """What a request stands on: a prompt and the response prefix behind it, and who reads them.
 
     ``prompt`` is set when the prompt's cache is there; ``tail``, with its logits, when that of the whole prefix is.
@@ -29,11 +29,11 @@ class Ground:
     tokens: Tokens
     prefix: Tokens
     reader: Reader | None = None
-    prompt: Prompt | None = None
-    tail: Tail | None = None
+    prompt: CachedPrompt | None = None
+    tail: CachedTail | None = None
 
     @property
-    def cache(self) -> Prompt:
+    def cache(self) -> CachedPrompt:
         """The prompt's cache, which must be there."""
         assert self.prompt is not None
         return self.prompt
@@ -56,8 +56,8 @@ class DrawJob:
     """
 
     request: SampleRequest | GuideRequest
-    grounds: tuple[Ground, ...]
-    rule: Rule | None
+    grounds: tuple[PrefixState, ...]
+    rule: GuidanceRule | None
     future: Future[list[Any]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
@@ -99,7 +99,7 @@ class ScoreJob:
     """A request for log-probs; made by :func:`score_job`."""
 
     request: ScoreRequest
-    grounds: tuple[Ground]
+    grounds: tuple[PrefixState]
     future: Future[np.ndarray] = field(default_factory=Future)
 
     @property
@@ -113,7 +113,7 @@ class ProposeJob:
     """A request for the likeliest next tokens: done as soon as its ground is there. Made by :func:`propose_job`."""
 
     request: ProposeRequest
-    grounds: tuple[Ground]
+    grounds: tuple[PrefixState]
     future: Future[Proposal] = field(default_factory=Future)
     done: int = 0
 
@@ -131,7 +131,7 @@ class NormaliseJob:
     done: int = 0
 
     @property
-    def grounds(self) -> tuple[Ground, ...]:
+    def grounds(self) -> tuple[PrefixState, ...]:
         """What the parts stand on."""
         return tuple(ground for part in self.parts for ground in part.grounds)
 
@@ -142,21 +142,21 @@ Job = DrawJob | ScoreJob | ProposeJob | NormaliseJob
 def draw_job(request: SampleRequest | GuideRequest) -> DrawJob:
     """The job of a request that draws."""
     if isinstance(request, SampleRequest):
-        return DrawJob(request, (Ground(request.prompt, request.prefix),), None)
+        return DrawJob(request, (PrefixState(request.prompt, request.prefix),), None)
     weights = tuple(view.weight for view in request.views)
-    rule = Rule(weights, request.mask, request.preferred, request.strength_by)
-    grounds = tuple(Ground(view.prompt, request.prefix, view.reader) for view in request.views)
+    rule = GuidanceRule(weights, request.mask, request.preferred, request.strength_by)
+    grounds = tuple(PrefixState(view.prompt, request.prefix, view.reader) for view in request.views)
     return DrawJob(request, grounds, rule)
 
 
 def score_job(request: ScoreRequest) -> ScoreJob:
     """The job of a request that scores."""
-    return ScoreJob(request, (Ground(request.prompt, request.prefix, request.reader),))
+    return ScoreJob(request, (PrefixState(request.prompt, request.prefix, request.reader),))
 
 
 def propose_job(request: ProposeRequest) -> ProposeJob:
     """The job of a request that asks what may come next."""
-    return ProposeJob(request, (Ground(request.prompt, request.prefix),))
+    return ProposeJob(request, (PrefixState(request.prompt, request.prefix),))
 
 
 def normalise_job(request: NormaliseRequest) -> NormaliseJob:

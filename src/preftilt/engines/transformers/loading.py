@@ -36,7 +36,7 @@ UNLIMITED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model, its tokenizer (a ``PreTrainedTokenizerBase``) and where it runs."""
 
     model: Any
@@ -46,7 +46,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ModelSource:
     """A model that was looked for: where it is, and how it will run.
 
     name: as the user calls it. place: what transformers loads from, a folder or a hub id.
@@ -61,9 +61,9 @@ class Source:
     allow_pickle: bool
 
 
-def find(
+def find_model(
     name: str, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
-) -> Source:
+) -> ModelSource:
     """Look for a model by short name, hub id or path, and see that it can be run as asked; nothing is loaded.
 
     A GGUF file is converted, the first time. Raises :class:`UnknownModel` if there is no such model or its hub cannot
@@ -76,7 +76,7 @@ def find(
     folder = Path(place).expanduser()
     if folder.is_dir():
         _check_folder(folder, allow_pickle)
-    return Source(
+    return ModelSource(
         name=name,
         place=str(folder) if folder.is_dir() else place,
         device=where,
@@ -87,9 +87,9 @@ def find(
     )
 
 
-def load_tokenizer(source: Source) -> Any:
+def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer (a ``PreTrainedTokenizerBase``): a small file, read before the weights are."""
-    with quiet(), explained(source):
+    with quiet_transformers(), explained_errors(source):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             source.place,
             trust_remote_code=source.trust_remote_code,
@@ -99,10 +99,10 @@ def load_tokenizer(source: Source) -> Any:
     return tokenizer
 
 
-def load_model(source: Source, tokenizer: Any, *, sees: bool = False) -> Loaded:
+def load_model(source: ModelSource, tokenizer: Any, *, sees: bool = False) -> LoadedModel:
     """The model in memory, for inference; one that ``sees`` is loaded with its eyes."""
     kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-    with quiet(), explained(source):
+    with quiet_transformers(), explained_errors(source):
         model: Any = kind.from_pretrained(
             source.place,
             dtype=source.dtype,
@@ -114,17 +114,17 @@ def load_model(source: Source, tokenizer: Any, *, sees: bool = False) -> Loaded:
         raise BadInput(
             f"{source.name} has no output embedding that preftilt could read; use another model"
         )
-    with explained(source):
+    with explained_errors(source):
         model = model.to(source.device)
-    return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
+    return LoadedModel(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
 
 
-def load_reward_model(source: Source, tokenizer: Any) -> Loaded:
+def load_reward_model(source: ModelSource, tokenizer: Any) -> LoadedModel:
     """A sequence-classification model with one output, in memory, for inference.
 
     Raises :class:`BadInput` for a model without such a head: transformers would invent one and score at random.
     """
-    with quiet(), explained(source, "a reward model"):
+    with quiet_transformers(), explained_errors(source, "a reward model"):
         model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
             source.place,
             dtype=source.dtype,
@@ -144,7 +144,7 @@ def load_reward_model(source: Source, tokenizer: Any) -> Loaded:
             )
         model = model.to(source.device)
     model.config.get_text_config().use_cache = False
-    return Loaded(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
+    return LoadedModel(model.eval().requires_grad_(False), tokenizer, source.device, source.dtype)
 
 
 def context_of(config: Any) -> int:
@@ -201,7 +201,7 @@ def _pickle_only(name: str) -> str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars and no advice from transformers while it loads; the user's settings come back afterwards."""
     verbosity, bars = (
         transformers_logging.get_verbosity(),
@@ -233,7 +233,7 @@ _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryErr
 
 
 @contextmanager
-def explained(source: Source, kind: str = "a causal language model") -> Iterator[None]:
+def explained_errors(source: ModelSource, kind: str = "a causal language model") -> Iterator[None]:
     """Say in our words what transformers and the hub say in theirs; ``kind`` is what the model should have been."""
     try:
         yield
@@ -243,7 +243,7 @@ def explained(source: Source, kind: str = "a causal language model") -> Iterator
         raise _reason(source, error, kind) from error
 
 
-def _reason(source: Source, error: Exception, kind: str) -> Exception:
+def _reason(source: ModelSource, error: Exception, kind: str) -> Exception:
     text, name, local = str(error), source.name, Path(source.place).is_dir()
     bundled = "the bundled model needs no hub: use demo"
     if isinstance(error, SafetensorError):

@@ -15,24 +15,24 @@ from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.image_parts import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
-from preftilt.engines.transformers.arm_loading import Beside, attach_beside, read_arms
-from preftilt.engines.transformers.engine import About, TransformersEngine
+from preftilt.engines.transformers.arm_loading import ArmSetup, attach_arms, read_arms
+from preftilt.engines.transformers.engine import TransformersEngine, TransformersInfo
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.image_check import checked_sight, first_look
+from preftilt.engines.transformers.image_check import checked_images, probe_image
 from preftilt.engines.transformers.image_prompts import ImageTokenizer, image_tokenizer
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.loading import (
-    Loaded,
-    Source,
+    LoadedModel,
+    ModelSource,
     context_of,
-    find,
+    find_model,
     load_model,
     load_tokenizer,
 )
 from preftilt.engines.transformers.processors import load_processor
-from preftilt.engines.transformers.runner import Runner, few_rows_first
-from preftilt.engines.transformers.running_batch import RowEnd
-from preftilt.engines.transformers.scheduler import Limits, Scheduler
+from preftilt.engines.transformers.runner import ModelRunner, patch_small_batch_linears
+from preftilt.engines.transformers.running_batch import RowLifecycle
+from preftilt.engines.transformers.scheduler import TransformersLimits, TransformersScheduler
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.types import Completion, Sampling, Stream, Tokens
@@ -50,7 +50,7 @@ second in 16-bit models: over 128 tokens at λ = 20 it moves a score by 20 · 0.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
+class TransformersTuning:
     """How the embedded engine uses memory; the defaults suit most machines.
 
     attention: ``expanded`` forces the slow path that suits every architecture. row_bytes: bound on what is sampled at
@@ -77,16 +77,16 @@ HONOURED = CHAT_OPTIONS | {
 
 
 def open_transformers(
-    model: str, options: EngineOptions | None = None, tuning: Tuning | None = None
+    model: str, options: EngineOptions | None = None, tuning: TransformersTuning | None = None
 ) -> TransformersEngine:
     """Open a causal language model by hub id, path (of a GGUF file, too: it is converted) or short name.
 
     Raises :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.NoChatTemplate` for a model that has none
     where ``options`` give none, and :class:`~preftilt.errors.BadInput`.
     """
-    options, tuning = options or EngineOptions(), tuning or Tuning()
+    options, tuning = options or EngineOptions(), tuning or TransformersTuning()
     refuse_others(options, "the embedded engine", HONOURED)
-    source = find(
+    source = find_model(
         model,
         dtype=options.dtype,
         device=options.device,
@@ -114,9 +114,9 @@ def open_transformers(
     weaker = _weaker(source, options.arm_base)
     loaded = load_model(source, tokenizer, sees=processor is not None)
     images = None if processor is None else image_tokenizer(loaded.model, processor, chat)
-    beside = Beside(arms=arms, model=weaker and load_model(weaker, load_tokenizer(weaker)))
+    beside = ArmSetup(arms=arms, model=weaker and load_model(weaker, load_tokenizer(weaker)))
     contexts = [context_of(one.model.config) for one in (loaded, beside.model) if one]
-    limits = Limits(
+    limits = TransformersLimits(
         max_rows=options.max_rows or (64 if loaded.device.type == "cpu" else 256),
         row_bytes=tuning.row_bytes,
         cache_bytes=tuning.cache_bytes,
@@ -129,11 +129,11 @@ def open_transformers(
     )
 
 
-def _weaker(source: Source, name: str | None) -> Source | None:
+def _weaker(source: ModelSource, name: str | None) -> ModelSource | None:
     """The other model that reward models stand on, opened as ``source`` is."""
     if name is None:
         return None
-    return find(
+    return find_model(
         name,
         dtype=str(source.dtype).removeprefix("torch."),
         device=str(source.device),
@@ -144,21 +144,21 @@ def _weaker(source: Source, name: str | None) -> Source | None:
 
 @torch.inference_mode()
 def assemble(
-    loaded: Loaded,
+    loaded: LoadedModel,
     chat: HfChatTokenizer,
-    limits: Limits,
+    limits: TransformersLimits,
     label: str,
     sampler_logprobs: Switch,
     attention: Literal["auto", "expanded"],
-    beside: Beside,
+    beside: ArmSetup,
     images: ImageTokenizer | None = None,
 ) -> TransformersEngine:
     """An engine on a model that is in memory; it takes the model over. ``label`` is how it names the model."""
     vocabulary, turn_end, runner = _vocabulary(loaded, chat, label, images)
-    runners = [runner, *attach_beside(runner, beside)]
-    ends = RowEnd(runner, vocabulary, limits.context)
+    runners = [runner, *attach_arms(runner, beside)]
+    ends = RowLifecycle(runner, vocabulary, limits.context)
     checked = [probe.reference(one) for one in runners]
-    look = None if images is None else first_look(images, runner)
+    look = None if images is None else probe_image(images, runner)
     shared = attention == "auto"
     if shared and (why := _install(runners, checked)) is not None:
         LOG.warning(
@@ -168,7 +168,7 @@ def assemble(
         )
         shared = False
     if shared:
-        path: Scheduler | ExpandedPath = Scheduler(runner, ends, limits)
+        path: TransformersScheduler | ExpandedPath = TransformersScheduler(runner, ends, limits)
     else:
         path = ExpandedPath(runner, ends, limits)
         for one, check in zip(runners, checked, strict=True):
@@ -178,10 +178,10 @@ def assemble(
     )
     keyed = loaded.dtype == torch.float32 or _draws_alike(path)
     if images is not None and look is not None:
-        images = checked_sight(images, look, path, label)
+        images = checked_images(images, look, path, label)
     path.forget()
     runner.stats.reset()
-    about = About(
+    about = TransformersInfo(
         model=label,
         device=str(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
@@ -201,7 +201,7 @@ def assemble(
     return TransformersEngine(about, runner, path, images or chat, capabilities)
 
 
-def _install(runners: Sequence[Runner], checked: Sequence[probe.Probe]) -> str | None:
+def _install(runners: Sequence[ModelRunner], checked: Sequence[probe.Probe]) -> str | None:
     """Shared-prefix attention for all models of an engine; if one does not take to it, why, and no change."""
     for runner, check in zip(runners, checked, strict=True):
         why = probe.install(runner, check)
@@ -213,13 +213,13 @@ def _install(runners: Sequence[Runner], checked: Sequence[probe.Probe]) -> str |
             return why
     for runner in runners:
         if runner.device.type == "cpu":
-            few_rows_first(runner.model)
+            patch_small_batch_linears(runner.model)
     return None
 
 
 def _vocabulary(
-    loaded: Loaded, chat: HfChatTokenizer, label: str, images: ImageTokenizer | None
-) -> tuple[Vocabulary, int, Runner]:
+    loaded: LoadedModel, chat: HfChatTokenizer, label: str, images: ImageTokenizer | None
+) -> tuple[Vocabulary, int, ModelRunner]:
     rows = loaded.model.get_output_embeddings().weight.shape[0]
     size, holes = known_ids(loaded.tokenizer, rows)
     try:
@@ -234,7 +234,7 @@ def _vocabulary(
     vocabulary = Vocabulary(size, holes, eos, chat)
     marked = torch.tensor(holes, device=loaded.device) if holes else None
     sight = None if images is None else images.sight
-    runner = Runner(loaded.model, vocabulary=size, holes=marked, sight=sight)
+    runner = ModelRunner(loaded.model, vocabulary=size, holes=marked, sight=sight)
     return vocabulary, turn_end, runner
 
 
@@ -252,7 +252,7 @@ def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:
         )
 
 
-def _sampler_agrees(path: Scheduler | ExpandedPath, dtype: torch.dtype) -> bool:
+def _sampler_agrees(path: TransformersScheduler | ExpandedPath, dtype: torch.dtype) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few drawn responses."""
     prompt = tuple(range(min(8, path.runner.vocabulary)))
     [drawn] = _drawn(path, [_trial(prompt, range(4))])
@@ -265,7 +265,7 @@ def _sampler_agrees(path: Scheduler | ExpandedPath, dtype: torch.dtype) -> bool:
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
 
 
-def _draws_alike(path: Scheduler | ExpandedPath) -> bool:
+def _draws_alike(path: TransformersScheduler | ExpandedPath) -> bool:
     """Whether 16 bits leave log-probs alone whatever they are computed beside: only then is a draw the same there.
 
     Responses are drawn beside many others, alone, and in two pieces. That a token moved is rare and that a log-prob did
@@ -310,14 +310,14 @@ def _trial(prompt: Tokens, slots: Iterable[int]) -> SampleRequest:
 
 
 def _drawn(
-    path: Scheduler | ExpandedPath, requests: Sequence[SampleRequest]
+    path: TransformersScheduler | ExpandedPath, requests: Sequence[SampleRequest]
 ) -> list[list[Completion]]:
     jobs = [draw_job(request) for request in requests]
     _finish(path, jobs)
     return [job.future.result() for job in jobs]
 
 
-def _finish(path: Scheduler | ExpandedPath, jobs: Sequence[Job]) -> None:
+def _finish(path: TransformersScheduler | ExpandedPath, jobs: Sequence[Job]) -> None:
     path.add(jobs)
     while not path.idle:
         path.turn()

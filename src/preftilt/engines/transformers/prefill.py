@@ -8,14 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.extend import ExtendPlan, Segment
-from preftilt.engines.transformers.prefix_cache import Layers, Prompt, Store, Tail, join
-from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
+from preftilt.engines.transformers.prefix_cache import (
+    CachedPrompt,
+    CachedTail,
+    Layers,
+    PrefixCache,
+    concat_layers,
+)
+from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.types import Reader, Tokens
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class PromptGrowth:
+class PromptPrefill:
     """A prompt on its way into the store: its first ``done`` tokens have been forwarded.
 
     shifts: [3, P + 1], as ``Sight.shifts`` tells them.
@@ -27,29 +33,29 @@ class PromptGrowth:
     reader: Reader | None = None
     shifts: Tensor | None = None
 
-    def segment(self, budget: int) -> Segment:
+    def segment(self, budget: int) -> ExtendSegment:
         """The next stretch, of at most ``budget`` tokens."""
         new = self.tokens[self.done : self.done + budget]
         shifts = None if self.shifts is None else self.shifts[:, self.done : self.done + len(new)]
-        return Segment(new, self.layers, self.done, {}, 0, self.reader, shifts)
+        return ExtendSegment(new, self.layers, self.done, {}, 0, self.reader, shifts)
 
-    def grown(self, plan: ExtendPlan, number: int) -> PromptGrowth:
+    def grown(self, plan: ExtendPlan, number: int) -> PromptPrefill:
         """With what was forwarded as the plan's segment ``number``."""
         done = self.done + len(plan.segments[number].tokens)
-        layers = join(self.layers, plan.layers(number))
+        layers = concat_layers(self.layers, plan.layers(number))
         return replace(self, layers=layers, done=done)
 
-    def finished(self, logits: Tensor) -> Prompt:
+    def finished(self, logits: Tensor) -> CachedPrompt:
         """The cache, when nothing is missing; ``logits`` [V] follow its last token."""
         shift = 0 if self.shifts is None else int(self.shifts[0, -1])
-        return Prompt(self.tokens, self.layers, logits.clone(), self.reader, shift)
+        return CachedPrompt(self.tokens, self.layers, logits.clone(), self.reader, shift)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class TailGrowth:
+class TailPrefill:
     """Response tokens to be forwarded once, for all the rows that continue them."""
 
-    prompt: Prompt
+    prompt: CachedPrompt
     tokens: Tokens
     layers: Layers
     done: int
@@ -59,39 +65,39 @@ class TailGrowth:
         """Whose cache it is."""
         return self.prompt.reader
 
-    def segment(self, budget: int) -> Segment:
-        """As :meth:`PromptGrowth.segment`."""
+    def segment(self, budget: int) -> ExtendSegment:
+        """As :meth:`PromptPrefill.segment`."""
         new = self.tokens[self.done : self.done + budget]
         prompt = self.prompt
-        return Segment(
+        return ExtendSegment(
             new, prompt.layers, prompt.length, self.layers, self.done, prompt.reader, prompt.shifts
         )
 
-    def grown(self, plan: ExtendPlan, number: int) -> TailGrowth:
-        """As :meth:`PromptGrowth.grown`."""
+    def grown(self, plan: ExtendPlan, number: int) -> TailPrefill:
+        """As :meth:`PromptPrefill.grown`."""
         done = self.done + len(plan.segments[number].tokens)
-        return TailGrowth(self.prompt, self.tokens, plan.layers(number), done)
+        return TailPrefill(self.prompt, self.tokens, plan.layers(number), done)
 
-    def finished(self, logits: Tensor) -> Tail:
-        """As :meth:`PromptGrowth.finished`."""
-        return Tail(self.tokens, self.layers, logits.clone())
-
-
-Growth = PromptGrowth | TailGrowth
+    def finished(self, logits: Tensor) -> CachedTail:
+        """As :meth:`PromptPrefill.finished`."""
+        return CachedTail(self.tokens, self.layers, logits.clone())
 
 
-def begin_tail(prompt: Prompt, prefix: Tokens, known: Tail | None) -> TailGrowth:
+Prefill = PromptPrefill | TailPrefill
+
+
+def start_tail(prompt: CachedPrompt, prefix: Tokens, known: CachedTail | None) -> TailPrefill:
     """Start from a stored tail that begins ``prefix``; its own last token goes again if its logits are needed."""
     if known is None:
-        return TailGrowth(prompt, prefix, {}, 0)
+        return TailPrefill(prompt, prefix, {}, 0)
     done = min(len(known.tokens), len(prefix) - 1)
     layers = {i: (k[:, :done], v[:, :done]) for i, (k, v) in known.layers.items()} if done else {}
-    return TailGrowth(prompt, prefix, layers, done)
+    return TailPrefill(prompt, prefix, layers, done)
 
 
-def begin_prompt(
-    tokens: Tokens, reader: Reader | None, store: Store, runner: Runner
-) -> PromptGrowth:
+def start_prompt(
+    tokens: Tokens, reader: Reader | None, store: PrefixCache, runner: ModelRunner
+) -> PromptPrefill:
     """Start from the longest beginning that a stored prompt of the same reader shares.
 
     Raises :class:`~preftilt.errors.EngineError` if an image of the prompt is no longer held.
@@ -100,12 +106,12 @@ def begin_prompt(
     shared, layers = store.longest_shared(tokens, reader)
     runner.stats.shared_tokens += shared
     begun = {i: (k[:, :shared], v[:, :shared]) for i, (k, v) in layers.items()}
-    return PromptGrowth(tokens, begun, shared, reader, shifts)
+    return PromptPrefill(tokens, begun, shared, reader, shifts)
 
 
-def share(growths: Iterable[Growth], budget: int) -> list[Segment]:
+def next_segments(growths: Iterable[Prefill], budget: int) -> list[ExtendSegment]:
     """What a forward of up to ``budget`` tokens holds: a segment for each of the first growths, in order."""
-    segments: list[Segment] = []
+    segments: list[ExtendSegment] = []
     for growth in growths:
         if budget <= 0:
             break
@@ -114,9 +120,12 @@ def share(growths: Iterable[Growth], budget: int) -> list[Segment]:
     return segments
 
 
-def grow(
-    growths: Sequence[Growth], segments: Sequence[Segment], runner: Runner, store: Store
-) -> list[Growth | Prompt | Tail]:
+def forward_segments(
+    growths: Sequence[Prefill],
+    segments: Sequence[ExtendSegment],
+    runner: ModelRunner,
+    store: PrefixCache,
+) -> list[Prefill | CachedPrompt | CachedTail]:
     """Forward one segment of each growth; what each has become, a cache in the store if nothing is missing.
 
     All or nothing: after a failure the growths and the store are as they were.
@@ -124,7 +133,7 @@ def grow(
     plan = ExtendPlan(segments, runner.device)
     last = torch.tensor([stop - 1 for stop in plan.offsets[1:]], device=runner.device)
     logits = runner.logits(plan, plan.tokens, last)
-    results: list[Growth | Prompt | Tail] = []
+    results: list[Prefill | CachedPrompt | CachedTail] = []
     for number, growth in enumerate(growths):
         grown = growth.grown(plan, number)
         complete = grown.done == len(grown.tokens)
@@ -135,13 +144,17 @@ def grow(
 
 
 def _count_and_keep(
-    growth: Growth, new: int, result: Growth | Prompt | Tail, runner: Runner, store: Store
+    growth: Prefill,
+    new: int,
+    result: Prefill | CachedPrompt | CachedTail,
+    runner: ModelRunner,
+    store: PrefixCache,
 ) -> None:
-    if isinstance(growth, PromptGrowth):
+    if isinstance(growth, PromptPrefill):
         runner.stats.prompt_tokens += new
     else:
         runner.stats.response_tokens += new
-        if isinstance(result, Tail):
+        if isinstance(result, CachedTail):
             store.add_tail(growth.prompt, result)
-    if isinstance(result, Prompt):
+    if isinstance(result, CachedPrompt):
         store.add_prompt(result)

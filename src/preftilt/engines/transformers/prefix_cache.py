@@ -27,7 +27,7 @@ SHORTEST_SHARED = 16
 
 
 @dataclass(eq=False, slots=True)
-class Prompt:
+class CachedPrompt:
     """A prefilled prompt: its cache and the float32 logits [V] that follow it, as ``reader`` has them.
 
     shift: how far the model's positions of all that follows are from its places (``Sight.shifts``).
@@ -38,7 +38,7 @@ class Prompt:
     logits: Tensor
     reader: Reader | None = None
     shift: int = 0
-    tails: dict[Tokens, Tail] = field(default_factory=dict)
+    tails: dict[Tokens, CachedTail] = field(default_factory=dict)
 
     def key(self, tail: Tokens = ()) -> CacheKey:
         """What the prompt, or a tail of it, is stored under."""
@@ -55,7 +55,7 @@ class Prompt:
 
 
 @dataclass(eq=False, slots=True)
-class Tail:
+class CachedTail:
     """The cache of the response tokens that were forwarded after a prompt.
 
     ``logits`` [V] follow the last of them (float32); a tail that was cut out of a batch has none.
@@ -66,26 +66,26 @@ class Tail:
     logits: Tensor | None = None
 
 
-def size(layers: Layers) -> int:
+def layers_bytes(layers: Layers) -> int:
     """Bytes of a cache."""
     return sum(t.numel() * t.element_size() for pair in layers.values() for t in pair)
 
 
-class Store:
+class PrefixCache:
     """Prompts and tails, least recently used first out; those of one reader are never another's."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.bytes = 0
-        self._items: OrderedDict[CacheKey, Prompt | Tail] = OrderedDict()
-        self._prompts: dict[Reader | None, PrefixTree[Prompt]] = {}
+        self._items: OrderedDict[CacheKey, CachedPrompt | CachedTail] = OrderedDict()
+        self._prompts: dict[Reader | None, PrefixTree[CachedPrompt]] = {}
 
-    def prompt(self, tokens: Tokens, reader: Reader | None = None) -> Prompt | None:
+    def prompt(self, tokens: Tokens, reader: Reader | None = None) -> CachedPrompt | None:
         """The prompt with exactly these tokens."""
         found = self._items.get((reader, tokens, ()))
         if found is not None:
             self._items.move_to_end((reader, tokens, ()))
-        return found if isinstance(found, Prompt) else None
+        return found if isinstance(found, CachedPrompt) else None
 
     def longest_shared(self, tokens: Tokens, reader: Reader | None = None) -> tuple[int, Layers]:
         """The longest beginning of ``tokens`` that a stored prompt has too, short of the last token.
@@ -99,7 +99,7 @@ class Store:
             return 0, {}
         return shared, prompt.layers
 
-    def longest_tail(self, prompt: Prompt, tokens: Tokens) -> Tail | None:
+    def longest_tail(self, prompt: CachedPrompt, tokens: Tokens) -> CachedTail | None:
         """The longest tail of ``prompt`` that begins ``tokens``."""
         for length in sorted(
             {len(known) for known in prompt.tails if len(known) <= len(tokens)}, reverse=True
@@ -111,10 +111,10 @@ class Store:
                 return tail
         return None
 
-    def add_prompt(self, prompt: Prompt) -> None:
+    def add_prompt(self, prompt: CachedPrompt) -> None:
         self._add(prompt.key(), prompt)
 
-    def add_tail(self, prompt: Prompt, tail: Tail) -> None:
+    def add_tail(self, prompt: CachedPrompt, tail: CachedTail) -> None:
         """Keep a tail, unless it is empty, known as well as this, or its prompt has been dropped."""
         known = prompt.tails.get(tail.tokens)
         if known is not None and known.logits is None and tail.logits is not None:
@@ -125,7 +125,7 @@ class Store:
             self._items.move_to_end(prompt.key())
             self._add(prompt.key(tail.tokens), tail)
 
-    def drop_tail(self, prompt: Prompt, tokens: Tokens) -> None:
+    def drop_tail(self, prompt: CachedPrompt, tokens: Tokens) -> None:
         """Forget the tail of exactly these tokens, if it is known."""
         if prompt.key(tokens) in self._items and tokens:
             self._drop(prompt.key(tokens))
@@ -135,35 +135,35 @@ class Store:
         self._prompts.clear()
         self.bytes = 0
 
-    def _add(self, key: CacheKey, item: Prompt | Tail) -> None:
+    def _add(self, key: CacheKey, item: CachedPrompt | CachedTail) -> None:
         if key in self._items:
             self._drop(key)
         self._items[key] = item
-        if isinstance(item, Prompt):
+        if isinstance(item, CachedPrompt):
             self._prompts.setdefault(item.reader, PrefixTree()).add(item.tokens, item)
-        self.bytes += size(item.layers)
+        self.bytes += layers_bytes(item.layers)
         while self.bytes > self.capacity and len(self._items) > 1:
             self._drop(next(iter(self._items)))
 
     def _drop(self, key: CacheKey) -> None:
         item = self._items.pop(key)
-        self.bytes -= size(item.layers)
-        if isinstance(item, Prompt):
+        self.bytes -= layers_bytes(item.layers)
+        if isinstance(item, CachedPrompt):
             tree = self._prompts[item.reader]
             tree.remove(item.tokens)
             if tree.empty:  # Readers come with their requests: any number of preference vectors.
                 del self._prompts[item.reader]
             for tokens in item.tails:
                 tail = self._items.pop(item.key(tokens))
-                self.bytes -= size(tail.layers)
+                self.bytes -= layers_bytes(tail.layers)
             item.tails.clear()
         else:
             prompt = self._items.get((*key[:2], ()))
-            if isinstance(prompt, Prompt):
+            if isinstance(prompt, CachedPrompt):
                 prompt.tails.pop(item.tokens, None)
 
 
-def join(first: Layers, second: Layers) -> Layers:
+def concat_layers(first: Layers, second: Layers) -> Layers:
     """One cache of two that follow each other."""
     if not first:
         return second

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.attention import ATTENTION, noting_windows, register
-from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
-from preftilt.engines.transformers.extend import ExtendPlan, Segment
-from preftilt.engines.transformers.prefix_cache import Prompt
-from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.attention import ATTENTION, recorded_windows, register
+from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
+from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
+from preftilt.engines.transformers.prefix_cache import CachedPrompt
+from preftilt.engines.transformers.runner import ModelRunner
 
 AGREE = 1e-4
 """Largest difference in log-prob (nats) at which two float32 paths are the same."""
@@ -43,7 +43,7 @@ class Probe:
     reference: Tensor
 
 
-def reference(runner: Runner) -> Probe:
+def reference(runner: ModelRunner) -> Probe:
     """Plain forward with transformers' eager attention, the one that leaves nothing of an architecture out.
 
     (The fused ones ignore a cap on attention scores, for instance.) The model stays with eager attention where it
@@ -87,7 +87,7 @@ def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
     return divergence(logits, reference) <= AGREE_ROUNDED
 
 
-def install(runner: Runner, probe: Probe) -> str | None:
+def install(runner: ModelRunner, probe: Probe) -> str | None:
     """Switch the model to shared-prefix attention; if it does not take to it, why, and no change."""
     model: Any = runner.text
     if not model._can_set_attn_implementation():
@@ -111,17 +111,17 @@ def install(runner: Runner, probe: Probe) -> str | None:
     return why
 
 
-def uninstall(runner: Runner) -> None:
+def uninstall(runner: ModelRunner) -> None:
     """Back to transformers' own attention, as it was when :func:`reference` had been taken."""
     runner.own_logits = False
     if runner.text._can_set_attn_implementation():
         runner.text.set_attn_implementation("eager")
 
 
-def reads_by_rows(runner: Runner, probe: Probe) -> str | None:
+def reads_by_rows(runner: ModelRunner, probe: Probe) -> str | None:
     """Why a batch row a token, as reward models read, does not give what the plain forward gives; None if it does."""
     ids = tuple(probe.tokens.tolist())
-    plan = ExtendPlan([Segment(ids, {}, 0, {}, 0)], runner.device, capture=False)
+    plan = ExtendPlan([ExtendSegment(ids, {}, 0, {}, 0)], runner.device, capture=False)
     plan.readers = (None,) * len(ids)
     try:
         logits = runner.logits(plan, plan.tokens)
@@ -145,9 +145,9 @@ def _refuse_unknown_layers(config: Any) -> None:
         raise NotImplementedError(f"layers of kind {kinds}")
 
 
-def _agrees(runner: Runner, probe: Probe) -> bool:
+def _agrees(runner: ModelRunner, probe: Probe) -> bool:
     """Prefill in two pieces, score the response in one, decode it token by token in two rows; all must agree."""
-    with noting_windows() as windows:
+    with recorded_windows() as windows:
         prompt, first = _prefill(runner, probe.tokens[:PROMPT])
     window = getattr(runner.model.config.get_text_config(), "sliding_window", None)
     kinds = getattr(runner.model.config.get_text_config(), "layer_types", None) or ()
@@ -162,12 +162,12 @@ def _agrees(runner: Runner, probe: Probe) -> bool:
     )
 
 
-def _prefill(runner: Runner, tokens: Tensor) -> tuple[Prompt, Tensor]:
+def _prefill(runner: ModelRunner, tokens: Tensor) -> tuple[CachedPrompt, Tensor]:
     ids = tuple(tokens.tolist())
     cut = PROMPT // 3
-    head = ExtendPlan([Segment(ids[:cut], {}, 0, {}, 0)], runner.device)
+    head = ExtendPlan([ExtendSegment(ids[:cut], {}, 0, {}, 0)], runner.device)
     runner.run(head, head.tokens)
-    tail = ExtendPlan([Segment(ids[cut:], head.layers(0), cut, {}, 0)], runner.device)
+    tail = ExtendPlan([ExtendSegment(ids[cut:], head.layers(0), cut, {}, 0)], runner.device)
     logits = runner.logits(tail, tail.tokens)[-1:]
     layers = {
         i: (
@@ -176,29 +176,29 @@ def _prefill(runner: Runner, tokens: Tensor) -> tuple[Prompt, Tensor]:
         )
         for i, (k, v) in head.layers(0).items()
     }
-    return Prompt(ids, layers, logits[0]), logits
+    return CachedPrompt(ids, layers, logits[0]), logits
 
 
-def _score(runner: Runner, prompt: Prompt, response: Tensor) -> Tensor:
+def _score(runner: ModelRunner, prompt: CachedPrompt, response: Tensor) -> Tensor:
     ids = tuple(response.tolist())
     segments = [
-        Segment(ids[:2], prompt.layers, prompt.length, {}, 0),
-        Segment(ids, prompt.layers, prompt.length, {}, 0),
+        ExtendSegment(ids[:2], prompt.layers, prompt.length, {}, 0),
+        ExtendSegment(ids, prompt.layers, prompt.length, {}, 0),
     ]
     plan = ExtendPlan(segments, runner.device)
     return runner.logits(plan, plan.tokens)[2:]
 
 
-def _decode(runner: Runner, prompt: Prompt, response: Tensor) -> Tensor:
+def _decode(runner: ModelRunner, prompt: CachedPrompt, response: Tensor) -> Tensor:
     """The second of two rows, the first of which carries the prompt in its own tail."""
-    buffers = Buffers(0)
+    buffers = TailBuffers(0)
     buffers.reserve(2, prompt.length + len(response))
     buffers.write(0, 0, prompt.layers)
     rows: list[Tensor] = []
     for length, token in enumerate(response):
         plan = DecodePlan(
             buffers,
-            [RowPlace(None, prompt.length + length), RowPlace(prompt, length)],
+            [RowPosition(None, prompt.length + length), RowPosition(prompt, length)],
             runner.device,
         )
         rows.append(runner.logits(plan, token.expand(2))[1])

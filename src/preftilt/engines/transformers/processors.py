@@ -13,20 +13,25 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from preftilt.engines.transformers.loading import Source, explained, load_tokenizer, quiet
+from preftilt.engines.transformers.loading import (
+    ModelSource,
+    explained_errors,
+    load_tokenizer,
+    quiet_transformers,
+)
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
 
 VIDEOS = "video_processor"
 """The part of a processor that prepares videos; it needs torchvision, and nobody shows videos here."""
 
 
-def load_processor(source: Source) -> Any:
+def load_processor(source: ModelSource) -> Any:
     """The processor of a vision-language model, which has its tokenizer; None for what is read as a model of text.
 
     Pictures are prepared by Pillow, which gives the same numbers everywhere, and needs no torchvision. Raises
     :class:`MissingPackage` without it.
     """
-    with quiet(), explained(source, "a model"):
+    with quiet_transformers(), explained_errors(source, "a model"):
         config: Any = transformers.AutoConfig.from_pretrained(
             source.place,
             trust_remote_code=source.trust_remote_code,
@@ -42,14 +47,14 @@ def load_processor(source: Source) -> Any:
         raise
 
 
-def _processor(source: Source, config: Any) -> Any:
+def _processor(source: ModelSource, config: Any) -> Any:
     if find_spec("PIL") is None:
         raise MissingPackage(
             f'{source.name} sees images, and preparing them needs Pillow: pip install "preftilt[vision]"'
         )
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     try:
-        with quiet(), explained(source, "a vision-language model"):
+        with quiet_transformers(), explained_errors(source, "a vision-language model"):
             if kind is not None and VIDEOS in kind.get_attributes():
                 processor = _without_videos(kind, source)
             else:
@@ -68,7 +73,7 @@ def _processor(source: Source, config: Any) -> Any:
     return processor
 
 
-def _how(source: Source) -> dict[str, Any]:
+def _how(source: ModelSource) -> dict[str, Any]:
     return {
         "backend": "pil",
         "trust_remote_code": source.trust_remote_code,
@@ -76,7 +81,7 @@ def _how(source: Source) -> dict[str, Any]:
     }
 
 
-def _without_videos(kind: Any, source: Source) -> Any:
+def _without_videos(kind: Any, source: ModelSource) -> Any:
     """A processor of class ``kind`` that has None in the place of its part for videos.
 
     transformers 5.19 does not make one: it insists on that part, and on torchvision for it.

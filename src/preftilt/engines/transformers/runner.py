@@ -11,21 +11,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from preftilt.engines.transformers.arms import Arms, Readers
-from preftilt.engines.transformers.attention import Plan, attending
-from preftilt.engines.transformers.image_embedding import Sight
+from preftilt.engines.transformers.arms import AttachedArms, Readers
+from preftilt.engines.transformers.attention import AttentionPlan, attention_plan
+from preftilt.engines.transformers.image_embedding import ImageEmbedder
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Reader
 
 LOGIT_NUMBERS = 1 << 24
 """Most logits held at once when scoring (64 MiB in float32)."""
 
-FEW_ROWS = (6, 48)
+SMALL_BATCH_ROWS = (6, 48)
 """From and up to so many rows a float32 matmul on the CPU is faster with the weight as the left factor."""
 
 
 @dataclass(slots=True)
-class Stats:
+class TransformersStats:
     """What the engine has done so far.
 
     forwards: passes through the model. prompt_tokens, response_tokens: tokens forwarded as part of a prompt and of a
@@ -48,7 +48,7 @@ class Stats:
             setattr(self, counted.name, 0)
 
 
-class PackedPlan(Plan, Protocol):
+class PackedPlan(AttentionPlan, Protocol):
     """A plan with the places [M] of the packed tokens it is for.
 
     ``shifts`` [3, M] say how far the model's positions are from them; None is not at all. ``readers`` [M] say who reads
@@ -60,7 +60,7 @@ class PackedPlan(Plan, Protocol):
     readers: Readers | None
 
 
-class Runner:
+class ModelRunner:
     """Runs a causal language model on packed tokens.
 
     vocabulary: the model's rows that the tokenizer knows come first; padding rows after them are cut off before the
@@ -76,7 +76,7 @@ class Runner:
         *,
         vocabulary: int,
         holes: Tensor | None = None,
-        sight: Sight | None = None,
+        sight: ImageEmbedder | None = None,
     ) -> None:
         self.model: Any = model
         self.sight = sight
@@ -84,9 +84,9 @@ class Runner:
         self.vocabulary = vocabulary
         self.holes = holes
         self.own_logits = False
-        self.arms: Arms | None = None
-        self.beside: Mapping[str, Runner] = {}
-        self.stats = Stats()
+        self.arms: AttachedArms | None = None
+        self.beside: Mapping[str, ModelRunner] = {}
+        self.stats = TransformersStats()
         self._body: Any = (
             getattr(model, self.model.base_model_prefix) if sight is None else self.text
         )
@@ -97,7 +97,7 @@ class Runner:
         bias = getattr(head, "bias", None)
         self._bias = None if bias is None else bias.detach()[:vocabulary].float()
 
-    def of(self, reader: Reader | None) -> Runner:
+    def of(self, reader: Reader | None) -> ModelRunner:
         """The runner that ``reader`` reads with: this one, unless its reward model stands on another model."""
         return self if reader is None else self.beside.get(reader.arm, self)
 
@@ -137,7 +137,7 @@ class Runner:
             "position_ids": _positions(plan),
             "use_cache": False,
         }
-        with attending(plan):
+        with attention_plan(plan):
             if self.own_logits:
                 keep = 0 if where is None else where
                 return self.model(**inputs, logits_to_keep=keep).logits[0]
@@ -154,7 +154,7 @@ class Runner:
             "position_ids": plan.positions[:, None],
             "use_cache": False,
         }
-        with attending(plan), self.arms.reading(readers):
+        with attention_plan(plan), self.arms.reading(readers):
             if self.own_logits:
                 states = self.model(**inputs).logits[:, 0]
             else:
@@ -214,7 +214,7 @@ def _positions(plan: PackedPlan) -> Tensor:
     return (plan.positions + plan.shifts)[:, None]
 
 
-def few_rows_first(model: nn.Module) -> None:
+def patch_small_batch_linears(model: nn.Module) -> None:
     """Teach float32 linear layers on the CPU the product that is quick for few rows; results stay the same.
 
     MKL packs the whole weight for every call of x Wᵀ, which for 16 rows takes longer than multiplying; for W xᵀ it
@@ -227,7 +227,7 @@ def few_rows_first(model: nn.Module) -> None:
 
 def _linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     rows = x.numel() // x.shape[-1]
-    if not FEW_ROWS[0] <= rows <= FEW_ROWS[1]:
+    if not SMALL_BATCH_ROWS[0] <= rows <= SMALL_BATCH_ROWS[1]:
         return nn.functional.linear(x, weight, bias)
     product = torch.mm(weight, x.reshape(rows, -1).t()).t().contiguous()
     if bias is not None:

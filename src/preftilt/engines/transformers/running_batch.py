@@ -13,11 +13,16 @@ from torch import Tensor
 
 from preftilt.engines.steps import step_ended
 from preftilt.engines.transformers.arms import Readers
-from preftilt.engines.transformers.decode import Buffers, DecodePlan, RowPlace
-from preftilt.engines.transformers.jobs import DrawJob, Ground
-from preftilt.engines.transformers.prefix_cache import Prompt, Store, Tail, size
-from preftilt.engines.transformers.runner import Runner
-from preftilt.engines.transformers.sampler import Ticket, draw
+from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
+from preftilt.engines.transformers.jobs import DrawJob, PrefixState
+from preftilt.engines.transformers.prefix_cache import (
+    CachedPrompt,
+    CachedTail,
+    PrefixCache,
+    layers_bytes,
+)
+from preftilt.engines.transformers.runner import ModelRunner
+from preftilt.engines.transformers.sampler import RowSampling, draw
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Finish
@@ -30,33 +35,33 @@ WIDTH_KEPT = 512
 
 
 @dataclass(eq=False, slots=True)
-class Strand:
+class ViewSequence:
     """A row as one view reads it. ``forwarded`` counts the tokens in its tail; ``number`` is its place in the lane."""
 
-    row: Row
-    lane: Lane
-    ground: Ground
-    prompt: Prompt | None
+    row: SampledRow
+    lane: ModelBatch
+    ground: PrefixState
+    prompt: CachedPrompt | None
     forwarded: int
     number: int = 0
 
 
 @dataclass(eq=False, slots=True)
-class Lane:
+class ModelBatch:
     """The strands that one model reads together: row ``r`` of its buffers is strand ``r``.
 
     ``begin`` is the number of its first strand among those of all lanes.
     """
 
-    runner: Runner
-    strands: list[Strand] = field(default_factory=list)
-    buffers: Buffers = field(default_factory=lambda: Buffers(0))
+    runner: ModelRunner
+    strands: list[ViewSequence] = field(default_factory=list)
+    buffers: TailBuffers = field(default_factory=lambda: TailBuffers(0))
     begin: int = 0
 
     def forward(self) -> Tensor:
         """Logits [S, V] after the last token of every strand."""
         places = [
-            RowPlace(one.prompt, one.forwarded, one.ground.cache.shift) for one in self.strands
+            RowPosition(one.prompt, one.forwarded, one.ground.cache.shift) for one in self.strands
         ]
         plan = DecodePlan(self.buffers, places, self.runner.device, self._readers())
         last = plan.tokens_of([strand.row.tokens[-1] for strand in self.strands])
@@ -77,7 +82,7 @@ class Lane:
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class SampledRow:
     """One continuation under way.
 
     ``longest`` counts the tokens of its longest prompt and the prefix; ``room`` is the longest that a tail may get.
@@ -88,38 +93,38 @@ class Row:
     key: int
     longest: int
     room: int = 0
-    strands: list[Strand] = field(default_factory=list)
+    strands: list[ViewSequence] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[list[float]] = field(default_factory=list)
     text: str = ""
 
-    def ticket(self, strands: tuple[int, ...]) -> Ticket:
+    def ticket(self, strands: tuple[int, ...]) -> RowSampling:
         """How the next token is drawn: by its position in the whole response, from these rows of logits."""
         request = self.job.request
         position = len(request.prefix) + len(self.tokens)
         key = position_key(self.key, position)
-        return Ticket(request.sampling, key, strands, self.job.rule)
+        return RowSampling(request.sampling, key, strands, self.job.rule)
 
 
-class RowEnd:
+class RowLifecycle:
     """Begins rows, adds what was drawn to them and says when they have ended."""
 
-    def __init__(self, runner: Runner, vocabulary: Vocabulary, context: int) -> None:
+    def __init__(self, runner: ModelRunner, vocabulary: Vocabulary, context: int) -> None:
         self._stats = runner.stats
         self._vocabulary = vocabulary
         self._context = context
 
-    def new_row(self, job: DrawJob, index: int) -> Row:
+    def new_row(self, job: DrawJob, index: int) -> SampledRow:
         """A row that continues the request's prefix; it has no strands yet."""
         request = job.request
-        return Row(
+        return SampledRow(
             job=job,
             index=index,
             key=stream_key(request.stream, request.slots[index]),
             longest=max(len(ground.tokens) for ground in job.grounds) + len(request.prefix),
         )
 
-    def take(self, row: Row, token: int, logprobs: list[float]) -> bool:
+    def take(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
         """Add a drawn token; True if the row has ended (and its request knows)."""
         row.tokens.append(token)
         row.logprobs.append(logprobs)
@@ -132,7 +137,7 @@ class RowEnd:
         row.job.finish(row.index, row.tokens, row.logprobs, why)
         return True
 
-    def _end(self, row: Row, token: int) -> Finish | None:
+    def _end(self, row: SampledRow, token: int) -> Finish | None:
         request = row.job.request
         if token in self._vocabulary.eos:
             return "eos"
@@ -144,13 +149,19 @@ class RowEnd:
         return "length" if full or len(row.tokens) >= request.max_tokens else None
 
 
-class Rows:
+class RunningBatch:
     """The live batch: ``capacity`` strands at most, as many as ``memory`` bytes of tails allow in the worst case."""
 
     def __init__(
-        self, runner: Runner, store: Store, ends: RowEnd, *, capacity: int, memory: int
+        self,
+        runner: ModelRunner,
+        store: PrefixCache,
+        ends: RowLifecycle,
+        *,
+        capacity: int,
+        memory: int,
     ) -> None:
-        self._lanes = [Lane(runner)]
+        self._lanes = [ModelBatch(runner)]
         self._runner = runner
         self._store = store
         self._ends = ends
@@ -211,24 +222,24 @@ class Rows:
     def clear(self) -> list[DrawJob]:
         """Forget every row; the requests they belonged to."""
         jobs = list({id(row.job): row.job for row in self._rows()}.values())
-        self._lanes = [Lane(self._runner)]
+        self._lanes = [ModelBatch(self._runner)]
         return jobs
 
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[SampledRow]:
         """The live rows, in the order of their first strands."""
         strands = (strand for lane in self._lanes for strand in lane.strands)
         return [strand.row for strand in strands if strand is strand.row.strands[0]]
 
-    def _lane(self, ground: Ground) -> Lane:
+    def _lane(self, ground: PrefixState) -> ModelBatch:
         """The lane of the model that reads ``ground``, made on first sight of it."""
         runner = self._runner.of(ground.reader)
         for lane in self._lanes:
             if lane.runner is runner:
                 return lane
-        self._lanes.append(Lane(runner))
+        self._lanes.append(ModelBatch(runner))
         return self._lanes[-1]
 
-    def _first_tokens(self, job: DrawJob, rows: list[Row]) -> list[Row]:
+    def _first_tokens(self, job: DrawJob, rows: list[SampledRow]) -> list[SampledRow]:
         """Draw the first token of new rows, which the caches of their grounds tell; those that have not ended."""
         views, count = len(job.grounds), len(rows)
         logits = torch.stack([ground.logits for ground in job.grounds])
@@ -238,7 +249,7 @@ class Rows:
         drawn = zip(rows, *draw(logits, tickets), strict=True)
         return [row for row, token, logprobs in drawn if not self._ends.take(row, token, logprobs)]
 
-    def _took_last(self, row: Row, token: int, logprobs: list[float]) -> bool:
+    def _took_last(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
         """Add a token; True if the row has ended. What its caller will continue is kept."""
         if not self._ends.take(row, token, logprobs):
             return False
@@ -254,18 +265,18 @@ class Rows:
         mine = len(job.request.prefix) + job.request.max_tokens + max(carried, default=0) + 1
         longest = max([mine, *(row.room for row in self._rows())])
         prompt = job.grounds[0].cache
-        token = size(prompt.layers) // prompt.length
+        token = layers_bytes(prompt.layers) // prompt.length
         live = sum(len(lane.strands) for lane in self._lanes)
         fit = min(self._capacity, self._memory // max(1, token * longest)) - live
         return max(fit // each, 0 if self.live else 1)
 
-    def _is_private(self, job: DrawJob, ground: Ground) -> bool:
+    def _is_private(self, job: DrawJob, ground: PrefixState) -> bool:
         """Whether the rows of a request carry this prompt themselves."""
         alone = len(job.request.slots) == 1 and ground.cache.length <= PRIVATE_PROMPT
         shared = self._lane(ground).strands
         return alone and not any(strand.prompt is ground.prompt for strand in shared)
 
-    def _place(self, row: Row, ground: Ground, carries: bool) -> None:
+    def _place(self, row: SampledRow, ground: PrefixState, carries: bool) -> None:
         """Give a row's next strand its buffers, filled with what it continues."""
         lane, prompt = self._lane(ground), ground.cache
         number = len(lane.strands)
@@ -277,24 +288,24 @@ class Rows:
             lane.buffers.write(number, 0, prompt.layers)
         if ground.tail is not None:
             lane.buffers.write(number, start, ground.tail.layers)
-        strand = Strand(row, lane, ground, None if carries else prompt, forwarded, number)
+        strand = ViewSequence(row, lane, ground, None if carries else prompt, forwarded, number)
         row.strands.append(strand)
         lane.strands.append(strand)
 
-    def _keep(self, strand: Strand) -> None:
+    def _keep(self, strand: ViewSequence) -> None:
         """Store the tail of an ended row's strand."""
         if strand.prompt is None:
             return
         tokens = (*strand.ground.prefix, *strand.row.tokens[:-1])
         start = strand.forwarded - len(tokens)
         layers = strand.lane.buffers.read(strand.number, start, strand.forwarded)
-        self._store.add_tail(strand.prompt, Tail(tokens, layers))
+        self._store.add_tail(strand.prompt, CachedTail(tokens, layers))
 
-    def _remove(self, rows: list[Row]) -> None:
+    def _remove(self, rows: list[SampledRow]) -> None:
         """Take the strands of ended rows out of their lanes, the last ones first."""
         gone = [strand for row in rows for strand in row.strands]
         for strand in sorted(gone, key=lambda one: one.number, reverse=True):
             strand.lane.remove(strand.number)
         for lane in self._lanes:
             if not lane.strands and lane.buffers.width > WIDTH_KEPT:
-                lane.buffers = Buffers(0)
+                lane.buffers = TailBuffers(0)

@@ -62,8 +62,8 @@ def log_exponentials(keys: Tensor, vocabulary: int, tokens: Tensor | None = None
     return uniforms(keys, vocabulary, tokens).neg_().log1p_().neg_().log_()
 
 
-def race(scores: Tensor, keys: Tensor) -> Tensor:
-    """The token that wins each row's exponential race: ``scores`` [R, V] in nats, ``keys`` int64 [R] → [R]."""
+def gumbel_argmax(scores: Tensor, keys: Tensor) -> Tensor:
+    """Each row's token, drawn by the Gumbel-max trick: ``scores`` [R, V] in nats, ``keys`` int64 [R] → [R]."""
     vocabulary = scores.shape[1]
     rows = max(1, BLOCK // vocabulary)
     winners = [
@@ -75,8 +75,8 @@ def race(scores: Tensor, keys: Tensor) -> Tensor:
     return winners[0] if len(winners) == 1 else torch.cat(winners)
 
 
-def race_among(scores: Tensor, tokens: Tensor, keys: Tensor, vocabulary: int) -> Tensor:
-    """As :func:`race` where all tokens but ``tokens`` [R, k] are left out: ``scores`` [R, k] are theirs, in nats."""
+def gumbel_argmax_among(scores: Tensor, tokens: Tensor, keys: Tensor, vocabulary: int) -> Tensor:
+    """As :func:`gumbel_argmax` over ``tokens`` [R, k] alone, with their ``scores`` [R, k] in nats."""
     noise = log_exponentials(keys, vocabulary, tokens)
     return tokens.gather(1, torch.argmax(scores.double() - noise, dim=1, keepdim=True))[:, 0]
 
@@ -119,7 +119,7 @@ def nucleus(scores: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class GuidanceRule:
     """How the logits of a row's views become one distribution; see :class:`~preftilt.engines.guides.GuideRequest`."""
 
     weights: tuple[float, ...]
@@ -129,16 +129,16 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class RowSampling:
     """How one row draws its next token; ``key`` is of its stream and position, ``strands`` are its rows of logits."""
 
     sampling: Sampling
     key: int
     strands: tuple[int, ...]
-    rule: Rule | None = None
+    rule: GuidanceRule | None = None
 
 
-def draw(logits: Tensor, tickets: Sequence[Ticket]) -> tuple[list[int], list[list[float]]]:
+def draw(logits: Tensor, tickets: Sequence[RowSampling]) -> tuple[list[int], list[list[float]]]:
     """Every row's token and its raw log-prob (temperature 1, unfiltered) in each of the row's views.
 
     ``logits`` float32 [S, V] are those of all strands; every strand belongs to one row.
@@ -146,7 +146,7 @@ def draw(logits: Tensor, tickets: Sequence[Ticket]) -> tuple[list[int], list[lis
     strands = [strand for ticket in tickets for strand in ticket.strands]
     picked = torch.empty(len(strands), dtype=torch.int64, device=logits.device)
     tokens = [0] * len(tickets)
-    groups: dict[tuple[Sampling, Rule | None], list[int]] = {}
+    groups: dict[tuple[Sampling, GuidanceRule | None], list[int]] = {}
     for row, ticket in enumerate(tickets):
         groups.setdefault((ticket.sampling, ticket.rule), []).append(row)
     for (sampling, rule), rows in groups.items():
@@ -176,13 +176,13 @@ def _drawn(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
         return torch.argmax(scores, dim=1)
     signed_keys = torch.tensor([signed(key) for key in keys], device=scores.device)
     if sampling.top_p >= 1:
-        return race(_tempered(scores, sampling), signed_keys)
+        return gumbel_argmax(_tempered(scores, sampling), signed_keys)
     # Numbers are drawn for the nucleus alone: a wide vocabulary's would take longer than the rest of the draw.
     kept, tokens = nucleus(_tempered(scores, sampling), sampling.top_p)
-    return race_among(kept, tokens, signed_keys, scores.shape[1])
+    return gumbel_argmax_among(kept, tokens, signed_keys, scores.shape[1])
 
 
-def guided(logits: Sequence[Tensor], rule: Rule) -> Tensor:
+def guided(logits: Sequence[Tensor], rule: GuidanceRule) -> Tensor:
     """The views' weighted logits [R, V], implausible tokens at −inf: ``logits`` float32 [R, V] of every view.
 
     The twin of :func:`preftilt.guided.combine`. Logits do instead of log-probs: they differ by a constant a view.

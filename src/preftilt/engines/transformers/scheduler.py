@@ -9,35 +9,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from preftilt.engines.admission import turn_end
-from preftilt.engines.transformers.extend import Segment
+from preftilt.engines.admission import rows_by_turn_end
+from preftilt.engines.transformers.extend import ExtendSegment
 from preftilt.engines.transformers.guided_scoring import normalise
 from preftilt.engines.transformers.jobs import (
     DrawJob,
-    Ground,
     Job,
     NormaliseJob,
+    PrefixState,
     ProposeJob,
     ScoreJob,
     settle,
 )
 from preftilt.engines.transformers.prefill import (
-    Growth,
-    begin_prompt,
-    begin_tail,
-    grow,
-    share,
+    Prefill,
+    forward_segments,
+    next_segments,
+    start_prompt,
+    start_tail,
 )
-from preftilt.engines.transformers.prefix_cache import CacheKey, Prompt, Store, Tail
-from preftilt.engines.transformers.runner import Runner
-from preftilt.engines.transformers.running_batch import RowEnd, Rows
+from preftilt.engines.transformers.prefix_cache import (
+    CachedPrompt,
+    CachedTail,
+    CacheKey,
+    PrefixCache,
+)
+from preftilt.engines.transformers.runner import ModelRunner
+from preftilt.engines.transformers.running_batch import RowLifecycle, RunningBatch
 from preftilt.engines.transformers.sampler import likeliest
-from preftilt.engines.transformers.scoring import Reading, score
+from preftilt.engines.transformers.scoring import PreparedScore, score
 from preftilt.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class TransformersLimits:
     """What bounds a turn and the memory behind it.
 
     max_rows: rows sampled together, a guided one counted once a view. row_bytes: their tails, in the worst case.
@@ -53,18 +58,18 @@ class Limits:
     context: int
 
 
-class Scheduler:
+class TransformersScheduler:
     """The shared-prefix path: decides what each forward holds."""
 
-    def __init__(self, runner: Runner, ends: RowEnd, limits: Limits) -> None:
+    def __init__(self, runner: ModelRunner, ends: RowLifecycle, limits: TransformersLimits) -> None:
         self.runner = runner
-        self.store = Store(limits.cache_bytes)
+        self.store = PrefixCache(limits.cache_bytes)
         self._limits = limits
-        self._rows = Rows(
+        self._rows = RunningBatch(
             runner, self.store, ends, capacity=limits.max_rows, memory=limits.row_bytes
         )
         self._waiting: list[Job] = []
-        self._growths: dict[CacheKey, Growth] = {}
+        self._growths: dict[CacheKey, Prefill] = {}
         self._samples: list[DrawJob] = []
         self._scores: list[ScoreJob | NormaliseJob] = []
 
@@ -89,7 +94,7 @@ class Scheduler:
         self._step()
 
     def forget(self) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.Path`."""
+        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
         self.store.clear()
         if not self._rows.live:
             self._rows.clear()
@@ -115,13 +120,13 @@ class Scheduler:
             return
         for keys in self._by_model():
             growths = [self._growths[key] for key in keys]
-            segments = share(growths, self._limits.prefill_tokens)
+            segments = next_segments(growths, self._limits.prefill_tokens)
             self._grow(keys[: len(segments)], segments, wanted)
         self._sort_waiting()
 
     def _by_model(self) -> list[list[CacheKey]]:
         """The caches to be filled, those of one model together."""
-        found: dict[Runner, list[CacheKey]] = {}
+        found: dict[ModelRunner, list[CacheKey]] = {}
         for key in self._growths:
             found.setdefault(self.runner.of(key[0]), []).append(key)
         return list(found.values())
@@ -129,14 +134,14 @@ class Scheduler:
     def _grow(
         self,
         keys: Sequence[CacheKey],
-        segments: Sequence[Segment],
+        segments: Sequence[ExtendSegment],
         wanted: Mapping[CacheKey, Sequence[Job]],
     ) -> None:
         """One forward for several caches; if it fails, each by itself, and what fails then fails its own requests."""
         made = None
         try:
             growths = [self._growths[key] for key in keys]
-            made = grow(growths, segments, self.runner.of(keys[0][0]), self.store)
+            made = forward_segments(growths, segments, self.runner.of(keys[0][0]), self.store)
         except Exception as error:
             if len(keys) == 1:
                 del self._growths[keys[0]]
@@ -151,19 +156,19 @@ class Scheduler:
 
     def _hand_out(
         self,
-        made: Mapping[CacheKey, Growth | Prompt | Tail],
+        made: Mapping[CacheKey, Prefill | CachedPrompt | CachedTail],
         wanted: Mapping[CacheKey, Sequence[Job]],
     ) -> None:
         """Give finished caches to the requests that waited: they may be dropped from the store at any time."""
         for key, result in made.items():
-            if not isinstance(result, (Prompt, Tail)):
+            if not isinstance(result, (CachedPrompt, CachedTail)):
                 self._growths[key] = result
                 continue
             del self._growths[key]
             for ground in [ground for job in wanted[key] for ground in job.grounds]:
                 if (ground.reader, ground.tokens) != key[:2]:
                     continue
-                if isinstance(result, Prompt):
+                if isinstance(result, CachedPrompt):
                     ground.prompt = result
                 else:
                     ground.tail = result
@@ -196,7 +201,7 @@ class Scheduler:
         found = (self._missing(ground) for ground in job.grounds)
         return list(dict.fromkeys(key for key in found if key is not None))
 
-    def _missing(self, ground: Ground) -> CacheKey | None:
+    def _missing(self, ground: PrefixState) -> CacheKey | None:
         """The cache a request still needs, after seeing to it that it grows."""
         reader, tokens, prefix = ground.reader, ground.tokens, ground.prefix
         if ground.prompt is None:
@@ -204,7 +209,7 @@ class Scheduler:
         if ground.prompt is None:
             key: CacheKey = (reader, tokens, ())
             if key not in self._growths:
-                self._growths[key] = begin_prompt(tokens, reader, self.store, self.runner)
+                self._growths[key] = start_prompt(tokens, reader, self.store, self.runner)
             return key
         if not prefix:
             return None
@@ -214,7 +219,7 @@ class Scheduler:
             return None
         key = (reader, tokens, prefix)
         if key not in self._growths:
-            self._growths[key] = begin_tail(ground.prompt, prefix, ground.tail)
+            self._growths[key] = start_tail(ground.prompt, prefix, ground.tail)
         return key
 
     def _propose(self, job: ProposeJob) -> None:
@@ -225,13 +230,13 @@ class Scheduler:
 
     def _score(self) -> None:
         """Score up to a forward's worth of the requests that are ready and that one model reads."""
-        chosen: list[Reading] = []
+        chosen: list[PreparedScore] = []
         tokens = 0
         while self._scores and (not chosen or tokens < self._limits.score_tokens):
             job = self._scores[0]
             if isinstance(job, NormaliseJob):
                 break
-            next_one = Reading(job)
+            next_one = PreparedScore(job)
             tokens += len(next_one.new)
             if chosen and (
                 tokens > self._limits.score_tokens or not self._alike(chosen[0], next_one)
@@ -244,7 +249,7 @@ class Scheduler:
         elif self._scores:
             self._normalise(self._scores.pop(0))
 
-    def _alike(self, one: Reading, other: Reading) -> bool:
+    def _alike(self, one: PreparedScore, other: PreparedScore) -> bool:
         """Whether one model reads both."""
         return self.runner.of(one.ground.reader) is self.runner.of(other.ground.reader)
 
@@ -256,7 +261,7 @@ class Scheduler:
         except Exception as error:
             settle(job.future, failure("scoring", error))
 
-    def _score_together(self, chosen: Sequence[Reading]) -> None:
+    def _score_together(self, chosen: Sequence[PreparedScore]) -> None:
         """One forward; if it fails, one for each request, so that a failure is only its own request's."""
         results = None
         try:
@@ -275,7 +280,7 @@ class Scheduler:
         """Start rows, requests by turns; the first whose turn does not fit whole holds up the rest."""
         while self._samples:
             job, slots = self._samples[0], len(self._samples[0].request.slots)
-            until = turn_end(job.started, slots, alone=len(self._samples) == 1)
+            until = rows_by_turn_end(job.started, slots, alone=len(self._samples) == 1)
             try:
                 self._rows.admit(job, until)
             except Exception as error:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from preftilt.engines.transformers.extend import ExtendPlan, Segment
-from preftilt.engines.transformers.jobs import Ground, ScoreJob
-from preftilt.engines.transformers.prefix_cache import Prompt, Store, Tail
-from preftilt.engines.transformers.runner import Runner
+from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
+from preftilt.engines.transformers.jobs import PrefixState, ScoreJob
+from preftilt.engines.transformers.prefix_cache import CachedPrompt, CachedTail, PrefixCache
+from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PreparedScore:
     """One request whose caches are there.
 
     The completion's first token is judged by the logits that follow prompt and prefix; all but the last are forwarded,
@@ -32,16 +32,18 @@ class Reading:
         return self.job.request.completion[:-1]
 
     @property
-    def ground(self) -> Ground:
+    def ground(self) -> PrefixState:
         [ground] = self.job.grounds
         return ground
 
     @property
-    def prompt(self) -> Prompt:
+    def prompt(self) -> CachedPrompt:
         return self.ground.cache
 
 
-def score(readings: Sequence[Reading], runner: Runner, store: Store) -> list[np.ndarray]:
+def score(
+    readings: Sequence[PreparedScore], runner: ModelRunner, store: PrefixCache
+) -> list[np.ndarray]:
     """Log-probs (float64) of every reading's completion."""
     first = [_first(r) for r in readings]
     order = [i for i, r in enumerate(readings) if r.new]
@@ -53,7 +55,7 @@ def score(readings: Sequence[Reading], runner: Runner, store: Store) -> list[np.
     return [np.concatenate([one, rest.get(i, np.empty(0))]) for i, one in enumerate(first)]
 
 
-def _first(r: Reading) -> np.ndarray:
+def _first(r: PreparedScore) -> np.ndarray:
     """The log-prob [1] of the completion's first token."""
     logits = r.ground.logits
     token = torch.tensor(r.job.request.completion[:1], device=logits.device)
@@ -61,7 +63,10 @@ def _first(r: Reading) -> np.ndarray:
 
 
 def _forward(
-    readings: Sequence[Reading], numbers: Sequence[int], runner: Runner, store: Store
+    readings: Sequence[PreparedScore],
+    numbers: Sequence[int],
+    runner: ModelRunner,
+    store: PrefixCache,
 ) -> dict[int, np.ndarray]:
     keep = any(r.job.request.keep for r in readings)
     plan = ExtendPlan([segment(r) for r in readings], runner.device, capture=keep)
@@ -75,17 +80,18 @@ def _forward(
         if r.job.request.keep:
             request = r.job.request
             store.add_tail(
-                r.prompt, Tail((request.prefix + request.completion)[:-1], plan.layers(number))
+                r.prompt,
+                CachedTail((request.prefix + request.completion)[:-1], plan.layers(number)),
             )
     pieces = np.split(logprobs.cpu().numpy(), plan.offsets[1:-1])
     return dict(zip(numbers, pieces, strict=True))
 
 
-def segment(r: Reading) -> Segment:
+def segment(r: PreparedScore) -> ExtendSegment:
     """The tokens to forward, behind the caches that are there."""
     tail = r.ground.tail
     layers, length = (tail.layers, len(tail.tokens)) if tail else ({}, 0)
     prompt = r.prompt
-    return Segment(
+    return ExtendSegment(
         r.new, prompt.layers, prompt.length, layers, length, prompt.reader, prompt.shifts
     )

@@ -12,7 +12,7 @@ from preftilt.engines.transformers.jobs import Job, settle
 from preftilt.errors import EngineError
 
 
-class Path(Protocol):
+class ExecutionPath(Protocol):
     """A way to serve jobs: :class:`Scheduler` or :class:`ExpandedPath`."""
 
     @property
@@ -37,10 +37,10 @@ class Path(Protocol):
         ...
 
 
-class Worker:
+class TransformersWorker:
     """Runs a path's turns while there is work."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: ExecutionPath) -> None:
         self._path = path
         self._inbox: list[Job] = []
         self._changed = threading.Condition()

@@ -16,12 +16,17 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.channel import Channel
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.loop import together
-from preftilt.engines.streaming import Increment, whole
-from preftilt.engines.vllm.sequences import Drawing, First, Reading, Unread
-from preftilt.engines.vllm.worker import Worker
+from preftilt.engines.streaming import Increment, whole_responses
+from preftilt.engines.vllm.sequences import (
+    FirstTokenScore,
+    NotComputed,
+    SampleSequence,
+    ScoreSequence,
+)
+from preftilt.engines.vllm.worker import VllmWorker
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Completion, Tokens
@@ -40,8 +45,8 @@ class VllmEngine:
 
     def __init__(
         self,
-        readable: Readable,
-        worker: Worker,
+        readable: RequestChecker,
+        worker: VllmWorker,
         tokenizer: HfChatTokenizer,
         vocabulary: Vocabulary,
         capabilities: Capabilities,
@@ -55,8 +60,8 @@ class VllmEngine:
         self._capabilities = capabilities
         self._versions = dict(versions)
         self._block = block
-        self._under_way: dict[int, Sequence[Drawing | Reading]] = {}
-        self._finalizer = weakref.finalize(self, Worker.close, worker)
+        self._under_way: dict[int, Sequence[SampleSequence | ScoreSequence]] = {}
+        self._finalizer = weakref.finalize(self, VllmWorker.close, worker)
 
     @property
     def name(self) -> str:
@@ -92,7 +97,7 @@ class VllmEngine:
         for request in requests:
             self._check_sample(request)
         drawings = [
-            [Drawing(request, slot, self._vocabulary) for slot in request.slots]
+            [SampleSequence(request, slot, self._vocabulary) for slot in request.slots]
             if request.max_tokens
             else []
             for request in requests
@@ -115,12 +120,13 @@ class VllmEngine:
         self._check_sample(request)
         if not (request.slots and request.max_tokens):
             nothing = Completion((), np.empty(0), "length")
-            for increment in whole(request, [nothing] * len(request.slots)):
+            for increment in whole_responses(request, [nothing] * len(request.slots)):
                 yield increment
             return
         channel: Channel[Increment] = Channel()
         drawings = [
-            Drawing(request, slot, self._vocabulary, told=channel.put) for slot in request.slots
+            SampleSequence(request, slot, self._vocabulary, told=channel.put)
+            for slot in request.slots
         ]
         with self._known([request], [drawings]):
             self._worker.submit(drawings)
@@ -141,28 +147,28 @@ class VllmEngine:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
             self._readable.check_score(request)
-        found: dict[int, np.ndarray | Unread] = {
-            i: Unread() for i, one in enumerate(requests) if one.completion
+        found: dict[int, np.ndarray | NotComputed] = {
+            i: NotComputed() for i, one in enumerate(requests) if one.completion
         }
         for shared in (True, False) if self._block else (False,):
-            missing = [i for i, row in found.items() if isinstance(row, Unread)]
+            missing = [i for i, row in found.items() if isinstance(row, NotComputed)]
             rows = await self._read([requests[i] for i in missing], shared=shared)
             found.update(zip(missing, rows, strict=True))
         return [_row(found[i]) if i in found else np.empty(0) for i in range(len(requests))]
 
     async def _read(
         self, requests: Sequence[ScoreRequest], *, shared: bool
-    ) -> list[np.ndarray | Unread]:
+    ) -> list[np.ndarray | NotComputed]:
         """Log-probs of every request, or that they could not be had this way."""
-        firsts: dict[tuple[Tokens, int], First] = {}
-        readings: list[Reading] = []
+        firsts: dict[tuple[Tokens, int], FirstTokenScore] = {}
+        readings: list[ScoreSequence] = []
         for one in requests:
             before = one.prompt + one.prefix
             skip = int(shared and self._block is not None and len(before) % self._block == 0)
-            readings.append(Reading(before, one.completion, shared, skip))
+            readings.append(ScoreSequence(before, one.completion, shared, skip))
             if skip:
                 key = before, one.completion[0]
-                firsts.setdefault(key, First(*key))
+                firsts.setdefault(key, FirstTokenScore(*key))
         work = [*firsts.values(), *readings]
         with self._known(requests, [[one] for one in readings]):
             self._worker.submit(work)
@@ -170,20 +176,20 @@ class VllmEngine:
         known, rows = dict(zip(firsts, done, strict=False)), done[len(firsts) :]
         return [
             np.concatenate([[known[one.before, one.completion[0]]], row])
-            if one.skip and not isinstance(row, Unread)
+            if one.skip and not isinstance(row, NotComputed)
             else row
             for one, row in zip(readings, rows, strict=True)
         ]
 
     def so_far(self, request: SampleRequest | ScoreRequest) -> int:
-        """See :class:`~preftilt.engines.base.Watchable`: counts that the thread keeps anyway."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the thread keeps anyway."""
         return sum(one.done for one in self._under_way.get(id(request), ()))
 
     @contextmanager
     def _known(
         self,
         requests: Sequence[SampleRequest | ScoreRequest],
-        sequences: Sequence[Sequence[Drawing | Reading]],
+        sequences: Sequence[Sequence[SampleSequence | ScoreSequence]],
     ) -> Iterator[None]:
         """While they are under way, :meth:`so_far` finds sequences by their requests."""
         here = {id(one): each for one, each in zip(requests, sequences, strict=True)}
@@ -204,7 +210,7 @@ async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
     return await together(asyncio.wrap_future(one) for one in futures)
 
 
-def _row(found: np.ndarray | Unread) -> np.ndarray:
-    if isinstance(found, Unread):
+def _row(found: np.ndarray | NotComputed) -> np.ndarray:
+    if isinstance(found, NotComputed):
         raise EngineError("vLLM returned no log-probs of given tokens, not even without its cache")
     return found

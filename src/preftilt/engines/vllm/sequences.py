@@ -37,7 +37,7 @@ INTERVAL = 8
 """Tokens after which a sequence is heard of while it is drawn: often enough to show progress, and next to no work."""
 
 
-class Sequence(Protocol):
+class VllmSequence(Protocol):
     """What the worker needs to know of a sequence."""
 
     @property
@@ -66,7 +66,7 @@ class Sequence(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class Drawing:
+class SampleSequence:
     """The continuation of one slot of a request; ``told`` is given what vLLM tells of it."""
 
     request: SampleRequest
@@ -150,17 +150,17 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class NotComputed:
     """The answer does not hold the log-probs asked for: vLLM took their tokens from its cache."""
 
 
 @dataclass(eq=False, slots=True)
-class Reading:
+class ScoreSequence:
     """Log-probs of ``completion`` after ``before``, but for its first ``skip`` tokens.
 
     ``shared`` lets vLLM take the beginning of the prompt from its cache, which it does not do for log-probs by
     itself: the rows it does not compute are memory that nobody has written. So rows are read only where vLLM says
-    it has computed them, and the result is :class:`Unread` if any is missing. ``cached`` says afterwards how many
+    it has computed them, and the result is :class:`NotComputed` if any is missing. ``cached`` says afterwards how many
     tokens came from the cache.
     """
 
@@ -168,7 +168,7 @@ class Reading:
     completion: Tokens
     shared: bool
     skip: int = 0
-    future: Future[np.ndarray | Unread] = field(default_factory=Future)
+    future: Future[np.ndarray | NotComputed] = field(default_factory=Future)
     cached: int = 0
 
     @property
@@ -194,12 +194,12 @@ class Reading:
     def done(self) -> int:
         return len(self.completion) if self.future.done() else 0
 
-    def read(self, output: RequestOutput) -> np.ndarray | Unread:
+    def read(self, output: RequestOutput) -> np.ndarray | NotComputed:
         self.cached = output.num_cached_tokens or 0
         start = len(self.before) + self.skip
         # The log-prob of token i comes out of position i − 1, so that one must have been computed.
         if self.shared and self.cached >= start:
-            return Unread()
+            return NotComputed()
         rows = output.prompt_logprobs or []
         wanted = self.completion[self.skip :]
         there = max(0, len(rows) - start)
@@ -208,17 +208,17 @@ class Reading:
         if len(values) == len(wanted):
             return np.minimum(np.array(values, dtype=np.float64), 0.0)
         if self.shared:
-            return Unread()
+            return NotComputed()
         raise EngineError(
             f"vLLM returned log-probs of {len(values)} of {len(wanted)} given tokens; use another version of vLLM"
         )
 
 
 @dataclass(eq=False, slots=True)
-class First:
+class FirstTokenScore:
     """Log-prob of ``token`` after ``before``, by drawing it: it is all that may be drawn, and log-probs are raw.
 
-    Where ``before`` fills its last cache block, a :class:`Reading` that shares it cannot see its first token.
+    Where ``before`` fills its last cache block, a :class:`ScoreSequence` that shares it cannot see its first token.
     """
 
     before: Tokens

@@ -19,15 +19,15 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
 from preftilt.engines.base import Capabilities, SampleRequest
-from preftilt.engines.checks import Readable
+from preftilt.engines.checks import RequestChecker
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
 from preftilt.engines.transformers.open_model import ROUNDED_RMS
 from preftilt.engines.transformers.probe import AGREE, tolerance
 from preftilt.engines.vllm.engine import VllmEngine
-from preftilt.engines.vllm.sequences import Drawing, Reading, Sequence
-from preftilt.engines.vllm.worker import Worker
+from preftilt.engines.vllm.sequences import SampleSequence, ScoreSequence, VllmSequence
+from preftilt.engines.vllm.worker import VllmWorker
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import BadInput, first_line
 from preftilt.types import Sampling, Stream, Tokens
@@ -75,7 +75,7 @@ def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
         os.environ.setdefault(variable, value)
     known = open_tokenizer(options.tokenizer or name, options)
     arguments = _arguments(model_folder(name), known.context, options)
-    worker = Worker(lambda: _start(arguments))
+    worker = VllmWorker(lambda: _start(arguments))
     try:
         started = worker.started.result()
     except Exception as error:  # vLLM may raise anything.
@@ -126,7 +126,7 @@ def _start(arguments: EngineArgs) -> LLMEngine:
 
 
 def _measured(
-    name: str, worker: Worker, started: LLMEngine, known: ModelTokenizer, trust_sampler: Switch
+    name: str, worker: VllmWorker, started: LLMEngine, known: ModelTokenizer, trust_sampler: Switch
 ) -> VllmEngine:
     """The engine, with what was measured on it."""
     model, vocabulary = started.model_config, known.vocabulary
@@ -151,14 +151,14 @@ def _measured(
         "dtype": str(model.dtype).removeprefix("torch."),
         "scoring": "shared prefix" if shared else "plain",
     }
-    readable = Readable(model=name, max_context=context, vocabulary=vocabulary.size)
+    readable = RequestChecker(model=name, max_context=context, vocabulary=vocabulary.size)
     return VllmEngine(
         readable, worker, known.chat, vocabulary, capabilities, versions, block if shared else None
     )
 
 
 def _shares_prefixes(
-    worker: Worker, vocabulary: int, block: int, context: int, dtype: torch.dtype
+    worker: VllmWorker, vocabulary: int, block: int, context: int, dtype: torch.dtype
 ) -> bool:
     """Whether log-probs read with the prompt's beginning from the cache are those of the whole prompt.
 
@@ -170,7 +170,7 @@ def _shares_prefixes(
         return False
     rows: dict[bool, list[Any]] = {}
     for shared in (False, True):
-        readings = [Reading(prompt, one, shared) for one in responses]
+        readings = [ScoreSequence(prompt, one, shared) for one in responses]
         rows[shared] = _ask(worker, readings)
         if shared and not all(one.cached >= block for one in readings):
             return False
@@ -180,7 +180,7 @@ def _shares_prefixes(
     )
 
 
-def _sampler_agrees(worker: Worker, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
+def _sampler_agrees(worker: VllmWorker, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few responses drawn away from temperature 1."""
     request = SampleRequest(
         prompt=_some_tokens(8, vocabulary.size, 1),
@@ -189,8 +189,8 @@ def _sampler_agrees(worker: Worker, vocabulary: Vocabulary, dtype: torch.dtype) 
         sampling=Sampling(temperature=0.8),
         max_tokens=16,
     )
-    drawn = _ask(worker, [Drawing(request, slot, vocabulary) for slot in request.slots])
-    rows = _ask(worker, [Reading(request.prompt, one.tokens, shared=False) for one in drawn])
+    drawn = _ask(worker, [SampleSequence(request, slot, vocabulary) for slot in request.slots])
+    rows = _ask(worker, [ScoreSequence(request.prompt, one.tokens, shared=False) for one in drawn])
     gaps = np.concatenate([one.logprobs - row for one, row in zip(drawn, rows, strict=True)])
     if dtype == torch.float32:
         return bool(np.abs(gaps).max() <= AGREE)
@@ -201,7 +201,7 @@ def _some_tokens(length: int, vocabulary: int, step: int) -> Tokens:
     return tuple((step * i + step) % vocabulary for i in range(length))
 
 
-def _ask(worker: Worker, sequences: Iterable[Sequence]) -> list[Any]:
+def _ask(worker: VllmWorker, sequences: Iterable[VllmSequence]) -> list[Any]:
     asked = list(sequences)
     worker.submit(asked)
     return [one.future.result() for one in asked]

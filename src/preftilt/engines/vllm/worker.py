@@ -15,11 +15,11 @@ from typing import Any
 from vllm.inputs import tokens_input
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from preftilt.engines.vllm.sequences import Sequence
+from preftilt.engines.vllm.sequences import VllmSequence
 from preftilt.errors import EngineError
 
 
-class Worker:
+class VllmWorker:
     """Runs vLLM's steps while there is work.
 
     ``start`` is called in the worker's thread, since vLLM binds its threads of computation to the one that starts it.
@@ -30,14 +30,14 @@ class Worker:
         self.started: Future[LLMEngine] = Future()
         self._start = start
         self._names = count()
-        self._inbox: list[Sequence] = []
-        self._running: dict[str, Sequence] = {}
+        self._inbox: list[VllmSequence] = []
+        self._running: dict[str, VllmSequence] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="preftilt-vllm", daemon=True)
         self._thread.start()
 
-    def submit(self, sequences: Iterable[Sequence]) -> None:
+    def submit(self, sequences: Iterable[VllmSequence]) -> None:
         """Hand over sequences; together, so that they share their first step."""
         with self._changed:
             if self._closed:
@@ -71,7 +71,7 @@ class Worker:
                 return
             self._turn(engine, new)
 
-    def _turn(self, engine: LLMEngine, new: Iterable[Sequence]) -> None:
+    def _turn(self, engine: LLMEngine, new: Iterable[VllmSequence]) -> None:
         for one in new:
             self._add(engine, one)
         self._drop(engine, [name for name, one in self._running.items() if one.future.done()])
@@ -85,7 +85,7 @@ class Worker:
         for output in outputs:
             self._answer(engine, output)
 
-    def _add(self, engine: LLMEngine, one: Sequence) -> None:
+    def _add(self, engine: LLMEngine, one: VllmSequence) -> None:
         if one.future.cancelled():
             return
         name = str(next(self._names))
@@ -129,7 +129,7 @@ class Worker:
         ):  # A vLLM that has failed may fail at this too, and has been told of.
             engine.abort_request(list(running))
 
-    def _give_up(self, engine: LLMEngine, new: Iterable[Sequence]) -> None:
+    def _give_up(self, engine: LLMEngine, new: Iterable[VllmSequence]) -> None:
         why = "the engine was closed while the request was under way"
         for one in new:
             _settle(one, EngineError(why))
@@ -137,7 +137,7 @@ class Worker:
         engine.engine_core.shutdown()
 
 
-def _settle(one: Sequence, result: object, cause: Exception | None = None) -> None:
+def _settle(one: VllmSequence, result: object, cause: Exception | None = None) -> None:
     """Give a sequence its result, or its exception; a cancelled one is left alone."""
     if one.future.done() or not one.future.set_running_or_notify_cancel():
         return
