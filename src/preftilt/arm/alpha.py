@@ -14,26 +14,26 @@ SUM_TOLERANCE = 1e-6
 def parse_alpha(text: str, objectives: Sequence[Objective]) -> tuple[float, ...]:
     """``help=0.7,harmless=0.3`` → (0.7, 0.3), in the order of ``objectives``.
 
-    Raises :class:`~preftilt.errors.BadInput` for names that are unknown, missing or given twice, and as
+    Raises :class:`~preftilt.errors.BadInput` for names that are unknown, missing or repeated, and as
     :func:`check_alpha` does.
     """
-    given: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
-        name, sign, number = (one.strip() for one in part.partition("="))
+        name, sign, number = (field.strip() for field in part.partition("="))
         if not sign:
             raise BadInput(f"alpha {part.strip()!r} is not NAME=NUMBER; {_known(objectives)}")
-        if name in given:
+        if name in weights:
             raise BadInput(f"alpha names {name} twice")
         try:
-            given[name] = float(number)
+            weights[name] = float(number)
         except ValueError:
             raise BadInput(f"alpha of {name} is {number!r}, not a number") from None
-    names = [one.name for one in objectives]
-    if unknown := [name for name in given if name not in names]:
+    names = [objective.name for objective in objectives]
+    if unknown := [name for name in weights if name not in names]:
         raise BadInput(f"alpha names {', '.join(unknown)}, unknown here; {_known(objectives)}")
-    if missing := [name for name in names if name not in given]:
+    if missing := [name for name in names if name not in weights]:
         raise BadInput(f"alpha leaves out {', '.join(missing)}; {_known(objectives)}")
-    return check_alpha([given[name] for name in names], objectives)
+    return check_alpha([weights[name] for name in names], objectives)
 
 
 def check_alpha(alpha: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:
@@ -43,9 +43,9 @@ def check_alpha(alpha: Sequence[float], objectives: Sequence[Objective]) -> tupl
     """
     if len(alpha) != len(objectives):
         raise BadInput(f"alpha has {len(alpha)} numbers; {_known(objectives)}")
-    for value, one in zip(alpha, objectives, strict=True):
+    for value, objective in zip(alpha, objectives, strict=True):
         if not math.isfinite(value) or value < 0:
-            raise BadInput(f"alpha of {one.name} is {value}; give a number from 0 to 1")
+            raise BadInput(f"alpha of {objective.name} is {value}; give a number from 0 to 1")
     total = math.fsum(alpha)
     if abs(total - 1) > SUM_TOLERANCE:
         raise BadInput(f"alpha sums to {total:g}; its numbers must sum to 1")
@@ -53,4 +53,4 @@ def check_alpha(alpha: Sequence[float], objectives: Sequence[Objective]) -> tupl
 
 
 def _known(objectives: Sequence[Objective]) -> str:
-    return "the objectives are " + ", ".join(one.name for one in objectives)
+    return "the objectives are " + ", ".join(objective.name for objective in objectives)

@@ -1,4 +1,4 @@
-"""Putting a reward model onto its base: one model in memory, read with the adapter or without, row by row."""
+"""Attaching a reward model to its base: one copy of the weights, run with the adapter or without, row by row."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from preftilt.errors import BadInput
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor]
 Hooks = tuple[tuple[nn.Module, Hook], ...]
-"""Layers, and what is called with their inputs and outputs."""
+"""Layers, and the forward hooks to register on them."""
 
 
 @contextmanager
 def registered_hooks(hooks: Hooks) -> Iterator[None]:
-    """Within it, the layers add what their hooks do."""
+    """Register the forward hooks for the length of the block."""
     with ExitStack() as stack:
         for module, hook in hooks:
             stack.callback(module.register_forward_hook(hook).remove)
@@ -44,36 +44,36 @@ def attach(model: Any, folder: Path) -> AttachedArm:
 
 
 class AttachedArm:
-    """A reward model on its base; several may sit on one base, on at the same time or in turns.
+    """A reward model on its base; several can be attached to one base, and be active together or in turns.
 
-    The adapter's numbers are moved to the device of the layers they belong to and stay float32.
+    The adapter's weights are moved to the device of the layers they belong to and stay float32.
     """
 
     def __init__(self, model: Any, spec: ArmSpec, weights: ArmWeights) -> None:
         self.spec = spec
         self._modules: list[Any] = [model.get_submodule(name) for name in spec.modules]
-        places = [one.weight.device for one in self._modules]
+        places = [module.weight.device for module in self._modules]
         by_layer = dict(zip(spec.modules, places, strict=True))
         self.weights = ArmWeights(
-            {name: one.to(by_layer[name]) for name, one in weights.down.items()},
-            {name: one.to(by_layer[name]) for name, one in weights.up.items()},
-            {name: one.to(places[0]) for name, one in weights.mixing.items()},
+            {name: weight.to(by_layer[name]) for name, weight in weights.down.items()},
+            {name: weight.to(by_layer[name]) for name, weight in weights.up.items()},
+            {name: weight.to(places[0]) for name, weight in weights.mixing.items()},
         )
         self._unmerged: list[tuple[Any, Tensor, Tensor | None]] = []
 
     @contextmanager
     def rows(self, alphas: Tensor | None, *, dropout: float = 0.0) -> Iterator[None]:
-        """Within it, a forward of B rows adds what the adapter makes of α to each row.
+        """Within the block, a forward of B rows adds the adapter's output under its α to each row.
 
-        alphas [B, k]: row b is read under ``alphas[b]``; a row of NaN is read by the base alone, and its results are
-        those that the base computes in the same batch, bit for bit. None: the ARM is off, and costs nothing.
-        dropout: share of the adapter's input that is left out, in training.
+        alphas [B, k]: row b is computed under ``alphas[b]``; a row of NaN is computed by the base alone, and its
+        results are bit for bit those of the base in the same batch. None: the ARM is off, and costs nothing.
+        dropout: dropout rate of the adapter's input, in training.
         """
         with registered_hooks(() if alphas is None else self.hooks(alphas, dropout=dropout)):
             yield
 
     def hooks(self, alphas: Tensor, *, dropout: float = 0.0) -> Hooks:
-        """What :meth:`rows` hangs on the layers: good for any number of forwards, while the adapter is not trained."""
+        """The hooks that :meth:`rows` registers; valid for any number of forwards while weights do not change."""
         if alphas.ndim != 2 or alphas.shape[1] != len(self.spec.objectives):
             raise BadInput(
                 f"alphas of shape {tuple(alphas.shape)} do not fit {len(self.spec.objectives)} objectives"
@@ -93,13 +93,13 @@ class AttachedArm:
         )
 
     def merge(self, alpha: Sequence[float]) -> None:
-        """Write ΔW(α), and the bias that goes with it, into the base's layers; :meth:`unmerge` brings them back.
+        """Add ΔW(α), and the bias that goes with it, to the base's layers; :meth:`unmerge` restores them.
 
-        Rounded to the base's type. Raises :class:`~preftilt.errors.BadInput` for a base with quantised weights.
+        Rounded to the base's dtype. Raises :class:`~preftilt.errors.BadInput` for a base with quantised weights.
         """
         if self._unmerged:
             raise BadInput("the reward model is merged already; unmerge it first")
-        if not all(one.weight.is_floating_point() for one in self._modules):
+        if not all(module.weight.is_floating_point() for module in self._modules):
             raise BadInput(
                 "a reward model cannot be merged into a quantised base; load it in 16 bits"
             )
@@ -111,7 +111,7 @@ class AttachedArm:
                 self._merge_layer(name, module, mixed.layer(index))
 
     def unmerge(self) -> None:
-        """Give the base its own weights back, exactly; nothing happens if nothing is merged."""
+        """Restore the base's own weights exactly; does nothing if nothing is merged."""
         for module, weight, bias in self._unmerged:
             with torch.no_grad():
                 module.weight.copy_(weight)
@@ -145,7 +145,7 @@ class AttachedArm:
             adapter_output,
             down=self.weights.down[name],
             up=self.weights.up[name],
-            mix=_moved(mix, place),
+            mix=_to_device(mix, place),
             scale=self.spec.scale,
             dropout=dropout,
         )
@@ -163,7 +163,7 @@ class AttachedArm:
 
     def _merge_layer(self, name: str, module: Any, mix: Mixing) -> None:
         down, up = self.weights.down[name], self.weights.up[name]
-        weight, bias = merged_delta(down, up, _moved(mix, down.device), self.spec.scale)
+        weight, bias = merged_delta(down, up, _to_device(mix, down.device), self.spec.scale)
         old = None if module.bias is None else module.bias.detach().clone()
         self._unmerged.append((module, module.weight.detach().clone(), old))
         module.weight.add_(
@@ -173,13 +173,16 @@ class AttachedArm:
             return
         if module.bias is None:
             module.bias = nn.Parameter(bias.to(module.weight.dtype), requires_grad=False)
-            # An engine may have bound a faster product that knows of no bias; the layer's own one does.
+            # An engine may have patched ``forward`` for a layer without bias; the layer's own forward adds it.
             module.__dict__.pop("forward", None)
         else:
             module.bias.add_(bias.to(module.bias.dtype))
 
 
-def _moved(mix: Mixing, place: torch.device) -> Mixing:
+def _to_device(mix: Mixing, place: torch.device) -> Mixing:
     return Mixing(
-        *(None if one is None else one.to(place) for one in (mix.matrix, mix.scale, mix.shift))
+        *(
+            None if tensor is None else tensor.to(place)
+            for tensor in (mix.matrix, mix.scale, mix.shift)
+        )
     )

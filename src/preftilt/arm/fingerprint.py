@@ -17,7 +17,7 @@ TOLERANCE = 0.05
 
 
 def fingerprint(model: Any) -> str:
-    """The base's shape in words; ``model`` is a transformers causal language model."""
+    """A description of the base's shape; ``model`` is a transformers causal language model."""
     config = model.config.get_text_config()
     rows = model.get_input_embeddings().weight.shape[0]
     return (
@@ -34,17 +34,17 @@ def weights_sample(model: Any) -> tuple[float, ...]:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Of the ids of all tokens; ``tokenizer`` is a ``PreTrainedTokenizerBase``."""
+    """Hash of the ids of all tokens; ``tokenizer`` is a ``PreTrainedTokenizerBase``."""
     vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
     return hashlib.sha256(vocabulary.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def check_base(spec: ArmSpec, model: Any) -> None:
     """Raises :class:`~preftilt.errors.BadInput` if the reward model was trained on another base than ``model``."""
-    found = fingerprint(model)
-    if found != spec.fingerprint:
+    shape = fingerprint(model)
+    if shape != spec.fingerprint:
         raise BadInput(
-            f"the reward model was trained on {spec.base} ({spec.fingerprint}), and this model is another ({found});"
+            f"the reward model was trained on {spec.base} ({spec.fingerprint}), and this model is another ({shape});"
             " use its own base"
         )
     sample = weights_sample(model)

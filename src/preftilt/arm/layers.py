@@ -1,7 +1,7 @@
-"""What an adapter adds to a linear layer: s · B(M(α) A x + c(α)), and how α makes M and c.
+"""The output of an adapter beside a linear layer, s · B(M(α) A x + c(α)), and how M and c depend on α.
 
-Shapes: L adapted layers, B rows of a batch, k objectives, r features, d the size of an embedding. Layers share the
-form of M and c, so that those of all layers are made at once. Sources: PBLoRA of PARM (Lin et al., ICML 2025);
+Shapes: L adapted layers, B rows of a batch, k objectives, r features, d the size of an embedding. M and c
+of all layers are computed at once. Sources: PBLoRA of PARM (Lin et al., ICML 2025);
 the feature-wise modulation is our reconstruction of UniARM's MoSLoRA (arXiv 2602.09538).
 """
 
@@ -20,7 +20,7 @@ from preftilt.arm.spec import ArmSpec
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """M and c of every layer and row; what is None is the identity, or zero.
+    """M and c of every layer and row; None is the identity (M) or zero (c).
 
     matrix [L, B, r, r] or scale [L, B, r] (a diagonal matrix); shift [L, B, r]. B is 1 where all rows have one α.
     """
@@ -30,9 +30,9 @@ class Mixing:
     shift: Tensor | None = None
 
     def layer(self, index: int) -> Mixing:
-        """Those of one layer: the same without L."""
+        """M and c of one layer: the same shapes without L."""
         parts = (self.matrix, self.scale, self.shift)
-        return Mixing(*(None if one is None else one[index] for one in parts))
+        return Mixing(*(None if part is None else part[index] for part in parts))
 
 
 def mixing(spec: ArmSpec, weights: Mapping[str, Tensor], alphas: Tensor) -> Mixing:
@@ -93,8 +93,8 @@ def adapter_output(
     if mix.scale is not None:
         features = features * mix.scale[:, None]
     if mix.matrix is not None:
-        one = mix.matrix[0] if len(mix.matrix) == 1 else mix.matrix
-        features = features @ one.transpose(-1, -2)
+        matrix = mix.matrix[0] if len(mix.matrix) == 1 else mix.matrix
+        features = features @ matrix.transpose(-1, -2)
     if mix.shift is not None:
         features = features + mix.shift[:, None]
     return linear(scale * features, up).reshape(*x.shape[:-1], len(up))

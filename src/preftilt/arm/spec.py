@@ -1,4 +1,4 @@
-"""What a trained autoregressive reward model (ARM) says about itself: the ``arm.json`` in its folder.
+"""The specification of a trained autoregressive reward model (ARM): the ``arm.json`` in its folder.
 
 Four methods share one shape of adapter, B(M(α) A x + c(α)) beside a linear layer W x (``layers.py``):
 
@@ -37,9 +37,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One thing a reward model was trained for; ``beta`` is β of its Bradley–Terry loss.
+    """One objective that a reward model was trained for; ``beta`` is β of its Bradley–Terry loss.
 
-    ``name`` is what a preference vector calls it; ``description`` is the sentence that UniARM embeds.
+    ``name`` is its name in preference vectors; ``description`` is the sentence that UniARM embeds.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSpec:
-    """All of an ARM but its numbers.
+    """Everything about an ARM but its weights.
 
     base: the base model's hub id or path, as it was given.
     fingerprint: of the base's shape (architecture, hidden size, layers, rows of its vocabulary).
@@ -83,7 +83,7 @@ class ArmSpec:
     alpha_in: AlphaIn = "both"
 
     def __post_init__(self) -> None:
-        names = [one.name for one in self.objectives]
+        names = [objective.name for objective in self.objectives]
         if self.method not in get_args(Method):
             raise BadInput(f"method is {self.method!r}; known are {', '.join(get_args(Method))}")
         if self.method in ("genarm", "dpo") and len(names) != 1:
@@ -97,7 +97,7 @@ class ArmSpec:
 
     @property
     def mixes(self) -> bool:
-        """Whether what the adapter adds depends on the preference vector."""
+        """Whether the adapter's output depends on the preference vector."""
         return self.method in ("parm", "uniarm") and self.alpha_in != "loss"
 
 
@@ -123,14 +123,14 @@ def spec_json(spec: ArmSpec) -> str:
 
 
 def _from_json(data: Mapping[str, Any], path: Path) -> ArmSpec:
-    given = {key: value for key, value in data.items() if key != "schema"}
-    known = {one.name for one in fields(ArmSpec)}
-    if unknown := sorted(given.keys() - known):
+    values = {key: value for key, value in data.items() if key != "schema"}
+    known = {field.name for field in fields(ArmSpec)}
+    if unknown := sorted(values.keys() - known):
         raise BadInput(f"{path} has unknown fields: {', '.join(unknown)}")
     try:
-        objectives = tuple(Objective(**one) for one in given.pop("objectives"))
+        objectives = tuple(Objective(**objective) for objective in values.pop("objectives"))
         listed: dict[str, Any] = {
-            key: tuple(one) if isinstance(one, list) else one for key, one in given.items()
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
         return ArmSpec(objectives=objectives, **listed)
     except (TypeError, KeyError) as failure:

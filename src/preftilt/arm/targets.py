@@ -1,4 +1,4 @@
-"""Which layers of a model an adapter sits on."""
+"""The layers of a model that an adapter is attached to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USUAL = (
     ("Wqkv",),
     ("query", "key", "value"),
 )
-"""What the layers that make queries, keys and values are called, from architecture to architecture."""
+"""Names of the query, key and value projections in different architectures."""
 
 
 def usual_targets(model: Any) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def usual_targets(model: Any) -> tuple[str, ...]:
 def target_modules(model: Any, targets: Sequence[str]) -> tuple[str, ...]:
     """Whole names of the linear layers that end in one of ``targets``, in the model's order."""
     names = _linear_names(model)
-    if unknown := [one for one in targets if one not in names]:
+    if unknown := [target for target in targets if target not in names]:
         raise BadInput(
             f"the model has no linear layer called {', '.join(unknown)}; it has {', '.join(sorted(names))}"
         )

@@ -1,4 +1,4 @@
-"""An adapter's numbers: how they begin, and the file they are kept in."""
+"""An adapter's weights: their initial values, and the file they are stored in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from preftilt.arm.spec import WEIGHTS_FILE, ArmSpec
 from preftilt.errors import BadInput
 
 FIXED = frozenset({"embeddings"})
-"""Weights that training leaves alone."""
+"""Weights that are not trained."""
 
 _PEFT = "base_model.model.{module}.lora_{part}.weight"
 _OWN = "preftilt.{name}"
@@ -25,7 +25,7 @@ _OWN = "preftilt.{name}"
 
 @dataclass(frozen=True, slots=True)
 class ArmWeights:
-    """By layer ``down`` [r, in] (A) and ``up`` [out, r] (B).
+    """For every layer ``down`` [r, in] (A) and ``up`` [out, r] (B).
 
     ``mixing`` is what :func:`~preftilt.arm.layers.mixing_shapes` names.
     """
@@ -35,19 +35,19 @@ class ArmWeights:
     mixing: dict[str, Tensor]
 
     def named(self) -> dict[str, Tensor]:
-        """All of them by the names they have in the file: A and B as peft calls them."""
+        """All tensors by their names in the file; A and B have peft's names."""
         pairs = {"A": self.down, "B": self.up}
         factors = {
             _PEFT.format(module=module, part=part): tensor
             for part, by_module in pairs.items()
             for module, tensor in by_module.items()
         }
-        return factors | {_OWN.format(name=name): one for name, one in self.mixing.items()}
+        return factors | {_OWN.format(name=name): tensor for name, tensor in self.mixing.items()}
 
     def trained(self) -> dict[str, Tensor]:
-        """Those that training changes."""
+        """The trainable ones."""
         fixed = {_OWN.format(name=name) for name in FIXED}
-        return {name: one for name, one in self.named().items() if name not in fixed}
+        return {name: tensor for name, tensor in self.named().items() if name not in fixed}
 
 
 def new_weights(
@@ -60,8 +60,8 @@ def new_weights(
 
     sizes: (out, in) of every layer. embeddings [k, d]: those of the objectives' descriptions, for ``uniarm``.
     """
-    down = {one: _kaiming((spec.rank, sizes[one][1]), generator) for one in spec.modules}
-    up = {one: torch.zeros(sizes[one][0], spec.rank) for one in spec.modules}
+    down = {module: _kaiming((spec.rank, sizes[module][1]), generator) for module in spec.modules}
+    up = {module: torch.zeros(sizes[module][0], spec.rank) for module in spec.modules}
     width = 0 if embeddings is None else embeddings.shape[1]
     mixing: dict[str, Tensor] = {}
     for name, shape in mixing_shapes(spec, width).items():
@@ -96,29 +96,29 @@ def extended(
 
 def save_weights(weights: ArmWeights, folder: Path) -> None:
     """Write ``adapter_model.safetensors``."""
-    tensors = {name: one.detach().cpu().contiguous() for name, one in weights.named().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.named().items()}
     save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
 
 
 def load_weights(spec: ArmSpec, folder: Path) -> ArmWeights:
-    """The numbers behind ``spec``, in float32 on the CPU; raises :class:`~preftilt.errors.BadInput`."""
+    """The weights that belong to ``spec``, in float32 on the CPU; raises :class:`~preftilt.errors.BadInput`."""
     path = folder / WEIGHTS_FILE
     try:
-        found = load_file(str(path))
+        tensors = load_file(str(path))
     except (OSError, SafetensorError) as failure:
         raise BadInput(f"{path} cannot be read ({failure}); get the adapter again") from None
-    names = {one: _OWN.format(name=one) for one in mixing_shapes(spec, 0)}
+    keys = {name: _OWN.format(name=name) for name in mixing_shapes(spec, 0)}
     try:
         return ArmWeights(
-            {one: found[_PEFT.format(module=one, part="A")] for one in spec.modules},
-            {one: found[_PEFT.format(module=one, part="B")] for one in spec.modules},
-            {one: found[name] for one, name in names.items()},
+            {module: tensors[_PEFT.format(module=module, part="A")] for module in spec.modules},
+            {module: tensors[_PEFT.format(module=module, part="B")] for module in spec.modules},
+            {name: tensors[key] for name, key in keys.items()},
         )
     except KeyError as failure:
         raise BadInput(f"{path} lacks {failure}, which its arm.json names; get it again") from None
 
 
 def _kaiming(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Uniform within ± 1/√n, n the last axis: Kaiming-uniform with a = √5, as LoRA begins."""
+    """Uniform within ± 1/√n, n the last axis: Kaiming-uniform with a = √5, LoRA's initialisation."""
     bound = 1 / math.sqrt(max(1, shape[-1]))
     return (2 * torch.rand(shape, generator=generator) - 1) * bound

@@ -1,4 +1,4 @@
-"""A data set over a Ray cluster: actors that hold an engine each, and records that come back as rows are done."""
+"""A data set over a Ray cluster: every actor holds an engine, and records come back as rows are done."""
 
 from preftilt.cluster.actor_pool import ActorPool, ActorRequest, Node, plan_pool
 from preftilt.cluster.connect import LOCAL, check_address, joined, nodes, require_ray

@@ -1,4 +1,4 @@
-"""How many actors there are and what each holds: from what was asked for and what the nodes have."""
+"""The number and size of actors, from what the user asked for and the resources of the nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from preftilt.errors import BadInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine of the cluster, as Ray counts it."""
+    """The resources of a node, as Ray counts them."""
 
     cpus: float
     gpus: float = 0.0
@@ -18,7 +18,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorRequest:
-    """What the user said of the actors; None is left to :func:`plan_pool`."""
+    """The actors that the user asks for; None leaves it to :func:`plan_pool`."""
 
     actors: int | None = None
     cpus: float | None = None
@@ -34,31 +34,31 @@ class ActorRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorPool:
-    """Actors of one size."""
+    """A number of actors with the same resources."""
 
     actors: int
     cpus: float
     gpus: float
 
 
-def plan_pool(nodes: Sequence[Node], asked: ActorRequest, *, holds_model: bool) -> ActorPool:
-    """The pool that ``nodes`` have room for.
+def plan_pool(nodes: Sequence[Node], wanted: ActorRequest, *, holds_model: bool) -> ActorPool:
+    """The pool of actors that fits on ``nodes``.
 
-    holds_model: an actor computes itself, rather than asking a server. It then has a GPU where there are any, and else
-    all CPUs that the smallest node has; there is one actor a GPU, or else one a node.
-    Raises :class:`~preftilt.errors.BadInput` if there is no room for what was asked: Ray would wait for ever.
+    holds_model: an actor runs the model itself, rather than calling a server. It then gets a GPU where there are any,
+    and otherwise all CPUs of the smallest node; there is one actor a GPU, or otherwise one a node.
+    Raises :class:`~preftilt.errors.BadInput` if ``wanted`` does not fit: Ray would wait for ever.
     """
-    working = [one for one in nodes if one.cpus > 0]
+    working = [node for node in nodes if node.cpus > 0]
     if not working:
         raise BadInput("the Ray cluster has no node with CPUs; start one (ray start)")
-    any_gpu = any(one.gpus > 0 for one in working)
-    gpus = asked.gpus if asked.gpus is not None else float(holds_model and any_gpu)
+    any_gpu = any(node.gpus > 0 for node in working)
+    gpus = wanted.gpus if wanted.gpus is not None else float(holds_model and any_gpu)
     whole_node = holds_model and not gpus
-    cpus = asked.cpus or (min(one.cpus for one in working) if whole_node else 1.0)
-    if asked.cpus is None and asked.actors is not None and whole_node:
-        cpus = _shared(working, asked.actors)
-    room = [_room(one, cpus, gpus) for one in working]
-    actors = asked.actors or (sum(room) if gpus else sum(map(bool, room)))
+    cpus = wanted.cpus or (min(node.cpus for node in working) if whole_node else 1.0)
+    if wanted.cpus is None and wanted.actors is not None and whole_node:
+        cpus = _cpus_per_actor(working, wanted.actors)
+    room = [_actors_that_fit(node, cpus, gpus) for node in working]
+    actors = wanted.actors or (sum(room) if gpus else sum(map(bool, room)))
     if not 0 < actors <= sum(room):
         each = f"{cpus:g} CPUs and {gpus:g} GPUs each"
         raise BadInput(
@@ -68,17 +68,17 @@ def plan_pool(nodes: Sequence[Node], asked: ActorRequest, *, holds_model: bool) 
     return ActorPool(actors=actors, cpus=cpus, gpus=gpus)
 
 
-def _shared(nodes: Sequence[Node], actors: int) -> float:
-    """CPUs an actor where ``actors`` share the nodes evenly: a node takes its part, and splits itself among them."""
-    a_node = -(-actors // len(nodes))
-    return max(min(one.cpus for one in nodes) // a_node, 1.0)
+def _cpus_per_actor(nodes: Sequence[Node], actors: int) -> float:
+    """CPUs of an actor where ``actors`` are spread evenly over the nodes and share the CPUs of theirs."""
+    actors_per_node = -(-actors // len(nodes))
+    return max(min(node.cpus for node in nodes) // actors_per_node, 1.0)
 
 
-def _room(node: Node, cpus: float, gpus: float) -> int:
+def _actors_that_fit(node: Node, cpus: float, gpus: float) -> int:
     by_cpus = int(node.cpus / cpus + 1e-9)
     if not gpus:
         return by_cpus
-    # A fraction of a GPU is a part of one GPU: Ray never joins what is left of two.
-    a_gpu = int(1 / gpus + 1e-9)
-    by_gpus = int(node.gpus) * a_gpu if a_gpu else int(node.gpus / gpus)
+    # Ray takes a fraction of a GPU from a single GPU, never from the remainders of two.
+    actors_per_gpu = int(1 / gpus + 1e-9)
+    by_gpus = int(node.gpus) * actors_per_gpu if actors_per_gpu else int(node.gpus / gpus)
     return min(by_cpus, by_gpus)

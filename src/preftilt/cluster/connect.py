@@ -1,4 +1,4 @@
-"""Being part of a Ray cluster, or starting one on this machine; Ray is imported here and only when it is used."""
+"""Connecting to a Ray cluster, or starting one on this machine; Ray is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from secrets import token_hex
 
-from preftilt.cluster.access import OWN_TOKEN, check_entry, has_token
+from preftilt.cluster.access import TOKEN_VARIABLES, check_entry, has_token
 from preftilt.cluster.actor_pool import Node
 from preftilt.errors import BadInput, MissingPackage
 
@@ -20,10 +20,13 @@ ANSWER_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
 
 OBJECT_STORE = 256 * 2**20
-"""Bytes of shared memory for a cluster of our own: rows and records are text, and go at once."""
+"""Bytes of shared memory for a cluster that we start: rows and records are short texts."""
 
-PATIENCE = {"RAY_gcs_server_port_wait_time_s": "120", "RAY_worker_register_timeout_seconds": "300"}
-"""Seconds that the processes of a cluster of our own may take to start; Ray allows some of them 30, often too few."""
+STARTUP_TIMEOUTS = {
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "300",
+}
+"""Seconds that the processes of a cluster that we start may take; Ray's own limit of 30 is often too short."""
 
 
 def require_ray() -> None:
@@ -34,7 +37,7 @@ def require_ray() -> None:
 
 
 def check_address(address: str) -> None:
-    """Refuse an address that is none, or where nothing listens, before Ray waits a minute for it."""
+    """Refuse a malformed address, or one where nothing listens, before Ray waits a minute for it."""
     if address in (LOCAL, AUTO):
         return
     if "://" in address:
@@ -56,7 +59,7 @@ def check_address(address: str) -> None:
 
 @contextmanager
 def joined(address: str) -> Iterator[None]:
-    """Around the work: connected to the cluster at ``address``, or to one that lives here as long as this block.
+    """Be connected within the block to the cluster at ``address``, or to one that is started for it (``local``).
 
     Raises :class:`~preftilt.errors.BadInput` if that fails.
     """
@@ -76,10 +79,10 @@ def joined(address: str) -> Iterator[None]:
             ray.init(address=address, **quiet)
     except BadInput:
         raise
-    except Exception as failure:  # Ray raises its own errors, built-in ones and bare ones here.
+    except Exception as failure:  # Ray raises its own, built-in and bare exceptions here.
         ray.shutdown()
-        told = str(failure).strip().partition("\n")[0] or type(failure).__name__
-        raise BadInput(f"--ray {address}: {told}") from failure
+        reason = str(failure).strip().partition("\n")[0] or type(failure).__name__
+        raise BadInput(f"--ray {address}: {reason}") from failure
     try:
         yield
     finally:
@@ -87,25 +90,26 @@ def joined(address: str) -> Iterator[None]:
 
 
 def nodes() -> list[Node]:
-    """The machines of the cluster that was joined."""
+    """The live nodes of the cluster that we are connected to."""
     import ray
 
-    alive = [one["Resources"] for one in ray.nodes() if one["Alive"]]
-    return [Node(cpus=one.get("CPU", 0.0), gpus=one.get("GPU", 0.0)) for one in alive]
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [
+        Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in alive
+    ]
 
 
 def _prepare(address: str) -> None:
-    """What Ray reads from the environment when it is imported or started; a user's own word comes first."""
+    """Set the environment variables that Ray reads when it is imported or started, where the user has not."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's core calls every actor of Ray Data an error on the driver's standard error, and repeats what it then raises.
-    # It says in one line that it was told to be silent.
+    # Ray's core logs every restart of a Ray Data actor as an error on the driver's standard error, besides raising it.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address == LOCAL:
-        for name, seconds in PATIENCE.items():
+        for name, seconds in STARTUP_TIMEOUTS.items():
             os.environ.setdefault(name, seconds)
-        if not any(one in os.environ for one in ("RAY_AUTH_MODE", *OWN_TOKEN)):
-            # Ray guards a cluster with a token that it leaves in the home folder; this one ends with the run.
+        if not any(variable in os.environ for variable in ("RAY_AUTH_MODE", *TOKEN_VARIABLES)):
+            # Ray would protect the cluster with a token stored in the home folder; this token is for this run alone.
             os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
     elif has_token():
-        # Ray shows a token that it finds to a cluster that it finds, but not to one that is named.
+        # Ray uses a stored token for a cluster that it finds by itself, but not for one that is named.
         os.environ.setdefault("RAY_AUTH_MODE", "token")

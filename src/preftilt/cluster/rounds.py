@@ -1,9 +1,9 @@
-"""A data set through a pool of actors, in rounds: what is lost with an actor goes into the next one.
+"""Runs a data set on a pool of actors in rounds: rows that are lost with an actor are retried in the next round.
 
-Ray starts an actor that died again, but gives none of its tasks out a second time: a row that kills whatever answers it
-would be tried for ever. The round goes on without the rows that it had; the next one tries those, and the last one
-tries them one by one, so that a deadly row takes no other with it. A process that dies while it opens the engine is
-started again by Ray, too, so openings are counted outside of it (:class:`OpeningCounter`).
+Ray restarts an actor that died, but its tasks are not retried: a row that kills every actor would be tried for ever.
+The round continues without the lost rows; the next round retries them, and the last round tries them one by one, so
+that a row that kills its actor takes no others with it. A process that dies while it opens the engine is restarted by
+Ray, too, so attempts are counted outside of it (:class:`OpeningCounter`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from preftilt.cluster.actor_pool import ActorPool, ActorRequest, plan_pool
 from preftilt.cluster.connect import nodes
 from preftilt.cluster.worker import (
-    ANSWER,
-    PLACE,
+    INDEX,
+    RECORD,
     ClusterJob,
     ClusterWorker,
     WorkerArguments,
@@ -34,16 +34,16 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowBatching:
-    """Rows an actor answers at once, and rows in one of Ray's tasks."""
+    """Rows that an actor processes at once, and rows in one Ray task."""
 
     concurrency: int
     batch: int
 
 
 def answer_rows(
-    job: ClusterJob, items: Sequence[Item], asked: ActorRequest, flow: RowBatching
+    job: ClusterJob, items: Sequence[Item], wanted: ActorRequest, batching: RowBatching
 ) -> Generator[dict[str, Any]]:
-    """One record a row, in the order in which they are done; inside :func:`~preftilt.cluster.connect.joined`.
+    """One record a row, in the order of completion; call it inside :func:`~preftilt.cluster.connect.joined`.
 
     Raises :class:`~preftilt.errors.PreftiltError` if an actor cannot open the engine or refuses a row's prompt.
     """
@@ -51,40 +51,40 @@ def answer_rows(
 
     shared = ray.put(tuple(items))
     openings = ray.remote(OpeningCounter).options(num_cpus=0).remote()
-    left = {item.id: place for place, item in enumerate(items)}
+    unanswered = {item.id: index for index, item in enumerate(items)}
     for number in range(1, ROUNDS + 1):
         if number == ROUNDS:
-            flow = RowBatching(concurrency=1, batch=1)
-        pool = plan_pool(nodes(), asked, holds_model=job.holds_model)
+            batching = RowBatching(concurrency=1, batch=1)
+        pool = plan_pool(nodes(), wanted, holds_model=job.holds_model)
         for record in _round(
-            WorkerArguments(job, shared, openings), list(left.values()), pool, flow
+            WorkerArguments(job, shared, openings), list(unanswered.values()), pool, batching
         ):
             raise_refusal(record)
-            if left.pop(record["id"], None) is not None:
+            if unanswered.pop(record["id"], None) is not None:
                 yield record
-        if not left:
+        if not unanswered:
             return
-    for place in left.values():
-        yield _lost(items[place], job.identity)
+    for index in unanswered.values():
+        yield _lost(items[index], job.identity)
 
 
 def _round(
-    hand: WorkerArguments, places: Sequence[int], pool: ActorPool, flow: RowBatching
+    arguments: WorkerArguments, indices: Sequence[int], pool: ActorPool, batching: RowBatching
 ) -> Iterator[dict[str, Any]]:
     import ray.data
     from ray.exceptions import RayError
 
-    _prepare(ray.data.DataContext.get_current())
-    tasks = -(-len(places) // flow.batch)
-    calls = max(1, flow.concurrency // flow.batch)
-    rows = ray.data.from_items([{PLACE: one} for one in places], override_num_blocks=tasks)
+    _configure(ray.data.DataContext.get_current())
+    tasks = -(-len(indices) // batching.batch)
+    calls = max(1, batching.concurrency // batching.batch)
+    rows = ray.data.from_items([{INDEX: index} for index in indices], override_num_blocks=tasks)
     with warnings.catch_warnings():
-        # The only way to say _one_try up to Ray 2.63, which is where the extra's range ends.
+        # The only way to pass _no_task_retries up to Ray 2.63, the last version that the extra allows.
         warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
         answered = rows.map_batches(
             ClusterWorker,
-            batch_size=None,  # A task's rows together.
-            fn_constructor_kwargs={"hand": hand},
+            batch_size=None,  # All rows of a task in one call.
+            fn_constructor_kwargs={"arguments": arguments},
             compute=ray.data.ActorPoolStrategy(
                 size=min(pool.actors, tasks),
                 max_concurrent_calls_per_actor=calls,
@@ -93,21 +93,21 @@ def _round(
             ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
-            ray_remote_args_fn=_one_try,
+            ray_remote_args_fn=_no_task_retries,
         )
     try:
         for row in answered.iter_rows():
-            yield json.loads(row[ANSWER])
+            yield json.loads(row[RECORD])
     except RayError as failure:
-        told = str(failure).strip().partition("\n")[0]
+        reason = str(failure).strip().partition("\n")[0]
         raise EngineError(
-            f"Ray cannot go on ({type(failure).__name__}: {told}); the nodes need the same Python, Ray and preftilt as"
-            " here, and room for an actor. --resume goes on with what is done"
+            f"Ray cannot go on ({type(failure).__name__}: {reason}); the nodes need the same Python, Ray and preftilt"
+            " as here, and room for an actor. --resume goes on with what is done"
         ) from failure
 
 
 class OpeningCounter:
-    """An actor that counts how often every other one began to open its engine since it last could."""
+    """A Ray actor that counts how often each other actor began to open its engine since it last succeeded."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
@@ -120,13 +120,13 @@ class OpeningCounter:
         del self._begun[actor]
 
 
-def _one_try() -> dict[str, Any]:
-    """Ray starts an actor again as often as it dies, and gives out no task twice."""
+def _no_task_retries() -> dict[str, Any]:
+    """Ray restarts a dead actor without limit, and never retries its tasks."""
     return {"max_restarts": -1, "max_task_retries": 0}
 
 
-def _prepare(context: Any) -> None:
-    """A task that died with its actor does not end the rest; what Ray Data tells of itself goes to its own log."""
+def _configure(context: Any) -> None:
+    """Do not stop for tasks that died with their actor; keep Ray Data's messages in its own log."""
     context.max_errored_blocks = -1
     context.enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:

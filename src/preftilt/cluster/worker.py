@@ -1,6 +1,6 @@
-"""An actor: it opens the engine once, checks the first rows before its first token, and answers rows as they come.
+"""A Ray actor: opens the engine once, checks the first rows before the first token, and runs rows as they come.
 
-It takes places in the data set and gives records as JSON texts, so that what travels is small and plain.
+It receives indices into the data set and returns records as JSON texts, so that little is sent.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from preftilt.records import (
 )
 from preftilt.run import Progress
 
-PLACE, ANSWER = "place", "answer"
-"""The columns of what an actor is sent and of what it gives back."""
+INDEX, RECORD = "index", "record"
+"""The columns of the batches that an actor receives and returns."""
 
 REFUSED = "refused"
 
-OPENINGS = 3
-"""How often an actor may die of opening the engine."""
+MAX_OPENINGS = 3
+"""How often an actor's process may die while it opens the engine."""
 
 Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterJob:
-    """What every actor is told. It names the variable of a key and never holds one: nodes read their own environment.
+    """The configuration of every actor. It names the variable of an API key, never the key: nodes read their own.
 
-    identity: what the fingerprints of records are made with, besides the rows. moment: what prompts see. done: the
-    first records of every moment in the output already. records: what is kept of a record.
+    identity: goes into the fingerprints of records, besides the rows. moment: the date that prompts see. done: the
+    first records of every moment that the output already has. records: how much of a record is written.
     """
 
     model: str
@@ -63,13 +63,13 @@ class ClusterJob:
 
     @property
     def holds_model(self) -> bool:
-        """The actor computes itself: the model is not the URL of a server."""
+        """Whether the actor runs the model itself: ``model`` is not the URL of a server."""
         return "://" not in self.model
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerArguments:
-    """What an actor is handed: its job, a reference to the rows in Ray's store, and the actor that counts openings."""
+    """Constructor arguments of an actor: the job, a reference to the rows in Ray's store, the opening counter."""
 
     job: ClusterJob
     items: Any
@@ -77,66 +77,68 @@ class WorkerArguments:
 
 
 class ClusterWorker:
-    """Called by Ray Data from as many threads as there may be batches in flight."""
+    """The callable class that Ray Data runs in an actor, from one thread per batch in flight."""
 
-    def __init__(self, hand: WorkerArguments) -> None:
+    def __init__(self, arguments: WorkerArguments) -> None:
         import ray
 
-        self._job = hand.job
-        self._items: Sequence[Item] = ray.get(hand.items)
+        self._job = arguments.job
+        self._items: Sequence[Item] = ray.get(arguments.items)
         self._loop = LoopThread()
         self._refusal: dict[str, Any] | None = None
         try:
-            self._realigner = Realigner(_opened(hand))
-        except Exception as failure:  # A foreign engine may raise anything: the driver is told.
+            self._realigner = Realigner(_open_engine(arguments))
+        except Exception as failure:  # A plugin engine may raise anything; the driver reports it.
             self._refusal = _refusal(failure, f" (on {socket.gethostname()})")
             return
         try:
-            with at(hand.job.moment):
-                check_dates(hand.job.done, self._realigner.engine)
-                self._identity = dated(hand.job.identity, shown_by(self._realigner.engine))
+            with at(arguments.job.moment):
+                check_dates(arguments.job.done, self._realigner.engine)
+                self._identity = dated(arguments.job.identity, shown_by(self._realigner.engine))
                 check_items(self._realigner, self._items[:CHECKED_FIRST])
         except BadInput as failure:
             self._refusal = _refusal(failure, "")
 
     def __call__(self, batch: Batch) -> dict[str, list[str]]:
-        places = [int(one) for one in batch[PLACE]]
+        indices = [int(index) for index in batch[INDEX]]
         if self._refusal is not None:
-            return {ANSWER: [json.dumps(self._refusal)] * len(places)}
-        return {ANSWER: self._loop.run(lambda: self._all(places))}
+            return {RECORD: [json.dumps(self._refusal)] * len(indices)}
+        return {RECORD: self._loop.run(lambda: self._run_batch(indices))}
 
-    async def _all(self, places: Sequence[int]) -> list[str]:
+    async def _run_batch(self, indices: Sequence[int]) -> list[str]:
         with at(self._job.moment):
-            return await together(self._one(self._items[place]) for place in places)
+            return await together(self._run_row(self._items[index]) for index in indices)
 
-    async def _one(self, item: Item) -> str:
-        mark = item.fingerprint(self._identity)
+    async def _run_row(self, item: Item) -> str:
+        fingerprint = item.fingerprint(self._identity)
         kind = self._job.records
-        record = await record_of(realign_item, self._realigner, item, mark, _unseen, kind)
+        record = await record_of(
+            realign_item, self._realigner, item, fingerprint, _ignore_progress, kind
+        )
         try:
             return json.dumps(record, allow_nan=False)
-        except (TypeError, ValueError) as failure:  # Ray Data would lose the row and its reason.
-            return json.dumps(error_record(item.id, failure, mark))
+        except (TypeError, ValueError) as failure:  # Ray Data would drop the row and the reason.
+            return json.dumps(error_record(item.id, failure, fingerprint))
 
 
-def _opened(hand: WorkerArguments) -> Engine:
-    """The engine; refused once this actor has died of opening it often enough."""
+def _open_engine(arguments: WorkerArguments) -> Engine:
+    """The engine; raises once this actor's process has died :data:`MAX_OPENINGS` times while opening it."""
     import ray
 
-    me = ray.get_runtime_context().get_actor_id()
-    begun: Any = ray.get(hand.openings.begin.remote(me))
-    if begun > OPENINGS:
+    actor_id = ray.get_runtime_context().get_actor_id()
+    attempts: Any = ray.get(arguments.openings.begin.remote(actor_id))
+    if attempts > MAX_OPENINGS:
         raise EngineError(
-            f"the process died {OPENINGS} times while it opened {hand.job.model}, perhaps for want of memory: give it"
-            " more, or start fewer actors (--ray-actors)"
+            f"the process died {MAX_OPENINGS} times while it opened {arguments.job.model}, perhaps for want of memory:"
+            " give it more, or start fewer actors (--ray-actors)"
         )
-    engine = open_engine(hand.job.model, hand.job.options)
-    ray.get(hand.openings.done.remote(me))
+    engine = open_engine(arguments.job.model, arguments.job.options)
+    ray.get(arguments.openings.done.remote(actor_id))
     return engine
 
 
 def raise_refusal(answer: Mapping[str, Any]) -> None:
-    """Raise what an actor refused the whole run with, if ``answer`` is that and no record."""
+    """Raise the error with which an actor refused the whole run, if ``answer`` is that and not a record."""
     if REFUSED not in answer:
         return
     kinds: dict[str, type[PreftiltError]] = {"BadInput": BadInput, "MissingPackage": MissingPackage}
@@ -145,15 +147,20 @@ def raise_refusal(answer: Mapping[str, Any]) -> None:
 
 def _refusal(failure: Exception, where: str) -> dict[str, Any]:
     kind = next(
-        (one for one in (BadInput, MissingPackage) if isinstance(failure, one)), EngineError
+        (
+            error_type
+            for error_type in (BadInput, MissingPackage)
+            if isinstance(failure, error_type)
+        ),
+        EngineError,
     )
-    told = (
+    message = (
         str(failure)
         if isinstance(failure, PreftiltError)
         else f"{type(failure).__name__}: {failure}"
     )
-    return {REFUSED: kind.__name__, "message": told + where}
+    return {REFUSED: kind.__name__, "message": message + where}
 
 
-def _unseen(progress: Progress) -> None:
-    """Progress within a row stays with the actor; the driver counts whole rows."""
+def _ignore_progress(progress: Progress) -> None:
+    """Ignores progress within a row; the driver counts whole rows."""

@@ -76,9 +76,9 @@ SERVER_KINDS = {
 """Servers, by the part of the scheme before ``+http`` or ``+https``."""
 
 SAMPLER_KINDS = {
-    "vllm": replace(SERVER_KINDS["vllm"], opener="open_vllm_drawing"),
-    "sglang": replace(SERVER_KINDS["sglang"], opener="open_sglang_drawing"),
-    "openai": replace(SERVER_KINDS["openai"], opener="open_openai_drawing"),
+    "vllm": replace(SERVER_KINDS["vllm"], opener="open_vllm_sampler"),
+    "sglang": replace(SERVER_KINDS["sglang"], opener="open_sglang_sampler"),
+    "openai": replace(SERVER_KINDS["openai"], opener="open_openai_sampler"),
 }
 """The same, opened to draw for an engine that is open and scores."""
 

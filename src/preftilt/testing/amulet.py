@@ -1,4 +1,4 @@
-"""Amulet's game as published, iteration by iteration: what its closed form (``guided/amulet.py``) is held against."""
+"""Amulet as published, iteration by iteration, to check its closed form (``guided/amulet.py``) against."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The laws any engine must obey, as code: run :func:`check_laws` against yours.
+"""The laws that every engine must obey, as executable checks: run :func:`check_laws` against yours.
 
 Each law is a coroutine that takes an engine, two different prompts and a tolerance in nats, and raises
-:class:`~preftilt.errors.EngineError` if the engine breaks it. What an engine says it cannot do (``Capabilities``)
-is not asked of it.
+:class:`~preftilt.errors.EngineError` if the engine breaks it. Abilities that an engine does not claim
+(``Capabilities``) are not checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Law = Callable[[Engine, Sequence[Tokens], float], Awaitable[None]]
 async def check_laws(
     engine: Engine, prompts: Sequence[Tokens] | None = None, tolerance: float = TOLERANCE
 ) -> None:
-    """Hold ``engine`` to every law in turn; the first broken one raises."""
+    """Check every law in turn; the first broken one raises."""
     for law in LAWS:
         await law(engine, prompts or default_prompts(engine), tolerance)
 
@@ -49,12 +49,12 @@ async def one_logprob_per_token(
 ) -> None:
     """A score is one finite number ≤ 0 for every token."""
     drawn = await _draw(engine, prompts[0], slots=3)
-    scores = await _score(engine, [(prompts[1], one.tokens) for one in drawn])
-    for one, score in zip(drawn, scores, strict=True):
+    scores = await _score(engine, [(prompts[1], completion.tokens) for completion in drawn])
+    for completion, score in zip(drawn, scores, strict=True):
         _require(score.dtype == np.float64, f"scores are {score.dtype}, not float64")
         _require(
-            score.shape == (len(one.tokens),),
-            f"{len(one.tokens)} tokens got scores of shape {score.shape}",
+            score.shape == (len(completion.tokens),),
+            f"{len(completion.tokens)} tokens got scores of shape {score.shape}",
         )
         _require(
             bool(np.isfinite(score).all() and (score <= tolerance).all()),
@@ -66,10 +66,12 @@ async def scores_add_up_over_a_split(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """score(p, a + b) = score(p, a) followed by score(p, b | a), with the prefix named apart or in the prompt."""
-    [one] = await _draw(engine, prompts[0], slots=1)
-    [whole] = await _score(engine, [(prompts[0], one.tokens)])
-    for cut in sorted({1, len(one.tokens) // 2, len(one.tokens) - 1} - {0, len(one.tokens)}):
-        a, b = one.tokens[:cut], one.tokens[cut:]
+    [completion] = await _draw(engine, prompts[0], slots=1)
+    [whole] = await _score(engine, [(prompts[0], completion.tokens)])
+    for cut in sorted(
+        {1, len(completion.tokens) // 2, len(completion.tokens) - 1} - {0, len(completion.tokens)}
+    ):
+        a, b = completion.tokens[:cut], completion.tokens[cut:]
         [first] = await _score(engine, [(prompts[0], a)])
         [named] = await engine.score([ScoreRequest(prompt=prompts[0], prefix=a, completion=b)])
         [joined] = await _score(engine, [(prompts[0] + a, b)])
@@ -82,11 +84,11 @@ async def scores_add_up_over_a_split(
 async def scoring_is_batch_invariant(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """A score does not depend on what else is scored, in which order, or on ``keep``."""
+    """A score does not depend on the batch, its order, or ``keep``."""
     drawn = await _draw(engine, prompts[0], slots=4)
     pairs = [
-        (prompts[i % 2], one.tokens[: 1 + len(one.tokens) * (i + 1) // 4])
-        for i, one in enumerate(drawn)
+        (prompts[i % 2], completion.tokens[: 1 + len(completion.tokens) * (i + 1) // 4])
+        for i, completion in enumerate(drawn)
     ]
     alone = [(await _score(engine, [pair]))[0] for pair in pairs]
     together = await _score(engine, pairs)
@@ -95,18 +97,21 @@ async def scoring_is_batch_invariant(
     kept = await engine.score(requests)
     for i, score in enumerate(alone):
         _close(together[i], score, tolerance, "in a batch")
-        _close(backwards[i], score, tolerance, "in a batch turned round")
+        _close(backwards[i], score, tolerance, "in a batch in reverse order")
         _close(kept[i], score, tolerance, "with keep")
 
 
 async def the_given_token_is_scored(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """The entry is the given token's, not the most likely one's; probabilities of different tokens fit into 1."""
+    """A score is the given token's log-prob, not the likeliest one's; probabilities of tokens sum to at most 1."""
     [best] = await _draw(
         engine, prompts[0], slots=1, sampling=Sampling(temperature=0.0), max_tokens=1
     )
-    others = {one.tokens[0] for one in await _draw(engine, prompts[0], slots=16, max_tokens=1)}
+    others = {
+        completion.tokens[0]
+        for completion in await _draw(engine, prompts[0], slots=16, max_tokens=1)
+    }
     tokens = [best.tokens[0], *sorted(others - {best.tokens[0]})]
     scores = np.concatenate(await _score(engine, [(prompts[0], (token,)) for token in tokens]))
     _require(
@@ -122,7 +127,7 @@ async def the_given_token_is_scored(
 async def sampler_logprobs_equal_scores(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """What ``sample`` reports is the unfiltered log-prob at temperature 1, whatever the sampling settings."""
+    """``sample`` reports unfiltered log-probs at temperature 1, whatever the sampling settings."""
     if not engine.capabilities.sampler_logprobs:
         return
     for sampling in (
@@ -131,15 +136,15 @@ async def sampler_logprobs_equal_scores(
         Sampling(temperature=0.0),
     ):
         drawn = await _draw(engine, prompts[0], slots=2, sampling=sampling)
-        scores = await _score(engine, [(prompts[0], one.tokens) for one in drawn])
-        for one, score in zip(drawn, scores, strict=True):
-            _close(one.logprobs, score, tolerance, f"drawn with {sampling}")
+        scores = await _score(engine, [(prompts[0], completion.tokens) for completion in drawn])
+        for completion, score in zip(drawn, scores, strict=True):
+            _close(completion.logprobs, score, tolerance, f"drawn with {sampling}")
 
 
 async def sampling_is_batch_invariant(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """Same request, same tokens, alone or in any batch; fewer slots draw the first of more slots' responses."""
+    """The same request draws the same tokens, alone or in any batch; two slots draw the first two responses of four."""
     if not engine.capabilities.keyed_streams:
         return
     alone = await _draw(engine, prompts[0], slots=4)
@@ -153,7 +158,7 @@ async def sampling_is_batch_invariant(
 async def chunked_sampling_equals_one_call(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """Continuing a drawn prefix with the same stream gives what one long call gives, kept or not."""
+    """Continuing a prefix with the same stream draws what one long call draws, with ``keep`` or without."""
     if not engine.capabilities.keyed_streams:
         return
     [whole] = await _draw(engine, prompts[0], slots=1, max_tokens=10)
@@ -164,8 +169,8 @@ async def chunked_sampling_equals_one_call(
             piece = _request(
                 prompts[0], slots=1, max_tokens=min(3, 10 - len(tokens)), prefix=tokens, keep=keep
             )
-            [[one]] = await engine.sample([piece])
-            tokens, finish = tokens + one.tokens, one.finish
+            [[chunk]] = await engine.sample([piece])
+            tokens, finish = tokens + chunk.tokens, chunk.finish
         _require(
             tokens == whole.tokens,
             f"three at a time {tokens}, at once {whole.tokens} (keep={keep})",
@@ -175,7 +180,7 @@ async def chunked_sampling_equals_one_call(
 async def streaming_equals_sampling(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """What a stream's increments join to is what a call gives; closing it early leaves the engine usable."""
+    """Joined increments are what a call returns; closing a stream early leaves the engine usable."""
     if not isinstance(engine, Streams):
         return
     request = _request(prompts[0], slots=3)
@@ -191,15 +196,15 @@ async def streaming_equals_sampling(
         [called] = await engine.sample([request])
         _same(streamed, called, "a stream and a call")
     if engine.capabilities.sampler_logprobs:
-        scores = await _score(engine, [(prompts[0], one.tokens) for one in streamed])
+        scores = await _score(engine, [(prompts[0], response.tokens) for response in streamed])
         for response, score in zip(streamed, scores, strict=True):
             _close(response.logprobs, score, tolerance, "streamed")
-    left = engine.stream(request)
-    await anext(left)
-    await left.aclose()
-    again = await _stream(engine, request)
+    abandoned = engine.stream(request)
+    await anext(abandoned)
+    await abandoned.aclose()
+    restreamed = await _stream(engine, request)
     if engine.capabilities.keyed_streams:
-        _same(again, streamed, "a stream and one after a stream that was left")
+        _same(restreamed, streamed, "a stream and one after a stream that was left")
 
 
 async def _stream(engine: Streams, request: SampleRequest) -> list[Completion]:
@@ -219,17 +224,18 @@ async def _stream(engine: Streams, request: SampleRequest) -> list[Completion]:
 async def logprobs_can_be_left_out(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """Tokens are the same whether log-probs are asked for or not, and there is an entry for each."""
-    told = _request(prompts[0], slots=3)
-    [untold] = await engine.sample([replace(told, logprobs=False)])
+    """Tokens are the same whether log-probs are requested or not, and every token has an entry."""
+    request = _request(prompts[0], slots=3)
+    [without_logprobs] = await engine.sample([replace(request, logprobs=False)])
     _require(
-        all(len(one.tokens) == len(one.logprobs) for one in untold),
+        all(len(completion.tokens) == len(completion.logprobs) for completion in without_logprobs),
         "tokens and log-probs differ in number where log-probs were not asked for",
     )
     if engine.capabilities.keyed_streams:
-        [asked] = await engine.sample([told])
+        [with_logprobs] = await engine.sample([request])
         _require(
-            [one.tokens for one in untold] == [one.tokens for one in asked],
+            [completion.tokens for completion in without_logprobs]
+            == [completion.tokens for completion in with_logprobs],
             "other tokens where log-probs were not asked for",
         )
 
@@ -237,17 +243,21 @@ async def logprobs_can_be_left_out(
 async def finish_reasons_are_true(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """``eos`` means the last token ends a response and no other does; ``length`` means the budget is spent."""
-    for one in await _draw(engine, prompts[0], slots=4, max_tokens=6):
-        ends = [token in engine.capabilities.eos for token in one.tokens]
-        _require(len(one.tokens) == len(one.logprobs), "tokens and log-probs differ in number")
-        _require(not any(ends[:-1]), f"a response goes on after its end: {one}")
+    """``eos``: the last token ends the response, and no earlier one does; ``length``: the token budget is used up."""
+    for completion in await _draw(engine, prompts[0], slots=4, max_tokens=6):
+        ends = [token in engine.capabilities.eos for token in completion.tokens]
         _require(
-            ends[-1] == (one.finish == "eos"), f"finish {one.finish} does not fit {one.tokens}"
+            len(completion.tokens) == len(completion.logprobs),
+            "tokens and log-probs differ in number",
+        )
+        _require(not any(ends[:-1]), f"a response goes on after its end: {completion}")
+        _require(
+            ends[-1] == (completion.finish == "eos"),
+            f"finish {completion.finish} does not fit {completion.tokens}",
         )
         _require(
-            one.finish == "eos" or len(one.tokens) == 6,
-            f"finish {one.finish} after {len(one.tokens)} of 6",
+            completion.finish == "eos" or len(completion.tokens) == 6,
+            f"finish {completion.finish} after {len(completion.tokens)} of 6",
         )
 
 
@@ -269,7 +279,7 @@ async def empty_completions_score_empty(
 async def overlong_prompts_are_refused(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
-    """A prompt beyond the context raises :class:`PromptTooLong` from both calls."""
+    """A prompt longer than the context raises :class:`PromptTooLong` from ``sample`` and ``score``."""
     repeats = engine.capabilities.max_context // len(prompts[0]) + 1
     long = prompts[0] * repeats
     for name, call in (
@@ -301,15 +311,15 @@ async def cancelling_leaves_the_engine_usable(
 
 
 async def adapters_do_not_leak(engine: Engine, prompts: Sequence[Tokens], tolerance: float) -> None:
-    """A prompt read by base and reward models at once gives each what it gives alone; unknown readers are refused."""
+    """Scores under base and reward models do not change when batched together; unknown readers are refused."""
     arms = engine.capabilities.arms
-    even = [Reader(one.name, (1 / len(one.objectives),) * len(one.objectives)) for one in arms]
+    even = [Reader(arm.name, (1 / len(arm.objectives),) * len(arm.objectives)) for arm in arms]
     base = ScoreRequest(prompt=prompts[0], completion=prompts[1][:3])
     requests = [base, *(replace(base, reader=reader) for reader in even)]
     together = await engine.score(requests)
-    for request, found in zip(requests, together, strict=True):
+    for request, score in zip(requests, together, strict=True):
         [alone] = await engine.score([request])
-        _close(found, alone, tolerance, f"read by {request.reader} beside others")
+        _close(score, alone, tolerance, f"read by {request.reader} beside others")
     try:
         await engine.score([replace(base, reader=Reader("\N{WHITE CHESS KING}", (1.0,)))])
     except BadInput:

@@ -1,6 +1,6 @@
-"""A model you can write down, behind the real engine contract: exact, instant, and without torch.
+"""A toy language model behind the real engine contract: exact, instant, and without torch.
 
-Searches, scores and the driver are tested against it, and everything a random algorithm can do on it can be enumerated.
+Searches, scores and the driver are tested against it, and all outcomes of a random algorithm can be enumerated on it.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def hashed_bigrams(seed: int, vocabulary: int = len(WORDS), sharpness: float = 1
 
 @dataclass(frozen=True, slots=True)
 class ToyTokenizer:
-    """One token a known word or character; roles become tokens of their own so that views differ."""
+    """One token per known word or character; the messages are hashed into the prompt so that views differ."""
 
     words: tuple[str, ...] = WORDS
 
     def render(self, messages: Sequence[Message]) -> Tokens:
-        """Four tokens that hash the conversation before the last turn's text, so any change shows, also of an image."""
-        seen = "".join(image.digest for one in messages for image in one.images)
+        """Four tokens that hash the whole conversation, images included, and a fifth that begins the answer."""
+        seen = "".join(image.digest for message in messages for image in message.images)
         digest = blake2b((repr(messages) + seen).encode(), digest_size=4).digest()
         return (*(byte % len(self.words) for byte in digest), 2)
 
@@ -92,7 +92,7 @@ class ToyTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class ToyArm:
-    """A reward model you can write down: a preference vector over ``objectives`` → a language model."""
+    """A toy reward model: a preference vector over ``objectives`` → a language model."""
 
     objectives: tuple[Objective, ...]
     under: Callable[[tuple[float, ...]], NextLogprobs]
@@ -100,7 +100,7 @@ class ToyArm:
 
 @dataclass(slots=True)
 class ToyEngine:
-    """The engine contract over a :data:`NextLogprobs`; ``counts`` tallies what was asked of it."""
+    """The engine contract over a :data:`NextLogprobs`; ``counts`` are the tokens sampled and scored."""
 
     next_logprobs: NextLogprobs = field(default_factory=lambda: hashed_bigrams(0))
     max_context: int = 512
@@ -200,7 +200,7 @@ class ToyEngine:
         slot: int,
         choose: Callable[[Float[np.ndarray, "K V"], int], int],
     ) -> Guided:
-        """Token by token, each chosen from what is said after every prompt by who reads it."""
+        """Draw token by token, each chosen from the next-token log-probs after every prompt."""
         for prompt, _ in reads:
             self._check_room(prompt + request.prefix)
         key = stream_key(request.stream, slot)
@@ -234,16 +234,16 @@ class ToyEngine:
     def _normalise(self, request: NormaliseRequest) -> Float[np.ndarray, "R T"]:
         check_normalise(request)
         completion = request.reads[0].completion
-        found = np.zeros((len(request.mixtures), len(completion)))
+        logprobs = np.zeros((len(request.mixtures), len(completion)))
         for t, token in enumerate(completion):
-            contexts = [one.prompt + one.prefix + completion[:t] for one in request.reads]
-            said = [self._read_by(one.reader) for one in request.reads]
-            raw = np.stack([say(one) for say, one in zip(said, contexts, strict=True)])
+            contexts = [read.prompt + read.prefix + completion[:t] for read in request.reads]
+            said = [self._read_by(read.reader) for read in request.reads]
+            raw = np.stack([say(context) for say, context in zip(said, contexts, strict=True)])
             for row, mixture in enumerate(request.mixtures):
                 blended = combine(raw, mixture.weights)
                 left = masked(blended, raw[mixture.preferred], mixture.mask)
-                found[row, t] = left[token] - np.logaddexp.reduce(left)
-        return found
+                logprobs[row, t] = left[token] - np.logaddexp.reduce(left)
+        return logprobs
 
     def _score(self, request: ScoreRequest) -> Float[np.ndarray, "T"]:
         self._check_room(request.prompt + request.prefix + request.completion)
@@ -259,7 +259,7 @@ class ToyEngine:
         )
 
     def _read_by(self, reader: Reader | None) -> NextLogprobs:
-        """The base's language model, or that of a reward model under its preference vector."""
+        """The language model that ``reader`` stands for: the base, or a reward model under its preference vector."""
         if reader is None:
             return self.next_logprobs
         able = self.capabilities
