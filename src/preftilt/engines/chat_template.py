@@ -180,7 +180,7 @@ class HfChatTokenizer:
         """Token ids of a text as it stands, control tokens that it spells too; nothing is added."""
         # Not verbose: whether a prompt is too long is the engine's to say, once and as an error.
         encoded: Any = self._tokenizer(text, add_special_tokens=False, verbose=False)
-        return tuple(int(one) for one in encoded["input_ids"])
+        return tuple(int(token) for token in encoded["input_ids"])
 
     def encode_response(self, text: str, after: str = "") -> Tokens:
         """Token ids of a response's text behind a prompt, as the model draws them; ``after`` is its beginning.
@@ -305,7 +305,7 @@ class HfChatTokenizer:
         self, messages: Sequence[Message]
     ) -> tuple[list[Message], StandIns]:
         """The messages with stand-ins for the control tokens that they spell."""
-        spelled = stand_ins([one.content for one in messages], self._control_tokens.texts())
+        spelled = stand_ins([message.content for message in messages], self._control_tokens.texts())
         return [spelled.hide_in(message) for message in messages], spelled
 
     def _spell(self, messages: Sequence[Message]) -> str:
@@ -324,7 +324,9 @@ class HfChatTokenizer:
 
     def _render(self, messages: Sequence[Message], **variables: object) -> str:
         template = self.template
-        turns: Any = [{"role": one.role, "content": self._content(one)} for one in messages]
+        turns: Any = [
+            {"role": message.role, "content": self._content(message)} for message in messages
+        ]
         try:
             text: Any = self._tokenizer.apply_chat_template(
                 turns,
@@ -345,7 +347,7 @@ class HfChatTokenizer:
         return message.content
 
     def _template_variables(
-        self, thinking: bool, given: Mapping[str, object], now: datetime | None
+        self, thinking: bool, kwargs: Mapping[str, object], now: datetime | None
     ) -> dict[str, Any]:
         """Everything the template sees besides the messages."""
         variables: dict[str, Any] = {"strftime_now": lambda form: self._now.strftime(form)}
@@ -358,16 +360,16 @@ class HfChatTokenizer:
                 f"{self._label} has no switch for thinking ({' or '.join(THINKING_SWITCHES)});"
                 " ask without thinking, or set the template's own variable"
             )
-        if given.keys().isdisjoint(switches):
+        if kwargs.keys().isdisjoint(switches):
             variables |= dict.fromkeys(switches, thinking)
         if now is not None and "date_string" in read:
             variables["date_string"] = now.strftime(DATE_STRING)
-        for name in given:
+        for name in kwargs:
             if name in _RESERVED:
                 raise BadInput(f"the template variable {name!r} is preftilt's to set; leave it out")
             if name not in read:
                 raise BadInput(f"{self._label} never reads the variable {name!r}; leave it out")
-        return {**variables, **given}
+        return {**variables, **kwargs}
 
     def _variables_read(self, template: str) -> set[str]:
         """Names the template takes from outside; its syntax is checked on the way."""
@@ -458,8 +460,10 @@ class HfChatTokenizer:
 def builtin_templates() -> list[str]:
     """Names of the chat templates in the package."""
     suffix = ".jinja"
-    found = (files("preftilt") / "chat_templates").iterdir()
-    return sorted(one.name.removesuffix(suffix) for one in found if one.name.endswith(suffix))
+    entries = (files("preftilt") / "chat_templates").iterdir()
+    return sorted(
+        entry.name.removesuffix(suffix) for entry in entries if entry.name.endswith(suffix)
+    )
 
 
 def load_template(name: str) -> str:
@@ -513,7 +517,7 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The model's template; of several named ones, ``default``."""
     template: Any = tokenizer.chat_template
     if isinstance(template, list):
-        template = {one["name"]: one["template"] for one in template}
+        template = {entry["name"]: entry["template"] for entry in template}
     if isinstance(template, dict):
         template = template.get("default")
     return template or None

@@ -48,7 +48,7 @@ class RequestChecker:
         """
         if reader is None:
             return
-        arm = next((one for one in self.arms if one.name == reader.arm), None)
+        arm = next((arm for arm in self.arms if arm.name == reader.arm), None)
         if arm is None:
             raise BadInput(
                 f"{self.model} has no reward model {reader.arm!r} open{_arms(self.arms)}; open it with"
@@ -96,4 +96,4 @@ def without_text(reasons: Sequence[str]) -> str:
 
 
 def _arms(arms: tuple[KnownArm, ...]) -> str:
-    return f" (it has {', '.join(one.name for one in arms)})" if arms else ""
+    return f" (it has {', '.join(arm.name for arm in arms)})" if arms else ""

@@ -27,11 +27,11 @@ def content_for(
     def content(message: Message) -> object:
         if message.role in parted:
             return [
-                {"type": "text", "text": one} if isinstance(one, str) else {"type": "image"}
-                for one in message.parts()
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+                for part in message.parts()
             ]
         return "".join(
-            one if isinstance(one, str) else f"{image_token}\n" for one in message.parts()
+            part if isinstance(part, str) else f"{image_token}\n" for part in message.parts()
         )
 
     return content

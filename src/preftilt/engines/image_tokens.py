@@ -27,7 +27,7 @@ def image_tokens(images: Sequence[Image], count: int) -> Tokens:
         raise BadInput(
             f"the images of a prompt have {count} tokens and may have {SPREAD}; show fewer or smaller ones"
         )
-    digests = "/".join(one.digest for one in images).encode()
+    digests = "/".join(image.digest for image in images).encode()
     name = int.from_bytes(blake2b(digests, digest_size=8).digest()) % (FIRST // SPREAD)
     start = FIRST + name * SPREAD
     return tuple(range(start, start + count))

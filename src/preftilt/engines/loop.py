@@ -88,8 +88,8 @@ class LoopThread:
     async def _end(self, last: Callable[[], Awaitable[None]]) -> None:
         try:
             others = asyncio.all_tasks() - {asyncio.current_task()}
-            for one in others:
-                one.cancel()
+            for task in others:
+                task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             async with asyncio.timeout(CLOSING_SECONDS / 2):
                 await last()
@@ -101,7 +101,7 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
     """Results in order; the first failure cancels the rest, waits for their end and is raised by itself."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_awaited(one)) for one in work]
+            tasks = [group.create_task(_awaited(awaitable)) for awaitable in work]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

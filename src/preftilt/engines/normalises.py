@@ -57,9 +57,9 @@ def check_normalise(request: NormaliseRequest) -> None:
 
     Raises :class:`~preftilt.errors.BadInput`.
     """
-    if not request.reads or len({one.completion for one in request.reads}) > 1:
+    if not request.reads or len({read.completion for read in request.reads}) > 1:
         raise BadInput("one completion is normalised at a time, read under at least one view")
-    prompts = [one.prompt for one in request.reads]
+    prompts = [read.prompt for read in request.reads]
     for mixture in request.mixtures:
         if len(mixture.weights) != len(prompts):
             raise BadInput(f"{len(mixture.weights)} weights are given for {len(prompts)} views")

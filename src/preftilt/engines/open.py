@@ -113,34 +113,34 @@ def _listed(spec: str) -> list[str]:
     if "," not in spec or not _is_server(scheme):
         return [spec]
     kind = scheme.partition("+")[0]
-    found: list[str] = []
-    for part in (one.strip().rstrip("/") for one in spec.split(",")):
+    specs: list[str] = []
+    for part in (part.strip().rstrip("/") for part in spec.split(",")):
         if not part:
             raise BadInput("there is nothing between two commas of --model; name a server there")
-        given, slashes, _ = part.partition("://")
+        part_scheme, slashes, _ = part.partition("://")
         if not slashes:
             part = f"{scheme}://{part}"
-        elif given in TRANSPORTS:
+        elif part_scheme in TRANSPORTS:
             part = f"{kind}+{part}"
-        found.append(part)
-    if max(Counter(found).values()) > 1:
+        specs.append(part)
+    if max(Counter(specs).values()) > 1:
         raise BadInput("--model names the same server twice; every replica is named once")
-    return found
+    return specs
 
 
 def _open_together(servers: list[str], options: EngineOptions) -> Replicas | ScoredBy:
     if options.scorer is not None:
         return _open_scored(servers, options, options.scorer)
     openers = {}
-    for one in servers:
-        scheme, name = _parts(one)
-        openers[one] = partial(_opener(scheme, one), name, options)
+    for server in servers:
+        scheme, name = _parts(server)
+        openers[server] = partial(_opener(scheme, server), name, options)
     return open_replicas(openers)
 
 
 def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> ScoredBy:
     """Several servers that draw, and one engine that scores for all: opened once, closed once."""
-    kinds = [(one, *_parts(one)) for one in servers]
+    kinds = [(server, *_parts(server)) for server in servers]
     drawing = {
         scheme: SAMPLER_KINDS[scheme.partition("+")[0]].load(scheme) for _, scheme, _ in kinds
     }
@@ -150,7 +150,10 @@ def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -
         # Whichever server answers a conversation, it knows it by the tokens that all make of it.
         lent = SharedScorer(scorer, RememberingTokenizer(scorer.tokenizer))
         replicas = open_replicas(
-            {one: partial(drawing[scheme], name, options, lent) for one, scheme, name in kinds},
+            {
+                server: partial(drawing[scheme], name, options, lent)
+                for server, scheme, name in kinds
+            },
             tokenizer=lent.tokenizer,
         )
         both = ScoredBy(replicas, scorer)
@@ -169,7 +172,7 @@ def _parts(spec: str) -> tuple[str, str]:
     if not spec.strip() or (colon and not rest.strip("/ ")):
         raise BadInput(f"no model is named in {spec!r}; give a hub id, a path, {SMOLLM2} or {DEMO}")
     if scheme in TRANSPORTS:
-        known = ", ".join(f"{one}+{spec}" for one in SERVER_KINDS)
+        known = ", ".join(f"{kind}+{spec}" for kind in SERVER_KINDS)
         raise BadInput(f"say which kind of server {spec} is: {known}")
     if not colon or len(scheme) == 1 or Path(spec).exists():
         return "transformers", spec
@@ -181,9 +184,9 @@ def _opener(scheme: str, spec: str) -> Opener:
         return ENGINE_KINDS[scheme].load(scheme)
     if _is_server(scheme):
         return SERVER_KINDS[scheme.partition("+")[0]].load(scheme)
-    plugins = {one.name: one for one in entry_points(group=PLUGINS)}
+    plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
     if scheme not in plugins:
-        servers = [f"{one}+http" for one in SERVER_KINDS]
+        servers = [f"{kind}+http" for kind in SERVER_KINDS]
         known = ", ".join([*ENGINE_KINDS, *servers, *sorted(plugins)])
         raise BadInput(f"there is no engine {scheme!r} (in {spec!r}); known: {known}")
     try:

@@ -102,7 +102,7 @@ Opener = Callable[[str, EngineOptions], Engine]
 def changed_options(options: EngineOptions) -> frozenset[str]:
     """Names of the options that are not at their defaults."""
     return frozenset(
-        one.name for one in fields(options) if getattr(options, one.name) != one.default
+        option.name for option in fields(options) if getattr(options, option.name) != option.default
     )
 
 
@@ -118,9 +118,9 @@ def refuse_others(
     if not idle:
         return
     flags = [
-        one.metadata.get("flag", "--" + one.name.replace("_", "-"))
-        for one in fields(options)
-        if one.name in idle
+        option.metadata.get("flag", "--" + option.name.replace("_", "-"))
+        for option in fields(options)
+        if option.name in idle
     ]
     because = f" ({reason})" if reason else ""
     verb, them = ("does", "it") if len(flags) == 1 else ("do", "them")

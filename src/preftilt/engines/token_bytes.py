@@ -102,7 +102,7 @@ def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
     if decoder is None:
         return frozenset()
     state = json.loads(decoder.__getstate__())
-    return frozenset(one["type"] for one in [state, *state.get("decoders", ())])
+    return frozenset(decoder["type"] for decoder in [state, *state.get("decoders", ())])
 
 
 @cache

@@ -89,7 +89,7 @@ def open_tokenizer(name: str, options: EngineOptions) -> ModelTokenizer:
 def _config(kind: Any, folder: str) -> Any:
     """A model's configuration file; a tokenizer may come without one."""
     try:
-        found = kind.from_pretrained(folder)
+        config = kind.from_pretrained(folder)
     except (OSError, ValueError):
         return None
-    return found.get_text_config() if hasattr(found, "get_text_config") else found
+    return config.get_text_config() if hasattr(config, "get_text_config") else config

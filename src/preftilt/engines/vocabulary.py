@@ -84,7 +84,7 @@ def _end_of_turn(tokenizer: Any, template: str | None) -> int | None:
     except Exception:  # A template that cannot render this says nothing about how turns end.
         return None
     after = text.rpartition(PROBE)[2].lstrip()
-    added = [str(one) for one in tokenizer.added_tokens_decoder.values() if one.special]
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     known = {*tokenizer.all_special_tokens, *added}
     special = [token for token in known if after.startswith(token)]
     return tokenizer.convert_tokens_to_ids(max(special, key=len)) if special else None

@@ -243,7 +243,7 @@ class ChatSampler:
         sampling, n = request.sampling, len(request.slots)
         said = self._tokenizer.conversation(request.prompt)
         body = {
-            "messages": [{"role": one.role, "content": _content(one)} for one in said],
+            "messages": [{"role": message.role, "content": _content(message)} for message in said],
             "max_tokens": self._budget(request),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -261,7 +261,7 @@ class ChatSampler:
             return Completion((), np.empty(0), "length", absent=why_no_text(choice))
         text = before_end(content, self._tokenizer, able.eos)
         tokens = self._tokenizer.encode_response(text)
-        first_end = next((i for i, one in enumerate(tokens) if one in able.eos), len(tokens))
+        first_end = next((i for i, token in enumerate(tokens) if token in able.eos), len(tokens))
         finish = FINISHES.get(choice.finish_reason or "", "unknown")
         ended = finish == "eos" or first_end < len(tokens) or text != content
         tokens = (*tokens[:first_end], able.turn_end) if ended else tokens
@@ -292,8 +292,8 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     if not message.images:
         return message.content
     return [
-        {"type": "text", "text": one}
-        if isinstance(one, str)
-        else {"type": "image_url", "image_url": {"url": one.data_url()}}
-        for one in message.parts()
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": part.data_url()}}
+        for part in message.parts()
     ]

@@ -139,12 +139,14 @@ class OpenAiDialect:
     ) -> list[Float[np.ndarray, "T"]]:
         if self.reading is None:
             raise BadInput(f"{self.connection.url} cannot score; name a second engine (--scorer)")
-        return await together(self._read(context, one, self.reading) for one in completions)
+        return await together(
+            self._read(context, completion, self.reading) for completion in completions
+        )
 
     async def complete(self, body: dict[str, Any]) -> list[CompletionChoice]:
         """Choices in their order."""
         answer = await self.ask(body)
-        return sorted(answer.choices, key=lambda one: one.index)
+        return sorted(answer.choices, key=lambda choice: choice.index)
 
     async def ask(self, body: dict[str, Any]) -> Completions:
         """One question to the model; the answer must be of the same one."""
@@ -180,14 +182,14 @@ class OpenAiDialect:
         [choice] = choices
         if reading == "prompt_logprobs":
             return completion_logprobs(choice.prompt_logprobs, context, completion, where)
-        found = choice.logprobs.token_logprobs if choice.logprobs else []
+        echoed = choice.logprobs.token_logprobs if choice.logprobs else []
         most = len(prompt) + SCORING_MODES[reading]["max_tokens"]
-        if not len(prompt) <= len(found) <= most:
+        if not len(prompt) <= len(echoed) <= most:
             raise EngineError(
-                f"{where} echoed {len(found)} log-probs for {len(prompt)} tokens; does it add a token in front, or is"
+                f"{where} echoed {len(echoed)} log-probs for {len(prompt)} tokens; does it add a token in front, or is"
                 " --tokenizer another one?"
             )
-        return checked_logprobs(found[len(context) : len(prompt)], len(completion), where)
+        return checked_logprobs(echoed[len(context) : len(prompt)], len(completion), where)
 
     def _drawn(self, choice: CompletionChoice, budget: int) -> DrawnTokens:
         if not self.ids_out:
@@ -196,14 +198,14 @@ class OpenAiDialect:
             tokens = self._ended(chat.encode_response(text), choice, ended=text != choice.text)
             spent = choice.finish_reason == "length" and text == choice.text and bool(tokens)
             return DrawnTokens(tokens[:budget], None, spent=spent)
-        found = ids_of(choice) if choice.text else ids_of(choice) or ()
-        if found is None:
+        ids = ids_of(choice) if choice.text else ids_of(choice) or ()
+        if ids is None:
             raise EngineError(f"{self.connection.url} left out the token ids that it gave before")
-        tokens = self._ended(found, choice)
-        given = choice.logprobs.token_logprobs if choice.logprobs else []
-        if len(given) != len(tokens):
+        tokens = self._ended(ids, choice)
+        logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
+        if len(logprobs) != len(tokens):
             return DrawnTokens(tokens, None)
-        return DrawnTokens(tokens, checked_logprobs(given, len(tokens), self.connection.url))
+        return DrawnTokens(tokens, checked_logprobs(logprobs, len(tokens), self.connection.url))
 
     def _ended(self, tokens: Tokens, choice: CompletionChoice, *, ended: bool = False) -> Tokens:
         """The response with the token that it ended with, which many servers leave out; ``ended`` says that it did."""
@@ -218,6 +220,6 @@ def ids_of(choice: CompletionChoice) -> Tokens | None:
     if choice.token_ids is not None:
         return tuple(choice.token_ids)
     texts = choice.logprobs.tokens if choice.logprobs else []
-    if texts and all(one.startswith(AS_ID) for one in texts):
-        return tuple(int(one.removeprefix(AS_ID)) for one in texts)
+    if texts and all(text.startswith(AS_ID) for text in texts):
+        return tuple(int(text.removeprefix(AS_ID)) for text in texts)
     return None

@@ -313,12 +313,12 @@ def _seconds(text: str) -> float | None:
 def _error_status(data: bytes) -> int | None:
     """The status of an error that came with HTTP 200: its own ``code``, else 200; None if the answer is no error."""
     try:
-        found = json.loads(data)
+        answer = json.loads(data)
     except ValueError:
         return None
-    if not isinstance(found, dict) or not (found.get("error") or found.get("object") == "error"):
+    if not isinstance(answer, dict) or not (answer.get("error") or answer.get("object") == "error"):
         return None
-    error = found.get("error") or found
+    error = answer.get("error") or answer
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and 400 <= code < 600 else 200
 
@@ -326,24 +326,26 @@ def _error_status(data: bytes) -> int | None:
 def _words(data: bytes) -> str:
     """What the server says is wrong, in one line."""
     try:
-        found = json.loads(data)
+        message = json.loads(data)
     except ValueError:
-        found = data.decode("utf-8", "replace")
-    while isinstance(found, dict):
-        found = next((found[key] for key in ("error", "message", "detail") if key in found), "")
-    return shortened(str(found))
+        message = data.decode("utf-8", "replace")
+    while isinstance(message, dict):
+        message = next(
+            (message[key] for key in ("error", "message", "detail") if key in message), ""
+        )
+    return shortened(str(message))
 
 
 def shortened(said: str) -> str:
     """A server's words in one printable line of :data:`QUOTED` characters at most."""
     text = " ".join(said.split())
-    shown = "".join(one for one in text if one.isprintable())
+    shown = "".join(character for character in text if character.isprintable())
     return shown if len(shown) <= QUOTED else shown[: QUOTED - 1] + "…"
 
 
 def _complaint(error: ValidationError) -> str:
     """What is wrong first, without repeating the answer."""
     [first, *others] = error.errors(include_url=False, include_input=False)
-    where = ".".join(str(one) for one in first["loc"])
+    where = ".".join(str(key) for key in first["loc"])
     more = f" (and {len(others)} more)" if others else ""
     return f"{where + ': ' if where else ''}{first['msg']}{more}"

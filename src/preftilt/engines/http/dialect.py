@@ -129,17 +129,17 @@ def probe_tokens(tokenizer: ModelTokenizer, length: int | None = None) -> Tokens
 
 
 def checked_logprobs(
-    found: Sequence[float | None], expected: int, where: str
+    logprobs: Sequence[float | None], expected: int, where: str
 ) -> Float[np.ndarray, "T"]:
     """Log-probs that a server sent, as an array of ``expected`` entries.
 
     Raises :class:`~preftilt.errors.EngineError` for a wrong number of them, for gaps, NaN and values above 0.
     """
-    if len(found) != expected:
-        raise EngineError(f"{where} sent {len(found)} log-probs for {expected} tokens")
-    if any(one is None for one in found):
+    if len(logprobs) != expected:
+        raise EngineError(f"{where} sent {len(logprobs)} log-probs for {expected} tokens")
+    if any(logprob is None for logprob in logprobs):
         raise EngineError(f"{where} left out log-probs of tokens that must have one")
-    row = np.array(found, dtype=np.float64)
+    row = np.array(logprobs, dtype=np.float64)
     if not np.isfinite(row).all():
         raise EngineError(f"{where} sent log-probs that are no finite numbers")
     if (row > ROUNDING).any():
@@ -159,12 +159,12 @@ def completion_logprobs(
         raise EngineError(
             f"{where} sent {len(entries or ())} log-probs of a prompt of {expected} tokens"
         )
-    found = []
+    logprobs = []
     for token, entry in zip(completion, entries[len(context) :], strict=True):
         if entry is None or token not in entry:
             raise EngineError(
                 f"{where} gave no log-prob of token {token}, which was asked about, but of another one: it may report"
                 " the likeliest token, or be shifted by one; its scores cannot be used"
             )
-        found.append(entry[token].logprob)
-    return checked_logprobs(found, len(completion), where)
+        logprobs.append(entry[token].logprob)
+    return checked_logprobs(logprobs, len(completion), where)

@@ -243,7 +243,7 @@ class ServerEngine:
         drawn = await self._drawn(draw)
         if draw.n < len(request.slots):
             drawn = drawn * len(request.slots)
-        return await together(self._finish(draw, one, request.step) for one in drawn)
+        return await together(self._finish(draw, response, request.step) for response in drawn)
 
     async def _drawn(self, draw: DrawRequest) -> list[DrawnTokens]:
         drawn = await self._dialect.draw(draw)
@@ -313,9 +313,9 @@ class ServerEngine:
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         await self._same_model()
         groups: dict[Tokens, list[int]] = {}
-        for i, one in enumerate(requests):
-            if one.completion:
-                groups.setdefault(one.prompt + one.prefix, []).append(i)
+        for i, request in enumerate(requests):
+            if request.completion:
+                groups.setdefault(request.prompt + request.prefix, []).append(i)
         parts = [
             (context, members[start : start + TOGETHER])
             for context, members in groups.items()
@@ -325,12 +325,12 @@ class ServerEngine:
             self._dialect.read(context, [requests[i].completion for i in members])
             for context, members in parts
         )
-        found = {
+        rows_by_index = {
             i: row
             for (_, members), rows in zip(parts, read, strict=True)
             for i, row in zip(members, rows, strict=True)
         }
-        return [found.get(i, np.empty(0)) for i in range(len(requests))]
+        return [rows_by_index.get(i, np.empty(0)) for i in range(len(requests))]
 
     async def _same_model(self) -> None:
         """Notice a server that changes its model while we are connected to it; all who wait share one check."""

@@ -58,8 +58,8 @@ async def check_scores(asking: ProbeContext, dialect: Dialect) -> None:
     context = asking.tokenizer.chat.encode(QUESTION)
     tokens = list(dict.fromkeys(probe_tokens(asking.tokenizer)))[:DIFFERENT]
     # A server that takes text only can be asked about what survives being spelled out.
-    given = [(one,) for one in tokens if _survives(asking.tokenizer, (*context, one))]
-    rows = np.concatenate(await dialect.read(context, given))
+    completions = [(token,) for token in tokens if _survives(asking.tokenizer, (*context, token))]
+    rows = np.concatenate(await dialect.read(context, completions))
     if np.ptp(rows) == 0:
         asking.note(Fact("which token a score is of", "always the same one"))
         raise BadInput(
@@ -69,7 +69,7 @@ async def check_scores(asking: ProbeContext, dialect: Dialect) -> None:
     if float(np.exp(rows).sum()) > 1 + EXACT:
         asking.note(Fact("which token a score is of", "not the given one"))
         raise BadInput(
-            f"{asking.connection.url} gives {len(given)} tokens probabilities that add up to more than 1: its log-probs"
+            f"{asking.connection.url} gives {len(completions)} tokens probabilities that add up to more than 1: its log-probs"
             f" are not those of the given tokens; {OTHER_WAYS}"
         )
     asking.note(Fact("which token a score is of", "the given one", "scores can be used"))
@@ -90,11 +90,11 @@ async def check_sampler(asking: ProbeContext, dialect: Dialect) -> bool:
     Raises :class:`~preftilt.errors.BadInput` if they contradict the scores even at temperature 1: then one of the two
     is wrong, and nobody knows which.
     """
-    asked = asking.options.sampler_logprobs
+    switch = asking.options.sampler_logprobs
     plain = await _gaps(asking.tokenizer, dialect)
     if not plain.size:
         asking.note(Fact("log-probs of drawing", "none", "every response is scored"))
-        return _insist_on(asked, possible=False, url=asking.connection.url)
+        return _insist_on(switch, possible=False, url=asking.connection.url)
     if plain.mean() > ROUNDED:
         asking.note(Fact("log-probs of drawing", f"{plain.mean():.2g} nats from the scores"))
         raise BadInput(
@@ -114,8 +114,8 @@ async def check_sampler(asking: ProbeContext, dialect: Dialect) -> bool:
     if raw and not agree:
         meaning = f"too rough; {meaning}"
     asking.note(Fact("log-probs of drawing", answer, meaning))
-    trusted = _insist_on(asked, possible=raw, url=asking.connection.url)
-    return trusted or (asked == "auto" and agree and raw)
+    trusted = _insist_on(switch, possible=raw, url=asking.connection.url)
+    return trusted or (switch == "auto" and agree and raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +147,13 @@ def _survives(tokenizer: ModelTokenizer, tokens: Tokens) -> bool:
     return tokenizer.chat.encode(tokenizer.spell(tokens)) == tokens
 
 
-def _insist_on(asked: str, *, possible: bool, url: str) -> bool:
-    if asked == "on" and not possible:
+def _insist_on(switch: str, *, possible: bool, url: str) -> bool:
+    if switch == "on" and not possible:
         raise BadInput(
             f"{url} does not report raw log-probs of what it draws, as far as can be told; leave out --sampler-logprobs"
             " on"
         )
-    return asked == "on"
+    return switch == "on"
 
 
 async def _relation(tokenizer: ModelTokenizer, dialect: Dialect) -> SamplerScale | None:

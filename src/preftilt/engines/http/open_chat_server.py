@@ -120,7 +120,7 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
         raise
     able = scorer.capabilities
     known = (card.max_model_len, options.max_context, able.max_context)
-    context = min(one for one in known if one is not None)
+    context = min(limit for limit in known if limit is not None)
     facts.append(Fact("context", f"{context:,} tokens"))
     plan = f"draw: POST {CHAT}, {'n answers a question' if many else 'one question an answer'}"
     about = ServerEngineInfo(

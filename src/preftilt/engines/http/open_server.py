@@ -95,16 +95,16 @@ def _open(
         asking = ProbeContext(
             connection=connection, options=options, tokenizer=tokenizer, note=facts.append
         )
-        found = loop.run(lambda: kind.probe(asking, card))
-        if needs_scores and not found.scores:
+        result = loop.run(lambda: kind.probe(asking, card))
+        if needs_scores and not result.scores:
             raise BadInput(
                 f"{connection.url} can draw but not score; name a second engine that scores (--scorer SPEC, a model"
                 " with the same tokenizer)"
             )
-        canary = loop.run(lambda: _canary(found, tokenizer))
-        context = _context(found, tokenizer, options, connection.url)
+        canary = loop.run(lambda: _canary(result, tokenizer))
+        context = _context(result, tokenizer, options, connection.url)
         facts.append(Fact("context", f"{context:,} tokens"))
-        return _engine(kind, loop, connection, tokenizer, found, canary, context, tuple(facts))
+        return _engine(kind, loop, connection, tokenizer, result, canary, context, tuple(facts))
     except BaseException as failure:
         loop.close(connection.close if connection is not None else close_nothing)
         if type(failure) is BadInput:  # Its subclasses say something more precise.
@@ -117,26 +117,26 @@ def _engine(
     loop: LoopThread,
     connection: Connection,
     tokenizer: ModelTokenizer,
-    found: ProbeResult,
+    result: ProbeResult,
     canary: Canary,
     context: int,
     facts: tuple[Fact, ...],
 ) -> ServerEngine:
     about = ServerEngineInfo(
         name=f"{kind.scheme}+{connection.url}",
-        model=found.model,
+        model=result.model,
         facts=facts,
-        plan=found.plan,
-        versions=found.versions,
+        plan=result.plan,
+        versions=result.versions,
     )
     capabilities = Capabilities(
         max_context=context,
         eos=tokenizer.vocabulary.eos,
         turn_end=tokenizer.turn_end,
-        sampler_logprobs=found.sampler_logprobs,
+        sampler_logprobs=result.sampler_logprobs,
         keyed_streams=False,
     )
-    return ServerEngine(about, loop, connection, found.dialect, tokenizer, capabilities, canary)
+    return ServerEngine(about, loop, connection, result.dialect, tokenizer, capabilities, canary)
 
 
 async def connected(url: str, options: EngineOptions) -> Connection:
@@ -155,14 +155,14 @@ async def close_nothing() -> None:
 async def chosen_model(connection: Connection, wanted: str | None) -> ModelCard:
     """The model that is asked for, or the only one."""
     cards = (await connection.get("/v1/models", ModelList)).data
-    names = ", ".join(one.id for one in cards) or "none"
+    names = ", ".join(card.id for card in cards) or "none"
     if wanted is not None:
-        found = [one for one in cards if one.id == wanted]
-        if not found:
+        matching = [card for card in cards if card.id == wanted]
+        if not matching:
             raise UnknownModel(f"{connection.url} does not serve {wanted}; it serves: {names}")
-        return found[0]
+        return matching[0]
     # Adapters are listed beside the model that they belong to.
-    models = [one for one in cards if one.parent is None] or cards
+    models = [card for card in cards if card.parent is None] or cards
     if len(models) != 1:
         raise BadInput(f"{connection.url} serves {names}; name one of them (--served-model ID)")
     return models[0]
@@ -172,7 +172,7 @@ def find_tokenizer(card: ModelCard, options: EngineOptions) -> ModelTokenizer:
     """The tokenizer that the user names, or the one where the server says that its model comes from."""
     if options.tokenizer is not None:
         return open_tokenizer(options.tokenizer, options)
-    for name in dict.fromkeys(one for one in (card.root, card.parent, card.id) if one):
+    for name in dict.fromkeys(name for name in (card.root, card.parent, card.id) if name):
         try:
             return open_tokenizer(name, options)
         except UnknownModel:
@@ -182,20 +182,20 @@ def find_tokenizer(card: ModelCard, options: EngineOptions) -> ModelTokenizer:
     )
 
 
-async def _canary(found: ProbeResult, tokenizer: ModelTokenizer) -> Canary:
+async def _canary(result: ProbeResult, tokenizer: ModelTokenizer) -> Canary:
     tokens = probe_tokens(tokenizer)
     context, completion = tokens[:-CANARY], tokens[-CANARY:]
-    if not found.scores:
+    if not result.scores:
         return Canary(context, completion, None)
-    [row] = await found.dialect.read(context, [completion])
+    [row] = await result.dialect.read(context, [completion])
     return Canary(context, completion, row)
 
 
 def _context(
-    found: ProbeResult, tokenizer: ModelTokenizer, options: EngineOptions, url: str
+    result: ProbeResult, tokenizer: ModelTokenizer, options: EngineOptions, url: str
 ) -> int:
     """Tokens of prompt and response: by the server, by the user if less, by the model's files if both are silent."""
-    known = [one for one in (found.max_context, options.max_context) if one is not None]
+    known = [limit for limit in (result.max_context, options.max_context) if limit is not None]
     if known:
         return min(known)
     if tokenizer.context is None:

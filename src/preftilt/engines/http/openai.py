@@ -133,7 +133,7 @@ async def _many(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     draw = DrawRequest(context=tokens, n=3, max_tokens=12, sampling=HIGH_TEMPERATURE, seed=5)
     able = replace(dialect, many=True)
     try:
-        drawn = {one.tokens for one in await able.draw(draw)}
+        drawn = {response.tokens for response in await able.draw(draw)}
     except Declined:
         drawn = set()
     if len(drawn) > 1:

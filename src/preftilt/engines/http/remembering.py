@@ -77,15 +77,17 @@ class RememberingTokenizer:
     def conversation(self, prompt: Tokens) -> tuple[Message, ...]:
         """The messages behind a prompt; raises :class:`~preftilt.errors.BadInput` for one that was not made here."""
         with self._lock:
-            found = self._made.get(prompt)
-        if found is None:
+            messages = self._made.get(prompt)
+        if messages is None:
             raise BadInput(
                 "a server that only chats can answer conversations, not token prompts from elsewhere; use a server"
                 " with /v1/completions"
             )
-        return found
+        return messages
 
 
 def _size(messages: Sequence[Message]) -> int:
     """Characters of a conversation; an image is as long as its URL, which may hold its data."""
-    return sum(len(one.content) + sum(len(each.url) for each in one.images) for one in messages)
+    return sum(
+        len(message.content) + sum(len(each.url) for each in message.images) for message in messages
+    )

@@ -91,20 +91,20 @@ class ModelAlias:
 
     name: str | None = None
 
-    def insist(self, answered: str, asked: str, url: str) -> None:
+    def insist(self, answered: str, requested: str, url: str) -> None:
         """Raise :class:`~preftilt.errors.EngineError` for an answer of another model than the first one's."""
         if self.name is None:
             self.name = answered
-        if answered not in (asked, self.name):
+        if answered not in (requested, self.name):
             raise EngineError(
-                f"{url} answered with the model {answered} where {asked} was asked"
-                f"{'' if self.name == asked else f', which was {self.name} before'}; name a model that does not change"
+                f"{url} answered with the model {answered} where {requested} was asked"
+                f"{'' if self.name == requested else f', which was {self.name} before'}; name a model that does not change"
                 " (--served-model), or open it again"
             )
 
-    def facts(self, asked: str) -> list[Fact]:
+    def facts(self, requested: str) -> list[Fact]:
         """What people should know of it."""
-        if self.name in (None, asked):
+        if self.name in (None, requested):
             return []
         return [Fact("model in answers", str(self.name), "an answer of another one is an error")]
 

@@ -180,7 +180,7 @@ class SglangDialect:
     ) -> list[Float[np.ndarray, "T"]]:
         answers = await self._generate(
             {
-                "input_ids": [list(context + one) for one in completions],
+                "input_ids": [list(context + completion) for completion in completions],
                 "sampling_params": [_reading_only()] * len(completions),
                 "logprob_start_len": start,
             }
@@ -190,8 +190,12 @@ class SglangDialect:
                 f"{self.connection.url} sent {len(answers)} answers for {len(completions)} prompts"
             )
         return [
-            self._row(answer.meta_info.input_token_logprobs, (context + one)[start:], len(one))
-            for answer, one in zip(answers, completions, strict=True)
+            self._row(
+                answer.meta_info.input_token_logprobs,
+                (context + completion)[start:],
+                len(completion),
+            )
+            for answer, completion in zip(answers, completions, strict=True)
         ]
 
     def _row(
@@ -319,7 +323,7 @@ def _matched(event: Generated, logprobs: bool) -> Generated:
 
 def _names(told: Sequence[int], tokens: Tokens) -> bool:
     """Whether ``told`` are ``tokens``, but for clipped ones."""
-    same = (one in (token, CLIPPED) for one, token in zip(told, tokens, strict=False))
+    same = (sent in (token, CLIPPED) for sent, token in zip(told, tokens, strict=False))
     return len(told) == len(tokens) and all(same)
 
 

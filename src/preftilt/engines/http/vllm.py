@@ -138,7 +138,7 @@ class VllmDialect:
     ) -> list[Float[np.ndarray, "T"]]:
         """All prompts in one question; each is computed from its first token on."""
         body = {
-            "prompt": [list(context + one) for one in completions],
+            "prompt": [list(context + completion) for completion in completions],
             "n": 1,
             "max_tokens": 0 if self.reads_without_drawing else 1,
             "temperature": 0.0,
@@ -155,8 +155,8 @@ class VllmDialect:
             )
         ordered = sorted(choices, key=lambda choice: choice.index)
         return [
-            completion_logprobs(answer.prompt_logprobs, context, one, self.connection.url)
-            for answer, one in zip(ordered, completions, strict=True)
+            completion_logprobs(answer.prompt_logprobs, context, completion, self.connection.url)
+            for answer, completion in zip(ordered, completions, strict=True)
         ]
 
     async def read_shared(
@@ -165,7 +165,7 @@ class VllmDialect:
         """One question a completion, after one that puts the context into the cache; None where rows were cached."""
         if len(completions) > 1:
             await self._generate(context, {})
-        return await together(self._read_behind(context, one) for one in completions)
+        return await together(self._read_behind(context, completion) for completion in completions)
 
     async def _read_behind(
         self, context: Tokens, completion: Tokens
@@ -319,7 +319,11 @@ async def _sharing(asking: ProbeContext, dialect: VllmDialect, room: int | None)
         return dialect
     plain = await dialect.read_plainly(context, completions)
     gaps = np.concatenate(
-        [np.abs(row - one) for row, one in zip(rows, plain, strict=True) if row is not None]
+        [
+            np.abs(row - plain_row)
+            for row, plain_row in zip(rows, plain, strict=True)
+            if row is not None
+        ]
     )
     if gaps.max() > EXACT and gaps.mean() > ROUNDED:
         asking.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))

@@ -95,14 +95,14 @@ class LlamaModel:
     @property
     def chat_template(self) -> str | None:
         """The template in the metadata, in Jinja."""
-        found = self.lib.llama_model_chat_template(self.handle, None)
-        return found.decode("utf-8") if found else None
+        template = self.lib.llama_model_chat_template(self.handle, None)
+        return template.decode("utf-8") if template else None
 
     @property
     def is_plain_decoder(self) -> bool:
         """Whether any prefix of a sequence can be shared and continued: attention alone, left to right."""
         unlike = ("has_encoder", "is_recurrent", "is_hybrid", "is_diffusion")
-        return not any(getattr(self.lib, f"llama_model_{one}")(self.handle) for one in unlike)
+        return not any(getattr(self.lib, f"llama_model_{name}")(self.handle) for name in unlike)
 
     @property
     def description(self) -> str:
@@ -121,7 +121,7 @@ class LlamaModel:
         heads = self.lib.llama_model_n_head(self.handle)
         width = self.lib.llama_model_n_embd(self.handle) // max(1, heads)
         kind = self.meta("general.architecture")
-        sizes = [self.meta(f"{kind}.attention.{one}_length") for one in ("key", "value")]
+        sizes = [self.meta(f"{kind}.attention.{name}_length") for name in ("key", "value")]
         total = sum(int(size) if size else width for size in sizes)
         layers, kv_heads = (
             self.lib.llama_model_n_layer(self.handle),
@@ -199,8 +199,8 @@ class LlamaContext:
         count = sum(wanted)
         if not count:
             return np.empty((0, self.model.size), np.float32)
-        found = self._lib.llama_get_logits(self._handle)
-        return np.ctypeslib.as_array(found, (count, self.model.size))
+        pointer = self._lib.llama_get_logits(self._handle)
+        return np.ctypeslib.as_array(pointer, (count, self.model.size))
 
     def close(self) -> None:
         """Give the memory back; the context cannot be used any more."""

@@ -97,7 +97,10 @@ class LlamaCppEngine:
         """
         for request in requests:
             self._readable.check_sample(request)
-        jobs = [LlamaSampleJob(one) if one.slots and one.max_tokens else None for one in requests]
+        jobs = [
+            LlamaSampleJob(request) if request.slots and request.max_tokens else None
+            for request in requests
+        ]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))
@@ -126,7 +129,7 @@ class LlamaCppEngine:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
             self._readable.check_score(request)
-        jobs = [LlamaScoreJob(one) if one.completion else None for one in requests]
+        jobs = [LlamaScoreJob(request) if request.completion else None for request in requests]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))

@@ -52,12 +52,18 @@ def measure(scheduler: LlamaCppScheduler) -> Agreement:
     [alone] = _draw(scheduler, [_request(prompt, slots=1)])
     company = _draw(scheduler, [_request(other, slots=3), _request(prompt, slots=ROWS)])[1]
     drawn = [*alone, *company]
-    jobs = [LlamaScoreJob(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
+    jobs = [
+        LlamaScoreJob(ScoreRequest(prompt=prompt, completion=completion.tokens))
+        for completion in drawn
+    ]
     _finish(scheduler, jobs)
     scores = [job.future.result() for job in jobs]
     return Agreement(
         crowd=_gap(alone[0], company[0].tokens, company[0].logprobs),
-        score=max(_gap(one, one.tokens, score) for one, score in zip(drawn, scores, strict=True)),
+        score=max(
+            _gap(completion, completion.tokens, score)
+            for completion, score in zip(drawn, scores, strict=True)
+        ),
         quantised=scheduler.context.model.is_quantised,
     )
 

@@ -112,7 +112,7 @@ class LlamaCppScheduler:
     def turn(self) -> None:
         """One batch, and what follows from it."""
         self._drop_cancelled()
-        spare = self.context.settings.batch - sum(one.left for one in self.readings)
+        spare = self.context.settings.batch - sum(task.left for task in self.readings)
         self.scores = _advance(
             self.scores, self._begin_score, lambda job: len(job.request.completion), spare
         )
@@ -159,9 +159,9 @@ class LlamaCppScheduler:
     def _anchor(self, job: LlamaJob) -> LlamaSequence | Admission:
         """The strand that a job continues, with the logits after it; or why there is none yet."""
         tokens = job.context
-        found = self.kept.anchor(tokens)
-        if found is not None or tokens in self.growths:
-            return found or Admission.WAITING
+        exact = self.kept.anchor(tokens)
+        if exact is not None or tokens in self.growths:
+            return exact or Admission.WAITING
         nearest, shared = self.kept.nearest(tokens)
         if nearest and not self._make_room(len(tokens) - shared, 1, nearest):
             nearest, shared = (
@@ -257,8 +257,8 @@ class LlamaCppScheduler:
         for tokens, growth in [*self.growths.items()]:
             if growth.done:
                 self.kept.add(self.growths.pop(tokens).strand)
-        readings = [one for one in self.readings if one.done]
-        rows = [one for one in self.rows if one.done]
+        readings = [task for task in self.readings if task.done]
+        rows = [task for task in self.rows if task.done]
         for reading in readings:
             self.readings.remove(reading)
             self.stats.scored += len(reading.job.request.completion)

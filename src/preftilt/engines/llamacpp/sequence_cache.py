@@ -27,11 +27,11 @@ class SequenceCache:
 
     def anchor(self, tokens: Tokens) -> LlamaSequence | None:
         """The strand of exactly these tokens, if the logits after them are known."""
-        found = self._items.get(tokens)
-        if found is None or found.logits is None:
+        sequence = self._items.get(tokens)
+        if sequence is None or sequence.logits is None:
             return None
         self._items.move_to_end(tokens)
-        return found
+        return sequence
 
     def nearest(self, tokens: Tokens) -> tuple[LlamaSequence | None, int]:
         """The strand with the longest common beginning, short of the last token: its logits are needed."""

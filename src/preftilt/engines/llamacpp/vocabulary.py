@@ -44,8 +44,10 @@ class GgufTokenizer:
 
     def control_tokens(self) -> GgufControlTokens:
         """Every control token of the file."""
-        control = (one for one in range(self._model.size) if self.attributes(one) & CONTROL)
-        named = {self.piece(one, special=True).decode("utf-8", "replace"): one for one in control}
+        control = (token for token in range(self._model.size) if self.attributes(token) & CONTROL)
+        named = {
+            self.piece(token, special=True).decode("utf-8", "replace"): token for token in control
+        }
         longest_first = sorted(named, key=lambda text: (-len(text), text))
         return GgufControlTokens(
             self, {text: named[text] for text in longest_first if text.strip()}
@@ -77,7 +79,7 @@ class GgufTokenizer:
         """The text of tokens, each as its own bytes; white space is never tidied."""
         if clean_up_tokenization_spaces:
             raise ValueError("white space stays as the model wrote it")
-        data = b"".join(self.piece(one, special=not skip_special_tokens) for one in tokens)
+        data = b"".join(self.piece(token, special=not skip_special_tokens) for token in tokens)
         return data.removeprefix(b" " if self._adds_space else b"").decode("utf-8", "replace")
 
     def piece(self, token: int, *, special: bool) -> bytes:
@@ -111,7 +113,7 @@ class GgufTokenizer:
         if tokenize:
             raise ValueError("ask for text, and encode it")
         [text], _ = render_jinja_template(
-            conversations=[[dict(one) for one in conversation]],
+            conversations=[[dict(message) for message in conversation]],
             chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
             **{**self._named_tokens(), **variables},
@@ -121,7 +123,7 @@ class GgufTokenizer:
     def unused(self) -> np.ndarray:
         """Ids of rows without a token: the padding of the vocabulary, and holes in it."""
         ids = range(self._model.size)
-        return np.array([one for one in ids if self.attributes(one) & UNUSED], dtype=np.int64)
+        return np.array([token for token in ids if self.attributes(token) & UNUSED], dtype=np.int64)
 
     def ends(self, template: str | None) -> tuple[frozenset[int], int | None]:
         """Ids that end a response, and the one that ends an assistant's turn.
@@ -130,9 +132,11 @@ class GgufTokenizer:
         writes right behind an answer; without one, a turn ends as the file says that a text does.
         """
         is_end = self._lib.llama_vocab_is_eog
-        named = {one for one in range(self._model.size) if is_end(self._model.vocab, one)}
-        found = [self._after_answer(template), self._id("eos"), self._id("eot")]
-        turn_end = next((one for one in (*found, *sorted(named)) if one is not None), None)
+        named = {token for token in range(self._model.size) if is_end(self._model.vocab, token)}
+        candidates = [self._after_answer(template), self._id("eos"), self._id("eot")]
+        turn_end = next(
+            (token for token in (*candidates, *sorted(named)) if token is not None), None
+        )
         return frozenset(named if turn_end is None else named | {turn_end}), turn_end
 
     def _after_answer(self, template: str | None) -> int | None:
@@ -151,8 +155,8 @@ class GgufTokenizer:
         return self._lib.llama_vocab_get_attr(self._model.vocab, token)
 
     def _id(self, role: str) -> int | None:
-        found = getattr(self._lib, f"llama_vocab_{role}")(self._model.vocab)
-        return found if found >= 0 else None
+        token = getattr(self._lib, f"llama_vocab_{role}")(self._model.vocab)
+        return token if token >= 0 else None
 
     def _named_tokens(self) -> dict[str, str]:
         """The tokens that templates may write by their role, as transformers hands them over."""

@@ -81,13 +81,13 @@ class Replicas:
         self._finalizer = weakref.finalize(
             self, LoopThread.close, loop, lambda: close_all(replicas)
         )
-        for one in replicas:
-            loop.start(watch_replica(one, common, pace))
+        for replica in replicas:
+            loop.start(watch_replica(replica, common, pace))
 
     @property
     def name(self) -> str:
         """The names of all, with commas between them."""
-        return ",".join(one.name for one in self._replicas)
+        return ",".join(replica.name for replica in self._replicas)
 
     @property
     def model(self) -> str:
@@ -107,18 +107,18 @@ class Replicas:
     @property
     def versions(self) -> dict[str, str]:
         """Versions of those that are there now; where they differ, all of them."""
-        found: dict[str, dict[str, None]] = {}
+        values_by_name: dict[str, dict[str, None]] = {}
         for engine in self._engines():
             for name, value in engine.versions.items():
-                found.setdefault(name, {})[value] = None
-        return {name: ", ".join(values) for name, values in found.items()}
+                values_by_name.setdefault(name, {})[value] = None
+        return {name: ", ".join(values) for name, values in values_by_name.items()}
 
     @property
     def facts(self) -> tuple[Fact, ...]:
         """Which replicas answer, and what the probe of the first one found out."""
         answering = tuple(
-            Fact(one.name, "answers" if one.up else "does not answer", one.reason)
-            for one in self.standings
+            Fact(status.name, "answers" if status.up else "does not answer", status.reason)
+            for status in self.standings
         )
         return (*answering, *self._probed[0])
 
@@ -130,7 +130,7 @@ class Replicas:
     @property
     def standings(self) -> tuple[ReplicaStatus, ...]:
         """How each of them does."""
-        return tuple(one.standing for one in self._replicas)
+        return tuple(replica.standing for replica in self._replicas)
 
     def so_far(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`; 0 from replicas that cannot say."""
@@ -139,11 +139,13 @@ class Replicas:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`."""
-        for one in requests:
-            self._check_room(one.prompt, len(one.prefix) + 1)
+        for request in requests:
+            self._check_room(request.prompt, len(request.prefix) + 1)
         tasks = [
-            RoutedRequest(one.prompt, len(one.slots), self._fitting(one, one.prompt))
-            for one in requests
+            RoutedRequest(
+                request.prompt, len(request.slots), self._fitting(request, request.prompt)
+            )
+            for request in requests
         ]
         return await self._wait(tasks, lambda engine, part: engine.sample(part))
 
@@ -180,9 +182,9 @@ class Replicas:
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`."""
-        for one in requests:
-            self._check_room(one.prompt, len(one.prefix) + len(one.completion))
-        tasks = [RoutedRequest(one.prompt, 1, one) for one in requests]
+        for request in requests:
+            self._check_room(request.prompt, len(request.prefix) + len(request.completion))
+        tasks = [RoutedRequest(request.prompt, 1, request) for request in requests]
         return await self._wait(tasks, lambda engine, part: engine.score(part))
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
@@ -199,9 +201,9 @@ class Replicas:
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """See :class:`~preftilt.engines.guides.Proposes`."""
-        for one in requests:
-            self._check_room(one.prompt, len(one.prefix) + 1)
-        tasks = [RoutedRequest(one.prompt, 1, one) for one in requests]
+        for request in requests:
+            self._check_room(request.prompt, len(request.prefix) + 1)
+        tasks = [RoutedRequest(request.prompt, 1, request) for request in requests]
         return await self._wait(tasks, lambda engine, part: _proposes(engine).propose(part))
 
     def close(self) -> None:
@@ -222,8 +224,8 @@ class Replicas:
     ) -> list[T]:
         """One call for every prompt, side by side; results in order."""
         groups: dict[Tokens, list[int]] = {}
-        for i, one in enumerate(tasks):
-            groups.setdefault(one.prompt, []).append(i)
+        for i, task in enumerate(tasks):
+            groups.setdefault(task.prompt, []).append(i)
 
         async def call(prompt: Tokens, members: list[int]) -> list[T]:
             part = [tasks[i].request for i in members]
@@ -231,12 +233,12 @@ class Replicas:
             return await self._carry_out(prompt, lambda engine: work(engine, part), weight)
 
         parts = await together(call(prompt, members) for prompt, members in groups.items())
-        found = {
+        results_by_index = {
             i: result
             for members, results in zip(groups.values(), parts, strict=True)
             for i, result in zip(members, results, strict=True)
         }
-        return [found[i] for i in range(len(tasks))]
+        return [results_by_index[i] for i in range(len(tasks))]
 
     async def _carry_out(
         self,
@@ -256,20 +258,24 @@ class Replicas:
                 tried.append(replica)
                 if isinstance(failure, EngineTimeout) and await self._is_up(replica):
                     raise  # It works, but takes too long: so would another.
-                left = [one for one in self._replicas if one not in tried and one.state != "down"]
+                left = [
+                    other
+                    for other in self._replicas
+                    if other not in tried and other.state != "down"
+                ]
                 if len(tried) >= TRIES or not left or not again():
                     raise
 
     async def _choose(self, prompt: Tokens, tried: Sequence[Replica], weight: int) -> Replica:
         while True:
-            left = [one for one in self._replicas if one not in tried]
-            able = {one.name: one for one in left if one.state == "up"}
+            left = [replica for replica in self._replicas if replica not in tried]
+            able = {replica.name: replica for replica in left if replica.state == "up"}
             if able:
-                loads = {name: one.load for name, one in able.items()}
+                loads = {name: replica.load for name, replica in able.items()}
                 return able[choose_replica(prompt, loads, weight, self._free)]
-            doubted = [one for one in left if one.state == "doubted"]
+            doubted = [replica for replica in left if replica.state == "doubted"]
             if not doubted:
-                reasons = "; ".join(one.reason for one in left)
+                reasons = "; ".join(replica.reason for replica in left)
                 raise EngineError(f"none of the {len(self._replicas)} replicas answers: {reasons}")
             await doubted[0].settled.wait()
 
@@ -293,7 +299,7 @@ class Replicas:
             )
 
     def _engines(self) -> list[Engine]:
-        return [engine for one in self._replicas if (engine := one.engine) is not None]
+        return [engine for replica in self._replicas if (engine := replica.engine) is not None]
 
 
 def _guides(engine: Engine) -> Guides:
@@ -310,6 +316,6 @@ def _proposes(engine: Engine) -> Proposes:
 
 async def close_all(replicas: Sequence[Replica]) -> None:
     """Close the engines that are open."""
-    for one in replicas:
-        if one.engine is not None:
-            one.engine.close()
+    for replica in replicas:
+        if replica.engine is not None:
+            replica.engine.close()

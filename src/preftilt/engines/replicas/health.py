@@ -44,22 +44,22 @@ async def watch_replica(replica: Replica, wanted: ModelIdentity, pace: WatchInte
 
 async def open_in_thread(work: OpenReplica) -> Engine:
     """What ``work`` opens, in a thread; if nobody waits for it any more, it is closed again."""
-    found: Future[Engine] = Future()
+    opened: Future[Engine] = Future()
 
     def run() -> None:
         try:
             engine = work()
         except BaseException as failure:
             with suppress(InvalidStateError):
-                found.set_exception(failure)
+                opened.set_exception(failure)
             return
         try:
-            found.set_result(engine)
+            opened.set_result(engine)
         except InvalidStateError:
             engine.close()
 
     threading.Thread(target=run, name="preftilt-opening", daemon=True).start()
-    return await asyncio.wrap_future(found)
+    return await asyncio.wrap_future(opened)
 
 
 async def _ask(replica: Replica, pace: WatchIntervals) -> None:
@@ -102,8 +102,8 @@ async def _bring_back(replica: Replica, wanted: ModelIdentity, pace: WatchInterv
 async def _admit(engine: Engine, wanted: ModelIdentity) -> None:
     """Close an engine again that is not what the others are, or cannot do what they can."""
     try:
-        found = await identify(engine)
-        difference = wanted.difference(found) or _shortfall(wanted, found)
+        identity = await identify(engine)
+        difference = wanted.difference(identity) or _shortfall(wanted, identity)
         if difference is not None:
             raise BadInput(f"{engine.name} stays out: {difference}")
     except BaseException:
@@ -111,9 +111,9 @@ async def _admit(engine: Engine, wanted: ModelIdentity) -> None:
         raise
 
 
-def _shortfall(wanted: ModelIdentity, found: ModelIdentity) -> str | None:
+def _shortfall(wanted: ModelIdentity, identity: ModelIdentity) -> str | None:
     """What callers were promised when the engine was opened cannot be taken back."""
-    promised, able = wanted.capabilities, found.capabilities
+    promised, able = wanted.capabilities, identity.capabilities
     if able.max_context < promised.max_context:
         return f"its context is {able.max_context} tokens, less than {promised.max_context}"
     if promised.sampler_logprobs and not able.sampler_logprobs:

@@ -37,7 +37,7 @@ def open_replicas(
     loop = LoopThread()
     try:
         wanted = loop.run(lambda: _open_all(replicas))
-        [first, *_] = [one.engine for one in replicas if one.engine is not None]
+        [first, *_] = [replica.engine for replica in replicas if replica.engine is not None]
         made_by = tokenizer or first.tokenizer
         return Replicas(loop, replicas, first, wanted, pace or WatchIntervals(), free, made_by)
     except BaseException:
@@ -47,18 +47,18 @@ def open_replicas(
 
 async def _open_all(replicas: list[Replica]) -> ModelIdentity:
     """Open and compare; what all that answer have in common."""
-    found = await together(_join(one) for one in replicas)
-    known = [identify for identify in found if identify is not None]
+    answers = await together(_join(replica) for replica in replicas)
+    known = [identify for identify in answers if identify is not None]
     if not known:
         raise EngineError(
-            f"none of the {len(replicas)} replicas answers: {'; '.join(one.reason for one in replicas)}"
+            f"none of the {len(replicas)} replicas answers: {'; '.join(replica.reason for replica in replicas)}"
         )
     first, *others = known
     for other in others:
         difference = first.difference(other)
         if difference is not None:
             raise BadInput(f"{other.name} is no replica of {first.name}: {difference}")
-    able = reduce(_common, [one.capabilities for one in known])
+    able = reduce(_common, [identity.capabilities for identity in known])
     return replace(first, capabilities=able)
 
 
@@ -74,22 +74,22 @@ async def _join(replica: Replica) -> ModelIdentity | None:
 async def _opened(replica: Replica) -> ModelIdentity:
     engine: Engine = await open_in_thread(replica.open)
     try:
-        found = await identify(engine)
+        identity = await identify(engine)
     except BaseException:
         engine.close()
         raise
     replica.join(engine)
-    return found
+    return identity
 
 
-def _common(one: Capabilities, other: Capabilities) -> Capabilities:
+def _common(first: Capabilities, other: Capabilities) -> Capabilities:
     """What both can do; their ends of responses are the same."""
     return replace(
-        one,
-        max_context=min(one.max_context, other.max_context),
-        sampler_logprobs=one.sampler_logprobs and other.sampler_logprobs,
-        keyed_streams=one.keyed_streams and other.keyed_streams,
-        guides=one.guides and other.guides,
-        proposes=one.proposes and other.proposes,
-        images=one.images and other.images,
+        first,
+        max_context=min(first.max_context, other.max_context),
+        sampler_logprobs=first.sampler_logprobs and other.sampler_logprobs,
+        keyed_streams=first.keyed_streams and other.keyed_streams,
+        guides=first.guides and other.guides,
+        proposes=first.proposes and other.proposes,
+        images=first.images and other.images,
     )

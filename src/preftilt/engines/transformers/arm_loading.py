@@ -38,8 +38,8 @@ class ArmSetup:
     @property
     def known(self) -> tuple[KnownArm, ...]:
         """The ARMs as an engine's capabilities tell them."""
-        specs = {name: one.spec for name, one in self.arms.items()}
-        return tuple(KnownArm(name, one.objectives, one.method) for name, one in specs.items())
+        specs = {name: arm.spec for name, arm in self.arms.items()}
+        return tuple(KnownArm(name, spec.objectives, spec.method) for name, spec in specs.items())
 
 
 def read_arms(arms: Mapping[str, str], tokenizer: object) -> dict[str, ArmFolder]:
@@ -48,20 +48,20 @@ def read_arms(arms: Mapping[str, str], tokenizer: object) -> dict[str, ArmFolder
     Raises :class:`~preftilt.errors.BadInput` for a damaged folder, and for an ARM that was trained with another
     tokenizer than ``tokenizer`` (a ``PreTrainedTokenizerBase``).
     """
-    found: dict[str, ArmFolder] = {}
-    for name, given in arms.items():
+    folders: dict[str, ArmFolder] = {}
+    for name, path in arms.items():
         if not NAME.fullmatch(name):
             raise BadInput(
                 f"{name!r} cannot name a reward model; use letters, digits, '.', '-', '_'"
             )
-        folder = Path(given).expanduser()
+        folder = Path(path).expanduser()
         spec = read_spec(folder)
         try:
             check_tokenizer(spec, tokenizer)
         except BadInput as failure:
             raise BadInput(f"--arm {name}: {failure}") from None
-        found[name] = ArmFolder(folder, spec)
-    return found
+        folders[name] = ArmFolder(folder, spec)
+    return folders
 
 
 def attach_arms(runner: ModelRunner, beside: ArmSetup) -> list[ModelRunner]:
@@ -71,16 +71,18 @@ def attach_arms(runner: ModelRunner, beside: ArmSetup) -> list[ModelRunner]:
     """
     other = None if beside.model is None else _runner(beside.model, runner)
     homes = {
-        name: runner if _belongs(one.spec, runner) else other for name, one in beside.arms.items()
+        name: runner if _belongs(arm.spec, runner) else other for name, arm in beside.arms.items()
     }
     if other is not None and other not in homes.values():
         raise BadInput("every reward model belongs to the model itself; leave --arm-base out")
     attached = {
         name: _attached(name, beside.arms[name], home or runner) for name, home in homes.items()
     }
-    for one in filter(None, (runner, other)):
-        mine = {name: arm for name, arm in attached.items() if (homes[name] or runner) is one}
-        one.arms = AttachedArms(mine, one.device) if mine else None
+    for model_runner in filter(None, (runner, other)):
+        mine = {
+            name: arm for name, arm in attached.items() if (homes[name] or runner) is model_runner
+        }
+        model_runner.arms = AttachedArms(mine, model_runner.device) if mine else None
     if other is None:
         return []
     runner.beside = {name: other for name, home in homes.items() if home is other}

@@ -35,10 +35,13 @@ class AttachedArms:
 
     def _hooks(self, readers: Readers) -> Hooks:
         """Those of every ARM that reads any row, by its preference vectors [M, k]; NaN where it does not."""
-        found: Hooks = ()
+        hooks: Hooks = ()
         for name in sorted({reader.arm for reader in readers if reader is not None}):
             arm = self.by_name[name]
             off = (float("nan"),) * len(arm.spec.objectives)
-            rows = [one.alpha if one is not None and one.arm == name else off for one in readers]
-            found += arm.hooks(torch.tensor(rows, dtype=torch.float32, device=self._device))
-        return found
+            rows = [
+                reader.alpha if reader is not None and reader.arm == name else off
+                for reader in readers
+            ]
+            hooks += arm.hooks(torch.tensor(rows, dtype=torch.float32, device=self._device))
+        return hooks

@@ -169,7 +169,10 @@ class TransformersEngine:
 
     async def _drawn(self, requests: Sequence[SampleRequest | GuideRequest]) -> list[list[Any]]:
         """What every request draws."""
-        jobs = [draw_job(one) if one.slots and one.max_tokens else None for one in requests]
+        jobs = [
+            draw_job(request) if request.slots and request.max_tokens else None
+            for request in requests
+        ]
         work = [job for job in jobs if job]
         with self._submitted(work):
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))

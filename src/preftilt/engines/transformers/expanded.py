@@ -131,7 +131,15 @@ class ExpandedPath:
             self._prompts.move_to_end(key)
             return self._prompts[key]
         known = (kept for by, kept in self._prompts if by == reader)
-        begun = max((one for one in known if one == tokens[: len(one)]), key=len, default=())
+        begun = max(
+            (
+                tokens_before
+                for tokens_before in known
+                if tokens_before == tokens[: len(tokens_before)]
+            ),
+            key=len,
+            default=(),
+        )
         self.runner.stats.prompt_tokens += len(tokens) - len(begun)
         self.runner.stats.shared_tokens += len(begun)
         cache = self._prompts[reader, begun][0].copies(1).own if begun else None
@@ -154,7 +162,7 @@ class ExpandedPath:
 
     def _sample(self, job: DrawJob) -> None:
         request = job.request
-        known = [self._prompt(one.tokens + one.prefix, one.reader) for one in job.grounds]
+        known = [self._prompt(state.tokens + state.prefix, state.reader) for state in job.grounds]
         rows_at_once = max(1, self._limits.max_rows // len(known))
         for start in range(0, len(request.slots), rows_at_once):
             count = min(rows_at_once, len(request.slots) - start)

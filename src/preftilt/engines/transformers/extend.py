@@ -250,7 +250,8 @@ def _shifts(segments: Sequence[ExtendSegment], device: torch.device) -> Tensor |
         return None
     none = torch.zeros(3, 1, dtype=torch.long)
     parts = [
-        (none if one.shifts is None else one.shifts).expand(3, len(one.tokens)) for one in segments
+        (none if segment.shifts is None else segment.shifts).expand(3, len(segment.tokens))
+        for segment in segments
     ]
     return torch.cat(parts, dim=1).to(device)
 

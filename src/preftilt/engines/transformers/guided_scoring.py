@@ -24,12 +24,12 @@ def normalise(job: NormaliseJob, runner: ModelRunner) -> np.ndarray:
     """Log-probs [R, T] (float64) of the job's completion; its caches must be there. A model reads its views at once."""
     readings = [PreparedScore(part) for part in job.parts]
     completion = job.request.reads[0].completion
-    first = torch.stack([one.ground.logits for one in readings])[None]
-    found = [mixture_logprobs(first, job.request.mixtures, completion[:1])]
+    first = torch.stack([view.ground.logits for view in readings])[None]
+    parts = [mixture_logprobs(first, job.request.mixtures, completion[:1])]
     if len(completion) > 1:
-        found.extend(_rest(readings, job.request.mixtures, runner))
+        parts.extend(_rest(readings, job.request.mixtures, runner))
     runner.stats.scored += len(completion)
-    return np.concatenate(found, axis=1)
+    return np.concatenate(parts, axis=1)
 
 
 def mixture_logprobs(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens) -> np.ndarray:
@@ -37,9 +37,12 @@ def mixture_logprobs(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens
     targets = torch.tensor(tokens, device=logits.device)
     rows = [
         logprobs_of(
-            guided(logits.unbind(1), GuidanceRule(one.weights, one.mask, one.preferred)), targets
+            guided(
+                logits.unbind(1), GuidanceRule(mixture.weights, mixture.mask, mixture.preferred)
+            ),
+            targets,
         )
-        for one in mixtures
+        for mixture in mixtures
     ]
     return torch.stack(rows).cpu().numpy()
 
@@ -52,8 +55,8 @@ def _rest(
     few = max(1, LOGIT_NUMBERS // (runner.vocabulary * len(readings)))
     starts = range(0, len(tokens), few)
     together: dict[int, list[int]] = {}
-    for number, one in enumerate(readings):
-        together.setdefault(id(runner.of(one.ground.reader)), []).append(number)
+    for number, view in enumerate(readings):
+        together.setdefault(id(runner.of(view.ground.reader)), []).append(number)
     order = [number for members in together.values() for number in members]
     back = torch.tensor([order.index(number) for number in range(len(order))], device=runner.device)
     streams = [

@@ -47,8 +47,8 @@ def probe_image(images: ImageTokenizer, runner: ModelRunner) -> ImageProbe:
         first = next(token for token in prompt if token >= FIRST)
         shown = images.sight.shown(first - first % SPREAD)
         of_tokens = {
-            name: torch.cat([one, one.new_zeros(1, len(response))], dim=1)
-            for name, one in shown.of_tokens.items()
+            name: torch.cat([values, values.new_zeros(1, len(response))], dim=1)
+            for name, values in shown.of_tokens.items()
         }
         seen = images.sight.look(images.sight.plain(ids)[None], shown, of_tokens)
         logits = seen.logits[0, len(prompt) - 1 : -1]

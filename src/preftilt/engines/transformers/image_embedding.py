@@ -46,7 +46,7 @@ class PromptImages:
     def bytes(self) -> int:
         """What it holds."""
         held = [*self.inputs.values(), *([] if self.embedded is None else [self.embedded])]
-        return sum(one.numel() * one.element_size() for one in held)
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
 
 class ImageEmbedder:
@@ -86,11 +86,11 @@ class ImageEmbedder:
             return None
         number = ids[seen] % SPREAD
         shown = self.shown(int(ids[seen][0] - number[0]))
-        of_tokens = {name: one.new_zeros(ids.shape) for name, one in shown.of_tokens.items()}
-        for name, one in of_tokens.items():
-            one[seen] = shown.of_tokens[name][0, list(shown.places)][number]
+        of_tokens = {name: values.new_zeros(ids.shape) for name, values in shown.of_tokens.items()}
+        for name, values in of_tokens.items():
+            values[seen] = shown.of_tokens[name][0, list(shown.places)][number]
         wanted = inspect.signature(self._rope_index).parameters
-        told = {k: one for k, one in {**shown.inputs, **of_tokens}.items() if k in wanted}
+        told = {k: values for k, values in {**shown.inputs, **of_tokens}.items() if k in wanted}
         positions, after = self._rope_index(self.plain(ids), **told)
         within = positions[:, 0] - torch.arange(len(tokens))
         return torch.cat([within, after.view(1, 1).expand(3, 1)], dim=1)
@@ -127,19 +127,21 @@ class ImageEmbedder:
         Raises :class:`~preftilt.errors.EngineError` if the shelf holds them no more.
         """
         with self._lock:
-            found = self._shelf.get(first)
-        if found is None:
+            images = self._shelf.get(first)
+        if images is None:
             raise EngineError(
                 "an image of this prompt is no longer held, because too many others came after it; ask again, or with"
                 " fewer requests at a time"
             )
-        return found
+        return images
 
     def look(self, ids: Tensor, shown: PromptImages, of_tokens: Mapping[str, Tensor]) -> Any:
         """The model's own forward of ``ids`` [1, L], in its own vocabulary, with images."""
         inputs = {
-            name: one.to(self.model.device, self.model.dtype if one.is_floating_point() else None)
-            for name, one in {**shown.inputs, **of_tokens}.items()
+            name: tensor.to(
+                self.model.device, self.model.dtype if tensor.is_floating_point() else None
+            )
+            for name, tensor in {**shown.inputs, **of_tokens}.items()
         }
         return self.model(input_ids=ids, **inputs, use_cache=False)
 
@@ -162,7 +164,7 @@ class ImageEmbedder:
             self._shelf.popitem(last=False)
 
     def _held(self) -> int:
-        return sum(one.bytes for one in self._shelf.values())
+        return sum(images.bytes for images in self._shelf.values())
 
     def _front(self, shown: PromptImages) -> Tensor:
         """Run the model up to its language model on image tokens alone; the embeddings [count, H] that it hands on.
@@ -172,13 +174,13 @@ class ImageEmbedder:
         ids = torch.full((1, len(shown.places)), self.token, device=self.model.device)
         caught: list[Tensor] = []
 
-        def catch(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-            caught.append(given["inputs_embeds"])
+        def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught.append(kwargs["inputs_embeds"])
             raise _ReachedLanguageModel
 
         hook = self.text.register_forward_pre_hook(catch, with_kwargs=True)
         places = torch.tensor(shown.places)
-        of_tokens = {k: one[:, places] for k, one in shown.of_tokens.items()}
+        of_tokens = {k: values[:, places] for k, values in shown.of_tokens.items()}
         if self.turns:
             of_tokens["position_ids"] = places[None]
         try:

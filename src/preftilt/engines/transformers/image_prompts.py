@@ -44,7 +44,7 @@ class ImageTokenizer:
 
         Raises :class:`~preftilt.errors.UnseenImage` for an image that cannot be read or shown.
         """
-        images = [image for one in messages for image in one.images]
+        images = [image for message in messages for image in message.images]
         if images and self.refusal is not None:
             raise UnseenImage(f"{self.refusal}; leave the image out, or use another model")
         return (
@@ -83,7 +83,7 @@ class ImageTokenizer:
         return self.chat.encode_raw(text)
 
     def _show(self, text: str, images: Sequence[Image]) -> Tokens:
-        pictures = [kept((_picture, one.digest), partial(_picture, one)) for one in images]
+        pictures = [kept((_picture, image.digest), partial(_picture, image)) for image in images]
         try:
             made: dict[str, Any] = dict(
                 self.processor(
@@ -97,18 +97,18 @@ class ImageTokenizer:
             ) from error
         ids: list[int] = made.pop("input_ids")[0].tolist()
         made.pop("attention_mask", None)
-        places = tuple(place for place, one in enumerate(ids) if one == self.sight.token)
+        places = tuple(place for place, token in enumerate(ids) if token == self.sight.token)
         if not places:
             raise UnseenImage(
                 "the chat template leaves images out; give another one (--chat-template FILE)"
             )
         named = image_tokens(images, len(places))
-        of_tokens = {name: one for name, one in made.items() if one.shape == (1, len(ids))}
-        inputs = {name: one for name, one in made.items() if name not in of_tokens}
-        digests = tuple(one.digest for one in images)
+        of_tokens = {name: tensor for name, tensor in made.items() if tensor.shape == (1, len(ids))}
+        inputs = {name: tensor for name, tensor in made.items() if name not in of_tokens}
+        digests = tuple(image.digest for image in images)
         self.sight.show(named[0], PromptImages(digests, inputs, places, of_tokens))
         numbers = iter(named)
-        return tuple(next(numbers) if one == self.sight.token else one for one in ids)
+        return tuple(next(numbers) if token == self.sight.token else token for token in ids)
 
 
 def image_tokenizer(model: Any, processor: Any, chat: HfChatTokenizer) -> ImageTokenizer:

@@ -125,7 +125,7 @@ def load_reward_model(source: ModelSource, tokenizer: Any) -> LoadedModel:
     Raises :class:`BadInput` for a model without such a head: transformers would invent one and score at random.
     """
     with quiet_transformers(), explained_errors(source, "a reward model"):
-        model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+        model, loading_info = transformers.AutoModelForSequenceClassification.from_pretrained(
             source.place,
             dtype=source.dtype,
             trust_remote_code=source.trust_remote_code,
@@ -133,9 +133,9 @@ def load_reward_model(source: ModelSource, tokenizer: Any) -> LoadedModel:
             use_safetensors=None if source.allow_pickle else True,
             output_loading_info=True,
         )
-        if found["missing_keys"]:
+        if loading_info["missing_keys"]:
             raise BadInput(
-                f"{source.name} is no reward model: its files lack {', '.join(sorted(found['missing_keys'])[:3])};"
+                f"{source.name} is no reward model: its files lack {', '.join(sorted(loading_info['missing_keys'])[:3])};"
                 " name a sequence-classification model that was trained to score"
             )
         if model.config.num_labels != 1:
@@ -150,8 +150,8 @@ def load_reward_model(source: ModelSource, tokenizer: Any) -> LoadedModel:
 def context_of(config: Any) -> int:
     """Tokens of prompt and response together, by the model's config."""
     text = config.get_text_config()
-    found = [getattr(text, name, None) for name in CONTEXT_FIELDS]
-    return next((value for value in found if isinstance(value, int) and value > 0), UNLIMITED)
+    limits = [getattr(text, name, None) for name in CONTEXT_FIELDS]
+    return next((value for value in limits if isinstance(value, int) and value > 0), UNLIMITED)
 
 
 def _device(device: str) -> torch.device:
@@ -163,13 +163,13 @@ def _device(device: str) -> torch.device:
             " use cpu"
         )
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise BadInput(
             f"--device {device} cannot be used here ({error}); use auto or cpu"
         ) from error
-    return found
+    return chosen
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:

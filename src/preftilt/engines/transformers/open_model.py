@@ -115,7 +115,11 @@ def open_transformers(
     loaded = load_model(source, tokenizer, sees=processor is not None)
     images = None if processor is None else image_tokenizer(loaded.model, processor, chat)
     beside = ArmSetup(arms=arms, model=weaker and load_model(weaker, load_tokenizer(weaker)))
-    contexts = [context_of(one.model.config) for one in (loaded, beside.model) if one]
+    contexts = [
+        context_of(model_loaded.model.config)
+        for model_loaded in (loaded, beside.model)
+        if model_loaded
+    ]
     limits = TransformersLimits(
         max_rows=options.max_rows or (64 if loaded.device.type == "cpu" else 256),
         row_bytes=tuning.row_bytes,
@@ -157,7 +161,7 @@ def assemble(
     vocabulary, turn_end, runner = _vocabulary(loaded, chat, label, images)
     runners = [runner, *attach_arms(runner, beside)]
     ends = RowLifecycle(runner, vocabulary, limits.context)
-    checked = [probe.reference(one) for one in runners]
+    checked = [probe.reference(each) for each in runners]
     look = None if images is None else probe_image(images, runner)
     shared = attention == "auto"
     if shared and (why := _install(runners, checked)) is not None:
@@ -171,8 +175,8 @@ def assemble(
         path: TransformersScheduler | ExpandedPath = TransformersScheduler(runner, ends, limits)
     else:
         path = ExpandedPath(runner, ends, limits)
-        for one, check in zip(runners, checked, strict=True):
-            _insist(ExpandedPath(one, ends, limits), check, label)
+        for each, check in zip(runners, checked, strict=True):
+            _insist(ExpandedPath(each, ends, limits), check, label)
     trusted = sampler_logprobs == "on" or (
         sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
     )
@@ -256,10 +260,12 @@ def _sampler_agrees(path: TransformersScheduler | ExpandedPath, dtype: torch.dty
     """Whether log-probs from sampling equal scores, measured on a few drawn responses."""
     prompt = tuple(range(min(8, path.runner.vocabulary)))
     [drawn] = _drawn(path, [_trial(prompt, range(4))])
-    scores = [score_job(ScoreRequest(prompt=prompt, completion=one.tokens)) for one in drawn]
+    scores = [
+        score_job(ScoreRequest(prompt=prompt, completion=completion.tokens)) for completion in drawn
+    ]
     _finish(path, scores)
     pairs = zip(drawn, scores, strict=True)
-    gaps = np.concatenate([one.logprobs - job.future.result() for one, job in pairs])
+    gaps = np.concatenate([completion.logprobs - job.future.result() for completion, job in pairs])
     if dtype == torch.float32:
         return bool(np.abs(gaps).max() <= probe.AGREE)
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)

@@ -82,10 +82,10 @@ class PrefixCache:
 
     def prompt(self, tokens: Tokens, reader: Reader | None = None) -> CachedPrompt | None:
         """The prompt with exactly these tokens."""
-        found = self._items.get((reader, tokens, ()))
-        if found is not None:
+        cached = self._items.get((reader, tokens, ()))
+        if cached is not None:
             self._items.move_to_end((reader, tokens, ()))
-        return found if isinstance(found, CachedPrompt) else None
+        return cached if isinstance(cached, CachedPrompt) else None
 
     def longest_shared(self, tokens: Tokens, reader: Reader | None = None) -> tuple[int, Layers]:
         """The longest beginning of ``tokens`` that a stored prompt has too, short of the last token.

@@ -61,7 +61,8 @@ class ModelBatch:
     def forward(self) -> Tensor:
         """Logits [S, V] after the last token of every strand."""
         places = [
-            RowPosition(one.prompt, one.forwarded, one.ground.cache.shift) for one in self.strands
+            RowPosition(sequence.prompt, sequence.forwarded, sequence.ground.cache.shift)
+            for sequence in self.strands
         ]
         plan = DecodePlan(self.buffers, places, self.runner.device, self._readers())
         last = plan.tokens_of([strand.row.tokens[-1] for strand in self.strands])
@@ -76,7 +77,9 @@ class ModelBatch:
             last.number = number
 
     def _readers(self) -> Readers | None:
-        if self.runner.arms is None or all(one.ground.reader is None for one in self.strands):
+        if self.runner.arms is None or all(
+            sequence.ground.reader is None for sequence in self.strands
+        ):
             return None
         return tuple(strand.ground.reader for strand in self.strands)
 
@@ -304,7 +307,7 @@ class RunningBatch:
     def _remove(self, rows: list[SampledRow]) -> None:
         """Take the strands of ended rows out of their lanes, the last ones first."""
         gone = [strand for row in rows for strand in row.strands]
-        for strand in sorted(gone, key=lambda one: one.number, reverse=True):
+        for strand in sorted(gone, key=lambda sequence: sequence.number, reverse=True):
             strand.lane.remove(strand.number)
         for lane in self._lanes:
             if not lane.strands and lane.buffers.width > WIDTH_KEPT:

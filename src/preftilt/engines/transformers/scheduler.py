@@ -126,10 +126,10 @@ class TransformersScheduler:
 
     def _by_model(self) -> list[list[CacheKey]]:
         """The caches to be filled, those of one model together."""
-        found: dict[ModelRunner, list[CacheKey]] = {}
+        keys_by_runner: dict[ModelRunner, list[CacheKey]] = {}
         for key in self._growths:
-            found.setdefault(self.runner.of(key[0]), []).append(key)
-        return list(found.values())
+            keys_by_runner.setdefault(self.runner.of(key[0]), []).append(key)
+        return list(keys_by_runner.values())
 
     def _grow(
         self,
@@ -198,8 +198,8 @@ class TransformersScheduler:
 
     def _missing_of(self, job: Job) -> list[CacheKey]:
         """The caches a request still needs."""
-        found = (self._missing(ground) for ground in job.grounds)
-        return list(dict.fromkeys(key for key in found if key is not None))
+        keys = (self._missing(ground) for ground in job.grounds)
+        return list(dict.fromkeys(key for key in keys if key is not None))
 
     def _missing(self, ground: PrefixState) -> CacheKey | None:
         """The cache a request still needs, after seeing to it that it grows."""
@@ -249,9 +249,9 @@ class TransformersScheduler:
         elif self._scores:
             self._normalise(self._scores.pop(0))
 
-    def _alike(self, one: PreparedScore, other: PreparedScore) -> bool:
+    def _alike(self, first: PreparedScore, other: PreparedScore) -> bool:
         """Whether one model reads both."""
-        return self.runner.of(one.ground.reader) is self.runner.of(other.ground.reader)
+        return self.runner.of(first.ground.reader) is self.runner.of(other.ground.reader)
 
     def _normalise(self, job: ScoreJob | NormaliseJob) -> None:
         """A forward for one request: it has several views already."""
@@ -273,8 +273,8 @@ class TransformersScheduler:
             for r, logprobs in zip(chosen, results, strict=True):
                 settle(r.job.future, logprobs)
         elif len(chosen) > 1:  # As in _grow.
-            for one in chosen:
-                self._score_together([one])
+            for prepared in chosen:
+                self._score_together([prepared])
 
     def _admit(self) -> None:
         """Start rows, requests by turns; the first whose turn does not fit whole holds up the rest."""

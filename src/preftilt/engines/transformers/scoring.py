@@ -52,7 +52,7 @@ def score(
     if order:
         rest = _forward([readings[i] for i in order], order, runner, store)
     runner.stats.scored += sum(len(r.job.request.completion) for r in readings)
-    return [np.concatenate([one, rest.get(i, np.empty(0))]) for i, one in enumerate(first)]
+    return [np.concatenate([logprob, rest.get(i, np.empty(0))]) for i, logprob in enumerate(first)]
 
 
 def _first(r: PreparedScore) -> np.ndarray:

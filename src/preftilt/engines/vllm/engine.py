@@ -102,10 +102,10 @@ class VllmEngine:
             else []
             for request in requests
         ]
-        work = [one for each in drawings for one in each]
+        work = [sequence for each in drawings for sequence in each]
         with self._known(requests, drawings):
             self._worker.submit(work)
-            drawn = iter(await _all([one.future for one in work]))
+            drawn = iter(await _all([sequence.future for sequence in work]))
         nothing = Completion((), np.empty(0), "length")
         return [
             list(islice(drawn, len(each))) if request.max_tokens else [nothing] * len(request.slots)
@@ -147,14 +147,14 @@ class VllmEngine:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
             self._readable.check_score(request)
-        found: dict[int, np.ndarray | NotComputed] = {
-            i: NotComputed() for i, one in enumerate(requests) if one.completion
+        results: dict[int, np.ndarray | NotComputed] = {
+            i: NotComputed() for i, request in enumerate(requests) if request.completion
         }
         for shared in (True, False) if self._block else (False,):
-            missing = [i for i, row in found.items() if isinstance(row, NotComputed)]
+            missing = [i for i, row in results.items() if isinstance(row, NotComputed)]
             rows = await self._read([requests[i] for i in missing], shared=shared)
-            found.update(zip(missing, rows, strict=True))
-        return [_row(found[i]) if i in found else np.empty(0) for i in range(len(requests))]
+            results.update(zip(missing, rows, strict=True))
+        return [_row(results[i]) if i in results else np.empty(0) for i in range(len(requests))]
 
     async def _read(
         self, requests: Sequence[ScoreRequest], *, shared: bool
@@ -162,28 +162,28 @@ class VllmEngine:
         """Log-probs of every request, or that they could not be had this way."""
         firsts: dict[tuple[Tokens, int], FirstTokenScore] = {}
         readings: list[ScoreSequence] = []
-        for one in requests:
-            before = one.prompt + one.prefix
+        for request in requests:
+            before = request.prompt + request.prefix
             skip = int(shared and self._block is not None and len(before) % self._block == 0)
-            readings.append(ScoreSequence(before, one.completion, shared, skip))
+            readings.append(ScoreSequence(before, request.completion, shared, skip))
             if skip:
-                key = before, one.completion[0]
+                key = before, request.completion[0]
                 firsts.setdefault(key, FirstTokenScore(*key))
         work = [*firsts.values(), *readings]
-        with self._known(requests, [[one] for one in readings]):
+        with self._known(requests, [[reading] for reading in readings]):
             self._worker.submit(work)
-            done = await _all([one.future for one in work])
+            done = await _all([sequence.future for sequence in work])
         known, rows = dict(zip(firsts, done, strict=False)), done[len(firsts) :]
         return [
-            np.concatenate([[known[one.before, one.completion[0]]], row])
-            if one.skip and not isinstance(row, NotComputed)
+            np.concatenate([[known[reading.before, reading.completion[0]]], row])
+            if reading.skip and not isinstance(row, NotComputed)
             else row
-            for one, row in zip(readings, rows, strict=True)
+            for reading, row in zip(readings, rows, strict=True)
         ]
 
     def so_far(self, request: SampleRequest | ScoreRequest) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the thread keeps anyway."""
-        return sum(one.done for one in self._under_way.get(id(request), ()))
+        return sum(sequence.done for sequence in self._under_way.get(id(request), ()))
 
     @contextmanager
     def _known(
@@ -192,13 +192,13 @@ class VllmEngine:
         sequences: Sequence[Sequence[SampleSequence | ScoreSequence]],
     ) -> Iterator[None]:
         """While they are under way, :meth:`so_far` finds sequences by their requests."""
-        here = {id(one): each for one, each in zip(requests, sequences, strict=True)}
+        here = {id(request): each for request, each in zip(requests, sequences, strict=True)}
         self._under_way.update(here)
         try:
             yield
         finally:
-            for one in here:
-                self._under_way.pop(one, None)
+            for key in here:
+                self._under_way.pop(key, None)
 
     def close(self) -> None:
         """Stop vLLM and give back its memory; calls under way fail with :class:`~preftilt.errors.EngineError`."""
@@ -207,10 +207,10 @@ class VllmEngine:
 
 async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
     """Results in order; whoever is cancelled here cancels them, and the first failure cancels the rest."""
-    return await together(asyncio.wrap_future(one) for one in futures)
+    return await together(asyncio.wrap_future(future) for future in futures)
 
 
-def _row(found: np.ndarray | NotComputed) -> np.ndarray:
-    if isinstance(found, NotComputed):
+def _row(result: np.ndarray | NotComputed) -> np.ndarray:
+    if isinstance(result, NotComputed):
         raise EngineError("vLLM returned no log-probs of given tokens, not even without its cache")
-    return found
+    return result

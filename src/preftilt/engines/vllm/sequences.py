@@ -203,8 +203,10 @@ class ScoreSequence:
         rows = output.prompt_logprobs or []
         wanted = self.completion[self.skip :]
         there = max(0, len(rows) - start)
-        found = [rows[start + i].get(token) for i, token in enumerate(wanted[:there])]
-        values = [one.logprob for one in found if one is not None and is_logprob(one.logprob)]
+        entries = [rows[start + i].get(token) for i, token in enumerate(wanted[:there])]
+        values = [
+            entry.logprob for entry in entries if entry is not None and is_logprob(entry.logprob)
+        ]
         if len(values) == len(wanted):
             return np.minimum(np.array(values, dtype=np.float64), 0.0)
         if self.shared:
@@ -247,8 +249,8 @@ class FirstTokenScore:
         return 0  # It is counted with the reading that it belongs to.
 
     def read(self, output: RequestOutput) -> float:
-        [one] = output.outputs
-        [entry] = one.logprobs or [{}]
+        [drawn] = output.outputs
+        [entry] = drawn.logprobs or [{}]
         if self.token not in entry or not is_logprob(entry[self.token].logprob):
             raise EngineError(
                 "vLLM drew a token that it was not allowed to; use another version of vLLM"

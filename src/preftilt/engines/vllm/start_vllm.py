@@ -170,9 +170,9 @@ def _shares_prefixes(
         return False
     rows: dict[bool, list[Any]] = {}
     for shared in (False, True):
-        readings = [ScoreSequence(prompt, one, shared) for one in responses]
+        readings = [ScoreSequence(prompt, response, shared) for response in responses]
         rows[shared] = _ask(worker, readings)
-        if shared and not all(one.cached >= block for one in readings):
+        if shared and not all(reading.cached >= block for reading in readings):
             return False
     return all(
         isinstance(got, np.ndarray) and np.abs(got - want).max() <= tolerance(dtype)
@@ -190,8 +190,13 @@ def _sampler_agrees(worker: VllmWorker, vocabulary: Vocabulary, dtype: torch.dty
         max_tokens=16,
     )
     drawn = _ask(worker, [SampleSequence(request, slot, vocabulary) for slot in request.slots])
-    rows = _ask(worker, [ScoreSequence(request.prompt, one.tokens, shared=False) for one in drawn])
-    gaps = np.concatenate([one.logprobs - row for one, row in zip(drawn, rows, strict=True)])
+    rows = _ask(
+        worker,
+        [ScoreSequence(request.prompt, completion.tokens, shared=False) for completion in drawn],
+    )
+    gaps = np.concatenate(
+        [completion.logprobs - row for completion, row in zip(drawn, rows, strict=True)]
+    )
     if dtype == torch.float32:
         return bool(np.abs(gaps).max() <= AGREE)
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
@@ -202,6 +207,6 @@ def _some_tokens(length: int, vocabulary: int, step: int) -> Tokens:
 
 
 def _ask(worker: VllmWorker, sequences: Iterable[VllmSequence]) -> list[Any]:
-    asked = list(sequences)
-    worker.submit(asked)
-    return [one.future.result() for one in asked]
+    submitted = list(sequences)
+    worker.submit(submitted)
+    return [sequence.future.result() for sequence in submitted]

@@ -72,9 +72,11 @@ class VllmWorker:
             self._turn(engine, new)
 
     def _turn(self, engine: LLMEngine, new: Iterable[VllmSequence]) -> None:
-        for one in new:
-            self._add(engine, one)
-        self._drop(engine, [name for name, one in self._running.items() if one.future.done()])
+        for sequence in new:
+            self._add(engine, sequence)
+        self._drop(
+            engine, [name for name, sequence in self._running.items() if sequence.future.done()]
+        )
         if not self._running:
             return
         try:
@@ -85,24 +87,24 @@ class VllmWorker:
         for output in outputs:
             self._answer(engine, output)
 
-    def _add(self, engine: LLMEngine, one: VllmSequence) -> None:
-        if one.future.cancelled():
+    def _add(self, engine: LLMEngine, sequence: VllmSequence) -> None:
+        if sequence.future.cancelled():
             return
         name = str(next(self._names))
         try:
-            prompt = tokens_input(list(one.tokens))
-            engine.add_request(name, prompt, one.params)
+            prompt = tokens_input(list(sequence.tokens))
+            engine.add_request(name, prompt, sequence.params)
         except Exception as error:  # What vLLM refuses and our own checks let through.
-            _settle(one, EngineError(f"vLLM refused a request: {error}"), error)
+            _settle(sequence, EngineError(f"vLLM refused a request: {error}"), error)
             return
-        self._running[name] = one
+        self._running[name] = sequence
 
     def _answer(self, engine: LLMEngine, output: Any) -> None:
-        one = self._running.get(output.request_id)
-        if one is None:
+        sequence = self._running.get(output.request_id)
+        if sequence is None:
             return
         try:
-            result = one.read(output)
+            result = sequence.read(output)
         except Exception as error:
             result = error
         if result is None:
@@ -111,7 +113,7 @@ class VllmWorker:
             del self._running[output.request_id]
         else:
             self._drop(engine, [output.request_id])
-        _settle(one, result)
+        _settle(sequence, result)
 
     def _drop(self, engine: LLMEngine, names: list[str]) -> None:
         """Stop sequences that ended early, or that nobody waits for any more."""
@@ -122,8 +124,8 @@ class VllmWorker:
 
     def _fail(self, engine: LLMEngine, why: str, cause: Exception | None = None) -> None:
         running, self._running = self._running, {}
-        for one in running.values():
-            _settle(one, EngineError(why), cause)
+        for sequence in running.values():
+            _settle(sequence, EngineError(why), cause)
         with suppress(
             Exception
         ):  # A vLLM that has failed may fail at this too, and has been told of.
@@ -131,18 +133,18 @@ class VllmWorker:
 
     def _give_up(self, engine: LLMEngine, new: Iterable[VllmSequence]) -> None:
         why = "the engine was closed while the request was under way"
-        for one in new:
-            _settle(one, EngineError(why))
+        for sequence in new:
+            _settle(sequence, EngineError(why))
         self._fail(engine, why)
         engine.engine_core.shutdown()
 
 
-def _settle(one: VllmSequence, result: object, cause: Exception | None = None) -> None:
+def _settle(sequence: VllmSequence, result: object, cause: Exception | None = None) -> None:
     """Give a sequence its result, or its exception; a cancelled one is left alone."""
-    if one.future.done() or not one.future.set_running_or_notify_cancel():
+    if sequence.future.done() or not sequence.future.set_running_or_notify_cancel():
         return
     if isinstance(result, BaseException):
         result.__cause__ = cause
-        one.future.set_exception(result)
+        sequence.future.set_exception(result)
     else:
-        one.future.set_result(result)
+        sequence.future.set_result(result)
