@@ -100,7 +100,7 @@ def test_a_slow_path_is_told_once_with_the_reason(
     monkeypatch.setattr(probe, "_prefill", broken)
     engine = open_transformers(saved("qwen2"))
     engine.close()
-    assert engine.about.path == "expanded"
+    assert engine.info.path == "expanded"
     [told] = caplog.messages
     assert "several times as long: NotImplementedError: linear attention" in told
     caplog.clear()

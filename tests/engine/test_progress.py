@@ -92,6 +92,6 @@ async def test_a_report_that_fails_fails_the_request_and_leaves_the_engine_usabl
 async def test_nothing_is_known_of_a_request_that_is_not_under_way(opened: Opened):
     engine, asked = opened(), request(prompt(20))
     assert isinstance(engine, ReportsProgress)
-    assert engine.so_far(asked) == 0
+    assert engine.progress(asked) == 0
     await engine.sample([asked])
-    assert engine.so_far(asked) == 0
+    assert engine.progress(asked) == 0

@@ -84,7 +84,7 @@ async def test_a_server_that_resets_its_connections_loses_no_work(
     assert [[one.tokens for one in row] for row in after] == [
         [one.tokens for one in row] for row in before
     ]
-    assert sum(one.failed for one in pair.standings) >= 1
+    assert sum(one.failed for one in pair.replica_statuses) >= 1
 
 
 def test_servers_with_different_weights_are_refused(
@@ -121,10 +121,10 @@ async def test_whether_a_server_is_there_is_asked_past_all_work(server: Running,
     async with asyncio.timeout(5):
         while not server.seen.waiting:
             await asyncio.sleep(0.01)
-        await engine.answers()  # type: ignore[attr-defined]
+        await engine.ping()  # type: ignore[attr-defined]
     server.manners.models = ("other",)
     with pytest.raises(EngineError, match="no longer serves toy"):
-        await engine.answers()  # type: ignore[attr-defined]
+        await engine.ping()  # type: ignore[attr-defined]
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
 

@@ -134,12 +134,12 @@ async def test_a_dead_server_s_conversations_are_answered_by_the_other_one(
     after = await _all(pair)
     assert [one.text for one in after] == [one.text for one in before]
     async with asyncio.timeout(20):
-        while [one.up for one in pair.standings] != [True, False]:
+        while [one.up for one in pair.replica_statuses] != [True, False]:
             await asyncio.sleep(0.01)
     assert not counted.closed
     server.manners.models = ("other",)
     with pytest.raises(EngineError, match="no longer serves toy"):
-        await pair.sampler._replicas[0].engine.answers()  # type: ignore[attr-defined]
+        await pair.sampler._replicas[0].engine.ping()  # type: ignore[attr-defined]
 
 
 def test_our_server_tells_how_they_do(pair: ScoredBy, server: Running, doomed: Mortal):

@@ -143,7 +143,7 @@ def scheduler(
 
 def engine(**sizes: Any) -> LlamaCppEngine:
     """An engine over the stand-in; sizes as in :func:`scheduler`."""
-    about = LlamaCppInfo(
+    info = LlamaCppInfo(
         model="stand-in", versions={}, agreement=Agreement(0.0, 0.0, quantised=False)
     )
     capabilities = Capabilities(
@@ -154,7 +154,7 @@ def engine(**sizes: Any) -> LlamaCppEngine:
         keyed_streams=True,
     )
     tokenizer: Any = ToyTokenizer()
-    return LlamaCppEngine(about, scheduler(**sizes), tokenizer, capabilities)
+    return LlamaCppEngine(info, scheduler(**sizes), tokenizer, capabilities)
 
 
 async def settled(engine: LlamaCppEngine) -> None:

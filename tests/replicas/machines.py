@@ -120,13 +120,13 @@ class Running:
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         return await self.machine.work(requests[0].prompt, self.machine.toy.propose(requests))
 
-    async def answers(self) -> None:
+    async def ping(self) -> None:
         while self.machine.deaf:
             await asyncio.sleep(0.002)
         if not self.machine.on:
             raise EngineError(f"{self.name} cannot be reached")
 
-    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+    def progress(self, request: SampleRequest | ScoreRequest) -> int:
         return 7 if request.prompt in self.machine.prompts else 0
 
     def close(self) -> None:

@@ -117,10 +117,10 @@ async def test_a_replica_with_more_than_its_share_is_passed_over(
         one.pause = 0.2
     engine = together(machines, free=2)
     calls = [asyncio.ensure_future(engine.sample([_draw(PROMPTS[0], 1)])) for _ in range(16)]
-    await _until(lambda: sum(one.load for one in engine.standings) == 16)
-    assert max(one.load for one in engine.standings) <= 5
+    await _until(lambda: sum(one.load for one in engine.replica_statuses) == 16)
+    assert max(one.load for one in engine.replica_statuses) <= 5
     await asyncio.gather(*calls)
-    assert [one.load for one in engine.standings] == [0, 0, 0, 0]
+    assert [one.load for one in engine.replica_statuses] == [0, 0, 0, 0]
 
 
 async def test_nothing_is_lost_when_a_replica_dies_under_load(
@@ -193,12 +193,12 @@ async def test_with_all_replicas_dead_a_call_fails_at_once_and_says_so(
     engine = together(machines)
     for one in machines:
         one.on = False
-    await _until(lambda: not any(one.up for one in engine.standings))
+    await _until(lambda: not any(one.up for one in engine.replica_statuses))
     with pytest.raises(EngineError, match="none of the 4 replicas answers: m0") as failure:
         await engine.score([ScoreRequest(prompt=(1, 2), completion=(3,))])
     assert "secret" not in str(failure.value)
     machines[2].on = True
-    await _until(lambda: any(one.up for one in engine.standings))
+    await _until(lambda: any(one.up for one in engine.replica_statuses))
     assert len(await engine.score([ScoreRequest(prompt=(1, 2), completion=(3,))])) == 1
 
 
@@ -213,7 +213,7 @@ async def test_a_request_that_fails_everywhere_is_given_to_three_replicas_and_ha
     assert sum(len(one.prompts) for one in machines) == 3
     for one in machines:
         one.failure = None
-    await _until(lambda: all(not one.reason for one in engine.standings))
+    await _until(lambda: all(not one.reason for one in engine.replica_statuses))
     assert all(one.opened == 1 for one in machines)
 
 
@@ -294,7 +294,7 @@ async def test_a_replica_that_is_down_at_opening_joins_when_it_answers(
 ):
     machines[0].on = False
     engine = together(machines)
-    assert [one.up for one in engine.standings] == [False, True, True, True]
+    assert [one.up for one in engine.replica_statuses] == [False, True, True, True]
     assert "m0 cannot be reached" in _standing(engine, "m0").reason
     machines[0].on = True
     await _until(lambda: _standing(engine, "m0").up)
@@ -329,7 +329,7 @@ async def test_cancelling_a_call_cancels_it_at_its_replica(
     await asyncio.gather(call, return_exceptions=True)
     await _until(lambda: sum(one.cancelled for one in machines) == 1)
     await asyncio.sleep(0.05)
-    assert all(one.up and not one.failed for one in engine.standings)
+    assert all(one.up and not one.failed for one in engine.replica_statuses)
 
 
 async def test_guided_requests_are_shared_out_like_others(
@@ -377,9 +377,9 @@ async def test_progress_within_a_call_is_the_replica_s(machines: list[Machine], 
     engine = together(machines)
     assert isinstance(engine, ReportsProgress)
     request = _draw(PROMPTS[0])
-    assert engine.so_far(request) == 0
+    assert engine.progress(request) == 0
     await engine.sample([request])
-    assert engine.so_far(request) == 7
+    assert engine.progress(request) == 7
 
 
 async def test_an_engine_that_opens_after_it_was_given_up_is_closed(machines: list[Machine]):
@@ -412,7 +412,7 @@ def _prompt_at(engine: Replicas, machines: list[Machine], name: str) -> Tokens:
 
 
 def _standing(engine: Replicas, name: str):
-    return next(one for one in engine.standings if one.name == name)
+    return next(one for one in engine.replica_statuses if one.name == name)
 
 
 def _draw(prompt: Tokens, slots: int = 2) -> SampleRequest:

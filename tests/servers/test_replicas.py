@@ -47,15 +47,15 @@ async def test_nothing_is_lost_when_one_of_two_servers_is_killed_at_work(
     try:
         work = asyncio.ensure_future(_all(pair))
         async with asyncio.timeout(60):
-            while not all(one.load for one in pair.standings):
+            while not all(one.load for one in pair.replica_statuses):
                 await asyncio.sleep(0.001)
         os.killpg(doomed.process.pid, signal.SIGKILL)
         killed = await work
-        survivor, dead = pair.standings
+        survivor, dead = pair.replica_statuses
         assert dead.failed >= 1
         assert survivor.failed == 0
         async with asyncio.timeout(60):
-            while pair.standings[1].up:
+            while pair.replica_statuses[1].up:
                 await asyncio.sleep(0.05)
     finally:
         pair.close()

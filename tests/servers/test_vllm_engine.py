@@ -161,11 +161,11 @@ async def test_progress_can_be_watched_and_changes_nothing(vllm_engine: VllmEngi
     drawing = asyncio.ensure_future(vllm_engine.sample([asked]))
     while not drawing.done():
         await asyncio.sleep(0.002)
-        seen.append(vllm_engine.so_far(asked))
+        seen.append(vllm_engine.progress(asked))
     [drawn] = drawing.result()
     total = sum(len(one.tokens) for one in drawn)
     assert isinstance(vllm_engine, ReportsProgress)
-    assert vllm_engine.so_far(asked) == 0
+    assert vllm_engine.progress(asked) == 0
     assert any(0 < one < total for one in seen)
     rising = [one for one in seen if one]
     assert rising == sorted(rising)

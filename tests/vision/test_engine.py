@@ -38,7 +38,7 @@ def of_images(prompt: Tokens) -> list[int]:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 async def test_law_holds_with_an_image_in_the_prompt(law, opened: Opened, ask: Ask):
     engine = opened()
-    assert engine.about.path == "shared prefix"
+    assert engine.info.path == "shared prefix"
     prompts = [engine.tokenizer.render(ask(1)), engine.tokenizer.render(ask(2, 3, text="And?"))]
     await law(engine, prompts, 1e-4)
 

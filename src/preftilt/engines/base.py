@@ -143,7 +143,7 @@ class ReportsProgress(Protocol):
     no work for it and an engine that cannot say (most servers) is left as it is: its progress shows as calls end.
     """
 
-    def so_far(self, request: object) -> int:
+    def progress(self, request: object) -> int:
         """Tokens drawn or scored for this very object, which a call is under way for; 0 if nothing is known of it.
 
         Asked about ten times a second from the caller's event loop: it must return at once.
@@ -155,7 +155,7 @@ class ReportsProgress(Protocol):
 class Pingable(Protocol):
     """What an engine may offer besides :class:`Engine` where its model runs elsewhere: whether it is still there."""
 
-    async def answers(self) -> None:
+    async def ping(self) -> None:
         """Ask the cheapest question there is, one that waits behind no work.
 
         Raises :class:`~preftilt.errors.EngineError` if there is no answer, or if it is that of another model.

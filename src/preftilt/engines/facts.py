@@ -52,7 +52,7 @@ class Replicated(Protocol):
     """An engine that may be several of the same model."""
 
     @property
-    def standings(self) -> tuple[ReplicaStatus, ...]:
+    def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
         """How each of them does; empty where there is one alone."""
         ...
 

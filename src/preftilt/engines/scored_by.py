@@ -120,14 +120,14 @@ class ScoredBy:
         return (*drawing, f"score: {self.scorer.name}")
 
     @property
-    def standings(self) -> tuple[ReplicaStatus, ...]:
+    def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
         """How the replicas do, where several draw."""
-        return self.sampler.standings if isinstance(self.sampler, Replicated) else ()
+        return self.sampler.replica_statuses if isinstance(self.sampler, Replicated) else ()
 
-    async def answers(self) -> None:
+    async def ping(self) -> None:
         """See :class:`~preftilt.engines.base.Pingable`: whether the sampler is still there."""
         if isinstance(self.sampler, Pingable):
-            await self.sampler.answers()
+            await self.sampler.ping()
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """By the sampler."""
@@ -141,10 +141,10 @@ class ScoredBy:
         """By the scorer."""
         return await self.scorer.score(requests)
 
-    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+    def progress(self, request: SampleRequest | ScoreRequest) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: as far as the one of the two that is at it can say."""
         at_it = self.sampler if isinstance(request, SampleRequest) else self.scorer
-        return at_it.so_far(request) if isinstance(at_it, ReportsProgress) else 0
+        return at_it.progress(request) if isinstance(at_it, ReportsProgress) else 0
 
     def close(self) -> None:
         """Close both."""

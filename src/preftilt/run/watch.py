@@ -85,7 +85,7 @@ class UnderWay:
         sampled = scored = 0
         if isinstance(self.engine, ReportsProgress):
             for request in self._requests.values():
-                done = self.engine.so_far(request)
+                done = self.engine.progress(request)
                 if isinstance(request, ScoreRequest):
                     scored += done
                 else:

@@ -70,7 +70,7 @@ class Service:
             return "stopping"
         if self.gate.full:
             return "full"
-        replicas = self.engine.standings if isinstance(self.engine, Replicated) else ()
+        replicas = self.engine.replica_statuses if isinstance(self.engine, Replicated) else ()
         if replicas and not any(one.up for one in replicas):
             return "no replica answers"
         return "ready"

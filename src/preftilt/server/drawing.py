@@ -120,13 +120,13 @@ class Drawing:
         """As the engine's, where its capabilities say that it guides."""
         return [await self._draw(request) for request in requests]
 
-    def so_far(self, request: object) -> int:
+    def progress(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: what has arrived of it, or what the engine can say."""
         progress = self._progress.get(id(request), RequestProgress())
         at = request if isinstance(request, ScoreRequest) else progress.at
         if at is None or not isinstance(self.inner, ReportsProgress):
             return progress.arrived
-        return self.inner.so_far(at)
+        return self.inner.progress(at)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """The engine's."""

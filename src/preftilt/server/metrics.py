@@ -33,7 +33,7 @@ class ReplicaMetrics(Collector):
         failed = CounterMetricFamily(
             "preftilt_replica_failed", "Calls that came back undone.", labels=labels
         )
-        for one in self.engine.standings:
+        for one in self.engine.replica_statuses:
             up.add_metric([one.name], one.up)
             load.add_metric([one.name], one.load)
             calls.add_metric([one.name], one.calls)
@@ -57,7 +57,7 @@ class Metrics:
         self.late = Counter("late", "Answers that a deadline cut short.", **about)
         admitted = Gauge("admitted", "Requests at work or in the queue.", **about)
         admitted.set_function(lambda: gate.admitted)
-        if isinstance(engine, Replicated) and engine.standings:
+        if isinstance(engine, Replicated) and engine.replica_statuses:
             self.registry.register(ReplicaMetrics(engine))
 
     def count(self, answer: Answer) -> None:

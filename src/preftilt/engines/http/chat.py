@@ -61,12 +61,12 @@ class ChatEndpoint:
         ``first`` is added to their numbers.
         """
         payload = self.refusals.without({"model": self.model} | body | {"stream": True})
-        so_far: dict[int, ChatChoice] = {}
+        choices: dict[int, ChatChoice] = {}
         async with aclosing(self.connection.events(CHAT, payload, ChatChunk)) as events:
             async for event in events:
                 self.alias.insist(event.model, self.model, self.connection.url)
                 for new in event.choices:
-                    choice = so_far.setdefault(
+                    choice = choices.setdefault(
                         new.index, ChatChoice(index=first + new.index, message=ReplyMessage())
                     )
                     _join(choice, new)
@@ -99,7 +99,7 @@ class ChatSampler:
 
     def __init__(
         self,
-        about: ServerEngineInfo,
+        info: ServerEngineInfo,
         loop: LoopThread,
         endpoint: ChatEndpoint,
         tokenizer: RememberingTokenizer,
@@ -107,7 +107,7 @@ class ChatSampler:
         *,
         many: bool,
     ) -> None:
-        self.about = about
+        self.info = info
         self._loop = loop
         self._endpoint = endpoint
         self._tokenizer = tokenizer
@@ -117,11 +117,11 @@ class ChatSampler:
 
     @property
     def name(self) -> str:
-        return self.about.name
+        return self.info.name
 
     @property
     def model(self) -> str:
-        return self.about.model
+        return self.info.model
 
     @property
     def capabilities(self) -> Capabilities:
@@ -133,17 +133,17 @@ class ChatSampler:
 
     @property
     def versions(self) -> dict[str, str]:
-        return dict(self.about.versions)
+        return dict(self.info.versions)
 
     @property
     def facts(self) -> tuple[Fact, ...]:
         """What the probe found out."""
-        return self.about.facts
+        return self.info.facts
 
     @property
     def plan(self) -> tuple[str, ...]:
         """How it draws and scores."""
-        return self.about.plan
+        return self.info.plan
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`; a response that exists in part cannot be continued."""
@@ -179,7 +179,7 @@ class ChatSampler:
                 )
             self._tokenizer.conversation(request.prompt)
 
-    async def answers(self) -> None:
+    async def ping(self) -> None:
         """See :class:`~preftilt.engines.base.Pingable`: the server's list of models."""
         await self._loop.wait(
             lambda: check_model_served(self._endpoint.connection, self.name, self.model)

@@ -75,7 +75,7 @@ class ServerEngine:
 
     def __init__(
         self,
-        about: ServerEngineInfo,
+        info: ServerEngineInfo,
         loop: LoopThread,
         connection: Connection,
         dialect: Dialect,
@@ -83,7 +83,7 @@ class ServerEngine:
         capabilities: Capabilities,
         canary: Canary,
     ) -> None:
-        self.about = about
+        self.info = info
         self._loop = loop
         self._connection = connection
         self._dialect = dialect
@@ -94,7 +94,7 @@ class ServerEngine:
         self._check: SharedWork[None] | None = None
         self._checked = time.monotonic()
         self._readable = RequestChecker(
-            model=about.name,
+            model=info.name,
             max_context=capabilities.max_context,
             vocabulary=tokenizer.vocabulary.size,
         )
@@ -103,12 +103,12 @@ class ServerEngine:
     @property
     def name(self) -> str:
         """The scheme and the URL."""
-        return self.about.name
+        return self.info.name
 
     @property
     def model(self) -> str:
         """The model's id, as the server calls it."""
-        return self.about.model
+        return self.info.model
 
     @property
     def capabilities(self) -> Capabilities:
@@ -123,17 +123,17 @@ class ServerEngine:
     @property
     def versions(self) -> dict[str, str]:
         """Versions as far as the server tells them."""
-        return dict(self.about.versions)
+        return dict(self.info.versions)
 
     @property
     def facts(self) -> tuple[Fact, ...]:
         """What the probe found out."""
-        return self.about.facts
+        return self.info.facts
 
     @property
     def plan(self) -> tuple[str, ...]:
         """How it draws and scores."""
-        return self.about.plan
+        return self.info.plan
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`."""
@@ -156,7 +156,7 @@ class ServerEngine:
             self._readable.check_score(request)
         return await self._loop.wait(lambda: self._score(requests))
 
-    async def answers(self) -> None:
+    async def ping(self) -> None:
         """See :class:`~preftilt.engines.base.Pingable`: the server's list of models."""
         await self._loop.wait(lambda: check_model_served(self._connection, self.name, self.model))
 

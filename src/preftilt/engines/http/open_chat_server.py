@@ -123,7 +123,7 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
     context = min(limit for limit in known if limit is not None)
     facts.append(Fact("context", f"{context:,} tokens"))
     plan = f"draw: POST {CHAT}, {'n answers a question' if many else 'one question an answer'}"
-    about = ServerEngineInfo(
+    info = ServerEngineInfo(
         name=f"openai+{connection.url}",
         model=card.id,
         facts=tuple(facts),
@@ -141,7 +141,7 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
     tokenizer = scorer.tokenizer
     if not isinstance(tokenizer, RememberingTokenizer):
         tokenizer = RememberingTokenizer(tokenizer)
-    return ChatSampler(about, loop, endpoint, tokenizer, capabilities, many=many)
+    return ChatSampler(info, loop, endpoint, tokenizer, capabilities, many=many)
 
 
 async def _many(endpoint: ChatEndpoint, facts: list[Fact]) -> bool:

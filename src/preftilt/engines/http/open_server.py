@@ -122,7 +122,7 @@ def _engine(
     context: int,
     facts: tuple[Fact, ...],
 ) -> ServerEngine:
-    about = ServerEngineInfo(
+    info = ServerEngineInfo(
         name=f"{kind.scheme}+{connection.url}",
         model=result.model,
         facts=facts,
@@ -136,7 +136,7 @@ def _engine(
         sampler_logprobs=result.sampler_logprobs,
         keyed_streams=False,
     )
-    return ServerEngine(about, loop, connection, result.dialect, tokenizer, capabilities, canary)
+    return ServerEngine(info, loop, connection, result.dialect, tokenizer, capabilities, canary)
 
 
 async def connected(url: str, options: EngineOptions) -> Connection:

@@ -41,16 +41,16 @@ class LlamaCppEngine:
 
     def __init__(
         self,
-        about: LlamaCppInfo,
+        info: LlamaCppInfo,
         scheduler: LlamaCppScheduler,
         tokenizer: HfChatTokenizer,
         capabilities: Capabilities,
     ) -> None:
-        self.about = about
+        self.info = info
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._readable = RequestChecker(
-            model=about.model,
+            model=info.model,
             max_context=capabilities.max_context,
             vocabulary=scheduler.context.model.size,
         )
@@ -62,12 +62,12 @@ class LlamaCppEngine:
     @property
     def name(self) -> str:
         """``llamacpp:`` and the file as given."""
-        return f"llamacpp:{self.about.model}"
+        return f"llamacpp:{self.info.model}"
 
     @property
     def model(self) -> str:
         """The file, as given."""
-        return self.about.model
+        return self.info.model
 
     @property
     def capabilities(self) -> Capabilities:
@@ -82,7 +82,7 @@ class LlamaCppEngine:
     @property
     def versions(self) -> dict[str, str]:
         """Package versions, and how the file is computed with."""
-        return dict(self.about.versions)
+        return dict(self.info.versions)
 
     @property
     def stats(self) -> LlamaCppStats:
@@ -135,7 +135,7 @@ class LlamaCppEngine:
             done = iter(await together(asyncio.wrap_future(job.future) for job in work))
         return [next(done) if job else np.empty(0) for job in jobs]
 
-    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+    def progress(self, request: SampleRequest | ScoreRequest) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: a count that the thread keeps anyway."""
         job = self._under_way.get(id(request))
         return job.done if job else 0
@@ -146,7 +146,7 @@ class LlamaCppEngine:
 
     @contextmanager
     def _submitted(self, jobs: Sequence[LlamaJob]) -> Iterator[None]:
-        """Hand jobs over; until they are done :meth:`so_far` finds them by their requests."""
+        """Hand jobs over; until they are done :meth:`progress` finds them by their requests."""
         self._worker.submit(jobs)
         self._under_way.update({id(job.request): job for job in jobs})
         try:

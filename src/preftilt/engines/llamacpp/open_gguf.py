@@ -118,8 +118,8 @@ def _assembled(
         "cache": context.settings.dtype,
         "attention": "flash" if context.settings.flash else "plain",
     }
-    about = LlamaCppInfo(model=name, versions=versions, agreement=agreement)
-    return LlamaCppEngine(about, scheduler, chat, capabilities)
+    info = LlamaCppInfo(model=name, versions=versions, agreement=agreement)
+    return LlamaCppEngine(info, scheduler, chat, capabilities)
 
 
 def _cache_type(dtype: str) -> str:

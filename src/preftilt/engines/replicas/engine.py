@@ -118,7 +118,7 @@ class Replicas:
         """Which replicas answer, and what the probe of the first one found out."""
         answering = tuple(
             Fact(status.name, "answers" if status.up else "does not answer", status.reason)
-            for status in self.standings
+            for status in self.replica_statuses
         )
         return (*answering, *self._probed[0])
 
@@ -128,14 +128,14 @@ class Replicas:
         return (*self._probed[1], f"replicas: {len(self._replicas)}, by the prompt's tokens")
 
     @property
-    def standings(self) -> tuple[ReplicaStatus, ...]:
+    def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
         """How each of them does."""
         return tuple(replica.standing for replica in self._replicas)
 
-    def so_far(self, request: object) -> int:
+    def progress(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`; 0 from replicas that cannot say."""
         able = [engine for engine in self._engines() if isinstance(engine, ReportsProgress)]
-        return sum(engine.so_far(request) for engine in able)
+        return sum(engine.progress(request) for engine in able)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`."""

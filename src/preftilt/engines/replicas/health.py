@@ -70,7 +70,7 @@ async def _ask(replica: Replica, pace: WatchIntervals) -> None:
         async with asyncio.timeout(pace.answer):
             # An engine in this process is there; whether it works shows when it is given work.
             if isinstance(engine, Pingable):
-                await engine.answers()
+                await engine.ping()
     except TimeoutError:
         replica.lose(f"no answer within {pace.answer:g} s when asked whether it is there")
     except Exception as failure:  # Engines from other packages may raise anything.

@@ -61,18 +61,18 @@ class TransformersEngine:
 
     def __init__(
         self,
-        about: TransformersInfo,
+        info: TransformersInfo,
         runner: ModelRunner,
         path: TransformersScheduler | ExpandedPath,
         tokenizer: HfChatTokenizer | ImageTokenizer,
         capabilities: Capabilities,
     ) -> None:
-        self.about = about
+        self.info = info
         self._runner = runner
         self._tokenizer = tokenizer
         self._capabilities = capabilities
         self._readable = RequestChecker(
-            model=about.model,
+            model=info.model,
             max_context=capabilities.max_context,
             vocabulary=runner.vocabulary,
             arms=capabilities.arms,
@@ -85,12 +85,12 @@ class TransformersEngine:
     @property
     def name(self) -> str:
         """``transformers:`` and the model as given."""
-        return f"transformers:{self.about.model}"
+        return f"transformers:{self.info.model}"
 
     @property
     def model(self) -> str:
         """The model's id or path, as given."""
-        return self.about.model
+        return self.info.model
 
     @property
     def capabilities(self) -> Capabilities:
@@ -108,9 +108,9 @@ class TransformersEngine:
         return {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "device": self.about.device,
-            "dtype": self.about.dtype,
-            "attention": self.about.path,
+            "device": self.info.device,
+            "dtype": self.info.dtype,
+            "attention": self.info.path,
         }
 
     @property
@@ -205,14 +205,14 @@ class TransformersEngine:
         with self._submitted(jobs):
             return await together(asyncio.wrap_future(job.future) for job in jobs)
 
-    def so_far(self, request: object) -> int:
+    def progress(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: reads a count that the worker keeps anyway."""
         job = self._under_way.get(id(request))
         return job.done if job else 0
 
     @contextmanager
     def _submitted(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Hand jobs to the worker; until they are done :meth:`so_far` finds them by their requests."""
+        """Hand jobs to the worker; until they are done :meth:`progress` finds them by their requests."""
         self._worker.submit(jobs)
         self._under_way.update({id(job.request): job for job in jobs})
         try:

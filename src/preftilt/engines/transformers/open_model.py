@@ -185,7 +185,7 @@ def assemble(
         images = checked_images(images, look, path, label)
     path.forget()
     runner.stats.reset()
-    about = TransformersInfo(
+    info = TransformersInfo(
         model=label,
         device=str(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
@@ -202,7 +202,7 @@ def assemble(
         arms=beside.known,
         images=images is not None,
     )
-    return TransformersEngine(about, runner, path, images or chat, capabilities)
+    return TransformersEngine(info, runner, path, images or chat, capabilities)
 
 
 def _install(runners: Sequence[ModelRunner], checked: Sequence[probe.Probe]) -> str | None:

@@ -181,7 +181,7 @@ class VllmEngine:
             for reading, row in zip(readings, rows, strict=True)
         ]
 
-    def so_far(self, request: SampleRequest | ScoreRequest) -> int:
+    def progress(self, request: SampleRequest | ScoreRequest) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the thread keeps anyway."""
         return sum(sequence.done for sequence in self._under_way.get(id(request), ()))
 
@@ -191,7 +191,7 @@ class VllmEngine:
         requests: Sequence[SampleRequest | ScoreRequest],
         sequences: Sequence[Sequence[SampleSequence | ScoreSequence]],
     ) -> Iterator[None]:
-        """While they are under way, :meth:`so_far` finds sequences by their requests."""
+        """While they are under way, :meth:`progress` finds sequences by their requests."""
         here = {id(request): each for request, each in zip(requests, sequences, strict=True)}
         self._under_way.update(here)
         try:
