@@ -66,6 +66,14 @@ def test_what_is_reported_and_what_is_chosen_on_have_no_row_and_no_words_in_comm
     assert questions[0].isdisjoint(questions[1])
 
 
+def test_the_rows_of_validation_can_be_reported_alone_to_choose_other_settings_on(tmp_path: Path):
+    data = write_ifeval(tmp_path, rows(40))
+    usual = open_sys_ifeval(Opening(data=data, validation=100))
+    chosen_on = open_sys_ifeval(Opening(data=data, switches={"rows": "validation"}))
+    assert [case.id for case in chosen_on.test(0)] == [case.id for case in usual.validation()]
+    assert chosen_on.validation() == []
+
+
 def test_the_split_of_a_row_is_the_same_in_any_file(tmp_path: Path):
     def splits(system: list[dict[str, Any]], folder: str) -> dict[str, str]:
         (tmp_path / folder).mkdir()

@@ -13,12 +13,13 @@ from preftilt.eval.sys_ifeval.checking import METRICS, check_answer, constraint_
 from preftilt.eval.sys_ifeval.data import Item, load_items, load_single
 from preftilt.eval.sys_ifeval.protocol import PROTOCOL, request_for
 
-ROWS = ("short", "all", "exclusion")
+ROWS = ("short", "all", "exclusion", "validation")
 
 
 def open_sys_ifeval(opening: Opening) -> Benchmark:
-    """The switch ``rows`` is ``short`` (those that 200 tokens can meet), ``all``, or ``exclusion``: the set of words to
-    leave out, whose rows serve validation and are reported for what they say about such wishes alone.
+    """The switch ``rows`` is ``short`` (those that 200 tokens can meet), ``all``, ``exclusion``: the set of words to
+    leave out, whose rows serve validation and are reported for what they say about such wishes alone; or
+    ``validation``: the rows that λ is chosen on, to choose other settings on them, too.
 
     Validation items are, in turns, two of S-IFEval's own third and one of each set of single constraints.
     """
@@ -32,6 +33,8 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
     validation = _in_turns([item for item in items if item.split == "validation"], data)
     if rows == "exclusion":
         test, validation = [item for item in load_single(data) if item.opposite is not None], []
+    if rows == "validation":
+        test, validation = validation, []
     return Benchmark(
         name="sys-ifeval",
         title="S-IFEval",
