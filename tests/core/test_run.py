@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.reward import Reward, scores
 from preftilt.run import DEFAULT_MAX_TOKENS, fit_max_tokens
@@ -57,26 +59,31 @@ def test_every_response_is_enumerated():
     assert total == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("lam", [0.0, 1.0, 20.0])
-def test_best_of_two_selects_with_the_enumerated_probabilities(lam):
-    exact = best_of_two_exactly(lam, max_tokens=2)
-    assert sum(exact.values()) == pytest.approx(1.0)
-    draws, engine = 3000, ToyEngine(SMALL)
+class Scripted(ToyEngine):
+    """Draws the responses that it is told to, in place of random ones."""
 
-    async def all_draws() -> Counter[Tokens]:
-        runs = [
-            toy_run(engine, lam=lam, item=str(i), max_tokens=2).search(BestOfN(n=2))
-            for i in range(draws)
+    def draws(self, *responses: Candidate) -> Scripted:
+        self.scripted = [
+            Completion(response.tokens, response.logprobs[1], response.finish)
+            for response in responses
         ]
-        return Counter([outcome.ranked[0].tokens for outcome in await asyncio.gather(*runs)])
+        return self
 
-    counts = asyncio.run(all_draws())
-    assert set(counts) <= set(exact)
-    expected = {y: draws * p for y, p in exact.items() if draws * p >= 5}
-    chi_square = sum((counts[y] - e) ** 2 / e for y, e in expected.items())
-    assert (
-        chi_square < 3.0 * len(expected) + 15
-    )  # beyond the 99.9 % point at these degrees of freedom
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        return [self.scripted for _ in requests]
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0, 20.0])
+async def test_best_of_two_selects_with_the_enumerated_probabilities(lam: float):
+    every = responses(max_tokens=2)
+    probability = {y: float(np.exp(response.logprobs[1].sum())) for y, response in every.items()}
+    selected: dict[Tokens, float] = defaultdict(float)
+    for (a, first), (b, second) in itertools.product(every.items(), repeat=2):
+        run = toy_run(Scripted(SMALL).draws(first, second), lam=lam, max_tokens=2)
+        winner = (await run.search(BestOfN(n=2))).ranked[0].tokens
+        selected[winner] += probability[a] * probability[b]
+    assert selected == pytest.approx(best_of_two_exactly(lam, max_tokens=2))
+    assert sum(selected.values()) == pytest.approx(1.0)
 
 
 def test_best_of_eight_is_the_first_half_of_best_of_sixteen(search_toy):
