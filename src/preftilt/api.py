@@ -29,7 +29,7 @@ from preftilt.prompt import (
     thoughts_in,
 )
 from preftilt.readers import resolve, with_arms
-from preftilt.recording import Finished, record
+from preftilt.recording import FinishedRun, record
 from preftilt.result import Realigned
 from preftilt.rivals import (
     ByLogprob,
@@ -254,7 +254,7 @@ class Realigner:
         """The result, its candidates ranked by the method; ``ranked`` is their order by REAR's score."""
         ranking = await self._pick(run, prepared, ranked)
         return record(
-            Finished(
+            FinishedRun(
                 engine=self.engine,
                 run=run,
                 settings=prepared.settings,

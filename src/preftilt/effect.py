@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.path import Segment
-from preftilt.reward import Line
+from preftilt.path import PathSegment
+from preftilt.reward import ScoreLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class NoteThresholds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnobEffect:
+class StrengthEffect:
     """What λ and the preference did to a choice.
 
     share: how much of the spread of the candidates' scores λ makes, 0 to 1. A score is S = p + (λ − 1) d, with p that
@@ -62,13 +62,13 @@ class KnobEffect:
         return asdict(self) | {"carriers": list(self.carriers)}
 
 
-def knob_effect(
-    lines: Sequence[Line],
+def strength_effect(
+    lines: Sequence[ScoreLine],
     gains: Float[np.ndarray, "T"],
-    path: Sequence[Segment],
+    path: Sequence[PathSegment],
     lam: float,
     thresholds: NoteThresholds,
-) -> KnobEffect:
+) -> StrengthEffect:
     """The effect of ``lam`` on the choice among candidates with these ``lines``.
 
     ``gains`` are the per-token gains of the answer (nats), without its thoughts; ``path`` is the λ-path, or empty
@@ -78,7 +78,7 @@ def knob_effect(
     difference = float(sizes.mean()) if sizes.size else 0.0
     carriers, carried = _carriers(gains, thresholds)
     decides = bool(path) and len({line for line in lines if math.isfinite(line.at(lam))}) > 1
-    return KnobEffect(
+    return StrengthEffect(
         share=share_of_lambda(lines, lam),
         difference=difference,
         agrees=bool(sizes.size) and difference < thresholds.agree and not carriers,
@@ -88,8 +88,8 @@ def knob_effect(
     )
 
 
-def share_of_lambda(lines: Sequence[Line], lam: float) -> float | None:
-    """:attr:`KnobEffect.share`."""
+def share_of_lambda(lines: Sequence[ScoreLine], lam: float) -> float | None:
+    """:attr:`StrengthEffect.share`."""
     able = [line for line in lines if math.isfinite(line.at(lam))]
     if len(able) < 2:
         return None
@@ -114,7 +114,7 @@ def _carriers(
     return tuple(map(int, strongest[:count])), float(shares[count - 1])
 
 
-def effect_notes(effect: KnobEffect, lam: float, pieces: Sequence[str]) -> list[str]:
+def effect_notes(effect: StrengthEffect, lam: float, pieces: Sequence[str]) -> list[str]:
     """What a reader should know of an effect; ``pieces`` are the texts of the answer's tokens."""
     if effect.agrees:
         return [

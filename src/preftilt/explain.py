@@ -25,7 +25,7 @@ STRONGEST = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TokenGain:
     """A token for display: its text, its log-prob under the question and under the preference, and its gain."""
 
     text: str
@@ -38,12 +38,12 @@ class Piece:
         return self.question + self.gain
 
 
-def pieces(result: Realigned, index: int) -> list[Piece]:
+def pieces(result: Realigned, index: int) -> list[TokenGain]:
     """The tokens of candidate ``index`` that its score is made of: its thoughts are not."""
     candidate = result.candidates[index]
     question = next(iter(candidate.logprobs.values()))
     every = [
-        Piece(text, float(q), float(gain))
+        TokenGain(text, float(q), float(gain))
         for text, q, gain in zip(result.pieces[index], question, candidate.gains, strict=True)
     ]
     return every[candidate.thoughts :]
@@ -68,7 +68,7 @@ def level(gain: float, full: float) -> int:
     return -steps if gain < 0 else steps
 
 
-def strongest(result: Realigned, index: int = 0) -> tuple[list[Piece], list[Piece]]:
+def strongest(result: Realigned, index: int = 0) -> tuple[list[TokenGain], list[TokenGain]]:
     """The tokens that speak most for the preference and most against it, strongest first."""
     found = sorted(pieces(result, index), key=lambda one: one.gain)
     against = [one for one in found[:STRONGEST] if one.gain < 0]
@@ -221,7 +221,7 @@ def _verdict(one: ScoredCandidate) -> str:
     return f"score {_nats(one.score)}{cut}"
 
 
-def _numbers(piece: Piece, labels: tuple[str, str]) -> str:
+def _numbers(piece: TokenGain, labels: tuple[str, str]) -> str:
     """A token's gain, and its log-prob under both prompts, which ``labels`` name."""
     lines = [f"gain {signed(piece.gain)}"]
     for name, value in zip(labels, (piece.question, piece.preference), strict=True):

@@ -11,11 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from preftilt.reward import Line
+from preftilt.reward import ScoreLine
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class PathSegment:
     """``candidate`` (an index) wins for ``start`` ≤ λ < ``stop``; the last segment's ``stop`` is +inf."""
 
     start: float
@@ -23,14 +23,14 @@ class Segment:
     candidate: int
 
 
-def upper_envelope(lines: Sequence[Line], start: float = 0.0) -> tuple[Segment, ...]:
+def upper_envelope(lines: Sequence[ScoreLine], start: float = 0.0) -> tuple[PathSegment, ...]:
     """The winners for λ ≥ ``start``, left to right, in O(N log N). The first of equal lines wins.
 
     Lines that are not finite never win, unless none is finite: then the first candidate holds the whole path.
     """
     finite = [i for i, one in enumerate(lines) if math.isfinite(one.at(start))]
     if not finite:
-        return (Segment(start, math.inf, 0),) if lines else ()
+        return (PathSegment(start, math.inf, 0),) if lines else ()
     hull: list[int] = []
     starts: list[float] = []
     for i in sorted(finite, key=lambda i: (lines[i].preference_gain, lines[i].at(start), -i)):
@@ -46,17 +46,17 @@ def upper_envelope(lines: Sequence[Line], start: float = 0.0) -> tuple[Segment, 
             hull.append(i)
             starts.append(takes_over)
     stops = [*starts[1:], math.inf]
-    return tuple(map(Segment, starts, stops, hull))
+    return tuple(map(PathSegment, starts, stops, hull))
 
 
-def winner(path: Sequence[Segment], lam: float) -> int:
+def winner(path: Sequence[PathSegment], lam: float) -> int:
     """The candidate that wins at ``lam``, which must not lie left of the path."""
     if not path or lam < path[0].start:
         raise ValueError(f"lambda {lam} lies outside the path")
     return path[bisect.bisect_right([segment.start for segment in path], lam) - 1].candidate
 
 
-def _crossing(low: Line, high: Line, start: float) -> float:
+def _crossing(low: ScoreLine, high: ScoreLine, start: float) -> float:
     """The λ from which ``high`` (gain not smaller) beats ``low``; −inf if it does so at ``start`` already."""
     if high.at(start) >= low.at(start) or high.preference_gain == low.preference_gain:
         return -math.inf

@@ -40,7 +40,7 @@ _REQUEST: ContextVar[datetime | None] = ContextVar("moment of the request", defa
 
 
 @contextmanager
-def at(moment: datetime) -> Iterator[None]:
+def rendered_at(moment: datetime) -> Iterator[None]:
     """Prompts made in this context see ``moment``, unless their engine was opened with another one (``now``)."""
     token = _REQUEST.set(moment)
     try:
@@ -50,7 +50,7 @@ def at(moment: datetime) -> Iterator[None]:
 
 
 def requested_moment() -> datetime | None:
-    """The moment of the nearest :func:`at`."""
+    """The moment of the nearest :func:`rendered_at`."""
     return _REQUEST.get()
 
 
@@ -71,7 +71,7 @@ class Moment:
 
 
 @runtime_checkable
-class Dated(Protocol):
+class DatedTokenizer(Protocol):
     """A tokenizer whose chat template may show a date."""
 
     @property
@@ -81,8 +81,8 @@ class Dated(Protocol):
 
 
 def moment_of(tokenizer: object) -> Moment | None:
-    """See :class:`Dated`."""
-    return tokenizer.moment if isinstance(tokenizer, Dated) else None
+    """See :class:`DatedTokenizer`."""
+    return tokenizer.moment if isinstance(tokenizer, DatedTokenizer) else None
 
 
 REASONING_TAGS = ("<think>", "</think>")
@@ -90,7 +90,7 @@ REASONING_TAGS = ("<think>", "</think>")
 
 
 @runtime_checkable
-class Reasons(Protocol):
+class ReasoningTokenizer(Protocol):
     """A tokenizer of a model that may think before it answers."""
 
     @property
@@ -104,13 +104,13 @@ class Reasons(Protocol):
 
 
 def opens_thoughts(tokenizer: object) -> bool:
-    """See :class:`Reasons`."""
-    return isinstance(tokenizer, Reasons) and tokenizer.opens_thoughts
+    """See :class:`ReasoningTokenizer`."""
+    return isinstance(tokenizer, ReasoningTokenizer) and tokenizer.opens_thoughts
 
 
 def thoughts_in(tokenizer: object, tokens: Tokens) -> int:
-    """See :class:`Reasons`."""
-    return tokenizer.thoughts(tokens) if isinstance(tokenizer, Reasons) else 0
+    """See :class:`ReasoningTokenizer`."""
+    return tokenizer.thoughts(tokens) if isinstance(tokenizer, ReasoningTokenizer) else 0
 
 
 def answer_text(tokenizer: ChatTokenizer, tokens: Tokens) -> str:

@@ -44,14 +44,16 @@ class ArmSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBy:
+class WeightedReader:
     """One ARM's part in a request."""
 
     reader: Reader
     weight: float
 
 
-def resolve(asked: ArmSettings, known: Sequence[KnownArm], engine: str) -> tuple[ReadBy, ...]:
+def resolve(
+    asked: ArmSettings, known: Sequence[KnownArm], engine: str
+) -> tuple[WeightedReader, ...]:
     """What ``asked`` comes to with the ARMs that ``engine`` has open.
 
     Raises :class:`~preftilt.errors.BadInput` for an ARM that is not open, a preference vector that does not fit, and
@@ -70,7 +72,7 @@ def resolve(asked: ArmSettings, known: Sequence[KnownArm], engine: str) -> tuple
     shares = _shares(arms, asked.alpha)
     own = dict(asked.weights)
     return tuple(
-        ReadBy(
+        WeightedReader(
             Reader(arm.name, _vector(arm, asked.alpha)),
             share * own.get(arm.name, asked.weight),
         )
@@ -78,7 +80,7 @@ def resolve(asked: ArmSettings, known: Sequence[KnownArm], engine: str) -> tuple
     )
 
 
-def with_arms(query: Query, reads: Sequence[ReadBy]) -> Query:
+def with_arms(query: Query, reads: Sequence[WeightedReader]) -> Query:
     """``query`` with a view for each of ``reads``; without preferences λ is the largest weight, and scales them all."""
     if not reads:
         return query

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import preftilt
-from preftilt.effect import KnobEffect, NoteThresholds, effect_notes, knob_effect
+from preftilt.effect import NoteThresholds, StrengthEffect, effect_notes, strength_effect
 from preftilt.engines.base import Engine
 from preftilt.engines.checks import without_text
-from preftilt.path import Segment, upper_envelope
+from preftilt.path import PathSegment, upper_envelope
 from preftilt.prompt import ChatTokenizer, moment_of
 from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
-from preftilt.result import MethodScore, ReadView, Realigned, ScoredCandidate
-from preftilt.reward import IMPOSSIBLE, Line, Reward, Sums, reduced, sums, token_gains
+from preftilt.result import MethodScore, Realigned, ScoredCandidate, ViewRecord
+from preftilt.reward import IMPOSSIBLE, Reward, ScoreLine, Sums, reduced, sums, token_gains
 from preftilt.rivals import ByLogprob, Ranking
 from preftilt.run import Run
 from preftilt.search import CFG, DVTS
@@ -27,7 +27,7 @@ LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class FinishedRun:
     """All that a record is made of.
 
     ranked: best first. ranking: how a method other than REAR's score came to this order. given: the responses were
@@ -45,7 +45,7 @@ class Finished:
     seconds: float
 
 
-def record(done: Finished) -> Realigned:
+def record(done: FinishedRun) -> Realigned:
     """The result of a request."""
     engine, run, settings, ranking = done.engine, done.run, done.settings, done.ranking
     query, tokenizer = run.query, engine.tokenizer
@@ -87,12 +87,15 @@ def record(done: Finished) -> Realigned:
 
 
 def _effect(
-    done: Finished, able: Sequence[Line], answer: ScoredCandidate, path: Sequence[Segment]
-) -> KnobEffect:
+    done: FinishedRun,
+    able: Sequence[ScoreLine],
+    answer: ScoredCandidate,
+    path: Sequence[PathSegment],
+) -> StrengthEffect:
     """What λ did: the path speaks where REAR's score chose among candidates that do not depend on λ."""
     by_rear = done.ranking is None
     drawn_by_lambda = isinstance(done.settings.search, DVTS | CFG) and not done.given
-    return knob_effect(
+    return strength_effect(
         able if by_rear else (),
         answer.gains[answer.thoughts :],
         path if by_rear and not drawn_by_lambda else (),
@@ -124,13 +127,13 @@ def beside(result: Realigned, other: Realigned) -> Realigned:
     )
 
 
-def _read_view(view: View, engine: Engine) -> ReadView:
+def _read_view(view: View, engine: Engine) -> ViewRecord:
     if view.reader is None:
-        return ReadView(name=view.name, weight=view.weight)
+        return ViewRecord(name=view.name, weight=view.weight)
     reader = view.reader
     arm = next(one for one in engine.capabilities.arms if one.name == reader.arm)
     names = [one.name for one in arm.objectives]
-    return ReadView(
+    return ViewRecord(
         name=view.name,
         weight=view.weight,
         arm=arm.name,
@@ -144,7 +147,7 @@ def _scored(
     candidate: Candidate,
     query: Query,
     total: Sums,
-    line: Line,
+    line: ScoreLine,
     method: MethodScore | None,
     tokenizer: ChatTokenizer,
 ) -> ScoredCandidate:
@@ -169,7 +172,7 @@ def _scored(
     )
 
 
-def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, ...]:
+def _notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> tuple[str, ...]:
     """What a reader of the result should know before trusting it."""
     notes = [*(done.ranking.notes if done.ranking else ())]
     by_rear = isinstance(done.settings.method, ByLogprob)
@@ -211,7 +214,7 @@ def _notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> tuple[str, 
     return (*notes, *_length_notes(done, candidates))
 
 
-def _length_notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> list[str]:
+def _length_notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> list[str]:
     lengths = [len(one.tokens) - one.thoughts for one in candidates if one.answered] or [0]
     lam = done.run.query.lam
     reduction = done.settings.reward.reduction
@@ -228,13 +231,13 @@ def _length_notes(done: Finished, candidates: Sequence[ScoredCandidate]) -> list
     ]
 
 
-def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[Line]:
+def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[ScoreLine]:
     """The lines of those candidates that may win; the others stand aside at every λ, as in the ranking."""
     able = contenders(
         [one.finish == "length" or not one.answered for one in candidates], reward.cut_off
     )
     return [
-        Line(candidate.question_logprob, candidate.preference_gain) if may_win else IMPOSSIBLE
+        ScoreLine(candidate.question_logprob, candidate.preference_gain) if may_win else IMPOSSIBLE
         for candidate, may_win in zip(candidates, able, strict=True)
     ]
 

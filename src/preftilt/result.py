@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.effect import KnobEffect
-from preftilt.path import Segment
+from preftilt.effect import StrengthEffect
+from preftilt.path import PathSegment
 from preftilt.prompt import Moment
 from preftilt.reward import Sums
 from preftilt.types import Finish, Reduction, Tokens
@@ -45,7 +45,7 @@ class MethodScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadView:
+class ViewRecord:
     """A view as it was read: its weight in the score, and the reward model that read it, if one did.
 
     ``alpha`` maps the reward model's objectives to the numbers of its preference vector.
@@ -137,15 +137,15 @@ class Realigned:
     settings: Mapping[str, Any]
     prompts: Mapping[str, Tokens]
     candidates: tuple[ScoredCandidate, ...]
-    path: tuple[Segment, ...]
+    path: tuple[PathSegment, ...]
     usage: Mapping[str, Any]
     timing: Mapping[str, float]
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
-    views: tuple[ReadView, ...] = ()
+    views: tuple[ViewRecord, ...] = ()
     pieces: tuple[tuple[str, ...], ...] = ()
     method: Mapping[str, Any] | None = None
-    effect: KnobEffect | None = None
+    effect: StrengthEffect | None = None
     moment: Moment | None = None
 
     @property

@@ -52,7 +52,7 @@ class Reward:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ScoreLine:
     """A candidate's score as a function of λ: ``question_logprob + λ · preference_gain``, in nats.
 
     ``question_logprob`` is the score at λ = 0: without the preference, but with what reward models beside it add. Both
@@ -74,12 +74,12 @@ class Line:
         return self.question_logprob + lam * self.preference_gain
 
 
-IMPOSSIBLE = Line(-math.inf, 0.0)
+IMPOSSIBLE = ScoreLine(-math.inf, 0.0)
 """The line of a response that must not win: empty, or with a token that some view holds impossible."""
 
 
 @runtime_checkable
-class Summed(Protocol):
+class HasSums(Protocol):
     """All that reductions need of a response: discounted sums over its ``length`` scored tokens, in nats.
 
     ``question_logprob`` is −inf for a response with an impossible token.
@@ -97,7 +97,7 @@ class Summed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """A response's :class:`Summed`."""
+    """A response's :class:`HasSums`."""
 
     question_logprob: float
     preference_gain: float
@@ -151,9 +151,9 @@ def sums(
 
 
 def reduced(
-    responses: Sequence[Summed], reward: Reward, pool: Sequence[Summed] | None = None
-) -> list[Line]:
-    """The :class:`Line` of each response, reduced as ``reward`` says; ``pool`` is what ``centred`` compares them with.
+    responses: Sequence[HasSums], reward: Reward, pool: Sequence[HasSums] | None = None
+) -> list[ScoreLine]:
+    """The :class:`ScoreLine` of each response, reduced as ``reward`` says; ``centred`` compares them with ``pool``.
 
     ``centred`` is made for pools of different lengths. Suppose that nothing tells the responses apart: all their tokens
     have log-probs of mean μ and variance σ², uncorrelated. A sum with weights w_t = γ^t then has the mean W1 μ and the
@@ -178,7 +178,7 @@ def reduced(
     ]
 
 
-def possible(response: Summed) -> bool:
+def possible(response: HasSums) -> bool:
     """Whether anything was scored, and every token can be."""
     return (
         response.length > 0
@@ -192,13 +192,13 @@ def lines(
     ratios: tuple[float, ...],
     reward: Reward,
     arms: tuple[ArmTerm, ...] = (),
-) -> list[Line]:
-    """The :class:`Line` of every candidate of a pool; ``ratios`` and ``arms`` are those of its query."""
+) -> list[ScoreLine]:
+    """The :class:`ScoreLine` of every candidate of a pool; ``ratios`` and ``arms`` are those of its query."""
     return reduced([sums(candidate, ratios, reward, arms) for candidate in pool], reward)
 
 
-def lines_of(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[Line]:
-    """The :class:`Line` of every candidate of a pool, as ``query`` weighs their views."""
+def lines_of(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[ScoreLine]:
+    """The :class:`ScoreLine` of every candidate of a pool, as ``query`` weighs their views."""
     return lines(pool, query.ratios, reward, query.arms)
 
 
@@ -207,7 +207,7 @@ def scores(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[floa
     return [line.at(query.lam) for line in lines_of(pool, query, reward)]
 
 
-def _means(pool: Sequence[Summed], gamma: float) -> tuple[float, float]:
+def _means(pool: Sequence[HasSums], gamma: float) -> tuple[float, float]:
     """q̄ and d̄; exact sums, so that the order of the pool does not matter."""
     able = [response for response in pool if possible(response)]
     weight = math.fsum(_weights(response.length, gamma)[0] for response in able)
@@ -218,12 +218,12 @@ def _means(pool: Sequence[Summed], gamma: float) -> tuple[float, float]:
     return question / weight, gain / weight
 
 
-def _centred(response: Summed, question: float, gain: float, gamma: float) -> Line:
+def _centred(response: HasSums, question: float, gain: float, gamma: float) -> ScoreLine:
     if not possible(response):
         return IMPOSSIBLE
     first, second = _weights(response.length, gamma)
     spread = first / math.sqrt(second)
-    return Line(
+    return ScoreLine(
         (response.question_logprob / first - question) * spread,
         (response.preference_gain / first - gain) * spread,
     )
@@ -236,5 +236,5 @@ def _weights(length: int, gamma: float) -> tuple[float, float]:
     return float(weights.sum()), float(weights @ weights)
 
 
-def _scaled(response: Summed, divisor: int) -> Line:
-    return Line(response.question_logprob / divisor, response.preference_gain / divisor)
+def _scaled(response: HasSums, divisor: int) -> ScoreLine:
+    return ScoreLine(response.question_logprob / divisor, response.preference_gain / divisor)

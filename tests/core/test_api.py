@@ -15,7 +15,7 @@ from preftilt import api
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.path import winner
 from preftilt.recording import beside
-from preftilt.reward import Line
+from preftilt.reward import ScoreLine
 from preftilt.rivals import METHODS
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 
@@ -118,7 +118,7 @@ def test_methods_over_log_probs_are_reduced_as_the_reward_says(realigner, method
     at = {"question-logprob": 0.0, "full-logprob": 1.0, "preference-gain": math.inf}[method]
     for one in picked.candidates:
         assert one.method is not None
-        line = Line(one.question_logprob, one.preference_gain)
+        line = ScoreLine(one.question_logprob, one.preference_gain)
         assert one.method.score == pytest.approx(line.at(at))
 
 

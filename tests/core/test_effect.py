@@ -9,21 +9,27 @@ import numpy as np
 import pytest
 
 import preftilt as pt
-from preftilt.effect import KnobEffect, NoteThresholds, effect_notes, knob_effect, share_of_lambda
+from preftilt.effect import (
+    NoteThresholds,
+    StrengthEffect,
+    effect_notes,
+    share_of_lambda,
+    strength_effect,
+)
 from preftilt.path import upper_envelope
-from preftilt.reward import IMPOSSIBLE, Line
+from preftilt.reward import IMPOSSIBLE, ScoreLine
 from preftilt.rivals import METHODS
 from preftilt.testing.toy import ToyEngine
 
-POOL = [Line(-9.0, 4.0), Line(-4.0, 1.0), Line(-2.0, -1.0)]
+POOL = [ScoreLine(-9.0, 4.0), ScoreLine(-4.0, 1.0), ScoreLine(-2.0, -1.0)]
 FLAT = np.full(20, 0.5)
 
 
 def effect(
-    lines: list[Line] = POOL, gains: np.ndarray = FLAT, lam: float = 3.0, told: bool = True
-) -> KnobEffect:
+    lines: list[ScoreLine] = POOL, gains: np.ndarray = FLAT, lam: float = 3.0, told: bool = True
+) -> StrengthEffect:
     path = upper_envelope(lines, start=min(0.0, lam)) if told else ()
-    return knob_effect(lines, gains, path, lam, NoteThresholds())
+    return strength_effect(lines, gains, path, lam, NoteThresholds())
 
 
 @pytest.mark.parametrize("lam", [0.0, 1.5, 3.0, 20.0, -4.0])
@@ -41,7 +47,7 @@ def test_the_share_is_nothing_at_one_and_grows_to_all_of_it():
 
 
 @pytest.mark.parametrize("lines", [[], POOL[:1], [POOL[0], IMPOSSIBLE], [POOL[0]] * 3])
-def test_there_is_no_share_without_a_choice(lines: list[Line]):
+def test_there_is_no_share_without_a_choice(lines: list[ScoreLine]):
     assert share_of_lambda(lines, 3.0) is None
 
 
@@ -103,10 +109,10 @@ def realign(**settings) -> pt.Realigned:
 
 def test_a_result_tells_its_effect_from_its_own_candidates():
     result = realign(reward=pt.Reward(cut_off="as-is"))
-    lines = [Line(one.question_logprob, one.preference_gain) for one in result.candidates]
+    lines = [ScoreLine(one.question_logprob, one.preference_gain) for one in result.candidates]
     gains = result.candidates[0].gains
     assert result.effect is not None
-    assert result.effect == knob_effect(lines, gains, result.path, 30.0, NoteThresholds())
+    assert result.effect == strength_effect(lines, gains, result.path, 30.0, NoteThresholds())
     assert result.effect.same_from == result.path[-1].start
     assert any("the same for every λ" in note for note in result.notes)
     assert result.to_json()["effect"]["share"] == result.effect.share

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preftilt.path import Segment, upper_envelope, winner
-from preftilt.reward import Line
+from preftilt.path import PathSegment, upper_envelope, winner
+from preftilt.reward import ScoreLine
 
 coarse = st.integers(-6, 6).map(float)
 fine = st.floats(-1e3, 1e3, allow_subnormal=False)
 lines = st.lists(
     st.one_of(
-        st.builds(Line, coarse, coarse),
-        st.builds(Line, fine, fine),
-        st.just(Line(-math.inf, 0.0)),
+        st.builds(ScoreLine, coarse, coarse),
+        st.builds(ScoreLine, fine, fine),
+        st.just(ScoreLine(-math.inf, 0.0)),
     ),
     min_size=1,
     max_size=24,
@@ -57,22 +57,24 @@ def test_gain_rises_and_question_logprob_falls_along_the_path(candidates, start)
 
 
 def test_the_first_of_equal_candidates_wins():
-    same = Line(-2.0, 1.0)
-    assert upper_envelope([same, same, Line(-5.0, 0.0), same]) == (Segment(0.0, math.inf, 0),)
+    same = ScoreLine(-2.0, 1.0)
+    assert upper_envelope([same, same, ScoreLine(-5.0, 0.0), same]) == (
+        PathSegment(0.0, math.inf, 0),
+    )
 
 
 def test_where_two_lines_cross_the_steeper_takes_over():
-    path = upper_envelope([Line(-1.0, 0.0), Line(-3.0, 1.0), Line(-2.0, 0.1)])
-    assert path == (Segment(0.0, 2.0, 0), Segment(2.0, math.inf, 1))
+    path = upper_envelope([ScoreLine(-1.0, 0.0), ScoreLine(-3.0, 1.0), ScoreLine(-2.0, 0.1)])
+    assert path == (PathSegment(0.0, 2.0, 0), PathSegment(2.0, math.inf, 1))
 
 
 def test_impossible_candidates_win_only_among_themselves():
-    none = Line(-math.inf, 0.0)
-    assert upper_envelope([none, Line(-9.0, -9.0)]) == (Segment(0.0, math.inf, 1),)
-    assert upper_envelope([none, none]) == (Segment(0.0, math.inf, 0),)
+    none = ScoreLine(-math.inf, 0.0)
+    assert upper_envelope([none, ScoreLine(-9.0, -9.0)]) == (PathSegment(0.0, math.inf, 1),)
+    assert upper_envelope([none, none]) == (PathSegment(0.0, math.inf, 0),)
     assert upper_envelope([]) == ()
 
 
 def test_a_lambda_left_of_the_path_is_refused():
     with pytest.raises(ValueError, match="outside the path"):
-        winner(upper_envelope([Line(0.0, 0.0)]), -1.0)
+        winner(upper_envelope([ScoreLine(0.0, 0.0)]), -1.0)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, EngineError
-from preftilt.reward import IMPOSSIBLE, Line, Reward, lines, scores, token_gains
+from preftilt.reward import IMPOSSIBLE, Reward, ScoreLine, lines, scores, token_gains
 from preftilt.types import ArmTerm, Candidate, Finish, Query, View
 
 logprob = st.floats(-30, 0)
@@ -36,7 +36,7 @@ def score(response: Candidate, asked: Query, reward: Reward) -> float:
     return alone
 
 
-def line(response: Candidate, ratios: tuple[float, ...], reward: Reward) -> Line:
+def line(response: Candidate, ratios: tuple[float, ...], reward: Reward) -> ScoreLine:
     [alone] = lines([response], ratios, reward)
     return alone
 
@@ -194,8 +194,8 @@ def test_settings_out_of_range_are_refused(wrong, monkeypatch):
 
 
 def test_a_line_is_evaluated_at_lambda():
-    assert Line(-2.0, 0.5).at(4.0) == 0.0
-    assert (Line(-2.0, 0.5).at(math.inf), Line(-2.0, 0.5).at(-math.inf)) == (0.5, -0.5)
+    assert ScoreLine(-2.0, 0.5).at(4.0) == 0.0
+    assert (ScoreLine(-2.0, 0.5).at(math.inf), ScoreLine(-2.0, 0.5).at(-math.inf)) == (0.5, -0.5)
     assert IMPOSSIBLE.at(math.inf) == -math.inf
 
 

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from preftilt.path import Segment, upper_envelope, winner
-from preftilt.reward import Line
+from preftilt.path import PathSegment, upper_envelope, winner
+from preftilt.reward import ScoreLine
 from preftilt.server.app import PAGE
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from tests.page.conftest import Visit
@@ -28,7 +28,7 @@ class Asked:
     """The record of the request that the page made, asked for once more."""
 
     record: dict[str, Any]
-    path: tuple[Segment, ...] = field(default_factory=tuple)
+    path: tuple[PathSegment, ...] = field(default_factory=tuple)
 
 
 def asked(visit: Visit, server: Running) -> Asked:
@@ -41,7 +41,7 @@ def asked(visit: Visit, server: Running) -> Asked:
         said = http.post("/v1/chat/completions", json=post | {"stream": False})
     record = said.json()["preftilt"]
     ended = [one for one in record["candidates"] if one["finish"] != "length"]
-    lines = [Line(one["question_logprob"], one["preference_gain"]) for one in ended]
+    lines = [ScoreLine(one["question_logprob"], one["preference_gain"]) for one in ended]
     return Asked(record, upper_envelope(lines))
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from preftilt.api import Realigner, Settings, run_sync
 from preftilt.messages import Message
-from preftilt.path import Segment, upper_envelope
+from preftilt.path import PathSegment, upper_envelope
 from preftilt.rank import contenders, order
 from preftilt.recording import beside
 from preftilt.result import Realigned
-from preftilt.reward import Line, Reward
+from preftilt.reward import Reward, ScoreLine
 from preftilt.search import BestOfN, Greedy, Search
 from preftilt.server.wire import ChatBody, check_body
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
@@ -46,18 +46,18 @@ STATE: dict[str, Any] = {
 ONE = STATE | {"preferences": STATE["preferences"][:1], "search": "best-of-n", "n": 3}
 
 
-def lines_of_all_kinds() -> list[list[Line]]:
+def lines_of_all_kinds() -> list[list[ScoreLine]]:
     """Random planes: rough values bring ties, crossings in one point, equal lines and impossible ones."""
     drawn = random.Random(5)
     found = []
     for _ in range(300):
         digits = drawn.choice((0, 1, 12))
         lines = [
-            Line(round(drawn.uniform(-9, 0), digits), round(drawn.uniform(-3, 3), digits))
+            ScoreLine(round(drawn.uniform(-9, 0), digits), round(drawn.uniform(-3, 3), digits))
             for _ in range(drawn.randrange(1, 12))
         ]
         if drawn.random() < 0.3:
-            lines[drawn.randrange(len(lines))] = Line(-math.inf, 0.0)
+            lines[drawn.randrange(len(lines))] = ScoreLine(-math.inf, 0.0)
         found.append(lines)
     return found
 
@@ -87,7 +87,7 @@ def test_the_envelope_is_that_of_the_package(start: float) -> None:
     )
     found = [
         tuple(
-            Segment(
+            PathSegment(
                 one["start"],
                 float(one["stop"].replace("Infinity", "inf"))
                 if isinstance(one["stop"], str)

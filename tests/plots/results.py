@@ -9,11 +9,11 @@ import numpy as np
 
 from preftilt.path import upper_envelope
 from preftilt.result import Realigned, ScoredCandidate
-from preftilt.reward import Line, Sums
+from preftilt.reward import ScoreLine, Sums
 
 
 def result_of(
-    lines: Sequence[Line],
+    lines: Sequence[ScoreLine],
     lam: float = 20.0,
     *,
     tokens: Sequence[int] | None = None,
@@ -29,7 +29,7 @@ def result_of(
     return realigned(candidates, path=path, **({"lambda": lam} | settings))
 
 
-def scored(rank: int, line: Line, lam: float, **changes: Any) -> ScoredCandidate:
+def scored(rank: int, line: ScoreLine, lam: float, **changes: Any) -> ScoredCandidate:
     fields: dict[str, Any] = {
         "text": "an answer",
         "tokens": (rank,),
@@ -73,10 +73,10 @@ def realigned(candidates: tuple[ScoredCandidate, ...], **more: Any) -> Realigned
     )
 
 
-def random_lines(seed: int, count: int) -> list[Line]:
+def random_lines(seed: int, count: int) -> list[ScoreLine]:
     """Lines as answers of very different lengths have them: crowded, with a hull of a few."""
     rng = np.random.default_rng(seed)
     length = rng.gamma(8, 5, count)
     gain = rng.normal(0.5, 1, count) * np.sqrt(length) / 3 + 0.05 * length
     question = -0.9 * length - 0.4 * gain + rng.normal(0, 4, count)
-    return [Line(float(q), float(g)) for q, g in zip(question, gain, strict=True)]
+    return [ScoreLine(float(q), float(g)) for q, g in zip(question, gain, strict=True)]

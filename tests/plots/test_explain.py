@@ -21,7 +21,7 @@ from preftilt.explain import (
     visible,
 )
 from preftilt.result import Realigned
-from preftilt.reward import Line
+from preftilt.reward import ScoreLine
 from tests.plots.results import realigned, scored
 
 PIECES = ("Read", " <b>maths</b>", " & play", "\n", "<end>")
@@ -32,7 +32,9 @@ GAINS = np.array([0.0, 1.5, -2.0, 0.1, 0.6])
 @pytest.fixture
 def result() -> Realigned:
     logprobs = {"question": QUESTION, "full": QUESTION + GAINS}
-    one = scored(1, Line(-6.6, 0.2), 20.0, tokens=(1, 2, 3, 4, 0), logprobs=logprobs, gains=GAINS)
+    one = scored(
+        1, ScoreLine(-6.6, 0.2), 20.0, tokens=(1, 2, 3, 4, 0), logprobs=logprobs, gains=GAINS
+    )
     return realigned((one,), pieces=(PIECES,))
 
 
@@ -138,7 +140,7 @@ def test_light_and_dark_are_both_provided_for(result: Realigned) -> None:
 def test_impossible_tokens_can_be_explained() -> None:
     gains = np.array([np.nan, -np.inf])
     logprobs = {"question": np.array([-np.inf, -1.0]), "full": np.array([-np.inf, -np.inf])}
-    one = scored(1, Line(-np.inf, 0.0), 20.0, logprobs=logprobs, gains=gains)
+    one = scored(1, ScoreLine(-np.inf, 0.0), 20.0, logprobs=logprobs, gains=gains)
     result = realigned((one,), pieces=(("a", "b"),))
     assert explained(result).plain == "ab"
     assert "−∞" in explain_html(result)

@@ -16,7 +16,7 @@ from matplotlib.text import Annotation
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
 from preftilt.plots import check_picture, plot_realigned, style
 from preftilt.plots.realigned import Warp
-from preftilt.reward import IMPOSSIBLE, Line
+from preftilt.reward import IMPOSSIBLE, ScoreLine
 from tests.plots.results import random_lines, realigned, result_of, scored
 
 
@@ -55,7 +55,7 @@ def test_the_name_says_the_format(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_no_label_covers_another_or_a_mark(seed: int, tmp_path: Path, drawn: list[Figure]) -> None:
-    plain = result_of([Line(-25.0, 1.0)])
+    plain = result_of([ScoreLine(-25.0, 1.0)])
     plot_realigned(result_of(random_lines(seed, 16)), tmp_path / "a.svg", plain=plain)
     plane, _ = drawn[0].axes
     boxes = [one.get_window_extent() for one in plane.texts if isinstance(one, Annotation)]
@@ -70,7 +70,9 @@ def test_no_label_covers_another_or_a_mark(seed: int, tmp_path: Path, drawn: lis
 def test_every_winner_of_the_path_is_on_the_hull_and_named_above_its_interval(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    result = result_of([Line(-10.0, 0.0), Line(-20.0, 2.0), Line(-60.0, 4.0), Line(-50.0, 0.0)])
+    result = result_of(
+        [ScoreLine(-10.0, 0.0), ScoreLine(-20.0, 2.0), ScoreLine(-60.0, 4.0), ScoreLine(-50.0, 0.0)]
+    )
     plot_realigned(result, tmp_path / "a.svg")
     plane, path = drawn[0].axes
     assert labels(plane) == ["1", "2", "3", "4"]
@@ -80,24 +82,26 @@ def test_every_winner_of_the_path_is_on_the_hull_and_named_above_its_interval(
 
 
 def test_equal_candidates_are_one_point(tmp_path: Path, drawn: list[Figure]) -> None:
-    same = Line(-10.0, 1.0)
-    plot_realigned(result_of([same, same, Line(-12.0, 0.5)], tokens=[1, 1, 2]), tmp_path / "a.svg")
+    same = ScoreLine(-10.0, 1.0)
+    plot_realigned(
+        result_of([same, same, ScoreLine(-12.0, 0.5)], tokens=[1, 1, 2]), tmp_path / "a.svg"
+    )
     assert labels(drawn[0].axes[0]) == ["1", "3"]
 
 
 @pytest.mark.parametrize(
     ("lines", "lam"),
     [
-        ([Line(-3.0, 1.0)], 20.0),
-        ([Line(-3.0, 1.0)] * 3, 20.0),
+        ([ScoreLine(-3.0, 1.0)], 20.0),
+        ([ScoreLine(-3.0, 1.0)] * 3, 20.0),
         (random_lines(1, 16), 0.0),
         (random_lines(1, 16), -5.0),
         (random_lines(1, 16), 1e6),
         ([IMPOSSIBLE], 20.0),
-        ([IMPOSSIBLE, Line(-3.0, 1.0)], 20.0),
+        ([IMPOSSIBLE, ScoreLine(-3.0, 1.0)], 20.0),
     ],
 )
-def test_odd_results_can_be_drawn(lines: list[Line], lam: float, tmp_path: Path) -> None:
+def test_odd_results_can_be_drawn(lines: list[ScoreLine], lam: float, tmp_path: Path) -> None:
     plot_realigned(result_of(lines, lam), tmp_path / "a.png", plain=result_of([IMPOSSIBLE]))
     assert (tmp_path / "a.png").stat().st_size > 5000
 
@@ -105,7 +109,10 @@ def test_odd_results_can_be_drawn(lines: list[Line], lam: float, tmp_path: Path)
 def test_cut_off_candidates_are_hollow_and_the_legend_says_so(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:
-    whole, cut = scored(1, Line(-30, 2), 20.0), scored(2, Line(-10, 4), 20.0, finish="length")
+    whole, cut = (
+        scored(1, ScoreLine(-30, 2), 20.0),
+        scored(2, ScoreLine(-10, 4), 20.0, finish="length"),
+    )
     plot_realigned(realigned((whole, cut)), tmp_path / "a.svg")
     left = drawn[0].axes[0]
     hollow = {
@@ -127,7 +134,7 @@ def test_the_axes_name_their_units(tmp_path: Path, drawn: list[Figure]) -> None:
 @pytest.mark.parametrize(("start", "centre"), [(0.0, 20.0), (-5.0, 5.0), (0.0, 1.0)])
 def test_scores_are_straight_lines_on_the_warped_axis(start: float, centre: float) -> None:
     warp = Warp(start, centre)
-    line = Line(-30.0, 2.0)
+    line = ScoreLine(-30.0, 2.0)
     low, high = warp.ends(line)
     for lam in (start, start + 0.5, start + centre, start + 100):
         at = low + (high - low) * warp.x(lam)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.replicas.identity import identify
 from preftilt.messages import Message
-from preftilt.prompt import Moment, at
+from preftilt.prompt import Moment, rendered_at
 from preftilt.testing.toy import ToyEngine
 from tests.cli.toys import Dated
 from tests.prompt.test_chat import NOON, Open, Read
@@ -17,14 +17,14 @@ LATER = NOON + timedelta(days=1)
 
 
 def test_a_request_sees_its_own_moment_unless_one_was_fixed(chat: Open, read: Read) -> None:
-    with at(LATER):
+    with rendered_at(LATER):
         assert "Now: 18 May 2030 12:00" in read(chat("clock").render(QUESTION))
         assert "Now: 17 May 2030 12:00" in read(chat("clock", now=NOON).render(QUESTION))
 
 
 def test_what_shows_of_the_moment_is_known(chat: Open) -> None:
     assert chat("clock", now=NOON).moment == Moment(NOON, ("17 May 2030 12:00:00.000000",))
-    with at(LATER):
+    with rendered_at(LATER):
         assert chat("clock").moment == Moment(LATER, ("18 May 2030 12:00:00.000000",))
     assert chat("bare", now=NOON).moment is None
     assert chat("date_string", now=NOON).moment == Moment(NOON, ("17 May 2030",))

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from preftilt.effect import KnobEffect
+from preftilt.effect import StrengthEffect
 from preftilt.explain import explained, legend, signed, strongest, visible
 from preftilt.result import Realigned, ScoredCandidate
 
@@ -180,7 +180,7 @@ def _brief(one: ScoredCandidate) -> str:
     return " ".join(safe(one.text).split()) or "(empty)"
 
 
-def _effect_line(effect: KnobEffect, lam: float) -> str:
+def _effect_line(effect: StrengthEffect, lam: float) -> str:
     moved = f"the preference moves the answer's tokens by {effect.difference:.2f} nats each"
     if effect.share is None:
         return moved[0].upper() + moved[1:]

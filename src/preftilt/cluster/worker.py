@@ -20,7 +20,7 @@ from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
-from preftilt.prompt import at
+from preftilt.prompt import rendered_at
 from preftilt.records import (
     CHECKED_FIRST,
     Item,
@@ -92,7 +92,7 @@ class ClusterWorker:
             self._refusal = _refusal(failure, f" (on {socket.gethostname()})")
             return
         try:
-            with at(arguments.job.moment):
+            with rendered_at(arguments.job.moment):
                 check_dates(arguments.job.done, self._realigner.engine)
                 self._identity = dated(arguments.job.identity, shown_by(self._realigner.engine))
                 check_items(self._realigner, self._items[:CHECKED_FIRST])
@@ -106,7 +106,7 @@ class ClusterWorker:
         return {RECORD: self._loop.run(lambda: self._run_batch(indices))}
 
     async def _run_batch(self, indices: Sequence[int]) -> list[str]:
-        with at(self._job.moment):
+        with rendered_at(self._job.moment):
             return await together(self._run_row(self._items[index]) for index in indices)
 
     async def _run_row(self, item: Item) -> str:

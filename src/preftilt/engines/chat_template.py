@@ -131,7 +131,7 @@ class HfChatTokenizer:
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.prompt.Dated`."""
+        """See :class:`~preftilt.prompt.DatedTokenizer`."""
         shown = tuple(self._now.strftime(form) for form in self._date_forms)
         return Moment(self._now, shown) if shown else None
 
@@ -210,12 +210,12 @@ class HfChatTokenizer:
 
     @cached_property
     def opens_thoughts(self) -> bool:
-        """See :class:`~preftilt.prompt.Reasons`."""
+        """See :class:`~preftilt.prompt.ReasoningTokenizer`."""
         opening, closing = (self._lead.rfind(tag) for tag in REASONING_TAGS)
         return opening > closing
 
     def thoughts(self, tokens: Tokens) -> int:
-        """See :class:`~preftilt.prompt.Reasons`; without an open tag in the prompt, a response must begin with it."""
+        """See :class:`~preftilt.prompt.ReasoningTokenizer`; if no prompt opens one, a response must begin with it."""
         opening, closing = REASONING_TAGS
         begins = "".join(self.pieces(tokens[:BEGINNING])).lstrip().startswith(opening)
         if not (begins or self.opens_thoughts):

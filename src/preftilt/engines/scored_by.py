@@ -24,7 +24,7 @@ from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.engines.streaming import Increment, streamed
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer, at
+from preftilt.prompt import ChatTokenizer, rendered_at
 from preftilt.types import Completion, Tokens
 
 SAMPLES = (
@@ -219,7 +219,7 @@ def scored_by(sampler: Sampler, scorer: Engine) -> ScoredBy:
 def _prompts(tokenizer: ChatTokenizer) -> list[Tokens] | None:
     """What the chat template makes of a few texts; None if it cannot be used."""
     try:
-        with at(ANY_MOMENT):
+        with rendered_at(ANY_MOMENT):
             return [tokenizer.render([Message("user", text)]) for text in SAMPLES]
     except NoChatTemplate:
         return None

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from preftilt.rank import order
-from preftilt.reward import Reward, Summed, reduced
+from preftilt.reward import HasSums, Reward, reduced
 
 
-class Scored(Summed, Protocol):
+class Scored(HasSums, Protocol):
     """A candidate's sums in λ, and whether it ended by itself."""
 
     @property
@@ -28,6 +28,6 @@ def best_of(pool: Sequence[One], lam: float, reward: Reward) -> One:
     return pool[order(scores(pool, lam, reward), cut_off, reward.cut_off)[0]]
 
 
-def scores(pool: Sequence[Summed], lam: float, reward: Reward) -> list[float]:
+def scores(pool: Sequence[HasSums], lam: float, reward: Reward) -> list[float]:
     """S at λ of every candidate of a pool; −inf for one that must not win."""
     return [line.at(lam) for line in reduced(pool, reward)]

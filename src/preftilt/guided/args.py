@@ -28,7 +28,7 @@ TrajectoryReward = Callable[[Sequence[Tokens]], Awaitable[Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
+class RewardGuidedDraw:
     """One response to be drawn. ``key`` is that of its stream; ``eos`` ends it; ``room`` is for new tokens."""
 
     guide: RewardGuide
@@ -39,23 +39,25 @@ class Walk:
     room: int
 
 
-async def draw_by_reward(walk: Walk, propose: Propose, reward: TrajectoryReward) -> Completion:
-    """Draw one continuation of ``walk.prefix``, token by token; its log-probs are the model's own.
+async def draw_by_reward(
+    draw: RewardGuidedDraw, propose: Propose, reward: TrajectoryReward
+) -> Completion:
+    """Draw one continuation of ``draw.prefix``, token by token; its log-probs are the model's own.
 
     Raises :class:`~preftilt.errors.EngineError` if a reward is not a number, or no candidate has one.
     """
     tokens: list[int] = []
     logprobs: list[float] = []
     finish: Finish = "length"
-    while len(tokens) < walk.room:
-        so_far = (*walk.prefix, *tokens)
+    while len(tokens) < draw.room:
+        so_far = (*draw.prefix, *tokens)
         shortlist, likely = await propose(so_far)
         rewards = await reward([(*so_far, token) for token in shortlist])
-        scores = likely + walk.guide.weight * _checked(rewards)
-        chosen = _choose(scores, shortlist, walk.sampling, position_key(walk.key, len(so_far)))
+        scores = likely + draw.guide.weight * _checked(rewards)
+        chosen = _choose(scores, shortlist, draw.sampling, position_key(draw.key, len(so_far)))
         tokens.append(shortlist[chosen])
         logprobs.append(float(likely[chosen]))
-        if tokens[-1] in walk.eos:
+        if tokens[-1] in draw.eos:
             finish = "eos"
             break
     return Completion(tuple(tokens), np.array(logprobs), finish)

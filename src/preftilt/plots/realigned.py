@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from preftilt.plots.labels import Label, place_labels
 from preftilt.plots.style import BLUE, FAINT, INK, QUIET, VERMILION, picture, plain_number
 from preftilt.result import Realigned, ScoredCandidate
-from preftilt.reward import Line
+from preftilt.reward import ScoreLine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ class Dot:
     """One distinct candidate as it is drawn."""
 
     label: str
-    line: Line
+    line: ScoreLine
     cut_off: bool
     on_path: bool
     wins: bool
@@ -78,8 +78,8 @@ def _dots(result: Realigned) -> list[Dot]:
     ]
 
 
-def _line(one: ScoredCandidate) -> Line:
-    return Line(one.question_logprob, one.preference_gain)
+def _line(one: ScoredCandidate) -> ScoreLine:
+    return ScoreLine(one.question_logprob, one.preference_gain)
 
 
 # --- the plane ----------------------------------------------------------------------
@@ -134,7 +134,7 @@ def _mark(axes: Axes, one: Dot, label: str | None) -> None:
     )
 
 
-def _draw_equal_scores(axes: Axes, line: Line, lam: float) -> None:
+def _draw_equal_scores(axes: Axes, line: ScoreLine, lam: float) -> None:
     """All points that score as the answer does: candidates below it score less."""
     limits = axes.get_xlim(), axes.get_ylim()
     at = (line.question_logprob, line.preference_gain)
@@ -149,7 +149,7 @@ def _draw_equal_scores(axes: Axes, line: Line, lam: float) -> None:
     axes.set_ylim(*limits[1])
 
 
-def _xy(lines: Sequence[Line]) -> tuple[list[float], list[float]]:
+def _xy(lines: Sequence[ScoreLine]) -> tuple[list[float], list[float]]:
     return [one.question_logprob for one in lines], [one.preference_gain for one in lines]
 
 
@@ -171,7 +171,7 @@ class Warp:
             return 1.0
         return (lam - self.start) / (lam - self.start + self.centre)
 
-    def ends(self, line: Line) -> tuple[float, float]:
+    def ends(self, line: ScoreLine) -> tuple[float, float]:
         """The rescaled score at ``start`` and at infinity."""
         return line.at(self.start) / self.centre, line.preference_gain
 

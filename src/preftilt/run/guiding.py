@@ -21,7 +21,7 @@ from preftilt.engines.guides import (
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.guided import view_weights
-from preftilt.guided.args import Shortlist, TrajectoryReward, Walk, draw_by_reward
+from preftilt.guided.args import RewardGuidedDraw, Shortlist, TrajectoryReward, draw_by_reward
 from preftilt.search import GuidedSearch, Search
 from preftilt.streams import stream_key
 from preftilt.types import (
@@ -174,14 +174,14 @@ class Guiding:
 
     async def by_reward(self, expand: Expand, guide: RewardGuide) -> Drawn:
         """Draw what ``expand`` asks for with the help of the reward model."""
-        walks = [self._walk(expand, guide, slot) for slot in expand.slots]
-        work = [draw_by_reward(walk, self._propose(guide), self._reward) for walk in walks]
+        draws = [self._walk(expand, guide, slot) for slot in expand.slots]
+        work = [draw_by_reward(draw, self._propose(guide), self._reward) for draw in draws]
         drawn = await together(work)
         rows = {one.tokens: one.logprobs for one in reversed(drawn)}
         return Drawn(tuple(drawn), {(self.query.prompt, None): rows})
 
-    def _walk(self, expand: Expand, guide: RewardGuide, slot: int) -> Walk:
-        return Walk(
+    def _walk(self, expand: Expand, guide: RewardGuide, slot: int) -> RewardGuidedDraw:
+        return RewardGuidedDraw(
             guide=guide,
             sampling=self.sampling,
             prefix=expand.parent.tokens,

@@ -46,7 +46,7 @@ class GuidedSearch(Protocol):
         ...
 
 
-class _Alike(ABC):
+class _GuidedSampling(ABC):
     """What all five do alike: one plan, whose ``n`` responses are ranked by the request's own score."""
 
     __slots__ = ()
@@ -70,7 +70,7 @@ class _Alike(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CFG(_Alike):
+class CFG(_GuidedSampling):
     """Classifier-free guidance (Sanchez et al., 2023), which is REAR token by token.
 
     λ of every token is the request's, and so are those of several preferences: 1 is the model as it is, 0 ignores the
@@ -104,7 +104,7 @@ class CFG(_Alike):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinearAlignment(_Alike):
+class LinearAlignment(_GuidedSampling):
     """Linear Alignment (Gao et al., ICML 2024, arXiv 2401.11458): p + ratio · (p − q), which is λ = 1 + ratio.
 
     ``mask_top_p``: only tokens in that nucleus of the distribution with the preference at ``mask_temperature`` may be
@@ -134,7 +134,7 @@ class LinearAlignment(_Alike):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Amulet(_Alike):
+class Amulet(_GuidedSampling):
     """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): an online game at every token, here in closed form.
     ``anchor`` is the paper's λ. The game's result is p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the
     defaults give κ = 4.6487. The paper decodes greedily: the preset ``amulet-default`` (``search/presets.py``).
@@ -165,7 +165,7 @@ class Amulet(_Alike):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArmGuided(_Alike):
+class ArmGuided(_GuidedSampling):
     """Decoding with autoregressive reward models: log π ∝ log π_base + Σ_i w_i log π_ARM,i.
 
     GenARM (Xu et al., ICLR 2025), PARM (Lin et al., ICML 2025) and our reconstruction of UniARM (arXiv 2602.09538);
@@ -189,7 +189,7 @@ class ArmGuided(_Alike):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ARGS(_Alike):
+class ARGS(_GuidedSampling):
     """ARGS (Khanov et al., ICLR 2024): among the likeliest tokens, the one with log-prob + ``weight`` · reward.
 
     The reward is a sequence reward model's of the response so far with that token (``--reward-model``); the

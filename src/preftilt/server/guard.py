@@ -15,7 +15,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preftilt.prompt import at
+from preftilt.prompt import rendered_at
 from preftilt.server.failures import ApiError
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
@@ -87,7 +87,7 @@ class Guard:
             if refusal is not None:
                 await refusal.reply()(scope, receive, sender)
             else:
-                with at(datetime.now()):  # What a chat template shows as today.
+                with rendered_at(datetime.now()):  # What a chat template shows as today.
                     await self._app(scope, receive, sender)
         except Exception as failure:
             log("unforeseen failure", level=40, failure=failure, request_id=facts["request_id"])

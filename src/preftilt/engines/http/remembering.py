@@ -43,7 +43,7 @@ class RememberingTokenizer:
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.prompt.Dated`."""
+        """See :class:`~preftilt.prompt.DatedTokenizer`."""
         return moment_of(self.inner)
 
     def encode(self, text: str) -> Tokens:
@@ -57,7 +57,7 @@ class RememberingTokenizer:
 
     @property
     def opens_thoughts(self) -> bool:
-        """See :class:`~preftilt.prompt.Reasons`."""
+        """See :class:`~preftilt.prompt.ReasoningTokenizer`."""
         return opens_thoughts(self.inner)
 
     def thoughts(self, tokens: Tokens) -> int:

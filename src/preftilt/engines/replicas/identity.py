@@ -11,7 +11,7 @@ from preftilt.engines.base import Capabilities, Engine, ScoreRequest
 from preftilt.engines.scored_by import ANY_MOMENT, SAMPLES
 from preftilt.errors import NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import at
+from preftilt.prompt import rendered_at
 from preftilt.types import Tokens
 
 SCORED = 8
@@ -65,7 +65,7 @@ async def identify(engine: Engine) -> ModelIdentity:
 
 
 def _prompts(engine: Engine) -> tuple[Tokens, ...]:
-    with at(ANY_MOMENT):  # Templates with a date must not tell them apart.
+    with rendered_at(ANY_MOMENT):  # Templates with a date must not tell them apart.
         try:
             return tuple(engine.tokenizer.render([Message("user", text)]) for text in SAMPLES)
         except NoChatTemplate:

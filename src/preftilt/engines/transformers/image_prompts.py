@@ -53,7 +53,7 @@ class ImageTokenizer:
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.prompt.Dated`."""
+        """See :class:`~preftilt.prompt.DatedTokenizer`."""
         return self.chat.moment
 
     def encode(self, text: str) -> Tokens:
@@ -67,7 +67,7 @@ class ImageTokenizer:
 
     @property
     def opens_thoughts(self) -> bool:
-        """See :class:`~preftilt.prompt.Reasons`."""
+        """See :class:`~preftilt.prompt.ReasoningTokenizer`."""
         return self.chat.opens_thoughts
 
     def thoughts(self, tokens: Tokens) -> int:
