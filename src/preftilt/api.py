@@ -33,12 +33,12 @@ from preftilt.recording import FinishedRun, record
 from preftilt.result import Realigned
 from preftilt.rivals import (
     ByLogprob,
+    CandidatePool,
     Judges,
-    Pool,
     Ranking,
     check_method,
-    guide,
     pick,
+    search_score,
 )
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.trajectory import trajectory_reward
@@ -237,7 +237,7 @@ class Realigner:
             stream=Stream(settings.seed, item or ""),
             max_tokens=prepared.max_tokens,
             on_progress=on_progress,
-            guide=guide(settings.method, query, settings.reward),
+            search_score=search_score(settings.method, query, settings.reward),
             trajectory=prepared.trajectory,
         )
 
@@ -313,7 +313,7 @@ class Realigner:
         if settings.method == ByLogprob():
             return None
         drawn = tuple(sorted(found, key=lambda one: one.slot))
-        pool = Pool(
+        pool = CandidatePool(
             candidates=drawn,
             texts=tuple(answer_text(self.engine.tokenizer, one.tokens) for one in drawn),
             query=run.query,

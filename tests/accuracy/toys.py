@@ -9,7 +9,7 @@ from typing import Any
 from preftilt.eval.accuracy.context import Context, Reading, make_context
 from preftilt.eval.accuracy.pairs import Comparison, Example
 from preftilt.messages import Message
-from preftilt.rivals import Judges, Rated
+from preftilt.rivals import Judges, RewardScores
 from preftilt.rivals.base import Pair
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
@@ -51,9 +51,9 @@ class Counting:
     def check(self, messages: Sequence[Message]) -> None:
         pass
 
-    async def score(self, pairs: Sequence[Pair]) -> Rated:
+    async def score(self, pairs: Sequence[Pair]) -> RewardScores:
         self.asked.append(len(pairs))
-        return Rated(tuple(text.count(self.word) - len(text) / 10 for _, text in pairs))
+        return RewardScores(tuple(text.count(self.word) - len(text) / 10 for _, text in pairs))
 
     def close(self) -> None:
         pass

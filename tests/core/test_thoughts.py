@@ -18,7 +18,7 @@ from preftilt.rank import order as ranked_by
 from preftilt.records.schemas import schema_text
 from preftilt.reward import Reward, sums
 from preftilt.rivals import ByJudge
-from preftilt.rivals.verdict import Judge
+from preftilt.rivals.verdict import GenerativeRewardModel
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from preftilt.types import Candidate, Preference, Reduction, Tokens
 
@@ -117,4 +117,4 @@ def test_given_responses_are_scored_from_their_answers_on():
 def test_a_judge_that_thinks_first_gives_no_verdict_at_once():
     engine = ToyEngine(hashed_bigrams(1), tokenizer=Thinking())
     with pytest.raises(BadInput, match=r"begins every answer with thoughts.*--judge-mode cot"):
-        Judge(engine, ByJudge()).check(QUESTION)
+        GenerativeRewardModel(engine, ByJudge()).check(QUESTION)

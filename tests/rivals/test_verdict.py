@@ -9,7 +9,7 @@ import preftilt as pt
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
 from preftilt.rivals import ByJudge, Judges
-from preftilt.rivals.verdict import FORCED, NO, REASONED, YES, Judge
+from preftilt.rivals.verdict import FORCED, NO, REASONED, YES, GenerativeRewardModel
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from preftilt.types import Stream
 from tests.rivals.conftest import QUESTION, SPELLED, Ask, toy
@@ -28,7 +28,7 @@ def verdict_by_hand(engine: ToyEngine, response: str, asked: str) -> tuple[float
 
 def test_a_forced_verdict_is_the_log_ratio_of_the_added_up_spellings() -> None:
     engine = toy()
-    judge = Judge(engine, ByJudge())
+    judge = GenerativeRewardModel(engine, ByJudge())
     found = pt.run_sync(judge.judge(STATED, ["A", "play."], Stream(0)))
     for response, verdict in zip(["A", "play."], found, strict=True):
         score, mass = verdict_by_hand(engine, response, FORCED)
@@ -56,7 +56,7 @@ def test_spellings_that_are_the_same_tokens_count_once() -> None:
     words = tuple(one for one in SPELLED if one.strip() == one or one == "\n")
     spaceless = ToyTokenizer(words=(*words, " "))
     engine = ToyEngine(hashed_bigrams(1, len(words) + 1), tokenizer=spaceless)
-    judge = Judge(engine, ByJudge())
+    judge = GenerativeRewardModel(engine, ByJudge())
     [verdict] = pt.run_sync(judge.judge(STATED, ["A"], Stream(0)))
     assert verdict.mass <= 1.0
     context = spaceless.render([*STATED, Message("assistant", "A"), Message("user", FORCED)])
@@ -85,7 +85,7 @@ def certain(*sentence: str) -> ToyEngine:
 
 def test_reasons_come_first_and_the_verdict_is_read_behind_them() -> None:
     engine = certain("play", ".", "Preferred:", " Yes")
-    judge = Judge(engine, ByJudge(judge_mode="cot", judge_tokens=16))
+    judge = GenerativeRewardModel(engine, ByJudge(judge_mode="cot", judge_tokens=16))
     [verdict] = pt.run_sync(judge.judge(STATED, ["B"], Stream(0)))
     assert verdict.sampled == 3
     assert verdict.mass == pytest.approx(1.0, abs=1e-6)

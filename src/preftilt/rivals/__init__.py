@@ -1,6 +1,6 @@
 """Other ways to pick an answer among candidates: baselines, votes, reward models, a language model as judge."""
 
-from preftilt.rivals.base import Pair, Rated, RewardModel
+from preftilt.rivals.base import Pair, RewardModel, RewardScores
 from preftilt.rivals.checks import Judges, check_method, check_search
 from preftilt.rivals.methods import (
     METHODS,
@@ -13,7 +13,7 @@ from preftilt.rivals.methods import (
     MethodName,
 )
 from preftilt.rivals.opening import open_reward_model, runs_here
-from preftilt.rivals.pick import Pool, Ranking, guide, pick
+from preftilt.rivals.pick import CandidatePool, Ranking, pick, search_score
 
 __all__ = [
     "METHODS",
@@ -22,18 +22,18 @@ __all__ = [
     "ByLogprob",
     "ByRewardModel",
     "ByVote",
+    "CandidatePool",
     "Judges",
     "Method",
     "MethodName",
     "Pair",
-    "Pool",
     "Ranking",
-    "Rated",
     "RewardModel",
+    "RewardScores",
     "check_method",
     "check_search",
-    "guide",
     "open_reward_model",
     "pick",
     "runs_here",
+    "search_score",
 ]

@@ -14,7 +14,7 @@ conversation: a system message, or the beginning of the last user turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class RewardScores:
     """Scores of N pairs, and what they cost.
 
     scores: higher is better, in the model's own unit; None where there is no score (the pair does not fit into the
@@ -45,7 +45,7 @@ class RewardModel(Protocol):
         """Raises :class:`~preftilt.errors.BadInput` if no response to this conversation could be scored."""
         ...
 
-    async def score(self, pairs: Sequence[Pair]) -> Rated:
+    async def score(self, pairs: Sequence[Pair]) -> RewardScores:
         """One score a pair, in order. Raises :class:`~preftilt.errors.EngineError` where the model fails."""
         ...
 

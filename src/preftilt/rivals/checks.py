@@ -11,7 +11,7 @@ from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, stated
 from preftilt.rivals.base import RewardModel
 from preftilt.rivals.methods import ByJudge, ByLogprob, ByRewardModel, Method, PreferenceIn
-from preftilt.rivals.verdict import Judge
+from preftilt.rivals.verdict import GenerativeRewardModel
 from preftilt.search import AutoSearch, BestOfN, Search
 from preftilt.types import Preference
 
@@ -48,7 +48,9 @@ def check_method(
             " is not wanted, or use another method"
         )
     if isinstance(method, ByJudge):
-        Judge(judges.judge or engine, method).check(stated(messages, preferences, prompt))
+        GenerativeRewardModel(judges.judge or engine, method).check(
+            stated(messages, preferences, prompt)
+        )
         return
     model = needed(judges.reward_model)
     model.check(for_reward_model(messages, preferences, prompt, method.preference_in))

@@ -26,7 +26,7 @@ from preftilt.engines.transformers.loading import (
 )
 from preftilt.errors import EngineError
 from preftilt.messages import Message
-from preftilt.rivals.base import Pair, Rated
+from preftilt.rivals.base import Pair, RewardScores
 from preftilt.rivals.template import RewardTemplate
 
 HONOURED = frozenset({"dtype", "device", "trust_remote_code", "allow_pickle", "max_context"})
@@ -63,7 +63,7 @@ class Classifier:
         """See :meth:`RewardTemplate.check`."""
         self.template.check(messages)
 
-    async def score(self, pairs: Sequence[Pair]) -> Rated:
+    async def score(self, pairs: Sequence[Pair]) -> RewardScores:
         """Sequences of like length share a forward; a cancelled call ends after the forward that is under way."""
         stopped = Event()
         work = asyncio.get_running_loop().run_in_executor(
@@ -79,7 +79,7 @@ class Classifier:
         """End the thread; forwards that have not begun are dropped."""
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _score(self, pairs: list[Pair], stopped: Event) -> Rated:
+    def _score(self, pairs: list[Pair], stopped: Event) -> RewardScores:
         rows = [self.template.tokens(messages, text) for messages, text in pairs]
         fitting = [i for i, row in enumerate(rows) if len(row) <= self.template.context]
         fitting.sort(key=lambda i: len(rows[i]))
@@ -90,7 +90,7 @@ class Classifier:
             chosen = [fitting[at] for at in batch]
             for i, score in zip(chosen, self._forward([rows[i] for i in chosen]), strict=True):
                 scores[i] = score
-        return Rated(tuple(scores), len(fitting), sum(len(rows[i]) for i in fitting))
+        return RewardScores(tuple(scores), len(fitting), sum(len(rows[i]) for i in fitting))
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]]) -> list[float]:

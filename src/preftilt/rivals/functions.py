@@ -19,7 +19,7 @@ from typing import Any
 
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
-from preftilt.rivals.base import Pair, Rated
+from preftilt.rivals.base import Pair, RewardScores
 
 SCORERS = "preftilt.scorers"
 """The entry point group of scorers from other packages."""
@@ -43,7 +43,7 @@ class FunctionModel:
     def check(self, messages: Sequence[Message]) -> None:
         """Takes every conversation."""
 
-    async def score(self, pairs: Sequence[Pair]) -> Rated:
+    async def score(self, pairs: Sequence[Pair]) -> RewardScores:
         """Call the function; one that is not ``async`` runs in a thread, so that it keeps nobody waiting."""
         try:
             if inspect.iscoroutinefunction(self.scorer):
@@ -64,7 +64,7 @@ class FunctionModel:
             raise EngineError(
                 f"the scorer {self.name} returned a score that is not finite; return None where there is none"
             )
-        return Rated(tuple(scores))
+        return RewardScores(tuple(scores))
 
     def close(self) -> None:
         """There is nothing to give back."""

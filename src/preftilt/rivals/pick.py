@@ -17,7 +17,7 @@ from preftilt.rivals.answers import EXTRACTORS
 from preftilt.rivals.checks import Judges, for_reward_model, needed
 from preftilt.rivals.logprobs import RULES, mean_rear
 from preftilt.rivals.methods import AtRandom, ByJudge, ByLogprob, ByRewardModel, ByVote, Method
-from preftilt.rivals.verdict import Judge, Verdict
+from preftilt.rivals.verdict import GenerativeRewardModel, JudgeVerdict
 from preftilt.rivals.votes import tally
 from preftilt.search import Score
 from preftilt.streams import MASK64, stream_key
@@ -37,7 +37,7 @@ MISSING = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class CandidatePool:
     """What a method picks from: N candidates in the order drawn, their texts, and the request."""
 
     candidates: tuple[Candidate, ...]
@@ -71,7 +71,7 @@ class Ranking:
         return {"name": method.name, **judged, "missing": missing}
 
 
-async def pick(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ranking:
+async def pick(pool: CandidatePool, method: Method, engine: Engine, judges: Judges) -> Ranking:
     """Rank the pool by ``method``; ``engine`` is the one that answered, and judges if ``judges`` has no other.
 
     The order is that of every search (:mod:`preftilt.rank`).
@@ -96,13 +96,13 @@ async def pick(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ra
     )
 
 
-def guide(method: Method, query: Query, reward: Reward) -> Score:
+def search_score(method: Method, query: Query, reward: Reward) -> Score:
     """The score that a search goes by: the method's own over log-probs, REAR's under every other method."""
     rule = RULES[method.name if isinstance(method, ByLogprob) else "rear"]
     return Score(lambda pool: rule(pool, query, reward), reward.cut_off)
 
 
-async def _scored(pool: Pool, method: Method, engine: Engine, judges: Judges) -> Ranking:
+async def _scored(pool: CandidatePool, method: Method, engine: Engine, judges: Judges) -> Ranking:
     """The pool in its own order, with scores."""
     match method:
         case ByLogprob():
@@ -120,11 +120,11 @@ async def _scored(pool: Pool, method: Method, engine: Engine, judges: Judges) ->
             return await _by_judge(pool, method, judges.judge or engine)
 
 
-def _ranking(pool: Pool, scores: Sequence[float | None]) -> Ranking:
+def _ranking(pool: CandidatePool, scores: Sequence[float | None]) -> Ranking:
     return Ranking(candidates=pool.candidates, scores=tuple(map(MethodScore, scores)))
 
 
-def _by_vote(pool: Pool, method: ByVote) -> Ranking:
+def _by_vote(pool: CandidatePool, method: ByVote) -> Ranking:
     answers = [EXTRACTORS[method.answers](text) for text in pool.texts]
     weights = [1.0] * len(answers)
     if method.name == "weighted-vote":
@@ -135,7 +135,7 @@ def _by_vote(pool: Pool, method: ByVote) -> Ranking:
     return Ranking(candidates=pool.candidates, scores=tuple(scores))
 
 
-async def _by_reward_model(pool: Pool, method: ByRewardModel, judges: Judges) -> Ranking:
+async def _by_reward_model(pool: CandidatePool, method: ByRewardModel, judges: Judges) -> Ranking:
     model = needed(judges.reward_model)
     messages = for_reward_model(pool.messages, pool.preferences, pool.prompt, method.preference_in)
     distinct = list(dict.fromkeys(pool.texts))
@@ -149,11 +149,11 @@ async def _by_reward_model(pool: Pool, method: ByRewardModel, judges: Judges) ->
     )
 
 
-async def _by_judge(pool: Pool, method: ByJudge, engine: Engine) -> Ranking:
+async def _by_judge(pool: CandidatePool, method: ByJudge, engine: Engine) -> Ranking:
     messages = stated(pool.messages, pool.preferences, pool.prompt)
     distinct = list(dict.fromkeys(pool.texts))
     stream = replace(pool.stream, item=f"{pool.stream.item}\x1fjudge")
-    verdicts = await Judge(engine, method).judge(messages, distinct, stream)
+    verdicts = await GenerativeRewardModel(engine, method).judge(messages, distinct, stream)
     found = dict(zip(distinct, verdicts, strict=True))
     return replace(
         _ranking(pool, [found[text].score for text in pool.texts]),
@@ -168,7 +168,7 @@ async def _by_judge(pool: Pool, method: ByJudge, engine: Engine) -> Ranking:
     )
 
 
-def _doubts(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def _doubts(verdicts: Sequence[JudgeVerdict]) -> tuple[str, ...]:
     masses = [one.mass for one in verdicts if one.score is not None]
     if not masses or sum(masses) / len(masses) >= UNSURE:
         return ()

@@ -22,7 +22,7 @@ from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
-from preftilt.rivals.base import Pair, Rated
+from preftilt.rivals.base import Pair, RewardScores
 from preftilt.rivals.template import RewardTemplate
 
 HONOURED = frozenset(
@@ -32,31 +32,31 @@ NO_ROUTE = frozenset({400, 404, 405, 501})
 """What servers answer on a route that their model is not for."""
 
 
-class Classified(BaseModel):
+class ClassifyOutput(BaseModel):
     """A sequence's class scores, of vLLM's ``/classify``."""
 
     probs: list[float]
 
 
-class Classes(BaseModel):
+class ClassifyResponse(BaseModel):
     """The answer of vLLM's ``/classify``."""
 
-    data: list[Classified]
+    data: list[ClassifyOutput]
 
 
-class Pooled(BaseModel):
+class PoolingOutput(BaseModel):
     """A sequence's pooled output, of vLLM's ``/pooling``: one vector, or one a token."""
 
     data: list[float] | list[list[float]]
 
 
-class Pools(BaseModel):
+class PoolingResponse(BaseModel):
     """The answer of vLLM's ``/pooling``."""
 
-    data: list[Pooled]
+    data: list[PoolingOutput]
 
 
-class Embedded(BaseModel):
+class SglangClassifyResponse(BaseModel):
     """The answer of SGLang's ``/classify`` to one sequence."""
 
     embedding: list[float]
@@ -73,21 +73,23 @@ class Route(Protocol):
 async def classify(connection: Connection, model: str, tokens: list[int]) -> list[float]:
     """vLLM, sequence-classification models."""
     body = {"model": model, "input": tokens, "use_activation": False, "add_special_tokens": False}
-    [found] = (await connection.post("/classify", body, Classes)).data
+    [found] = (await connection.post("/classify", body, ClassifyResponse)).data
     return found.probs
 
 
 async def pooling(connection: Connection, model: str, tokens: list[int]) -> list[float]:
     """vLLM, models with a head a token: the last token's output."""
     body = {"model": model, "input": tokens, "use_activation": False, "add_special_tokens": False}
-    [found] = (await connection.post("/pooling", body, Pools)).data
+    [found] = (await connection.post("/pooling", body, PoolingResponse)).data
     last = found.data[-1]
     return last if isinstance(last, list) else [one for one in found.data if isinstance(one, float)]
 
 
 async def sglang_classify(connection: Connection, model: str, tokens: list[int]) -> list[float]:
     """SGLang, started with ``--is-embedding``."""
-    return (await connection.post("/classify", {"input_ids": tokens}, Embedded)).embedding
+    return (
+        await connection.post("/classify", {"input_ids": tokens}, SglangClassifyResponse)
+    ).embedding
 
 
 ROUTES: dict[str, dict[str, Route]] = {
@@ -118,13 +120,13 @@ class ServedModel:
         """See :meth:`RewardTemplate.check`."""
         self.template.check(messages)
 
-    async def score(self, pairs: Sequence[Pair]) -> Rated:
+    async def score(self, pairs: Sequence[Pair]) -> RewardScores:
         """One question a pair; the first failure is the call's."""
         rows = [self.template.tokens(messages, text) for messages, text in pairs]
         fits = [len(row) <= self.template.context for row in rows]
         todo = [row for row, fit in zip(rows, fits, strict=True) if fit]
         scores = iter(await self.loop.wait(lambda: self._all(todo)))
-        return Rated(
+        return RewardScores(
             tuple(next(scores) if fit else None for fit in fits),
             len(todo),
             sum(len(row) for row in todo),

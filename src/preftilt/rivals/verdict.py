@@ -45,7 +45,7 @@ REASONED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JudgeVerdict:
     """What the judge made of one response.
 
     score: log P(Yes) − log P(No) in nats; None if no verdict could be read. mass: P(Yes) + P(No), near 1 if the judge
@@ -61,7 +61,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class GenerativeRewardModel:
     """A language model as a judge; ``engine`` may be the one that wrote the responses."""
 
     engine: Engine
@@ -84,7 +84,7 @@ class Judge:
 
     async def judge(
         self, messages: Sequence[Message], responses: Sequence[str], stream: Stream
-    ) -> list[Verdict]:
+    ) -> list[JudgeVerdict]:
         """One verdict a response, in order; all are judged side by side.
 
         ``messages`` state the preference. ``stream`` is the randomness of the judge's reasons, a slot a response.
@@ -95,15 +95,15 @@ class Judge:
 
     async def _judge(
         self, messages: Sequence[Message], response: str, stream: Stream, slot: int
-    ) -> Verdict:
+    ) -> JudgeVerdict:
         prompt = self._prompt(messages, response)
         if len(prompt) + self._most_tokens() > self.engine.capabilities.max_context:
-            return Verdict(None)
+            return JudgeVerdict(None)
         if self.method.judge_mode == "forced":
             return await self._read(prompt, self._lead(), sampled=0)
         reasons, sampled = await self._reasons(prompt, stream, slot)
         if reasons is None:
-            return Verdict(None, forwards=1, read=len(prompt), sampled=sampled)
+            return JudgeVerdict(None, forwards=1, read=len(prompt), sampled=sampled)
         return await self._read(prompt, reasons, sampled=sampled)
 
     async def _reasons(
@@ -125,7 +125,7 @@ class Judge:
         ready = written.finish == "stop" and said.rstrip().endswith(LEAD)
         return (written.tokens if ready else None), len(written.tokens)
 
-    async def _read(self, prompt: Tokens, prefix: Tokens, *, sampled: int) -> Verdict:
+    async def _read(self, prompt: Tokens, prefix: Tokens, *, sampled: int) -> JudgeVerdict:
         """The verdict behind ``prompt + prefix``; every spelling is scored, and spellings are added up."""
         yes, no = self._spellings(YES), self._spellings(NO)
         requests = [
@@ -134,7 +134,7 @@ class Judge:
         logprobs = [float(row.sum()) for row in await self.engine.score(requests)]
         for_it, against = _log_sum(logprobs[: len(yes)]), _log_sum(logprobs[len(yes) :])
         never = math.isinf(for_it) and math.isinf(against)
-        return Verdict(
+        return JudgeVerdict(
             None if never else for_it - against,
             math.exp(for_it) + math.exp(against),
             forwards=1 + (sampled > 0),

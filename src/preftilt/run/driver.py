@@ -57,7 +57,7 @@ DEFAULT_MAX_TOKENS = 512
 class Run:
     """One request on its way through a search; ``usage`` and ``clock`` fill up as it goes.
 
-    guide: the score that the search goes by; None is REAR's. trajectory: the reward of partial responses, for a search
+    search_score: what the search goes by; None is REAR's. trajectory: the reward of partial responses, for a search
     that lets it choose tokens. absent: why answers without a text have none.
     """
 
@@ -68,7 +68,7 @@ class Run:
     stream: Stream
     max_tokens: int
     on_progress: OnProgress | None = None
-    guide: Score | None = None
+    search_score: Score | None = None
     trajectory: TrajectoryReward | None = None
     usage: Usage = field(default_factory=Usage)
     clock: Clock = field(default_factory=Clock)
@@ -85,7 +85,7 @@ class Run:
         """
         check_guided(self.engine, search, self.query, self.trajectory)
         self._count_prompts()
-        score = self.guide or rear(self.query, self.reward)
+        score = self.search_score or rear(self.query, self.reward)
         plans = search.plans(self._root(), score, self.max_tokens)
         outcomes = await self._together([self._drive(plan) for plan in plans])
         return search.conclude(outcomes, score)

@@ -174,13 +174,13 @@ class Guiding:
 
     async def by_reward(self, expand: Expand, guide: RewardGuide) -> Drawn:
         """Draw what ``expand`` asks for with the help of the reward model."""
-        draws = [self._walk(expand, guide, slot) for slot in expand.slots]
+        draws = [self._reward_draw(expand, guide, slot) for slot in expand.slots]
         work = [draw_by_reward(draw, self._propose(guide), self._reward) for draw in draws]
         drawn = await together(work)
         rows = {one.tokens: one.logprobs for one in reversed(drawn)}
         return Drawn(tuple(drawn), {(self.query.prompt, None): rows})
 
-    def _walk(self, expand: Expand, guide: RewardGuide, slot: int) -> RewardGuidedDraw:
+    def _reward_draw(self, expand: Expand, guide: RewardGuide, slot: int) -> RewardGuidedDraw:
         return RewardGuidedDraw(
             guide=guide,
             sampling=self.sampling,

@@ -25,7 +25,7 @@ from preftilt.prompt import stated
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.methods import JudgeMode, Method
-from preftilt.rivals.verdict import Judge
+from preftilt.rivals.verdict import GenerativeRewardModel
 from preftilt.types import Preference, Stream
 
 GUIDED: Mapping[str, Json] = {
@@ -269,7 +269,7 @@ def measure_judge(name: str) -> Measure:
 
     async def measure(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
         method = _judge(name, lab.how)
-        judge = Judge(lab.judges.judge or lab.engine, method)
+        judge = GenerativeRewardModel(lab.judges.judge or lab.engine, method)
         request = case.request
         messages = stated(request.messages, request.preferences, request.prompt)
         judge.check(messages)
