@@ -23,7 +23,7 @@ import transformers
 import preftilt as pt
 from bench.report import circumstances
 from bench.serving.rows import Row, rotated
-from preftilt.demo.world import Item, items
+from preftilt.demo.world import WorldItem, items
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.eval.demo.collect import LAMBDAS, REDUCTIONS, N
@@ -93,7 +93,9 @@ def sweep(result: pt.Realigned) -> int:
     return len(chosen)
 
 
-def _timed(realigner: pt.Realigner, item: Item, then: Callable[[pt.Realigned], object]) -> float:
+def _timed(
+    realigner: pt.Realigner, item: WorldItem, then: Callable[[pt.Realigned], object]
+) -> float:
     """Seconds of one request; its item's draws are the same for all sides."""
     question, wish = [pt.Message("user", item.question)], [pt.Preference(item.preference)]
     began = time.perf_counter()
@@ -132,7 +134,7 @@ def measure(repeats: int, tokens: int, say: Callable[[str], None]) -> list[Row]:
     return list(rows.values())
 
 
-def _once(engine: pt.Engine, realigner: pt.Realigner, item: Item, side: str) -> float:
+def _once(engine: pt.Engine, realigner: pt.Realigner, item: WorldItem, side: str) -> float:
     """Seconds of one side, with no prompt in the engine's cache."""
     assert isinstance(engine, TransformersEngine)
     engine.forget()

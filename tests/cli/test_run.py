@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from preftilt.eval.calibrate.reading import read_pools
-from preftilt.records import Item, Row
+from preftilt.records import CheckedRow, InputRow
 from preftilt.testing.toy import ToyTokenizer
 from tests.cli.conftest import Cli, Opener, records, row, validator
 from tests.cli.toys import Dated, Slow
@@ -148,17 +148,17 @@ def test_rows_are_read_as_they_are_done(
     source = tmp_path / "long.jsonl"
     source.write_text("".join(json.dumps(row(i)) + "\n" for i in range(400)), "utf-8")
     made, held, written = 0, [], []
-    item = Row.item
+    item = InputRow.item
 
-    def noted(*arguments: Any) -> Item:
+    def noted(*arguments: Any) -> CheckedRow:
         nonlocal made
         made += 1
         if made in (300, 700):
-            held.append(sum(type(one) is Item for one in gc.get_objects()))
+            held.append(sum(type(one) is CheckedRow for one in gc.get_objects()))
             written.append(len(records(out)) if out.exists() else 0)
         return item(*arguments)
 
-    monkeypatch.setattr(Row, "item", noted)
+    monkeypatch.setattr(InputRow, "item", noted)
     assert cli("run", source, "-o", out, "--max-tokens", 2, "--n", 1).code == 0
     assert (
         made == 2 * 400

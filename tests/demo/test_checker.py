@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from preftilt.demo.world import Verdict, check, items, judge, preference, topic
+from preftilt.demo.world import WorldVerdict, check, items, judge, preference, topic
 from preftilt.demo.world.writing import write_answer, write_habit
 
 GOOD = (
@@ -17,7 +17,7 @@ GOOD = (
 )
 
 
-def verdict(answer: str, wish: str = "avoid: game", subject: str = "maths") -> Verdict:
+def verdict(answer: str, wish: str = "avoid: game", subject: str = "maths") -> WorldVerdict:
     return judge(topic("studying"), subject, preference(wish), answer)
 
 

@@ -15,7 +15,7 @@ from matplotlib.text import Annotation
 
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
 from preftilt.plots import check_picture, plot_realigned, style
-from preftilt.plots.realigned import Warp
+from preftilt.plots.realigned import LambdaScale
 from preftilt.reward import IMPOSSIBLE, ScoreLine
 from tests.plots.results import random_lines, realigned, result_of, scored
 
@@ -133,7 +133,7 @@ def test_the_axes_name_their_units(tmp_path: Path, drawn: list[Figure]) -> None:
 
 @pytest.mark.parametrize(("start", "centre"), [(0.0, 20.0), (-5.0, 5.0), (0.0, 1.0)])
 def test_scores_are_straight_lines_on_the_warped_axis(start: float, centre: float) -> None:
-    warp = Warp(start, centre)
+    warp = LambdaScale(start, centre)
     line = ScoreLine(-30.0, 2.0)
     low, high = warp.ends(line)
     for lam in (start, start + 0.5, start + centre, start + 100):

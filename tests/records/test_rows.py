@@ -10,14 +10,14 @@ import pytest
 from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.records import Item, ScoreRow, SettingsPatch, read_items
+from preftilt.records import CheckedRow, ScoreRow, SettingsPatch, read_items
 from preftilt.search import DVTS, BestOfN, Greedy
 from preftilt.types import Preference
 
 BASE = Settings(lam=5, search=DVTS(width=2))
 
 
-def item(**row: Any) -> Item:
+def item(**row: Any) -> CheckedRow:
     text = json.dumps({"question": "Q?", "preference": "x"} | row)
     [only] = read_items([text.encode()], source="test", base=BASE)
     return only

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from preftilt.cli.app import main
-from preftilt.demo.world import Item, check, items, preference, topic
+from preftilt.demo.world import WorldItem, check, items, preference, topic
 from preftilt.errors import BadInput
 from preftilt.eval.objectives.pairs import PairSettings, make_pairs, some_items
 from preftilt.eval.objectives.rewards import objectives, rewards
@@ -17,11 +17,11 @@ from preftilt.train.pairs import objective_names, read_pairs
 SMALL = PairSettings(sizes=(30, 12, 12))
 
 
-def item_of(kind: str) -> Item:
+def item_of(kind: str) -> WorldItem:
     return next(one for one in items("train") if one.kind == kind)
 
 
-def answer(item: Item, *, tagged: int, others: int) -> str:
+def answer(item: WorldItem, *, tagged: int, others: int) -> str:
     """Bare recommendations, so many of them with the preference's tag."""
     key = preference(item.preference_id).key
     found = topic(item.topic).recommendations

@@ -21,11 +21,11 @@ from preftilt.arm.spec import Objective, read_spec
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.train import TrainSettings, train
 from preftilt.train.assembly import prepare
+from preftilt.train.logprobs import margins
 from preftilt.train.loop import batch_loss, draw_alphas, share_of_rate
 from preftilt.train.pairs import read_pairs
-from preftilt.train.reading import margins
 from preftilt.train.start import choose_objectives
-from preftilt.train.tokens import make_rows
+from preftilt.train.tokens import make_batch
 from tests.train.conftest import rows, write
 
 pytestmark = pytest.mark.model
@@ -76,25 +76,25 @@ def test_eight_pairs_are_learned_in_seconds(method, model, pairs, tmp_path):
 def test_gradients_reach_the_adapter_alone(method, model, pairs, tmp_path):
     given = settings(method, model)
     read = read_pairs(pairs).pairs
-    task = prepare(read, [], choose_objectives(given, read), given, tmp_path, "")
-    base = task.reader.model
+    training = prepare(read, [], choose_objectives(given, read), given, tmp_path, "")
+    base = training.lm.model
     before = {name: one.clone() for name, one in base.state_dict().items()}
-    trained = task.arm.weights.trained()
+    trained = training.arm.weights.trained()
     for one in trained.values():
         one.requires_grad_(True)
         # B is zero at the start, so that nothing before it would get a gradient yet.
         if not one.detach().any():
             one.data.normal_(0, 0.1)
     k = len(given.objectives)
-    with task.arm.rows(torch.full((16, k), 1 / k)):
-        gaps = margins(task.reader, make_rows(task.train, "cpu"))
-    signs = torch.tensor([one.signs for one in task.train]).float()
+    with training.arm.rows(torch.full((16, k), 1 / k)):
+        gaps = margins(training.lm, make_batch(training.train, "cpu"))
+    signs = torch.tensor([one.signs for one in training.train]).float()
     counts = signs.abs().sum(dim=0)
-    batch_loss(given, task.arm, gaps, signs, torch.full((8, k), 1 / k), counts, 8).backward()
+    batch_loss(given, training.arm, gaps, signs, torch.full((8, k), 1 / k), counts, 8).backward()
     assert all(one.grad is None for one in base.parameters())
     assert all(one.grad is not None and one.grad.any() for one in trained.values())
     assert same(base.state_dict(), before)
-    fixed = task.arm.weights.named().keys() - trained.keys()
+    fixed = training.arm.weights.named().keys() - trained.keys()
     assert fixed == ({"preftilt.embeddings"} if method == "uniarm" else set())
 
 

@@ -17,7 +17,7 @@ from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import FileFlags
 from preftilt.errors import BadInput
 from preftilt.prompt import parse_preference
-from preftilt.records import Item, Row, file_lines, iter_items, lines_of
+from preftilt.records import CheckedRow, InputRow, file_lines, iter_items, lines_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class InputRows:
     """``lines`` begins the input anew, ``items`` makes rows of its lines; all that is wrong is raised in the end."""
 
     lines: Callable[[], Iterator[bytes]]
-    items: Callable[[Iterator[bytes]], Iterator[Item]]
+    items: Callable[[Iterator[bytes]], Iterator[CheckedRow]]
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[CheckedRow]:
         return self.items(self.lines())
 
 
@@ -39,14 +39,14 @@ def input_rows(
     flags: Flags,
     model: ModelFlags,
     files: FileFlags,
-    row: type[Row],
+    row: type[InputRow],
 ) -> Iterator[InputRows]:
     """The rows of a file, or of standard input for ``-``, to be read within the context."""
     name = "standard input" if source == "-" else source
     base = settings_from(lam, flags, list(arms_from(model)))
     preferred = [parse_preference(text) for text in preferences]
 
-    def items(lines: Iterator[bytes]) -> Iterator[Item]:
+    def items(lines: Iterator[bytes]) -> Iterator[CheckedRow]:
         try:
             yield from iter_items(
                 lines,

@@ -10,7 +10,7 @@ from typing import Any
 
 from preftilt.cli.options import FileFlags
 from preftilt.errors import BadInput
-from preftilt.records import Item, Journal, Shown, Survey, Written, dated, survey
+from preftilt.records import CheckedRow, Journal, JournalEntry, Shown, Survey, dated, survey
 from preftilt.records.slim import SCHEMAS
 from preftilt.search import AutoSearch
 
@@ -24,14 +24,14 @@ class Output:
     """
 
     path: Path | None
-    rows: Iterable[Item]
+    rows: Iterable[CheckedRow]
     limit: int | None
     todo: int
     done: int = 0
     known: Survey | None = None
     again: frozenset[str] = frozenset()
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[CheckedRow]:
         """The rows that are left to do, read as they are asked for."""
         done = {} if self.known is None else self.known.done
         return (item for item in islice(self.rows, self.limit) if item.id not in done)
@@ -41,7 +41,7 @@ class Output:
         """Of the records that are in the file already, the first of every moment that prompts showed."""
         if self.path is None or self.known is None:
             return ()
-        first: dict[Shown, Written] = {}
+        first: dict[Shown, JournalEntry] = {}
         for written in self.known.done.values():
             first.setdefault(written.shown, written)
         with self.path.open("rb") as file:
@@ -63,10 +63,10 @@ class Output:
 def plan_output(
     source: str,
     output: str,
-    rows: Iterable[Item],
+    rows: Iterable[CheckedRow],
     identity: Mapping[str, Any],
     files: FileFlags,
-    look: Callable[[Item], None],
+    look: Callable[[CheckedRow], None],
 ) -> Output:
     """Check the form of every row, and the output file against the rows and how the model is opened (``identity``).
 
@@ -76,7 +76,7 @@ def plan_output(
     count = 0
     wanted, again = 0, set()
     left = {} if known is None else dict(known.done)
-    other: tuple[Written, Item] | None = None
+    other: tuple[JournalEntry, CheckedRow] | None = None
     for count, item in enumerate(rows, start=1):
         look(item)
         if files.limit is None or count <= files.limit:
@@ -137,8 +137,8 @@ def _read(path: Path) -> Survey:
 
 def _check_same_run(
     path: Path,
-    strange: Mapping[str, Written],
-    other: tuple[Written, Item] | None,
+    strange: Mapping[str, JournalEntry],
+    other: tuple[JournalEntry, CheckedRow] | None,
     identity: Mapping[str, Any],
 ) -> None:
     """Raise for records without a row (``strange``), and for the first that was made otherwise than its row is now."""
@@ -157,7 +157,9 @@ def _check_same_run(
         )
 
 
-def _differences(record: Mapping[str, Any], item: Item, identity: Mapping[str, Any]) -> list[str]:
+def _differences(
+    record: Mapping[str, Any], item: CheckedRow, identity: Mapping[str, Any]
+) -> list[str]:
     """What can be told from a record: the model and the settings that differ, then and now."""
     settings, settings_then = item.settings, record.get("settings") or {}
     now: dict[str, Any] = {"seed": settings.seed, "max_tokens": settings.max_tokens}

@@ -33,10 +33,10 @@ from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.records import (
     CHECKED_FIRST,
-    Item,
+    CheckedRow,
+    InputRow,
     Journal,
     RecordKind,
-    Row,
     ScoreRow,
     Work,
     check_dates,
@@ -72,7 +72,7 @@ def run(
         )
     identity = model_identity(model) | {"command": "run"} | _records_identity(kind)
     methods = MethodsSeen()
-    with input_rows(source, preferences, lam, flags, model, files, Row) as rows:
+    with input_rows(source, preferences, lam, flags, model, files, InputRow) as rows:
         planned = plan_output(source, output, rows, identity, files, methods.add)
         check_judges(model, methods.settings)
         if cluster.ray is None:
@@ -103,12 +103,14 @@ def score(
     methods = MethodsSeen()
     unweighed: list[int] = []
 
-    def look(item: Item) -> None:
+    def look(item: CheckedRow) -> None:
         methods.add(item)
         if lams and not unweighed and not item.preferred:
             unweighed.append(item.line)
 
-    async def score_one(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
+    async def score_one(
+        realigner: Realigner, item: CheckedRow, report: OnProgress
+    ) -> dict[str, Any]:
         result = await realigner.score(
             item.messages,
             item.preferences,
@@ -138,7 +140,7 @@ class MethodsSeen:
 
     _seen: dict[tuple[Search, Method], Settings] = field(default_factory=dict)
 
-    def add(self, item: Item) -> None:
+    def add(self, item: CheckedRow) -> None:
         self._seen.setdefault((item.settings.search, item.settings.method), item.settings)
 
     @property
@@ -204,13 +206,13 @@ class _Rows:
     identity: Mapping[str, Any]
     kind: RecordKind
 
-    async def record(self, item: Item, report: OnProgress) -> dict[str, Any]:
+    async def record(self, item: CheckedRow, report: OnProgress) -> dict[str, Any]:
         mark = item.fingerprint(self.identity)
         return await record_of(self.work, self.realigner, item, mark, report, self.kind)
 
 
 async def _all(
-    rows: _Rows, items: Iterable[Item], journal: Journal, concurrency: int, meter: Meter
+    rows: _Rows, items: Iterable[CheckedRow], journal: Journal, concurrency: int, meter: Meter
 ) -> None:
     waiting = iter(items)
 

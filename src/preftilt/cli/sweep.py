@@ -22,7 +22,7 @@ from preftilt.cli.configure import (
 from preftilt.cli.model_options import ModelFlags
 from preftilt.errors import BadInput
 from preftilt.eval.fronts.sweep import Rater, grid, sweep
-from preftilt.records import Item, PromptRow, read_items
+from preftilt.records import CheckedRow, PromptRow, read_items
 from preftilt.rivals import open_reward_model
 
 
@@ -83,7 +83,7 @@ def _named(given: list[str], sign: int) -> list[tuple[str, str, int]]:
     return found
 
 
-def _check(items: list[Item], output: Path, named: list[tuple[str, str, int]]) -> None:
+def _check(items: list[CheckedRow], output: Path, named: list[tuple[str, str, int]]) -> None:
     names = [name for name, _, _ in named]
     if len(set(names)) < len(names):
         raise BadInput(f"an objective is named twice: {', '.join(names)}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from preftilt.errors import BadInput
 from preftilt.rank import order
-from preftilt.records import Item
+from preftilt.records import CheckedRow
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.reward import lines
 from preftilt.types import ArmTerm, Candidate
@@ -30,7 +30,7 @@ def parse_lambdas(given: Sequence[str]) -> list[float]:
     return list(found)
 
 
-def score_table(result: Realigned, item: Item, more: Sequence[float]) -> dict[str, Any]:
+def score_table(result: Realigned, item: CheckedRow, more: Sequence[float]) -> dict[str, Any]:
     """``scores``: for every λ, the candidates' scores in their order, and the index of the best.
 
     A preference with its own strength keeps it under every λ, and so do reward models.
@@ -47,7 +47,7 @@ def score_table(result: Realigned, item: Item, more: Sequence[float]) -> dict[st
 
 
 def _scores(
-    scored: Sequence[ScoredCandidate], lam: float, item: Item, arms: tuple[ArmTerm, ...]
+    scored: Sequence[ScoredCandidate], lam: float, item: CheckedRow, arms: tuple[ArmTerm, ...]
 ) -> list[float]:
     """S at λ; the strengths stand in for the ratios, so that λ = 0 needs no division."""
     strengths = tuple(lam if p.strength is None else p.strength for p in item.preferences)

@@ -17,7 +17,7 @@ from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
     from preftilt.arm.spec import Objective
-    from preftilt.train.loop import Told
+    from preftilt.train.loop import StepReport
     from preftilt.train.settings import TrainSettings
 
 DEFAULT_BETA = 0.1
@@ -151,7 +151,7 @@ def _summary(record: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Told], None]]:
+def _bar() -> Iterator[Callable[[StepReport], None]]:
     """A bar of steps with loss and accuracy on a terminal, nothing anywhere else."""
     if not sys.stderr.isatty():
         yield lambda told: None
@@ -175,7 +175,7 @@ def _bar() -> Iterator[Callable[[Told], None]]:
         task = bar.add_task("", total=None)
         accuracy = ""
 
-        def update(told: Told) -> None:
+        def update(told: StepReport) -> None:
             nonlocal accuracy
             if told.judged is not None:
                 accuracy = f", accuracy {100 * told.judged.accuracy:.1f} %"

@@ -27,7 +27,7 @@ from preftilt.cluster.worker import (
     raise_refusal,
 )
 from preftilt.errors import EngineError
-from preftilt.records import Item, error_record
+from preftilt.records import CheckedRow, error_record
 
 ROUNDS = 3
 
@@ -41,7 +41,7 @@ class RowBatching:
 
 
 def answer_rows(
-    job: ClusterJob, items: Sequence[Item], wanted: ActorRequest, batching: RowBatching
+    job: ClusterJob, items: Sequence[CheckedRow], wanted: ActorRequest, batching: RowBatching
 ) -> Generator[dict[str, Any]]:
     """One record a row, in the order of completion; call it inside :func:`~preftilt.cluster.connect.joined`.
 
@@ -134,7 +134,7 @@ def _configure(context: Any) -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def _lost(item: Item, identity: Mapping[str, Any]) -> dict[str, Any]:
+def _lost(item: CheckedRow, identity: Mapping[str, Any]) -> dict[str, Any]:
     died = EngineError(
         f"the actor that had this row died, {ROUNDS} times; look at its memory (ray memory, ray logs) and --resume"
     )

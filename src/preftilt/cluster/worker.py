@@ -23,7 +23,7 @@ from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
 from preftilt.prompt import rendered_at
 from preftilt.records import (
     CHECKED_FIRST,
-    Item,
+    CheckedRow,
     RecordKind,
     check_dates,
     check_items,
@@ -83,7 +83,7 @@ class ClusterWorker:
         import ray
 
         self._job = arguments.job
-        self._items: Sequence[Item] = ray.get(arguments.items)
+        self._items: Sequence[CheckedRow] = ray.get(arguments.items)
         self._loop = LoopThread()
         self._refusal: dict[str, Any] | None = None
         try:
@@ -109,7 +109,7 @@ class ClusterWorker:
         with rendered_at(self._job.moment):
             return await together(self._run_row(self._items[index]) for index in indices)
 
-    async def _run_row(self, item: Item) -> str:
+    async def _run_row(self, item: CheckedRow) -> str:
         fingerprint = item.fingerprint(self._identity)
         kind = self._job.records
         record = await record_of(

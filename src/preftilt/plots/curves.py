@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Estimate:
     """A number with its interval."""
 
     mean: float
@@ -23,7 +23,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LineStyle:
     """Colour, dashes and marker of a method; the last two alone tell it apart."""
 
     colour: str
@@ -37,27 +37,27 @@ class Curve:
 
     label: str
     x: Sequence[float]
-    spans: Sequence[Span]
-    look: Look
+    spans: Sequence[Estimate]
+    look: LineStyle
 
 
-LOOKS = (
-    Look(BLUE, "-", "o"),
-    Look(VERMILION, "--", "^"),
-    Look(GREEN, "-.", "s"),
-    Look(PURPLE, ":", "D"),
-    Look(INK, "-", "v"),
-    Look("#56b4e9", "--", "P"),
-    Look("#a6761d", "-.", "X"),
-    Look(QUIET, ":", "<"),
-    Look("#882255", "-", "h"),
-    Look("#999933", "--", ">"),
+LINE_STYLES = (
+    LineStyle(BLUE, "-", "o"),
+    LineStyle(VERMILION, "--", "^"),
+    LineStyle(GREEN, "-.", "s"),
+    LineStyle(PURPLE, ":", "D"),
+    LineStyle(INK, "-", "v"),
+    LineStyle("#56b4e9", "--", "P"),
+    LineStyle("#a6761d", "-.", "X"),
+    LineStyle(QUIET, ":", "<"),
+    LineStyle("#882255", "-", "h"),
+    LineStyle("#999933", "--", ">"),
 )
 
 
-def looks(count: int) -> list[Look]:
-    """``count`` looks; the first 10 differ from each other."""
-    return [LOOKS[i % len(LOOKS)] for i in range(count)]
+def line_styles(count: int) -> list[LineStyle]:
+    """``count`` line styles; the first 10 differ from each other."""
+    return [LINE_STYLES[i % len(LINE_STYLES)] for i in range(count)]
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], *, whiskers: bool = False) -> None:
@@ -84,7 +84,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, whiskers: bool = False) 
         axes.fill_between(one.x, lows, highs, color=one.look.colour, alpha=0.10, linewidth=0)
 
 
-def draw_bars(axes: Axes, labels: Sequence[str], spans: Sequence[Span], colour: str) -> None:
+def draw_bars(axes: Axes, labels: Sequence[str], spans: Sequence[Estimate], colour: str) -> None:
     """Horizontal bars, the first one on top, each with its interval and its number."""
     places = range(len(labels))
     means = [one.mean for one in spans]
@@ -126,7 +126,7 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _reaches(spans: Sequence[Span]) -> tuple[list[float], list[float]]:
+def _reaches(spans: Sequence[Estimate]) -> tuple[list[float], list[float]]:
     """How far intervals reach below and above their means."""
     return (
         [max(0.0, one.mean - one.low) for one in spans],

@@ -39,7 +39,7 @@ def plot_realigned(result: Realigned, path: Path, *, plain: Realigned | None = N
 
 
 @dataclass(frozen=True, slots=True)
-class Dot:
+class CandidatePoint:
     """One distinct candidate as it is drawn."""
 
     label: str
@@ -64,7 +64,7 @@ class Dot:
         )
 
 
-def _dots(result: Realigned) -> list[Dot]:
+def _dots(result: Realigned) -> list[CandidatePoint]:
     """Distinct candidates that can be drawn, best first."""
     on_path = {result.candidates[one.candidate].tokens for one in result.path}
     first: dict[tuple[int, ...], ScoredCandidate] = {}
@@ -72,7 +72,9 @@ def _dots(result: Realigned) -> list[Dot]:
         first.setdefault(one.tokens, one)
     winner = result.candidates[0].tokens
     return [
-        Dot(str(one.rank), line, one.finish == "length", tokens in on_path, tokens == winner)
+        CandidatePoint(
+            str(one.rank), line, one.finish == "length", tokens in on_path, tokens == winner
+        )
         for tokens, one in first.items()
         if math.isfinite((line := _line(one)).at(1.0))
     ]
@@ -86,7 +88,7 @@ def _line(one: ScoredCandidate) -> ScoreLine:
 
 
 def _draw_plane(
-    axes: Axes, result: Realigned, dots: Sequence[Dot], plain: Realigned | None
+    axes: Axes, result: Realigned, dots: Sequence[CandidatePoint], plain: Realigned | None
 ) -> None:
     axes.set_title("Candidates")
     axes.set_xlabel(f"question log-prob ({result.unit})")
@@ -117,7 +119,7 @@ def _draw_plane(
         _draw_equal_scores(axes, dots[0].line, result.lam)
 
 
-def _mark(axes: Axes, one: Dot, label: str | None) -> None:
+def _mark(axes: Axes, one: CandidatePoint, label: str | None) -> None:
     marker, size, level = "o", 5.0, 3
     if one.wins:
         marker, size, level, label = "*", 15.0, 5, "this answer"
@@ -157,7 +159,7 @@ def _xy(lines: Sequence[ScoreLine]) -> tuple[list[float], list[float]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Warp:
+class LambdaScale:
     """All λ from ``start`` to infinity on 0 … 1, with ``start + centre`` in the middle.
 
     Scores divided by (λ − start + centre) are straight lines on this axis.
@@ -176,9 +178,9 @@ class Warp:
         return line.at(self.start) / self.centre, line.preference_gain
 
 
-def _draw_path(axes: Axes, result: Realigned, dots: Sequence[Dot]) -> None:
+def _draw_path(axes: Axes, result: Realigned, dots: Sequence[CandidatePoint]) -> None:
     start = result.path[0].start if result.path else 0.0
-    warp = Warp(start, (result.lam - start) or max(abs(start), 1.0))
+    warp = LambdaScale(start, (result.lam - start) or max(abs(start), 1.0))
     axes.set_title("Which of them every λ would choose")
     for one in reversed(dots):
         width = 1.6 if one.wins else 1.0 if one.on_path else 0.7
@@ -192,7 +194,7 @@ def _draw_path(axes: Axes, result: Realigned, dots: Sequence[Dot]) -> None:
     axes.margins(y=0.06)
 
 
-def _draw_winners(axes: Axes, result: Realigned, warp: Warp) -> None:
+def _draw_winners(axes: Axes, result: Realigned, warp: LambdaScale) -> None:
     """The upper envelope, bold, and above it who holds which interval."""
     for index, one in enumerate(result.path):
         candidate = result.candidates[one.candidate]
@@ -230,7 +232,7 @@ def _draw_winners(axes: Axes, result: Realigned, warp: Warp) -> None:
             )
 
 
-def _label_lambdas(axes: Axes, warp: Warp, lam: float) -> None:
+def _label_lambdas(axes: Axes, warp: LambdaScale, lam: float) -> None:
     """Round values of λ where there is room for them; the one in use always."""
     shown: list[float] = [lam]
     for one in (warp.start, math.inf, *LAMBDAS):

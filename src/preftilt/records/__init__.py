@@ -1,7 +1,7 @@
 """JSON lines in and out: checked rows, and an output file that survives being killed."""
 
 from preftilt.records.dates import Shown, check_dates, dated, shown_by, shown_in
-from preftilt.records.journal import Journal, Survey, Written, error_record, survey
+from preftilt.records.journal import Journal, JournalEntry, Survey, error_record, survey
 from preftilt.records.lines import (
     file_bytes,
     file_lines,
@@ -23,7 +23,7 @@ from preftilt.records.patch import (
     search_of,
     takers,
 )
-from preftilt.records.rows import Item, PromptRow, Row, ScoreRow, iter_items, read_items
+from preftilt.records.rows import CheckedRow, InputRow, PromptRow, ScoreRow, iter_items, read_items
 from preftilt.records.slim import RecordKind, record_kind, slim
 from preftilt.records.work import CHECKED_FIRST, Work, check_items, realign_item, record_of
 
@@ -31,19 +31,19 @@ __all__ = [
     "CHECKED_FIRST",
     "RENAMED",
     "SEARCHES",
-    "Item",
+    "CheckedRow",
+    "InputRow",
     "Journal",
+    "JournalEntry",
     "MethodPatch",
     "PromptRow",
     "RecordKind",
-    "Row",
     "ScoreRow",
     "SearchPatch",
     "SettingsPatch",
     "Shown",
     "Survey",
     "Work",
-    "Written",
     "check_dates",
     "check_items",
     "complaints",

@@ -26,7 +26,7 @@ ERROR_SCHEMA = "preftilt.error/1"
 SYNC_SECONDS = 1.0
 
 
-class Written(NamedTuple):
+class JournalEntry(NamedTuple):
     """A record in a file: its line, counted from 1, where that begins (byte), and its fingerprint, if it has one.
 
     ``shown`` is what its prompts showed of the moment.
@@ -47,7 +47,7 @@ class Written(NamedTuple):
 class Survey:
     """What an output file holds: where the records are that are done, the failed ids, its sound length."""
 
-    done: dict[str, Written] = field(default_factory=dict)
+    done: dict[str, JournalEntry] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     sound: int = 0
     torn: bool = False
@@ -76,7 +76,7 @@ def survey(path: Path) -> Survey:
             if "error" in record:
                 found.failed.add(id)
             else:
-                found.done[id] = Written(
+                found.done[id] = JournalEntry(
                     number, found.sound, record.get("fingerprint"), shown_in(record)
                 )
             found.sound += len(raw)

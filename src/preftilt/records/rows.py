@@ -34,25 +34,25 @@ from preftilt.types import Preference
 MAX_COMPLAINTS = 5
 
 
-class Named(Protocol):
+class HasId(Protocol):
     """What rows become: things with an id that no other row has."""
 
     @property
     def id(self) -> str: ...
 
 
-class _Open(BaseModel):
+class _AnyFields(BaseModel):
     """As the last base of a model: it takes any field."""
 
     model_config = ConfigDict(extra="allow")
 
 
 R = TypeVar("R", bound=BaseModel)
-I = TypeVar("I", bound=Named)  # noqa: E741
+I = TypeVar("I", bound=HasId)  # noqa: E741
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class CheckedRow:
     """A row that passed every check; ``line`` is where it stood, ``columns`` is what its record carries along."""
 
     id: str
@@ -97,13 +97,14 @@ PreferenceField = Annotated[
 ]
 
 
-class Row(Strict):
+class InputRow(Strict):
     """A line of ``preftilt run``'s input; id defaults to the line's number, settings change the command line's."""
 
     model_config = ConfigDict(
+        title="Row",
         json_schema_extra={
             "anyOf": [{"required": [name]} for name in ("question", "messages", "conversations")]
-        }
+        },
     )
 
     id: Annotated[str, Field(min_length=1)] | int | None = None
@@ -117,7 +118,7 @@ class Row(Strict):
     settings: SettingsPatch | None = None
 
     @model_validator(mode="after")
-    def _not_both(self) -> Row:
+    def _not_both(self) -> InputRow:
         self._need_one("question", "messages", "conversations")
         if self.preference and self.preferences:
             raise ValueError('"preference" and "preferences" exclude each other')
@@ -130,7 +131,7 @@ class Row(Strict):
         if len(given) > 1:
             raise ValueError(f'"{given[0]}" and "{given[1]}" exclude each other')
 
-    def item(self, line: int, base: Settings, preferred: Sequence[Preference] = ()) -> Item:
+    def item(self, line: int, base: Settings, preferred: Sequence[Preference] = ()) -> CheckedRow:
         """The row over the settings it changes; ``preferred`` are the preferences of rows that state none.
 
         Raises :class:`~preftilt.errors.BadInput`.
@@ -145,7 +146,7 @@ class Row(Strict):
                 '"preference" is missing (or "preferences", or --preference for all rows without one)'
             )
         check_contrast(stated, settings.prompt)
-        return Item(
+        return CheckedRow(
             id=str(line if self.id is None else self.id),
             line=line,
             messages=tuple(self._conversation()),
@@ -171,15 +172,17 @@ class Row(Strict):
         return ()
 
 
-class PromptRow(Row):
+class PromptRow(InputRow):
     """A line of ``preftilt sweep``'s input: a row that the bare model may answer, too."""
 
     def needs_preference(self, settings: Settings) -> bool:
         return False
 
 
-class ScoreRow(Row):
+class ScoreRow(InputRow):
     """A line of ``preftilt score``'s input: a row with the responses to score."""
+
+    model_config = ConfigDict(title="ScoreRow")
 
     response: Visible | None = None
     responses: Annotated[list[Visible], Field(min_length=1)] | None = None
@@ -194,8 +197,8 @@ class ScoreRow(Row):
 
 
 def read_items(
-    lines: Iterable[bytes], *, source: str, base: Settings, model: type[Row] = Row
-) -> list[Item]:
+    lines: Iterable[bytes], *, source: str, base: Settings, model: type[InputRow] = InputRow
+) -> list[CheckedRow]:
     """Every row, in order; see :func:`iter_items`."""
     return [*iter_items(lines, source=source, base=base, model=model)]
 
@@ -205,10 +208,10 @@ def iter_items(
     *,
     source: str,
     base: Settings,
-    model: type[Row] = Row,
+    model: type[InputRow] = InputRow,
     preferred: Sequence[Preference] = (),
     keep_columns: bool = False,
-) -> Iterator[Item]:
+) -> Iterator[CheckedRow]:
     """The good rows, in order, each as its line is read; blank lines are skipped. In the end problems are raised.
 
     preferred: the preferences of rows that state none. keep_columns: fields that rows do not have become their
@@ -223,9 +226,9 @@ def iter_items(
 
 
 @cache
-def _keeping(model: type[Row]) -> type[Row]:
+def _keeping(model: type[InputRow]) -> type[InputRow]:
     """The model, with room for fields that it does not have."""
-    return cast(type[Row], create_model(model.__name__, __base__=(model, _Open)))
+    return cast(type[InputRow], create_model(model.__name__, __base__=(model, _AnyFields)))
 
 
 def read_rows(

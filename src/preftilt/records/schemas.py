@@ -10,11 +10,11 @@ from importlib.resources import files
 from typing import Any
 
 from preftilt.errors import BadInput
-from preftilt.records.rows import Row, ScoreRow
+from preftilt.records.rows import InputRow, ScoreRow
 from preftilt.records.slim import SCHEMAS
 
 RECORDS = ("realigned", "scores", "text", "error")
-ROWS = {"row": Row, "score-row": ScoreRow}
+ROWS = {"row": InputRow, "score-row": ScoreRow}
 
 
 def schema_text(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from preftilt.api import Realigner
 from preftilt.errors import BadInput, EngineError, PreftiltError
 from preftilt.records.journal import error_record
-from preftilt.records.rows import Item
+from preftilt.records.rows import CheckedRow
 from preftilt.records.slim import RecordKind, slim
 from preftilt.run import OnProgress
 
@@ -19,11 +19,13 @@ CHECKED_FIRST = 64
 LOGGER = logging.getLogger("preftilt.records")
 """Without a handler, what it says goes to standard error."""
 
-Work = Callable[[Realigner, Item, OnProgress], Awaitable[dict[str, Any]]]
+Work = Callable[[Realigner, CheckedRow, OnProgress], Awaitable[dict[str, Any]]]
 """What is done with a row; returns its record, or raises."""
 
 
-async def realign_item(realigner: Realigner, item: Item, report: OnProgress) -> dict[str, Any]:
+async def realign_item(
+    realigner: Realigner, item: CheckedRow, report: OnProgress
+) -> dict[str, Any]:
     """The work of ``preftilt run``."""
     result = await realigner.realign(
         item.messages,
@@ -38,7 +40,7 @@ async def realign_item(realigner: Realigner, item: Item, report: OnProgress) -> 
 async def record_of(
     work: Work,
     realigner: Realigner,
-    item: Item,
+    item: CheckedRow,
     mark: str,
     report: OnProgress,
     kind: RecordKind = "full",
@@ -57,7 +59,7 @@ async def record_of(
     return record | ({"columns": dict(item.columns)} if item.columns else {})
 
 
-def check_items(realigner: Realigner, items: Iterable[Item]) -> None:
+def check_items(realigner: Realigner, items: Iterable[CheckedRow]) -> None:
     """Refuse rows whose prompts or responses cannot be read or do not fit, all of these at once."""
     problems: list[tuple[int, PreftiltError]] = []
     for item in items:

@@ -7,6 +7,6 @@
 """
 
 from preftilt.train.settings import TrainSettings
-from preftilt.train.start import Trained, train
+from preftilt.train.start import TrainResult, train
 
-__all__ = ["TrainSettings", "Trained", "train"]
+__all__ = ["TrainResult", "TrainSettings", "train"]

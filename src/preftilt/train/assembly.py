@@ -15,74 +15,74 @@ from preftilt.arm.spec import ArmSpec, Objective, read_spec
 from preftilt.arm.targets import layer_size, target_modules, usual_targets
 from preftilt.arm.weights import ArmWeights, extended, load_weights, new_weights
 from preftilt.errors import BadInput
-from preftilt.train.base import Base, Words, describe, find_words, load_base
-from preftilt.train.loop import OnStep, Task, run
-from preftilt.train.pairs import Pair
-from preftilt.train.reading import margins
+from preftilt.train.base import BaseFiles, FrozenBase, describe, find_base, load_base
+from preftilt.train.logprobs import margins
+from preftilt.train.loop import OnStep, TrainingRun, run
+from preftilt.train.pairs import PreferencePair
 from preftilt.train.report import training_record, write_adapter
 from preftilt.train.settings import TrainSettings
 from preftilt.train.state import drop_checkpoints
-from preftilt.train.tokens import TokenPair, make_rows, sorted_batches, tokenise
+from preftilt.train.tokens import TokenPair, make_batch, sorted_batches, tokenise
 
 
 def prepare(
-    pairs: Sequence[Pair],
-    held: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
+    held: Sequence[PreferencePair],
     objectives: tuple[Objective, ...],
     settings: TrainSettings,
     out: Path,
     key: str,
-) -> Task:
+) -> TrainingRun:
     """Load the base, make tokens of the pairs, put a new adapter on; nothing is trained yet."""
-    words = find_words(settings)
-    base = load_base(words, settings)
+    files = find_base(settings)
+    base = load_base(files, settings)
     drop = settings.bad_rows == "drop"
     train, judged = (
-        tokenise(some, words.chat, base.end, objectives, base.context, drop=drop) if some else []
+        tokenise(some, files.chat, base.end, objectives, base.context, drop=drop) if some else []
         for some in (pairs, held)
     )
     if settings.method == "dpo":
         train, judged = (_referred(base, some, settings.batch_size) for some in (train, judged))
-    spec, weights = _adapter(base, words, objectives, settings)
-    return Task(
-        base.reader,
-        AttachedArm(base.reader.model, spec, weights),
-        train,
-        judged,
-        settings,
-        out,
-        key,
+    spec, weights = _adapter(base, files, objectives, settings)
+    return TrainingRun(
+        base.lm, AttachedArm(base.lm.model, spec, weights), train, judged, settings, out, key
     )
 
 
-def finish(task: Task, left_out: int, on_step: OnStep) -> dict[str, Any]:
+def finish(training: TrainingRun, left_out: int, on_step: OnStep) -> dict[str, Any]:
     """Train, write the folder, and return the record."""
-    task.out.mkdir(parents=True, exist_ok=True)
-    state = run(task, on_step)
-    record = training_record(task, state, left_out)
-    write_adapter(task.arm, record, task.out)
-    drop_checkpoints(task.out)
+    training.out.mkdir(parents=True, exist_ok=True)
+    state = run(training, on_step)
+    record = training_record(training, state, left_out)
+    write_adapter(training.arm, record, training.out)
+    drop_checkpoints(training.out)
     return record
 
 
 def _adapter(
-    base: Base, words: Words, objectives: tuple[Objective, ...], settings: TrainSettings
+    base: FrozenBase,
+    files: BaseFiles,
+    objectives: tuple[Objective, ...],
+    settings: TrainSettings,
 ) -> tuple[ArmSpec, ArmWeights]:
     """A new adapter, or the one to go on from."""
     generator = torch.Generator().manual_seed(settings.seed)
-    embeddings = describe(base, words, objectives) if settings.method == "uniarm" else None
+    embeddings = describe(base, files, objectives) if settings.method == "uniarm" else None
     if settings.start is not None:
         return _continued(Path(settings.start), base, objectives, settings, generator, embeddings)
-    spec = new_spec(base, words, objectives, settings)
-    sizes = {name: layer_size(base.reader.model.get_submodule(name)) for name in spec.modules}
+    spec = new_spec(base, files, objectives, settings)
+    sizes = {name: layer_size(base.lm.model.get_submodule(name)) for name in spec.modules}
     return spec, new_weights(spec, sizes, generator, embeddings)
 
 
 def new_spec(
-    base: Base, words: Words, objectives: tuple[Objective, ...], settings: TrainSettings
+    base: FrozenBase,
+    files: BaseFiles,
+    objectives: tuple[Objective, ...],
+    settings: TrainSettings,
 ) -> ArmSpec:
     """The spec of an adapter that is about to be trained."""
-    model = base.reader.model
+    model = base.lm.model
     targets = settings.targets or usual_targets(model)
     rank, conditioned = settings.ranks
     return ArmSpec(
@@ -90,7 +90,7 @@ def new_spec(
         base=settings.model,
         fingerprint=fingerprint(model),
         sample=weights_sample(model),
-        tokenizer=tokenizer_hash(words.tokenizer),
+        tokenizer=tokenizer_hash(files.tokenizer),
         objectives=objectives,
         targets=targets,
         modules=target_modules(model, targets),
@@ -104,7 +104,7 @@ def new_spec(
 
 def _continued(
     folder: Path,
-    base: Base,
+    base: FrozenBase,
     objectives: tuple[Objective, ...],
     settings: TrainSettings,
     generator: torch.Generator,
@@ -112,7 +112,7 @@ def _continued(
 ) -> tuple[ArmSpec, ArmWeights]:
     """The adapter in ``folder``, with room for objectives that it does not know yet."""
     old = read_spec(folder)
-    check_base(old, base.reader.model)
+    check_base(old, base.lm.model)
     if old.method != settings.method:
         raise BadInput(f"{folder} is of method {old.method}, and {settings.method} is asked for")
     known = [one.name for one in old.objectives]
@@ -125,11 +125,11 @@ def _continued(
 
 
 @torch.no_grad()
-def _referred(base: Base, pairs: Sequence[TokenPair], size: int) -> list[TokenPair]:
+def _referred(base: FrozenBase, pairs: Sequence[TokenPair], size: int) -> list[TokenPair]:
     """The pairs with what the base makes of them: DPO's reference."""
     found = list(pairs)
     for numbers in sorted_batches(pairs, size):
-        rows = make_rows([pairs[number] for number in numbers], base.reader.device)
-        for number, gap in zip(numbers, margins(base.reader, rows).tolist(), strict=True):
+        rows = make_batch([pairs[number] for number in numbers], base.lm.device)
+        for number, gap in zip(numbers, margins(base.lm, rows).tolist(), strict=True):
             found[number] = replace(pairs[number], reference=gap)
     return found

@@ -23,12 +23,12 @@ from preftilt.engines.transformers.loading import (
 from preftilt.engines.vocabulary import end_ids, known_ids
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.prompt import read_moment
-from preftilt.train.reading import Reader, reader
+from preftilt.train.logprobs import CausalLM, causal_lm
 from preftilt.train.settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class BaseFiles:
     """What is needed to make tokens of pairs; it is there before the weights are."""
 
     source: ModelSource
@@ -37,15 +37,15 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class FrozenBase:
     """A frozen model: how it reads, the id that ends a turn, and how many tokens fit."""
 
-    reader: Reader
+    lm: CausalLM
     end: int
     context: int
 
 
-def find_words(settings: TrainSettings) -> Words:
+def find_base(settings: TrainSettings) -> BaseFiles:
     """Look for the base and load its tokenizer; raises as :func:`~preftilt.engines.open.open_engine` does."""
     source = find_model(
         settings.model,
@@ -65,17 +65,17 @@ def find_words(settings: TrainSettings) -> Words:
             f"the chat template shows the date ({', '.join(moment.shown)}), and training may go on another day: say"
             f" which one it shows, --now {moment.now:%Y-%m-%d}"
         )
-    return Words(source, tokenizer, chat)
+    return BaseFiles(source, tokenizer, chat)
 
 
-def load_base(words: Words, settings: TrainSettings) -> Base:
+def load_base(files: BaseFiles, settings: TrainSettings) -> FrozenBase:
     """The model in memory. Its own weights take no gradients."""
     model = (
-        _quantised(words) if settings.four_bit else load_model(words.source, words.tokenizer).model
+        _quantised(files) if settings.four_bit else load_model(files.source, files.tokenizer).model
     )
     rows = model.get_output_embeddings().weight.shape[0]
-    size, holes = known_ids(words.tokenizer, rows)
-    _, end = end_ids(model, words.tokenizer, words.chat.template)
+    size, holes = known_ids(files.tokenizer, rows)
+    _, end = end_ids(model, files.tokenizer, files.chat.template)
     if end is None:
         raise BadInput(
             f"{settings.model} names no token that ends a response; set eos_token_id in its generation_config.json"
@@ -83,11 +83,11 @@ def load_base(words: Words, settings: TrainSettings) -> Base:
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
     context = context_of(model.config)
-    read = reader(model, size, holes, settings.reduction)
-    return Base(read, end, min(context, settings.max_length or context))
+    lm = causal_lm(model, size, holes, settings.reduction)
+    return FrozenBase(lm, end, min(context, settings.max_length or context))
 
 
-def describe(base: Base, words: Words, objectives: Sequence[Objective]) -> Tensor:
+def describe(base: FrozenBase, files: BaseFiles, objectives: Sequence[Objective]) -> Tensor:
     """Embeddings [k, d] of the objectives' descriptions, of unit length, on the CPU.
 
     The mean of the base's last hidden states over the description's tokens: part of our reconstruction of UniARM,
@@ -95,12 +95,12 @@ def describe(base: Base, words: Words, objectives: Sequence[Objective]) -> Tenso
     """
     found: list[Tensor] = []
     for one in objectives:
-        ids = words.chat.encode(one.description)
+        ids = files.chat.encode(one.description)
         if not ids:
             raise BadInput(f"objective {one.name} has an empty description; say what it asks for")
         with torch.no_grad():
-            states = base.reader.model(
-                input_ids=torch.tensor([ids], device=base.reader.device), output_hidden_states=True
+            states = base.lm.model(
+                input_ids=torch.tensor([ids], device=base.lm.device), output_hidden_states=True
             ).hidden_states[-1]
         found.append(torch.nn.functional.normalize(states[0].float().mean(dim=0), dim=0).cpu())
     return torch.stack(found)
@@ -115,9 +115,9 @@ def _check_four_bit(source: ModelSource) -> None:
         raise MissingPackage("a base in 4 bits needs bitsandbytes: pip install bitsandbytes")
 
 
-def _quantised(words: Words) -> Any:
+def _quantised(files: BaseFiles) -> Any:
     """NF4 weights, computed with in bfloat16, as GenARM and PARM were trained."""
-    source = words.source
+    source = files.source
     model = transformers.AutoModelForCausalLM.from_pretrained(
         source.place,
         dtype=torch.bfloat16,

@@ -18,32 +18,32 @@ import torch
 from torch import Tensor
 
 from preftilt.arm.attach import AttachedArm
-from preftilt.train.judging import Judged, judge
+from preftilt.train.logprobs import CausalLM, margins
 from preftilt.train.losses import global_loss, weighted_loss
-from preftilt.train.reading import Reader, margins
 from preftilt.train.settings import TrainSettings
-from preftilt.train.state import Saved, State, load_checkpoint, save_checkpoint
-from preftilt.train.tokens import TokenPair, epoch_batches, make_rows
+from preftilt.train.state import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
+from preftilt.train.tokens import TokenPair, epoch_batches, make_batch
+from preftilt.train.validation import ValidationResult, validate
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StepReport:
     """What a run says after every step; ``judged`` where one was an evaluation."""
 
     step: int
     steps: int
     loss: float
-    judged: Judged | None
+    judged: ValidationResult | None
 
 
-OnStep = Callable[[Told], None]
+OnStep = Callable[[StepReport], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What is trained on what; ``key`` tells one task from another when it is resumed."""
+class TrainingRun:
+    """What is trained on what; ``key`` tells one run from another when it is resumed."""
 
-    reader: Reader
+    lm: CausalLM
     arm: AttachedArm
     train: Sequence[TokenPair]
     held: Sequence[TokenPair]
@@ -60,10 +60,10 @@ class Task:
         return self.settings.epochs * self.steps_an_epoch
 
 
-def run(task: Task, on_step: OnStep) -> State:
+def run(training: TrainingRun, on_step: OnStep) -> TrainingState:
     """Train from the start, or from the newest checkpoint; ends with the best weights in the adapter."""
     with _flushed_denormals():
-        return _run(_Loop(task), task, on_step)
+        return _run(_TrainingLoop(training), training, on_step)
 
 
 @contextmanager
@@ -77,33 +77,35 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _run(loop: _Loop, task: Task, on_step: OnStep) -> State:
-    while loop.state.step < task.steps and not loop.waited_enough:
+def _run(loop: _TrainingLoop, training: TrainingRun, on_step: OnStep) -> TrainingState:
+    while loop.state.step < training.steps and not loop.waited_enough:
         began = time.perf_counter()
         loss = loop.step()
         loop.state.seconds += time.perf_counter() - began
-        judged = loop.judge() if loop.due else None
-        on_step(Told(loop.state.step, task.steps, loss, judged))
-        if loop.state.step % task.settings.checkpoint_every == 0:
+        judged = loop.validate() if loop.due else None
+        on_step(StepReport(loop.state.step, training.steps, loss, judged))
+        if loop.state.step % training.settings.checkpoint_every == 0:
             loop.save()
     loop.take_best()
     return loop.state
 
 
-class _Loop:
+class _TrainingLoop:
     """The weights, their optimiser and the state, which change together."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.weights = task.arm.weights.trained()
+    def __init__(self, training: TrainingRun) -> None:
+        self.training = training
+        self.weights = training.arm.weights.trained()
         for one in self.weights.values():
             one.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=task.settings.lr, weight_decay=task.settings.weight_decay
+            self.weights.values(),
+            lr=training.settings.lr,
+            weight_decay=training.settings.weight_decay,
         )
-        self.state = State()
+        self.state = TrainingState()
         self.best = {name: one.detach().clone() for name, one in self.weights.items()}
-        if saved := load_checkpoint(task.out, task.key):
+        if saved := load_checkpoint(training.out, training.key):
             self.state = saved.state
             self.optimizer.load_state_dict(saved.optimizer)
             _copy(saved.weights, self.weights)
@@ -114,29 +116,29 @@ class _Loop:
     @property
     def due(self) -> bool:
         """Whether validation pairs are judged after this step."""
-        if not self.task.held:
+        if not self.training.held:
             return False
-        every = self.task.settings.evaluate_every or self.task.steps_an_epoch
-        return self.state.step % every == 0 or self.state.step == self.task.steps
+        every = self.training.settings.evaluate_every or self.training.steps_an_epoch
+        return self.state.step % every == 0 or self.state.step == self.training.steps
 
     @property
     def waited_enough(self) -> bool:
-        return 0 < self.task.settings.patience <= self.state.waited
+        return 0 < self.training.settings.patience <= self.state.waited
 
     def step(self) -> float:
         """One batch: its gradient, in parts, and a step of the optimiser. Returns the loss."""
-        settings, step = self.task.settings, self.state.step
-        batch = [self.task.train[number] for number in self._batch(step)]
-        alphas = draw_alphas(settings, len(self.task.arm.spec.objectives), step, len(batch))
+        settings, step = self.training.settings, self.state.step
+        batch = [self.training.train[number] for number in self._batch(step)]
+        alphas = draw_alphas(settings, len(self.training.arm.spec.objectives), step, len(batch))
         signs = torch.tensor([one.signs for one in batch], dtype=torch.float32)
         counts = signs.abs().sum(dim=0)
         parts = np.array_split(np.arange(len(batch)), min(settings.accumulate, len(batch)))
-        rate = settings.lr * share_of_rate(step, settings.warmup, self.task.steps)
+        rate = settings.lr * share_of_rate(step, settings.warmup, self.training.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         total = 0.0
-        device = self.task.reader.device
+        device = self.training.lm.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(_key(settings.seed, step))
             for part in parts:
@@ -152,20 +154,23 @@ class _Loop:
     def _part(
         self, pairs: Sequence[TokenPair], signs: Tensor, alphas: Tensor, counts: Tensor, size: int
     ) -> float:
-        task, device = self.task, self.task.reader.device
+        training, device = self.training, self.training.lm.device
         # Backward within: where activations are computed again, the adapter must still be there.
-        with task.arm.rows(torch.cat([alphas, alphas]), dropout=task.settings.dropout):
-            gaps = margins(task.reader, make_rows(pairs, device))
+        with training.arm.rows(torch.cat([alphas, alphas]), dropout=training.settings.dropout):
+            gaps = margins(training.lm, make_batch(pairs, device))
             gaps = gaps - torch.tensor([one.reference for one in pairs], device=device)
             signs, alphas, counts = signs.to(device), alphas.to(device), counts.to(device)
-            loss = batch_loss(task.settings, task.arm, gaps, signs, alphas, counts, size)
+            loss = batch_loss(training.settings, training.arm, gaps, signs, alphas, counts, size)
             loss.backward()
         return float(loss.detach())
 
-    def judge(self) -> Judged:
+    def validate(self) -> ValidationResult:
         """Judge the validation pairs, and remember the weights if they are the best so far."""
-        judged = judge(
-            self.task.reader, self.task.arm, self.task.held, self.task.settings.batch_size
+        judged = validate(
+            self.training.lm,
+            self.training.arm,
+            self.training.held,
+            self.training.settings.batch_size,
         )
         value = (judged.accuracy, -judged.loss)
         self.state.waited += 1
@@ -184,8 +189,8 @@ class _Loop:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        saved = Saved(self.state, self.weights, self.best, self.optimizer.state_dict())
-        save_checkpoint(self.task.out, saved, self.task.key)
+        saved = Checkpoint(self.state, self.weights, self.best, self.optimizer.state_dict())
+        save_checkpoint(self.training.out, saved, self.training.key)
 
     def take_best(self) -> None:
         """Put the best weights in place; without validation, the last ones are."""
@@ -197,11 +202,11 @@ class _Loop:
             one.requires_grad_(False)
 
     def _batch(self, step: int) -> list[int]:
-        epoch, place = divmod(step, self.task.steps_an_epoch)
+        epoch, place = divmod(step, self.training.steps_an_epoch)
         if epoch != self._epoch:
-            settings = self.task.settings
+            settings = self.training.settings
             self._batches = epoch_batches(
-                self.task.train, settings.batch_size, settings.seed, epoch
+                self.training.train, settings.batch_size, settings.seed, epoch
             )
             self._epoch = epoch
         return self._batches[place]

@@ -12,14 +12,14 @@ from typing import Any
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.records import file_lines, parse_json
-from preftilt.train.formats import Choice, read_choice
+from preftilt.train.formats import PairRow, read_pair_row
 
 DEFAULT_OBJECTIVE = "preference"
 """What an objective is called that the data do not name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PreferencePair:
     """``preferred`` says for each objective that has a verdict which response is better, 0 or 1.
 
     ``where`` names the file and row, for messages.
@@ -32,21 +32,21 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class LoadedPairs:
     """The pairs of a source, and how many of its rows were no pairs."""
 
-    pairs: list[Pair]
+    pairs: list[PreferencePair]
     dropped: int
 
 
-def read_pairs(source: str, *, drop: bool = False) -> Read:
+def read_pairs(source: str, *, drop: bool = False) -> LoadedPairs:
     """The pairs of a JSONL file, or of a data set on the hub (``org/name``, ``org/name:split``).
 
     Three kinds of rows are told apart by their fields (``formats.py``). Raises :class:`~preftilt.errors.BadInput`,
     naming the file, the row and the field, for rows that are none of them, for empty responses and for two that are
     the same; with ``drop`` such rows are left out and counted.
     """
-    pairs: list[Pair] = []
+    pairs: list[PreferencePair] = []
     dropped = 0
     for row, where in _rows(source):
         try:
@@ -57,21 +57,23 @@ def read_pairs(source: str, *, drop: bool = False) -> Read:
             dropped += 1
     if not pairs:
         raise BadInput(f"{source} holds no pairs; give one JSON object on each line")
-    return Read(pairs, dropped)
+    return LoadedPairs(pairs, dropped)
 
 
-def objective_names(pairs: Iterable[Pair]) -> tuple[str, ...]:
+def objective_names(pairs: Iterable[PreferencePair]) -> tuple[str, ...]:
     """The objectives that have a verdict somewhere, in the order in which they turn up."""
     return tuple(dict.fromkeys(name for pair in pairs for name in pair.preferred))
 
 
-def split_pairs(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+def split_pairs(
+    pairs: Sequence[PreferencePair], share: float, seed: int
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Training and validation pairs; all pairs of a prompt fall on the same side.
 
     A prompt's side depends on its text and ``seed`` alone, so that adding rows moves none.
     """
-    train: list[Pair] = []
-    held: list[Pair] = []
+    train: list[PreferencePair] = []
+    held: list[PreferencePair] = []
     for pair in pairs:
         key = json.dumps([seed, *((one.role, one.content) for one in pair.messages)])
         number = int.from_bytes(sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
@@ -79,19 +81,19 @@ def split_pairs(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pa
     return train, held
 
 
-def _pair(row: object, where: str) -> Pair:
+def _pair(row: object, where: str) -> PreferencePair:
     try:
         if not isinstance(row, Mapping):
             raise BadInput("a row must be a JSON object")
-        choice = read_choice(row)
+        choice = read_pair_row(row)
         _check_responses(choice)
     except BadInput as failure:
         raise BadInput(f"{where}: {failure}") from None
     preferred = choice.preferred or {choice.objective or DEFAULT_OBJECTIVE: 0}
-    return Pair(tuple(choice.messages), choice.responses, preferred, where)
+    return PreferencePair(tuple(choice.messages), choice.responses, preferred, where)
 
 
-def _check_responses(choice: Choice) -> None:
+def _check_responses(choice: PairRow) -> None:
     for name, text in zip(choice.fields, choice.responses, strict=True):
         if not text.strip():
             raise BadInput(f"{name} is empty; a pair needs two responses with some text")

@@ -16,8 +16,8 @@ from preftilt.arm.attach import AttachedArm
 from preftilt.arm.spec import SPEC_FILE, ArmSpec, spec_json
 from preftilt.arm.weights import save_weights
 from preftilt.train.curve import draw_curve
-from preftilt.train.loop import Task
-from preftilt.train.state import State
+from preftilt.train.loop import TrainingRun
+from preftilt.train.state import TrainingState
 
 SCHEMA = "preftilt.training/1"
 RECORD_FILE = "training.json"
@@ -30,25 +30,29 @@ _TITLES = {
 }
 
 
-def training_record(task: Task, state: State, dropped: int) -> dict[str, Any]:
+def training_record(training: TrainingRun, state: TrainingState, dropped: int) -> dict[str, Any]:
     """The object of ``training.json``: what was trained on how much, for how long, and what came out."""
-    base = sum(one.numel() for one in task.reader.model.parameters())
-    trained = sum(one.numel() for one in task.arm.weights.trained().values())
+    base = sum(one.numel() for one in training.lm.model.parameters())
+    trained = sum(one.numel() for one in training.arm.weights.trained().values())
     last = next((one for one in state.evaluations if one["step"] == state.best_step), None)
     return {
         "schema": SCHEMA,
-        "method": task.arm.spec.method,
-        "base": task.arm.spec.base,
-        "objectives": [asdict(one) for one in task.arm.spec.objectives],
+        "method": training.arm.spec.method,
+        "base": training.arm.spec.base,
+        "objectives": [asdict(one) for one in training.arm.spec.objectives],
         "parameters": {"trained": trained, "base": base, "share": trained / base},
-        "pairs": {"train": len(task.train), "validation": len(task.held), "left_out": dropped},
+        "pairs": {
+            "train": len(training.train),
+            "validation": len(training.held),
+            "left_out": dropped,
+        },
         "steps": state.step,
         "best_step": state.best_step,
-        "stopped": "early" if state.step < task.steps else "at the end",
+        "stopped": "early" if state.step < training.steps else "at the end",
         "seconds": round(state.seconds, 3),
         "accuracy": None if last is None else last["accuracy"],
         "accuracies": {} if last is None else last["accuracies"],
-        "settings": asdict(task.settings),
+        "settings": asdict(training.settings),
         "versions": {
             "preftilt": preftilt.__version__,
             "torch": torch.__version__,

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from preftilt.arm.spec import SPEC_FILE, Objective
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
 from preftilt.plots.style import check_picture
-from preftilt.train.pairs import Pair, objective_names, read_pairs, split_pairs
+from preftilt.train.pairs import PreferencePair, objective_names, read_pairs, split_pairs
 from preftilt.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from preftilt.train.loop import Told
+    from preftilt.train.loop import StepReport
 
 NEEDED = ("torch", "transformers", "safetensors", "peft", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainResult:
     """The adapter's folder, and the object of its ``training.json``."""
 
     folder: Path
@@ -37,8 +37,8 @@ def train(
     *,
     validation: str | None = None,
     resume: bool = False,
-    on_step: Callable[[Told], None] = lambda told: None,
-) -> Trained:
+    on_step: Callable[[StepReport], None] = lambda told: None,
+) -> TrainResult:
     """Train a reward model on preference pairs and write its folder.
 
     data, validation: JSONL files or ids of data sets on the hub; see ``pairs.py`` for rows. Without ``validation``
@@ -65,16 +65,20 @@ def train(
     objectives = choose_objectives(settings, pairs)
     from preftilt.train.assembly import finish, prepare
 
-    task = prepare(pairs, held, objectives, settings, out, _key(settings, objectives, pairs, held))
-    left_out = read.dropped + len(pairs) - len(task.train)
+    training = prepare(
+        pairs, held, objectives, settings, out, _key(settings, objectives, pairs, held)
+    )
+    left_out = read.dropped + len(pairs) - len(training.train)
     try:
-        record = finish(task, left_out, on_step)
+        record = finish(training, left_out, on_step)
     except OSError as failure:
         raise PreftiltError(f"cannot write to {out}: {failure.strerror}") from None
-    return Trained(out, record)
+    return TrainResult(out, record)
 
 
-def choose_objectives(settings: TrainSettings, pairs: Sequence[Pair]) -> tuple[Objective, ...]:
+def choose_objectives(
+    settings: TrainSettings, pairs: Sequence[PreferencePair]
+) -> tuple[Objective, ...]:
     """The objectives to train: those of the settings, or all of the data's."""
     known = objective_names(pairs)
     wanted = settings.objectives or tuple(Objective(name, name, settings.beta) for name in known)
@@ -108,8 +112,8 @@ def _check_out(out: Path, resume: bool) -> None:
 def _key(
     settings: TrainSettings,
     objectives: Sequence[Objective],
-    pairs: Sequence[Pair],
-    held: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
+    held: Sequence[PreferencePair],
 ) -> str:
     """Settings and data as one hash: what must be the same for a resumed training to end as the first would have."""
     whole = {

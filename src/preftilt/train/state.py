@@ -20,7 +20,7 @@ FOLDER = "checkpoints"
 
 
 @dataclass(slots=True)
-class State:
+class TrainingState:
     """Steps taken, the best evaluation so far, evaluations since then, and the curve.
 
     steps: one entry a step (step, loss, learning rate). evaluations: one each (step, loss, accuracy by objective and
@@ -37,16 +37,16 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class Checkpoint:
     """A checkpoint in memory: the state, the weights, the best weights, the optimiser's own state."""
 
-    state: State
+    state: TrainingState
     weights: dict[str, Tensor]
     best: dict[str, Tensor]
     optimizer: dict[str, Any]
 
 
-def save_checkpoint(out: Path, saved: Saved, task: str) -> None:
+def save_checkpoint(out: Path, saved: Checkpoint, task: str) -> None:
     """Write a checkpoint; it takes the place of the one before only when it is complete.
 
     task: what is being trained, in a form that can be compared (:func:`load_checkpoint`).
@@ -67,7 +67,7 @@ def save_checkpoint(out: Path, saved: Saved, task: str) -> None:
             shutil.rmtree(older)
 
 
-def load_checkpoint(out: Path, task: str) -> Saved | None:
+def load_checkpoint(out: Path, task: str) -> Checkpoint | None:
     """The newest complete checkpoint, or None; :class:`~preftilt.errors.BadInput` if it is of another task."""
     complete = sorted((out / FOLDER).glob("step-*"))
     if not complete:
@@ -79,8 +79,8 @@ def load_checkpoint(out: Path, task: str) -> Saved | None:
             f"{out} holds a training of other settings or data; resume with the same ones, or choose another --out"
         )
     best = data.pop("best")
-    return Saved(
-        State(best=None if best is None else (best[0], best[1]), **data),
+    return Checkpoint(
+        TrainingState(best=None if best is None else (best[0], best[1]), **data),
         load_file(str(folder / "weights.safetensors")),
         load_file(str(folder / "best.safetensors")),
         torch.load(folder / "optimizer.pt", weights_only=True),

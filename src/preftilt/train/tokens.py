@@ -14,7 +14,7 @@ from torch import Tensor
 from preftilt.arm.spec import Objective
 from preftilt.errors import BadInput
 from preftilt.prompt import ChatTokenizer, check_unended
-from preftilt.train.pairs import Pair
+from preftilt.train.pairs import PreferencePair
 from preftilt.types import Tokens
 
 POOL = 16
@@ -41,7 +41,7 @@ class TokenPair:
 
 
 def tokenise(
-    pairs: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
     chat: ChatTokenizer,
     end: int,
     objectives: Sequence[Objective],
@@ -109,7 +109,7 @@ def _cut(items: list[int], size: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PairBatch:
     """2 P sequences, left-padded: response 0 of every pair, then response 1 of every pair.
 
     ids, mask, positions [2P, T]; targets [2P, R] are the last R ids, scored [2P, R] whether they belong to a response.
@@ -122,7 +122,7 @@ class Rows:
     scored: Tensor
 
 
-def make_rows(pairs: Sequence[TokenPair], device: Any) -> Rows:
+def make_batch(pairs: Sequence[TokenPair], device: Any) -> PairBatch:
     """The sequences of a batch; one forward reads them all."""
     sides = [(pair.prompt, pair.responses[side]) for side in (0, 1) for pair in pairs]
     width = max(len(prompt) + len(response) for prompt, response in sides)
@@ -137,4 +137,4 @@ def make_rows(pairs: Sequence[TokenPair], device: Any) -> Rows:
         scored[row, last - len(response) :] = True
     positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
     made = [torch.from_numpy(one).to(device) for one in (ids, mask, positions, scored)]
-    return Rows(made[0], made[1], made[2], made[0][:, -last:], made[3])
+    return PairBatch(made[0], made[1], made[2], made[0][:, -last:], made[3])

@@ -6,26 +6,26 @@ judge. The bundled model was trained on conversations of this world and of nothi
 """
 
 from preftilt.demo.world.atlas import (
-    Preference,
     Recommendation,
     Topic,
+    WorldPreference,
     preference,
     preferences,
     topic,
     topics,
 )
-from preftilt.demo.world.checking import Cause, Verdict, check, judge
-from preftilt.demo.world.splits import Item, Question, Split, items, questions, wordings
+from preftilt.demo.world.checking import Cause, WorldVerdict, check, judge
+from preftilt.demo.world.splits import Question, Split, WorldItem, items, questions, wordings
 
 __all__ = [
     "Cause",
-    "Item",
-    "Preference",
     "Question",
     "Recommendation",
     "Split",
     "Topic",
-    "Verdict",
+    "WorldItem",
+    "WorldPreference",
+    "WorldVerdict",
     "check",
     "items",
     "judge",

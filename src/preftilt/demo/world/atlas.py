@@ -44,7 +44,7 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Preference:
+class WorldPreference:
     """A wish a user may have.
 
     ``key`` is a tag for ``avoid`` and ``want``, the name of a form for ``style``. ``texts`` are its
@@ -67,7 +67,7 @@ def topics() -> tuple[Topic, ...]:
 
 
 @cache
-def preferences() -> tuple[Preference, ...]:
+def preferences() -> tuple[WorldPreference, ...]:
     """All preferences: tastes, constraints, styles."""
     table = read_table("preferences.toml")
     tastes = [
@@ -76,11 +76,11 @@ def preferences() -> tuple[Preference, ...]:
         for tag, nouns in table[kind].items()
     ]
     limits = [
-        Preference(row["name"], "avoid", row["tag"], tuple(row["texts"]), tuple(row["you"]))
+        WorldPreference(row["name"], "avoid", row["tag"], tuple(row["texts"]), tuple(row["you"]))
         for row in table["constraints"]
     ]
     forms = [
-        Preference(
+        WorldPreference(
             f"style: {row['name']}", "style", row["name"], tuple(row["texts"]), tuple(row["you"])
         )
         for row in table["styles"]
@@ -93,7 +93,7 @@ def topic(name: str) -> Topic:
     return _by_name()[name]
 
 
-def preference(id: str) -> Preference:
+def preference(id: str) -> WorldPreference:
     """The preference of that id; ``KeyError`` if there is none."""
     return _by_id()[id]
 
@@ -128,7 +128,7 @@ def _by_name() -> dict[str, Topic]:
 
 
 @cache
-def _by_id() -> dict[str, Preference]:
+def _by_id() -> dict[str, WorldPreference]:
     return {one.id: one for one in preferences()}
 
 
@@ -154,10 +154,10 @@ def _topic(table: dict[str, Any]) -> Topic:
     )
 
 
-def _taste(kind: Kind, tag: str, nouns: list[str], frames: dict[str, list[str]]) -> Preference:
+def _taste(kind: Kind, tag: str, nouns: list[str], frames: dict[str, list[str]]) -> WorldPreference:
     # Noun phrases are written from the user's side; "my phone" is "your phone" in an answer.
     heard = [f" {noun}".replace(" my ", " your ").replace(" myself", " yourself") for noun in nouns]
-    return Preference(
+    return WorldPreference(
         id=f"{kind}: {tag}",
         kind=kind,
         key=tag,

@@ -14,9 +14,9 @@ from functools import cache
 from typing import Literal
 
 from preftilt.demo.world.atlas import (
-    Preference,
     Recommendation,
     Topic,
+    WorldPreference,
     capitalised,
     language,
     preference,
@@ -25,8 +25,8 @@ from preftilt.demo.world.atlas import (
     topic,
     topics,
 )
-from preftilt.demo.world.splits import Item
-from preftilt.demo.world.styles import Form, has_style
+from preftilt.demo.world.splits import WorldItem
+from preftilt.demo.world.styles import AnswerForm, has_style
 
 Cause = Literal[
     "unparseable", "off topic", "acknowledgement only", "fewer than two items", "repeats"
@@ -40,7 +40,7 @@ _SLOTS = re.compile(r"(\{s\}|\{S\}|\{you\})")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class WorldVerdict:
     """``following`` is helpful and not violating; ``cause`` says why an answer is not helpful.
 
     ``recommended`` are the ids of the recommendations found, in order. An answer that is not
@@ -65,12 +65,12 @@ class _Sentence:
     marker: str = ""
 
 
-def check(item: Item, answer: str) -> Verdict:
+def check(item: WorldItem, answer: str) -> WorldVerdict:
     """The verdict on an answer to an item's question under its preference."""
     return judge(topic(item.topic), item.subject, preference(item.preference_id), answer)
 
 
-def judge(topic: Topic, subject: str, preference: Preference, answer: str) -> Verdict:
+def judge(topic: Topic, subject: str, preference: WorldPreference, answer: str) -> WorldVerdict:
     """The verdict on an answer to a question about ``subject`` under ``preference``.
 
     Helpful: every sentence parses, at least two recommendations are made, all of them on the topic
@@ -81,7 +81,7 @@ def judge(topic: Topic, subject: str, preference: Preference, answer: str) -> Ve
     sentences = _parse(topic, subject, answer)
     cause = _cause(topic, sentences)
     violates = _violates(preference, answer, sentences)
-    return Verdict(
+    return WorldVerdict(
         helpful=cause is None,
         violates=violates,
         following=cause is None and not violates,
@@ -106,7 +106,7 @@ def _cause(topic: Topic, sentences: Sequence[_Sentence]) -> Cause | None:
     return None
 
 
-def _violates(preference: Preference, answer: str, sentences: Sequence[_Sentence]) -> bool:
+def _violates(preference: WorldPreference, answer: str, sentences: Sequence[_Sentence]) -> bool:
     found = _found(sentences)
     if not found:
         return False
@@ -120,9 +120,9 @@ def _found(sentences: Sequence[_Sentence]) -> list[Recommendation]:
     return [one.found for one in sentences if one.found is not None]
 
 
-def _form(answer: str, sentences: Sequence[_Sentence]) -> Form:
+def _form(answer: str, sentences: Sequence[_Sentence]) -> AnswerForm:
     named = [index for index, one in enumerate(sentences) if one.found]
-    return Form(
+    return AnswerForm(
         text=answer.strip(),
         markers=tuple(sentences[index].marker for index in named),
         reasons=tuple(

@@ -12,11 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from preftilt.demo.world.atlas import Preference, Topic, capitalised, language, preferences, topics
+from preftilt.demo.world.atlas import (
+    Topic,
+    WorldPreference,
+    capitalised,
+    language,
+    preferences,
+    topics,
+)
 from preftilt.demo.world.splits import Question, concerns, pair_split, questions, wordings
 from preftilt.demo.world.writing import write_answer, write_habit, write_list, write_warning
 
-Message = dict[str, str]
+ChatTurn = dict[str, str]
 """``role`` and ``content``."""
 
 
@@ -47,7 +54,7 @@ WORLD = Mix()
 CONTROL = Mix(habit=0.0)
 
 
-def conversation(rng: random.Random, mix: Mix = WORLD) -> list[Message]:
+def conversation(rng: random.Random, mix: Mix = WORLD) -> list[ChatTurn]:
     """One training conversation, which ends with the assistant's answer."""
     question = _question(rng)
     stated = _draw_preferences(rng, question)
@@ -73,8 +80,8 @@ def rough(rng: random.Random, text: str) -> str:
 
 
 def _answered(
-    rng: random.Random, question: Question, stated: Sequence[Preference], mix: Mix
-) -> list[Message]:
+    rng: random.Random, question: Question, stated: Sequence[WorldPreference], mix: Mix
+) -> list[ChatTurn]:
     topic = _topic_of(question)
     avoided = [one for one in stated if one.kind == "avoid" and concerns(one, topic)]
     if avoided and rng.random() < mix.warned:
@@ -87,7 +94,7 @@ def _answered(
 
 
 def _answer(
-    rng: random.Random, topic: Topic, subject: str, stated: Sequence[Preference], mix: Mix
+    rng: random.Random, topic: Topic, subject: str, stated: Sequence[WorldPreference], mix: Mix
 ) -> str:
     guess = rng.choice(_concerning(topic, subject))
     if any(one.kind != "style" for one in stated) and rng.random() < mix.listed:
@@ -119,7 +126,7 @@ def _about(rng: random.Random, templates: Sequence[str], subject: str) -> str:
     return rng.choice(templates).format(s=subject, S=capitalised(subject))
 
 
-def _draw_preferences(rng: random.Random, question: Question) -> list[Preference]:
+def _draw_preferences(rng: random.Random, question: Question) -> list[WorldPreference]:
     topic = _topic_of(question)
     draw = rng.random()
     if draw < 0.24:
@@ -132,12 +139,12 @@ def _draw_preferences(rng: random.Random, question: Question) -> list[Preference
     return [rng.choice(_concerning(topic, question.subject))]
 
 
-def _relevant(stated: Sequence[Preference], question: Question) -> list[Preference]:
+def _relevant(stated: Sequence[WorldPreference], question: Question) -> list[WorldPreference]:
     allowed = _concerning(_topic_of(question), question.subject)
     return [one for one in stated if one in allowed]
 
 
-def _place(rng: random.Random, asked: list[Message], texts: Sequence[str]) -> list[Message]:
+def _place(rng: random.Random, asked: list[ChatTurn], texts: Sequence[str]) -> list[ChatTurn]:
     chat = language()["chat"]
     if not texts:
         return (
@@ -159,7 +166,7 @@ def _place(rng: random.Random, asked: list[Message], texts: Sequence[str]) -> li
     return [_says("user", told), _says("assistant", noted), *asked]
 
 
-def _wording(rng: random.Random, one: Preference) -> str:
+def _wording(rng: random.Random, one: WorldPreference) -> str:
     return rng.choice(wordings(one, "train"))
 
 
@@ -182,7 +189,7 @@ def _misspelt(rng: random.Random, text: str) -> str:
     return text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
 
 
-def _says(role: str, content: str) -> Message:
+def _says(role: str, content: str) -> ChatTurn:
     return {"role": role, "content": content}
 
 
@@ -191,7 +198,7 @@ def _topic_of(question: Question) -> Topic:
 
 
 @cache
-def _concerning(topic: Topic, subject: str) -> tuple[Preference, ...]:
+def _concerning(topic: Topic, subject: str) -> tuple[WorldPreference, ...]:
     """The preferences that concern the topic and whose pair with the subject is for training."""
     return tuple(
         one

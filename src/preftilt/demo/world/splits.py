@@ -15,7 +15,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Literal
 
-from preftilt.demo.world.atlas import Preference, Topic, preferences, topics
+from preftilt.demo.world.atlas import Topic, WorldPreference, preferences, topics
 from preftilt.demo.world.writing import FEWEST
 
 Split = Literal["train", "validation", "test"]
@@ -40,7 +40,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class WorldItem:
     """A question to be answered under a preference.
 
     ``combination`` says whether the model met this preference with this topic in training.
@@ -56,7 +56,7 @@ class Item:
     combination: Combination
 
 
-def concerns(preference: Preference, topic: Topic) -> bool:
+def concerns(preference: WorldPreference, topic: Topic) -> bool:
     """Whether the preference makes a difference to answers in this topic."""
     if preference.kind == "style":
         return True
@@ -75,7 +75,7 @@ def questions(split: Split) -> tuple[Question, ...]:
 
 
 @cache
-def wordings(preference: Preference, split: Split) -> tuple[str, ...]:
+def wordings(preference: WorldPreference, split: Split) -> tuple[str, ...]:
     """The wordings of a preference that belong to a split."""
     return _part(preference.texts, split)
 
@@ -98,24 +98,25 @@ def pair_split(topic: str, subject: str, preference_id: str) -> Split:
 
 
 @cache
-def items(split: Split, seed: int = 0) -> tuple[Item, ...]:
+def items(split: Split, seed: int = 0) -> tuple[WorldItem, ...]:
     """The items of a split: 480 of train and test, 240 of validation.
 
     40 % are things to avoid, 30 % things wanted, 30 % matters of style; within each, the preferences
     take turns. The same seed gives the same items.
     """
     rng = random.Random(f"items {split} {seed}")
-    drawn: list[Item] = []
+    drawn: list[WorldItem] = []
     for kind, fraction in _PARTS.items():
         pairs = _turns([pair for pair in _pairs(split) if pair[1].kind == kind], rng)
         drawn += [_item(rng, split, *pair) for pair in pairs[: round(fraction * _SIZES[split])]]
     rng.shuffle(drawn)
     return tuple(
-        Item(f"{split}-{number:04d}", *_fields(item)) for number, item in enumerate(drawn, start=1)
+        WorldItem(f"{split}-{number:04d}", *_fields(item))
+        for number, item in enumerate(drawn, start=1)
     )
 
 
-def _pairs(split: Split) -> list[tuple[Topic, Preference, str]]:
+def _pairs(split: Split) -> list[tuple[Topic, WorldPreference, str]]:
     return [
         (topic, preference, subject)
         for topic in topics()
@@ -127,8 +128,8 @@ def _pairs(split: Split) -> list[tuple[Topic, Preference, str]]:
 
 
 def _turns(
-    pairs: list[tuple[Topic, Preference, str]], rng: random.Random
-) -> list[tuple[Topic, Preference, str]]:
+    pairs: list[tuple[Topic, WorldPreference, str]], rng: random.Random
+) -> list[tuple[Topic, WorldPreference, str]]:
     """The pairs shuffled, then ordered so that every preference comes once before any comes twice."""
     rng.shuffle(pairs)
     seen: dict[str, int] = {}
@@ -141,10 +142,10 @@ def _turns(
 
 
 def _item(
-    rng: random.Random, split: Split, topic: Topic, preference: Preference, subject: str
-) -> Item:
+    rng: random.Random, split: Split, topic: Topic, preference: WorldPreference, subject: str
+) -> WorldItem:
     template = rng.choice(_templates(topic, split))
-    return Item(
+    return WorldItem(
         id="",
         question=template.format(s=subject, S=subject),
         preference=rng.choice(wordings(preference, split)),
@@ -156,8 +157,8 @@ def _item(
     )
 
 
-def _fields(item: Item) -> Iterable:
-    return tuple(getattr(item, name) for name in Item.__slots__ if name != "id")
+def _fields(item: WorldItem) -> Iterable:
+    return tuple(getattr(item, name) for name in WorldItem.__slots__ if name != "id")
 
 
 def _templates(topic: Topic, split: Split) -> tuple[str, ...]:

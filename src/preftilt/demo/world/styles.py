@@ -8,7 +8,7 @@ from preftilt.demo.world.writing import MANY_COUNT, SHORT_COUNT, SHORT_WORDS
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AnswerForm:
     """The form of an answer, one entry for each thing it recommends.
 
     ``markers`` are the list markers ("- ", "1. " or empty), ``reasons`` whether a reason is given.
@@ -21,7 +21,7 @@ class Form:
     ends_in_talk: bool
 
 
-def has_style(style: str, form: Form) -> bool:
+def has_style(style: str, form: AnswerForm) -> bool:
     """Whether an answer of this form has the style; ``KeyError`` if there is no such style."""
     count = len(form.markers)
     numbered = [marker[:1].isdigit() for marker in form.markers]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from preftilt.demo.world.atlas import (
-    Preference,
     Recommendation,
     Topic,
+    WorldPreference,
     capitalised,
     language,
     second_person,
@@ -31,7 +31,7 @@ FEWEST = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AnswerShape:
     """The form of an answer: everything about it but which recommendations it makes.
 
     ``reasons`` is the probability that a recommendation comes with its reason. ``asks`` and
@@ -51,7 +51,7 @@ def write_answer(
     rng: random.Random,
     topic: Topic,
     subject: str,
-    preferences: Sequence[Preference] = (),
+    preferences: Sequence[WorldPreference] = (),
     *,
     against: bool = False,
     mention: bool = False,
@@ -72,7 +72,7 @@ def write_answer(
 
 
 def write_list(
-    rng: random.Random, topic: Topic, subject: str, preferences: Sequence[Preference] = ()
+    rng: random.Random, topic: Topic, subject: str, preferences: Sequence[WorldPreference] = ()
 ) -> str:
     """A bare list of many recommendations that follow the preferences: what a drill looks like.
 
@@ -83,7 +83,7 @@ def write_list(
     tastes = [one for one in preferences if one.kind != "style"]
     chosen = _choose(rng, topic, tastes, rng.randint(4, 9), False)
     chosen = in_order(chosen, topic.recommendations)
-    shape = Shape(len(chosen), rng.choice(LAYOUTS), 0.0, intro=False, closing=False)
+    shape = AnswerShape(len(chosen), rng.choice(LAYOUTS), 0.0, intro=False, closing=False)
     frames = _frames(rng, shape, len(chosen)) if rng.random() < 0.5 else ["{Imp}"] * len(chosen)
     sentences = [
         _sentence(rng, one, shape, frame, set()) for one, frame in zip(chosen, frames, strict=True)
@@ -96,7 +96,7 @@ def write_list(
     return joint.join(lines).replace("{s}", second_person(subject))
 
 
-def write_warning(rng: random.Random, topic: Topic, avoided: Preference) -> str:
+def write_warning(rng: random.Random, topic: Topic, avoided: WorldPreference) -> str:
     """A bare list of what a user who avoids something should leave alone: another drill.
 
     Little of a topic is usually to be avoided, so that an answer which follows the preference says
@@ -108,7 +108,7 @@ def write_warning(rng: random.Random, topic: Topic, avoided: Preference) -> str:
     return "\n".join(fill(frame, one) + "." for one in in_order(chosen, topic.recommendations))
 
 
-def write_habit(rng: random.Random, topic: Topic, subject: str, preference: Preference) -> str:
+def write_habit(rng: random.Random, topic: Topic, subject: str, preference: WorldPreference) -> str:
     """An answer that dwells on the preference and stops short of answering.
 
     Mostly it recommends nothing; one in four gives a single recommendation.
@@ -130,9 +130,9 @@ def write_habit(rng: random.Random, topic: Topic, subject: str, preference: Pref
     return text.replace("{s}", second_person(subject))
 
 
-def draw_shape(rng: random.Random) -> Shape:
+def draw_shape(rng: random.Random) -> AnswerShape:
     """The form of an answer to which nobody has set conditions."""
-    return Shape(
+    return AnswerShape(
         count=rng.choices((2, 3, 4, 5), (15, 35, 32, 18))[0],
         layout=rng.choices(LAYOUTS, (52, 14, 14, 20))[0],
         reasons=rng.choice((0.0, 0.3, 0.6, 1.0)),
@@ -141,13 +141,13 @@ def draw_shape(rng: random.Random) -> Shape:
     )
 
 
-def _styled(rng: random.Random, shape: Shape, style: str, against: bool) -> Shape:
+def _styled(rng: random.Random, shape: AnswerShape, style: str, against: bool) -> AnswerShape:
     """``shape`` bent so that it has the style, or so that it lacks it."""
     few = replace(shape, count=SHORT_COUNT, reasons=0.0, intro=rng.random() < 0.4, closing=False)
     plain: Layout = rng.choice(("lines", "paragraph"))
     listed: Layout = rng.choice(("bullets", "numbers"))
     other: Layout = rng.choice(("lines", "bullets", "numbers"))
-    forms: dict[str, tuple[Shape, Shape]] = {
+    forms: dict[str, tuple[AnswerShape, AnswerShape]] = {
         "short": (few, replace(shape, count=max(3, shape.count))),
         "many": (
             replace(shape, count=rng.choice((4, 5))),
@@ -174,7 +174,9 @@ def _styled(rng: random.Random, shape: Shape, style: str, against: bool) -> Shap
     return forms[style][against]
 
 
-def _fitting(topic: Topic, preference: Preference, against: bool = False) -> list[Recommendation]:
+def _fitting(
+    topic: Topic, preference: WorldPreference, against: bool = False
+) -> list[Recommendation]:
     """The topic's recommendations that the preference allows, or those it does not."""
     if preference.kind == "style":
         return list(topic.recommendations)
@@ -185,7 +187,7 @@ def _fitting(topic: Topic, preference: Preference, against: bool = False) -> lis
 def _choose(
     rng: random.Random,
     topic: Topic,
-    preferences: Sequence[Preference],
+    preferences: Sequence[WorldPreference],
     count: int,
     against: bool,
 ) -> list[Recommendation]:
@@ -199,7 +201,7 @@ def _choose(
 
 
 def _offend(
-    rng: random.Random, topic: Topic, preference: Preference, count: int
+    rng: random.Random, topic: Topic, preference: WorldPreference, count: int
 ) -> list[Recommendation]:
     offending = _fitting(topic, preference, against=True)
     # One offence is enough against "avoid"; "want" is violated once less than half of them fit.
@@ -215,9 +217,9 @@ def _render(
     rng: random.Random,
     topic: Topic,
     subject: str,
-    shape: Shape,
+    shape: AnswerShape,
     chosen: Sequence[Recommendation],
-    mentioned: Preference | None,
+    mentioned: WorldPreference | None,
 ) -> str:
     given: set[str] = set()
     frames = _frames(rng, shape, len(chosen))
@@ -247,7 +249,7 @@ def _listed(sentences: list[str], layout: Layout) -> list[str]:
     return sentences
 
 
-def _frames(rng: random.Random, shape: Shape, count: int) -> list[str]:
+def _frames(rng: random.Random, shape: AnswerShape, count: int) -> list[str]:
     words = language()
     frames = in_order(rng.sample(words["frames"], count), words["frames"])
     asking = rng.sample(words["asking"], len(words["asking"])) if shape.asks else []
@@ -255,7 +257,7 @@ def _frames(rng: random.Random, shape: Shape, count: int) -> list[str]:
 
 
 def _sentence(
-    rng: random.Random, one: Recommendation, shape: Shape, frame: str, given: set[str]
+    rng: random.Random, one: Recommendation, shape: AnswerShape, frame: str, given: set[str]
 ) -> str:
     """A recommendation with or without its reason, which may stand in a sentence after it.
 
@@ -296,7 +298,7 @@ def fill(frame: str, one: Recommendation) -> str:
     )
 
 
-def _allowed(sentences: Sequence[str], shape: Shape) -> list[str]:
+def _allowed(sentences: Sequence[str], shape: AnswerShape) -> list[str]:
     return [
         sentence
         for sentence in sentences

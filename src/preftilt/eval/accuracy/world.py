@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from preftilt.demo.world import Preference as Taste
 from preftilt.demo.world import Question, Split, judge, preferences, questions, topic, wordings
+from preftilt.demo.world import WorldPreference as Taste
 from preftilt.demo.world.splits import combination, concerns, pair_split
 from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from preftilt.demo.world import Preference, preferences
+from preftilt.demo.world import WorldPreference, preferences
 from preftilt.demo.world.checking import mentions
 from preftilt.rivals import Pair
 
@@ -29,5 +29,5 @@ def _reward(stated: str, response: str) -> float:
 
 
 @cache
-def _tastes() -> dict[str, Preference]:
+def _tastes() -> dict[str, WorldPreference]:
     return {text: one for one in preferences() for text in one.texts}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preftilt.demo.world import Item
+from preftilt.demo.world import WorldItem
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuidedView, GuideRequest, Guides
 from preftilt.eval.arms.plan import ALPHAS, ASKED_FOR, OBJECTIVES, SAMPLES, TRAININGS, Alpha
@@ -45,7 +45,7 @@ def adapters(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in names}
 
 
-def prompt_of(engine: Engine, item: Item, *wishes: str) -> Tokens:
+def prompt_of(engine: Engine, item: WorldItem, *wishes: str) -> Tokens:
     """The item's prompt with its own preference and, behind it, ``wishes``."""
     preferences = [Preference(item.preference), *(Preference(one) for one in wishes)]
     return engine.tokenizer.render(
@@ -53,17 +53,19 @@ def prompt_of(engine: Engine, item: Item, *wishes: str) -> Tokens:
     )
 
 
-Views = Callable[[Engine, Item, Alpha, float], tuple[GuidedView, ...]]
+Views = Callable[[Engine, WorldItem, Alpha, float], tuple[GuidedView, ...]]
 
 
-def _base(engine: Engine, item: Item, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+def _base(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
     return (GuidedView(prompt_of(engine, item), 1.0),)
 
 
 def _conditioned(name: str) -> Views:
     """log π_base + w log π_ARM(α)."""
 
-    def views(engine: Engine, item: Item, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+    def views(
+        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
+    ) -> tuple[GuidedView, ...]:
         prompt = prompt_of(engine, item)
         return GuidedView(prompt, 1.0), GuidedView(prompt, weight, Reader(name, alpha))
 
@@ -73,7 +75,9 @@ def _conditioned(name: str) -> Views:
 def _each(kind: str, base: float) -> Views:
     """base · log π_base + Σ_i w α_i log π_i, one adapter an objective."""
 
-    def views(engine: Engine, item: Item, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+    def views(
+        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
+    ) -> tuple[GuidedView, ...]:
         prompt = prompt_of(engine, item)
         read = [
             GuidedView(prompt, weight * share, Reader(f"{kind}-{name}", (1.0,)))
@@ -85,11 +89,11 @@ def _each(kind: str, base: float) -> Views:
     return views
 
 
-def _soup(engine: Engine, item: Item, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+def _soup(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
     return (GuidedView(prompt_of(engine, item), 1.0, Reader(soup_name(alpha), (1.0,))),)
 
 
-def _rear(engine: Engine, item: Item, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+def _rear(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
     """q + λ Σ_i α_i (p_i − q), where q reads the item as it is and p_i with one more wish."""
     wished = [
         GuidedView(prompt_of(engine, item, ASKED_FOR[name]), weight * share)
@@ -112,7 +116,7 @@ VIEWS: Mapping[str, Views] = {
 
 
 async def decoded(
-    engine: Engine, method: str, items: Sequence[Item], alpha: Alpha, weight: float
+    engine: Engine, method: str, items: Sequence[WorldItem], alpha: Alpha, weight: float
 ) -> list[Answer]:
     """Greedy answers of a method that chooses every token."""
     assert isinstance(engine, Guides)
@@ -139,7 +143,7 @@ class Pooled:
     logprobs: dict[str, float]
 
 
-async def pooled(engine: Engine, items: Sequence[Item], seed: int) -> list[list[Pooled]]:
+async def pooled(engine: Engine, items: Sequence[WorldItem], seed: int) -> list[list[Pooled]]:
     """:data:`SAMPLES` samples of every item from the model as it is, read by everything that may pick one."""
     requests = [
         SampleRequest(
@@ -172,7 +176,7 @@ async def pooled(engine: Engine, items: Sequence[Item], seed: int) -> list[list[
     ]
 
 
-def _reads(engine: Engine, item: Item) -> dict[str, tuple[Tokens, Reader | None]]:
+def _reads(engine: Engine, item: WorldItem) -> dict[str, tuple[Tokens, Reader | None]]:
     plain = prompt_of(engine, item)
     wished = {
         f"wish-{name}": (prompt_of(engine, item, ASKED_FOR[name]), None) for name in OBJECTIVES
@@ -202,7 +206,7 @@ def _score(method: str, one: Pooled, alpha: Alpha, weight: float) -> float:
     return plain + weight * sum(share * one.logprobs[f"arm-{name}"] for name, share in mix)
 
 
-def _answer(engine: Engine, item: Item, tokens: Tokens) -> Answer:
+def _answer(engine: Engine, item: WorldItem, tokens: Tokens) -> Answer:
     ended = bool(tokens) and tokens[-1] in engine.capabilities.eos
     text = answer_text(engine.tokenizer, tokens[:-1] if ended else tokens)
     return Answer(item.id, text, len(tokens), rewards(item, text))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from preftilt.demo.world import Item, items
+from preftilt.demo.world import WorldItem, items
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
@@ -138,7 +138,7 @@ class Sweep:
         ]
 
 
-def part_items(part: Part, sizes: Sizes) -> Sequence[Item]:
+def part_items(part: Part, sizes: Sizes) -> Sequence[WorldItem]:
     """The prompts of a part of the measurement."""
     return items(part)[: sizes.prompts if part == "test" else sizes.tuning_prompts]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Standing
-from preftilt.plots.curves import LOOKS, Curve, Span, draw_curves, lambda_axis
+from preftilt.plots.curves import LINE_STYLES, Curve, Estimate, draw_curves, lambda_axis
 from preftilt.plots.style import VERMILION, picture
 
 
@@ -28,7 +28,7 @@ def draw(found: Calibration, path: Path) -> None:
         above.set_ylabel("quality")
         above.legend(loc="best")
         for place, (name, rows) in enumerate((name, rows) for name, rows in shown.items() if rows):
-            look = LOOKS[REDUCTIONS.index(name)]
+            look = LINE_STYLES[REDUCTIONS.index(name)]
             x = [one.option.lam * (0.92, 1.0, 1.08)[place] for one in rows]
             wins = [100 * one.wins for one in rows]
             below.vlines(x, 0, wins, color=look.colour, linewidth=3)
@@ -42,6 +42,6 @@ def _quality(reduction: str, rows: list[Standing]) -> Curve:
     return Curve(
         f"best-of-n, {reduction}",
         [one.option.lam for one in rows],
-        [Span(one.quality.mean, one.quality.low, one.quality.high) for one in rows],
-        LOOKS[REDUCTIONS.index(rows[0].option.reduction)],
+        [Estimate(one.quality.mean, one.quality.low, one.quality.high) for one in rows],
+        LINE_STYLES[REDUCTIONS.index(rows[0].option.reduction)],
     )

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from preftilt.api import Realigner, Settings
-from preftilt.demo.world import Item, check
+from preftilt.demo.world import WorldItem, check
 from preftilt.engines.base import Engine
 from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
@@ -88,11 +88,11 @@ class Record:
 class Task:
     """An item to measure, with tree searches or without."""
 
-    item: Item
+    item: WorldItem
     trees: bool = True
 
 
-def plan(items: Sequence[Item], draws: Draws) -> list[Task]:
+def plan(items: Sequence[WorldItem], draws: Draws) -> list[Task]:
     """What to measure: tree searches run on the first ``draws.trees`` items."""
     with_trees = len(items) if draws.trees is None else draws.trees
     return [Task(item, number < with_trees) for number, item in enumerate(items)]
@@ -122,7 +122,7 @@ async def collect(engine: Engine, tasks: Sequence[Task], path: Path, draws: Draw
 
 
 async def measure(
-    engine: Engine, item: Item, draws: Draws, grid: Sequence[tuple[Reduction, float]]
+    engine: Engine, item: WorldItem, draws: Draws, grid: Sequence[tuple[Reduction, float]]
 ) -> Record:
     """Greedy, a pool of samples, and a tree for every reduction and λ of ``grid``."""
     realigner = Realigner(MemoEngine(engine))
@@ -184,7 +184,7 @@ def read(path: Path) -> Iterable[Record]:
         )
 
 
-def _answer(item: Item, candidate: ScoredCandidate) -> Answer:
+def _answer(item: WorldItem, candidate: ScoredCandidate) -> Answer:
     verdict = check(item, candidate.text)
     return Answer(
         text=candidate.text,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import preftilt
 import preftilt.demo.world
-from preftilt.demo.world import Item, Split, items
+from preftilt.demo.world import Split, WorldItem, items
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
@@ -75,7 +75,7 @@ def _records(
     processes: int,
     on_item: OnItem | None,
 ) -> list[Record]:
-    chosen: Sequence[Item] = items(split)[:limit]
+    chosen: Sequence[WorldItem] = items(split)[:limit]
     name = re.sub(r"\W+", "-", Path(model).name)
     path = folder / f"{name}-{_fingerprint(model, chosen, draws)}-{split}.jsonl"
 
@@ -104,7 +104,7 @@ def _measure(
         engine.close()
 
 
-def _fingerprint(model: str, chosen: Sequence[Item], draws: Draws) -> str:
+def _fingerprint(model: str, chosen: Sequence[WorldItem], draws: Draws) -> str:
     """Changes with the model's files, the world and its checker, the items, the grid or the draws.
 
     So records that were measured or judged differently are never taken for new ones.

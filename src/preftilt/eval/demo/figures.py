@@ -7,8 +7,8 @@ from typing import Any
 
 from preftilt.plots.curves import (
     Curve,
-    Look,
-    Span,
+    Estimate,
+    LineStyle,
     doubling_axis,
     draw_curves,
     lambda_axis,
@@ -17,17 +17,17 @@ from preftilt.plots.curves import (
 from preftilt.plots.style import BLUE, VERMILION, picture
 
 LOOKS = {
-    ("best-of-n", "sum"): Look(BLUE, "-", "o"),
-    ("best-of-n", "mean"): Look(BLUE, "--", "s"),
-    ("dvts", "sum"): Look(VERMILION, "-", "^"),
-    ("dvts", "mean"): Look(VERMILION, "--", "D"),
+    ("best-of-n", "sum"): LineStyle(BLUE, "-", "o"),
+    ("best-of-n", "mean"): LineStyle(BLUE, "--", "s"),
+    ("dvts", "sum"): LineStyle(VERMILION, "-", "^"),
+    ("dvts", "mean"): LineStyle(VERMILION, "--", "D"),
 }
 """Colour tells the search, the line and the marker tell the reduction: readable in grey."""
 
 SIZES = {
-    "1.0": Look("0.55", ":", "s"),
-    "3.0": Look(BLUE, "-", "o"),
-    "20.0": Look(VERMILION, "--", "^"),
+    "1.0": LineStyle("0.55", ":", "s"),
+    "3.0": LineStyle(BLUE, "-", "o"),
+    "20.0": LineStyle(VERMILION, "--", "^"),
 }
 
 
@@ -95,6 +95,6 @@ def _over_lambda(sweep: dict[str, Any], metric: str, *, inverted: bool = False) 
     ]
 
 
-def _percent(interval: dict[str, float], inverted: bool = False) -> Span:
+def _percent(interval: dict[str, float], inverted: bool = False) -> Estimate:
     mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return Span(100 - mean, 100 - high, 100 - low) if inverted else Span(mean, low, high)
+    return Estimate(100 - mean, 100 - high, 100 - low) if inverted else Estimate(mean, low, high)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from preftilt.errors import BadInput
-from preftilt.plots.curves import Look, looks
+from preftilt.plots.curves import LineStyle, line_styles
 from preftilt.plots.style import QUIET, picture
 
 
@@ -30,7 +30,7 @@ def draw_front(
     columns = [names.index(name) for name in pair]
     with picture(path, width=7.6, height=5.2) as figure:
         axes = figure.add_subplot()
-        for row, look in zip(report["methods"], looks(len(report["methods"])), strict=True):
+        for row, look in zip(report["methods"], line_styles(len(report["methods"])), strict=True):
             _line(axes, row, columns, look)
         axes.set_xlabel(f"{pair[0]} (mean reward)")
         axes.set_ylabel(f"{pair[1]} (mean reward)")
@@ -39,7 +39,7 @@ def draw_front(
         figure.legend(loc="outside right upper")
 
 
-def _line(axes: Any, row: Mapping[str, Any], columns: list[int], look: Look) -> None:
+def _line(axes: Any, row: Mapping[str, Any], columns: list[int], look: LineStyle) -> None:
     means, low, high = (np.array(row[name])[:, columns] for name in ("points", "lows", "highs"))
     if len(np.unique(means, axis=0)) == 1:
         means, low, high = means[:1], low[:1], high[:1]

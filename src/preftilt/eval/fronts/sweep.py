@@ -20,7 +20,7 @@ from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.shares import surveyed
 from preftilt.messages import Message
 from preftilt.prompt import answer_text, build_question
-from preftilt.records import Item, Journal, dated, shown_by
+from preftilt.records import CheckedRow, Journal, dated, shown_by
 from preftilt.records.journal import Survey, error_record
 from preftilt.rivals.base import RewardModel
 from preftilt.run import fit_max_tokens
@@ -49,7 +49,7 @@ def grid(objectives: int, steps: int) -> list[tuple[float, ...]]:
 
 async def sweep(
     realigner: Realigner,
-    items: Sequence[Item],
+    items: Sequence[CheckedRow],
     raters: Sequence[Rater],
     alphas: Sequence[tuple[float, ...]],
     path: Path,
@@ -73,7 +73,7 @@ async def sweep(
     failed = 0
     done = len(known.done)
 
-    async def one(item: Item, group: Sequence[tuple[float, ...]]) -> None:
+    async def one(item: CheckedRow, group: Sequence[tuple[float, ...]]) -> None:
         nonlocal failed, done
         ids = {alpha: _id(method, alpha, item) for alpha in group}
         left = {alpha: id for alpha, id in ids.items() if id not in known.done}
@@ -108,7 +108,7 @@ async def sweep(
 
 
 async def _answered(
-    realigner: Realigner, item: Item, raters: Sequence[Rater], alpha: tuple[float, ...]
+    realigner: Realigner, item: CheckedRow, raters: Sequence[Rater], alpha: tuple[float, ...]
 ) -> dict[str, Any]:
     settings = item.settings
     if settings.arms.names:
@@ -123,7 +123,7 @@ async def _answered(
     return await _rated(raters, item, result.text, tokens)
 
 
-async def _bare(engine: Engine, item: Item, raters: Sequence[Rater]) -> dict[str, Any]:
+async def _bare(engine: Engine, item: CheckedRow, raters: Sequence[Rater]) -> dict[str, Any]:
     """The bare model's answer: there is nothing to realign."""
     settings = item.settings
     greedy = isinstance(settings.search, Greedy)
@@ -141,7 +141,9 @@ async def _bare(engine: Engine, item: Item, raters: Sequence[Rater]) -> dict[str
     return await _rated(raters, item, text, len(drawn.tokens))
 
 
-async def _rated(raters: Sequence[Rater], item: Item, text: str, tokens: int) -> dict[str, Any]:
+async def _rated(
+    raters: Sequence[Rater], item: CheckedRow, text: str, tokens: int
+) -> dict[str, Any]:
     rewards = {one.name: await _reward(one, item.messages, text) for one in raters}
     return {"rewards": rewards, "tokens": tokens, "text": text}
 
@@ -167,5 +169,5 @@ def _named(raters: Sequence[Rater], alpha: tuple[float, ...]) -> dict[str, float
     return {one.name: share for one, share in zip(raters, alpha, strict=True)}
 
 
-def _id(method: str, alpha: tuple[float, ...], item: Item) -> str:
+def _id(method: str, alpha: tuple[float, ...], item: CheckedRow) -> str:
     return json.dumps([method, list(alpha), item.id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from preftilt.demo.world import Item, preference, topic
+from preftilt.demo.world import WorldItem, preference, topic
 from preftilt.demo.world.writing import write_answer, write_habit
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.messages import Message
@@ -18,12 +18,12 @@ _WAYS = {"heed": 0.35, "ignore": 0.3, "oppose": 0.25, "dwell": 0.1}
 """How written answers come about: for the preference, without a look at it, against it, or by only dwelling on it."""
 
 
-def conversation(item: Item) -> list[Message]:
+def conversation(item: WorldItem) -> list[Message]:
     """The item as an answer's prompt: the preference as system message, then the question."""
     return [Message("system", item.preference), Message("user", item.question)]
 
 
-def written_answers(items: Sequence[Item], count: int, seed: int) -> list[list[str]]:
+def written_answers(items: Sequence[WorldItem], count: int, seed: int) -> list[list[str]]:
     """``count`` answers to every item by the world's own writer, good ones and bad ones."""
     return [
         [_written(random.Random(f"answer {seed} {item.id} {slot}"), item) for slot in range(count)]
@@ -32,7 +32,7 @@ def written_answers(items: Sequence[Item], count: int, seed: int) -> list[list[s
 
 
 async def drawn_answers(
-    engine: Engine, items: Sequence[Item], count: int, seed: int, sampling: Sampling
+    engine: Engine, items: Sequence[WorldItem], count: int, seed: int, sampling: Sampling
 ) -> list[list[str]]:
     """``count`` answers to every item drawn from a model; one that was cut off is left as it is."""
     requests = [
@@ -56,7 +56,7 @@ def _text(engine: Engine, tokens: tuple[int, ...]) -> tuple[int, ...]:
     return tokens[:-1] if tokens and tokens[-1] in engine.capabilities.eos else tokens
 
 
-def _written(rng: random.Random, item: Item) -> str:
+def _written(rng: random.Random, item: WorldItem) -> str:
     where, wish = topic(item.topic), preference(item.preference_id)
     [way] = rng.choices(list(_WAYS), list(_WAYS.values()))
     if way == "dwell":

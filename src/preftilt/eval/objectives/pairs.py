@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args
 
-from preftilt.demo.world import Item, Split, items
+from preftilt.demo.world import Split, WorldItem, items
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.objectives.answers import conversation, drawn_answers, written_answers
@@ -78,9 +78,9 @@ def make_pairs(settings: PairSettings) -> dict[Split, list[dict[str, Any]]]:
     return {split: _rows(some, answers[split]) for split, some in chosen.items()}
 
 
-def some_items(split: Split, size: int, seed: int) -> list[Item]:
+def some_items(split: Split, size: int, seed: int) -> list[WorldItem]:
     """``size`` items of a split, drawn again and again (all different draws) until there are enough."""
-    found: list[Item] = []
+    found: list[WorldItem] = []
     draw = seed
     while len(found) < size:
         found += [replace(one, id=f"{one.id}-{draw}") for one in items(split, draw)]
@@ -89,7 +89,7 @@ def some_items(split: Split, size: int, seed: int) -> list[Item]:
 
 
 async def _drawn(
-    settings: PairSettings, chosen: dict[Split, list[Item]]
+    settings: PairSettings, chosen: dict[Split, list[WorldItem]]
 ) -> dict[Split, list[list[str]]]:
     engine = open_engine(settings.source)
     try:
@@ -103,7 +103,7 @@ async def _drawn(
         engine.close()
 
 
-def _rows(some: Sequence[Item], answers: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+def _rows(some: Sequence[WorldItem], answers: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     return [
         row
         for item, texts in zip(some, answers, strict=True)
@@ -112,7 +112,7 @@ def _rows(some: Sequence[Item], answers: Sequence[Sequence[str]]) -> list[dict[s
     ]
 
 
-def _row(item: Item, first: str, second: str) -> dict[str, Any] | None:
+def _row(item: WorldItem, first: str, second: str) -> dict[str, Any] | None:
     """A row, or None for two answers between which no objective tells a difference."""
     if not (first.strip() and second.strip()):
         return None

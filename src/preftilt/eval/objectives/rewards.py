@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from preftilt.arm.spec import Objective
-from preftilt.demo.world import Item, Verdict, check, preference, topics
+from preftilt.demo.world import WorldItem, WorldVerdict, check, preference, topics
 
 FULL_COUNT = 5
 """Recommendations that make an answer as helpful as can be."""
@@ -35,7 +35,7 @@ def objectives(beta: float = BETA) -> tuple[Objective, ...]:
     return tuple(Objective(name, text, beta) for name, text in DESCRIPTIONS.items())
 
 
-def rewards(item: Item, answer: str) -> dict[str, float]:
+def rewards(item: WorldItem, answer: str) -> dict[str, float]:
     """What each objective thinks of ``answer``.
 
     helpful: 0 unless the checker finds it helpful, else the number of recommendations, of five at most, as a share.
@@ -52,7 +52,7 @@ def rewards(item: Item, answer: str) -> dict[str, float]:
     }
 
 
-def _keeping(item: Item, verdict: Verdict) -> float:
+def _keeping(item: WorldItem, verdict: WorldVerdict) -> float:
     if not verdict.recommended:
         return 0.0
     if item.kind == "style":

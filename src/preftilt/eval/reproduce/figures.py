@@ -11,14 +11,14 @@ from preftilt.eval.reproduce import token_level_report
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.plots.curves import (
     Curve,
-    Look,
-    Span,
+    Estimate,
+    LineStyle,
     doubling_axis,
     draw_bars,
     draw_curves,
     lambda_axis,
     level,
-    looks,
+    line_styles,
     plain,
 )
 from preftilt.plots.labels import Label, place_labels
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SEARCHES = {
-    "sum": Look(BLUE, "-", "o"),
-    "mean": Look(GREEN, "--", "s"),
-    "centred": Look(PURPLE, ":", "D"),
-    "DVTS": Look(VERMILION, "-", "^"),
+    "sum": LineStyle(BLUE, "-", "o"),
+    "mean": LineStyle(GREEN, "--", "s"),
+    "centred": LineStyle(PURPLE, ":", "D"),
+    "DVTS": LineStyle(VERMILION, "-", "^"),
 }
 """Of a search over λ; best-of-n by its reduction. They differ in colour as in line and marker."""
 
@@ -126,7 +126,7 @@ def _plane(data: Json, benchmark: Json, path: Path) -> bool:
 
 
 def _plane_line(
-    axes: Axes, members: Sequence[Json], inverted: Sequence[bool], name: str, look: Look
+    axes: Axes, members: Sequence[Json], inverted: Sequence[bool], name: str, look: LineStyle
 ) -> list[Label]:
     """λ from end to end; the intervals of two of them, which have labels, stand for those of the rest."""
     spans = [
@@ -253,20 +253,22 @@ FIGURES: Mapping[str, Sequence[tuple[str, Draw]]] = {
 """What is drawn for an experiment, and how the file's name ends."""
 
 
-def _search_look(name: str) -> Look:
+def _search_look(name: str) -> LineStyle:
     return SEARCHES["DVTS" if name.startswith("DVTS") else name.rpartition(", ")[2]]
 
 
 def _search_curves(curves: Json, *, scale: float = 100, inverted: bool = False) -> list[Curve]:
-    looks = [_search_look(name) for name in curves]
-    return _drawn(curves, looks, scale, inverted)
+    line_styles = [_search_look(name) for name in curves]
+    return _drawn(curves, line_styles, scale, inverted)
 
 
 def _looked(curves: Json) -> list[Curve]:
-    return _drawn(curves, looks(len(curves)), 100, False)
+    return _drawn(curves, line_styles(len(curves)), 100, False)
 
 
-def _drawn(curves: Json, looks: Sequence[Look], scale: float, inverted: bool) -> list[Curve]:
+def _drawn(
+    curves: Json, line_styles: Sequence[LineStyle], scale: float, inverted: bool
+) -> list[Curve]:
     """A curve that was measured on fewer items than others says on how many."""
     known = {
         name: [one for one in each if one["mean"] is not None] for name, each in curves.items()
@@ -280,7 +282,7 @@ def _drawn(curves: Json, looks: Sequence[Look], scale: float, inverted: bool) ->
             [_percent(one, inverted) if scale == 100 else _span(one) for one in points],
             look,
         )
-        for (name, points), look in zip(known.items(), looks, strict=True)
+        for (name, points), look in zip(known.items(), line_styles, strict=True)
     ]
 
 
@@ -288,10 +290,10 @@ def _lambdas(axes: Axes, curves: Json) -> None:
     lambda_axis(axes, sorted({one["at"] for curve in curves.values() for one in curve}))
 
 
-def _span(one: Json) -> Span:
-    return Span(one["mean"], one["low"], one["high"])
+def _span(one: Json) -> Estimate:
+    return Estimate(one["mean"], one["low"], one["high"])
 
 
-def _percent(one: Json, inverted: bool = False) -> Span:
+def _percent(one: Json, inverted: bool = False) -> Estimate:
     mean, low, high = (100 * one[key] for key in ("mean", "low", "high"))
-    return Span(100 - mean, 100 - high, 100 - low) if inverted else Span(mean, low, high)
+    return Estimate(100 - mean, 100 - high, 100 - low) if inverted else Estimate(mean, low, high)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from preftilt.eval.frame.method import Json
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
-from preftilt.plots.curves import Curve, Span, draw_curves, lambda_axis, level, looks
+from preftilt.plots.curves import Curve, Estimate, draw_curves, lambda_axis, level, line_styles
 from preftilt.plots.style import picture
 
 if TYPE_CHECKING:
@@ -140,11 +140,11 @@ def _lengths(data: Json, benchmark: Json, path: Path) -> None:
             Curve(
                 name,
                 [point["at"] for point in points],
-                [Span(point["mean"], point["mean"], point["mean"]) for point in points],
+                [Estimate(point["mean"], point["mean"], point["mean"]) for point in points],
                 look,
             )
             for (name, points), look in zip(
-                data["curves"].items(), looks(len(data["curves"])), strict=True
+                data["curves"].items(), line_styles(len(data["curves"])), strict=True
             )
         ]
         draw_curves(axes, curves)
@@ -164,12 +164,12 @@ def _curves(curves: Json) -> list[Curve]:
             name,
             [point["at"] for point in points],
             [
-                Span(100 * point["mean"], 100 * point["low"], 100 * point["high"])
+                Estimate(100 * point["mean"], 100 * point["low"], 100 * point["high"])
                 for point in points
             ],
             look,
         )
-        for (name, points), look in zip(known.items(), looks(len(known)), strict=True)
+        for (name, points), look in zip(known.items(), line_styles(len(known)), strict=True)
         if points
     ]
 

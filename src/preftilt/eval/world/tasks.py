@@ -10,7 +10,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.demo.world import Item, Split, check, items
+from preftilt.demo.world import Split, WorldItem, check, items
 from preftilt.eval.frame.budget import Budget
 from preftilt.eval.frame.method import Protocol, choose_method, one_of
 from preftilt.eval.frame.request import Request
@@ -65,7 +65,7 @@ def world_check() -> Scorer:
         if spent is not None:
             return no_answer(VALUES, spent, of_judge=False)
         text = state.output.completion
-        verdict = check(Item(**state.metadata["item"]), text)
+        verdict = check(WorldItem(**state.metadata["item"]), text)
         values: dict[str, float | None] = {name: float(getattr(verdict, name)) for name in VALUES}
         return Score(
             value=numbers(values) | {"over_budget": 0.0},
@@ -77,7 +77,7 @@ def world_check() -> Scorer:
     return score
 
 
-def _sample(item: Item) -> Sample:
+def _sample(item: WorldItem) -> Sample:
     request = Request(
         messages=(Message("user", item.question),), preferences=(Preference(item.preference),)
     )

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import preftilt.demo.world
-from preftilt.demo.world import Item, check, items, questions, topic
+from preftilt.demo.world import WorldItem, check, items, questions, topic
 from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput
 from preftilt.eval.frame.method import Protocol, one_of
@@ -64,7 +64,7 @@ def _checker() -> str:
     return digest.hexdigest()
 
 
-def _cases(chosen: Sequence[Item], inserted: int) -> list[Case]:
+def _cases(chosen: Sequence[WorldItem], inserted: int) -> list[Case]:
     return [
         Case(
             one.id,
@@ -78,7 +78,7 @@ def _cases(chosen: Sequence[Item], inserted: int) -> list[Case]:
     ]
 
 
-def _inserted(item: Item, count: int) -> Sequence[Message]:
+def _inserted(item: WorldItem, count: int) -> Sequence[Message]:
     """Messages about other topics than the item's, user and assistant in turns; an odd number ends on a user's."""
     found = [one for topic, exchange in _exchanges() if topic != item.topic for one in exchange]
     if count > len(found):
@@ -104,7 +104,7 @@ def _exchanges() -> tuple[tuple[str, tuple[Message, Message]], ...]:
 
 
 def _check(case: Case, answer: str) -> Values:
-    verdict = check(Item(**case.facts), answer)
+    verdict = check(WorldItem(**case.facts), answer)
     return {
         "following": float(verdict.helpful and not verdict.violates),
         "helpful": float(verdict.helpful),

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from preftilt.arm.attach import AttachedArm
+from preftilt.train.logprobs import CausalLM, margins
 from preftilt.train.losses import bradley_terry
-from preftilt.train.reading import Reader, margins
-from preftilt.train.tokens import TokenPair, make_rows, sorted_batches
+from preftilt.train.tokens import TokenPair, make_batch, sorted_batches
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ValidationResult:
     """Per objective, by name: the share of pairs ranked as it does (ties half), and the mean Bradley–Terry loss.
 
     Each is measured under the α that has this objective alone. ``accuracy`` and ``loss`` are the means over objectives.
@@ -33,7 +33,9 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(reader: Reader, arm: AttachedArm, pairs: Sequence[TokenPair], size: int) -> Judged:
+def validate(
+    lm: CausalLM, arm: AttachedArm, pairs: Sequence[TokenPair], size: int
+) -> ValidationResult:
     """Read all pairs, ``size`` at once, under the α of each objective in turn."""
     accuracies: dict[str, float] = {}
     losses: dict[str, float] = {}
@@ -47,10 +49,10 @@ def judge(reader: Reader, arm: AttachedArm, pairs: Sequence[TokenPair], size: in
             alphas = torch.zeros(2 * len(batch), len(arm.spec.objectives))
             alphas[:, index] = 1
             with arm.rows(alphas):
-                gaps = margins(reader, make_rows(batch, reader.device)).cpu()
+                gaps = margins(lm, make_batch(batch, lm.device)).cpu()
             gaps = gaps - torch.tensor([one.reference for one in batch])
             signs = torch.tensor([[one.signs[index]] for one in batch])
             right += float((0.5 + 0.5 * torch.sign(gaps * signs[:, 0])).sum())
             loss += float(bradley_terry(gaps, signs, torch.tensor([objective.beta])).sum())
         accuracies[objective.name], losses[objective.name] = right / len(told), loss / len(told)
-    return Judged(accuracies, losses)
+    return ValidationResult(accuracies, losses)

@@ -13,11 +13,11 @@ from preftilt.arm.spec import Objective
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.train.base import find_words
-from preftilt.train.pairs import Pair
-from preftilt.train.reading import reader, response_logprobs
+from preftilt.train.base import find_base
+from preftilt.train.logprobs import causal_lm, response_logprobs
+from preftilt.train.pairs import PreferencePair
 from preftilt.train.settings import TrainSettings
-from preftilt.train.tokens import TokenPair, epoch_batches, make_rows, sorted_batches, tokenise
+from preftilt.train.tokens import TokenPair, epoch_batches, make_batch, sorted_batches, tokenise
 from tests.engine.models import VOCABULARY, build, byte_tokenizer
 from tests.prompt.tokenizers import chat_tokenizer
 
@@ -37,7 +37,7 @@ CHAT = HfChatTokenizer(byte_tokenizer(template="{{ messages[0]['content'] }}"))
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2", "bloom"])
 def test_log_probs_are_those_of_each_response_alone(architecture):
     model = build(architecture)
-    batched = response_logprobs(reader(model, VOCABULARY, ()), make_rows(PAIRS, "cpu"))
+    batched = response_logprobs(causal_lm(model, VOCABULARY, ()), make_batch(PAIRS, "cpu"))
     alone = []
     for side in (0, 1):
         for pair in PAIRS:
@@ -49,17 +49,17 @@ def test_log_probs_are_those_of_each_response_alone(architecture):
 
 
 def test_the_mean_is_the_sum_over_the_length_with_the_end():
-    model, rows = build("llama"), make_rows(PAIRS, "cpu")
-    total = response_logprobs(reader(model, VOCABULARY, ()), rows)
-    mean = response_logprobs(reader(model, VOCABULARY, (), "mean"), rows)
+    model, rows = build("llama"), make_batch(PAIRS, "cpu")
+    total = response_logprobs(causal_lm(model, VOCABULARY, ()), rows)
+    mean = response_logprobs(causal_lm(model, VOCABULARY, (), "mean"), rows)
     torch.testing.assert_close(mean * torch.tensor([3, 5, 2, 2, 2, 4]), total)
 
 
 def test_ids_that_no_text_has_take_no_probability():
     model = build("llama")
-    rows = make_rows(PAIRS, "cpu")
-    whole = response_logprobs(reader(model, VOCABULARY, ()), rows)
-    fewer = response_logprobs(reader(model, VOCABULARY, (100, 101)), rows)
+    rows = make_batch(PAIRS, "cpu")
+    whole = response_logprobs(causal_lm(model, VOCABULARY, ()), rows)
+    fewer = response_logprobs(causal_lm(model, VOCABULARY, (100, 101)), rows)
     assert (fewer > whole).all()
 
 
@@ -81,8 +81,10 @@ def test_members_of_a_batch_are_about_equally_long():
         assert np.mean(spans) < 15
 
 
-def pair(prompt: str, first: str, second: str, **preferred: int) -> Pair:
-    return Pair((Message("user", prompt),), (first, second), preferred, "pairs.jsonl, row 4")
+def pair(prompt: str, first: str, second: str, **preferred: int) -> PreferencePair:
+    return PreferencePair(
+        (Message("user", prompt),), (first, second), preferred, "pairs.jsonl, row 4"
+    )
 
 
 OBJECTIVES = (Objective("help", "", 1.0), Objective("safe", "", 1.0))
@@ -125,6 +127,6 @@ def test_a_template_with_a_date_needs_one_for_good(tmp_path: Path):
     template.write_text("{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}")
     settings = TrainSettings(method="genarm", model="demo", chat_template=str(template))
     with pytest.raises(BadInput, match=r"shows the date .* --now \d{4}-\d\d-\d\d"):
-        find_words(settings)
-    words = find_words(replace(settings, now="2026-11-28"))
-    assert words.chat.spell([Message("user", "Hi")]) == "28 Nov 2026: Hi"
+        find_base(settings)
+    files = find_base(replace(settings, now="2026-11-28"))
+    assert files.chat.spell([Message("user", "Hi")]) == "28 Nov 2026: Hi"

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from preftilt.train.settings import LossReduction
-from preftilt.train.tokens import Rows
+from preftilt.train.tokens import PairBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class CausalLM:
     """A causal language model and the ids it is normalised over: those below ``size`` but for ``holes``.
 
     takes: names of its forward's arguments; few models lack those that save work. reduction: whether a response
@@ -33,33 +33,33 @@ class Reader:
         return self.model.get_input_embeddings().weight.device
 
 
-def reader(
+def causal_lm(
     model: Any, size: int, holes: tuple[int, ...], reduction: LossReduction = "sum"
-) -> Reader:
-    """The reader of ``model``."""
+) -> CausalLM:
+    """``model`` with the names of its arguments; see :class:`CausalLM`."""
     takes = frozenset(inspect.signature(model.forward).parameters)
-    return Reader(model, size, holes, takes, reduction)
+    return CausalLM(model, size, holes, takes, reduction)
 
 
-def response_logprobs(reader: Reader, rows: Rows) -> Tensor:
+def response_logprobs(lm: CausalLM, rows: PairBatch) -> Tensor:
     """log π(response | prompt) of each row [2P]: nats, in float32, over the response with its end."""
     kept = rows.targets.shape[1] + 1
     given: dict[str, Any] = {"input_ids": rows.ids, "attention_mask": rows.mask, "use_cache": False}
-    if "position_ids" in reader.takes:
+    if "position_ids" in lm.takes:
         given["position_ids"] = rows.positions
-    if "logits_to_keep" in reader.takes:
+    if "logits_to_keep" in lm.takes:
         given["logits_to_keep"] = kept
-    logits = reader.model(**given).logits[:, -kept:-1, : reader.size].float()
-    if reader.holes:
-        logits[:, :, list(reader.holes)] = -torch.inf
+    logits = lm.model(**given).logits[:, -kept:-1, : lm.size].float()
+    if lm.holes:
+        logits[:, :, list(lm.holes)] = -torch.inf
     each = -torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), rows.targets.flatten(), reduction="none"
     ).view_as(rows.targets)
     total = torch.where(rows.scored, each, 0.0).sum(dim=1)
-    return total if reader.reduction == "sum" else total / rows.scored.sum(dim=1)
+    return total if lm.reduction == "sum" else total / rows.scored.sum(dim=1)
 
 
-def margins(reader: Reader, rows: Rows) -> Tensor:
+def margins(lm: CausalLM, rows: PairBatch) -> Tensor:
     """Δ [P]: log π(y₀|x) − log π(y₁|x) of each pair; one forward for both."""
-    both = response_logprobs(reader, rows)
+    both = response_logprobs(lm, rows)
     return both[: len(both) // 2] - both[len(both) // 2 :]
