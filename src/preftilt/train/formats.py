@@ -24,7 +24,7 @@ _HUMAN, _ASSISTANT = "\n\nHuman: ", "\n\nAssistant: "
 
 
 @dataclass(frozen=True, slots=True)
-class PairRow:
+class LabelledPair:
     """A row that was understood; ``fields`` are the names of the two responses in it.
 
     Without ``preferred`` the first response is the better one, for ``objective``.
@@ -37,7 +37,7 @@ class PairRow:
     preferred: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_pair_row(row: Mapping[str, Any]) -> PairRow:
+def read_labelled_pair(row: Mapping[str, Any]) -> LabelledPair:
     """What a row says; raises :class:`~preftilt.errors.BadInput` naming the field at fault.
 
     A field that is null is one that is not there: tables fill in so what only other rows have.
@@ -55,13 +55,13 @@ def read_pair_row(row: Mapping[str, Any]) -> PairRow:
     return _several(row) if "responses" in row or "preferred" in row else _chosen(row)
 
 
-def _chosen(row: Mapping[str, Any]) -> PairRow:
+def _chosen(row: Mapping[str, Any]) -> LabelledPair:
     responses = (_text(row, "chosen"), _text(row, "rejected"))
     objective = _text(row, "objective") if "objective" in row else None
-    return PairRow(_messages(row), responses, ("chosen", "rejected"), objective)
+    return LabelledPair(_messages(row), responses, ("chosen", "rejected"), objective)
 
 
-def _several(row: Mapping[str, Any]) -> PairRow:
+def _several(row: Mapping[str, Any]) -> LabelledPair:
     if mixed := sorted({"chosen", "rejected", "objective"} & row.keys()):
         raise BadInput(
             f"{', '.join(mixed)} beside responses and preferred; use one form or the other"
@@ -83,10 +83,10 @@ def _several(row: Mapping[str, Any]) -> PairRow:
     for index, text in enumerate(responses):
         check_encodable(text, f"responses[{index}]")
     names = ("responses[0]", "responses[1]")
-    return PairRow(_messages(row), (responses[0], responses[1]), names, preferred=dict(preferred))
+    return LabelledPair(_messages(row), (responses[0], responses[1]), names, preferred=dict(preferred))
 
 
-def _pku(row: Mapping[str, Any]) -> PairRow:
+def _pku(row: Mapping[str, Any]) -> LabelledPair:
     responses = (_text(row, "response_0"), _text(row, "response_1"))
     verdicts = {"helpful": "better_response_id", "harmless": "safer_response_id"}
     preferred: dict[str, int] = {}
@@ -96,10 +96,10 @@ def _pku(row: Mapping[str, Any]) -> PairRow:
         preferred[objective] = int(row[name])
     messages = [Message("user", _text(row, "prompt"))]
     check_messages(messages)
-    return PairRow(messages, responses, ("response_0", "response_1"), preferred=preferred)
+    return LabelledPair(messages, responses, ("response_0", "response_1"), preferred=preferred)
 
 
-def _hh(row: Mapping[str, Any]) -> PairRow:
+def _hh(row: Mapping[str, Any]) -> LabelledPair:
     chosen, better = _transcript(_text(row, "chosen"), "chosen")
     rejected, worse = _transcript(_text(row, "rejected"), "rejected")
     if chosen != rejected:
@@ -107,7 +107,7 @@ def _hh(row: Mapping[str, Any]) -> PairRow:
             "chosen and rejected are conversations that differ before the last answer; HH-RLHF has some such rows:"
             " leave them out"
         )
-    return PairRow(chosen, (better, worse), ("chosen", "rejected"))
+    return LabelledPair(chosen, (better, worse), ("chosen", "rejected"))
 
 
 def _transcript(text: str, name: str) -> tuple[list[Message], str]:

@@ -12,7 +12,7 @@ from typing import Any
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.records import file_lines, parse_json
-from preftilt.train.formats import PairRow, read_pair_row
+from preftilt.train.formats import LabelledPair, read_labelled_pair
 
 DEFAULT_OBJECTIVE = "preference"
 """What an objective is called that the data do not name."""
@@ -85,7 +85,7 @@ def _pair(row: object, where: str) -> PreferencePair:
     try:
         if not isinstance(row, Mapping):
             raise BadInput("a row must be a JSON object")
-        choice = read_pair_row(row)
+        choice = read_labelled_pair(row)
         _check_responses(choice)
     except BadInput as failure:
         raise BadInput(f"{where}: {failure}") from None
@@ -93,7 +93,7 @@ def _pair(row: object, where: str) -> PreferencePair:
     return PreferencePair(tuple(choice.messages), choice.responses, preferred, where)
 
 
-def _check_responses(choice: PairRow) -> None:
+def _check_responses(choice: LabelledPair) -> None:
     for name, text in zip(choice.fields, choice.responses, strict=True):
         if not text.strip():
             raise BadInput(f"{name} is empty; a pair needs two responses with some text")
