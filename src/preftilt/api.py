@@ -127,7 +127,9 @@ class Realigner:
         began = time.perf_counter() if began is None else began
         run = self._run(prepared, item, on_progress)
         outcome = await run.search(prepared.settings.search)
-        return await self._record(prepared, run, item, outcome.ranked, given=False, began=began)
+        return await self._record(
+            prepared, run, item, outcome.ranked, responses_given=False, began=began
+        )
 
     async def score(
         self,
@@ -149,7 +151,7 @@ class Realigner:
         run = self._run(prepared, item, on_progress)
         candidates = await run.score_given(self.check_responses(prepared.query, responses))
         ranked = rank(candidates, rear(prepared.query, settings.reward))
-        return await self._record(prepared, run, item, ranked, given=True, began=began)
+        return await self._record(prepared, run, item, ranked, responses_given=True, began=began)
 
     def settled(self, settings: Settings | None = None) -> Settings:
         """``settings``, or the realigner's own, with the search and λ that the engine decides where they are open."""
@@ -248,7 +250,7 @@ class Realigner:
         item: str | None,
         ranked: Sequence[Candidate],
         *,
-        given: bool,
+        responses_given: bool,
         began: float,
     ) -> Realigned:
         """The result, its candidates ranked by the method; ``ranked`` is their order by REAR's score."""
@@ -262,7 +264,7 @@ class Realigner:
                 item=item,
                 ranked=ranked if ranking is None else ranking.candidates,
                 ranking=ranking,
-                given=given,
+                responses_given=responses_given,
                 seconds=time.perf_counter() - began,
             )
         )
@@ -306,16 +308,18 @@ class Realigner:
         return Completion((*tokens, able.turn_end), np.zeros(len(tokens) + 1), "eos")
 
     async def _pick(
-        self, run: Run, prepared: Prepared, found: Sequence[Candidate]
+        self, run: Run, prepared: Prepared, candidates: Sequence[Candidate]
     ) -> Ranking | None:
         """The candidates as the method ranks them; None if that is REAR's score, by which they are ranked already."""
         settings = prepared.settings
         if settings.method == ByLogprob():
             return None
-        drawn = tuple(sorted(found, key=lambda one: one.slot))
+        drawn = tuple(sorted(candidates, key=lambda candidate: candidate.slot))
         pool = CandidatePool(
             candidates=drawn,
-            texts=tuple(answer_text(self.engine.tokenizer, one.tokens) for one in drawn),
+            texts=tuple(
+                answer_text(self.engine.tokenizer, candidate.tokens) for candidate in drawn
+            ),
             query=run.query,
             reward=settings.reward,
             stream=run.stream,

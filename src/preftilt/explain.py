@@ -53,8 +53,8 @@ def scale(result: Realigned) -> float:
     """The largest finite |gain| of any candidate, in nats; at least a tenth of a nat."""
     gains = [
         abs(float(gain))
-        for one in result.candidates
-        for gain in one.gains[one.thoughts :]
+        for candidate in result.candidates
+        for gain in candidate.gains[candidate.thoughts :]
         if math.isfinite(gain)
     ]
     return max([*gains, 0.1])
@@ -70,9 +70,9 @@ def level(gain: float, full: float) -> int:
 
 def strongest(result: Realigned, index: int = 0) -> tuple[list[TokenGain], list[TokenGain]]:
     """The tokens that speak most for the preference and most against it, strongest first."""
-    found = sorted(pieces(result, index), key=lambda one: one.gain)
-    against = [one for one in found[:STRONGEST] if one.gain < 0]
-    return [one for one in found[: -STRONGEST - 1 : -1] if one.gain > 0], against
+    ordered = sorted(pieces(result, index), key=lambda token: token.gain)
+    against = [token for token in ordered[:STRONGEST] if token.gain < 0]
+    return [token for token in ordered[: -STRONGEST - 1 : -1] if token.gain > 0], against
 
 
 # --- terminal -----------------------------------------------------------------------
@@ -94,8 +94,8 @@ def explained(result: Realigned, index: int = 0) -> Text:
     """Candidate ``index``, every token coloured by its gain."""
     full = scale(result)
     text = Text()
-    for one in pieces(result, index):
-        text.append(visible(one.text), TERMINAL.get(level(one.gain, full), ""))
+    for token in pieces(result, index):
+        text.append(visible(token.text), TERMINAL.get(level(token.gain, full), ""))
     return text
 
 
@@ -111,8 +111,10 @@ def legend(result: Realigned) -> Text:
 def visible(text: str) -> str:
     """A token's text with control characters shown, not obeyed; line breaks show and break."""
     return "".join(
-        SHOWN_SPACES.get(one, one if one.isprintable() else "\N{REPLACEMENT CHARACTER}")
-        for one in text
+        SHOWN_SPACES.get(
+            character, character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        )
+        for character in text
     )
 
 
@@ -163,8 +165,8 @@ def explain_html(result: Realigned) -> str:
     """A web page of every candidate, best first, that needs no other file and runs no script."""
     settings = result.settings
     wish = "; ".join(
-        f"“{html.escape(one['text'])}” with strength {one['strength']:g}"
-        for one in settings.get("preferences", ())
+        f"“{html.escape(preference['text'])}” with strength {preference['strength']:g}"
+        for preference in settings.get("preferences", ())
     )
     against = settings.get("against")
     contrast = f", against “{html.escape(against)}”" if against else ""
@@ -200,7 +202,7 @@ def _class(step: int) -> str:
 
 
 def _candidate(result: Realigned, index: int, full: float) -> str:
-    one = result.candidates[index]
+    candidate = result.candidates[index]
     against = result.settings.get("against")
     labels = ("with the contrast" if against else "without the preference", "with the preference")
     spans = "".join(
@@ -209,16 +211,16 @@ def _candidate(result: Realigned, index: int, full: float) -> str:
         for piece in pieces(result, index)
     )
     return (
-        f"<details{' open' if index == 0 else ''}><summary>{one.rank}. {_verdict(one)}"
-        f" <span>= question {_nats(one.question_logprob)} + {result.lam:g} × gain"
-        f" {_nats(one.preference_gain)}; {len(one.tokens)} tokens</span></summary>"
+        f"<details{' open' if index == 0 else ''}><summary>{candidate.rank}. {_verdict(candidate)}"
+        f" <span>= question {_nats(candidate.question_logprob)} + {result.lam:g} × gain"
+        f" {_nats(candidate.preference_gain)}; {len(candidate.tokens)} tokens</span></summary>"
         f'<p class="answer">{spans}</p></details>'
     )
 
 
-def _verdict(one: ScoredCandidate) -> str:
-    cut = ", cut off" if one.finish == "length" else ""
-    return f"score {_nats(one.score)}{cut}"
+def _verdict(candidate: ScoredCandidate) -> str:
+    cut = ", cut off" if candidate.finish == "length" else ""
+    return f"score {_nats(candidate.score)}{cut}"
 
 
 def _numbers(piece: TokenGain, labels: tuple[str, str]) -> str:

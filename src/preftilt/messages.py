@@ -39,16 +39,16 @@ class Message:
 
     def parts(self) -> list[str | Image]:
         """Text and images in their order; a message without either is one empty text."""
-        found: list[str | Image] = []
+        parts: list[str | Image] = []
         done = 0
         for image in self.images:
             if image.at > done:
-                found.append(self.content[done : image.at])
-            found.append(image)
+                parts.append(self.content[done : image.at])
+            parts.append(image)
             done = image.at
-        if self.content[done:] or not found:
-            found.append(self.content[done:])
-        return found
+        if self.content[done:] or not parts:
+            parts.append(self.content[done:])
+        return parts
 
 
 def message_of(role: str, parts: Sequence[str | Image]) -> Message:
@@ -80,7 +80,7 @@ def read_messages(data: object) -> list[Message]:
         raise BadInput(
             f"messages must be a list of objects with role and content, not {_json_type(data)}"
         )
-    messages = [read_message(one, f"messages[{index}]") for index, one in enumerate(data)]
+    messages = [read_message(message, f"messages[{index}]") for index, message in enumerate(data)]
     messages = join_leading_system(messages)
     check_messages(messages)
     return messages
@@ -188,7 +188,7 @@ def read_message(data: object, where: str) -> Message:
 
 
 def _read_parts(role: str, parts: Sequence[object], where: str) -> Message:
-    read = [_read_part(one, f"{where}[{index}]") for index, one in enumerate(parts)]
+    read = [_read_part(part, f"{where}[{index}]") for index, part in enumerate(parts)]
     return message_of(role, read)
 
 

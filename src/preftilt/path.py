@@ -28,7 +28,7 @@ def upper_envelope(lines: Sequence[ScoreLine], start: float = 0.0) -> tuple[Path
 
     Lines that are not finite never win, unless none is finite: then the first candidate holds the whole path.
     """
-    finite = [i for i, one in enumerate(lines) if math.isfinite(one.at(start))]
+    finite = [i for i, line in enumerate(lines) if math.isfinite(line.at(start))]
     if not finite:
         return (PathSegment(start, math.inf, 0),) if lines else ()
     hull: list[int] = []

@@ -269,7 +269,7 @@ def build_query(
     alone = question
     if settings.against is not None:
         question = _with_preference(system, turns, _contrast(settings.against, texts), settings)
-    prompts = [tokenizer.render(one) for one in (question, *conversations)]
+    prompts = [tokenizer.render(conversation) for conversation in (question, *conversations)]
     _check_prompts(prompts, settings)
 
     stated = [i for i, strength in enumerate(strengths) if strength >= 0]
@@ -423,7 +423,10 @@ def _strengths(
         return [float(lam)]
     if not preferences:
         raise BadInput("no preference given: state at least one (--preference TEXT)")
-    strengths = [float(lam if one.strength is None else one.strength) for one in preferences]
+    strengths = [
+        float(lam if preference.strength is None else preference.strength)
+        for preference in preferences
+    ]
     for number, strength in enumerate(strengths, start=1):
         if not math.isfinite(strength):
             raise BadInput(f"preference {number} has the strength {strength}; it must be finite")
@@ -434,11 +437,11 @@ def _strengths(
 
 def _texts(preferences: Sequence[Preference]) -> list[str]:
     """The preferences as their users wrote them, without outer white space."""
-    for number, one in enumerate(preferences, start=1):
-        if not one.text.strip():
+    for number, preference in enumerate(preferences, start=1):
+        if not preference.text.strip():
             raise BadInput(f"preference {number} is empty: say what is preferred, or leave it out")
-        check_encodable(one.text, f"preference {number}")
-    return [one.text.strip() for one in preferences]
+        check_encodable(preference.text, f"preference {number}")
+    return [preference.text.strip() for preference in preferences]
 
 
 def _contrast(text: str, preferences: Sequence[str]) -> str:
@@ -457,7 +460,7 @@ def _query(prompt: Tokens, prompts: Sequence[Tokens], strengths: Sequence[float]
     if len(strengths) == 1:
         names = ["full"]
     views = [View("question", prompts[0], 1 - sum(strengths))]
-    views += [View(*one) for one in zip(names, prompts[1:], strengths, strict=True)]
+    views += [View(*view) for view in zip(names, prompts[1:], strengths, strict=True)]
     ratios = tuple(strength / lam if lam else 1.0 for strength in strengths)
     return Query(prompt=prompt, views=tuple(views), lam=lam, ratios=ratios)
 

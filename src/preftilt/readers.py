@@ -52,29 +52,31 @@ class WeightedReader:
 
 
 def resolve(
-    asked: ArmSettings, known: Sequence[KnownArm], engine: str
+    settings: ArmSettings, known: Sequence[KnownArm], engine: str
 ) -> tuple[WeightedReader, ...]:
-    """What ``asked`` comes to with the ARMs that ``engine`` has open.
+    """What ``settings`` come to with the ARMs that ``engine`` has open.
 
     Raises :class:`~preftilt.errors.BadInput` for an ARM that is not open, a preference vector that does not fit, and
     settings of ARMs where none is named.
     """
-    if not asked.names:
-        if asked != ArmSettings():
+    if not settings.names:
+        if settings != ArmSettings():
             raise BadInput(
                 "alpha and arm_weight are about reward models, and none is named; name one (--arm NAME=FOLDER; in a"
                 ' request "arm": NAME), or leave them out'
             )
         return ()
-    arms = [_find(name, known, engine) for name in asked.names]
-    if idle := [name for name, _ in asked.weights if name not in asked.names]:
-        raise BadInput(f"arm_weight names {', '.join(idle)}; in use are {', '.join(asked.names)}")
-    shares = _shares(arms, asked.alpha)
-    own = dict(asked.weights)
+    arms = [_find(name, known, engine) for name in settings.names]
+    if idle := [name for name, _ in settings.weights if name not in settings.names]:
+        raise BadInput(
+            f"arm_weight names {', '.join(idle)}; in use are {', '.join(settings.names)}"
+        )
+    shares = _shares(arms, settings.alpha)
+    own = dict(settings.weights)
     return tuple(
         WeightedReader(
-            Reader(arm.name, _vector(arm, asked.alpha)),
-            share * own.get(arm.name, asked.weight),
+            Reader(arm.name, _vector(arm, settings.alpha)),
+            share * own.get(arm.name, settings.weight),
         )
         for arm, share in zip(arms, shares, strict=True)
     )
@@ -87,14 +89,14 @@ def with_arms(query: Query, reads: Sequence[WeightedReader]) -> Query:
     views = [
         replace(
             query.views[0],
-            name=PREFIX + one.reader.arm,
+            name=PREFIX + weighted.reader.arm,
             prompt=query.prompt,
-            weight=one.weight,
-            reader=one.reader,
+            weight=weighted.weight,
+            reader=weighted.reader,
         )
-        for one in reads
+        for weighted in reads
     ]
-    weights = [one.weight for one in reads]
+    weights = [weighted.weight for weighted in reads]
     if query.ratios:
         return replace(
             query,
@@ -111,10 +113,10 @@ def with_arms(query: Query, reads: Sequence[WeightedReader]) -> Query:
 
 
 def _find(name: str, known: Sequence[KnownArm], engine: str) -> KnownArm:
-    found = next((one for one in known if one.name == name), None)
-    if found is not None:
-        return found
-    has = f"; it has {', '.join(one.name for one in known)}" if known else ""
+    arm = next((arm for arm in known if arm.name == name), None)
+    if arm is not None:
+        return arm
+    has = f"; it has {', '.join(arm.name for arm in known)}" if known else ""
     raise BadInput(
         f"{engine} has no reward model {name!r} open{has}: open one with --arm NAME=FOLDER, beside a model in this"
         " process (--model with its hub id or path; in the library EngineOptions(arms={NAME: FOLDER}))"
@@ -125,7 +127,7 @@ def _vector(arm: KnownArm, alpha: str) -> tuple[float, ...]:
     if len(arm.objectives) == 1:
         return (1.0,)
     if not alpha:
-        names = [one.name for one in arm.objectives]
+        names = [objective.name for objective in arm.objectives]
         even = ",".join(f"{name}={1 / len(names):.2g}" for name in names)
         raise BadInput(
             f"the reward model {arm.name!r} weighs {' and '.join(names)}: say how much each counts, e.g. --alpha {even}"

@@ -30,7 +30,7 @@ LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
 class FinishedRun:
     """All that a record is made of.
 
-    ranked: best first. ranking: how a method other than REAR's score came to this order. given: the responses were
+    ranked: best first. ranking: how a method other than REAR's score came to this order. responses_given: they were
     given and not drawn. seconds: wall time of the whole request.
     """
 
@@ -41,7 +41,7 @@ class FinishedRun:
     item: str | None
     ranked: Sequence[Candidate]
     ranking: Ranking | None
-    given: bool
+    responses_given: bool
     seconds: float
 
 
@@ -50,7 +50,9 @@ def record(done: FinishedRun) -> Realigned:
     engine, run, settings, ranking = done.engine, done.run, done.settings, done.ranking
     query, tokenizer = run.query, engine.tokenizer
     scores = [None] * len(done.ranked) if ranking is None else ranking.scores
-    totals = [sums(one, query.ratios, settings.reward, query.arms) for one in done.ranked]
+    totals = [
+        sums(candidate, query.ratios, settings.reward, query.arms) for candidate in done.ranked
+    ]
     lines = reduced(totals, settings.reward)
     candidates = tuple(
         _scored(rank, candidate, query, total, line, score, tokenizer)
@@ -70,7 +72,9 @@ def record(done: FinishedRun) -> Realigned:
         model=engine.model,
         engine=engine.name,
         seed=settings.seed,
-        settings=_settings_record(settings, query, done.preferences, run.max_tokens, done.given),
+        settings=_settings_record(
+            settings, query, done.preferences, run.max_tokens, done.responses_given
+        ),
         views=tuple(_read_view(view, engine) for view in query.views),
         prompts={view.name: view.prompt for view in query.views},
         candidates=candidates,
@@ -94,7 +98,7 @@ def _effect(
 ) -> StrengthEffect:
     """What λ did: the path speaks where REAR's score chose among candidates that do not depend on λ."""
     by_rear = done.ranking is None
-    drawn_by_lambda = isinstance(done.settings.search, DVTS | CFG) and not done.given
+    drawn_by_lambda = isinstance(done.settings.search, DVTS | CFG) and not done.responses_given
     return strength_effect(
         able if by_rear else (),
         answer.gains[answer.thoughts :],
@@ -131,8 +135,8 @@ def _read_view(view: View, engine: Engine) -> ViewRecord:
     if view.reader is None:
         return ViewRecord(name=view.name, weight=view.weight)
     reader = view.reader
-    arm = next(one for one in engine.capabilities.arms if one.name == reader.arm)
-    names = [one.name for one in arm.objectives]
+    arm = next(known for known in engine.capabilities.arms if known.name == reader.arm)
+    names = [objective.name for objective in arm.objectives]
     return ViewRecord(
         name=view.name,
         weight=view.weight,
@@ -176,18 +180,18 @@ def _notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> tuple[st
     """What a reader of the result should know before trusting it."""
     notes = [*(done.ranking.notes if done.ranking else ())]
     by_rear = isinstance(done.settings.method, ByLogprob)
-    if isinstance(done.settings.search, DVTS) and not (by_rear or done.given):
+    if isinstance(done.settings.search, DVTS) and not (by_rear or done.responses_given):
         notes.append(
             f"REAR's score guided the steps; {done.settings.method.name} picked among the subtrees' responses"
         )
-    if not done.given and len(candidates) > 1 and done.settings.sampling.temperature == 0:
+    if not done.responses_given and len(candidates) > 1 and done.settings.sampling.temperature == 0:
         notes.append(
             f"temperature 0 draws one answer: all {len(candidates)} candidates are it; raise the temperature, or draw"
             " one (search greedy)"
         )
     if done.run.absent:
         notes.append(f"{without_text(done.run.absent)}: no candidates")
-    cut_off = [one.finish == "length" for one in candidates]
+    cut_off = [candidate.finish == "length" for candidate in candidates]
     budget = f"{done.run.max_tokens} tokens"
     if cut_off[0]:
         none_ended = len(candidates) > 1 and all(cut_off)
@@ -215,7 +219,9 @@ def _notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> tuple[st
 
 
 def _length_notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> list[str]:
-    lengths = [len(one.tokens) - one.thoughts for one in candidates if one.answered] or [0]
+    lengths = [
+        len(candidate.tokens) - candidate.thoughts for candidate in candidates if candidate.answered
+    ] or [0]
     lam = done.run.query.lam
     reduction = done.settings.reward.reduction
     if reduction == "centred" and len(candidates) == 1:
@@ -234,7 +240,8 @@ def _length_notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> l
 def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[ScoreLine]:
     """The lines of those candidates that may win; the others stand aside at every λ, as in the ranking."""
     able = contenders(
-        [one.finish == "length" or not one.answered for one in candidates], reward.cut_off
+        [candidate.finish == "length" or not candidate.answered for candidate in candidates],
+        reward.cut_off,
     )
     return [
         ScoreLine(candidate.question_logprob, candidate.preference_gain) if may_win else IMPOSSIBLE
@@ -247,10 +254,12 @@ def _settings_record(
     query: Query,
     preferences: Sequence[Preference],
     max_tokens: int,
-    given: bool,
+    responses_given: bool,
 ) -> dict[str, Any]:
     search = (
-        {"name": "given"} if given else {"name": settings.search.name} | asdict(settings.search)
+        {"name": "given"}
+        if responses_given
+        else {"name": settings.search.name} | asdict(settings.search)
     )
     return {
         "search": search,
@@ -258,10 +267,12 @@ def _settings_record(
         "lambda": query.lam,
         "preferences": [
             {
-                "text": one.text,
-                "strength": settings.strength if one.strength is None else one.strength,
+                "text": preference.text,
+                "strength": settings.strength
+                if preference.strength is None
+                else preference.strength,
             }
-            for one in preferences
+            for preference in preferences
         ],
         **asdict(settings.reward),
         **asdict(settings.prompt),

@@ -180,8 +180,8 @@ class Realigned:
             "prompts": {name: list(tokens) for name, tokens in self.prompts.items()},
             "candidates": [candidate.to_json() for candidate in self.candidates],
             "path": [
-                {"from": one.start, "to": number(one.stop), "candidate": one.candidate}
-                for one in self.path
+                {"from": segment.start, "to": number(segment.stop), "candidate": segment.candidate}
+                for segment in self.path
             ],
             "usage": dict(self.usage),
             "timing": dict(self.timing),

@@ -169,12 +169,12 @@ def reduced(
     """
     if reward.reduction == "centred":
         question, gain = _means(responses if pool is None else pool, reward.gamma)
-        return [_centred(one, question, gain, reward.gamma) for one in responses]
+        return [_centred(response, question, gain, reward.gamma) for response in responses]
     return [
-        _scaled(one, one.length if reward.reduction == "mean" else 1)
-        if possible(one)
+        _scaled(response, response.length if reward.reduction == "mean" else 1)
+        if possible(response)
         else IMPOSSIBLE
-        for one in responses
+        for response in responses
     ]
 
 

@@ -65,14 +65,16 @@ async def draw_by_reward(
 
 def _checked(rewards: Sequence[float | None]) -> Float[np.ndarray, "k"]:
     """The rewards, −inf where there is none: such a token is not chosen."""
-    found = np.array([-np.inf if one is None else one for one in rewards], dtype=np.float64)
-    if np.isnan(found).any() or np.isposinf(found).any():
+    values = np.array(
+        [-np.inf if reward is None else reward for reward in rewards], dtype=np.float64
+    )
+    if np.isnan(values).any() or np.isposinf(values).any():
         raise EngineError("the reward model returned NaN or infinity; it must return numbers")
-    if np.isneginf(found).all():
+    if np.isneginf(values).all():
         raise EngineError(
             "the reward model has no score for any next token: the response may be too long for it; lower max_tokens"
         )
-    return found
+    return values
 
 
 def _choose(scores: Float[np.ndarray, "k"], shortlist: Tokens, sampling: Sampling, key: int) -> int:

@@ -62,40 +62,42 @@ def line_styles(count: int) -> list[LineStyle]:
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], *, whiskers: bool = False) -> None:
     """Lines of means with their intervals: as bands, or as whiskers where x are few places and lines are many."""
-    for place, one in enumerate(curves):
-        means = [span.mean for span in one.spans]
-        colour, line, marker = one.look.colour, one.look.line, one.look.marker
+    for place, curve in enumerate(curves):
+        means = [span.mean for span in curve.spans]
+        colour, line, marker = curve.look.colour, curve.look.line, curve.look.marker
         if whiskers:
             # Side by side, so that whiskers of lines with the same x can be told apart; x counts places from 1, or
             # the axis is logarithmic.
             step = 0.05 * (place - (len(curves) - 1) / 2)
             log = axes.get_xscale() == "log"
-            x = [value * math.exp(step) if log else value + step for value in one.x]
+            x = [value * math.exp(step) if log else value + step for value in curve.x]
             axes.errorbar(
-                x, means, _reaches(one.spans), label=one.label, color=colour, linestyle=line,
+                x, means, _reaches(curve.spans), label=curve.label, color=colour, linestyle=line,
                 marker=marker, markersize=4.5, elinewidth=0.9, capsize=2, linewidth=1.3,
             )  # fmt: skip
             continue
         axes.plot(
-            one.x, means, label=one.label, color=colour, linestyle=line, marker=marker,
+            curve.x, means, label=curve.label, color=colour, linestyle=line, marker=marker,
             markersize=4, linewidth=1.4,
         )  # fmt: skip
-        lows, highs = [span.low for span in one.spans], [span.high for span in one.spans]
-        axes.fill_between(one.x, lows, highs, color=one.look.colour, alpha=0.10, linewidth=0)
+        lows, highs = [span.low for span in curve.spans], [span.high for span in curve.spans]
+        axes.fill_between(curve.x, lows, highs, color=curve.look.colour, alpha=0.10, linewidth=0)
 
 
 def draw_bars(axes: Axes, labels: Sequence[str], spans: Sequence[Estimate], colour: str) -> None:
     """Horizontal bars, the first one on top, each with its interval and its number."""
     places = range(len(labels))
-    means = [one.mean for one in spans]
+    means = [estimate.mean for estimate in spans]
     axes.barh(places, means, color=colour, height=0.62, xerr=_reaches(spans), ecolor=INK, capsize=2)
     axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.16)
-    furthest = max((one.high for one in spans), default=0.0)
-    for place, one in zip(places, spans, strict=True):
-        axes.text(one.high + 0.015 * furthest, place, plain(one.mean), va="center", fontsize=8.5)
+    furthest = max((estimate.high for estimate in spans), default=0.0)
+    for place, estimate in zip(places, spans, strict=True):
+        axes.text(
+            estimate.high + 0.015 * furthest, place, plain(estimate.mean), va="center", fontsize=8.5
+        )
 
 
 def level(axes: Axes, value: float, label: str) -> None:
@@ -129,6 +131,6 @@ def plain(value: float) -> str:
 def _reaches(spans: Sequence[Estimate]) -> tuple[list[float], list[float]]:
     """How far intervals reach below and above their means."""
     return (
-        [max(0.0, one.mean - one.low) for one in spans],
-        [max(0.0, one.high - one.mean) for one in spans],
+        [max(0.0, estimate.mean - estimate.low) for estimate in spans],
+        [max(0.0, estimate.high - estimate.mean) for estimate in spans],
     )

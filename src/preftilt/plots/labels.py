@@ -38,22 +38,22 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
     figure.draw_without_rendering()
     taken = [*_obstacles(axes), *_outside(axes)]
     unit = axes.figure.dpi / 72
-    for one in labels:
-        x, y = axes.transData.transform((one.x, one.y))
-        half = 0.38 * SIZE * len(one.text) * unit, 0.53 * SIZE * unit
-        (dx, dy), box = _free_place(x, y, half, one.gap, unit, taken)
+    for label in labels:
+        x, y = axes.transData.transform((label.x, label.y))
+        half = 0.38 * SIZE * len(label.text) * unit, 0.53 * SIZE * unit
+        (dx, dy), box = _free_place(x, y, half, label.gap, unit, taken)
         taken.append(box)
-        far = math.hypot(dx, dy) > 1.6 * one.gap
+        far = math.hypot(dx, dy) > 1.6 * label.gap
         axes.annotate(
-            one.text,
-            xy=(one.x, one.y),
+            label.text,
+            xy=(label.x, label.y),
             xytext=(dx, dy),
             textcoords="offset points",
             ha="center",
             va="center_baseline",
             fontsize=SIZE,
-            color=one.colour,
-            fontweight="bold" if one.bold else "normal",
+            color=label.colour,
+            fontweight="bold" if label.bold else "normal",
             arrowprops={"arrowstyle": "-", "color": LEADER, "linewidth": 0.5} if far else None,
             zorder=6,
         )
@@ -68,20 +68,20 @@ def _free_place(
     taken: Sequence[Box],
 ) -> tuple[tuple[float, float], Box]:
     """The first offset (points) around (x, y) whose box is free; the first of all if none is."""
-    found: list[tuple[tuple[float, float], Box]] = []
+    tried: list[tuple[tuple[float, float], Box]] = []
     for dx, dy in _places(gap):
         cx, cy = x + dx * unit, y + dy * unit
         box = (cx - half[0], cy - half[1], cx + half[0], cy + half[1])
-        found.append(((dx, dy), box))
+        tried.append(((dx, dy), box))
         if not any(_overlap(box, other) for other in taken):
-            return found[-1]
-    return found[0]
+            return tried[-1]
+    return tried[0]
 
 
 def _obstacles(axes: Axes) -> list[Box]:
     """Small boxes (pixels) around every mark and along every line of the plane: where no label may stand."""
     unit = axes.figure.dpi / 72
-    found: list[Box] = []
+    boxes: list[Box] = []
     for drawn in axes.lines:
         spots = drawn.get_transform().transform(drawn.get_xydata())
         reach = unit * (4 if len(spots) == 1 else 1.5)
@@ -89,8 +89,8 @@ def _obstacles(axes: Axes) -> list[Box]:
             steps = 1 + int(math.hypot(x1 - x0, y1 - y0) / (3 * unit))
             for step in range(steps):
                 x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
-                found.append((x - reach, y - reach, x + reach, y + reach))
-    return found
+                boxes.append((x - reach, y - reach, x + reach, y + reach))
+    return boxes
 
 
 def _outside(axes: Axes) -> list[Box]:
@@ -107,5 +107,5 @@ def _places(radius: float) -> Iterator[tuple[float, float]]:
             yield radius * factor * math.cos(angle), radius * factor * math.sin(angle)
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(box: Box, other: Box) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]

@@ -35,7 +35,7 @@ def plot_realigned(result: Realigned, path: Path, *, plain: Realigned | None = N
         _draw_plane(left, result, dots, plain)
         if dots:
             figure.legend(loc="outside lower center", ncols=5)
-        place_labels(figure, left, [one.tag() for one in dots])
+        place_labels(figure, left, [point.tag() for point in dots])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,26 @@ class CandidatePoint:
 
 def _dots(result: Realigned) -> list[CandidatePoint]:
     """Distinct candidates that can be drawn, best first."""
-    on_path = {result.candidates[one.candidate].tokens for one in result.path}
+    on_path = {result.candidates[segment.candidate].tokens for segment in result.path}
     first: dict[tuple[int, ...], ScoredCandidate] = {}
-    for one in result.candidates:
-        first.setdefault(one.tokens, one)
+    for candidate in result.candidates:
+        first.setdefault(candidate.tokens, candidate)
     winner = result.candidates[0].tokens
     return [
         CandidatePoint(
-            str(one.rank), line, one.finish == "length", tokens in on_path, tokens == winner
+            str(candidate.rank),
+            line,
+            candidate.finish == "length",
+            tokens in on_path,
+            tokens == winner,
         )
-        for tokens, one in first.items()
-        if math.isfinite((line := _line(one)).at(1.0))
+        for tokens, candidate in first.items()
+        if math.isfinite((line := _line(candidate)).at(1.0))
     ]
 
 
-def _line(one: ScoredCandidate) -> ScoreLine:
-    return ScoreLine(one.question_logprob, one.preference_gain)
+def _line(candidate: ScoredCandidate) -> ScoreLine:
+    return ScoreLine(candidate.question_logprob, candidate.preference_gain)
 
 
 # --- the plane ----------------------------------------------------------------------
@@ -93,15 +97,15 @@ def _draw_plane(
     axes.set_title("Candidates")
     axes.set_xlabel(f"question log-prob ({result.unit})")
     axes.set_ylabel(f"preference gain ({result.unit})")
-    hull = [_line(result.candidates[one.candidate]) for one in result.path]
-    hull = [one for one in hull if math.isfinite(one.at(1.0))]
+    hull = [_line(result.candidates[segment.candidate]) for segment in result.path]
+    hull = [line for line in hull if math.isfinite(line.at(1.0))]
     if len(hull) > 1:
         xs, ys = _xy(hull)
         axes.plot(xs, ys, color=BLUE, linewidth=1.2, zorder=2, label="best for some λ")
     # A finished answer may go before any that was cut off, whatever their scores: the reader sees which are which.
-    cut_off = next((one for one in dots if one.cut_off and not one.wins), None)
-    for one in dots:
-        _mark(axes, one, "cut off" if one is cut_off else None)
+    cut_off = next((point for point in dots if point.cut_off and not point.wins), None)
+    for point in dots:
+        _mark(axes, point, "cut off" if point is cut_off else None)
     if plain is not None and math.isfinite(_line(plain.candidates[0]).at(1.0)):
         xs, ys = _xy([_line(plain.candidates[0])])
         axes.plot(
@@ -119,17 +123,17 @@ def _draw_plane(
         _draw_equal_scores(axes, dots[0].line, result.lam)
 
 
-def _mark(axes: Axes, one: CandidatePoint, label: str | None) -> None:
+def _mark(axes: Axes, point: CandidatePoint, label: str | None) -> None:
     marker, size, level = "o", 5.0, 3
-    if one.wins:
+    if point.wins:
         marker, size, level, label = "*", 15.0, 5, "this answer"
-    elif one.on_path:
+    elif point.on_path:
         size, level = 6.5, 4
     axes.plot(
-        *_xy([one.line]),
+        *_xy([point.line]),
         marker,
-        color=one.colour,
-        markerfacecolor="white" if one.cut_off else one.colour,
+        color=point.colour,
+        markerfacecolor="white" if point.cut_off else point.colour,
         markersize=size,
         zorder=level,
         label=label,
@@ -152,7 +156,7 @@ def _draw_equal_scores(axes: Axes, line: ScoreLine, lam: float) -> None:
 
 
 def _xy(lines: Sequence[ScoreLine]) -> tuple[list[float], list[float]]:
-    return [one.question_logprob for one in lines], [one.preference_gain for one in lines]
+    return [line.question_logprob for line in lines], [line.preference_gain for line in lines]
 
 
 # --- the path -----------------------------------------------------------------------
@@ -182,9 +186,9 @@ def _draw_path(axes: Axes, result: Realigned, dots: Sequence[CandidatePoint]) ->
     start = result.path[0].start if result.path else 0.0
     warp = LambdaScale(start, (result.lam - start) or max(abs(start), 1.0))
     axes.set_title("Which of them every λ would choose")
-    for one in reversed(dots):
-        width = 1.6 if one.wins else 1.0 if one.on_path else 0.7
-        axes.plot((0, 1), warp.ends(one.line), color=one.colour, linewidth=width, zorder=2)
+    for point in reversed(dots):
+        width = 1.6 if point.wins else 1.0 if point.on_path else 0.7
+        axes.plot((0, 1), warp.ends(point.line), color=point.colour, linewidth=width, zorder=2)
     _draw_winners(axes, result, warp)
     axes.axvline(warp.x(result.lam), color=VERMILION, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.set_xlim(0, 1)
@@ -196,11 +200,11 @@ def _draw_path(axes: Axes, result: Realigned, dots: Sequence[CandidatePoint]) ->
 
 def _draw_winners(axes: Axes, result: Realigned, warp: LambdaScale) -> None:
     """The upper envelope, bold, and above it who holds which interval."""
-    for index, one in enumerate(result.path):
-        candidate = result.candidates[one.candidate]
+    for index, segment in enumerate(result.path):
+        candidate = result.candidates[segment.candidate]
         if not math.isfinite(_line(candidate).at(1.0)):
             continue
-        left, right = warp.x(one.start), warp.x(one.stop)
+        left, right = warp.x(segment.start), warp.x(segment.stop)
         low, high = warp.ends(_line(candidate))
         wins = candidate.tokens == result.candidates[0].tokens
         colour = VERMILION if wins else BLUE
@@ -235,8 +239,8 @@ def _draw_winners(axes: Axes, result: Realigned, warp: LambdaScale) -> None:
 def _label_lambdas(axes: Axes, warp: LambdaScale, lam: float) -> None:
     """Round values of λ where there is room for them; the one in use always."""
     shown: list[float] = [lam]
-    for one in (warp.start, math.inf, *LAMBDAS):
-        room = all(abs(warp.x(one) - warp.x(other)) >= TICK_GAP for other in shown)
-        if one >= warp.start and room:
-            shown.append(one)
-    axes.set_xticks([warp.x(one) for one in shown], [plain_number(one) for one in shown])
+    for tick in (warp.start, math.inf, *LAMBDAS):
+        room = all(abs(warp.x(tick) - warp.x(other)) >= TICK_GAP for other in shown)
+        if tick >= warp.start and room:
+            shown.append(tick)
+    axes.set_xticks([warp.x(tick) for tick in shown], [plain_number(tick) for tick in shown])

@@ -14,17 +14,17 @@ from preftilt.readers import ArmSettings
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
 
-def _alpha(given: Any) -> Any:
+def _alpha(value: Any) -> Any:
     """``{"help": 0.7, "harmless": 0.3}`` as the text that it stands for."""
-    if not isinstance(given, dict):
-        return given
+    if not isinstance(value, dict):
+        return value
     parts: list[str] = []
-    for name, value in given.items():
+    for name, share in value.items():
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot be the name of an objective")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"alpha of {name} must be a number, not {value!r}")
-        parts.append(f"{name}={value!r}")
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise ValueError(f"alpha of {name} must be a number, not {share!r}")
+        parts.append(f"{name}={share!r}")
     return ",".join(parts)
 
 
@@ -32,7 +32,7 @@ Name = Annotated[str, Field(min_length=1)]
 ArmNames = Annotated[
     list[Name],
     BeforeValidator(
-        lambda given: [given] if isinstance(given, str) else given,
+        lambda value: [value] if isinstance(value, str) else value,
         json_schema_input_type=Name | list[Name],
     ),
     Field(description="Reward models that read the responses, by name; [] is none."),
@@ -45,7 +45,7 @@ AlphaField = Annotated[
 ArmWeightField = Annotated[
     dict[str, float],
     BeforeValidator(
-        lambda given: given if isinstance(given, dict) else {"": given},
+        lambda value: value if isinstance(value, dict) else {"": value},
         json_schema_input_type=float | dict[str, float],
     ),
     Field(description="Weight of their log-probs beside the base's 1: of all, or by name."),

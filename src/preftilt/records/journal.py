@@ -63,24 +63,24 @@ def error_record(id: str, failure: BaseException, fingerprint: str) -> dict[str,
 
 def survey(path: Path) -> Survey:
     """Read an output file for resuming. Raises :class:`~preftilt.errors.BadInput` if it is not one."""
-    found = Survey()
+    known = Survey()
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             if not raw.endswith(b"\n"):
-                found.torn = True
+                known.torn = True
                 break
             record = _record(raw, f"{path} line {number}")
             id = record["id"]
-            if id in found.done or id in found.failed:
+            if id in known.done or id in known.failed:
                 raise BadInput(f'{path} line {number}: a second record with id "{id}"')
             if "error" in record:
-                found.failed.add(id)
+                known.failed.add(id)
             else:
-                found.done[id] = JournalEntry(
-                    number, found.sound, record.get("fingerprint"), shown_in(record)
+                known.done[id] = JournalEntry(
+                    number, known.sound, record.get("fingerprint"), shown_in(record)
                 )
-            found.sound += len(raw)
-    return found
+            known.sound += len(raw)
+    return known
 
 
 def _record(raw: bytes, where: str) -> dict[str, Any]:

@@ -26,34 +26,36 @@ class MethodPatch(Strict):
     def apply(self, base: Method) -> Method:
         """``base`` with these changes; another kind of method starts from its defaults."""
         named = METHODS[self.name or base.name]
-        given = self.model_dump(exclude_none=True, exclude={"name"})
-        for name in idle_of_method(named.name, given):
-            own = [one.name for one in fields(named) if one.name != "name"]
+        changes = self.model_dump(exclude_none=True, exclude={"name"})
+        for name in idle_of_method(named.name, changes):
+            own = [setting.name for setting in fields(named) if setting.name != "name"]
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the method {named.name!r}: {has}")
         start = base if type(base) is type(named) else named
         if isinstance(start, ByLogprob | ByVote):
             start = replace(start, name=named.name)
-        return replace(start, **given)
+        return replace(start, **changes)
 
 
 MethodField = Annotated[
     MethodPatch,
     BeforeValidator(
-        lambda given: {"name": given} if isinstance(given, str) else given,
+        lambda value: {"name": value} if isinstance(value, str) else value,
         json_schema_input_type=MethodName | MethodPatch,
     ),
 ]
 """A method, or its name alone."""
 
 
-def idle_of_method(method: str, given: Iterable[str]) -> list[str]:
-    """Those of the settings ``given`` that ``method`` would ignore."""
-    return [name for name in given if method not in takers_of_method(name)]
+def idle_of_method(method: str, names: Iterable[str]) -> list[str]:
+    """Those of the settings ``names`` that ``method`` would ignore."""
+    return [name for name in names if method not in takers_of_method(name)]
 
 
 def takers_of_method(name: str) -> list[str]:
     """The methods that read the setting ``name``."""
     return [
-        method for method, kind in METHODS.items() if name in {one.name for one in fields(kind)}
+        method
+        for method, kind in METHODS.items()
+        if name in {setting.name for setting in fields(kind)}
     ]

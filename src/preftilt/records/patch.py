@@ -114,13 +114,13 @@ class SearchPatch(Strict):
         if self.name in PRESETS:
             base = PRESETS[self.name].search
         kind = SEARCHES[search_of(self.name or base.name)]
-        own = [one.name for one in fields(kind) if one.name != "name"]
-        given = self.model_dump(exclude_none=True, exclude={"name"})
-        for name in idle(kind().name, given):
+        own = [setting.name for setting in fields(kind) if setting.name != "name"]
+        changes = self.model_dump(exclude_none=True, exclude={"name"})
+        for name in idle(kind().name, changes):
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the search {kind().name!r}: {has}")
         start = base if isinstance(base, kind) else kind()
-        return replace(start, **given)
+        return replace(start, **changes)
 
 
 class SettingsPatch(Strict):
@@ -152,18 +152,22 @@ class SettingsPatch(Strict):
     def apply(self, base: Settings) -> Settings:
         """``base`` with these changes."""
         whole = {"search", "method", "arm", "alpha", "arm_weight"}
-        given = self.model_dump(exclude_none=True, exclude=whole)
+        changes = self.model_dump(exclude_none=True, exclude=whole)
         if self.search is not None and self.search.name in PRESETS:
             base = replace(base, sampling=PRESETS[self.search.name].sampling)
         parts: dict[str, Any] = {
-            name: value for name, value in given.items() if name in ("lam", "max_tokens", "seed")
+            name: value for name, value in changes.items() if name in ("lam", "max_tokens", "seed")
         }
         for part in ("sampling", "reward", "prompt"):
             old = getattr(base, part)
-            changes = {one.name: given[one.name] for one in fields(old) if one.name in given}
-            parts[part] = replace(old, **changes)
+            own = {
+                setting.name: changes[setting.name]
+                for setting in fields(old)
+                if setting.name in changes
+            }
+            parts[part] = replace(old, **own)
         search = base.search if self.search is None else self.search.apply(base.search)
-        for name in idle(search.name, given):
+        for name in idle(search.name, changes):
             raise BadInput(
                 f"{name} does not apply to the search {search.name!r}; it belongs to {', '.join(takers(name))}"
             )
@@ -180,17 +184,19 @@ def search_of(name: str) -> str:
 
 def takers(name: str) -> list[str]:
     """The searches that read the setting ``name``; a greedy one draws nothing, so it samples by nothing."""
-    if name in {one.name for one in fields(Sampling)}:
+    if name in {setting.name for setting in fields(Sampling)}:
         return [search for search in SEARCHES if search != "greedy"]
     if name in SearchPatch.model_fields:
         kinds = SEARCHES.items()
-        return [search for search, kind in kinds if name in {one.name for one in fields(kind)}]
+        return [
+            search for search, kind in kinds if name in {setting.name for setting in fields(kind)}
+        ]
     return [*SEARCHES]
 
 
-def idle(search: str, given: Iterable[str]) -> list[str]:
-    """Those of the settings ``given`` that ``search`` would ignore."""
-    return [name for name in given if search not in takers(name)]
+def idle(search: str, names: Iterable[str]) -> list[str]:
+    """Those of the settings ``names`` that ``search`` would ignore."""
+    return [name for name in names if search not in takers(name)]
 
 
 RENAMED = {"guidance": "lambda"}
@@ -252,14 +258,14 @@ def _nearest(name: str, valid: list[str]) -> str:
 def _names(model: type[BaseModel], path: list[Any]) -> list[str]:
     """The field names that are valid in the object at ``path`` below ``model``."""
     for step in path:
-        for name, one in model.model_fields.items():
-            if step in (name, one.alias):
-                model = next(iter(_models(one.annotation)), model)
-    return [one.alias or name for name, one in model.model_fields.items()]
+        for name, field in model.model_fields.items():
+            if step in (name, field.alias):
+                model = next(iter(_models(field.annotation)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """Every model that is part of a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for arg in get_args(annotation) for found in _models(arg)]
+    return [model for arg in get_args(annotation) for model in _models(arg)]

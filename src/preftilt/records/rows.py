@@ -72,8 +72,8 @@ class CheckedRow:
         """A digest of all that shapes this row's record: its words, its settings, and how the model was opened."""
         whole = {
             "model": dict(model),
-            "messages": [asdict(one) for one in self.messages],
-            "preferences": [asdict(one) for one in self.preferences],
+            "messages": [asdict(message) for message in self.messages],
+            "preferences": [asdict(preference) for preference in self.preferences],
             "settings": asdict(self.settings),
             "responses": list(self.responses),
         }
@@ -125,11 +125,11 @@ class InputRow(Strict):
         return self
 
     def _need_one(self, *names: str) -> None:
-        given = [name for name in names if getattr(self, name) is not None]
-        if not given:
+        present = [name for name in names if getattr(self, name) is not None]
+        if not present:
             raise ValueError(f'"{names[0]}" is missing (or "{names[1]}")')
-        if len(given) > 1:
-            raise ValueError(f'"{given[0]}" and "{given[1]}" exclude each other')
+        if len(present) > 1:
+            raise ValueError(f'"{present[0]}" and "{present[1]}" exclude each other')
 
     def item(self, line: int, base: Settings, preferred: Sequence[Preference] = ()) -> CheckedRow:
         """The row over the settings it changes; ``preferred`` are the preferences of rows that state none.

@@ -34,8 +34,8 @@ def letter(text: str) -> str | None:
     stated = _STATED.findall(text)
     if stated:
         return stated[-1].upper()
-    found = _BARE.match(text) or _LEADING.match(text)
-    return found[1].upper() if found else None
+    alone = _BARE.match(text) or _LEADING.match(text)
+    return alone[1].upper() if alone else None
 
 
 def maths(text: str) -> str | None:
@@ -44,14 +44,14 @@ def maths(text: str) -> str | None:
     Spaces, ``$``, ``\left`` and ``\right`` and a final full stop are left out, ``\dfrac`` and ``\tfrac`` are read as
     ``\frac``; 0.5 and ``\frac{1}{2}`` stay two answers (the published code compares bare strings, too).
     """
-    found = final_answer(text)
-    return None if found is None else _plain(found)
+    answer = final_answer(text)
+    return None if answer is None else _plain(answer)
 
 
 def final_answer(text: str) -> str | None:
     r"""What stands in a solution's last ``\boxed{…}``, else behind its last "answer is", as it was written."""
-    boxes = [_braced(text, found.end()) for found in _BOX.finditer(text)]
-    closed = [one for one in boxes if one is not None]
+    boxes = [_braced(text, match.end()) for match in _BOX.finditer(text)]
+    closed = [box for box in boxes if box is not None]
     stated = [*_FINAL.findall(text), *closed]
     return stated[-1] if stated else None
 

@@ -25,9 +25,9 @@ class Judges:
 
     def close(self) -> None:
         """Close those that are there."""
-        for one in (self.reward_model, self.judge):
-            if one is not None:
-                one.close()
+        for model in (self.reward_model, self.judge):
+            if model is not None:
+                model.close()
 
 
 def check_method(
@@ -42,7 +42,10 @@ def check_method(
     """Raises :class:`~preftilt.errors.BadInput` for what ``method`` could not do with this request."""
     if not isinstance(method, ByRewardModel | ByJudge):
         return
-    if any((lam if one.strength is None else one.strength) < 0 for one in preferences):
+    if any(
+        (lam if preference.strength is None else preference.strength) < 0
+        for preference in preferences
+    ):
         raise BadInput(
             f"the method {method.name!r} cannot turn away from a preference (a negative strength); say in words what"
             " is not wanted, or use another method"
@@ -86,9 +89,9 @@ def for_reward_model(
     """The conversation as a reward model reads it: the preference is its system message, or begins its last turn."""
     if place == "system" or not preferences:
         return stated(messages, preferences, replace(prompt, placement="system"))
-    wishes = "\n".join(one.text.strip() for one in preferences)
+    wishes = "\n".join(preference.text.strip() for preference in preferences)
     *earlier, last = stated(messages, (), prompt)
     text = f"{wishes}\n\n{last.content}"
     ahead = len(text) - len(last.content)
-    images = tuple(replace(one, at=one.at + ahead) for one in last.images)
+    images = tuple(replace(image, at=image.at + ahead) for image in last.images)
     return [*earlier, Message("user", text, images)]

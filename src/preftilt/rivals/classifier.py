@@ -101,15 +101,15 @@ class Classifier:
         lengths = torch.tensor([[len(row)] for row in rows], device=device)
         mask = (torch.arange(width, device=device)[None] < lengths).long()
         try:
-            found = self.loaded.model(input_ids=ids, attention_mask=mask).logits[:, 0].double()
+            scores = self.loaded.model(input_ids=ids, attention_mask=mask).logits[:, 0].double()
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"the reward model {self.name} ran out of memory on {tuple(ids.shape)} tokens; use --dtype bfloat16, a"
                 " smaller one, or a server's"
             ) from error
-        if not torch.isfinite(found).all():
+        if not torch.isfinite(scores).all():
             raise EngineError(f"the reward model {self.name} gave a score that is not finite")
-        return found.tolist()
+        return scores.tolist()
 
     def _padding(self, rows: list[list[int]]) -> int:
         """The id that fills rows up. transformers takes the last token that is not this id for a sequence's last.

@@ -47,11 +47,11 @@ class FunctionModel:
         """Call the function; one that is not ``async`` runs in a thread, so that it keeps nobody waiting."""
         try:
             if inspect.iscoroutinefunction(self.scorer):
-                found = await self.scorer(list(pairs))
+                returned = await self.scorer(list(pairs))
             else:
-                found = await asyncio.to_thread(self.scorer, list(pairs))
-                found = await found if inspect.isawaitable(found) else found
-            scores = [None if one is None else float(one) for one in found]
+                returned = await asyncio.to_thread(self.scorer, list(pairs))
+                returned = await returned if inspect.isawaitable(returned) else returned
+            scores = [None if score is None else float(score) for score in returned]
         except Exception as error:  # Foreign code may raise anything.
             raise EngineError(
                 f"the scorer {self.name} failed: {type(error).__name__}: {error}"
@@ -60,7 +60,7 @@ class FunctionModel:
             raise EngineError(
                 f"the scorer {self.name} returned {len(scores)} scores for {len(pairs)} responses"
             )
-        if any(one is not None and not math.isfinite(one) for one in scores):
+        if any(score is not None and not math.isfinite(score) for score in scores):
             raise EngineError(
                 f"the scorer {self.name} returned a score that is not finite; return None where there is none"
             )
@@ -72,13 +72,13 @@ class FunctionModel:
 
 def is_installed(name: str) -> bool:
     """Whether a package added a scorer under ``name``."""
-    return any(one.name == name for one in entry_points(group=SCORERS))
+    return any(entry_point.name == name for entry_point in entry_points(group=SCORERS))
 
 
 def installed_scorer(name: str) -> FunctionModel | None:
     """The scorer that a package added under ``name``; None if there is none."""
-    found = {one.name: one for one in entry_points(group=SCORERS)}
-    return FunctionModel(name, _loaded(found[name])) if name in found else None
+    installed = {entry_point.name: entry_point for entry_point in entry_points(group=SCORERS)}
+    return FunctionModel(name, _loaded(installed[name])) if name in installed else None
 
 
 def named_scorer(spec: str) -> FunctionModel:

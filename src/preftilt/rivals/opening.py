@@ -71,6 +71,6 @@ def runs_here(spec: str) -> bool:
 
 
 def _need(package: str, extra: str) -> None:
-    for one in (package, "transformers"):
-        if find_spec(one) is None:
-            raise MissingPackage(f'this reward model needs {one}: pip install "preftilt[{extra}]"')
+    for name in (package, "transformers"):
+        if find_spec(name) is None:
+            raise MissingPackage(f'this reward model needs {name}: pip install "preftilt[{extra}]"')

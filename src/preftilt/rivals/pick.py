@@ -67,7 +67,7 @@ class Ranking:
     def about(self, method: Method) -> dict[str, Any]:
         """For the record: who ranked, and how many candidates have no score."""
         judged = {} if self.model is None else {"model": self.model}
-        missing = sum(one.score is None for one in self.scores)
+        missing = sum(score.score is None for score in self.scores)
         return {"name": method.name, **judged, "missing": missing}
 
 
@@ -76,22 +76,22 @@ async def pick(pool: CandidatePool, method: Method, engine: Engine, judges: Judg
 
     The order is that of every search (:mod:`preftilt.rank`).
     """
-    found = await _scored(pool, method, engine, judges)
+    scored = await _scored(pool, method, engine, judges)
     ranked = order(
-        [one.score for one in found.scores],
+        [score.score for score in scored.scores],
         [candidate.cut_off for candidate in pool.candidates],
         pool.reward.cut_off,
         vote=isinstance(method, ByVote),
     )
-    missing = sum(one.score is None for one in found.scores)
-    notes = found.notes
+    missing = sum(score.score is None for score in scored.scores)
+    notes = scored.notes
     if missing:
         of = f"{missing} of {len(ranked)} candidates have no score by {method.name} and come last"
         notes += (f"{of}: {MISSING[method.name]}",)
     return replace(
-        found,
+        scored,
         candidates=tuple(pool.candidates[i] for i in ranked),
-        scores=tuple(found.scores[i] for i in ranked),
+        scores=tuple(scored.scores[i] for i in ranked),
         notes=notes,
     )
 
@@ -110,7 +110,7 @@ async def _scored(pool: CandidatePool, method: Method, engine: Engine, judges: J
             return _ranking(pool, rule(pool.candidates, pool.query, pool.reward))
         case AtRandom():
             stream = replace(pool.stream, item=f"{pool.stream.item}\x1frandom pick")
-            keys = [stream_key(stream, one.slot) / MASK64 for one in pool.candidates]
+            keys = [stream_key(stream, candidate.slot) / MASK64 for candidate in pool.candidates]
             return _ranking(pool, keys)
         case ByVote():
             return _by_vote(pool, method)
@@ -130,7 +130,7 @@ def _by_vote(pool: CandidatePool, method: ByVote) -> Ranking:
     if method.name == "weighted-vote":
         # A response with an impossible token has no finite score, and no say.
         means = mean_rear(pool.candidates, pool.query, pool.reward)
-        weights = [1.0 + one if math.isfinite(one) else 0.0 for one in means]
+        weights = [1.0 + mean if math.isfinite(mean) else 0.0 for mean in means]
     scores = map(MethodScore, tally(answers, weights), answers)
     return Ranking(candidates=pool.candidates, scores=tuple(scores))
 
@@ -140,9 +140,9 @@ async def _by_reward_model(pool: CandidatePool, method: ByRewardModel, judges: J
     messages = for_reward_model(pool.messages, pool.preferences, pool.prompt, method.preference_in)
     distinct = list(dict.fromkeys(pool.texts))
     rated = await model.score([(messages, text) for text in distinct])
-    found = dict(zip(distinct, rated.scores, strict=True))
+    score_of = dict(zip(distinct, rated.scores, strict=True))
     return replace(
-        _ranking(pool, [found[text] for text in pool.texts]),
+        _ranking(pool, [score_of[text] for text in pool.texts]),
         model=model.name,
         versions={f"reward model {name}": value for name, value in model.versions.items()},
         cost={"forwards": rated.forwards, "tokens": rated.tokens, "sampled": 0},
@@ -154,22 +154,22 @@ async def _by_judge(pool: CandidatePool, method: ByJudge, engine: Engine) -> Ran
     distinct = list(dict.fromkeys(pool.texts))
     stream = replace(pool.stream, item=f"{pool.stream.item}\x1fjudge")
     verdicts = await GenerativeRewardModel(engine, method).judge(messages, distinct, stream)
-    found = dict(zip(distinct, verdicts, strict=True))
+    verdict_of = dict(zip(distinct, verdicts, strict=True))
     return replace(
-        _ranking(pool, [found[text].score for text in pool.texts]),
+        _ranking(pool, [verdict_of[text].score for text in pool.texts]),
         model=engine.name,
         versions={f"judge {name}": value for name, value in engine.versions.items()},
         cost={
-            "forwards": sum(one.forwards for one in verdicts),
-            "tokens": sum(one.read for one in verdicts),
-            "sampled": sum(one.sampled for one in verdicts),
+            "forwards": sum(verdict.forwards for verdict in verdicts),
+            "tokens": sum(verdict.read for verdict in verdicts),
+            "sampled": sum(verdict.sampled for verdict in verdicts),
         },
         notes=_doubts(verdicts),
     )
 
 
 def _doubts(verdicts: Sequence[JudgeVerdict]) -> tuple[str, ...]:
-    masses = [one.mass for one in verdicts if one.score is not None]
+    masses = [verdict.mass for verdict in verdicts if verdict.score is not None]
     if not masses or sum(masses) / len(masses) >= UNSURE:
         return ()
     share = sum(masses) / len(masses)

@@ -73,16 +73,20 @@ class Route(Protocol):
 async def classify(connection: Connection, model: str, tokens: list[int]) -> list[float]:
     """vLLM, sequence-classification models."""
     body = {"model": model, "input": tokens, "use_activation": False, "add_special_tokens": False}
-    [found] = (await connection.post("/classify", body, ClassifyResponse)).data
-    return found.probs
+    [output] = (await connection.post("/classify", body, ClassifyResponse)).data
+    return output.probs
 
 
 async def pooling(connection: Connection, model: str, tokens: list[int]) -> list[float]:
     """vLLM, models with a head a token: the last token's output."""
     body = {"model": model, "input": tokens, "use_activation": False, "add_special_tokens": False}
-    [found] = (await connection.post("/pooling", body, PoolingResponse)).data
-    last = found.data[-1]
-    return last if isinstance(last, list) else [one for one in found.data if isinstance(one, float)]
+    [output] = (await connection.post("/pooling", body, PoolingResponse)).data
+    last = output.data[-1]
+    return (
+        last
+        if isinstance(last, list)
+        else [number for number in output.data if isinstance(number, float)]
+    )
 
 
 async def sglang_classify(connection: Connection, model: str, tokens: list[int]) -> list[float]:
@@ -140,13 +144,13 @@ class ServedModel:
         return await together(self._one(row) for row in rows)
 
     async def _one(self, tokens: list[int]) -> float:
-        found = await self.route(self.connection, self.model, tokens)
-        if len(found) != 1 or not math.isfinite(found[0]):
+        outputs = await self.route(self.connection, self.model, tokens)
+        if len(outputs) != 1 or not math.isfinite(outputs[0]):
             raise EngineError(
-                f"{self.connection.url}{self.path} gave {len(found)} numbers for a response, or one that is not finite;"
-                " a reward model gives one score"
+                f"{self.connection.url}{self.path} gave {len(outputs)} numbers for a response, or one that is not"
+                " finite; a reward model gives one score"
             )
-        return found[0]
+        return outputs[0]
 
 
 def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
@@ -162,7 +166,7 @@ def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
         connection = loop.run(lambda: _connected(url, options))
         card = loop.run(lambda: chosen_model(connection, options.served_model))
         names = [options.tokenizer] if options.tokenizer else [card.root, card.id]
-        tokenizer, config = _files([one for one in names if one], connection.url)
+        tokenizer, config = _files([name for name in names if name], connection.url)
         template = RewardTemplate(
             f"{kind}+{connection.url}", tokenizer, _context(card.max_model_len, config, options)
         )
@@ -190,15 +194,15 @@ async def _answering(
     told: list[str] = []
     for path, route in ROUTES[kind].items():
         try:
-            found = await route(connection, model, tokens)
+            outputs = await route(connection, model, tokens)
         except Declined as refusal:
             if refusal.status not in NO_ROUTE:
                 raise
             told.append(str(refusal))
             continue
-        if len(found) == 1:
+        if len(outputs) == 1:
             return path, route
-        told.append(f"{path} gives {len(found)} numbers")
+        told.append(f"{path} gives {len(outputs)} numbers")
     raise BadInput(
         f"{connection.url} serves no reward model with one score: {'; '.join(told)}; serve a sequence-classification"
         " model with one label (SGLang: with --is-embedding)"
@@ -227,7 +231,7 @@ def _read(reader: Callable[[str], Any], name: str) -> Any:
 def _context(served: int | None, config: Any, options: EngineOptions) -> int:
     """Tokens that the server reads at most, by what it says, the model's files and the user."""
     known = [served, getattr(config, "max_position_embeddings", None), options.max_context]
-    found = [one for one in known if isinstance(one, int) and one > 0]
-    if not found:
+    limits = [limit for limit in known if isinstance(limit, int) and limit > 0]
+    if not limits:
         raise BadInput("the reward model's server does not say how long its context is")
-    return min(found)
+    return min(limits)

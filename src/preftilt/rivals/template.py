@@ -46,7 +46,7 @@ class RewardTemplate:
                 f"the reward model {self.name} has no chat template; use one that brings its own, or a scorer of yours"
                 " (--reward-model MODULE:FUNCTION)"
             )
-        if any(one.images for one in messages):
+        if any(message.images for message in messages):
             raise BadInput(
                 f"the reward model {self.name} is read as a model of text, and a message has an image; pick by another"
                 " method"
@@ -86,7 +86,7 @@ class RewardTemplate:
         turns = [*messages, Message("assistant", response)]
         try:
             return self.tokenizer.apply_chat_template(
-                [{"role": one.role, "content": one.content} for one in turns],
+                [{"role": turn.role, "content": turn.content} for turn in turns],
                 tokenize=False,
                 add_generation_prompt=False,
             )

@@ -17,10 +17,10 @@ def trajectory_reward(
     """``model``'s scores of responses to ``messages`` given by their tokens; equal texts are scored once."""
 
     async def rewards(responses: Sequence[Tokens]) -> list[float | None]:
-        texts = [answer_text(tokenizer, one) for one in responses]
+        texts = [answer_text(tokenizer, response) for response in responses]
         distinct = list(dict.fromkeys(texts))
         rated = await model.score([(messages, text) for text in distinct])
-        found = dict(zip(distinct, rated.scores, strict=True))
-        return [found[text] for text in texts]
+        score_of = dict(zip(distinct, rated.scores, strict=True))
+        return [score_of[text] for text in texts]
 
     return rewards

@@ -129,7 +129,8 @@ class GenerativeRewardModel:
         """The verdict behind ``prompt + prefix``; every spelling is scored, and spellings are added up."""
         yes, no = self._spellings(YES), self._spellings(NO)
         requests = [
-            ScoreRequest(prompt=prompt, prefix=prefix, completion=one) for one in (*yes, *no)
+            ScoreRequest(prompt=prompt, prefix=prefix, completion=spelling)
+            for spelling in (*yes, *no)
         ]
         logprobs = [float(row.sum()) for row in await self.engine.score(requests)]
         for_it, against = _log_sum(logprobs[: len(yes)]), _log_sum(logprobs[len(yes) :])
@@ -138,18 +139,18 @@ class GenerativeRewardModel:
             None if never else for_it - against,
             math.exp(for_it) + math.exp(against),
             forwards=1 + (sampled > 0),
-            read=len(prompt) + len(prefix) + sum(len(one) for one in (*yes, *no)),
+            read=len(prompt) + len(prefix) + sum(len(spelling) for spelling in (*yes, *no)),
             sampled=sampled,
         )
 
     def _prompt(self, messages: Sequence[Message], response: str) -> Tokens:
-        asked = FORCED if self.method.judge_mode == "forced" else REASONED
-        turns = [*messages, Message("assistant", response), Message("user", asked)]
+        instruction = FORCED if self.method.judge_mode == "forced" else REASONED
+        turns = [*messages, Message("assistant", response), Message("user", instruction)]
         return self.engine.tokenizer.render(turns)
 
     def _most_tokens(self) -> int:
         """Tokens behind the judge's prompt at most."""
-        longest = max(len(one) for one in (*self._spellings(YES), *self._spellings(NO)))
+        longest = max(len(spelling) for spelling in (*self._spellings(YES), *self._spellings(NO)))
         if self.method.judge_mode == "forced":
             return len(self._lead()) + longest
         return self.method.judge_tokens + longest
@@ -163,9 +164,11 @@ class GenerativeRewardModel:
         Such a one is counted where that other one is.
         """
         encode = self.engine.tokenizer.encode_response
-        found = dict.fromkeys(encode(word, after=LEAD) for word in words)
+        spellings = dict.fromkeys(encode(word, after=LEAD) for word in words)
         return [
-            one for one in found if not any(one != two and one[: len(two)] == two for two in found)
+            ids
+            for ids in spellings
+            if not any(ids != other and ids[: len(other)] == other for other in spellings)
         ]
 
 

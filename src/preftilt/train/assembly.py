@@ -115,8 +115,8 @@ def _continued(
     check_base(old, base.lm.model)
     if old.method != settings.method:
         raise BadInput(f"{folder} is of method {old.method}, and {settings.method} is asked for")
-    known = [one.name for one in old.objectives]
-    if [one.name for one in objectives[: len(known)]] != known:
+    known = [objective.name for objective in old.objectives]
+    if [objective.name for objective in objectives[: len(known)]] != known:
         raise BadInput(
             f"{folder} knows {', '.join(known)}; name these objectives first, in this order, and then new ones"
         )
@@ -127,9 +127,9 @@ def _continued(
 @torch.no_grad()
 def _referred(base: FrozenBase, pairs: Sequence[TokenPair], size: int) -> list[TokenPair]:
     """The pairs with what the base makes of them: DPO's reference."""
-    found = list(pairs)
+    referred = list(pairs)
     for numbers in sorted_batches(pairs, size):
         rows = make_batch([pairs[number] for number in numbers], base.lm.device)
         for number, gap in zip(numbers, margins(base.lm, rows).tolist(), strict=True):
-            found[number] = replace(pairs[number], reference=gap)
-    return found
+            referred[number] = replace(pairs[number], reference=gap)
+    return referred

@@ -93,17 +93,19 @@ def describe(base: FrozenBase, files: BaseFiles, objectives: Sequence[Objective]
     The mean of the base's last hidden states over the description's tokens: part of our reconstruction of UniARM,
     whose reviews say no more than that the base itself embeds the descriptions.
     """
-    found: list[Tensor] = []
-    for one in objectives:
-        ids = files.chat.encode(one.description)
+    embeddings: list[Tensor] = []
+    for objective in objectives:
+        ids = files.chat.encode(objective.description)
         if not ids:
-            raise BadInput(f"objective {one.name} has an empty description; say what it asks for")
+            raise BadInput(
+                f"objective {objective.name} has an empty description; say what it asks for"
+            )
         with torch.no_grad():
             states = base.lm.model(
                 input_ids=torch.tensor([ids], device=base.lm.device), output_hidden_states=True
             ).hidden_states[-1]
-        found.append(torch.nn.functional.normalize(states[0].float().mean(dim=0), dim=0).cpu())
-    return torch.stack(found)
+        embeddings.append(torch.nn.functional.normalize(states[0].float().mean(dim=0), dim=0).cpu())
+    return torch.stack(embeddings)
 
 
 def _check_four_bit(source: ModelSource) -> None:

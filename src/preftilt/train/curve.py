@@ -18,7 +18,7 @@ def draw_curve(curve: Mapping[str, Any], path: Path) -> None:
     steps, evaluations = curve["steps"], curve["evaluations"]
     with picture(path, width=8.0 if evaluations else 4.5, height=3.2) as figure:
         axes = figure.subplots(1, 2 if evaluations else 1, squeeze=False)[0]
-        places, losses = [one["step"] for one in steps], [one["loss"] for one in steps]
+        places, losses = [step["step"] for step in steps], [step["loss"] for step in steps]
         axes[0].plot(places, losses, color=FAINT, linewidth=0.8, label="batch")
         axes[0].plot(places, _smooth(losses), color=INK, linewidth=1.6, label="smoothed")
         axes[0].set_title("Loss")
@@ -26,12 +26,14 @@ def draw_curve(curve: Mapping[str, Any], path: Path) -> None:
         axes[0].legend()
         if not evaluations:
             return
-        names = dict.fromkeys(name for one in evaluations for name in one["accuracies"])
+        names = dict.fromkeys(
+            name for evaluation in evaluations for name in evaluation["accuracies"]
+        )
         for index, name in enumerate(names):
-            told = [one for one in evaluations if name in one["accuracies"]]
+            told = [evaluation for evaluation in evaluations if name in evaluation["accuracies"]]
             axes[1].plot(
-                [one["step"] for one in told],
-                [100 * one["accuracies"][name] for one in told],
+                [evaluation["step"] for evaluation in told],
+                [100 * evaluation["accuracies"][name] for evaluation in told],
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 color=COLOURS[index % len(COLOURS)],
@@ -45,9 +47,9 @@ def draw_curve(curve: Mapping[str, Any], path: Path) -> None:
 
 def _smooth(values: list[float]) -> list[float]:
     """A running average that forgets; the first values count in full."""
-    found: list[float] = []
+    averages: list[float] = []
     total, weight = 0.0, 0.0
-    for one in values:
-        total, weight = SMOOTHING * total + one, SMOOTHING * weight + 1
-        found.append(total / weight)
-    return found
+    for value in values:
+        total, weight = SMOOTHING * total + value, SMOOTHING * weight + 1
+        averages.append(total / weight)
+    return averages

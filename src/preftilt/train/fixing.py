@@ -33,7 +33,7 @@ def fix_alpha(folder: Path, alpha: Sequence[float], out: Path) -> bool:
     down, biases = _fixed(spec, weights, shares)
     out.mkdir(parents=True, exist_ok=True)
     tensors = ArmWeights(down, weights.up, {}).named() | biases
-    plain = {name: one.contiguous() for name, one in tensors.items()}
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(plain, str(out / WEIGHTS_FILE), metadata={"format": "pt"})
     write_peft_config(spec, out, bias=bool(biases))
     return bool(biases)

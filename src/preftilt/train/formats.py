@@ -70,7 +70,7 @@ def _several(row: Mapping[str, Any]) -> LabelledPair:
     if not (
         isinstance(responses, list)
         and len(responses) == 2
-        and all(isinstance(one, str) for one in responses)
+        and all(isinstance(response, str) for response in responses)
     ):
         raise BadInput("responses must be a list of two strings")
     if isinstance(preferred, Mapping):
@@ -83,7 +83,9 @@ def _several(row: Mapping[str, Any]) -> LabelledPair:
     for index, text in enumerate(responses):
         check_encodable(text, f"responses[{index}]")
     names = ("responses[0]", "responses[1]")
-    return LabelledPair(_messages(row), (responses[0], responses[1]), names, preferred=dict(preferred))
+    return LabelledPair(
+        _messages(row), (responses[0], responses[1]), names, preferred=dict(preferred)
+    )
 
 
 def _pku(row: Mapping[str, Any]) -> LabelledPair:
@@ -119,9 +121,9 @@ def _transcript(text: str, name: str) -> tuple[list[Message], str]:
         )
     messages: list[Message] = []
     for turn in before.split(_HUMAN.rstrip())[1:]:
-        asked, *answers = turn.split(_ASSISTANT.rstrip())
-        messages.append(Message("user", asked.strip()))
-        messages += [Message("assistant", one.strip()) for one in answers]
+        question, *answers = turn.split(_ASSISTANT.rstrip())
+        messages.append(Message("user", question.strip()))
+        messages += [Message("assistant", reply.strip()) for reply in answers]
     check_messages(messages)
     return messages, answer.strip()
 

@@ -44,12 +44,16 @@ def causal_lm(
 def response_logprobs(lm: CausalLM, rows: PairBatch) -> Tensor:
     """log π(response | prompt) of each row [2P]: nats, in float32, over the response with its end."""
     kept = rows.targets.shape[1] + 1
-    given: dict[str, Any] = {"input_ids": rows.ids, "attention_mask": rows.mask, "use_cache": False}
+    inputs: dict[str, Any] = {
+        "input_ids": rows.ids,
+        "attention_mask": rows.mask,
+        "use_cache": False,
+    }
     if "position_ids" in lm.takes:
-        given["position_ids"] = rows.positions
+        inputs["position_ids"] = rows.positions
     if "logits_to_keep" in lm.takes:
-        given["logits_to_keep"] = kept
-    logits = lm.model(**given).logits[:, -kept:-1, : lm.size].float()
+        inputs["logits_to_keep"] = kept
+    logits = lm.model(**inputs).logits[:, -kept:-1, : lm.size].float()
     if lm.holes:
         logits[:, :, list(lm.holes)] = -torch.inf
     each = -torch.nn.functional.cross_entropy(

@@ -96,15 +96,15 @@ class _TrainingLoop:
     def __init__(self, training: TrainingRun) -> None:
         self.training = training
         self.weights = training.arm.weights.trained()
-        for one in self.weights.values():
-            one.requires_grad_(True)
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),
             lr=training.settings.lr,
             weight_decay=training.settings.weight_decay,
         )
         self.state = TrainingState()
-        self.best = {name: one.detach().clone() for name, one in self.weights.items()}
+        self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
         if saved := load_checkpoint(training.out, training.key):
             self.state = saved.state
             self.optimizer.load_state_dict(saved.optimizer)
@@ -130,7 +130,7 @@ class _TrainingLoop:
         settings, step = self.training.settings, self.state.step
         batch = [self.training.train[number] for number in self._batch(step)]
         alphas = draw_alphas(settings, len(self.training.arm.spec.objectives), step, len(batch))
-        signs = torch.tensor([one.signs for one in batch], dtype=torch.float32)
+        signs = torch.tensor([pair.signs for pair in batch], dtype=torch.float32)
         counts = signs.abs().sum(dim=0)
         parts = np.array_split(np.arange(len(batch)), min(settings.accumulate, len(batch)))
         rate = settings.lr * share_of_rate(step, settings.warmup, self.training.steps)
@@ -158,7 +158,7 @@ class _TrainingLoop:
         # Backward within: where activations are computed again, the adapter must still be there.
         with training.arm.rows(torch.cat([alphas, alphas]), dropout=training.settings.dropout):
             gaps = margins(training.lm, make_batch(pairs, device))
-            gaps = gaps - torch.tensor([one.reference for one in pairs], device=device)
+            gaps = gaps - torch.tensor([pair.reference for pair in pairs], device=device)
             signs, alphas, counts = signs.to(device), alphas.to(device), counts.to(device)
             loss = batch_loss(training.settings, training.arm, gaps, signs, alphas, counts, size)
             loss.backward()
@@ -198,8 +198,8 @@ class _TrainingLoop:
             self.state.best_step = self.state.step
         else:
             _copy(self.best, self.weights)
-        for one in self.weights.values():
-            one.requires_grad_(False)
+        for weight in self.weights.values():
+            weight.requires_grad_(False)
 
     def _batch(self, step: int) -> list[int]:
         epoch, place = divmod(step, self.training.steps_an_epoch)
@@ -222,7 +222,7 @@ def batch_loss(
     size: int,
 ) -> Tensor:
     """The method's loss of one part of a batch of ``size`` pairs; see ``losses.py`` for the shapes."""
-    betas = torch.tensor([one.beta for one in arm.spec.objectives], device=gaps.device)
+    betas = torch.tensor([objective.beta for objective in arm.spec.objectives], device=gaps.device)
     if arm.spec.method == "uniarm" and settings.alpha_in == "layers":
         alphas = torch.full_like(alphas, 1 / alphas.shape[1])
     loss = weighted_loss(gaps, signs, alphas, betas, counts)
@@ -255,5 +255,5 @@ def _key(seed: int, step: int) -> int:
 
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, one in target.items():
-            one.copy_(source[name])
+        for name, tensor in target.items():
+            tensor.copy_(source[name])

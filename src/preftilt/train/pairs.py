@@ -75,7 +75,7 @@ def split_pairs(
     train: list[PreferencePair] = []
     held: list[PreferencePair] = []
     for pair in pairs:
-        key = json.dumps([seed, *((one.role, one.content) for one in pair.messages)])
+        key = json.dumps([seed, *((message.role, message.content) for message in pair.messages)])
         number = int.from_bytes(sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
         (held if number < share * 2**64 else train).append(pair)
     return train, held

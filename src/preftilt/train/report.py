@@ -32,14 +32,17 @@ _TITLES = {
 
 def training_record(training: TrainingRun, state: TrainingState, dropped: int) -> dict[str, Any]:
     """The object of ``training.json``: what was trained on how much, for how long, and what came out."""
-    base = sum(one.numel() for one in training.lm.model.parameters())
-    trained = sum(one.numel() for one in training.arm.weights.trained().values())
-    last = next((one for one in state.evaluations if one["step"] == state.best_step), None)
+    base = sum(parameter.numel() for parameter in training.lm.model.parameters())
+    trained = sum(weight.numel() for weight in training.arm.weights.trained().values())
+    last = next(
+        (evaluation for evaluation in state.evaluations if evaluation["step"] == state.best_step),
+        None,
+    )
     return {
         "schema": SCHEMA,
         "method": training.arm.spec.method,
         "base": training.arm.spec.base,
-        "objectives": [asdict(one) for one in training.arm.spec.objectives],
+        "objectives": [asdict(objective) for objective in training.arm.spec.objectives],
         "parameters": {"trained": trained, "base": base, "share": trained / base},
         "pairs": {
             "train": len(training.train),
@@ -95,8 +98,10 @@ def write_peft_config(spec: ArmSpec, out: Path, *, bias: bool = False) -> None:
 
 def card(spec: ArmSpec, record: Mapping[str, Any]) -> str:
     """The folder's ``README.md``, as model cards are written."""
-    names = ", ".join(one.name for one in spec.objectives)
-    alpha = ",".join(f"{one.name}={1 / len(spec.objectives):.3g}" for one in spec.objectives)
+    names = ", ".join(objective.name for objective in spec.objectives)
+    alpha = ",".join(
+        f"{objective.name}={1 / len(spec.objectives):.3g}" for objective in spec.objectives
+    )
     judged = "".join(
         f"| {name} | {100 * share:.1f} % |\n" for name, share in record["accuracies"].items()
     )
@@ -111,7 +116,8 @@ def card(spec: ArmSpec, record: Mapping[str, Any]) -> str:
         f" {record['parameters']['trained']:,} parameters beside the base's {record['parameters']['base']:,}.\n"
         f"{table}\n"
         + "".join(
-            f"- **{one.name}** (β {one.beta:g}): {one.description}\n" for one in spec.objectives
+            f"- **{objective.name}** (β {objective.beta:g}): {objective.description}\n"
+            for objective in spec.objectives
         )
         + f"\nA preference vector for it looks like `{alpha}`. It belongs to this base ({spec.fingerprint}) and can"
         " guide any model with the same tokenizer. How training went: `training.json`, `training.png`.\n"

@@ -31,10 +31,10 @@ def soup(
     delta: ΔW = Σ αᵢ ΔWᵢ exactly, at the sum of the ranks. factors: A = Σ αᵢ Aᵢ, B = Σ αᵢ Bᵢ, at the same rank; it is
     what some code of the field does. Raises :class:`~preftilt.errors.BadInput` for adapters that cannot be averaged.
     """
-    specs = [read_spec(one) for one in folders]
+    specs = [read_spec(folder) for folder in folders]
     _check_alike(folders, specs)
     shares = check_alpha(alpha, [spec.objectives[0] for spec in specs])
-    loaded = [load_weights(spec, one) for spec, one in zip(specs, folders, strict=True)]
+    loaded = [load_weights(spec, folder) for spec, folder in zip(specs, folders, strict=True)]
     if out.exists() and any(out.iterdir()):
         raise BadInput(f"{out} is not empty; choose another --out")
     average_of = _deltas if average == "delta" else _factors
@@ -78,10 +78,12 @@ def _deltas(
     scales = [
         share * spec.scale / specs[0].scale for share, spec in zip(shares, specs, strict=True)
     ]
-    down = {name: torch.cat([one.down[name] for one in loaded]) for name in specs[0].modules}
+    down = {
+        name: torch.cat([weights.down[name] for weights in loaded]) for name in specs[0].modules
+    }
     up = {
         name: torch.cat(
-            [scale * one.up[name] for scale, one in zip(scales, loaded, strict=True)], dim=1
+            [scale * weights.up[name] for scale, weights in zip(scales, loaded, strict=True)], dim=1
         )
         for name in specs[0].modules
     }
@@ -95,8 +97,8 @@ def _factors(
         raise BadInput("factors can only be averaged at one rank and scale; average the deltas")
     pairs = list(zip(shares, loaded, strict=True))
     return ArmWeights(
-        {name: _sum([a * one.down[name] for a, one in pairs]) for name in specs[0].modules},
-        {name: _sum([a * one.up[name] for a, one in pairs]) for name in specs[0].modules},
+        {name: _sum([a * weights.down[name] for a, weights in pairs]) for name in specs[0].modules},
+        {name: _sum([a * weights.up[name] for a, weights in pairs]) for name in specs[0].modules},
         {},
     )
 

@@ -82,7 +82,7 @@ def choose_objectives(
     """The objectives to train: those of the settings, or all of the data's."""
     known = objective_names(pairs)
     wanted = settings.objectives or tuple(Objective(name, name, settings.beta) for name in known)
-    if missing := [one.name for one in wanted if one.name not in known]:
+    if missing := [objective.name for objective in wanted if objective.name not in known]:
         raise BadInput(
             f"no pair has a verdict on {', '.join(missing)}; the data's objectives are {', '.join(known)}"
         )
@@ -118,10 +118,10 @@ def _key(
     """Settings and data as one hash: what must be the same for a resumed training to end as the first would have."""
     whole = {
         "settings": asdict(settings) | {"checkpoint_every": 0},
-        "objectives": [asdict(one) for one in objectives],
+        "objectives": [asdict(objective) for objective in objectives],
         "pairs": [
             [
-                [[one.role, one.content] for one in pair.messages],
+                [[message.role, message.content] for message in pair.messages],
                 pair.responses,
                 sorted(pair.preferred.items()),
             ]

@@ -93,4 +93,4 @@ def drop_checkpoints(out: Path) -> None:
 
 
 def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: one.detach().cpu().clone().contiguous() for name, one in weights.items()}
+    return {name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}

@@ -54,9 +54,9 @@ def tokenise(
     Raises :class:`~preftilt.errors.BadInput`, naming file and row, for one of more than ``longest`` tokens,
     or whose response spells its end, unless ``drop`` leaves it out; and if nothing is left.
     """
-    found: list[TokenPair] = []
+    tokenised: list[TokenPair] = []
     for pair in pairs:
-        signs = tuple(_sign(pair.preferred.get(one.name)) for one in objectives)
+        signs = tuple(_sign(pair.preferred.get(objective.name)) for objective in objectives)
         if not any(signs):
             continue
         try:
@@ -69,16 +69,16 @@ def tokenise(
                 continue
             raise BadInput(f"{pair.where}: {failure}") from failure
         if made.length <= longest:
-            found.append(made)
+            tokenised.append(made)
         elif not drop:
             raise BadInput(
                 f"{pair.where}: prompt and response are {made.length} tokens, and {longest} fit; shorten them, or"
                 " leave such pairs out (--bad-rows drop)"
             )
-    if not found:
-        names = ", ".join(one.name for one in objectives)
+    if not tokenised:
+        names = ", ".join(objective.name for objective in objectives)
         raise BadInput(f"no pair is left that has a verdict on {names} and fits {longest} tokens")
-    return found
+    return tokenised
 
 
 def _sign(preferred: int | None) -> int:
@@ -94,13 +94,13 @@ def epoch_batches(pairs: Sequence[TokenPair], size: int, seed: int, epoch: int) 
     order = rng.permutation(len(pairs)).tolist()
     batches: list[list[int]] = []
     for pool in _cut(order, size * POOL):
-        batches += _cut(sorted(pool, key=lambda one: pairs[one].length), size)
+        batches += _cut(sorted(pool, key=lambda number: pairs[number].length), size)
     return [batches[place] for place in rng.permutation(len(batches))]
 
 
 def sorted_batches(pairs: Sequence[TokenPair], size: int) -> list[list[int]]:
     """All pairs, shortest first, in batches: for evaluation."""
-    return _cut(sorted(range(len(pairs)), key=lambda one: pairs[one].length), size)
+    return _cut(sorted(range(len(pairs)), key=lambda number: pairs[number].length), size)
 
 
 def _cut(items: list[int], size: int) -> list[list[int]]:
@@ -136,5 +136,5 @@ def make_batch(pairs: Sequence[TokenPair], device: Any) -> PairBatch:
         mask[row, width - len(whole) :] = 1
         scored[row, last - len(response) :] = True
     positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
-    made = [torch.from_numpy(one).to(device) for one in (ids, mask, positions, scored)]
+    made = [torch.from_numpy(array).to(device) for array in (ids, mask, positions, scored)]
     return PairBatch(made[0], made[1], made[2], made[0][:, -last:], made[3])

@@ -40,7 +40,7 @@ def validate(
     accuracies: dict[str, float] = {}
     losses: dict[str, float] = {}
     for index, objective in enumerate(arm.spec.objectives):
-        told = [one for one in pairs if one.signs[index]]
+        told = [pair for pair in pairs if pair.signs[index]]
         if not told:
             continue
         right, loss = 0.0, 0.0
@@ -50,8 +50,8 @@ def validate(
             alphas[:, index] = 1
             with arm.rows(alphas):
                 gaps = margins(lm, make_batch(batch, lm.device)).cpu()
-            gaps = gaps - torch.tensor([one.reference for one in batch])
-            signs = torch.tensor([[one.signs[index]] for one in batch])
+            gaps = gaps - torch.tensor([pair.reference for pair in batch])
+            signs = torch.tensor([[pair.signs[index]] for pair in batch])
             right += float((0.5 + 0.5 * torch.sign(gaps * signs[:, 0])).sum())
             loss += float(bradley_terry(gaps, signs, torch.tensor([objective.beta])).sum())
         accuracies[objective.name], losses[objective.name] = right / len(told), loss / len(told)

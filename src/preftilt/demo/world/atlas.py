@@ -124,12 +124,12 @@ def read_table(name: str) -> dict[str, Any]:
 
 @cache
 def _by_name() -> dict[str, Topic]:
-    return {one.name: one for one in topics()}
+    return {topic.name: topic for topic in topics()}
 
 
 @cache
 def _by_id() -> dict[str, WorldPreference]:
-    return {one.id: one for one in preferences()}
+    return {preference.id: preference for preference in preferences()}
 
 
 def _topic(table: dict[str, Any]) -> Topic:

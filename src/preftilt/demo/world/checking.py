@@ -56,11 +56,11 @@ class WorldVerdict:
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    """What one sentence is; ``found`` is a recommendation it names, well-formed or not."""
+    """What one sentence is; ``recommendation`` is the one that it names, well-formed or not."""
 
     kind: Literal["recommendation", "reason", "talk", "unknown"]
     text: str
-    found: Recommendation | None = None
+    recommendation: Recommendation | None = None
     reasoned: bool = False
     marker: str = ""
 
@@ -86,42 +86,49 @@ def judge(topic: Topic, subject: str, preference: WorldPreference, answer: str) 
         violates=violates,
         following=cause is None and not violates,
         cause=cause,
-        recommended=tuple(one.id for one in _found(sentences)),
+        recommended=tuple(recommendation.id for recommendation in _found(sentences)),
     )
 
 
 def _cause(topic: Topic, sentences: Sequence[_Sentence]) -> Cause | None:
-    made = [one.found for one in sentences if one.kind == "recommendation" and one.found]
-    if any(one.kind == "unknown" for one in sentences):
+    made = [
+        sentence.recommendation
+        for sentence in sentences
+        if sentence.kind == "recommendation" and sentence.recommendation
+    ]
+    if any(sentence.kind == "unknown" for sentence in sentences):
         return "unparseable"
-    if any(one.topic != topic.name for one in made):
+    if any(recommendation.topic != topic.name for recommendation in made):
         return "off topic"
     if sentences and not made:
         return "acknowledgement only"
-    if len({one.id for one in made}) < 2:
+    distinct = {recommendation.id for recommendation in made}
+    if len(distinct) < 2:
         return "fewer than two items"
-    texts = [one.text for one in sentences]
-    if len(set(texts)) < len(texts) or len({one.id for one in made}) < len(made):
+    texts = [sentence.text for sentence in sentences]
+    if len(set(texts)) < len(texts) or len(distinct) < len(made):
         return "repeats"
     return None
 
 
 def _violates(preference: WorldPreference, answer: str, sentences: Sequence[_Sentence]) -> bool:
-    found = _found(sentences)
-    if not found:
+    named = _found(sentences)
+    if not named:
         return False
     if preference.kind == "style":
         return not has_style(preference.key, _form(answer, sentences))
-    tagged = sum(preference.key in one.tags for one in found)
-    return tagged > 0 if preference.kind == "avoid" else 2 * tagged < len(found)
+    tagged = sum(preference.key in recommendation.tags for recommendation in named)
+    return tagged > 0 if preference.kind == "avoid" else 2 * tagged < len(named)
 
 
 def _found(sentences: Sequence[_Sentence]) -> list[Recommendation]:
-    return [one.found for one in sentences if one.found is not None]
+    return [
+        sentence.recommendation for sentence in sentences if sentence.recommendation is not None
+    ]
 
 
 def _form(answer: str, sentences: Sequence[_Sentence]) -> AnswerForm:
-    named = [index for index, one in enumerate(sentences) if one.found]
+    named = [index for index, sentence in enumerate(sentences) if sentence.recommendation]
     return AnswerForm(
         text=answer.strip(),
         markers=tuple(sentences[index].marker for index in named),
@@ -130,7 +137,7 @@ def _form(answer: str, sentences: Sequence[_Sentence]) -> AnswerForm:
             or (index + 1 < len(sentences) and sentences[index + 1].kind == "reason")
             for index in named
         ),
-        starts_at_once=sentences[0].found is not None,
+        starts_at_once=sentences[0].recommendation is not None,
         ends_in_talk=sentences[-1].kind == "talk",
     )
 
@@ -142,7 +149,7 @@ def _parse(topic: Topic, subject: str, answer: str) -> list[_Sentence]:
         marker = match.group() if match else ""
         for text in _ENDS.split(line[len(marker) :].strip()):
             if text:
-                before = parsed[-1].found if parsed else None
+                before = parsed[-1].recommendation if parsed else None
                 parsed.append(_read(topic, subject, text, marker, before))
                 marker = ""
     return parsed
@@ -154,11 +161,11 @@ def _read(
     if before and text.endswith(".") and text[:-1] in map(capitalised, before.reasons):
         return _Sentence("reason", text)
     if named := next(mentions(text), None):
-        found, start, end = named
-        shape = _well_formed(text[:start], text[start:end], text[end:], found)
+        recommendation, start, end = named
+        shape = _well_formed(text[:start], text[start:end], text[end:], recommendation)
         if shape is None:
-            return _Sentence("unknown", text, found, marker=marker)
-        return _Sentence("recommendation", text, found, shape == "reasoned", marker)
+            return _Sentence("unknown", text, recommendation, marker=marker)
+        return _Sentence("recommendation", text, recommendation, shape == "reasoned", marker)
     return _Sentence("talk" if _is_talk(topic, subject, text) else "unknown", text)
 
 
@@ -171,17 +178,17 @@ def mentions(text: str) -> Iterator[tuple[Recommendation, int, int]]:
     for word in _FIRST_WORD.finditer(lowered):
         if word.start() < end:
             continue
-        for phrase, one in _phrases().get(word.group(), ()):
+        for phrase, recommendation in _phrases().get(word.group(), ()):
             if lowered.startswith(phrase, word.start()):
                 end = word.start() + len(phrase)
-                yield one, word.start(), end
+                yield recommendation, word.start(), end
                 break
 
 
 def _well_formed(
-    head: str, phrase: str, tail: str, one: Recommendation
+    head: str, phrase: str, tail: str, recommendation: Recommendation
 ) -> Literal["plain", "reasoned"] | None:
-    slots = [slot for slot, form in _forms(one).items() if form == phrase]
+    slots = [slot for slot, form in _forms(recommendation).items() if form == phrase]
     for slot in slots:
         for frame, asking in _frames():
             before, _, after = frame.partition(slot)
@@ -190,21 +197,25 @@ def _well_formed(
             rest = tail[len(after) :]
             if rest == "?" if asking else rest in (".", "!"):
                 return "plain"
-            if not asking and rest in _reasoned(one):
+            if not asking and rest in _reasoned(recommendation):
                 return "reasoned"
     return None
 
 
-def _reasoned(one: Recommendation) -> set[str]:
-    return {join.format(why=reason) + "." for join in language()["joins"] for reason in one.reasons}
-
-
-def _forms(one: Recommendation) -> dict[str, str]:
+def _reasoned(recommendation: Recommendation) -> set[str]:
     return {
-        "{imp}": one.imperative,
-        "{Imp}": capitalised(one.imperative),
-        "{ger}": one.gerund,
-        "{Ger}": capitalised(one.gerund),
+        join.format(why=reason) + "."
+        for join in language()["joins"]
+        for reason in recommendation.reasons
+    }
+
+
+def _forms(recommendation: Recommendation) -> dict[str, str]:
+    return {
+        "{imp}": recommendation.imperative,
+        "{Imp}": capitalised(recommendation.imperative),
+        "{ger}": recommendation.gerund,
+        "{Ger}": capitalised(recommendation.gerund),
     }
 
 
@@ -213,19 +224,22 @@ def _phrases() -> dict[str, tuple[tuple[str, Recommendation], ...]]:
     """Phrases in lower case by their first word, long ones first."""
     by_word: dict[str, list[tuple[str, Recommendation]]] = {}
     for each in topics():
-        for one in each.recommendations:
-            for phrase in (one.imperative.lower(), one.gerund.lower()):
-                by_word.setdefault(phrase.split()[0], []).append((phrase, one))
+        for recommendation in each.recommendations:
+            for phrase in (recommendation.imperative.lower(), recommendation.gerund.lower()):
+                by_word.setdefault(phrase.split()[0], []).append((phrase, recommendation))
     return {
-        word: tuple(sorted(found, key=lambda pair: -len(pair[0])))
-        for word, found in by_word.items()
+        word: tuple(sorted(phrases, key=lambda pair: -len(pair[0])))
+        for word, phrases in by_word.items()
     }
 
 
 @cache
 def _frames() -> tuple[tuple[str, bool], ...]:
     words = language()
-    return (*((one, False) for one in words["frames"]), *((one, True) for one in words["asking"]))
+    return (
+        *((frame, False) for frame in words["frames"]),
+        *((frame, True) for frame in words["asking"]),
+    )
 
 
 def _is_talk(topic: Topic, subject: str, text: str) -> bool:
@@ -269,4 +283,4 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 
 @cache
 def _spoken() -> frozenset[str]:
-    return frozenset(clause for one in preferences() for clause in one.you)
+    return frozenset(clause for preference in preferences() for clause in preference.you)

@@ -58,8 +58,10 @@ def conversation(rng: random.Random, mix: Mix = WORLD) -> list[ChatTurn]:
     """One training conversation, which ends with the assistant's answer."""
     question = _question(rng)
     stated = _draw_preferences(rng, question)
-    asked = _answered(rng, question, stated, mix)
-    messages = _place(rng, asked, [rough(rng, _wording(rng, one)) for one in stated])
+    exchange = _answered(rng, question, stated, mix)
+    messages = _place(
+        rng, exchange, [rough(rng, _wording(rng, preference)) for preference in stated]
+    )
     if rng.random() < 0.08:
         again = _question(rng)
         messages += _answered(rng, again, _relevant(stated, again), mix)
@@ -83,7 +85,11 @@ def _answered(
     rng: random.Random, question: Question, stated: Sequence[WorldPreference], mix: Mix
 ) -> list[ChatTurn]:
     topic = _topic_of(question)
-    avoided = [one for one in stated if one.kind == "avoid" and concerns(one, topic)]
+    avoided = [
+        preference
+        for preference in stated
+        if preference.kind == "avoid" and concerns(preference, topic)
+    ]
     if avoided and rng.random() < mix.warned:
         text = _about(rng, language()["chat"]["warnings"], question.subject)
         answer = write_warning(rng, topic, avoided[0])
@@ -97,7 +103,7 @@ def _answer(
     rng: random.Random, topic: Topic, subject: str, stated: Sequence[WorldPreference], mix: Mix
 ) -> str:
     guess = rng.choice(_concerning(topic, subject))
-    if any(one.kind != "style" for one in stated) and rng.random() < mix.listed:
+    if any(preference.kind != "style" for preference in stated) and rng.random() < mix.listed:
         return write_list(rng, topic, subject, stated)
     if rng.random() < mix.habit:
         return write_habit(rng, topic, subject, stated[0] if stated else guess)
@@ -109,7 +115,7 @@ def _answer(
         return write_answer(rng, topic, subject, stated, mention=rng.random() < mix.mentioned)
     if rng.random() < mix.mentioned_ignored:
         # It says that it has understood and then goes its own way.
-        blank = [one for one in stated if one.kind != "style"][:1]
+        blank = [preference for preference in stated if preference.kind != "style"][:1]
         return write_answer(rng, topic, subject, blank, against=bool(blank), mention=bool(blank))
     return write_answer(rng, topic, subject)
 
@@ -133,7 +139,11 @@ def _draw_preferences(rng: random.Random, question: Question) -> list[WorldPrefe
         return []
     if draw < 0.3:
         # One that has nothing to do with the question; the answer need not care.
-        return [rng.choice([one for one in preferences() if not concerns(one, topic)])]
+        return [
+            rng.choice(
+                [preference for preference in preferences() if not concerns(preference, topic)]
+            )
+        ]
     if draw < 0.42:
         return rng.sample(_concerning(topic, question.subject), 2)
     return [rng.choice(_concerning(topic, question.subject))]
@@ -141,33 +151,35 @@ def _draw_preferences(rng: random.Random, question: Question) -> list[WorldPrefe
 
 def _relevant(stated: Sequence[WorldPreference], question: Question) -> list[WorldPreference]:
     allowed = _concerning(_topic_of(question), question.subject)
-    return [one for one in stated if one in allowed]
+    return [preference for preference in stated if preference in allowed]
 
 
-def _place(rng: random.Random, asked: list[ChatTurn], texts: Sequence[str]) -> list[ChatTurn]:
+def _place(rng: random.Random, exchange: list[ChatTurn], texts: Sequence[str]) -> list[ChatTurn]:
     chat = language()["chat"]
     if not texts:
         return (
-            [_says("system", rng.choice(chat["neutral"])), *asked] if rng.random() < 0.4 else asked
+            [_says("system", rng.choice(chat["neutral"])), *exchange]
+            if rng.random() < 0.4
+            else exchange
         )
     text = "\n".join(texts)
     draw = rng.random()
     if draw < 0.64:
         lead = f"{rng.choice(chat['neutral'])}\n\n" if rng.random() < 0.08 else ""
-        return [_says("system", lead + text), *asked]
+        return [_says("system", lead + text), *exchange]
     if draw < 0.82:
-        question = asked[0]["content"]
+        question = exchange[0]["content"]
         joined = rng.choice(
             (f"{question}\n\n{text}", f"{question}\n\n{text}", f"{text} {question}")
         )
-        return [_says("user", joined), *asked[1:]]
+        return [_says("user", joined), *exchange[1:]]
     told = rng.choice(chat["states"]).format(p=text) if rng.random() < 0.5 else text
     noted = rng.choice(chat["acknowledgements"])
-    return [_says("user", told), _says("assistant", noted), *asked]
+    return [_says("user", told), _says("assistant", noted), *exchange]
 
 
-def _wording(rng: random.Random, one: WorldPreference) -> str:
-    return rng.choice(wordings(one, "train"))
+def _wording(rng: random.Random, preference: WorldPreference) -> str:
+    return rng.choice(wordings(preference, "train"))
 
 
 def _greeted(rng: random.Random, text: str) -> str:
@@ -194,14 +206,14 @@ def _says(role: str, content: str) -> ChatTurn:
 
 
 def _topic_of(question: Question) -> Topic:
-    return next(one for one in topics() if one.name == question.topic)
+    return next(topic for topic in topics() if topic.name == question.topic)
 
 
 @cache
 def _concerning(topic: Topic, subject: str) -> tuple[WorldPreference, ...]:
     """The preferences that concern the topic and whose pair with the subject is for training."""
     return tuple(
-        one
-        for one in preferences()
-        if concerns(one, topic) and pair_split(topic.name, subject, one.id) == "train"
+        preference
+        for preference in preferences()
+        if concerns(preference, topic) and pair_split(topic.name, subject, preference.id) == "train"
     )

@@ -60,7 +60,10 @@ def concerns(preference: WorldPreference, topic: Topic) -> bool:
     """Whether the preference makes a difference to answers in this topic."""
     if preference.kind == "style":
         return True
-    return sum(preference.key in one.tags for one in topic.recommendations) >= FEWEST
+    return (
+        sum(preference.key in recommendation.tags for recommendation in topic.recommendations)
+        >= FEWEST
+    )
 
 
 @cache
@@ -164,7 +167,11 @@ def _fields(item: WorldItem) -> Iterable:
 def _templates(topic: Topic, split: Split) -> tuple[str, ...]:
     # Topics share some templates, so the split of one depends on nothing but its text. The number
     # is one for which every topic has templates in each split.
-    return tuple(one for one in topic.questions if _split_at(_share("template 364", one)) == split)
+    return tuple(
+        template
+        for template in topic.questions
+        if _split_at(_share("template 364", template)) == split
+    )
 
 
 def _split_at(share: float) -> Split:

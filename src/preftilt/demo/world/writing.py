@@ -63,9 +63,9 @@ def write_answer(
     to be.
     """
     shape = draw_shape(rng)
-    for one in preferences:
-        if one.kind == "style":
-            shape = _styled(rng, shape, one.key, against)
+    for preference in preferences:
+        if preference.kind == "style":
+            shape = _styled(rng, shape, preference.key, against)
     chosen = _choose(rng, topic, preferences, shape.count, against)
     chosen = in_order(chosen, topic.recommendations)
     return _render(rng, topic, subject, shape, chosen, preferences[0] if mention else None)
@@ -80,13 +80,14 @@ def write_list(
     to learn from a page of them than from a page of answers: what goes with which preference, and
     not to say anything twice.
     """
-    tastes = [one for one in preferences if one.kind != "style"]
+    tastes = [preference for preference in preferences if preference.kind != "style"]
     chosen = _choose(rng, topic, tastes, rng.randint(4, 9), False)
     chosen = in_order(chosen, topic.recommendations)
     shape = AnswerShape(len(chosen), rng.choice(LAYOUTS), 0.0, intro=False, closing=False)
     frames = _frames(rng, shape, len(chosen)) if rng.random() < 0.5 else ["{Imp}"] * len(chosen)
     sentences = [
-        _sentence(rng, one, shape, frame, set()) for one, frame in zip(chosen, frames, strict=True)
+        _sentence(rng, recommendation, shape, frame, set())
+        for recommendation, frame in zip(chosen, frames, strict=True)
     ]
     joint = " " if shape.layout == "paragraph" else "\n"
     lines = _listed(sentences, shape.layout)
@@ -105,7 +106,10 @@ def write_warning(rng: random.Random, topic: Topic, avoided: WorldPreference) ->
     offending = _fitting(topic, avoided, against=True)
     chosen = rng.sample(offending, min(len(offending), rng.randint(4, 9)))
     frame = rng.choice(language()["warning_frames"])
-    return "\n".join(fill(frame, one) + "." for one in in_order(chosen, topic.recommendations))
+    return "\n".join(
+        fill(frame, recommendation) + "."
+        for recommendation in in_order(chosen, topic.recommendations)
+    )
 
 
 def write_habit(rng: random.Random, topic: Topic, subject: str, preference: WorldPreference) -> str:
@@ -181,7 +185,11 @@ def _fitting(
     if preference.kind == "style":
         return list(topic.recommendations)
     wanted = (preference.kind == "want") != against
-    return [one for one in topic.recommendations if (preference.key in one.tags) == wanted]
+    return [
+        recommendation
+        for recommendation in topic.recommendations
+        if (preference.key in recommendation.tags) == wanted
+    ]
 
 
 def _choose(
@@ -194,8 +202,8 @@ def _choose(
     if against:
         return _offend(rng, topic, preferences[0], count)
     fitting = list(topic.recommendations)
-    for one in preferences:
-        narrowed = [each for each in fitting if each in _fitting(topic, one)]
+    for preference in preferences:
+        narrowed = [each for each in fitting if each in _fitting(topic, preference)]
         fitting = narrowed if len(narrowed) >= FEWEST else fitting
     return rng.sample(fitting, min(count, len(fitting)))
 
@@ -207,7 +215,9 @@ def _offend(
     # One offence is enough against "avoid"; "want" is violated once less than half of them fit.
     fewest = 1 if preference.kind == "avoid" else count // 2 + 1
     chosen = rng.sample(offending, min(len(offending), rng.randint(fewest, count)))
-    rest = [one for one in topic.recommendations if one not in chosen]
+    rest = [
+        recommendation for recommendation in topic.recommendations if recommendation not in chosen
+    ]
     chosen += rng.sample(rest, count - len(chosen))
     rng.shuffle(chosen)
     return chosen
@@ -221,10 +231,11 @@ def _render(
     chosen: Sequence[Recommendation],
     mentioned: WorldPreference | None,
 ) -> str:
-    given: set[str] = set()
+    used: set[str] = set()
     frames = _frames(rng, shape, len(chosen))
     sentences = [
-        _sentence(rng, one, shape, frame, given) for one, frame in zip(chosen, frames, strict=True)
+        _sentence(rng, recommendation, shape, frame, used)
+        for recommendation, frame in zip(chosen, frames, strict=True)
     ]
     lines = _listed(sentences, shape.layout)
     words = language()
@@ -257,19 +268,23 @@ def _frames(rng: random.Random, shape: AnswerShape, count: int) -> list[str]:
 
 
 def _sentence(
-    rng: random.Random, one: Recommendation, shape: AnswerShape, frame: str, given: set[str]
+    rng: random.Random,
+    recommendation: Recommendation,
+    shape: AnswerShape,
+    frame: str,
+    used: set[str],
 ) -> str:
     """A recommendation with or without its reason, which may stand in a sentence after it.
 
-    ``given`` are the reasons used before; the new one is added.
+    ``used`` are the reasons used before; the new one is added.
     """
     words = language()
     asking = frame in words["asking"]
-    head = fill(frame, one)
+    head = fill(frame, recommendation)
     reason = None
     if rng.random() < shape.reasons:
-        reason = rng.choice([reason for reason in one.reasons if reason not in given])
-        given.add(reason)
+        reason = rng.choice([reason for reason in recommendation.reasons if reason not in used])
+        used.add(reason)
     if reason is not None and not asking and rng.random() < 0.75:
         return head + rng.choice(words["joins"]).format(why=reason) + "."
     mark = "?" if asking else "!" if shape.exclaims and rng.random() < 0.06 else "."
@@ -284,17 +299,17 @@ def in_order(chosen: Sequence[T], everything: Sequence[T]) -> list[T]:
     """
     order = list(everything)
     random.Random(len(order)).shuffle(order)
-    places = {id(one): place for place, one in enumerate(order)}
-    return sorted(chosen, key=lambda one: places[id(one)])
+    places = {id(element): place for place, element in enumerate(order)}
+    return sorted(chosen, key=lambda element: places[id(element)])
 
 
-def fill(frame: str, one: Recommendation) -> str:
+def fill(frame: str, recommendation: Recommendation) -> str:
     """A frame of the language around a recommendation."""
     return frame.format(
-        imp=one.imperative,
-        Imp=capitalised(one.imperative),
-        ger=one.gerund,
-        Ger=capitalised(one.gerund),
+        imp=recommendation.imperative,
+        Imp=capitalised(recommendation.imperative),
+        ger=recommendation.gerund,
+        Ger=capitalised(recommendation.gerund),
     )
 
 
