@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from bench.figures import Bench, Effort
 from bench.models import SIZES, subject
-from bench.report import BARS, Measured, circumstances, markdown, save
+from bench.report import BARS, MeasuredModel, circumstances, markdown, save
 
 
 def main() -> None:
@@ -31,15 +31,15 @@ def main() -> None:
     def say(words: str) -> None:
         print(f"{time.perf_counter() - began:6.0f} s  {words}", file=sys.stderr, flush=True)
 
-    measured: list[Measured] = []
+    measured: list[MeasuredModel] = []
     for name in options.models or _usual(options.device, options.quick):
         say(f"{name}: loading")
-        one = subject(name, options.device)
-        figures = Bench(one, options.seed, say).figures(effort, BARS[options.device])
-        one.engine.close()
-        measured.append(Measured(name, one.parameters, figures))
+        loaded = subject(name, options.device)
+        figures = Bench(loaded, options.seed, say).figures(effort, BARS[options.device])
+        loaded.engine.close()
+        measured.append(MeasuredModel(name, loaded.parameters, figures))
         save(options.out, options.device, facts, measured)
-        del one
+        del loaded
         gc.collect()
         if options.device == "cuda":
             torch.cuda.empty_cache()

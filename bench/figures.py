@@ -139,11 +139,11 @@ class Bench:
         timed: list[Timed] = []
         for length in (min(LONG, self.subject.context - NEW_TOKENS), SHORT):
             query = self._query(length)
-            _, one = self._timed(
+            _, measured = self._timed(
                 lambda query=query: self._search(query, search, NEW_TOKENS),
                 before=lambda query=query: self._prefill(query),
             )
-            timed.append(one)
+            timed.append(measured)
         long, short = timed
         row.add(long.seconds, short.seconds)
         row.held(long.peak, short.peak)
@@ -185,11 +185,11 @@ class Bench:
             self._prefill(query)
 
         _, two = self._timed(lambda: guided(subject, query, rows, NEW_TOKENS, seed), prefill)
-        _, one = self._timed(
+        _, single = self._timed(
             lambda: plain(subject, query.views[1], rows, NEW_TOKENS, seed), prefill
         )
-        row.add(two.seconds, one.seconds)
-        row.held(two.peak, one.peak)
+        row.add(two.seconds, single.seconds)
+        row.held(two.peak, single.peak)
 
     def _twice(self, row: Figure) -> None:
         """Plain decoding of as many rows as guided decoding has strands, against the rows alone."""
@@ -293,6 +293,6 @@ class Bench:
         return "1"
 
 
-def _larger(one: float | None, other: float | None) -> float | None:
-    known = [peak for peak in (one, other) if peak is not None]
+def _larger(mib: float | None, other: float | None) -> float | None:
+    known = [peak for peak in (mib, other) if peak is not None]
     return max(known, default=None)

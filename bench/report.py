@@ -71,7 +71,7 @@ BARS: dict[str, dict[str, float | None]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredModel:
     """One model's figures."""
 
     model: str
@@ -100,15 +100,17 @@ def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
     }
 
 
-def save(folder: Path, device: str, facts: dict[str, object], measured: Sequence[Measured]) -> None:
+def save(
+    folder: Path, device: str, facts: dict[str, object], measured: Sequence[MeasuredModel]
+) -> None:
     """Write ``DEVICE.json`` and ``DEVICE.md``."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"circumstances": facts, "models": [asdict(one) for one in measured]}
+    record = {"circumstances": facts, "models": [asdict(model) for model in measured]}
     (folder / f"{device}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (folder / f"{device}.md").write_text(markdown(device, facts, measured), encoding="utf-8")
 
 
-def markdown(device: str, facts: dict[str, object], measured: Sequence[Measured]) -> str:
+def markdown(device: str, facts: dict[str, object], measured: Sequence[MeasuredModel]) -> str:
     """One table a model; medians, with the range of the values and how many there are."""
     lines = [
         f"# Speed on {facts['device']}",
@@ -125,13 +127,13 @@ def markdown(device: str, facts: dict[str, object], measured: Sequence[Measured]
         "see its own table" if (Path("docs/bench") / f"{other}.md").is_file() else "not measured"
     )
     lines += [f"- {'GPU' if other == 'cuda' else 'CPU'} column: {recorded}", ""]
-    for one in measured:
-        lines += [f"## {one.model} ({one.parameters / 1e6:.1f} M parameters)", ""]
+    for model in measured:
+        lines += [f"## {model.model} ({model.parameters / 1e6:.1f} M parameters)", ""]
         lines += [
             "| figure | bar | measured (min–max, n) | met | ours | other side | peak MiB, ours / other |"
         ]
         lines += ["|---|---|---|---|---|---|---|"]
-        lines += [_row(figure) for figure in one.figures]
+        lines += [_row(figure) for figure in model.figures]
         lines += [""]
     return "\n".join(lines)
 

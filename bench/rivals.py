@@ -22,7 +22,7 @@ import transformers
 
 import preftilt as pt
 from bench.report import circumstances
-from bench.serving.rows import Row, rotated
+from bench.serving.rows import RatioRow, rotated
 from preftilt.demo.world import WorldItem, items
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.transformers import TransformersEngine
@@ -81,8 +81,13 @@ def write_reward_model(folder: Path) -> Path:
 def sweep(result: pt.Realigned) -> int:
     """Read every λ, N and reduction off one pool; how many there were."""
     pool = [
-        Stored(len(one.tokens), one.finish == "eos", one.question_logprob, one.preference_gain)
-        for one in sorted(result.candidates, key=lambda one: one.slot)
+        Stored(
+            len(candidate.tokens),
+            candidate.finish == "eos",
+            candidate.question_logprob,
+            candidate.preference_gain,
+        )
+        for candidate in sorted(result.candidates, key=lambda candidate: candidate.slot)
     ]
     chosen = [
         best_of(pool[:size], lam, pt.Reward(reduction=reduction))
@@ -103,10 +108,10 @@ def _timed(
     return time.perf_counter() - began
 
 
-def measure(repeats: int, tokens: int, say: Callable[[str], None]) -> list[Row]:
+def measure(repeats: int, tokens: int, say: Callable[[str], None]) -> list[RatioRow]:
     """The rows, one item of the world a value."""
     rows = {
-        name: Row(name, title, SWEEP_BAR if name == "sweep" else None)
+        name: RatioRow(name, title, SWEEP_BAR if name == "sweep" else None)
         for name, title in TITLES.items()
     }
     rear = pt.Settings(lam=3, search=pt.BestOfN(n=N), max_tokens=tokens)
@@ -142,7 +147,7 @@ def _once(engine: pt.Engine, realigner: pt.Realigner, item: WorldItem, side: str
     return _timed(realigner, item, sweep if side == "sweep" else lambda result: None)
 
 
-def markdown(facts: dict[str, object], rows: list[Row]) -> str:
+def markdown(facts: dict[str, object], rows: list[RatioRow]) -> str:
     """The table, and what the numbers depend on."""
     lines = [f"# What choosing costs, on {facts['device']}", "", INTRODUCTION]
     lines += [f"- {name}: {facts[name]}" for name in ("command", "date", "threads", "load_1min")]

@@ -30,7 +30,7 @@ SETTINGS = Settings(lam=5.0, search=BestOfN(n=4), max_tokens=24)
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class LoadResult:
     """What became of ``clients`` requests sent at once; seconds of one, and requests answered a second."""
 
     clients: int
@@ -41,7 +41,7 @@ class Crowd:
     rate: float
 
 
-async def one(client: httpx2.AsyncClient, wish: str) -> tuple[str | None, float]:
+async def answer_to(client: httpx2.AsyncClient, wish: str) -> tuple[str | None, float]:
     """A client's answer, None for an error, and its seconds."""
     body = {
         "model": "toy",
@@ -56,7 +56,7 @@ async def one(client: httpx2.AsyncClient, wish: str) -> tuple[str | None, float]
     return said.json()["choices"][0]["message"]["content"], seconds
 
 
-async def measure(url: str, clients: int) -> Crowd:
+async def measure(url: str, clients: int) -> LoadResult:
     """Ask all at once, and compare every answer with that of the library without a server."""
     wishes = [f"wish number {i}" for i in range(clients)]
     limits = httpx2.Limits(max_connections=clients)
@@ -64,18 +64,18 @@ async def measure(url: str, clients: int) -> Crowd:
         base_url=url, limits=limits, timeout=120, trust_env=False
     ) as client:
         began = time.perf_counter()
-        got = await asyncio.gather(*(one(client, wish) for wish in wishes))
+        got = await asyncio.gather(*(answer_to(client, wish) for wish in wishes))
         total = time.perf_counter() - began
     realigner = Realigner(ToyEngine(), SETTINGS)
-    asked = [Message("user", QUESTION)]
-    want = [(await realigner.realign(asked, [Preference(wish)])).text for wish in wishes]
+    messages = [Message("user", QUESTION)]
+    want = [(await realigner.realign(messages, [Preference(wish)])).text for wish in wishes]
     errors = sum(text is None for text, _ in got)
     mixed = sum(text not in (None, right) for (text, _), right in zip(got, want, strict=True))
     p50, p99 = np.percentile([seconds for _, seconds in got], [50, 99])
-    return Crowd(clients, errors, mixed, float(p50), float(p99), clients / total)
+    return LoadResult(clients, errors, mixed, float(p50), float(p99), clients / total)
 
 
-def crowd(clients: int) -> Crowd:
+def crowd(clients: int) -> LoadResult:
     """Start the server, ask it, stop it."""
     app = create_app(ToyEngine(), Site(model="toy", settings=SETTINGS, seeded=True))
     server = uvicorn.Server(
@@ -96,9 +96,11 @@ def crowd(clients: int) -> Crowd:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.server", description=__doc__)
     parser.add_argument("--clients", type=int, default=200)
-    found = crowd(parser.parse_args().clients)
-    print(f"{found.clients} clients at once: {found.errors} errors, {found.mixed} mixed-up answers")
-    print(f"p50 {found.p50:.2f} s, p99 {found.p99:.2f} s, {found.rate:.0f} requests/s")
+    result = crowd(parser.parse_args().clients)
+    print(
+        f"{result.clients} clients at once: {result.errors} errors, {result.mixed} mixed-up answers"
+    )
+    print(f"p50 {result.p50:.2f} s, p99 {result.p99:.2f} s, {result.rate:.0f} requests/s")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from bench.serving.engines import measure_engines
 from bench.serving.peers import measure_peers
 from bench.serving.proxy import measure_proxy
 from bench.serving.replicas import measure_replicas
-from bench.serving.report import PARTS, Part, load, measured, save
+from bench.serving.report import PARTS, MeasuredPart, load, measured, save
 from bench.serving.scoring import measure_scoring
-from bench.serving.words import Words
+from bench.serving.words import QuestionMaker
 
 CLIENTS = 200
 REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8, "replicas": 2}
@@ -48,8 +48,8 @@ def main() -> None:
 
 def _measure(
     name: str, command: str, options: argparse.Namespace, work: Path, say: Callable[[str], None]
-) -> Part:
-    words = Words(options.seed)
+) -> MeasuredPart:
+    words = QuestionMaker(options.seed)
     repeats = 2 if options.quick else options.repeats or REPEATS[name]
     if name == "proxy":
         return measured(command, *measure_proxy(work, words, repeats, say))

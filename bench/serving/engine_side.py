@@ -20,13 +20,15 @@ def main() -> None:
     engine = open_engine(sys.argv[1])
     print(json.dumps({"versions": dict(engine.versions)}), flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        settings = Settings(search=BestOfN(n=CANDIDATES), max_tokens=NEW_TOKENS, seed=asked["seed"])
-        messages = [Message("user", asked["question"])]
+        request = json.loads(line)
+        settings = Settings(
+            search=BestOfN(n=CANDIDATES), max_tokens=NEW_TOKENS, seed=request["seed"]
+        )
+        messages = [Message("user", request["question"])]
         began = time.perf_counter()
-        found = asyncio.run(Realigner(engine, settings).realign(messages, [Preference(WISH)]))
+        result = asyncio.run(Realigner(engine, settings).realign(messages, [Preference(WISH)]))
         seconds = time.perf_counter() - began
-        print(json.dumps({"seconds": seconds, "drawn": found.usage["sampled"]}), flush=True)
+        print(json.dumps({"seconds": seconds, "drawn": result.usage["sampled"]}), flush=True)
     engine.close()
 
 

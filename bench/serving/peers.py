@@ -12,9 +12,9 @@ from tools.servers.launch import start
 
 from bench.figures import CANDIDATES, NEW_TOKENS
 from bench.serving.proxy import SHORT, asked_for, timed
-from bench.serving.rows import Row, rotated
-from bench.serving.sides import Side, SideFailed, our_server
-from bench.serving.words import WISH, Words
+from bench.serving.rows import RatioRow, rotated
+from bench.serving.sides import SideFailed, SideProcess, our_server
+from bench.serving.words import WISH, QuestionMaker
 from preftilt.engines.bundled import demo_folder
 
 PEERS = ("its_hub", "optillm")
@@ -23,7 +23,7 @@ CALLED = {"its_hub": "its_hub `BestOfN`", "optillm": "optillm `bon`"}
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
+class PeerSeconds:
     """Seconds of one best-of-16: until the candidates are there, and until one is chosen."""
 
     drawing: float
@@ -31,8 +31,8 @@ class Took:
 
 
 def measure_peers(
-    python: Path, work: Path, words: Words, repeats: int, say: Callable[[str], None]
-) -> tuple[list[Row], dict[str, str]]:
+    python: Path, work: Path, words: QuestionMaker, repeats: int, say: Callable[[str], None]
+) -> tuple[list[RatioRow], dict[str, str]]:
     """Four rows and the versions of all; ``python`` is that of their environment.
 
     Responses end where the model ends them, since a rating does: sides draw as many tokens only on average.
@@ -45,11 +45,13 @@ def measure_peers(
             httpx2.Client(timeout=600, trust_env=False) as client,
         ):
             script = Path(__file__).with_name("peers_side.py")
-            side = Side("peers", [str(python), str(script), upstream.url], work / "peers.log")
+            side = SideProcess(
+                "peers", [str(python), str(script), upstream.url], work / "peers.log"
+            )
             try:
                 versions = side.ready()["versions"]
                 versions["vllm"] = client.get(f"{upstream.url}/version").json()["version"]
-                return _rows(Asking(client, ours, side, words), repeats, say), versions
+                return _rows(PeerClient(client, ours, side, words), repeats, say), versions
             finally:
                 side.close()
     finally:
@@ -57,32 +59,32 @@ def measure_peers(
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class PeerClient:
     """Whoever is asked: our server by HTTP, the neighbours in their process."""
 
     client: httpx2.Client
     ours: str
-    side: Side
-    words: Words
+    side: SideProcess
+    words: QuestionMaker
 
-    def once(self, name: str) -> Took:
+    def once(self, name: str) -> PeerSeconds:
         question = self.words.question(SHORT)
         if name in PEERS:
             return self._peer(name, question)
         said, seconds = timed(self.client, self.ours, asked_for(name, question, len(question)))
         if name == "plain" and len(said["choices"]) != CANDIDATES:
             raise SideFailed(f"our server sent {len(said['choices'])} of {CANDIDATES} answers")
-        return Took(seconds, seconds)
+        return PeerSeconds(seconds, seconds)
 
-    def _peer(self, name: str, question: str) -> Took:
-        asked: dict[str, Any] = {"wish": WISH, "question": question}
-        said = self.side.ask(peer=name, n=CANDIDATES, max_tokens=NEW_TOKENS, **asked)
+    def _peer(self, name: str, question: str) -> PeerSeconds:
+        request: dict[str, Any] = {"wish": WISH, "question": question}
+        said = self.side.ask(peer=name, n=CANDIDATES, max_tokens=NEW_TOKENS, **request)
         if said["responses"] != CANDIDATES:
             raise SideFailed(f"{name} drew {said['responses']} of {CANDIDATES} responses")
-        return Took(said["total"] - said["rating"], said["total"])
+        return PeerSeconds(said["total"] - said["rating"], said["total"])
 
 
-def _rows(asking: Asking, repeats: int, say: Callable[[str], None]) -> list[Row]:
+def _rows(asking: PeerClient, repeats: int, say: Callable[[str], None]) -> list[RatioRow]:
     drawing = {name: _row(name, "drawing", "rating excluded") for name in PEERS}
     whole = {name: _row(name, "whole", "rating included") for name in PEERS}
     for name in SIDES:
@@ -96,7 +98,7 @@ def _rows(asking: Asking, repeats: int, say: Callable[[str], None]) -> list[Row]
     return [row for name in PEERS for row in (drawing[name], whole[name])]
 
 
-def _row(name: str, kind: str, said: str) -> Row:
+def _row(name: str, kind: str, said: str) -> RatioRow:
     ours = "best-of-16 with REAR scores" if kind == "whole" else "n = 16 without scores"
     title = f"{CALLED[name]}, {said} ÷ our server's {ours}"
-    return Row(f"{name}-{kind}", title, 2.0, at_least=True)
+    return RatioRow(f"{name}-{kind}", title, 2.0, at_least=True)

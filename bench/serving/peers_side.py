@@ -55,45 +55,45 @@ class TimedCompletions:
         self.completions = self
         self._client = client
 
-    def create(self, **asked: Any) -> Any:
+    def create(self, **options: Any) -> Any:
         began = time.perf_counter()
-        said = self._client.chat.completions.create(**asked)
+        said = self._client.chat.completions.create(**options)
         self.seconds.append(time.perf_counter() - began)
         return said
 
 
-async def its_hub(url: str, asked: dict[str, Any]) -> dict[str, float]:
+async def its_hub(url: str, request: dict[str, Any]) -> dict[str, float]:
     lm = OpenAICompatibleLanguageModel(
         endpoint=f"{url}/v1",
         api_key="none",
         model_name=MODEL,
-        max_completion_tokens=asked["max_tokens"],
+        max_completion_tokens=request["max_tokens"],
         temperature=1.0,
     )
     judge = TimedJudge(LLMJudge(lm=lm))
     messages = [
-        ChatMessage(role="system", content=asked["wish"]),
-        ChatMessage(role="user", content=asked["question"]),
+        ChatMessage(role="system", content=request["wish"]),
+        ChatMessage(role="user", content=request["question"]),
     ]
     began = time.perf_counter()
-    found = await BestOfN(orm=judge).ainfer(
-        lm, messages, budget=asked["n"], return_response_only=False
+    result = await BestOfN(orm=judge).ainfer(
+        lm, messages, budget=request["n"], return_response_only=False
     )
     total = time.perf_counter() - began
     await lm.close()
-    return {"total": total, "rating": judge.seconds, "responses": len(found.responses)}
+    return {"total": total, "rating": judge.seconds, "responses": len(result.responses)}
 
 
-def optillm(url: str, asked: dict[str, Any]) -> dict[str, float]:
+def optillm(url: str, request: dict[str, Any]) -> dict[str, float]:
     client = TimedCompletions(OpenAI(base_url=f"{url}/v1", api_key="none", timeout=600))
     began = time.perf_counter()
     best_of_n_sampling(
-        asked["wish"],
-        asked["question"],
+        request["wish"],
+        request["question"],
         client,
         MODEL,
-        n=asked["n"],
-        request_config={"max_tokens": asked["max_tokens"]},
+        n=request["n"],
+        request_config={"max_tokens": request["max_tokens"]},
     )
     total = time.perf_counter() - began
     return {
@@ -108,10 +108,10 @@ def main() -> None:
     print(json.dumps({"versions": {name: version(name) for name in ("its_hub", "optillm")}}))
     sys.stdout.flush()
     for line in sys.stdin:
-        asked = json.loads(line)
-        by_its_hub = asked["peer"] == "its_hub"
-        found = asyncio.run(its_hub(url, asked)) if by_its_hub else optillm(url, asked)
-        print(json.dumps(found), flush=True)
+        request = json.loads(line)
+        by_its_hub = request["peer"] == "its_hub"
+        measured = asyncio.run(its_hub(url, request)) if by_its_hub else optillm(url, request)
+        print(json.dumps(measured), flush=True)
 
 
 if __name__ == "__main__":

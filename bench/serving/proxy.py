@@ -12,9 +12,9 @@ from tools.servers.launch import start
 
 from bench.figures import CANDIDATES, MIDDLE, NEW_TOKENS
 from bench.serving.endless import write_endless
-from bench.serving.rows import Row, rotated
+from bench.serving.rows import RatioRow, rotated
 from bench.serving.sides import SideFailed, our_server
-from bench.serving.words import WISH, Words
+from bench.serving.words import WISH, QuestionMaker
 
 SHORT = 30
 LENGTHS = {"short": SHORT, "long": MIDDLE}
@@ -23,13 +23,13 @@ SIDES = ("upstream", "told", "plain", "scored")
 
 
 def measure_proxy(
-    work: Path, words: Words, repeats: int, say: Callable[[str], None]
-) -> tuple[list[Row], dict[str, str]]:
+    work: Path, words: QuestionMaker, repeats: int, say: Callable[[str], None]
+) -> tuple[list[RatioRow], dict[str, str]]:
     """Rows for a short and a long question, and vLLM's version.
 
     Every request has a question of its own and draws 16 × 128 tokens, which is checked.
     """
-    rows: list[Row] = []
+    rows: list[RatioRow] = []
     say("proxy: starting vLLM")
     upstream = start("vllm", str(write_endless(work / "endless")), work / "vllm-endless.log")
     try:
@@ -55,16 +55,18 @@ def measure_proxy(
     return rows, {"vllm": version}
 
 
-def _rows(kind: str) -> tuple[Row, Row, Row]:
+def _rows(kind: str) -> tuple[RatioRow, RatioRow, RatioRow]:
     upstream = f"the upstream's own n = {CANDIDATES}, {SAID[kind]}"
     return (
-        Row(
+        RatioRow(
             f"told-{kind}",
             f"the upstream alone, telling log-probs and token ids, which scores need ÷ {upstream}",
             None,
         ),
-        Row(f"proxy-{kind}", f"n = {CANDIDATES} through our server, no scores ÷ {upstream}", 1.05),
-        Row(
+        RatioRow(
+            f"proxy-{kind}", f"n = {CANDIDATES} through our server, no scores ÷ {upstream}", 1.05
+        ),
+        RatioRow(
             f"scored-{kind}",
             f"best-of-{CANDIDATES} with REAR scores through our server ÷ {upstream}",
             1.6,
@@ -75,7 +77,7 @@ def _rows(kind: str) -> tuple[Row, Row, Row]:
 def asked_for(side: str, question: str, seed: int) -> dict[str, Any]:
     """The same request to all: the wish is the system message, or the preference (``scored``)."""
     user = {"role": "user", "content": question}
-    asked: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model": "demo",
         "messages": [{"role": "system", "content": WISH}, user],
         "temperature": 1.0,
@@ -84,24 +86,24 @@ def asked_for(side: str, question: str, seed: int) -> dict[str, Any]:
         "seed": seed,
     }
     if side == "told":
-        return asked | {"n": CANDIDATES, "logprobs": True, "return_token_ids": True}
+        return body | {"n": CANDIDATES, "logprobs": True, "return_token_ids": True}
     if side != "scored":
-        return asked | {"n": CANDIDATES}
+        return body | {"n": CANDIDATES}
     knob = {"preference": WISH, "search": "best-of-n", "n": CANDIDATES}
-    return asked | {"messages": [user], "preftilt": knob}
+    return body | {"messages": [user], "preftilt": knob}
 
 
-def timed(client: httpx2.Client, url: str, asked: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def timed(client: httpx2.Client, url: str, body: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """A chat's answer, and the seconds until it was there."""
     began = time.perf_counter()
-    said = client.post(f"{url}/v1/chat/completions", json=asked)
+    said = client.post(f"{url}/v1/chat/completions", json=body)
     seconds = time.perf_counter() - began
     if said.status_code != 200:
         raise SideFailed(f"{url} answered {said.status_code}: {said.text[:500]}")
     return said.json(), seconds
 
 
-def _once(client: httpx2.Client, url: str, side: str, words: Words, kind: str) -> float:
+def _once(client: httpx2.Client, url: str, side: str, words: QuestionMaker, kind: str) -> float:
     """Seconds of one request."""
     question = words.question(LENGTHS[kind])
     said, seconds = timed(client, url, asked_for(side, question, len(question)))

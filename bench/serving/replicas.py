@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tools.servers.launch import start
 
 from bench.figures import MIDDLE
-from bench.serving.rows import Row, rotated
+from bench.serving.rows import RatioRow, rotated
 from bench.serving.sides import SideFailed
-from bench.serving.words import Words
+from bench.serving.words import QuestionMaker
 from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.open import open_engine
@@ -54,7 +54,7 @@ COMPUTED, CACHED = "local_compute", "local_cache_hit"
 
 
 @dataclass(frozen=True, slots=True)
-class InTurn:
+class RoundRobin:
     """Engines of one model, each given the next call: what a load balancer does that knows nothing of prompts.
 
     A call keeps together what it asks, which is more than such a balancer would do.
@@ -90,17 +90,17 @@ class InTurn:
         return await next(self.turn).score(requests)
 
     def close(self) -> None:
-        for one in self.engines:
-            one.close()
+        for engine in self.engines:
+            engine.close()
 
 
 def measure_replicas(
-    work: Path, words: Words, repeats: int, say: Callable[[str], None]
-) -> tuple[list[Row], dict[str, str]]:
+    work: Path, words: QuestionMaker, repeats: int, say: Callable[[str], None]
+) -> tuple[list[RatioRow], dict[str, str]]:
     """A row a size of the caches, in tokens, and vLLM's version."""
     rows, version = [], ""
     for room, flags in ROOMS.items():
-        row = Row(
+        row = RatioRow(
             f"replicas-{room}",
             f"prompt tokens computed by 2 vLLM servers, calls in turn ÷ by the prompt's hash: {USERS} users draw"
             f" {DRAWN} answers to a {MIDDLE:,}-token question {ROUNDS} times, {SAID[room]}",
@@ -126,16 +126,18 @@ def measure_replicas(
 
 def _opened(urls: Sequence[str], stack: ExitStack) -> dict[str, Engine]:
     alone = [open_engine(f"vllm+{url}") for url in urls]
-    found: list[Engine] = [
-        InTurn(alone, itertools.cycle(alone)),
+    engines: list[Engine] = [
+        RoundRobin(alone, itertools.cycle(alone)),
         open_engine(f"vllm+{','.join(urls)}"),
     ]
-    for one in found:
-        stack.callback(one.close)
-    return dict(zip(SIDES, found, strict=True))
+    for engine in engines:
+        stack.callback(engine.close)
+    return dict(zip(SIDES, engines, strict=True))
 
 
-def _once(engine: Engine, urls: Sequence[str], words: Words, say: Callable[[str], None]) -> int:
+def _once(
+    engine: Engine, urls: Sequence[str], words: QuestionMaker, say: Callable[[str], None]
+) -> int:
     """Prompt tokens that the servers compute for all users' requests, each with a prompt that no cache knows."""
     questions = [words.question(MIDDLE) for _ in range(USERS)]
     before = _counted(urls)
@@ -149,11 +151,11 @@ def _once(engine: Engine, urls: Sequence[str], words: Words, say: Callable[[str]
 
 async def _all(engine: Engine, questions: Sequence[str]) -> None:
     """All users at once, in another order every round."""
-    prompts = [engine.tokenizer.render([Message("user", one)]) for one in questions]
+    prompts = [engine.tokenizer.render([Message("user", question)]) for question in questions]
     order = random.Random(len(prompts))
     for number in range(ROUNDS):
-        asked = [_draw(one, number) for one in order.sample(prompts, len(prompts))]
-        await asyncio.gather(*(engine.sample([one]) for one in asked))
+        requests = [_draw(prompt, number) for prompt in order.sample(prompts, len(prompts))]
+        await asyncio.gather(*(engine.sample([request]) for request in requests))
 
 
 def _draw(prompt: Tokens, seed: int) -> SampleRequest:
@@ -168,14 +170,14 @@ def _draw(prompt: Tokens, seed: int) -> SampleRequest:
 
 def _counted(urls: Sequence[str]) -> Counter[str]:
     """Prompt tokens of all servers so far, by where they came from."""
-    found: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
     for url in urls:
         said = httpx2.get(f"{url}/metrics", trust_env=False).text
         for family in text_string_to_metric_families(said):
             if family.name == COUNTED:
-                for one in family.samples:
-                    if one.name.endswith("_total"):
-                        found[one.labels["source"]] += int(one.value)
-    if not found:
+                for sample in family.samples:
+                    if sample.name.endswith("_total"):
+                        tokens[sample.labels["source"]] += int(sample.value)
+    if not tokens:
         raise SideFailed(f"{urls[0]}/metrics has no {COUNTED}; vLLM 0.32 has it")
-    return found
+    return tokens

@@ -14,8 +14,8 @@ from typing import Any
 
 from bench.figures import CANDIDATES, NEW_TOKENS
 from bench.report import processor
-from bench.server import Crowd
-from bench.serving.rows import Row
+from bench.server import LoadResult
+from bench.serving.rows import RatioRow
 
 MODEL = "demo (the bundled one, 5 M parameters), float32"
 PARTS = ("proxy", "engines", "peers", "clients", "scoring", "replicas")
@@ -44,22 +44,25 @@ as it is, because a rating must be able to end: at most {new_tokens} tokens a re
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class MeasuredPart:
     """What one part of the bench found. ``load``: the system's mean of a minute when it ended."""
 
     command: str
     date: str
     load: float
     versions: dict[str, str]
-    rows: Sequence[Row] = ()
-    crowds: Sequence[Crowd] = ()
+    rows: Sequence[RatioRow] = ()
+    crowds: Sequence[LoadResult] = ()
 
 
 def measured(
-    command: str, rows: Sequence[Row], versions: Mapping[str, str], crowds: Sequence[Crowd] = ()
-) -> Part:
+    command: str,
+    rows: Sequence[RatioRow],
+    versions: Mapping[str, str],
+    crowds: Sequence[LoadResult] = (),
+) -> MeasuredPart:
     """A part that has just been measured by ``command``."""
-    return Part(
+    return MeasuredPart(
         command=command,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         load=round(os.getloadavg()[0], 2),
@@ -77,7 +80,7 @@ _OURS = {
 }
 
 
-def load(folder: Path) -> dict[str, Part]:
+def load(folder: Path) -> dict[str, MeasuredPart]:
     """Parts that were measured before, by name: one part can be measured again without the others."""
     path = folder / "serving.json"
     if not path.is_file():
@@ -86,22 +89,22 @@ def load(folder: Path) -> dict[str, Part]:
     return {name: _part(told[name]) for name in PARTS if name in told}
 
 
-def _part(told: Mapping[str, Any]) -> Part:
-    rows = [Row(**row) for row in told["rows"]]
-    crowds = [Crowd(**one) for one in told["crowds"]]
-    return Part(**{**told, "rows": rows, "crowds": crowds})
+def _part(told: Mapping[str, Any]) -> MeasuredPart:
+    rows = [RatioRow(**row) for row in told["rows"]]
+    crowds = [LoadResult(**crowd) for crowd in told["crowds"]]
+    return MeasuredPart(**{**told, "rows": rows, "crowds": crowds})
 
 
-def save(folder: Path, parts: Mapping[str, Part]) -> None:
+def save(folder: Path, parts: Mapping[str, MeasuredPart]) -> None:
     """Write ``serving.json`` and ``serving.md``."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"device": processor(), "parts": {name: asdict(one) for name, one in parts.items()}}
+    record = {"device": processor(), "parts": {name: asdict(part) for name, part in parts.items()}}
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (folder / "serving.json").write_text(text, encoding="utf-8")
     (folder / "serving.md").write_text(markdown(parts), encoding="utf-8")
 
 
-def markdown(parts: Mapping[str, Part]) -> str:
+def markdown(parts: Mapping[str, MeasuredPart]) -> str:
     lines = [f"# Serving on {processor()}", ""]
     lines += [INTRODUCTION.format(candidates=CANDIDATES, new_tokens=NEW_TOKENS)]
     lines += [f"- threads: {os.cpu_count()}", f"- model: {MODEL}"]
@@ -113,11 +116,11 @@ def markdown(parts: Mapping[str, Part]) -> str:
     ]
     known = [parts[name] for name in PARTS if name in parts]
     lines += ["| " + " | ".join(row.cells()) + " |" for part in known for row in part.rows]
-    crowds = [one for part in known for one in part.crowds]
+    crowds = [crowd for part in known for crowd in part.crowds]
     return "\n".join([*lines, "", *_crowd_table(crowds)])
 
 
-def _circumstances(name: str, parts: Mapping[str, Part]) -> str:
+def _circumstances(name: str, parts: Mapping[str, MeasuredPart]) -> str:
     if name not in parts:
         return f"- {name}: not measured"
     part = parts[name]
@@ -125,7 +128,7 @@ def _circumstances(name: str, parts: Mapping[str, Part]) -> str:
     return f"- {name}: `{part.command}`, {part.date}, load {part.load:g}; {versions}"
 
 
-def _crowd_table(crowds: Sequence[Crowd]) -> list[str]:
+def _crowd_table(crowds: Sequence[LoadResult]) -> list[str]:
     if not crowds:
         return []
     head = "| clients at once, toy engine | errors | mixed-up answers | p50 | p99 | requests/s |"
@@ -133,8 +136,9 @@ def _crowd_table(crowds: Sequence[Crowd]) -> list[str]:
         head,
         "|---|---|---|---|---|---|",
         *(
-            f"| {one.clients} | {one.errors} | {one.mixed} | {one.p50:.2f} s | {one.p99:.2f} s | {one.rate:.0f} |"
-            for one in crowds
+            f"| {crowd.clients} | {crowd.errors} | {crowd.mixed} | {crowd.p50:.2f} s | {crowd.p99:.2f} s |"
+            f" {crowd.rate:.0f} |"
+            for crowd in crowds
         ),
         "",
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Row:
+class RatioRow:
     """``top`` ÷ ``bottom``, one pair of values a repeat.
 
     bar: the ratio asked for, None where none is. at_least: it is a least ratio, not a most. unit: of the values:

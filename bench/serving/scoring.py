@@ -12,9 +12,9 @@ import numpy as np
 from tools.servers.launch import start
 
 from bench.figures import CANDIDATES, MIDDLE, NEW_TOKENS
-from bench.serving.rows import Row, rotated
+from bench.serving.rows import RatioRow, rotated
 from bench.serving.sides import SideFailed
-from bench.serving.words import Words
+from bench.serving.words import QuestionMaker
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.http.connection import Connection, connect
 from preftilt.engines.http.logprob_checks import EXACT
@@ -45,8 +45,8 @@ class Reader(Protocol):
 
 
 def measure_scoring(
-    work: Path, words: Words, repeats: int, say: Callable[[str], None]
-) -> tuple[list[Row], dict[str, str]]:
+    work: Path, words: QuestionMaker, repeats: int, say: Callable[[str], None]
+) -> tuple[list[RatioRow], dict[str, str]]:
     """A row a server, and the servers' versions; every reading is of tokens that no cache has seen."""
     rows, versions = [], {}
     for kind in KINDS:
@@ -61,14 +61,14 @@ def measure_scoring(
 
 
 async def _row(
-    kind: str, url: str, words: Words, repeats: int, say: Callable[[str], None]
-) -> tuple[Row, str]:
+    kind: str, url: str, words: QuestionMaker, repeats: int, say: Callable[[str], None]
+) -> tuple[RatioRow, str]:
     connection = connect(url, key_variable="PREFTILT_API_KEY", timeout=600, max_connections=64)
     try:
         reader = _reader(kind, connection)
         await _agree(kind, reader, words)
         name = {"vllm": "vLLM's server", "sglang": "SGLang's server"}[kind]
-        row = Row(
+        row = RatioRow(
             f"scoring-{kind}",
             f"{name}: scoring {CANDIDATES} × {NEW_TOKENS} tokens after {MIDDLE:,}, prefix shared ÷ not",
             0.35,
@@ -92,7 +92,7 @@ def _reader(kind: str, connection: Connection) -> Reader:
     )
 
 
-async def _agree(kind: str, reader: Reader, words: Words) -> None:
+async def _agree(kind: str, reader: Reader, words: QuestionMaker) -> None:
     """Warms both ways up, and makes sure that they read the same: a fast wrong answer is none."""
     context = words.tokens(WARM_UP)
     completions = [words.tokens(WARM_UP) for _ in range(CANDIDATES)]
@@ -103,7 +103,7 @@ async def _agree(kind: str, reader: Reader, words: Words) -> None:
         raise SideFailed(f"{kind}: log-probs with and without the shared prefix differ: {gaps}")
 
 
-async def _once(reader: Reader, side: str, words: Words) -> float:
+async def _once(reader: Reader, side: str, words: QuestionMaker) -> float:
     context = words.tokens(MIDDLE)
     completions = [words.tokens(NEW_TOKENS) for _ in range(CANDIDATES)]
     read = reader.read if side == "shared" else reader.read_plainly

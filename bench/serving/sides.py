@@ -44,7 +44,7 @@ def our_server(upstream: str, log: Path) -> Iterator[str]:
         _stop(process)
 
 
-class Side:
+class SideProcess:
     """A helper in another process: one JSON object a line to it, one back; ``name`` is for errors."""
 
     def __init__(

@@ -34,7 +34,7 @@ SENTENCES = (
 
 
 @dataclass(slots=True)
-class Words:
+class QuestionMaker:
     """Conversations from a seed; ``tokenizer`` counts how long they are."""
 
     seed: int

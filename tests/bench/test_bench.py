@@ -8,7 +8,7 @@ import pytest
 import torch
 from bench.figures import Effort, Figure
 from bench.memory import measuring
-from bench.report import BARS, Measured, circumstances, markdown
+from bench.report import BARS, MeasuredModel, circumstances, markdown
 
 pytestmark = pytest.mark.model
 
@@ -34,7 +34,7 @@ def test_the_report_names_its_command_and_how_many_values_stand_behind_a_figure(
             row.add(3.0, 4.0)
             row.held(20.0, None)
     facts = circumstances("cpu", 0, "python -m bench --repeats 2")
-    text = markdown("cpu", facts, [Measured("tiny", 1000, list(rows.values()))])
+    text = markdown("cpu", facts, [MeasuredModel("tiny", 1000, list(rows.values()))])
     assert "Made by `python -m bench --repeats 2`." in text
     [generate] = [line for line in text.splitlines() if "alone, 1,000-token prompt" in line]
     assert generate.endswith("| ≤ 0.5 | **0.25** (n 1) | yes | 1 s | 4 s | 10 / 30 |")

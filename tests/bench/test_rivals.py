@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench.report import circumstances
 from bench.rivals import LAMBDAS, REDUCTIONS, SIZES, markdown, sweep, write_reward_model
-from bench.serving.rows import Row
+from bench.serving.rows import RatioRow
 
 import preftilt as pt
 from preftilt.rivals.opening import open_reward_model
@@ -40,7 +40,7 @@ def test_the_sweep_reads_off_every_lambda_size_and_reduction():
 
 
 def test_a_row_without_a_bar_says_so():
-    row = Row("generative", "judge ÷ REAR", None)
+    row = RatioRow("generative", "judge ÷ REAR", None)
     row.add(3.0, 2.0)
     text = markdown(circumstances("cpu", 0, "python -m bench.rivals"), [row])
     assert "| judge ÷ REAR | – | **1.50** (1.50–1.50, n 1) | – | 3 s | 2 s |" in text

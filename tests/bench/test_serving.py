@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench.server import Crowd
+from bench.server import LoadResult
 from bench.serving.endless import write_endless
-from bench.serving.replicas import InTurn
+from bench.serving.replicas import RoundRobin
 from bench.serving.report import load, measured, save
-from bench.serving.rows import Row, rotated
-from bench.serving.sides import Side, SideFailed
-from bench.serving.words import Words
+from bench.serving.rows import RatioRow, rotated
+from bench.serving.sides import SideFailed, SideProcess
+from bench.serving.words import QuestionMaker
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.bundled import demo_folder
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.model
 
 
 def test_a_row_is_the_median_of_its_ratios_with_their_quartiles():
-    row = Row("proxy", "ours ÷ theirs", 1.05)
+    row = RatioRow("proxy", "ours ÷ theirs", 1.05)
     for top, bottom in ((1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (4.0, 1.0), (10.0, 2.0)):
         row.add(top, bottom)
     assert row.cells() == [
@@ -40,14 +40,14 @@ def test_a_row_is_the_median_of_its_ratios_with_their_quartiles():
 
 
 def test_a_bar_may_be_the_least_that_is_wanted():
-    row = Row("peer", "theirs ÷ ours", 2.0, at_least=True)
+    row = RatioRow("peer", "theirs ÷ ours", 2.0, at_least=True)
     row.add(5.0, 2.0)
     assert row.met
     assert row.cells()[1] == "≥ 2"
 
 
 def test_what_is_counted_is_told_as_a_count():
-    row = Row("replicas", "theirs ÷ ours", None, unit="tokens")
+    row = RatioRow("replicas", "theirs ÷ ours", None, unit="tokens")
     row.add(60_000, 40_000)
     assert row.cells()[2:] == ["**1.50** (1.50–1.50, n 1)", "–", "60,000 tokens", "40,000 tokens"]
 
@@ -55,7 +55,7 @@ def test_what_is_counted_is_told_as_a_count():
 async def test_calls_dealt_in_turn_read_a_prompt_on_every_engine():
     machines = [Machine("a"), Machine("b")]
     engines = [one.open() for one in machines]
-    engine = InTurn(engines, itertools.cycle(engines))
+    engine = RoundRobin(engines, itertools.cycle(engines))
     for seed in range(2):
         stream, sampling = Stream(seed), Sampling()
         request = SampleRequest(
@@ -85,7 +85,7 @@ def test_the_endless_model_is_the_bundled_one_with_an_end_that_is_never_drawn(tm
 
 
 def test_questions_have_the_length_that_is_asked_for_and_are_never_the_same():
-    words = Words(0)
+    words = QuestionMaker(0)
     asked = [words.question(200) for _ in range(4)]
     lengths = [len(words.tokenizer.chat.encode(one)) for one in asked]
     assert all(200 <= length <= 250 for length in lengths)
@@ -96,7 +96,7 @@ def test_a_helper_s_noise_is_no_answer_and_its_end_is_an_error(tmp_path: Path):
     said = "import json\nprint('loading …')\nprint(json.dumps({'twice': 2 * json.loads(input())['x']}))\n"
     script = tmp_path / "side.py"
     script.write_text(said, encoding="utf-8")
-    side = Side("helper", [sys.executable, str(script)], tmp_path / "side.log")
+    side = SideProcess("helper", [sys.executable, str(script)], tmp_path / "side.log")
     try:
         assert side.ask(x=21) == {"twice": 42}
         with pytest.raises(SideFailed, match="helper ended"):
@@ -106,9 +106,9 @@ def test_a_helper_s_noise_is_no_answer_and_its_end_is_an_error(tmp_path: Path):
 
 
 def test_the_report_names_commands_and_keeps_parts_that_are_not_measured_again(tmp_path: Path):
-    row = Row("proxy-short", "ours ÷ theirs", 1.05)
+    row = RatioRow("proxy-short", "ours ÷ theirs", 1.05)
     row.add(1.0, 2.0)
-    crowd = Crowd(clients=200, errors=0, mixed=0, p50=0.5, p99=1.25, rate=80.0)
+    crowd = LoadResult(clients=200, errors=0, mixed=0, p50=0.5, p99=1.25, rate=80.0)
     save(tmp_path, {"proxy": measured("python -m bench.serving", [row], {"vllm": "0.32.0"})})
     parts = load(tmp_path)
     again = measured("python -m bench.serving --parts clients", [], {}, [crowd])

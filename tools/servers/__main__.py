@@ -19,14 +19,14 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=None, help="a free one if left out")
     parser.add_argument("flags", nargs="*", help="more flags for the server, after --")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / f"{asked.kind}.log"
-        print(f"starting {asked.kind}; its log: {log}", flush=True)
+        log = Path(folder) / f"{options.kind}.log"
+        print(f"starting {options.kind}; its log: {log}", flush=True)
         server = start(
-            asked.kind, model_folder(asked.model), log, flags=asked.flags, port=asked.port
+            options.kind, model_folder(options.model), log, flags=options.flags, port=options.port
         )
-        print(f"{asked.kind}+{server.url} answers; Ctrl-C ends it", flush=True)
+        print(f"{options.kind}+{server.url} answers; Ctrl-C ends it", flush=True)
         try:
             server.process.wait()
         except KeyboardInterrupt:

@@ -131,9 +131,9 @@ def start(
 
 def free_port() -> int:
     """A port that nobody listens on; the system gives it to nobody else for a while."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _wait(kind: str, server: Server) -> None:

@@ -47,7 +47,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
         vocab_size=size,
         min_frequency=2,
         show_progress=False,
-        special_tokens=[AddedToken(one, special=True, normalized=False) for one in SPECIAL],
+        special_tokens=[AddedToken(special, special=True, normalized=False) for special in SPECIAL],
         initial_alphabet=ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -101,7 +101,7 @@ def _answer_weights(text: str, offsets: Sequence[tuple[int, int]]) -> list[float
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:
     """The id of a special token; ``KeyError`` if the vocabulary lacks it."""
-    found = tokenizer.token_to_id(token)
-    if found is None:
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
         raise KeyError(token)
-    return found
+    return token_id
