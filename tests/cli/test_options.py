@@ -86,8 +86,10 @@ def test_every_command_has_help(command: str, cli: Cli) -> None:
 
 def test_the_version_and_the_bare_command(cli: Cli) -> None:
     assert cli("--version").out.startswith("preftilt 0.")
-    shown = cli().out
-    assert all(panel in shown for panel in ("Answer", "Measure", "Reward models", "bundled model"))
+    panels = re.split(r"^╭─ (.*?) ─*╮$", cli().out, flags=re.MULTILINE)
+    assert panels[1::2] == ["Options", "Commands to begin with", "Evaluation", "Training", "Tools"]
+    first = re.findall(r"^│ (\S+)", panels[4], re.MULTILINE)
+    assert first == ["ask", "run", "score", "serve", "calibrate", "train"]
 
 
 def test_no_flag_is_declared_twice() -> None:

@@ -110,8 +110,8 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-ANSWER, MEASURE, TRAIN, BUNDLED = "Answer", "Measure", "Reward models", "The bundled model"
-"""What commands are for: the panels of ``preftilt --help``."""
+FIRST, EVALUATION, TRAINING, TOOLS = "Commands to begin with", "Evaluation", "Training", "Tools"
+"""What commands are for: the panels of ``preftilt --help``, in this order."""
 
 
 @app.callback(invoke_without_command=True)
@@ -124,7 +124,7 @@ def preftilt_command(
         raise typer.Exit
 
 
-@app.command(rich_help_panel=ANSWER)
+@app.command(rich_help_panel=FIRST)
 @grouped
 def ask(
     *,
@@ -161,7 +161,7 @@ def ask(
     ask(question, messages, preference or [], lam, flags, model, show, image or ())
 
 
-@app.command(rich_help_panel=ANSWER)
+@app.command(rich_help_panel=FIRST)
 @grouped
 def run(
     *,
@@ -186,7 +186,7 @@ def run(
     run(source, output, preference or [], lam, flags, model, files, cluster)
 
 
-@app.command(rich_help_panel=ANSWER)
+@app.command(rich_help_panel=FIRST)
 @grouped
 def score(
     *,
@@ -217,7 +217,6 @@ def score(
     score_rows(source, output, preference or [], lam or [], flags, model, files)
 
 
-@app.command(rich_help_panel=ANSWER)
 def schema(
     name: Annotated[
         str,
@@ -234,19 +233,20 @@ def schema(
 
 
 for _command, _name, _panel in (
-    (serve, "serve", ANSWER),
-    (probe, "probe", ANSWER),
-    (calibrate, "calibrate", MEASURE),
-    (reproduce, "reproduce", MEASURE),
-    (policy_accuracy, "policy-accuracy", MEASURE),
-    (behaviour, "behaviour", MEASURE),
-    (sweep, "sweep", MEASURE),
-    (fronts, "fronts", MEASURE),
-    (train, "train", TRAIN),
-    (soup, "soup", TRAIN),
-    (fix_alpha, "fix-alpha", TRAIN),
-    (demo_eval, "demo-eval", BUNDLED),
-    (demo_pairs, "demo-pairs", BUNDLED),
-    (arms_eval, "arms-eval", BUNDLED),
+    (serve, "serve", FIRST),
+    (calibrate, "calibrate", FIRST),
+    (train, "train", FIRST),
+    (reproduce, "reproduce", EVALUATION),
+    (policy_accuracy, "policy-accuracy", EVALUATION),
+    (behaviour, "behaviour", EVALUATION),
+    (sweep, "sweep", EVALUATION),
+    (fronts, "fronts", EVALUATION),
+    (demo_eval, "demo-eval", EVALUATION),
+    (arms_eval, "arms-eval", EVALUATION),
+    (soup, "soup", TRAINING),
+    (fix_alpha, "fix-alpha", TRAINING),
+    (demo_pairs, "demo-pairs", TRAINING),
+    (probe, "probe", TOOLS),
+    (schema, "schema", TOOLS),
 ):
     app.command(_name, rich_help_panel=_panel)(_command)
