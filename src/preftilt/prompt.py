@@ -291,7 +291,11 @@ def build_question(
     check_messages(messages)
     system, turns = _split_system(messages, settings)
     question = _conversation(settings.question_system if system is None else system, turns)
-    prompt = tokenizer.render(question)
+    return plain_query(tokenizer.render(question))
+
+
+def plain_query(prompt: Tokens) -> Query:
+    """The query of a prompt that states no preference: one view, the prompt itself, at λ = 1."""
     return Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
 
 

@@ -239,10 +239,7 @@ def _length_notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> l
 
 def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[ScoreLine]:
     """The lines of those candidates that may win; the others stand aside at every λ, as in the ranking."""
-    able = contenders(
-        [candidate.finish == "length" or not candidate.answered for candidate in candidates],
-        reward.cut_off,
-    )
+    able = contenders([candidate.cut_off for candidate in candidates], reward.cut_off)
     return [
         ScoreLine(candidate.question_logprob, candidate.preference_gain) if may_win else IMPOSSIBLE
         for candidate, may_win in zip(candidates, able, strict=True)

@@ -17,7 +17,7 @@ from preftilt.effect import StrengthEffect
 from preftilt.path import PathSegment
 from preftilt.prompt import Moment
 from preftilt.reward import Sums
-from preftilt.types import Finish, Reduction, Tokens
+from preftilt.types import Finish, Reduction, Tokens, was_cut_off
 
 SCHEMA = "preftilt.realigned/1"
 
@@ -97,6 +97,11 @@ class ScoredCandidate:
     def answered(self) -> bool:
         """Whether the model came to an answer, where it thought first."""
         return self.thoughts == 0 or self.thoughts < len(self.tokens)
+
+    @property
+    def cut_off(self) -> bool:
+        """See :func:`~preftilt.types.was_cut_off`."""
+        return was_cut_off(self.finish, self.thoughts, len(self.tokens))
 
     def to_json(self) -> dict[str, Any]:
         ranked = {} if self.method is None else {"method": self.method.to_json()}

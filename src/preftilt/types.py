@@ -237,6 +237,12 @@ class Completion:
     absent: str = ""
 
 
+def was_cut_off(finish: Finish, thoughts: int, length: int) -> bool:
+    """Whether a response of ``length`` tokens, the first ``thoughts`` of them before its answer, ended in the middle of
+    something: by its token budget, or before its answer began. :mod:`preftilt.rank` says what becomes of it."""
+    return finish == "length" or 0 < thoughts == length
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A whole or partial response with its log-probs under every view; the root is the empty one.
@@ -258,8 +264,8 @@ class Candidate:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the response ended in the middle of something: by its token budget, or before its answer began."""
-        return self.finish == "length" or 0 < self.thoughts == len(self.tokens)
+        """See :func:`was_cut_off`."""
+        return was_cut_off(self.finish, self.thoughts, len(self.tokens))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

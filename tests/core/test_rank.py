@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from preftilt.eval.stored import best_of
 from preftilt.path import upper_envelope, winner
 from preftilt.rank import contenders, order
+from preftilt.result import ScoredCandidate
 from preftilt.reward import IMPOSSIBLE, Reward, Sums, lines, reduced
 from preftilt.search import Score, best, rank
 from preftilt.types import Candidate, CutOff, Finish
@@ -40,6 +42,28 @@ marks = st.lists(
 def test_an_answer_s_end_counts_before_its_score_or_not_at_all(rule, vote, ranked):
     scores = [9.0, 5.0, -math.inf, 5.0, None]
     assert order(scores, [LENGTH, EOS, LENGTH, EOS, EOS], rule, vote=vote) == ranked
+
+
+@pytest.mark.parametrize("finish", get_args(Finish))
+@pytest.mark.parametrize(("thoughts", "length"), [(0, 0), (0, 2), (1, 2), (2, 2)])
+def test_a_record_calls_cut_off_what_the_ranking_does(finish, thoughts, length):
+    tokens, none = (1,) * length, np.zeros(0)
+    ranked = Candidate(tokens, np.zeros((1, length)), finish, thoughts=thoughts)
+    recorded = ScoredCandidate(
+        rank=1,
+        slot=0,
+        text="",
+        tokens=tokens,
+        finish=finish,
+        logprobs={},
+        gains=none,
+        question_logprob=0.0,
+        preference_gain=0.0,
+        score=0.0,
+        sums=Sums(0.0, 0.0, length),
+        thoughts=thoughts,
+    )
+    assert recorded.cut_off == ranked.cut_off == (finish == "length" or thoughts == 2)
 
 
 def test_in_a_vote_an_answer_cut_off_hands_its_place_to_one_that_ended():

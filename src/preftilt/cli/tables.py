@@ -40,7 +40,7 @@ def score_table(result: Realigned, item: CheckedRow, more: Sequence[float]) -> d
     arms = tuple(ArmTerm(one.weight, 0.0) for one in result.views if one.arm is not None)
     for lam in dict.fromkeys([own, *more]):
         scores = _scores(result.candidates, lam, item, arms)
-        cut_off = [one.finish == "length" for one in result.candidates]
+        cut_off = [candidate.cut_off for candidate in result.candidates]
         best = order(scores, cut_off, item.settings.reward.cut_off)[0]
         rows.append({"lambda": lam, "candidate": best, "scores": [number(one) for one in scores]})
     return {"scores": rows}

@@ -19,7 +19,7 @@ from preftilt.rivals.logprobs import RULES, mean_rear
 from preftilt.rivals.methods import AtRandom, ByJudge, ByLogprob, ByRewardModel, ByVote, Method
 from preftilt.rivals.verdict import GenerativeRewardModel, JudgeVerdict
 from preftilt.rivals.votes import tally
-from preftilt.search import Score
+from preftilt.search import Score, rear
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import Candidate, Preference, Query, Stream
 
@@ -98,7 +98,9 @@ async def pick(pool: CandidatePool, method: Method, engine: Engine, judges: Judg
 
 def search_score(method: Method, query: Query, reward: Reward) -> Score:
     """The score that a search goes by: the method's own over log-probs, REAR's under every other method."""
-    rule = RULES[method.name if isinstance(method, ByLogprob) else "rear"]
+    if not isinstance(method, ByLogprob):
+        return rear(query, reward)
+    rule = RULES[method.name]
     return Score(lambda pool: rule(pool, query, reward), reward.cut_off)
 
 

@@ -14,7 +14,7 @@ from preftilt.api import Prepared, Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.checks import completions_with_text
 from preftilt.messages import Message, check_encodable
-from preftilt.prompt import thoughts_in
+from preftilt.prompt import plain_query, thoughts_in
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.rivals import Judges
 from preftilt.run import Progress, fit_max_tokens
@@ -123,7 +123,7 @@ def check(engine: Engine, job: Job, judges: Judges) -> Checked:
     """Raises for all that can be refused before the first token."""
     if job.plain:
         prompts = _plain_prompts(engine, job)
-        query = _plain_query(max(prompts, key=len))
+        query = plain_query(max(prompts, key=len))
         room = engine.capabilities.max_context
         budget = fit_max_tokens(query, room, job.settings.max_tokens)
         return Checked(job, query, budget, prompts)
@@ -229,10 +229,6 @@ def _plain_prompts(engine: Engine, job: Job) -> tuple[Tokens, ...]:
     if system is not None and messages[0].role != "system":
         messages = (Message("system", system), *messages)
     return (engine.tokenizer.render(messages),)
-
-
-def _plain_query(prompt: Tokens) -> Query:
-    return Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
 
 
 def _drawn_view(prompt: Tokens, views: tuple[View, ...]) -> View | None:

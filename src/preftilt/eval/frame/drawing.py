@@ -10,11 +10,11 @@ from preftilt.api import Realigner, Settings
 from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput
 from preftilt.eval.frame.request import Request
-from preftilt.prompt import answer_text
+from preftilt.prompt import answer_text, plain_query
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.run import fit_max_tokens
 from preftilt.search import Greedy
-from preftilt.types import Query, Sampling, Stream, View
+from preftilt.types import Query, Sampling, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def draw_plain(
     """The model's answer as it is: one draw by the settings' sampling, the search and λ having no say."""
     engine = realigner.engine
     prompt = engine.tokenizer.render(request.conversation())
-    query = Query(prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=())
+    query = plain_query(prompt)
     notes: tuple[str, ...] = ()
     if fit and settings.max_tokens is not None:
         settings, notes = _fitted(query, settings, realigner)
