@@ -1,4 +1,4 @@
-"""The library's front door: ``realign`` for one call, ``Realigner`` for many on one engine."""
+"""The library's API: ``realign`` for one call, ``Realigner`` for many on one engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preftilt.engines.models import default_model
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided.args import TrajectoryReward
-from preftilt.images import unpacked_once
+from preftilt.images import image_cache
 from preftilt.messages import Message, check_encodable
 from preftilt.prompt import (
     REASONING_TAGS,
@@ -170,7 +170,7 @@ class Realigner:
         request takes a while (milliseconds a thousand tokens): call it from a thread where others wait.
         """
         settings = self.settled(settings)
-        with unpacked_once():
+        with image_cache():
             query = self._query(messages, preferences, settings)
         check_method(
             settings.method,

@@ -1,4 +1,4 @@
-"""What the knob did: how much of a choice λ made, how far the views differ, and when that is worth a note.
+"""What λ did to a choice: how much of it λ made, how far the views differ, and when that is worth a note.
 
 Everything here is a function of what a record holds anyway: the candidates' lines, the answer's per-token gains and the
 λ-path. Nothing is asked of a model again.

@@ -27,30 +27,30 @@ _MAGIC = (
 
 T = TypeVar("T")
 
-_KEPT: ContextVar[dict[Any, Any] | None] = ContextVar("kept", default=None)
+_CACHE: ContextVar[dict[Any, Any] | None] = ContextVar("image cache", default=None)
 
 
 @contextmanager
-def unpacked_once() -> Iterator[None]:
-    """Within, images are unpacked once, however many prompts of a request they stand in."""
-    if _KEPT.get() is not None:
+def image_cache() -> Iterator[None]:
+    """Within this context an image is read and decoded once, however many prompts of a request hold it."""
+    if _CACHE.get() is not None:
         yield
         return
-    token = _KEPT.set({})
+    token = _CACHE.set({})
     try:
         yield
     finally:
-        _KEPT.reset(token)
+        _CACHE.reset(token)
 
 
 def kept(key: object, make: Callable[[], T]) -> T:
-    """What ``make`` makes for ``key``; made once within :func:`unpacked_once`."""
-    memory = _KEPT.get()
-    if memory is None:
+    """The value of ``make()``; within :func:`image_cache` it is computed once for each ``key``."""
+    cache = _CACHE.get()
+    if cache is None:
         return make()
-    if key not in memory:
-        memory[key] = make()
-    return memory[key]
+    if key not in cache:
+        cache[key] = make()
+    return cache[key]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The nouns of preftilt: frozen values that every other module speaks in.
+"""The types that all other modules share: frozen dataclasses and literals.
 
 Log-probabilities are **nats at temperature 1 from the unfiltered distribution**, whatever the sampling
 settings were; arrays are float64. Shapes: K views, T tokens of a response, N candidates, V vocabulary.
@@ -145,7 +145,7 @@ class Sampling:
 class Step:
     """Where a search step ends: at the first token that completes ``delimiter`` after some visible text.
 
-    The token stays in the step. White space before the first visible character does not end a step, so no
+    The token belongs to the step. White space before the first visible character does not end a step, so no
     step is blank.
     """
 

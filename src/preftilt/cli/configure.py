@@ -33,13 +33,13 @@ from preftilt.records import (
     SettingsPatch,
     complaints,
     file_lines,
-    idle,
-    idle_of_method,
+    ignored_by_method,
+    ignored_by_search,
     lines_of,
+    methods_with,
     parse_json,
     search_of,
-    takers,
-    takers_of_method,
+    searches_with,
 )
 from preftilt.rivals import METHODS
 from preftilt.types import Preference
@@ -258,17 +258,17 @@ def source_lines(path: str) -> Iterator[bytes]:
 
 
 def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
-    for name in idle(search, given):
+    for name in ignored_by_search(search, given):
         raise BadInput(
-            f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(takers(name))}: name that with"
-            " --search"
+            f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(searches_with(name))}: name"
+            " that with --search"
         )
 
 
 def _refuse_idle_method_flags(method: str, given: Sequence[str]) -> None:
-    for name in idle_of_method(method, given):
+    for name in ignored_by_method(method, given):
         raise BadInput(
-            f"{flag(name)} does not apply to --method {method}; it belongs to {', '.join(takers_of_method(name))}"
+            f"{flag(name)} does not apply to --method {method}; it belongs to {', '.join(methods_with(name))}"
         )
 
 

@@ -29,7 +29,8 @@ TrajectoryReward = Callable[[Sequence[Tokens]], Awaitable[Sequence[float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardGuidedDraw:
-    """One response to be drawn. ``key`` is that of its stream; ``eos`` ends it; ``room`` is for new tokens."""
+    """One response to draw: ``key`` is that of its random stream, ``eos`` are the ids that end it, ``room`` is how many
+    new tokens it may have."""
 
     guide: RewardGuide
     sampling: Sampling

@@ -1,4 +1,4 @@
-"""What may be drawn: temperature, top-k and top-p, and the plausibility mask of guided decoding.
+"""Which tokens may be drawn: temperature, top-k and top-p, and the plausibility mask of guided decoding.
 
 These are the references in numpy; engines have their own that do not sort a wide vocabulary.
 """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its interval."""
+    """A mean with its confidence interval."""
 
     mean: float
     low: float
@@ -24,7 +24,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class LineStyle:
-    """Colour, dashes and marker of a method; the last two alone tell it apart."""
+    """Colour, dashes and marker of a curve; the last two differ without colour, too."""
 
     colour: str
     line: str
@@ -129,7 +129,7 @@ def plain(value: float) -> str:
 
 
 def _reaches(spans: Sequence[Estimate]) -> tuple[list[float], list[float]]:
-    """How far intervals reach below and above their means."""
+    """Error bars: the distances from each mean to the ends of its interval."""
     return (
         [max(0.0, estimate.mean - estimate.low) for estimate in spans],
         [max(0.0, estimate.high - estimate.mean) for estimate in spans],

@@ -11,7 +11,7 @@ from preftilt.records.lines import (
     write_json,
     write_text,
 )
-from preftilt.records.method import MethodPatch, idle_of_method, takers_of_method
+from preftilt.records.method import MethodPatch, ignored_by_method, methods_with
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import (
     RENAMED,
@@ -19,9 +19,9 @@ from preftilt.records.patch import (
     SearchPatch,
     SettingsPatch,
     complaints,
-    idle,
+    ignored_by_search,
     search_of,
-    takers,
+    searches_with,
 )
 from preftilt.records.rows import CheckedRow, InputRow, PromptRow, ScoreRow, iter_items, read_items
 from preftilt.records.slim import RecordKind, record_kind, slim
@@ -51,11 +51,12 @@ __all__ = [
     "error_record",
     "file_bytes",
     "file_lines",
-    "idle",
-    "idle_of_method",
+    "ignored_by_method",
+    "ignored_by_search",
     "iter_items",
     "json_line",
     "lines_of",
+    "methods_with",
     "parse_json",
     "read_items",
     "read_records",
@@ -63,12 +64,11 @@ __all__ = [
     "record_kind",
     "record_of",
     "search_of",
+    "searches_with",
     "shown_by",
     "shown_in",
     "slim",
     "survey",
-    "takers",
-    "takers_of_method",
     "write_json",
     "write_text",
 ]

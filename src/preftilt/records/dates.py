@@ -1,4 +1,4 @@
-"""Dates in prompts: what a chat template shows of the moment is part of what a record is, and of its fingerprint."""
+"""Dates in prompts: the date that a chat template shows is part of a record and of its fingerprint."""
 
 from __future__ import annotations
 

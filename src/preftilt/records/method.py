@@ -27,7 +27,7 @@ class MethodPatch(Strict):
         """``base`` with these changes; another kind of method starts from its defaults."""
         named = METHODS[self.name or base.name]
         changes = self.model_dump(exclude_none=True, exclude={"name"})
-        for name in idle_of_method(named.name, changes):
+        for name in ignored_by_method(named.name, changes):
             own = [setting.name for setting in fields(named) if setting.name != "name"]
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the method {named.name!r}: {has}")
@@ -47,12 +47,12 @@ MethodField = Annotated[
 """A method, or its name alone."""
 
 
-def idle_of_method(method: str, names: Iterable[str]) -> list[str]:
+def ignored_by_method(method: str, names: Iterable[str]) -> list[str]:
     """Those of the settings ``names`` that ``method`` would ignore."""
-    return [name for name in names if method not in takers_of_method(name)]
+    return [name for name in names if method not in methods_with(name)]
 
 
-def takers_of_method(name: str) -> list[str]:
+def methods_with(name: str) -> list[str]:
     """The methods that read the setting ``name``."""
     return [
         method

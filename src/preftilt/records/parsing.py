@@ -1,4 +1,4 @@
-"""JSON that people wrote: whatever is wrong with it is said plainly."""
+"""A strict JSON parser for input that people wrote, with one clear error for each fault."""
 
 from __future__ import annotations
 

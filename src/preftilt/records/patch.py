@@ -116,7 +116,7 @@ class SearchPatch(Strict):
         kind = SEARCHES[search_of(self.name or base.name)]
         own = [setting.name for setting in fields(kind) if setting.name != "name"]
         changes = self.model_dump(exclude_none=True, exclude={"name"})
-        for name in idle(kind().name, changes):
+        for name in ignored_by_search(kind().name, changes):
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the search {kind().name!r}: {has}")
         start = base if isinstance(base, kind) else kind()
@@ -167,9 +167,9 @@ class SettingsPatch(Strict):
             }
             parts[part] = replace(old, **own)
         search = base.search if self.search is None else self.search.apply(base.search)
-        for name in idle(search.name, changes):
+        for name in ignored_by_search(search.name, changes):
             raise BadInput(
-                f"{name} does not apply to the search {search.name!r}; it belongs to {', '.join(takers(name))}"
+                f"{name} does not apply to the search {search.name!r}; it belongs to {', '.join(searches_with(name))}"
             )
         parts["search"] = search
         parts["method"] = base.method if self.method is None else self.method.apply(base.method)
@@ -182,7 +182,7 @@ def search_of(name: str) -> str:
     return PRESETS[name].search.name if name in PRESETS else name
 
 
-def takers(name: str) -> list[str]:
+def searches_with(name: str) -> list[str]:
     """The searches that read the setting ``name``; a greedy one draws nothing, so it samples by nothing."""
     if name in {setting.name for setting in fields(Sampling)}:
         return [search for search in SEARCHES if search != "greedy"]
@@ -194,9 +194,9 @@ def takers(name: str) -> list[str]:
     return [*SEARCHES]
 
 
-def idle(search: str, names: Iterable[str]) -> list[str]:
+def ignored_by_search(search: str, names: Iterable[str]) -> list[str]:
     """Those of the settings ``names`` that ``search`` would ignore."""
-    return [name for name in names if search not in takers(name)]
+    return [name for name in names if search not in searches_with(name)]
 
 
 RENAMED = {"guidance": "lambda"}

@@ -35,14 +35,14 @@ MAX_COMPLAINTS = 5
 
 
 class HasId(Protocol):
-    """What rows become: things with an id that no other row has."""
+    """What a checked row has: an id that no other row has."""
 
     @property
     def id(self) -> str: ...
 
 
 class _AnyFields(BaseModel):
-    """As the last base of a model: it takes any field."""
+    """A base that lets a model take fields it does not declare."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -227,7 +227,7 @@ def iter_items(
 
 @cache
 def _keeping(model: type[InputRow]) -> type[InputRow]:
-    """The model, with room for fields that it does not have."""
+    """The model, with any further field allowed."""
     return cast(type[InputRow], create_model(model.__name__, __base__=(model, _AnyFields)))
 
 

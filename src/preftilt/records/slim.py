@@ -11,7 +11,7 @@ RecordKind = Literal["full", "scores", "text"]
 """How much of a record is kept: all of it; candidates with their scores, without tokens; the answer alone."""
 
 SCHEMAS: Mapping[RecordKind, str] = {"scores": "preftilt.scores/1", "text": "preftilt.text/1"}
-"""What smaller records call themselves; ``schema/`` describes them."""
+"""The ``schema`` field of smaller records; ``schema/`` describes them."""
 
 _OF_TEXT = ("id", "text", "model", "seed", "moment", "notes")
 _BULK = ("tokens", "logprobs")

@@ -1,4 +1,4 @@
-"""What checked JSON is made of."""
+"""The base of all models that check JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with a row, wherever it is done: it is checked, answered or scored, and its record made."""
+"""Processing of one row, in this process or on a cluster: check it, answer or score it, and make its record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOGGER = logging.getLogger("preftilt.records")
 """Without a handler, what it says goes to standard error."""
 
 Work = Callable[[Realigner, CheckedRow, OnProgress], Awaitable[dict[str, Any]]]
-"""What is done with a row; returns its record, or raises."""
+"""Processes a row; returns its record, or raises."""
 
 
 async def realign_item(
@@ -48,7 +48,7 @@ async def record_of(
     """The row's record, of its ``kind``, with its fingerprint ``mark`` and its columns.
 
     A failure is the record of a failed row. One that is a defect of ours, and not of the input or an engine, is marked
-    as such, and told on standard error with its place.
+    as such, and logged with its traceback.
     """
     try:
         record = slim(await work(realigner, item, report), kind) | {"fingerprint": mark}

@@ -1,4 +1,4 @@
-"""What a method could not do, found out before the first token."""
+"""Checks of a method against its request, before the first token."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_method(
     engine: Engine,
     judges: Judges,
 ) -> None:
-    """Raises :class:`~preftilt.errors.BadInput` for what ``method`` could not do with this request."""
+    """Raises :class:`~preftilt.errors.BadInput` if ``method`` cannot rank answers to this request."""
     if not isinstance(method, ByRewardModel | ByJudge):
         return
     if any(
@@ -55,12 +55,12 @@ def check_method(
             stated(messages, preferences, prompt)
         )
         return
-    model = needed(judges.reward_model)
+    model = require_reward_model(judges.reward_model)
     model.check(for_reward_model(messages, preferences, prompt, method.preference_in))
 
 
 def check_search(method: Method, search: Search) -> None:
-    """Raises :class:`~preftilt.errors.BadInput` where there is nothing to pick from."""
+    """Raises :class:`~preftilt.errors.BadInput` if ``search`` draws one answer, and ``method`` picks among several."""
     if isinstance(search, AutoSearch):
         return  # Checked when it is decided.
     if method != ByLogprob() and search.candidates == 1 and not isinstance(search, BestOfN):
@@ -70,7 +70,7 @@ def check_search(method: Method, search: Search) -> None:
         )
 
 
-def needed(model: RewardModel | None) -> RewardModel:
+def require_reward_model(model: RewardModel | None) -> RewardModel:
     """The reward model; raises :class:`~preftilt.errors.BadInput` if none is open."""
     if model is None:
         raise BadInput(

@@ -112,7 +112,7 @@ class Classifier:
         return scores.tolist()
 
     def _padding(self, rows: list[list[int]]) -> int:
-        """The id that fills rows up. transformers takes the last token that is not this id for a sequence's last.
+        """The id rows are padded with. transformers takes the last token that is not this id for a sequence's last.
 
         So it is the model's own, where the config names one (then a single row is read in the same way); otherwise one
         that no row has.

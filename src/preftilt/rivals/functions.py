@@ -30,7 +30,7 @@ Scorer = Callable[[Sequence[Pair]], Any]
 
 @dataclass(frozen=True, slots=True)
 class FunctionModel:
-    """A scorer as a reward model. What it costs it does not say, so nothing is counted."""
+    """A scorer as a reward model. Its cost is unknown, so no forwards or tokens are counted."""
 
     name: str
     scorer: Scorer
@@ -44,7 +44,7 @@ class FunctionModel:
         """Takes every conversation."""
 
     async def score(self, pairs: Sequence[Pair]) -> RewardScores:
-        """Call the function; one that is not ``async`` runs in a thread, so that it keeps nobody waiting."""
+        """Call the function; one that is not ``async`` runs in a thread, so that the event loop goes on."""
         try:
             if inspect.iscoroutinefunction(self.scorer):
                 returned = await self.scorer(list(pairs))

@@ -14,7 +14,7 @@ from preftilt.rank import order
 from preftilt.result import MethodScore
 from preftilt.reward import Reward
 from preftilt.rivals.answers import EXTRACTORS
-from preftilt.rivals.checks import Judges, for_reward_model, needed
+from preftilt.rivals.checks import Judges, for_reward_model, require_reward_model
 from preftilt.rivals.logprobs import RULES, mean_rear
 from preftilt.rivals.methods import AtRandom, ByJudge, ByLogprob, ByRewardModel, ByVote, Method
 from preftilt.rivals.verdict import GenerativeRewardModel, JudgeVerdict
@@ -105,7 +105,7 @@ def search_score(method: Method, query: Query, reward: Reward) -> Score:
 
 
 async def _scored(pool: CandidatePool, method: Method, engine: Engine, judges: Judges) -> Ranking:
-    """The pool in its own order, with scores."""
+    """The pool in the order drawn, with the method's scores."""
     match method:
         case ByLogprob():
             rule = RULES[method.name]
@@ -138,7 +138,7 @@ def _by_vote(pool: CandidatePool, method: ByVote) -> Ranking:
 
 
 async def _by_reward_model(pool: CandidatePool, method: ByRewardModel, judges: Judges) -> Ranking:
-    model = needed(judges.reward_model)
+    model = require_reward_model(judges.reward_model)
     messages = for_reward_model(pool.messages, pool.preferences, pool.prompt, method.preference_in)
     distinct = list(dict.fromkeys(pool.texts))
     rated = await model.score([(messages, text) for text in distinct])
@@ -166,11 +166,11 @@ async def _by_judge(pool: CandidatePool, method: ByJudge, engine: Engine) -> Ran
             "tokens": sum(verdict.read for verdict in verdicts),
             "sampled": sum(verdict.sampled for verdict in verdicts),
         },
-        notes=_doubts(verdicts),
+        notes=_uncertainty_notes(verdicts),
     )
 
 
-def _doubts(verdicts: Sequence[JudgeVerdict]) -> tuple[str, ...]:
+def _uncertainty_notes(verdicts: Sequence[JudgeVerdict]) -> tuple[str, ...]:
     masses = [verdict.mass for verdict in verdicts if verdict.score is not None]
     if not masses or sum(masses) / len(masses) >= UNSURE:
         return ()

@@ -29,7 +29,7 @@ HONOURED = frozenset(
     {"tokenizer", "served_model", "api_key_env", "timeout", "max_connections", "max_context"}
 )
 NO_ROUTE = frozenset({400, 404, 405, 501})
-"""What servers answer on a route that their model is not for."""
+"""HTTP statuses of a route that the server's model does not support."""
 
 
 class ClassifyOutput(BaseModel):
@@ -63,7 +63,7 @@ class SglangClassifyResponse(BaseModel):
 
 
 class Route(Protocol):
-    """Asks a server for the outputs of one sequence."""
+    """One request to a server: the model's outputs for one sequence of token ids."""
 
     async def __call__(self, connection: Connection, model: str, tokens: list[int]) -> list[float]:
         """The model's outputs: one number, if it is a reward model."""
@@ -100,12 +100,12 @@ ROUTES: dict[str, dict[str, Route]] = {
     "vllm": {"/classify": classify, "/pooling": pooling},
     "sglang": {"/classify": sglang_classify},
 }
-"""What is tried, in order, when a server is opened; the first route that answers is used."""
+"""The routes of each kind of server, in the order in which they are tried; the first that answers is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A reward model that one server holds; sequences are sent side by side, and the server batches them."""
+    """A reward model on one server; sequences are sent concurrently, and the server batches them."""
 
     name: str
     model: str
@@ -125,7 +125,7 @@ class ServedModel:
         self.template.check(messages)
 
     async def score(self, pairs: Sequence[Pair]) -> RewardScores:
-        """One question a pair; the first failure is the call's."""
+        """One request for each pair; the first failure is raised."""
         rows = [self.template.tokens(messages, text) for messages, text in pairs]
         fits = [len(row) <= self.template.context for row in rows]
         todo = [row for row, fit in zip(rows, fits, strict=True) if fit]

@@ -1,4 +1,4 @@
-"""A reward model as the guide of decoding: what it says of responses that are not finished yet."""
+"""A reward model's scores of partial responses, by which ARGS chooses tokens."""
 
 from __future__ import annotations
 

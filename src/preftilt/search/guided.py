@@ -47,7 +47,7 @@ class GuidedSearch(Protocol):
 
 
 class _GuidedSampling(ABC):
-    """What all five do alike: one plan, whose ``n`` responses are ranked by the request's own score."""
+    """The part that all five share: one plan, whose ``n`` responses are ranked by the request's own score."""
 
     __slots__ = ()
     n: int
@@ -135,9 +135,10 @@ class LinearAlignment(_GuidedSampling):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amulet(_GuidedSampling):
-    """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): an online game at every token, here in closed form.
-    ``anchor`` is the paper's λ. The game's result is p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the
-    defaults give κ = 4.6487. The paper decodes greedily: the preset ``amulet-default`` (``search/presets.py``).
+    """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): ``iterations`` (the paper's T) of online optimisation
+    at every token, here in closed form: p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the defaults give
+    κ = 4.6487. ``anchor`` is the paper's λ. The paper decodes greedily: the preset ``amulet-default``
+    (``search/presets.py``).
 
     Deviations from the published code: the ``iterations`` are one scalar recursion and not O(T · V) a token, with the
     same distribution; caches, and attention masks, so that an answer does not depend on its batch; the chat template
@@ -160,8 +161,8 @@ class Amulet(_GuidedSampling):
 
     @property
     def guide(self) -> Guide:
-        game = kappa(self.iterations, alpha=self.alpha, anchor=self.anchor, eta=self.eta)
-        return Guide(strength=1.0 + game)
+        gain = kappa(self.iterations, alpha=self.alpha, anchor=self.anchor, eta=self.eta)
+        return Guide(strength=1.0 + gain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from preftilt.engines.base import Engine
 from preftilt.engines.facts import Replicated
 from preftilt.engines.guides import can_guide
 from preftilt.errors import PreftiltError
-from preftilt.images import unpacked_once
+from preftilt.images import image_cache
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.server import replies
@@ -88,7 +88,7 @@ class Service:
             return await asyncio.to_thread(self._checked, request, body)
 
     def _checked(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
-        with unpacked_once():
+        with image_cache():
             return self._check(request, body)
 
     def _check(self, request: Request, body: ChatBody | CompletionBody) -> Checked:

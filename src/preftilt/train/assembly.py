@@ -126,7 +126,7 @@ def _continued(
 
 @torch.no_grad()
 def _referred(base: FrozenBase, pairs: Sequence[TokenPair], size: int) -> list[TokenPair]:
-    """The pairs with what the base makes of them: DPO's reference."""
+    """The pairs with the base's log-prob margins: DPO's reference."""
     referred = list(pairs)
     for numbers in sorted_batches(pairs, size):
         rows = make_batch([pairs[number] for number in numbers], base.lm.device)

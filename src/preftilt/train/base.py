@@ -29,7 +29,7 @@ from preftilt.train.settings import TrainSettings
 
 @dataclass(frozen=True, slots=True)
 class BaseFiles:
-    """What is needed to make tokens of pairs; it is there before the weights are."""
+    """The base's source, tokenizer and chat template: all that tokenising takes, before the weights are loaded."""
 
     source: ModelSource
     tokenizer: Any
@@ -38,7 +38,7 @@ class BaseFiles:
 
 @dataclass(frozen=True, slots=True)
 class FrozenBase:
-    """A frozen model: how it reads, the id that ends a turn, and how many tokens fit."""
+    """A frozen model, the token id that ends a turn, and its context in tokens."""
 
     lm: CausalLM
     end: int

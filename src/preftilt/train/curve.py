@@ -30,10 +30,12 @@ def draw_curve(curve: Mapping[str, Any], path: Path) -> None:
             name for evaluation in evaluations for name in evaluation["accuracies"]
         )
         for index, name in enumerate(names):
-            told = [evaluation for evaluation in evaluations if name in evaluation["accuracies"]]
+            measured = [
+                evaluation for evaluation in evaluations if name in evaluation["accuracies"]
+            ]
             axes[1].plot(
-                [evaluation["step"] for evaluation in told],
-                [100 * evaluation["accuracies"][name] for evaluation in told],
+                [evaluation["step"] for evaluation in measured],
+                [100 * evaluation["accuracies"][name] for evaluation in measured],
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 color=COLOURS[index % len(COLOURS)],
@@ -46,7 +48,7 @@ def draw_curve(curve: Mapping[str, Any], path: Path) -> None:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    """A running average that forgets; the first values count in full."""
+    """An exponential moving average, corrected for its start."""
     averages: list[float] = []
     total, weight = 0.0, 0.0
     for value in values:

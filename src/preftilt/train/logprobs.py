@@ -1,4 +1,4 @@
-"""How likely a model finds responses, with gradients: the one place where training runs a model."""
+"""Log-probs of responses under a model, with gradients: the one place where training runs a model."""
 
 from __future__ import annotations
 

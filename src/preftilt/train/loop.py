@@ -28,7 +28,7 @@ from preftilt.train.validation import ValidationResult, validate
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a run says after every step; ``judged`` where one was an evaluation."""
+    """Progress after a step: its loss, and the validation result if one was computed."""
 
     step: int
     steps: int
@@ -41,7 +41,7 @@ OnStep = Callable[[StepReport], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What is trained on what; ``key`` tells one run from another when it is resumed."""
+    """A model, its adapter and the pairs it is trained on; ``key`` identifies the run when it is resumed."""
 
     lm: CausalLM
     arm: AttachedArm

@@ -43,7 +43,7 @@ def global_loss(
     shares = alphas * signs.abs()
     total = shares.sum(dim=1)
     shares = shares / total.clamp(min=1e-12)[:, None]
-    told = total > 0
+    has_verdict = total > 0
     if kind == "mixed-margin":
         each = softplus(-(shares * betas * signs).sum(dim=1) * margins)
     else:
@@ -52,4 +52,4 @@ def global_loss(
             label = torch.where(label == 0.5, label, label.round())
         strength = (shares * betas).sum(dim=1)
         each = binary_cross_entropy_with_logits(strength * margins, label, reduction="none")
-    return (each * told).sum() / pairs
+    return (each * has_verdict).sum() / pairs

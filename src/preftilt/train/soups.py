@@ -39,12 +39,14 @@ def soup(
         raise BadInput(f"{out} is not empty; choose another --out")
     average_of = _deltas if average == "delta" else _factors
     weights = average_of(specs, loaded, shares)
-    told = ", ".join(
+    description = ", ".join(
         f"{share:g} {spec.objectives[0].name}" for share, spec in zip(shares, specs, strict=True)
     )
     rank = len(next(iter(weights.down.values())))
     spec = replace(
-        specs[0], rank=rank, objectives=(Objective("soup", told, specs[0].objectives[0].beta),)
+        specs[0],
+        rank=rank,
+        objectives=(Objective("soup", description, specs[0].objectives[0].beta),),
     )
     out.mkdir(parents=True, exist_ok=True)
     save_weights(weights, out)

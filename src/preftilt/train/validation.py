@@ -40,12 +40,12 @@ def validate(
     accuracies: dict[str, float] = {}
     losses: dict[str, float] = {}
     for index, objective in enumerate(arm.spec.objectives):
-        told = [pair for pair in pairs if pair.signs[index]]
-        if not told:
+        judged = [pair for pair in pairs if pair.signs[index]]
+        if not judged:
             continue
         right, loss = 0.0, 0.0
-        for numbers in sorted_batches(told, size):
-            batch = [told[number] for number in numbers]
+        for numbers in sorted_batches(judged, size):
+            batch = [judged[number] for number in numbers]
             alphas = torch.zeros(2 * len(batch), len(arm.spec.objectives))
             alphas[:, index] = 1
             with arm.rows(alphas):
@@ -54,5 +54,5 @@ def validate(
             signs = torch.tensor([[pair.signs[index]] for pair in batch])
             right += float((0.5 + 0.5 * torch.sign(gaps * signs[:, 0])).sum())
             loss += float(bradley_terry(gaps, signs, torch.tensor([objective.beta])).sum())
-        accuracies[objective.name], losses[objective.name] = right / len(told), loss / len(told)
+        accuracies[objective.name], losses[objective.name] = right / len(judged), loss / len(judged)
     return ValidationResult(accuracies, losses)

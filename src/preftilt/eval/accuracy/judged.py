@@ -15,7 +15,7 @@ from preftilt.eval.accuracy.context import Context
 from preftilt.eval.accuracy.rules import Measured, Mode
 from preftilt.guided.args import TrajectoryReward
 from preftilt.messages import Message
-from preftilt.rivals.checks import for_reward_model, needed
+from preftilt.rivals.checks import for_reward_model, require_reward_model
 from preftilt.rivals.methods import PreferenceIn
 from preftilt.rivals.trajectory import trajectory_reward
 from preftilt.types import Completion
@@ -30,10 +30,10 @@ class ByRewardModel:
     mode: Mode = "unnormalised"
 
     def check(self, context: Context) -> None:
-        needed(context.reading.judges.reward_model).check(_read(context, self.place))
+        require_reward_model(context.reading.judges.reward_model).check(_read(context, self.place))
 
     async def ask(self, context: Context, policy: bool) -> list[Measured]:
-        model = needed(context.reading.judges.reward_model)
+        model = require_reward_model(context.reading.judges.reward_model)
         read = _read(context, self.place)
         rated = await model.score([(read, text) for text in context.item.responses])
         return [Measured(score, None, score, whole=True) for score in rated.scores]
@@ -58,10 +58,10 @@ class Args:
         return f"args={self.weight:g}"
 
     def check(self, context: Context) -> None:
-        needed(context.reading.judges.reward_model).check(_read(context, self.place))
+        require_reward_model(context.reading.judges.reward_model).check(_read(context, self.place))
 
     async def ask(self, context: Context, policy: bool) -> list[Measured]:
-        model = needed(context.reading.judges.reward_model)
+        model = require_reward_model(context.reading.judges.reward_model)
         reward = trajectory_reward(model, _read(context, self.place), context.engine.tokenizer)
         prompt = context.full
         own = await context.engine.score(

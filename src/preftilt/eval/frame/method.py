@@ -12,7 +12,7 @@ from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import check_encodable
 from preftilt.records.parsing import parse_json
-from preftilt.records.patch import SettingsPatch, complaints, idle
+from preftilt.records.patch import SettingsPatch, complaints, ignored_by_search
 
 Json = Mapping[str, Any]
 
@@ -75,7 +75,11 @@ def choose_method(
             )
     kind = own.get("name") or protocol.search
     searched = {"name": kind, **protocol.searches.get(kind, {}), **own}
-    kept = {k: v for k, v in protocol.settings.items() if k not in idle(kind, protocol.settings)}
+    kept = {
+        k: v
+        for k, v in protocol.settings.items()
+        if k not in ignored_by_search(kind, protocol.settings)
+    }
     found = {**kept, **given, "search": searched}
     patched(Settings(), found)
     return Method(settings=found, chosen=tuple(sorted({*given, *(["search"] if own else [])})))
