@@ -24,7 +24,7 @@ PEERS_PIP  := $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-vers
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo real-model test native-tools test-servers lint bench bench-servers demo-eval reproduce-demo reproduce-sys-ifeval demo-model clean help
+.PHONY: demo real-model test native-tools test-servers lint bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -64,9 +64,6 @@ bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/
 
 bench-servers: $(SERVERS_VENV)/.servers $(PEERS_VENV)/.peers  ## the same for serving, beside real servers and neighbours; writes docs/bench/serving.md
 	$(SERVERS_VENV)/bin/python -m bench.serving --peers $(PEERS_VENV)/bin/python
-
-demo-eval: $(VENV)/.dev  ## measure the bundled model on its world's test split; writes out/demo-eval/
-	$(BIN)/preftilt demo-eval --top-p 0.9
 
 # Sized to end within 25 minutes on two cores: tree searches and long contexts, which take the most time, run on a part
 # of the items. A run that was killed goes on where it was.

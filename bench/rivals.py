@@ -26,13 +26,16 @@ from bench.serving.rows import RatioRow, rotated
 from preftilt.demo.world import WorldItem, items
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.transformers import TransformersEngine
-from preftilt.eval.demo.collect import LAMBDAS, REDUCTIONS, N
+from preftilt.eval.calibrate.choice import LAMBDAS
 from preftilt.eval.stored import best_of
 from preftilt.rivals.checks import Judges
 from preftilt.rivals.methods import ByJudge, ByRewardModel
 from preftilt.rivals.opening import open_reward_model
+from preftilt.types import Reduction
 
+N = 16
 SIZES = (1, 2, 4, 8, N)
+REDUCTIONS: tuple[Reduction, ...] = ("sum", "mean")
 SIDES = ("rear", "generative", "reasoning", "external", "sweep")
 TITLES = {
     "generative": "generative reward model, verdict forced ÷ REAR",

@@ -65,7 +65,7 @@ def test_every_flag_that_is_mentioned_exists(cli: Cli, monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "200")
     known = {
         flag
-        for command in ("ask", "run", "score", "demo-eval")
+        for command in ("ask", "run", "score")
         for flag in re.findall(r"--[a-z-]+", cli(command, "--help").out)
     }
     assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]*", TEXT)) <= known

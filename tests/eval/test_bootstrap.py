@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preftilt.eval.bootstrap import mean_interval, paired_difference
+from preftilt.eval.bootstrap import mean_interval
 
 
 def test_the_interval_of_a_share_is_near_the_normal_one():
@@ -18,17 +18,8 @@ def test_the_interval_of_a_share_is_near_the_normal_one():
     assert interval.n == 400
 
 
-def test_pairing_removes_what_two_methods_share():
-    rng = np.random.default_rng(0)
-    hard = rng.standard_normal(200) * 10
-    difference = paired_difference(hard + 0.5, hard)
-    assert difference.low == pytest.approx(difference.high) == pytest.approx(0.5)
-    assert difference.clear_of_zero
-
-
-def test_a_constant_has_no_spread_and_equal_methods_no_difference():
+def test_a_constant_has_no_spread():
     assert mean_interval(np.ones(10)).low == 1.0
-    assert not paired_difference(np.arange(5.0), np.arange(5.0)).clear_of_zero
 
 
 def test_covers_the_truth_about_ninety_five_times_in_a_hundred():

@@ -187,19 +187,19 @@ def test_centred_is_chosen_where_length_hides_what_is_good():
     assert found.chosen.quality.mean > max(one.quality.mean for one in found.standings[:2])
 
 
-def test_per_token_log_probs_and_demo_records_are_read(tmp_path: Path):
+def test_per_token_log_probs_and_helpful_and_violates_are_read(tmp_path: Path):
     own = {
         "id": "a",
         "candidates": [
             {"logprobs": {"question": [-1, -2], "full": [-1, -1]}, "tokens": 2, "finish": "eos", "quality": 0.5}
         ],
     }  # fmt: skip
-    demo = {
+    checked = {
         "id": "b",
-        "pool": [{**CANDIDATE, "helpful": True, "violates": True} | {"quality": None}],
+        "candidates": [{**CANDIDATE, "helpful": True, "violates": True} | {"quality": None}],
     }
-    del demo["pool"][0]["quality"]
-    first, second = read_pools([lines(tmp_path / "a.jsonl", own, demo)])
+    del checked["candidates"][0]["quality"]
+    first, second = read_pools([lines(tmp_path / "a.jsonl", own, checked)])
     assert (first.candidates[0].question_logprob, first.candidates[0].preference_gain) == (-3, 1)
     assert second.candidates[0].quality == 0.0
 

@@ -21,7 +21,7 @@ from preftilt.cli.demo_pairs import demo_pairs
 from preftilt.cli.fix_alpha import fix_alpha
 from preftilt.cli.fronts import fronts
 from preftilt.cli.grouping import flag, grouped
-from preftilt.cli.measuring import calibrate, demo_eval, reproduce, sweep
+from preftilt.cli.measuring import calibrate, reproduce, sweep
 from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import (
@@ -241,7 +241,6 @@ for _command, _name, _panel in (
     (behaviour, "behaviour", EVALUATION),
     (sweep, "sweep", EVALUATION),
     (fronts, "fronts", EVALUATION),
-    (demo_eval, "demo-eval", EVALUATION),
     (arms_eval, "arms-eval", EVALUATION),
     (soup, "soup", TRAINING),
     (fix_alpha, "fix-alpha", TRAINING),

@@ -57,58 +57,12 @@ def sweep(
     sweep_file(source, output, reward or [], cost or [], steps, method, limit, flags, model)
 
 
-def demo_eval(
-    models: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            metavar="demo|FOLDER",
-            help="A model trained on the demo world; several (training seeds) are averaged. (default: demo)",
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="For the report and its figures.")
-    ] = Path("out/demo-eval"),
-    records: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where measured items are kept and found again.")
-    ] = Path("out/demo-eval/records"),
-    limit: Annotated[
-        int | None, typer.Option(metavar="K", help="Only the first K items of each split.")
-    ] = None,
-    trees: Annotated[
-        int,
-        typer.Option(
-            metavar="K", help="Run tree searches on K test items and half as many others."
-        ),
-    ] = 60,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the random streams.")] = 0,
-    temperature: Annotated[float, typer.Option(metavar="T", help="Of the samples.")] = 1.0,
-    top_p: Annotated[float, typer.Option(metavar="P", help="Nucleus of the samples.")] = 1.0,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K", help="Share the items among K processes. (default: one for every core)"
-        ),
-    ] = None,
-) -> None:
-    """Measure the bundled model on its world: tables and figures, offline, no judge."""
-    from preftilt.cli.demo_eval import demo_eval
-    from preftilt.eval.demo.collect import Draws
-    from preftilt.eval.shares import cores
-    from preftilt.types import Sampling
-
-    sampling = Sampling(temperature=temperature, top_p=top_p)
-    draws = Draws(seed=seed, sampling=sampling, trees=trees)
-    shares = cores() if processes is None else processes
-    demo_eval(models or ["demo"], out, records, limit, draws, shares)
-
-
 def calibrate(
     sources: Annotated[
         list[str],
         typer.Argument(
             metavar="SCORES.jsonl…",
-            help="Items with candidates' log-probs and qualities: results of run, records of demo-eval, or your own.",
+            help="Items with candidates' log-probs and qualities: results of run, or your own.",
         ),
     ],
     qualities: Annotated[

@@ -23,11 +23,6 @@ class Interval:
     high: float
     n: int
 
-    @property
-    def clear_of_zero(self) -> bool:
-        """Whether the interval leaves 0 out: for a difference, whether it is told from chance."""
-        return self.low > 0 or self.high < 0
-
 
 def mean_interval(values: Float[np.ndarray, "N"], seed: int = 0) -> Interval:
     """The mean of per-item values and its interval; equal seeds resample equal items."""
@@ -60,10 +55,3 @@ def ratio_interval(
     low, high = np.percentile((drawn @ totals) / (drawn @ counts), [2.5, 97.5])
     mean = totals.sum() / counts.sum()
     return Interval(float(mean), float(low), float(high), int(counts.sum()))
-
-
-def paired_difference(
-    values: Float[np.ndarray, "N"], reference: Float[np.ndarray, "N"], seed: int = 0
-) -> Interval:
-    """The mean of ``values − reference`` over the same items, with its interval."""
-    return mean_interval(np.asarray(values, float) - np.asarray(reference, float), seed)

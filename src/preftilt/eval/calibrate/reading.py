@@ -1,7 +1,7 @@
 """Rated candidates from stored records; what is missing is said with file, line and field.
 
-A line is one item: an object with ``id``, candidates under ``candidates`` (results of ``preftilt run``, or your own)
-or ``pool`` (``preftilt demo-eval``), and ``split`` if the file has several. Of a candidate are read
+A line is one item: an object with ``id``, ``candidates`` (results of ``preftilt run``, or your own), and ``split`` if
+the file has several. Of a candidate are read
 
 - ``question_logprob`` and ``preference_gain``, or ``logprobs`` with per-token lists ``question`` and ``full`` (these
   count where the record's score is ``centred``, which keeps no sums);
@@ -145,10 +145,9 @@ def _pool(line: Line, qualities: Qualities) -> Pool:
         raise line.wrong('has no "id"')
     if "error" in line.fields:
         raise line.wrong(f"item {id!r} failed ({line.fields['error']}); run it again first")
-    name = next((one for one in ("candidates", "pool") if one in line.fields), None)
-    given = None if name is None else line.fields[name]
+    given = line.fields.get("candidates")
     if not isinstance(given, list) or not all(isinstance(one, dict) for one in given) or not given:
-        raise line.wrong('needs a list of objects "candidates" (or "pool")')
+        raise line.wrong('needs a list of objects "candidates"')
     settings = line.fields.get("settings") or {}
     slots = [one.get("slot", place) for place, one in enumerate(given)]
     order = sorted(range(len(given)), key=slots.__getitem__)
