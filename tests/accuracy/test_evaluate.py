@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.eval.accuracy.evaluate import Options, policy_accuracy, write_report
+from preftilt.eval.accuracy.evaluate import StudyOptions, policy_accuracy, write_report
 from preftilt.eval.accuracy.naming import parse_rules
 from preftilt.testing.toy import ToyEngine
 from tests.accuracy.toys import COMPARISONS, Counting, comparison, reading
@@ -22,7 +22,7 @@ NAMES = ["base", "prompted", "rear=20", "amulet", "la-author", "icl=2", "reward-
 async def study(out: Path, engine: Any = None, names=NAMES, items=COMPARISONS, **more: Any):
     given = {"lambdas": (0.0, 1.0, 3.0), "seed": 1} | more
     rules = parse_rules(names)
-    return await policy_accuracy(reading(engine), items, rules, out, Options(**given))
+    return await policy_accuracy(reading(engine), items, rules, out, StudyOptions(**given))
 
 
 def row(report: dict, rule: str) -> dict[str, Any]:

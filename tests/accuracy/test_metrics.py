@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.metrics import (
-    Ranked,
+    PairRanking,
     rank,
     tau_b,
     tau_interval,
@@ -24,7 +24,7 @@ NUMBERS = st.one_of(st.integers(-3, 3).map(float), st.just(-math.inf))
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30)
 
 
-def ranked(pairs, users=None) -> Ranked:
+def ranked(pairs, users=None) -> PairRanking:
     return rank(pairs, users or {"all": range(len(pairs))})
 
 
@@ -128,11 +128,12 @@ def test_tau_of_two_methods_is_refused():
         tau([1, 2], [1, 2])
 
 
-def _side(*accuracies: float, users: int = 30) -> list[Ranked]:
+def _side(*accuracies: float, users: int = 30) -> list[PairRanking]:
     """Methods that are right for the first users, as many as their accuracy says."""
     ones = np.ones(users)
     return [
-        Ranked((np.arange(users) < a * users).astype(float), ones, 0, 0, None) for a in accuracies
+        PairRanking((np.arange(users) < a * users).astype(float), ones, 0, 0, None)
+        for a in accuracies
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from preftilt.demo.world import judge, preference, topic
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.readers import FORMS, Asked, read
+from preftilt.eval.accuracy.formats import FORMS, ComparisonSource, read
 from preftilt.eval.accuracy.world import PAST, QUESTIONS, world_comparisons, world_users
 from preftilt.eval.prefeval.data import TOPICS
 from preftilt.types import Preference
@@ -23,8 +23,8 @@ def lines(path: Path, *rows: Any) -> Path:
     return path
 
 
-def asked(path: Path, **more: Any) -> Asked:
-    return Asked(source=str(path), **more)
+def asked(path: Path, **more: Any) -> ComparisonSource:
+    return ComparisonSource(source=str(path), **more)
 
 
 def test_pairs_are_read_with_all_they_may_have(tmp_path: Path):
@@ -184,7 +184,7 @@ def test_the_world_s_users_are_the_same_for_the_same_seed_and_their_past_is_no_t
 def test_the_world_takes_nothing_from_outside(changed: dict):
     given: dict[str, Any] = {"source": "demo"} | changed
     with pytest.raises(BadInput):
-        read("world", Asked(**given))
+        read("world", ComparisonSource(**given))
 
 
 def test_pairs_for_training_are_compared_objective_by_objective(tmp_path: Path):

@@ -18,11 +18,11 @@ from preftilt.engines.normalises import Mixture, NormaliseRequest
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.context import in_context, make_context
 from preftilt.eval.accuracy.evaluate import policy_accuracy
-from preftilt.eval.accuracy.judged import Args, ByRewardModel
+from preftilt.eval.accuracy.judged import ArgsRule, RewardModelRule
 from preftilt.eval.accuracy.measure import measure, weighted
 from preftilt.eval.accuracy.naming import default_rules, parse_rule, parse_rules
 from preftilt.eval.accuracy.pairs import Example
-from preftilt.eval.accuracy.rules import Measured, Mixes
+from preftilt.eval.accuracy.rules import MixingRule, RuleValue
 from preftilt.guided import combine, kappa
 from preftilt.prompt import PromptSettings
 from preftilt.readers import ArmSettings
@@ -36,7 +36,7 @@ WORDS = ("<end>", "draw", "read", "win")
 HELP, BRIEF = Objective("help", "It helps.", 1.0), Objective("brief", "It is brief.", 1.0)
 
 
-async def one(name: str, number: int = 0) -> list[Measured]:
+async def one(name: str, number: int = 0) -> list[RuleValue]:
     found = await measure(context(number), [parse_rule(name)], policy=True)
     [values] = found.values.values()
     return list(values)
@@ -199,7 +199,7 @@ async def test_icl_steers_by_what_the_examples_add():
 
 async def test_args_adds_the_reward_of_every_prefix():
     ground = context(2)
-    [found, *_] = await Args(1.5).ask(ground, policy=False)
+    [found, *_] = await ArgsRule(1.5).ask(ground, policy=False)
     model, tokens = Counting(), ground.responses[0].tokens
     texts = [ground.engine.tokenizer.decode(tokens[: t + 1]) for t in range(len(tokens))]
     rated = await model.score([((), text) for text in texts])
@@ -211,17 +211,17 @@ async def test_args_adds_the_reward_of_every_prefix():
 
 async def test_args_with_the_whole_vocabulary_for_a_shortlist_covers_everything():
     ground = context(2)
-    whole = await Args(1.5, shortlist=12).ask(ground, policy=True)
+    whole = await ArgsRule(1.5, shortlist=12).ask(ground, policy=True)
     assert [each.inside for each in whole] == [len(one.tokens) for one in ground.responses]
-    unsteered = await Args(0.0, shortlist=12).ask(ground, policy=True)
+    unsteered = await ArgsRule(0.0, shortlist=12).ask(ground, policy=True)
     told = await one("prompted", 2)
     assert [each.policy for each in unsteered] == pytest.approx([each.policy for each in told])
-    narrow = await Args(1.5, shortlist=1).ask(ground, policy=True)
+    narrow = await ArgsRule(1.5, shortlist=1).ask(ground, policy=True)
     assert sum(each.inside or 0 for each in narrow) < sum(each.inside or 0 for each in whole)
 
 
 async def test_the_reward_model_is_its_own_reward():
-    found = await ByRewardModel().ask(context(5), policy=True)
+    found = await RewardModelRule().ask(context(5), policy=True)
     assert [each.unnormalised for each in found] == [each.reward for each in found]
     assert all(each.policy is None for each in found)
 
@@ -293,7 +293,7 @@ async def test_a_rule_of_ones_own_needs_a_name_a_mode_and_a_blend():
             return replace(parse_rule("rear=0.5").blend(ground), reward=None)  # pyright: ignore
 
     rule = Halfway()
-    assert isinstance(rule, Mixes)
+    assert isinstance(rule, MixingRule)
     found = await measure(context(), [rule], policy=True)
     own = [each.unnormalised for each in found.values["halfway"]]
     assert own == [each.unnormalised for each in await one("rear=0.5")]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from preftilt.eval.accuracy.context import Context, Reading, make_context
+from preftilt.eval.accuracy.context import ScoringSetup, TokenisedComparison, make_context
 from preftilt.eval.accuracy.pairs import Comparison, Example
 from preftilt.messages import Message
 from preftilt.rivals import Judges, RewardScores
@@ -59,10 +59,12 @@ class Counting:
         pass
 
 
-def reading(engine: ToyEngine | None = None, **given: Any) -> Reading:
+def reading(engine: ToyEngine | None = None, **given: Any) -> ScoringSetup:
     judges = Judges(reward_model=Counting())
-    return Reading(engine=engine or ToyEngine(), **{"judges": judges, **given})
+    return ScoringSetup(engine=engine or ToyEngine(), **{"judges": judges, **given})
 
 
-def context(number: int = 0, engine: ToyEngine | None = None, **changed: Any) -> Context:
+def context(
+    number: int = 0, engine: ToyEngine | None = None, **changed: Any
+) -> TokenisedComparison:
     return make_context(reading(engine), comparison(number, **changed))

@@ -11,9 +11,9 @@ import pytest
 
 from preftilt.cli import configure
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.evaluate import Options
+from preftilt.eval.accuracy.evaluate import StudyOptions
 from preftilt.eval.behaviour.evaluate import behaviour, write_report
-from preftilt.eval.behaviour.methods import Drawing, parse_methods
+from preftilt.eval.behaviour.methods import AnswerSettings, parse_methods
 from preftilt.eval.behaviour.rouge import rouge, settings
 from preftilt.testing.toy import ToyEngine
 from tests.accuracy.toys import COMPARISONS, comparison, reading
@@ -22,7 +22,7 @@ from tests.cli.conftest import Cli, real_cli, rows
 __all__ = ["real_cli", "rows"]
 
 NAMES = ["base", "icl=2", "rear-icl=3", "prompted", "rear=3", "linear-alignment"]
-DRAWING = Drawing(n=3, max_tokens=8)
+DRAWING = AnswerSettings(n=3, max_tokens=8)
 
 
 async def run(out: Path, engine: Any = None, items=COMPARISONS, names=NAMES, **more: Any):
@@ -30,7 +30,7 @@ async def run(out: Path, engine: Any = None, items=COMPARISONS, names=NAMES, **m
         name: more.pop(name) for name in ("reference", "verdict") if name in more
     }
     settings: dict[str, Any] = {"seed": 1} | more
-    options = Options(**settings)
+    options = StudyOptions(**settings)
     methods = parse_methods(names, DRAWING)
     return await behaviour(reading(engine), items, methods, out, DRAWING, options, **given)
 

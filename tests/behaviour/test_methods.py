@@ -8,9 +8,9 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.eval.accuracy.rules import Rear
+from preftilt.eval.accuracy.rules import RearRule
 from preftilt.eval.behaviour.methods import (
-    Drawing,
+    AnswerSettings,
     answer,
     check,
     default_methods,
@@ -26,7 +26,7 @@ from preftilt.testing.toy import ToyEngine
 from preftilt.types import Sampling, Tokens
 from tests.accuracy.toys import comparison, context
 
-DRAWING = Drawing(n=4, max_tokens=12, sampling=Sampling(top_p=0.9), seed=3)
+DRAWING = AnswerSettings(n=4, max_tokens=12, sampling=Sampling(top_p=0.9), seed=3)
 GREEDY = Sampling(temperature=0)
 
 
@@ -115,7 +115,7 @@ def test_methods_are_the_rules_of_the_same_names():
     names = ["base", "icl=3", "rear=2", "rear=2", "amulet-icl"]
     methods = parse_methods(names, DRAWING)
     assert [one.name for one in methods] == ["base", "icl=3", "rear=2", "amulet-icl"]
-    assert isinstance(methods[2].rule, Rear)
+    assert isinstance(methods[2].rule, RearRule)
     assert (methods[1].count, methods[2].lam) == (3, 2.0)
     told = {one.name: one.evidence for one in methods}
     assert told == {
@@ -143,7 +143,7 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn():
         check(
             context(0, ToyEngine(max_context=30)),
             parse_methods(["base"], DRAWING),
-            Drawing(max_tokens=50),
+            AnswerSettings(max_tokens=50),
         )
     with pytest.raises(BadInput, match="at least 1"):
-        Drawing(n=0)
+        AnswerSettings(n=0)

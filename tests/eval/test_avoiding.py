@@ -12,8 +12,8 @@ from preftilt.eval.reproduce import parts
 from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
 from preftilt.eval.reproduce.benchmarks import open_benchmarks
 from preftilt.eval.reproduce.experiments import AVOIDING
+from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import reproduce
-from preftilt.eval.reproduce.telling import blocks
 from preftilt.testing.toy import ToyEngine
 from tests.eval.ifeval_files import write_ifeval
 from tests.eval.test_reproduce import own_benchmark, plan

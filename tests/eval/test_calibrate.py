@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate import Pool, Rated, calibrate, read_pools
+from preftilt.eval.calibrate import RatedCandidate, RatedPool, calibrate, read_pools
 from preftilt.eval.calibrate.figure import draw
-from preftilt.eval.calibrate.telling import markdown, to_json
+from preftilt.eval.calibrate.report import markdown, to_json
 
 
-def rated(question: float, gain: float, quality: float | None, **rest) -> Rated:
+def rated(question: float, gain: float, quality: float | None, **rest) -> RatedCandidate:
     known = {"length": 10, "finished": True} | rest
-    return Rated(question_logprob=question, preference_gain=gain, quality=quality, **known)
+    return RatedCandidate(question_logprob=question, preference_gain=gain, quality=quality, **known)
 
 
-def noisy(items: int, seed: int = 0) -> list[Pool]:
+def noisy(items: int, seed: int = 0) -> list[RatedPool]:
     """Items where the gain tells good candidates from bad ones, and the question log-prob only disturbs."""
     rng = np.random.default_rng(seed)
     pools = []
     for number in range(items):
         good = rng.random(8) < 0.4
         pools.append(
-            Pool(
+            RatedPool(
                 f"i{number}",
                 tuple(
                     rated(4 * rng.standard_normal(), 2 * one + rng.standard_normal(), float(one))
@@ -39,7 +39,7 @@ def noisy(items: int, seed: int = 0) -> list[Pool]:
 
 def test_the_best_mean_quality_is_chosen_and_the_first_wins_ties():
     right, wrong = rated(-1.0, 0.0, 0.0), rated(-5.0, 1.0, 1.0)
-    pools = [Pool(f"i{n}", (right, wrong)) for n in range(30)]
+    pools = [RatedPool(f"i{n}", (right, wrong)) for n in range(30)]
     found = calibrate(pools, lambdas=(1, 3, 5, 20), reductions=("sum", "mean", "centred"))
     assert (found.chosen.option.lam, found.chosen.option.reduction) == (5, "sum")
     assert found.chosen.quality.mean == 1.0
@@ -50,7 +50,7 @@ def test_the_best_mean_quality_is_chosen_and_the_first_wins_ties():
 
 def test_options_that_tie_have_all_won_and_cannot_be_told_apart():
     nothing = (rated(-1.0, 0.0, 0.0), rated(-5.0, 1.0, 0.0))
-    found = calibrate([Pool(f"i{n}", nothing) for n in range(30)])
+    found = calibrate([RatedPool(f"i{n}", nothing) for n in range(30)])
     assert {one.wins for one in found.standings} == {1.0}
     assert found.within_reach() == list(found.standings)
 
@@ -67,11 +67,11 @@ def test_a_resample_has_a_winner_and_the_expected_quality_is_no_better_than_the_
 def test_on_noise_alone_what_is_expected_is_what_any_choice_is_worth():
     rng = np.random.default_rng(3)
 
-    def chance() -> Rated:
+    def chance() -> RatedCandidate:
         question, gain = rng.standard_normal(2)
         return rated(question, gain, float(rng.random() < 0.5))
 
-    pools = [Pool(f"i{n}", tuple(chance() for _ in range(8))) for n in range(400)]
+    pools = [RatedPool(f"i{n}", tuple(chance() for _ in range(8))) for n in range(400)]
     found = calibrate(pools)
     assert found.expected.mean == pytest.approx(0.5, abs=0.05)
     assert found.chosen.quality.mean > found.expected.mean
@@ -80,7 +80,7 @@ def test_on_noise_alone_what_is_expected_is_what_any_choice_is_worth():
 
 def test_n_takes_the_first_candidates_and_the_mean_divides_by_length():
     short, long = rated(-4, 0, 0.0, length=4), rated(-5, 0, 1.0, length=20)
-    pools = [Pool(f"i{n}", (short, long, rated(0, 0, 1.0))) for n in range(20)]
+    pools = [RatedPool(f"i{n}", (short, long, rated(0, 0, 1.0))) for n in range(20)]
     found = calibrate(pools, lambdas=(1,), n=2)
     # Centred: the pool has −0.375 a token, the short one −1 and the long one −0.25.
     assert [one.quality.mean for one in found.standings] == [0.0, 1.0, 1.0]
@@ -89,7 +89,7 @@ def test_n_takes_the_first_candidates_and_the_mean_divides_by_length():
 
 
 def test_items_of_unknown_quality_are_left_out_and_counted():
-    pools = [*noisy(25), Pool("lost", (rated(0, 0, None), rated(0, 0, 1.0)))]
+    pools = [*noisy(25), RatedPool("lost", (rated(0, 0, None), rated(0, 0, 1.0)))]
     found = calibrate(pools)
     assert (found.items, found.left_out) == (25, 1)
 
@@ -98,9 +98,9 @@ def test_items_of_unknown_quality_are_left_out_and_counted():
     ("pools", "options", "says"),
     [
         (noisy(5), {}, "has 5 items, and choosing λ needs at least 20"),
-        ([Pool("lost", (rated(0, 0, None),))], {}, r"\(1 more have a candidate of unknown quality\)"),
+        ([RatedPool("lost", (rated(0, 0, None),))], {}, r"\(1 more have a candidate of unknown quality\)"),
         (noisy(25), {"n": 9}, "item 'i0' has 8 candidates, fewer than the 9"),
-        ([Pool(f"i{n}", (rated(0, 0, 1.0),)) for n in range(20)], {}, "has one candidate"),
+        ([RatedPool(f"i{n}", (rated(0, 0, 1.0),)) for n in range(20)], {}, "has one candidate"),
         (noisy(25), {"lambdas": (float("nan"),)}, "finite"),
         (noisy(25), {"reductions": ()}, "sum, mean, centred"),
     ],
@@ -174,7 +174,7 @@ def test_centred_is_chosen_where_length_hides_what_is_good():
         lengths, noise = rng.integers(5, 200, 8), rng.standard_normal(8)
         good = np.arange(8) == rng.integers(8)
         pools.append(
-            Pool(
+            RatedPool(
                 f"i{number}",
                 tuple(
                     rated(-2.0 * n + (2.5 * told + e) * n**0.5, 0.0, float(told), length=int(n))

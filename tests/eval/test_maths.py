@@ -14,7 +14,7 @@ import pytest
 from preftilt.errors import BadInput
 from preftilt.eval.maths.checking import same_answer
 from preftilt.eval.maths.data import SOURCES, load_items
-from preftilt.eval.maths.pool import Check, Solution, Solved, choose, columns, curve, solved
+from preftilt.eval.maths.pool import Check, Solution, SolutionPool, choose, columns, curve, solved
 from preftilt.eval.maths.protocol import own_text, request_for, rules_for
 from preftilt.reward import Reward
 from preftilt.rivals.answers import final_answer
@@ -104,7 +104,7 @@ def solution(slot: int, answer: str | None, score: float, *, finished: bool = Tr
 def chosen(
     pool: Sequence[Solution], curve_of: Sequence[int] = (), right: Check | None = None
 ) -> dict[str, float | None]:
-    return choose(Solved(pool, 20.0, Reward()), curve_of, right or is_seven)
+    return choose(SolutionPool(pool, 20.0, Reward()), curve_of, right or is_seven)
 
 
 def is_seven(answer: str) -> bool:
@@ -176,7 +176,7 @@ def test_a_smaller_pool_is_centred_by_its_own_candidates() -> None:
         return replace(solution(slot, answer, score), length=length)
 
     pool = [long(0, "5", -8.0, 8), long(1, "7", -11.0, 12), long(2, "3", -1.0, 8)]
-    found = choose(Solved(pool, 1.0, Reward(reduction="centred")), [2], is_seven)
+    found = choose(SolutionPool(pool, 1.0, Reward(reduction="centred")), [2], is_seven)
     assert (found["rear"], found["rear_2"]) == (0.0, 1.0)
 
 

@@ -12,8 +12,8 @@ from threading import Thread
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import choose_method
-from preftilt.eval.frame.request import read_request
+from preftilt.eval.harness.method import choose_method
+from preftilt.eval.harness.request import read_request
 from preftilt.eval.mmhal.data import FOLDER, load_items, load_pictures
 from preftilt.eval.mmhal.protocol import check_wish, method_protocol, request_for, rules_for
 from preftilt.eval.mmhal.verdicts import rate, read_rating

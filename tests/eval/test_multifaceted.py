@@ -10,7 +10,7 @@ import pytest
 
 from preftilt.errors import BadInput
 from preftilt.eval.multifaceted import data as source
-from preftilt.eval.multifaceted.data import Item, load_items
+from preftilt.eval.multifaceted.data import MultifacetedItem, load_items
 from preftilt.eval.multifaceted.grades import rate, read_grade
 from preftilt.eval.multifaceted.protocol import (
     judged_instruction,
@@ -144,7 +144,9 @@ def test_a_missing_grade_is_left_out_or_takes_the_row_out() -> None:
 
 
 def test_the_system_message_is_the_preference() -> None:
-    item = Item(id="0", source="", system="Be kind.", prompt="Hm?", reference="Yes.", rubrics=())
+    item = MultifacetedItem(
+        id="0", source="", system="Be kind.", prompt="Hm?", reference="Yes.", rubrics=()
+    )
     rules = rules_for("rear-paper", None)
     request = request_for(item, rules)
     assert [one.text for one in request.preferences] == ["Be kind."]

@@ -20,7 +20,7 @@ from preftilt.eval.pingpong.dialogue import (
     turns_for_judge,
 )
 from preftilt.eval.pingpong.protocol import interrogator_settings, judge_settings, rules_for
-from preftilt.eval.pingpong.verdicts import Turn, rate, reader
+from preftilt.eval.pingpong.verdicts import TurnRatings, rate, reader
 from preftilt.messages import Message
 from tests.eval.pingpong_file import settings_v2, write_settings
 
@@ -162,8 +162,8 @@ def entry(a: object, b: object, c: object, *, refusal: bool = False) -> dict[str
 def test_a_judgement_needs_every_turn_and_numbers_from_one_to_five() -> None:
     good = json.dumps({"scores": [entry(1, 2, 3), entry(5, 4, 3, refusal=True)]})
     assert reader(2)(f"Here: {good}!") == (
-        Turn((1.0, 2.0, 3.0), refusal=False),
-        Turn((5.0, 4.0, 3.0), refusal=True),
+        TurnRatings((1.0, 2.0, 3.0), refusal=False),
+        TurnRatings((5.0, 4.0, 3.0), refusal=True),
     )
     assert reader(3)(good) is None
     for wrong in (entry(0, 2, 3), entry(1, 6, 3), entry(1, 2, "3"), entry(1, 2, True), {}, 7):
@@ -173,7 +173,10 @@ def test_a_judgement_needs_every_turn_and_numbers_from_one_to_five() -> None:
 
 
 def test_a_dialogue_is_scored_with_the_mean_of_three_means() -> None:
-    rated = [Turn((1.0, 2.0, 3.0), refusal=False), Turn((5.0, 4.0, 3.0), refusal=False)]
+    rated = [
+        TurnRatings((1.0, 2.0, 3.0), refusal=False),
+        TurnRatings((5.0, 4.0, 3.0), refusal=False),
+    ]
     assert rate(rated, "rated") == {
         "in_character": 3.0,
         "entertaining": 3.0,
@@ -185,7 +188,7 @@ def test_a_dialogue_is_scored_with_the_mean_of_three_means() -> None:
 
 
 def test_a_refusal_is_rated_or_takes_the_dialogue_out() -> None:
-    rated = [Turn((1.0, 2.0, 3.0), refusal=True)]
+    rated = [TurnRatings((1.0, 2.0, 3.0), refusal=True)]
     assert rate(rated, "rated")["score"] == 2.0
     excluded = rate(rated, "excluded")
     assert (excluded["score"], excluded["refused"]) == (None, 1.0)

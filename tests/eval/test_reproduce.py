@@ -12,35 +12,42 @@ import pytest
 
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
-from preftilt.eval.frame.request import Request
-from preftilt.eval.reproduce import collecting, contenders, experiments
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.reproduce import collecting, experiments, methods
 from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
 from preftilt.eval.reproduce.benchmarks import BENCHMARKS, open_benchmarks
-from preftilt.eval.reproduce.collecting import Models
-from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce.collecting import MeasuredModels
 from preftilt.eval.reproduce.document import Heading, Picture, Table, Text, markdown, page
 from preftilt.eval.reproduce.figures import draw_figures
-from preftilt.eval.reproduce.measured import Answer, Found, Made, Pool, Ratings, Spent
-from preftilt.eval.reproduce.running import Plan, Sizes, reproduce
-from preftilt.eval.reproduce.tables import Sight, table
-from preftilt.eval.reproduce.telling import blocks
+from preftilt.eval.reproduce.measured import (
+    AnswerCost,
+    CostedAnswer,
+    ItemMeasurements,
+    PoolRatings,
+    RecordedAnswer,
+    SamplePool,
+)
+from preftilt.eval.reproduce.methods import ComparedMethod
+from preftilt.eval.reproduce.report import blocks
+from preftilt.eval.reproduce.running import ItemCounts, ReproducePlan, reproduce
+from preftilt.eval.reproduce.tables import JudgedItems, table
 from preftilt.eval.reproduce.verdicts import picked, settle
 from preftilt.messages import Message
 from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer, hashed_bigrams
 
-ASKED = Request(messages=(Message("user", "?"),))
+ASKED = BenchmarkRequest(messages=(Message("user", "?"),))
 ALL = list(experiments.PAPERS)
 SPELLED = ToyTokenizer((*WORDS, "Preferred:", "Yes", "No", "yes", "no"))
 
 
-def answer(text: str, question: float, gain: float, **rest: Any) -> Answer:
+def answer(text: str, question: float, gain: float, **rest: Any) -> RecordedAnswer:
     known: dict[str, Any] = {"length": 10, "finished": True} | rest
-    return Answer(text=text, question_logprob=question, preference_gain=gain, **known)
+    return RecordedAnswer(text=text, question_logprob=question, preference_gain=gain, **known)
 
 
-def found(number: int, *answers: Answer, **parts: Any) -> Found:
-    pool = Pool(answers, frozenset({"question"}))
-    return Found(Case(f"c{number}", ASKED, {"right": "good"}), pool=pool, **parts)
+def found(number: int, *answers: RecordedAnswer, **parts: Any) -> ItemMeasurements:
+    pool = SamplePool(answers, frozenset({"question"}))
+    return ItemMeasurements(Case(f"c{number}", ASKED, {"right": "good"}), pool=pool, **parts)
 
 
 def right(case: Case, text: str) -> dict[str, float | None]:
@@ -53,10 +60,12 @@ def own_benchmark() -> Benchmark:
     return replace(world, name="own", metrics=("right",), check=right, parts=None, fault=None)
 
 
-def sight(items: Sequence[Found], compared: Sequence[Contender], folder: Path) -> Sight:
+def sight(
+    items: Sequence[ItemMeasurements], compared: Sequence[ComparedMethod], folder: Path
+) -> JudgedItems:
     own = own_benchmark()
     verdicts = settle(own, picked(compared, items), folder / "verdicts.jsonl")
-    return Sight(own, items, verdicts)
+    return JudgedItems(own, items, verdicts)
 
 
 # --- methods --------------------------------------------------------------------------
@@ -70,36 +79,36 @@ LONG = answer("long", -6.0, 0.5, length=30)
 @pytest.mark.parametrize(
     ("method", "picks"),
     [
-        (contenders.rear(3, 1.0, "sum"), "bad"),
-        (contenders.rear(3, 3.0, "sum"), "good"),
-        (contenders.rear(3, 1.0, "mean"), "long"),
-        (contenders.likelihoods(3, "sum")[0], "bad"),
-        (contenders.likelihoods(3, "sum")[2], "good"),
-        (contenders.one_sample(), "long"),
-        (contenders.rear(2, 3.0, "sum"), "long"),
+        (methods.rear(3, 1.0, "sum"), "bad"),
+        (methods.rear(3, 3.0, "sum"), "good"),
+        (methods.rear(3, 1.0, "mean"), "long"),
+        (methods.likelihoods(3, "sum")[0], "bad"),
+        (methods.likelihoods(3, "sum")[2], "good"),
+        (methods.one_sample(), "long"),
+        (methods.rear(2, 3.0, "sum"), "long"),
     ],
 )
-def test_every_choice_among_samples_is_read_off_one_pool(method: Contender, picks: str):
+def test_every_choice_among_samples_is_read_off_one_pool(method: ComparedMethod, picks: str):
     [picked_one] = method.pick(found(0, LONG, BAD, GOOD))
     assert picked_one.text == picks
 
 
 def test_chance_counts_by_its_mean_where_verdicts_cost_nothing_and_draws_one_elsewhere():
     item = found(0, LONG, BAD, GOOD)
-    assert len(contenders.random_of(3, 0, exact=True).pick(item)) == 3
-    drawn = [contenders.random_of(3, seed, exact=False).pick(item) for seed in range(20)]
+    assert len(methods.random_of(3, 0, exact=True).pick(item)) == 3
+    drawn = [methods.random_of(3, seed, exact=False).pick(item) for seed in range(20)]
     assert {len(one) for one in drawn} == {1}
     assert len({one[0].text for one in drawn}) == 3
 
 
 def test_ratings_choose_the_highest_and_an_answer_without_one_comes_last():
-    rated = Ratings((None, 0.5, 0.1), Spent(0, 30, 3))
+    rated = PoolRatings((None, 0.5, 0.1), AnswerCost(0, 30, 3))
     item = found(0, LONG, BAD, GOOD, ratings={"generative RM": rated})
-    method = contenders.rated("generative RM", 3)
+    method = methods.rated("generative RM", 3)
     assert [one.text for one in method.pick(item)] == ["bad"]
     assert method.missing(item) == 1
-    assert method.spent(item) == Spent(50, 30, 3)
-    cut = replace(item, pool=Pool((LONG, replace(BAD, finished=False), GOOD), frozenset()))
+    assert method.spent(item) == AnswerCost(50, 30, 3)
+    cut = replace(item, pool=SamplePool((LONG, replace(BAD, finished=False), GOOD), frozenset()))
     assert [one.text for one in method.pick(cut)] == ["good"]
 
 
@@ -107,28 +116,34 @@ def test_votes_take_the_answer_of_most_and_weigh_it_if_asked():
     texts = [("the answer is A", -9), ("the answer is A", -9), ("the answer is B", -1)]
     drawn = [answer(text, score, 0.0) for text, score in texts]
     item = found(0, *drawn)
-    assert contenders.voted(3, "letter", None).pick(item)[0].text == "the answer is A"
+    assert methods.voted(3, "letter", None).pick(item)[0].text == "the answer is A"
     # 1 + the mean over 10 tokens: 0.1 each for A, 0.9 for B.
-    assert contenders.voted(3, "letter", 1.0).pick(item)[0].text == "the answer is B"
+    assert methods.voted(3, "letter", 1.0).pick(item)[0].text == "the answer is B"
 
 
 def test_a_method_costs_the_samples_it_picks_from_and_only_the_scores_it_needs():
     twice = found(0, LONG, BAD, GOOD, GOOD)
-    assert contenders.rear(4, 3.0, "sum").spent(twice) == Spent(60, 50)
-    assert contenders.plain(4, "sum").spent(twice) == Spent(60, 0)
-    assert contenders.random_of(4, 0, exact=True).spent(twice) == Spent(60, 0)
-    assert contenders.rear(2, 3.0, "sum").spent(twice) == Spent(40, 40)
+    assert methods.rear(4, 3.0, "sum").spent(twice) == AnswerCost(60, 50)
+    assert methods.plain(4, "sum").spent(twice) == AnswerCost(60, 0)
+    assert methods.random_of(4, 0, exact=True).spent(twice) == AnswerCost(60, 0)
+    assert methods.rear(2, 3.0, "sum").spent(twice) == AnswerCost(40, 40)
 
 
 def test_a_table_compares_on_the_items_that_both_methods_were_measured_on(tmp_path: Path):
     items = [
-        found(0, BAD, GOOD, greedy=Made(BAD, Spent(10))),
-        found(1, BAD, GOOD, greedy=Made(GOOD, Spent(10)), trees={3.0: Made(GOOD, Spent(90, 40))}),
-        found(2, BAD, GOOD, greedy=Made(answer("unknown", 0, 0), Spent(10))),
+        found(0, BAD, GOOD, greedy=CostedAnswer(BAD, AnswerCost(10))),
+        found(
+            1,
+            BAD,
+            GOOD,
+            greedy=CostedAnswer(GOOD, AnswerCost(10)),
+            trees={3.0: CostedAnswer(GOOD, AnswerCost(90, 40))},
+        ),
+        found(2, BAD, GOOD, greedy=CostedAnswer(answer("unknown", 0, 0), AnswerCost(10))),
     ]
     compared = [
-        contenders.greedy(), contenders.rear(2, 3.0, "sum"), contenders.trees(3.0, "sum"),
-        contenders.guided("Amulet"),
+        methods.greedy(), methods.rear(2, 3.0, "sum"), methods.trees(3.0, "sum"),
+        methods.guided("Amulet"),
     ]  # fmt: skip
     made = table(sight(items, compared, tmp_path), compared, compared[0])
     greedy, best, tree = made["rows"]  # nothing was guided, so there is no row
@@ -154,15 +169,17 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEngine:
     return engine
 
 
-def plan(folder: Path, **changes: Any) -> Plan:
-    models = Models(model="toy", options=EngineOptions(), identity={"model": "toy"}, raters={})
+def plan(folder: Path, **changes: Any) -> ReproducePlan:
+    models = MeasuredModels(
+        model="toy", options=EngineOptions(), identity={"model": "toy"}, raters={}
+    )
     known: dict[str, Any] = {
         "experiments": ALL, "models": models, "settings": {"max_tokens": 12}, "seed": 0, "pool": 8,
         "n": 4, "lambdas": (1.0, 20.0), "judge_tokens": 6, "inserted": (0, 2), "processes": 1,
-        "sizes": Sizes(trees=2, rated=3, contexts=3, timed=1), "reference": "greedy",
+        "sizes": ItemCounts(trees=2, rated=3, contexts=3, timed=1), "reference": "greedy",
         "records": folder / "records", "judged_by": None,
     }  # fmt: skip
-    return Plan(**known | changes)
+    return ReproducePlan(**known | changes)
 
 
 def report_of(folder: Path, **changes: Any) -> dict[str, Any]:

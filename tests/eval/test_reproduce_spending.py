@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from preftilt.eval.bootstrap import mean_interval
-from preftilt.eval.frame.budget import BudgetSpent
-from preftilt.eval.reproduce import contenders
+from preftilt.eval.harness.budget import BudgetSpent
+from preftilt.eval.reproduce import methods
 from preftilt.eval.reproduce.benchmark import Benchmark, Opening
 from preftilt.eval.reproduce.benchmarks import open_benchmarks
 from preftilt.eval.reproduce.document import markdown
-from preftilt.eval.reproduce.measured import Made, Spent
-from preftilt.eval.reproduce.running import Sizes, reproduce
-from preftilt.eval.reproduce.tables import Sight, table
-from preftilt.eval.reproduce.telling import blocks
+from preftilt.eval.reproduce.measured import AnswerCost, CostedAnswer
+from preftilt.eval.reproduce.report import blocks
+from preftilt.eval.reproduce.running import ItemCounts, reproduce
+from preftilt.eval.reproduce.tables import JudgedItems, table
 from preftilt.messages import Message
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import Tokens
@@ -57,9 +57,10 @@ def repeats(number: int, *answers: Any) -> list[Any]:
 
 def test_an_item_is_the_unit_however_often_it_is_answered(tmp_path: Path):
     items = [*repeats(0, GOOD, GOOD), *repeats(1, GOOD, BAD), *repeats(2, BAD, BAD)]
-    once = [replace(one, greedy=Made(BAD, Spent(10))) if one.case.repeat == 1 else one for one in items]  # fmt: skip
-    compared = [contenders.greedy(), contenders.one_sample()]
-    seen: Sight = sight(once, compared, tmp_path)
+    greedy = CostedAnswer(BAD, AnswerCost(10))
+    once = [replace(item, greedy=greedy) if item.case.repeat == 1 else item for item in items]
+    compared = [methods.greedy(), methods.one_sample()]
+    seen: JudgedItems = sight(once, compared, tmp_path)
     greedy, sample = table(seen, compared, compared[0])["rows"]
     expected = mean_interval(np.array([1.0, 0.5, 0.0]))
     assert sample["items"] == 3
@@ -74,8 +75,8 @@ def test_an_item_is_the_unit_however_often_it_is_answered(tmp_path: Path):
 def test_an_answer_without_a_verdict_is_left_out_of_its_items_mean(tmp_path: Path):
     unknown = answer("unknown", 0, 0)
     items = [*repeats(0, GOOD, unknown), *repeats(1, unknown, unknown), *repeats(2, BAD, GOOD)]
-    compared = [contenders.one_sample()]
-    [row] = table(sight(items, compared, tmp_path), compared, contenders.greedy())["rows"]
+    compared = [methods.one_sample()]
+    [row] = table(sight(items, compared, tmp_path), compared, methods.greedy())["rows"]
     assert (row["items"], row["unjudged"]) == (2, 3)
     assert row["metrics"]["right"]["mean"] == 0.75
 
@@ -168,7 +169,7 @@ def test_a_budget_of_nothing_is_refused(toy: ToyEngine, tmp_path: Path):
 def test_two_lengths_of_context_are_told_though_a_third_was_not_reached(
     toy: ToyEngine, tmp_path: Path
 ):
-    sizes = Sizes(timed=1)
+    sizes = ItemCounts(timed=1)
     whole = report_of(tmp_path / "a", world(), experiments=["table2"], inserted=(0, 2), sizes=sizes)
     made = report_of(
         tmp_path / "b", world(), experiments=["table2"], inserted=(0, 2, 4), sizes=sizes,

@@ -18,19 +18,26 @@ from preftilt.eval.reproduce.benchmarks import open_benchmarks
 from preftilt.eval.reproduce.document import markdown
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.eval.reproduce.figures import draw_figures
-from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent, answer_record, read_answer
-from preftilt.eval.reproduce.parts import How, drawn_guidance
+from preftilt.eval.reproduce.measured import (
+    AnswerCost,
+    ItemMeasurements,
+    RecordedAnswer,
+    SamplePool,
+    answer_record,
+    read_answer,
+)
+from preftilt.eval.reproduce.other_scores import OTHER_SCORES
+from preftilt.eval.reproduce.parts import MeasureSettings, drawn_guidance
+from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import reproduce
-from preftilt.eval.reproduce.telling import blocks
-from preftilt.eval.reproduce.tried import TRIED
 from preftilt.testing.toy import ToyEngine
 from tests.eval.test_reproduce import answer, found, own_benchmark, plan, report_of, sight
 from tests.eval.test_reproduce import toy as toy  # the fixture
 
-HOW = How(protocol=own_benchmark().protocol, n=2, guided_lambdas=(2.0,), drawn=2)
+HOW = MeasureSettings(protocol=own_benchmark().protocol, n=2, guided_lambdas=(2.0,), drawn=2)
 
 
-def told(question: list[float], gain: list[float], **rest: Any) -> Answer:
+def told(question: list[float], gain: list[float], **rest: Any) -> RecordedAnswer:
     """An answer with the log-probs of its tokens."""
     return answer(
         rest.pop("text", "an answer"), sum(question), sum(gain), length=len(gain),
@@ -51,7 +58,7 @@ SHORT, LONG = told([-1.0, -1.0], [0.5, 0.5]), told([-1.0] * 4, [3.0, 0.0, 0.0, 0
     ],
 )
 def test_scores_that_were_tried_are_what_they_say(name: str, lam: float, scores: list[float]):
-    assert TRIED[name]([SHORT, LONG], lam) == pytest.approx(scores)
+    assert OTHER_SCORES[name]([SHORT, LONG], lam) == pytest.approx(scores)
 
 
 def test_an_answers_tokens_survive_their_record():
@@ -65,8 +72,8 @@ def test_an_answers_tokens_survive_their_record():
 GOOD, BAD = answer("good", -9.0, 2.0), answer("bad", -5.0, 0.0)
 
 
-def items(count: int, *drawn: Answer) -> list[Found]:
-    draws = {drawn_guidance(2.0): Pool((BAD, GOOD), frozenset())}
+def items(count: int, *drawn: RecordedAnswer) -> list[ItemMeasurements]:
+    draws = {drawn_guidance(2.0): SamplePool((BAD, GOOD), frozenset())}
     return [found(number, *drawn, draws=draws) for number in range(count)]
 
 
@@ -85,7 +92,7 @@ def test_the_best_member_of_each_family_is_chosen_on_the_items_it_is_shown(tmp_p
 def test_guided_draws_cost_two_readings_a_token():
     [item] = items(1, BAD, GOOD)
     [pool] = item.draws.values()
-    assert pool.guided(2) == Spent(20, 20)
+    assert pool.guided(2) == AnswerCost(20, 20)
     assert item.tokens == 20 + 20 + 20 + 20  # The unguided pool: drawn, and scored under one view.
 
 

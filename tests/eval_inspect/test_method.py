@@ -6,11 +6,11 @@ import pytest
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
-from preftilt.eval.frame.budget import Budget, BudgetSpent
-from preftilt.eval.frame.method import Protocol, choose_method, one_of, patched
+from preftilt.eval.harness.budget import Budget, BudgetSpent
+from preftilt.eval.harness.method import BenchmarkProtocol, choose_method, one_of, patched
 from preftilt.search import DVTS, BestOfN, Greedy
 
-PROTOCOL = Protocol(
+PROTOCOL = BenchmarkProtocol(
     settings={"lambda": 20.0, "temperature": 0.9, "max_tokens": 99},
     searches={"best-of-n": {"n": 16}, "dvts": {"subtrees": 2, "width": 3}},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.request import Request, read_request
+from preftilt.eval.harness.request import BenchmarkRequest, read_request
 from preftilt.eval.prefeval.conversations import (
     PROMPTINGS,
     inserted,
@@ -14,8 +14,8 @@ from preftilt.eval.prefeval.conversations import (
     request_for,
     shuffled,
 )
-from preftilt.eval.prefeval.data import FORMS, Form, Item
-from preftilt.eval.prefeval.protocol import Rules, method_protocol, rules_for
+from preftilt.eval.prefeval.data import FORMS, Form, PrefEvalItem
+from preftilt.eval.prefeval.protocol import PrefEvalRules, method_protocol, rules_for
 from preftilt.eval.prefeval.verdicts import read_choice
 from preftilt.messages import Message
 from preftilt.prompt import build_query
@@ -24,16 +24,16 @@ from tests.prompt.test_prompt import Spelled
 
 SAID = (Message("user", "No boats."), Message("assistant", "Fine."))
 FILLER = tuple(Message(("user", "assistant")[i % 2], f"F{i}") for i in range(8))
-ITEM = Item(id="t/0", topic="t", preference="No boats, please.", question="Where to?")
-TALKED = Item(
+ITEM = PrefEvalItem(id="t/0", topic="t", preference="No boats, please.", question="Where to?")
+TALKED = PrefEvalItem(
     id="t/1", topic="t", preference="No boats, please.", question="Where to?", history=SAID
 )
-CHOICE = Item(
+CHOICE = PrefEvalItem(
     id="t/2", topic="t", preference="P", question="Which?", options=("fit", "b", "c", "d")
 )
 
 
-def views(request: Request) -> dict[str, str]:
+def views(request: BenchmarkRequest) -> dict[str, str]:
     """What each view reads, and what is drawn from, as text."""
     query = build_query(
         Spelled(), request.messages, request.preferences, lam=3.0, settings=request.prompt
@@ -197,4 +197,4 @@ def test_every_switch_is_in_the_log() -> None:
     logged = rules_for("rear-official", "choice", {"system": "Hm."}).to_json()
     assert logged["preset"] == "rear-official"
     assert logged["system"] == "Hm."
-    assert set(logged) == set(Rules.__dataclass_fields__)
+    assert set(logged) == set(PrefEvalRules.__dataclass_fields__)

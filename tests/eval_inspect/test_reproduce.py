@@ -14,8 +14,8 @@ from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.reproduce import collecting, verdicts
 from preftilt.eval.reproduce.benchmark import Opening
 from preftilt.eval.reproduce.benchmarks import open_benchmarks
-from preftilt.eval.reproduce.collecting import Models
-from preftilt.eval.reproduce.running import Plan, Sizes, reproduce
+from preftilt.eval.reproduce.collecting import MeasuredModels
+from preftilt.eval.reproduce.running import ItemCounts, ReproducePlan, reproduce
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval.mmhal_files import rows, write_pictures, write_rows
 from tests.eval.test_maths import aime
@@ -47,10 +47,10 @@ def judge(monkeypatch: pytest.MonkeyPatch):
 
 def run(folder: Path, names: tuple[str, ...], data: str, *wanted: str, **opening: Any):
     how = replace(Opening(data=data, limit=3, logs=str(folder / "logs"), judge=JUDGE), **opening)
-    models = Models(model="toy", options=EngineOptions(), identity={}, raters={})
-    plan = Plan(
+    models = MeasuredModels(model="toy", options=EngineOptions(), identity={}, raters={})
+    plan = ReproducePlan(
         experiments=wanted, models=models, settings={"max_tokens": 8}, seed=0, pool=4, n=4,
-        lambdas=(20.0,), judge_tokens=6, inserted=(0, 2), sizes=Sizes(timed=1), processes=1,
+        lambdas=(20.0,), judge_tokens=6, inserted=(0, 2), sizes=ItemCounts(timed=1), processes=1,
         reference="greedy", records=folder / "records", judged_by=how.judge, repeats=1,
     )  # fmt: skip
     report = reproduce(plan, open_benchmarks(names, how), "preftilt reproduce", lambda *_: None)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput, UnknownModel
-from preftilt.eval.frame.rows import (
-    Row,
+from preftilt.eval.harness.rows import (
+    DataRow,
     check_count,
     data_folder,
     hub_rows,
@@ -18,8 +18,8 @@ from preftilt.eval.frame.rows import (
 )
 
 
-def row(**fields: object) -> Row:
-    return Row("topic.json", 7, fields)
+def row(**fields: object) -> DataRow:
+    return DataRow("topic.json", 7, fields)
 
 
 def test_a_field_is_read_by_its_type() -> None:

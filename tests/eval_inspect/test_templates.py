@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.templates import Template, load_template
+from preftilt.eval.harness.templates import PromptTemplate, load_template
 from preftilt.eval.prefeval.conversations import PACKAGE
 from preftilt.eval.prefeval.scorers import GAPS, load_prompts
 
 
 def test_a_filling_that_looks_like_a_gap_stays_as_it_is() -> None:
-    prompt = Template("{a} and {b}, {c}", frozenset({"a", "b"}), "here")
+    prompt = PromptTemplate("{a} and {b}, {c}", frozenset({"a", "b"}), "here")
     assert prompt.fill({"a": "{b}", "b": "two"}) == "{b} and two, {c}"
 
 

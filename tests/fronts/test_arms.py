@@ -10,18 +10,25 @@ import numpy as np
 import pytest
 
 from preftilt.demo.world import items
-from preftilt.eval.arms.decode import VIEWS, Answer, Pooled, adapters, picked, prompt_of
+from preftilt.eval.arms.decode import (
+    VIEWS,
+    RewardedAnswer,
+    RewardedSample,
+    adapters,
+    picked,
+    prompt_of,
+)
 from preftilt.eval.arms.plan import (
     ALPHAS,
     ASKED_FOR,
     DECODED,
-    FRAME,
     OBJECTIVES,
     PICKED,
+    SCALE,
     TRAININGS,
 )
 from preftilt.eval.arms.report import markdown
-from preftilt.eval.fronts.records import Swept
+from preftilt.eval.fronts.records import MethodRewards
 from preftilt.eval.fronts.report import fronts
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Reader
@@ -83,9 +90,11 @@ def test_the_pool_is_picked_from_by_the_sum_of_its_method():
         f"arm-{brief}": -1.0,
     }
     pool = [
-        Pooled(Answer("p", "long", 1, {}), True, {"plain": -9.0, **long}),
-        Pooled(Answer("p", "short", 1, {}), True, {"plain": -9.0, **short}),
-        Pooled(Answer("p", "cut off", 1, {}), False, {"plain": 0.0, **dict.fromkeys(long, 0.0)}),
+        RewardedSample(RewardedAnswer("p", "long", 1, {}), True, {"plain": -9.0, **long}),
+        RewardedSample(RewardedAnswer("p", "short", 1, {}), True, {"plain": -9.0, **short}),
+        RewardedSample(
+            RewardedAnswer("p", "cut off", 1, {}), False, {"plain": 0.0, **dict.fromkeys(long, 0.0)}
+        ),
     ]
     for method in PICKED:
         assert picked(method, [pool], (1.0, 0.0), 2.0)[0].text == "long"
@@ -97,7 +106,8 @@ def test_the_report_tells_strengths_costs_and_what_was_trained():
     methods = [*DECODED.values(), *PICKED.values()]
     alphas = np.array(ALPHAS)
     swept = [
-        Swept(one.title, alphas, rng.uniform(size=(len(ALPHAS), 12, 2)), 50.0) for one in methods
+        MethodRewards(one.title, alphas, rng.uniform(size=(len(ALPHAS), 12, 2)), 50.0)
+        for one in methods
     ]
     training = {
         "parameters": {"trained": 1000, "share": 0.01},
@@ -105,7 +115,7 @@ def test_the_report_tells_strengths_costs_and_what_was_trained():
         "seconds": 3.0,
         "accuracies": {"helpful": 0.5},
     }
-    report = fronts(swept, FRAME) | {
+    report = fronts(swept, SCALE) | {
         "command": "preftilt arms-eval",
         "version": "0",
         "sizes": {"seed": 0, "epochs": 1, "tuning_prompts": 4},

@@ -11,19 +11,21 @@ from hypothesis.extra.numpy import arrays
 from preftilt.errors import BadInput
 from preftilt.eval.bootstrap import weights
 from preftilt.eval.fronts.metrics import (
-    Frame,
+    RewardScale,
     bootstrapped,
     hypervolume,
     mean_inner_product,
     on_the_front,
 )
 
-UNIT = Frame(objectives=("help", "brief"), low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0))
+UNIT = RewardScale(
+    objectives=("help", "brief"), low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0)
+)
 POINTS = arrays(np.float64, st.tuples(st.integers(1, 8), st.just(2)), elements=st.floats(0, 1))
 
 
 def test_a_single_points_volume_is_the_product_of_its_gaps():
-    frame = Frame(
+    frame = RewardScale(
         objectives=("a", "b", "c"), low=(0,) * 3, high=(1,) * 3, reference=(0.1, 0.2, 0.0)
     )
     assert hypervolume(np.array([[0.6, 0.7, 0.4]]), frame) == pytest.approx(0.5 * 0.5 * 0.4)
@@ -57,13 +59,13 @@ def test_the_inner_product_is_linear_in_rewards(points: np.ndarray, factor: floa
 
 
 def test_units_are_the_frames():
-    costs = Frame(objectives=("help", "safe"), low=(-5, -8), high=(10, 4), reference=(0, 0))
+    costs = RewardScale(objectives=("help", "safe"), low=(-5, -8), high=(10, 4), reference=(0, 0))
     assert costs.normalised(np.array([10.0, -2.0])).tolist() == [1.0, 0.5]
     assert hypervolume(np.array([[2.5, -2.0]]), costs) == pytest.approx(0.5 * 0.5)
 
 
 def test_a_reference_that_does_not_bound_the_rewards_is_refused_by_name():
-    high = Frame(objectives=("help", "brief"), low=(0, 0), high=(1, 1), reference=(0.0, 0.5))
+    high = RewardScale(objectives=("help", "brief"), low=(0, 0), high=(1, 1), reference=(0.0, 0.5))
     with pytest.raises(BadInput, match=r"does not bound the rewards: brief is as low as 0\.2"):
         hypervolume(np.array([[0.8, 0.2]]), high)
 
@@ -80,7 +82,7 @@ def test_a_reference_that_does_not_bound_the_rewards_is_refused_by_name():
 def test_frames_that_make_no_sense_are_refused(changes: dict, words: str):
     whole = {"objectives": ("help", "brief"), "low": (0, 0), "high": (1, 1), "reference": (0, 0)}
     with pytest.raises(BadInput, match=words):
-        Frame(**(whole | changes))
+        RewardScale(**(whole | changes))
 
 
 def test_intervals_come_from_resampled_prompts():

@@ -10,11 +10,11 @@ import pytest
 
 from preftilt.errors import BadInput
 from preftilt.eval.fronts.figure import draw_front
-from preftilt.eval.fronts.metrics import Frame
-from preftilt.eval.fronts.records import read_swept
+from preftilt.eval.fronts.metrics import RewardScale
+from preftilt.eval.fronts.records import read_rewards
 from preftilt.eval.fronts.report import fronts, table
 
-FRAME = Frame(objectives=("help", "brief"), low=(0, 0), high=(1, 1), reference=(0, 0))
+FRAME = RewardScale(objectives=("help", "brief"), low=(0, 0), high=(1, 1), reference=(0, 0))
 
 
 def line(method: str, share: float, prompt: str, **rewards: float) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_methods_are_read_measured_and_compared_with_the_first(tmp_path: Path):
-    swept = read_swept([written(tmp_path / "rewards.jsonl", two_methods())], FRAME.objectives)
+    swept = read_rewards([written(tmp_path / "rewards.jsonl", two_methods())], FRAME.objectives)
     report = fronts(swept, FRAME)
     fixed, follows = report["methods"]
     assert fixed["hypervolume"]["value"] == pytest.approx(0.55 * 0.4)
@@ -74,19 +74,19 @@ def test_methods_are_read_measured_and_compared_with_the_first(tmp_path: Path):
 )
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, row: Any, words: str):
     with pytest.raises(BadInput, match=words):
-        read_swept([written(tmp_path / "bad.jsonl", [row])], FRAME.objectives)
+        read_rewards([written(tmp_path / "bad.jsonl", [row])], FRAME.objectives)
 
 
 def test_a_missing_answer_and_a_double_one_are_named(tmp_path: Path):
     rows = two_methods()
     with pytest.raises(BadInput, match=r'follows has no answer to 1 of 2 prompts.*"two"'):
-        read_swept([written(tmp_path / "short.jsonl", rows[:-1])], FRAME.objectives)
+        read_rewards([written(tmp_path / "short.jsonl", rows[:-1])], FRAME.objectives)
     with pytest.raises(BadInput, match=r'line 13: fixed answers prompt "one" twice'):
-        read_swept([written(tmp_path / "double.jsonl", [*rows, rows[0]])], FRAME.objectives)
+        read_rewards([written(tmp_path / "double.jsonl", [*rows, rows[0]])], FRAME.objectives)
 
 
 def test_methods_under_different_vectors_are_not_compared(tmp_path: Path):
     rows = [row for row in two_methods() if row["method"] == "fixed" or row["alpha"]["help"] < 1]
-    swept = read_swept([written(tmp_path / "rewards.jsonl", rows)], FRAME.objectives)
+    swept = read_rewards([written(tmp_path / "rewards.jsonl", rows)], FRAME.objectives)
     with pytest.raises(BadInput, match="different preference vectors"):
         fronts(swept, FRAME)

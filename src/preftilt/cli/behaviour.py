@@ -20,9 +20,9 @@ from preftilt.defaults import REDUCTION
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
-    from preftilt.eval.accuracy.evaluate import Options
+    from preftilt.eval.accuracy.evaluate import StudyOptions
     from preftilt.eval.accuracy.pairs import Comparison
-    from preftilt.eval.behaviour.methods import Drawing, Method
+    from preftilt.eval.behaviour.methods import AnswerMethod, AnswerSettings
     from preftilt.prompt import PromptSettings
 
 _users = partial(option, "Users")
@@ -75,21 +75,21 @@ def behaviour(
     Example: preftilt behaviour demo --format world --model demo -o out/behaviour --limit 72
     """
     from preftilt.cli.configure import check_model, model_identity, settings_from
-    from preftilt.eval.accuracy.evaluate import Options
+    from preftilt.eval.accuracy.evaluate import StudyOptions
+    from preftilt.eval.behaviour.formats import QuestionSource, read
     from preftilt.eval.behaviour.methods import default_methods, parse_methods
-    from preftilt.eval.behaviour.readers import Asked, read
 
     check_model(model)
     if model.reward_model or model.reward_tokenizer or model.judge_model or model.arm:
         raise BadInput("no method here asks another model; leave reward models and judges out")
     settings = settings_from(None, [prompt])
     drawing = _drawing(n, temperature, top_p, reduction, max_tokens, seed)
-    questions = read(form, Asked(source=source, outputs=outputs, limit=files.limit))
+    questions = read(form, QuestionSource(source=source, outputs=outputs, limit=files.limit))
     names = method or default_methods(
         preferences=all(one.preferences for one in questions),
         examples=all(one.examples for one in questions),
     )
-    options = Options(
+    options = StudyOptions(
         identity=model_identity(model) | {"command": "behaviour"},
         about={"source": Path(source).name, "format": form},
         seed=seed,
@@ -103,14 +103,14 @@ def behaviour(
 
 def _drawing(
     n: int, temperature: float, top_p: float, reduction: str, max_tokens: int, seed: int
-) -> Drawing:
+) -> AnswerSettings:
     """How answers are drawn, checked as the flags of other commands are."""
     from preftilt.cli.configure import settings_from
-    from preftilt.eval.behaviour.methods import Drawing
+    from preftilt.eval.behaviour.methods import AnswerSettings
 
     draw = DrawFlags(n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     found = settings_from(None, [draw, ScoreFlags(reduction=reduction)])
-    return Drawing(
+    return AnswerSettings(
         n=n,
         sampling=found.sampling,
         reduction=found.reward.reduction,
@@ -123,16 +123,16 @@ def _report(
     model: ModelFlags,
     prompt: PromptSettings,
     questions: Sequence[Comparison],
-    methods: Sequence[Method],
-    drawing: Drawing,
+    methods: Sequence[AnswerMethod],
+    drawing: AnswerSettings,
     output: Path,
-    options: Options,
+    options: StudyOptions,
     reference: str | None,
 ) -> None:
     """Open the model, answer, write and print."""
     from preftilt.cli.configure import engine_from
     from preftilt.cli.progress import spinner
-    from preftilt.eval.accuracy.context import Reading
+    from preftilt.eval.accuracy.context import ScoringSetup
     from preftilt.eval.accuracy.world import world_verdict
     from preftilt.eval.behaviour.evaluate import behaviour as compared
     from preftilt.eval.behaviour.evaluate import no_verdict, write_report
@@ -141,7 +141,7 @@ def _report(
         doing(f"opening {model.model}")
         with closing(engine_from(model)) as engine:
             work = compared(
-                Reading(engine=engine, prompt=prompt),
+                ScoringSetup(engine=engine, prompt=prompt),
                 questions,
                 methods,
                 output,

@@ -10,7 +10,7 @@ from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, calibrate
 from preftilt.eval.calibrate.figure import draw
 from preftilt.eval.calibrate.reading import read_pools
-from preftilt.eval.calibrate.telling import markdown, to_json
+from preftilt.eval.calibrate.report import markdown, to_json
 from preftilt.plots import check_picture
 from preftilt.records import write_json
 from preftilt.types import Reduction

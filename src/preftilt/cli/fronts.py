@@ -42,17 +42,17 @@ def fronts(
     Example: preftilt fronts rewards.jsonl --range help=-5:10 --range harmless=-8:4 --reference 0,0
     """
     from preftilt.eval.fronts.figure import draw_front
-    from preftilt.eval.fronts.records import read_swept
-    from preftilt.eval.fronts.report import frame_told, table
+    from preftilt.eval.fronts.records import read_rewards
     from preftilt.eval.fronts.report import fronts as measure
+    from preftilt.eval.fronts.report import scale_in_words, table
     from preftilt.plots.style import check_picture
     from preftilt.records import write_json
 
     if plot is not None:
         check_picture(plot)
     frame = _frame(ranges, reference)
-    report = measure(read_swept(sources, frame.objectives), frame, seed)
-    print(f"{frame_told(report)}\n\n{table(report)}")
+    report = measure(read_rewards(sources, frame.objectives), frame, seed)
+    print(f"{scale_in_words(report)}\n\n{table(report)}")
     if out is not None:
         write_json(out, report)
     if plot is not None:
@@ -61,7 +61,7 @@ def fronts(
 
 
 def _frame(ranges: list[str], reference: str):
-    from preftilt.eval.fronts.metrics import Frame
+    from preftilt.eval.fronts.metrics import RewardScale
 
     names, lows, highs = [], [], []
     for text in ranges:
@@ -73,7 +73,7 @@ def _frame(ranges: list[str], reference: str):
         lows.append(_number(low, f"--range {text}"))
         highs.append(_number(high, f"--range {text}"))
     point = tuple(_number(one, f"--reference {reference}") for one in reference.split(","))
-    return Frame(objectives=tuple(names), low=tuple(lows), high=tuple(highs), reference=point)
+    return RewardScale(objectives=tuple(names), low=tuple(lows), high=tuple(highs), reference=point)
 
 
 def _number(text: str, where: str) -> float:

@@ -20,9 +20,9 @@ from preftilt.cli.options import FileFlags, PromptFlags
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
-    from preftilt.eval.accuracy.evaluate import Options
+    from preftilt.eval.accuracy.evaluate import StudyOptions
+    from preftilt.eval.accuracy.formats import LoadedComparisons
     from preftilt.eval.accuracy.pairs import Comparison
-    from preftilt.eval.accuracy.readers import Found
     from preftilt.eval.accuracy.rules import Mode, Rule
     from preftilt.prompt import PromptSettings
     from preftilt.readers import ArmSettings
@@ -117,7 +117,7 @@ def policy_accuracy(
     Example: preftilt policy-accuracy demo --format world --model demo -o out/policy-accuracy
     """
     from preftilt.cli.configure import arms_from, check_model, settings_from
-    from preftilt.eval.accuracy.readers import Asked, read
+    from preftilt.eval.accuracy.formats import ComparisonSource, read
     from preftilt.prompt import parse_preference
     from preftilt.readers import ArmSettings
 
@@ -127,7 +127,7 @@ def policy_accuracy(
     arms = ArmSettings(names=tuple(arms_from(model)), alpha=alpha or "")
     if alpha and not arms.names:
         raise BadInput("--alpha belongs to --arm; name a reward model")
-    asked = Asked(
+    asked = ComparisonSource(
         source=source,
         preferences=tuple(parse_preference(one) for one in preference or ()),
         topics=tuple(topic or ()),
@@ -150,14 +150,14 @@ def _options(
     mode: list[str] | None,
     *,
     states: bool,
-) -> Options:
+) -> StudyOptions:
     from preftilt.cli.configure import model_identity
     from preftilt.cli.tables import parse_lambdas
-    from preftilt.eval.accuracy.evaluate import Options
+    from preftilt.eval.accuracy.evaluate import StudyOptions
 
     if lam and not states:
         raise BadInput("--lambda needs a preference in every pair (--preference TEXT)")
-    return Options(
+    return StudyOptions(
         lambdas=tuple(parse_lambdas(lam) if lam else LAMBDAS) if states else (),
         modes=tuple(_mode(one) for one in dict.fromkeys(mode or ())),
         identity=model_identity(model) | {"command": "policy-accuracy"},
@@ -185,15 +185,20 @@ def _check_judges(model: ModelFlags, preference_in: str) -> None:
         raise BadInput(f"--preference-in must be system or user, not {preference_in!r}")
 
 
-def _all_state(found: Found) -> bool:
+def _all_state(found: LoadedComparisons) -> bool:
     return all(one.preferences for one in found.comparisons)
 
 
 def _chosen_rules(
-    named: list[str], found: Found, model: ModelFlags, preference_in: str, *, states: bool
+    named: list[str],
+    found: LoadedComparisons,
+    model: ModelFlags,
+    preference_in: str,
+    *,
+    states: bool,
 ) -> list[Rule]:
     """The rules that are named, or all that the pairs and the models at hand allow."""
-    from preftilt.eval.accuracy.judged import Args, ByRewardModel
+    from preftilt.eval.accuracy.judged import ArgsRule, RewardModelRule
     from preftilt.eval.accuracy.naming import default_rules, parse_rules
 
     place = "user" if preference_in == "user" else "system"
@@ -204,7 +209,7 @@ def _chosen_rules(
         arms=bool(model.arm),
         place=place,
     )
-    asks = [one.name for one in rules if isinstance(one, Args | ByRewardModel)]
+    asks = [one.name for one in rules if isinstance(one, ArgsRule | RewardModelRule)]
     if asks and model.reward_model is None:
         raise BadInput(
             f"the rule {asks[0]} needs a reward model: name one with --reward-model SPEC"
@@ -222,13 +227,13 @@ def _report(
     comparisons: Sequence[Comparison],
     rules: Sequence[Rule],
     output: Path,
-    options: Options,
+    options: StudyOptions,
 ) -> None:
     """Open the models, measure, write and print."""
     from preftilt.cli.configure import engine_from
     from preftilt.cli.judges import open_judges
     from preftilt.cli.progress import spinner
-    from preftilt.eval.accuracy.context import Reading
+    from preftilt.eval.accuracy.context import ScoringSetup
     from preftilt.eval.accuracy.evaluate import policy_accuracy as measured
     from preftilt.eval.accuracy.evaluate import write_report
 
@@ -236,7 +241,7 @@ def _report(
         doing(f"opening {model.model}")
         engine = stack.enter_context(closing(engine_from(model)))
         judges = stack.enter_context(closing(open_judges(model)))
-        reading = Reading(engine=engine, judges=judges, prompt=prompts[0], arms=prompts[1])
+        reading = ScoringSetup(engine=engine, judges=judges, prompt=prompts[0], arms=prompts[1])
         work = measured(
             reading,
             comparisons,

@@ -20,15 +20,15 @@ from preftilt.cli.judges import judge_options, reward_options
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import json_object
+from preftilt.eval.harness.method import json_object
 from preftilt.eval.reproduce.benchmark import Benchmark, Opening
 from preftilt.eval.reproduce.benchmarks import BENCHMARKS, open_benchmarks
-from preftilt.eval.reproduce.collecting import Models, OnItem, identity_of
+from preftilt.eval.reproduce.collecting import MeasuredModels, OnItem, identity_of
 from preftilt.eval.reproduce.document import markdown, page
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL, named, reference_of
 from preftilt.eval.reproduce.figures import draw_figures
-from preftilt.eval.reproduce.running import SCHEMA, Plan, Sizes, reproduce
-from preftilt.eval.reproduce.telling import blocks, title_of
+from preftilt.eval.reproduce.report import blocks, title_of
+from preftilt.eval.reproduce.running import SCHEMA, ItemCounts, ReproducePlan, reproduce
 from preftilt.eval.shares import cores
 from preftilt.plots import check_picture
 from preftilt.records import write_json, write_text
@@ -122,11 +122,11 @@ def _plan(
     sizes: SizeFlags,
     model: ModelFlags,
     records: Path,
-) -> Plan:
+) -> ReproducePlan:
     pool = sizes.n if sizes.pool is None else sizes.pool
     if pool < sizes.n:
         raise BadInput(f"--pool is {pool}, less than the {sizes.n} of --n that methods pick from")
-    return Plan(
+    return ReproducePlan(
         experiments=names,
         models=_models(model),
         settings=json_object(what.settings, "--settings"),
@@ -136,7 +136,7 @@ def _plan(
         lambdas=tuple(sorted(set(_numbers(sizes.tree_lambdas, "--tree-lambdas", float)))),
         judge_tokens=sizes.rm_tokens,
         inserted=tuple(sorted({0, *_numbers(sizes.inserted, "--inserted", int)})),
-        sizes=Sizes(
+        sizes=ItemCounts(
             trees=sizes.tree_items,
             others=sizes.other_items,
             draws=sizes.drawn_items,
@@ -159,7 +159,7 @@ def _plan(
     )
 
 
-def _models(model: ModelFlags) -> Models:
+def _models(model: ModelFlags) -> MeasuredModels:
     """The models that the flags name; what they rate by matters to ratings alone."""
     options = options_from(model)
     identity = {
@@ -167,7 +167,7 @@ def _models(model: ModelFlags) -> Models:
         "judge": model.judge_model,
         "reward model": model.reward_model,
     }
-    return Models(
+    return MeasuredModels(
         model=model.model,
         options=options,
         identity=identity["model"],
@@ -179,7 +179,7 @@ def _models(model: ModelFlags) -> Models:
     )
 
 
-def _check(plan: Plan, benchmarks: Sequence[Benchmark]) -> None:
+def _check(plan: ReproducePlan, benchmarks: Sequence[Benchmark]) -> None:
     """What can be refused before a model is opened: settings that cannot be, lengths that there are no turns for."""
     for one in benchmarks:
         how = plan.how(one, plan.pool)

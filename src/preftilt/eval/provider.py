@@ -44,17 +44,17 @@ from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
-from preftilt.eval.frame.drawing import Drawn, draw_plain, draw_realigned
-from preftilt.eval.frame.method import Protocol, choose_method, patched
-from preftilt.eval.frame.request import Request, read_request
-from preftilt.eval.frame.telling import plainly
+from preftilt.eval.harness.drawing import DrawnAnswer, draw_plain, draw_realigned
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.method import BenchmarkProtocol, choose_method, patched
+from preftilt.eval.harness.request import BenchmarkRequest, read_request
 from preftilt.messages import Message, read_message
 from preftilt.prompt import read_moment
 from preftilt.types import Preference
 
 PreferenceFrom = Literal["system", "metadata", "none"]
 
-KNOB = "preftilt"
+EXTRAS_KEY = "preftilt"
 """The object in ``extra_body`` that holds a whole request."""
 
 SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed")
@@ -70,19 +70,19 @@ IGNORED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Knob:
+class TaskExtras:
     """What a task of this package asks for beyond words.
 
     item names the random stream. fit lowers ``max_tokens`` to what the model's context leaves, with a note.
     """
 
-    request: Request
+    request: BenchmarkRequest
     settings: Mapping[str, Any]
     item: str
     fit: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The object that :func:`_read_knob` reads."""
+        """The object that :func:`_read_extras` reads."""
         return {
             "request": self.request.to_json(),
             "settings": dict(self.settings),
@@ -119,7 +119,12 @@ class PreftiltAPI(ModelAPI):
                     f"preference_from is {preference_from!r}; use {', '.join(get_args(PreferenceFrom))}"
                 )
             chosen = choose_method(
-                Protocol(settings={}), lam=lam, search=search, n=n, method=method, settings=settings
+                BenchmarkProtocol(settings={}),
+                lam=lam,
+                search=search,
+                n=n,
+                method=method,
+                settings=settings,
             )
             self.preference_from = preference_from
             self.settings = patched(Settings(), chosen.settings)
@@ -153,7 +158,7 @@ class PreftiltAPI(ModelAPI):
     ) -> ModelOutput:
         """One answer; the output's metadata has the record, with all candidates."""
         _refuse(tools, config)
-        knob = _read_knob(config)
+        knob = _read_extras(config)
         request = knob.request if knob else self._request(input)
         base = patched(self.settings, knob.settings) if knob else self.settings
         settings = patched(base, _inspect_settings(config))
@@ -163,7 +168,7 @@ class PreftiltAPI(ModelAPI):
         drawn = await draw(Realigner(self.engine), request, settings, item, bool(knob and knob.fit))
         return _output(str(self.model_name), drawn)
 
-    def _item(self, request: Request) -> str | None:
+    def _item(self, request: BenchmarkRequest) -> str | None:
         """The random stream of a call from a task of any kind: the sample's, a new one each time it asks the same."""
         sample = sample_active()
         if sample is None:
@@ -174,12 +179,12 @@ class PreftiltAPI(ModelAPI):
         part = f"/{asked[words]}" if asked[words] > 1 else ""
         return item_of(sample.sample.id or "", sample.epoch, part)
 
-    def _request(self, input: Sequence[ChatMessage]) -> Request:
+    def _request(self, input: Sequence[ChatMessage]) -> BenchmarkRequest:
         """The request that a task of any kind makes, its preference from where the model arguments say."""
         messages = _merged([_message(one) for one in input])
         prompt = self.settings.prompt
         if prompt.history == "preference" or self.preference_from == "none":
-            return Request(messages=messages, prompt=prompt)
+            return BenchmarkRequest(messages=messages, prompt=prompt)
         if self.preference_from == "metadata":
             state = sample_state()
             wish = (state.metadata if state else {}).get("preference")
@@ -188,11 +193,13 @@ class PreftiltAPI(ModelAPI):
                     'this sample\'s metadata has no text "preference"; take it from the system message'
                     " (-M preference_from=system)"
                 )
-            return Request(messages=messages, preferences=(Preference(wish),), prompt=prompt)
+            return BenchmarkRequest(
+                messages=messages, preferences=(Preference(wish),), prompt=prompt
+            )
         first = messages[0]
         if first.role != "system" or not first.content.strip():
-            return Request(messages=messages, prompt=prompt)
-        return Request(
+            return BenchmarkRequest(messages=messages, prompt=prompt)
+        return BenchmarkRequest(
             messages=messages[1:], preferences=(Preference(first.content),), prompt=prompt
         )
 
@@ -221,7 +228,7 @@ def _refuse(tools: Sequence[ToolInfo], config: GenerateConfig) -> None:
     if tools:
         raise BadInput("preftilt calls no tools; run this task with another model")
     given = config.model_dump(exclude_none=True)
-    extra = set(config.extra_body or {}) - {KNOB}
+    extra = set(config.extra_body or {}) - {EXTRAS_KEY}
     others = sorted((set(given) - set(SETTINGS) - IGNORED) | extra)
     if others:
         raise BadInput(f"preftilt has no generation option {others[0]!r}; leave it out")
@@ -232,11 +239,13 @@ def _inspect_settings(config: GenerateConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _read_knob(config: GenerateConfig) -> Knob | None:
-    given = (config.extra_body or {}).get(KNOB)
+def _read_extras(config: GenerateConfig) -> TaskExtras | None:
+    given = (config.extra_body or {}).get(EXTRAS_KEY)
     if given is None:
         return None
-    return Knob(read_request(given["request"]), given["settings"], given["item"], given["fit"])
+    return TaskExtras(
+        read_request(given["request"]), given["settings"], given["item"], given["fit"]
+    )
 
 
 def _message(given: ChatMessage) -> Message:
@@ -270,7 +279,7 @@ def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
     return (together, *(one for one in messages if one.role != "system"))
 
 
-def _output(model: str, drawn: Drawn) -> ModelOutput:
+def _output(model: str, drawn: DrawnAnswer) -> ModelOutput:
     stop: StopReason = "max_tokens" if drawn.cut_off else "stop"
     message = ChatMessageAssistant(content=drawn.text, model=model, source="generate")
     usage = ModelUsage(
@@ -282,5 +291,5 @@ def _output(model: str, drawn: Drawn) -> ModelOutput:
         model=model,
         choices=[ChatCompletionChoice(message=message, stop_reason=stop)],
         usage=usage,
-        metadata={KNOB: drawn.record},
+        metadata={EXTRAS_KEY: drawn.record},
     )

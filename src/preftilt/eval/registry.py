@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from preftilt.eval.frame.solver import answer
+from preftilt.eval.harness.solver import answer
 from preftilt.eval.maths.scorers import maths_answers
 from preftilt.eval.maths.solvers import maths_answer
 from preftilt.eval.maths.tasks import aime24, amc23, math500

@@ -16,10 +16,10 @@ class Scored(HasSums, Protocol):
     def finished(self) -> bool: ...
 
 
-One = TypeVar("One", bound=Scored)
+CandidateT = TypeVar("CandidateT", bound=Scored)
 
 
-def best_of(pool: Sequence[One], lam: float, reward: Reward) -> One:
+def best_of(pool: Sequence[CandidateT], lam: float, reward: Reward) -> CandidateT:
     """What best-of-n picks from ``pool``, which stands in the order drawn (see :mod:`preftilt.rank`).
 
     λ may be infinite: then the preference gain alone decides.

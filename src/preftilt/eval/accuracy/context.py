@@ -24,7 +24,7 @@ from preftilt.types import Completion, Query, Tokens, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class ScoringSetup:
     """How comparisons are read: by which engine and judges, with which prompts and reward models."""
 
     engine: Engine
@@ -34,7 +34,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class TokenisedComparison:
     """A comparison as the model reads it.
 
     question: the prompt without any preference. query: the views with the preferences; None if there are none. arms:
@@ -43,7 +43,7 @@ class Context:
     """
 
     item: Comparison
-    reading: Reading
+    reading: ScoringSetup
     question: Tokens
     query: Query | None
     arms: tuple[View, ...]
@@ -68,7 +68,7 @@ class Context:
         return self.query
 
 
-def make_context(reading: Reading, item: Comparison) -> Context:
+def make_context(reading: ScoringSetup, item: Comparison) -> TokenisedComparison:
     """The comparison's prompts and responses.
 
     Raises :class:`~preftilt.errors.BadInput`, and :class:`~preftilt.errors.PromptTooLong` if a response does not fit.
@@ -94,7 +94,7 @@ def make_context(reading: Reading, item: Comparison) -> Context:
         raise PromptTooLong(f"{item.place}: {failure}") from failure
     except BadInput as failure:
         raise BadInput(f"{item.place}: {failure}") from failure
-    return Context(
+    return TokenisedComparison(
         item=item,
         reading=reading,
         question=query.views[0].prompt if query and plain == reading.prompt else bare.prompt,
@@ -104,7 +104,9 @@ def make_context(reading: Reading, item: Comparison) -> Context:
     )
 
 
-def with_examples(context: Context, count: int, room: int | None = None) -> tuple[Query, int]:
+def with_examples(
+    context: TokenisedComparison, count: int, room: int | None = None
+) -> tuple[Query, int]:
     """The views of REAR where a user's last ``count`` examples are the preference, and how many of them are in it.
 
     ``room`` is left for a response; None is for the longest of the comparison's.
@@ -129,7 +131,7 @@ def examples_query(question: Tokens, shown: Tokens, lam: float) -> Query:
 
 
 @dataclass(frozen=True, slots=True)
-class InContext:
+class ExamplesPrompt:
     """A prompt with a user's examples; ``used`` of them are in it."""
 
     prompt: Tokens
@@ -143,7 +145,7 @@ def in_context(
     count: int,
     room: int,
     prompt: PromptSettings,
-) -> InContext:
+) -> ExamplesPrompt:
     """The conversation behind the user's last ``count`` examples, oldest first, as exchanges with the assistant.
 
     An example stands in it whole or not at all: the oldest are left out until prompt and ``room`` tokens of a response
@@ -160,7 +162,7 @@ def in_context(
         ]
         tokens = engine.tokenizer.render([*head, *turns, *plain[len(head) :]])
         if len(tokens) + room <= engine.capabilities.max_context:
-            return InContext(tokens, len(recent))
+            return ExamplesPrompt(tokens, len(recent))
         if not recent:
             raise PromptTooLong(
                 f"the question and a response of {room} tokens do not fit into the model's context of"

@@ -12,13 +12,13 @@ from typing import Any
 from preftilt.engines.base import Engine
 from preftilt.engines.normalises import can_normalise
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.eval.accuracy.context import Context, Reading, make_context
+from preftilt.eval.accuracy.context import ScoringSetup, TokenisedComparison, make_context
 from preftilt.eval.accuracy.figures import can_draw, draw
 from preftilt.eval.accuracy.markdown import markdown
 from preftilt.eval.accuracy.measure import blends_of
 from preftilt.eval.accuracy.pairs import Comparison
-from preftilt.eval.accuracy.records import Store, collect, measured
-from preftilt.eval.accuracy.report import Found, Study, report, users_table
+from preftilt.eval.accuracy.records import RecordStore, collect, measured
+from preftilt.eval.accuracy.report import Study, StudyRecords, report, users_table
 from preftilt.eval.accuracy.rules import MODES, Mode, Rule
 from preftilt.readers import resolve
 from preftilt.records import write_json, write_text
@@ -30,7 +30,7 @@ NO_POLICY = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class StudyOptions:
     """How a study is carried out.
 
     lambdas: of the sweep. modes: those asked for; empty for all that the engine has. drop_long: leave out what does not
@@ -50,11 +50,11 @@ class Options:
 
 
 async def policy_accuracy(
-    reading: Reading,
+    reading: ScoringSetup,
     comparisons: Sequence[Comparison],
     rules: Sequence[Rule],
     out: Path,
-    options: Options | None = None,
+    options: StudyOptions | None = None,
     *,
     on_item: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
@@ -62,7 +62,7 @@ async def policy_accuracy(
 
     Everything that can be refused is refused before the first token, with :class:`~preftilt.errors.BadInput`.
     """
-    options = options or Options()
+    options = options or StudyOptions()
     found, study, about = await carry_out(
         reading, comparisons, rules, out, options, on_item=on_item
     )
@@ -70,14 +70,14 @@ async def policy_accuracy(
 
 
 async def carry_out(
-    reading: Reading,
+    reading: ScoringSetup,
     comparisons: Sequence[Comparison],
     rules: Sequence[Rule],
     out: Path,
-    options: Options,
+    options: StudyOptions,
     *,
     on_item: Callable[[int], None] = lambda done: None,
-) -> tuple[Found, Study, dict[str, Any]]:
+) -> tuple[StudyRecords, Study, dict[str, Any]]:
     """As :func:`policy_accuracy`: the records, what they are of, and what the report says of how they were made."""
     engine = reading.engine
     modes, notes = _modes(engine, options.modes)
@@ -90,7 +90,9 @@ async def carry_out(
         "arms": asdict(reading.arms),
         "model": dict(options.identity) or {"model": engine.name},
     }
-    store = Store(path=out / "records.jsonl", how=how, resume=options.resume, force=options.force)
+    store = RecordStore(
+        path=out / "records.jsonl", how=how, resume=options.resume, force=options.force
+    )
     records = await collect(
         store,
         contexts,
@@ -98,7 +100,7 @@ async def carry_out(
         in_flight=options.in_flight,
         on_item=on_item,
     )
-    found = Found([one.item for one in contexts], records)
+    found = StudyRecords([one.item for one in contexts], records)
     told = {"model": engine.name, "versions": engine.versions, "notes": notes, **options.about}
     told["left_out"] = {**told.get("left_out", {}), **left_out}
     write_text(out / "users.csv", users_table(found, study))
@@ -106,12 +108,12 @@ async def carry_out(
 
 
 def prepare(
-    reading: Reading, comparisons: Sequence[Comparison], study: Study, *, drop_long: bool
-) -> tuple[list[Context], dict[str, int]]:
+    reading: ScoringSetup, comparisons: Sequence[Comparison], study: Study, *, drop_long: bool
+) -> tuple[list[TokenisedComparison], dict[str, int]]:
     """What the model will read; and how many comparisons were left out because they are too long for it."""
     engine = reading.engine
     resolve(reading.arms, engine.capabilities.arms, engine.name)  # Its errors are of no comparison.
-    contexts: list[Context] = []
+    contexts: list[TokenisedComparison] = []
     problems: list[PromptTooLong] = []
     for item in comparisons:
         try:

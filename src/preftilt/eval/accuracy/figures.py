@@ -23,7 +23,7 @@ LOOKS = {
 
 
 Interval = Mapping[str, float]
-Named = tuple[str, Interval, Interval]
+MethodPoint = tuple[str, Interval, Interval]
 """A method with the accuracies of its reward and of itself."""
 
 
@@ -68,7 +68,7 @@ def _sweep(axes: Axes, report: Mapping[str, Any]) -> None:
     axes.legend(loc="best")
 
 
-def _methods(axes: Axes, rows: Sequence[Named], report: Mapping[str, Any]) -> None:
+def _methods(axes: Axes, rows: Sequence[MethodPoint], report: Mapping[str, Any]) -> None:
     labels: list[Label] = []
     for name, reward, policy in rows:
         x, y = 100 * reward["mean"], 100 * policy["mean"]

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from preftilt.engines.base import ScoreRequest
 from preftilt.engines.guides import Proposal, ProposeRequest, can_propose
-from preftilt.eval.accuracy.context import Context
-from preftilt.eval.accuracy.rules import Measured, Mode
+from preftilt.eval.accuracy.context import TokenisedComparison
+from preftilt.eval.accuracy.rules import Mode, RuleValue
 from preftilt.guided.args import TrajectoryReward
 from preftilt.messages import Message
 from preftilt.rivals.checks import for_reward_model, require_reward_model
@@ -22,25 +22,25 @@ from preftilt.types import Completion
 
 
 @dataclass(frozen=True, slots=True)
-class ByRewardModel:
+class RewardModelRule:
     """The reward model's score of the whole response: what best-of-n by it compares. It is its own reward."""
 
     place: PreferenceIn = "system"
     name: str = "reward-model"
     mode: Mode = "unnormalised"
 
-    def check(self, context: Context) -> None:
+    def check(self, context: TokenisedComparison) -> None:
         require_reward_model(context.reading.judges.reward_model).check(_read(context, self.place))
 
-    async def ask(self, context: Context, policy: bool) -> list[Measured]:
+    async def ask(self, context: TokenisedComparison, policy: bool) -> list[RuleValue]:
         model = require_reward_model(context.reading.judges.reward_model)
         read = _read(context, self.place)
         rated = await model.score([(read, text) for text in context.item.responses])
-        return [Measured(score, None, score, whole=True) for score in rated.scores]
+        return [RuleValue(score, None, score, whole=True) for score in rated.scores]
 
 
 @dataclass(frozen=True, slots=True)
-class Args:
+class ArgsRule:
     """ARGS (Khanov et al., ICLR 2024): Σ_t [log π(y_t | full prompt) + w · r(prompt, y up to t)].
 
     Its policy is the softmax over a shortlist, the ``shortlist`` likeliest tokens. y_t is added to the shortlist, so
@@ -57,10 +57,10 @@ class Args:
     def name(self) -> str:
         return f"args={self.weight:g}"
 
-    def check(self, context: Context) -> None:
+    def check(self, context: TokenisedComparison) -> None:
         require_reward_model(context.reading.judges.reward_model).check(_read(context, self.place))
 
-    async def ask(self, context: Context, policy: bool) -> list[Measured]:
+    async def ask(self, context: TokenisedComparison, policy: bool) -> list[RuleValue]:
         model = require_reward_model(context.reading.judges.reward_model)
         reward = trajectory_reward(model, _read(context, self.place), context.engine.tokenizer)
         prompt = context.full
@@ -75,30 +75,30 @@ class Args:
 
     async def _one(
         self,
-        context: Context,
+        context: TokenisedComparison,
         response: Completion,
         own: Float[np.ndarray, "T"],
         reward: TrajectoryReward,
         policy: bool,
-    ) -> Measured:
+    ) -> RuleValue:
         tokens = response.tokens
         parts = [tokens[: t + 1] for t in range(len(tokens))]
         rewards = await reward(parts)
         known = [one for one in rewards if one is not None]
         if len(known) < len(rewards):
-            return Measured(None, None, rewards[-1])
+            return RuleValue(None, None, rewards[-1])
         total = math.fsum(own) + self.weight * math.fsum(known)
         if not policy:
-            return Measured(total, None, known[-1])
+            return RuleValue(total, None, known[-1])
         steps = [
             await self._step(context, tokens, t, float(own[t]), reward) for t in range(len(tokens))
         ]
         inside = sum(one for _, one in steps)
-        return Measured(total, math.fsum(one for one, _ in steps), known[-1], inside)
+        return RuleValue(total, math.fsum(one for one, _ in steps), known[-1], inside)
 
     async def _step(
         self,
-        context: Context,
+        context: TokenisedComparison,
         tokens: Sequence[int],
         t: int,
         own: float,
@@ -122,14 +122,14 @@ class Args:
         return scores[tokens[t]] - total, inside
 
 
-async def _propose(context: Context, request: ProposeRequest) -> Proposal:
+async def _propose(context: TokenisedComparison, request: ProposeRequest) -> Proposal:
     engine = context.engine
     assert can_propose(engine)
     [proposal] = await engine.propose([request])
     return proposal
 
 
-def _read(context: Context, place: PreferenceIn) -> list[Message]:
+def _read(context: TokenisedComparison, place: PreferenceIn) -> list[Message]:
     return for_reward_model(
         context.item.messages, context.item.preferences, context.reading.prompt, place
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from preftilt.eval.frame.cells import cell
+from preftilt.eval.harness.cells import cell
 
 WORDS = {"own": "each method's own mode"}
 

@@ -14,14 +14,14 @@ from preftilt.engines.guides import GuidedView
 from preftilt.engines.loop import together
 from preftilt.engines.normalises import Mixture, NormaliseRequest, can_normalise
 from preftilt.errors import EngineError
-from preftilt.eval.accuracy.context import Context
-from preftilt.eval.accuracy.rules import Asks, Blend, Measured, Mixes, Rule
+from preftilt.eval.accuracy.context import TokenisedComparison
+from preftilt.eval.accuracy.rules import AskingRule, Blend, MixingRule, Rule, RuleValue
 from preftilt.types import Reader, Tokens
 
-Read = tuple[Tokens, Reader | None]
+ViewKey = tuple[Tokens, Reader | None]
 """A prompt, and who reads the response behind it."""
 
-Rows = Mapping[Read, Sequence[Float[np.ndarray, "T"]]]
+ViewLogprobs = Mapping[ViewKey, Sequence[Float[np.ndarray, "T"]]]
 """The log-probs (nats) of every response, by what read them."""
 
 
@@ -30,22 +30,24 @@ class Measurement:
     """Every rule's values of a comparison's responses, by the rule's name; ``lengths`` are their tokens."""
 
     lengths: tuple[int, ...]
-    values: Mapping[str, Sequence[Measured]]
+    values: Mapping[str, Sequence[RuleValue]]
     examples: Mapping[str, int]
 
 
-def blends_of(context: Context, rules: Sequence[Rule]) -> dict[str, Blend]:
+def blends_of(context: TokenisedComparison, rules: Sequence[Rule]) -> dict[str, Blend]:
     """What the rules mix; raises :class:`~preftilt.errors.BadInput` for what cannot be measured."""
     for rule in rules:
-        if isinstance(rule, Asks):
+        if isinstance(rule, AskingRule):
             rule.check(context)
-    return {rule.name: rule.blend(context) for rule in rules if isinstance(rule, Mixes)}
+    return {rule.name: rule.blend(context) for rule in rules if isinstance(rule, MixingRule)}
 
 
-async def measure(context: Context, rules: Sequence[Rule], *, policy: bool) -> Measurement:
+async def measure(
+    context: TokenisedComparison, rules: Sequence[Rule], *, policy: bool
+) -> Measurement:
     """Read, normalise and ask; ``policy`` says whether the engine is asked for normalised policies."""
     blends = blends_of(context, rules)
-    asking = [rule for rule in rules if isinstance(rule, Asks)]
+    asking = [rule for rule in rules if isinstance(rule, AskingRule)]
     asked = await together(rule.ask(context, policy) for rule in asking)
     rows = await _read(context, blends.values())
     policies = await _policies(context, blends) if policy else {}
@@ -79,8 +81,8 @@ def weighted(
     return np.where(impossible, -np.inf, total)
 
 
-async def _read(context: Context, blends: Iterable[Blend]) -> Rows:
-    reads: dict[Read, None] = {}
+async def _read(context: TokenisedComparison, blends: Iterable[Blend]) -> ViewLogprobs:
+    reads: dict[ViewKey, None] = {}
     for blend in blends:
         reads |= dict.fromkeys(_key(view) for view in (*blend.views, *(blend.reward or ())))
     requests = [
@@ -99,11 +101,11 @@ async def _read(context: Context, blends: Iterable[Blend]) -> Rows:
 
 
 async def _policies(
-    context: Context, blends: Mapping[str, Blend]
+    context: TokenisedComparison, blends: Mapping[str, Blend]
 ) -> dict[str, list[Float[np.ndarray, "T"]]]:
     """The normalised log-probs of every response's tokens by rule, those of rules with the same views together."""
     engine = context.engine
-    together: dict[tuple[Read, ...], list[str]] = {}
+    together: dict[tuple[ViewKey, ...], list[str]] = {}
     for name, blend in blends.items():
         if not blend.is_policy:
             together.setdefault(tuple(map(_key, blend.views)), []).append(name)
@@ -130,22 +132,22 @@ async def _policies(
 
 
 def _measured(
-    blend: Blend, rows: Rows, policy: Sequence[Float[np.ndarray, "T"]] | None, number: int
-) -> Measured:
+    blend: Blend, rows: ViewLogprobs, policy: Sequence[Float[np.ndarray, "T"]] | None, number: int
+) -> RuleValue:
     total = _total(blend.views, rows, number)
     reward = None if blend.reward is None else _total(blend.reward, rows, number)
     if policy is None:
-        return Measured(total, total if blend.is_policy else None, reward)
+        return RuleValue(total, total if blend.is_policy else None, reward)
     drawn = policy[number]
     if np.isnan(drawn).any():
         raise EngineError(
             "the engine returned a normalised log-prob that is NaN; load the model in float32 (--dtype float32)"
         )
     inside = int(np.isfinite(drawn).sum()) if blend.mask is not None else None
-    return Measured(total, _sum(drawn), reward, inside)
+    return RuleValue(total, _sum(drawn), reward, inside)
 
 
-def _total(views: Sequence[GuidedView], rows: Rows, number: int) -> float:
+def _total(views: Sequence[GuidedView], rows: ViewLogprobs, number: int) -> float:
     chosen = [rows[_key(view)][number] for view in views]
     return _sum(weighted(chosen, [view.weight for view in views]))
 
@@ -158,5 +160,5 @@ def _mixture(blend: Blend) -> Mixture:
     return Mixture(tuple(one.weight for one in blend.views), blend.mask, blend.preferred)
 
 
-def _key(view: GuidedView) -> Read:
+def _key(view: GuidedView) -> ViewKey:
     return view.prompt, view.reader

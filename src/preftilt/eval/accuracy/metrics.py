@@ -16,7 +16,7 @@ FEWEST_METHODS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class PairRanking:
     """How a rule ranks U users' pairs.
 
     hits, pairs [U]: every user's sum of hits (1 where the preferred response has the higher F, ½ where both have the
@@ -57,7 +57,9 @@ def top_one(values: Sequence[float]) -> float:
     return 1 / values.count(best) if values[0] == best else 0.0
 
 
-def rank(values: Sequence[Sequence[float | None]], users: Mapping[str, Sequence[int]]) -> Ranked:
+def rank(
+    values: Sequence[Sequence[float | None]], users: Mapping[str, Sequence[int]]
+) -> PairRanking:
     """``values`` are F of every comparison's responses, the preferred one first; ``users`` say whose they are."""
     hits, pairs = np.zeros(len(users)), np.zeros(len(users))
     ties = unscored = 0
@@ -74,7 +76,7 @@ def rank(values: Sequence[Sequence[float | None]], users: Mapping[str, Sequence[
                 ties += chosen == other
                 if math.isfinite(chosen) and math.isfinite(other):
                     margins.append(chosen - other)
-    return Ranked(hits, pairs, ties, unscored, float(np.median(margins)) if margins else None)
+    return PairRanking(hits, pairs, ties, unscored, float(np.median(margins)) if margins else None)
 
 
 def top_one_interval(
@@ -124,7 +126,9 @@ def tau_b(x: Float[np.ndarray, "*R M"], y: Float[np.ndarray, "*R M"]) -> Float[n
         return agreeing / np.sqrt(untied)
 
 
-def tau_interval(rewards: Sequence[Ranked], policies: Sequence[Ranked], seed: int = 0) -> Tau:
+def tau_interval(
+    rewards: Sequence[PairRanking], policies: Sequence[PairRanking], seed: int = 0
+) -> Tau:
     """τ-b between the methods' accuracies by reward and by policy; users are resampled, the same ones for both."""
     everybody = np.ones((1, len(rewards[0].pairs)))
     [value] = tau_b(_accuracies(rewards, everybody), _accuracies(policies, everybody))
@@ -137,7 +141,7 @@ def tau_interval(rewards: Sequence[Ranked], policies: Sequence[Ranked], seed: in
 
 
 def _accuracies(
-    side: Sequence[Ranked], drawn: Float[np.ndarray, "R U"]
+    side: Sequence[PairRanking], drawn: Float[np.ndarray, "R U"]
 ) -> Float[np.ndarray, "R M"]:
     """The methods' accuracies if every user counted as often as ``drawn`` says."""
     columns = [(drawn @ one.hits) / np.maximum(drawn @ one.pairs, 1e-300) for one in side]

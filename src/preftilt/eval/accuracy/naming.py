@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.judged import Args, ByRewardModel
+from preftilt.eval.accuracy.judged import ArgsRule, RewardModelRule
 from preftilt.eval.accuracy.rules import (
     EXAMPLES,
     PLAIN,
     VALUED,
     Amulet,
-    Arm,
-    Base,
-    GuidedDecoding,
-    InContextExamples,
+    ArmRule,
+    BaseRule,
+    GuidedDecodingRule,
+    InContextExamplesRule,
     LinearAlignment,
-    Prompted,
-    Rear,
+    PromptedRule,
+    RearRule,
     Rule,
     number_of,
 )
@@ -36,17 +36,17 @@ def default_rules(
     place: PreferenceIn = "system",
 ) -> list[Rule]:
     """The rules that are measured if none is named: those that the data and the models at hand allow."""
-    found: list[Rule] = [Base()]
+    found: list[Rule] = [BaseRule()]
     if preferences:
         guides = {"linear-alignment": LinearAlignment().guide, "amulet": Amulet().guide}
-        found += [Prompted(), Rear(3.0), Rear(20.0)]
-        found += [GuidedDecoding(name, guide) for name, guide in guides.items()]
+        found += [PromptedRule(), RearRule(3.0), RearRule(20.0)]
+        found += [GuidedDecodingRule(name, guide) for name, guide in guides.items()]
     if examples:
-        found += [InContextExamples(EXAMPLES), parse_rule("rear-icl=3")]
+        found += [InContextExamplesRule(EXAMPLES), parse_rule("rear-icl=3")]
     if arms:
-        found.append(Arm(1.0))
+        found.append(ArmRule(1.0))
     if reward_model:
-        found += [ByRewardModel(place), Args(WEIGHT, place=place)]
+        found += [RewardModelRule(place), ArgsRule(WEIGHT, place=place)]
     return found
 
 
@@ -60,9 +60,9 @@ def parse_rule(given: str, place: PreferenceIn = "system") -> Rule:
     """``base``, ``rear=3``, ``icl=4``, …; ``place`` is where reward models find the preference."""
     name, equals, text = (part.strip() for part in given.partition("="))
     if name == "args":
-        return Args(number_of("args", text) if equals else WEIGHT, place=place)
+        return ArgsRule(number_of("args", text) if equals else WEIGHT, place=place)
     if name == "reward-model" and not equals:
-        return ByRewardModel(place)
+        return RewardModelRule(place)
     if equals and name in VALUED:
         return VALUED[name](given.strip(), text)
     if not equals and name in PLAIN:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.context import Context
+from preftilt.eval.accuracy.context import TokenisedComparison
 from preftilt.eval.accuracy.measure import measure
 from preftilt.eval.accuracy.pairs import Comparison
-from preftilt.eval.accuracy.rules import Measured, Rule
+from preftilt.eval.accuracy.rules import Rule, RuleValue
 from preftilt.records import Journal, Survey, dated, read_records, shown_by, survey
 
 SCHEMA = "preftilt.policy-accuracy/1"
@@ -21,7 +21,7 @@ FIELDS = ("unnormalised", "policy", "reward")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
+class RecordStore:
     """Where records are: ``resume`` goes on with the file, ``force`` begins it anew. ``how`` shapes every record."""
 
     path: Path
@@ -30,7 +30,7 @@ class Store:
     resume: bool = False
     force: bool = False
 
-    def of(self, contexts: Sequence[Context]) -> Store:
+    def of(self, contexts: Sequence[TokenisedComparison]) -> RecordStore:
         """The store with what the prompts of ``contexts`` show of the moment, which shapes records, too."""
         shown = shown_by(contexts[0].engine) if contexts else ()
         return replace(self, how=dated(self.how, shown))
@@ -54,13 +54,13 @@ class Store:
         return found
 
 
-Work = Callable[[Context], Awaitable[dict[str, Any]]]
+Work = Callable[[TokenisedComparison], Awaitable[dict[str, Any]]]
 """What is measured of a comparison: the fields of its record that are not its name."""
 
 
 async def collect(
-    store: Store,
-    contexts: Sequence[Context],
+    store: RecordStore,
+    contexts: Sequence[TokenisedComparison],
     work: Work,
     *,
     in_flight: int,
@@ -77,7 +77,7 @@ async def collect(
     room = asyncio.Semaphore(in_flight)
     done = len(known.done)
 
-    async def one(context: Context) -> None:
+    async def one(context: TokenisedComparison) -> None:
         nonlocal done
         async with room:
             journal.write(_head(context.item, store) | await work(context))
@@ -97,10 +97,10 @@ async def collect(
     return [by_id[context.item.id] for context in contexts]
 
 
-def values_of(record: Mapping[str, Any], rule: str) -> list[Measured]:
+def values_of(record: Mapping[str, Any], rule: str) -> list[RuleValue]:
     """A rule's values of the responses in a record."""
     return [
-        Measured(
+        RuleValue(
             unnormalised=_read(one["unnormalised"]),
             policy=_read(one["policy"]),
             reward=_read(one["reward"]),
@@ -111,7 +111,9 @@ def values_of(record: Mapping[str, Any], rule: str) -> list[Measured]:
     ]
 
 
-async def measured(context: Context, rules: Sequence[Rule], *, policy: bool) -> dict[str, Any]:
+async def measured(
+    context: TokenisedComparison, rules: Sequence[Rule], *, policy: bool
+) -> dict[str, Any]:
     """The rules' values of a comparison, for its record."""
     found = await measure(context, rules, policy=policy)
     return {
@@ -121,7 +123,7 @@ async def measured(context: Context, rules: Sequence[Rule], *, policy: bool) -> 
     }
 
 
-def _head(item: Comparison, store: Store) -> dict[str, Any]:
+def _head(item: Comparison, store: RecordStore) -> dict[str, Any]:
     return {
         "schema": store.schema,
         "id": item.id,
@@ -131,7 +133,7 @@ def _head(item: Comparison, store: Store) -> dict[str, Any]:
     }
 
 
-def _written(one: Measured) -> dict[str, Any]:
+def _written(one: RuleValue) -> dict[str, Any]:
     values: dict[str, Any] = {name: _number(getattr(one, name)) for name in FIELDS}
     if one.inside is not None:
         values["inside"] = one.inside

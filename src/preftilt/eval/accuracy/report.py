@@ -10,14 +10,14 @@ from typing import Any
 
 from preftilt.eval.accuracy.metrics import (
     FEWEST_METHODS,
-    Ranked,
+    PairRanking,
     rank,
     tau_interval,
     top_one_interval,
 )
 from preftilt.eval.accuracy.pairs import Comparison, users_of
 from preftilt.eval.accuracy.records import values_of
-from preftilt.eval.accuracy.rules import Measured, Mode, Rear, Rule
+from preftilt.eval.accuracy.rules import Mode, RearRule, Rule, RuleValue
 
 SCHEMA = "preftilt.policy-accuracy-report/1"
 
@@ -37,12 +37,12 @@ class Study:
     @property
     def measured(self) -> tuple[Rule, ...]:
         """Every rule that has to be measured, each once."""
-        every = {rule.name: rule for rule in (*self.rules, *map(Rear, self.lambdas))}
+        every = {rule.name: rule for rule in (*self.rules, *map(RearRule, self.lambdas))}
         return tuple(every.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StudyRecords:
     """The records of a study's comparisons, in their order."""
 
     items: Sequence[Comparison]
@@ -59,7 +59,7 @@ class Found:
         ]
 
 
-def report(found: Found, study: Study, about: Mapping[str, Any]) -> dict[str, Any]:
+def report(found: StudyRecords, study: Study, about: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the Markdown and the picture show; ``about`` says what was read, and by which model."""
     users = users_of(found.items)
     pairs = sum(len(one.rejected) for one in found.items)
@@ -73,7 +73,7 @@ def report(found: Found, study: Study, about: Mapping[str, Any]) -> dict[str, An
         "seed": study.seed,
         "rules": [_row(found, rule, study, users) for rule in study.rules],
         "sweep": [
-            {"lambda": lam} | _accuracies(found, Rear(lam).name, study, users)
+            {"lambda": lam} | _accuracies(found, RearRule(lam).name, study, users)
             for lam in study.lambdas
         ],
         "tau": _taus(found, study, users),
@@ -81,7 +81,7 @@ def report(found: Found, study: Study, about: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def users_table(found: Found, study: Study) -> str:
+def users_table(found: StudyRecords, study: Study) -> str:
     """A line a user, as CSV: their groups, and the accuracy of every rule in its own mode."""
     users = users_of(found.items)
     ranked = {
@@ -107,14 +107,14 @@ def own_mode(rule: Rule, study: Study) -> Mode:
     return rule.mode if rule.mode in study.modes else study.modes[0]
 
 
-def _value(one: Measured, length: int, of: str) -> float | None:
+def _value(one: RuleValue, length: int, of: str) -> float | None:
     if of == "mean":
         return None if one.unnormalised is None or one.whole else one.unnormalised / length
     return getattr(one, of)
 
 
 def _row(
-    found: Found, rule: Rule, study: Study, users: Mapping[str, Sequence[int]]
+    found: StudyRecords, rule: Rule, study: Study, users: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
     reward = rank(found.values(rule.name, "reward"), users)
     records = [values_of(record, rule.name) for record in found.records]
@@ -133,7 +133,7 @@ def _row(
 
 
 def _accuracies(
-    found: Found, rule: str, study: Study, users: Mapping[str, Sequence[int]]
+    found: StudyRecords, rule: str, study: Study, users: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
     accuracy: dict[str, Any] = {}
     top: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def _accuracies(
     return {"accuracy": accuracy, "top_one": top if any(top.values()) else None}
 
 
-def _accuracy(ranked: Ranked, seed: int) -> dict[str, Any] | None:
+def _accuracy(ranked: PairRanking, seed: int) -> dict[str, Any] | None:
     if not ranked.scored:
         return None
     return asdict(ranked.interval(seed)) | {
@@ -156,13 +156,13 @@ def _accuracy(ranked: Ranked, seed: int) -> dict[str, Any] | None:
 
 
 def _taus(
-    found: Found, study: Study, users: Mapping[str, Sequence[int]]
+    found: StudyRecords, study: Study, users: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Any]]:
     """Kendall's τ-b between the accuracy of what a method steers by and that of the method, by mode."""
     taus: dict[str, dict[str, Any]] = {}
     for mode in ("own", *study.modes):
         names: list[str] = []
-        sides: list[tuple[Ranked, Ranked]] = []
+        sides: list[tuple[PairRanking, PairRanking]] = []
         for rule in study.rules:
             reward = rank(found.values(rule.name, "reward"), users)
             of = own_mode(rule, study) if mode == "own" else mode
@@ -179,7 +179,7 @@ def _taus(
     return taus
 
 
-def _groups(found: Found, study: Study) -> dict[str, dict[str, Any]]:
+def _groups(found: StudyRecords, study: Study) -> dict[str, dict[str, Any]]:
     """The rules' accuracies in their own modes, group by group; nothing if there is one group."""
     names = dict.fromkeys(one.group for one in found.items)
     if len(names) == 1:
@@ -187,7 +187,7 @@ def _groups(found: Found, study: Study) -> dict[str, dict[str, Any]]:
     table: dict[str, dict[str, Any]] = {}
     for name in names:
         places = [i for i, one in enumerate(found.items) if one.group == name]
-        part = Found([found.items[i] for i in places], [found.records[i] for i in places])
+        part = StudyRecords([found.items[i] for i in places], [found.records[i] for i in places])
         users = users_of(part.items)
         table[name] = {
             rule.name: _accuracy(

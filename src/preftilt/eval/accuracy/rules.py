@@ -1,8 +1,8 @@
 """Scoring rules: what a method of test-time alignment thinks of a given response.
 
 A rule either *mixes* views, log-probs of the response under several prompts or readers, or *judges* with another model
-(``judged.py``). Rules are open: whatever has the attributes of :class:`Mixes` or :class:`Asks` is one, and a view that
-an autoregressive reward model reads is a view like any other.
+(``judged.py``). Rules are open: whatever has the attributes of :class:`MixingRule` or :class:`AskingRule` is one, and a
+view that an autoregressive reward model reads is a view like any other.
 
 F of a response y is taken in three ways (Rezk et al., arXiv 2512.23067, with the definitions written out):
 ``unnormalised`` Σ_t Σ_k w_k log π(y_t | view k), what re-ranking compares; ``policy``, Σ_t log softmax over the
@@ -19,7 +19,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from preftilt.engines.guides import GuidedView
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.context import Context, with_examples
+from preftilt.eval.accuracy.context import TokenisedComparison, with_examples
 from preftilt.run.guiding import guided_views
 from preftilt.search import CFG, Amulet, LinearAlignment, default_lam
 from preftilt.search.presets import PRESETS
@@ -52,7 +52,7 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RuleValue:
     """F of one response (nats, or the reward model's unit); None where there is none, −inf where it is impossible.
 
     reward: of what the rule steers by. inside: the tokens that decoding by the rule could have drawn at all. whole: F
@@ -67,7 +67,7 @@ class Measured:
 
 
 @runtime_checkable
-class Mixes(Protocol):
+class MixingRule(Protocol):
     """A rule over log-probs of views."""
 
     @property
@@ -78,13 +78,13 @@ class Mixes(Protocol):
         """The mode that the method itself goes by."""
         ...
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         """What to mix; raises :class:`~preftilt.errors.BadInput` if the comparison lacks what the rule needs."""
         ...
 
 
 @runtime_checkable
-class Asks(Protocol):
+class AskingRule(Protocol):
     """A rule that asks another model."""
 
     @property
@@ -93,44 +93,44 @@ class Asks(Protocol):
     @property
     def mode(self) -> Mode: ...
 
-    def check(self, context: Context) -> None:
+    def check(self, context: TokenisedComparison) -> None:
         """Raises :class:`~preftilt.errors.BadInput` before anything is spent."""
         ...
 
-    async def ask(self, context: Context, policy: bool) -> list[Measured]:
+    async def ask(self, context: TokenisedComparison, policy: bool) -> list[RuleValue]:
         """One value a response; ``policy`` says whether that mode is wanted, too."""
         ...
 
 
-Rule = Mixes | Asks
+Rule = MixingRule | AskingRule
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseRule:
     """log π(y | question): the model, told nothing."""
 
     name: str = "base"
     mode: Mode = "policy"
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         return Blend(views=(GuidedView(context.question, 1.0),))
 
 
 @dataclass(frozen=True, slots=True)
-class Prompted:
+class PromptedRule:
     """log π(y | question, preferences): the model, told in words. It steers by what the words add."""
 
     name: str = "prompted"
     mode: Mode = "policy"
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         query = context.stated()
         full = GuidedView(query.prompt, 1.0)
         return Blend(views=(full,), reward=(full, GuidedView(context.question, -1.0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Rear:
+class RearRule:
     """REAR's score q + λ (p − q) (arXiv 2606.30339, eq. 9); it steers by the preference gain p − q."""
 
     lam: float
@@ -140,24 +140,24 @@ class Rear:
     def name(self) -> str:
         return f"rear={self.lam:g}"
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         return _guided(context.stated(), Guide(strength=self.lam))
 
 
 @dataclass(frozen=True, slots=True)
-class GuidedDecoding:
+class GuidedDecodingRule:
     """The policy of classifier-free guidance, Linear Alignment or Amulet, by their settings (``search/guided.py``)."""
 
     name: str
     guide: Guide
     mode: Mode = "policy"
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         return _guided(context.stated(), self.guide)
 
 
 @dataclass(frozen=True, slots=True)
-class InContextExamples:
+class InContextExamplesRule:
     """log π(y | the user's last ``count`` examples, question); it steers by what the examples add."""
 
     count: int
@@ -167,7 +167,7 @@ class InContextExamples:
     def name(self) -> str:
         return f"icl={self.count}"
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         query, used = with_examples(context, self.count)
         view = GuidedView(query.prompt, 1.0)
         reward = (view, GuidedView(context.question, -1.0))
@@ -175,7 +175,7 @@ class InContextExamples:
 
 
 @dataclass(frozen=True, slots=True)
-class FromExamples:
+class FromExamplesRule:
     """REAR or guided decoding by ``guide``; the user's last ``count`` examples stand in for a stated preference."""
 
     name: str
@@ -183,13 +183,13 @@ class FromExamples:
     count: int
     mode: Mode
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         query, used = with_examples(context, self.count)
         return replace(_guided(query, self.guide), examples=used)
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class ArmRule:
     """log π(y | question) + ``weight`` · Σ w_j log π_j(y | question) with the autoregressive reward models π_j.
 
     That is GenARM's decoding (Xu et al., ICLR 2025), and PARM's and UniARM's. It steers by Σ w_j log π_j, their reward.
@@ -199,7 +199,7 @@ class Arm:
     name: str = "arm"
     mode: Mode = "policy"
 
-    def blend(self, context: Context) -> Blend:
+    def blend(self, context: TokenisedComparison) -> Blend:
         if not context.arms:
             raise BadInput("the rule 'arm' needs a reward model: name one with --arm NAME=FOLDER")
         reward = tuple(GuidedView(one.prompt, one.weight, one.reader) for one in context.arms)
@@ -241,25 +241,27 @@ def _count(name: str, text: str) -> int:
 
 
 def _cfg(name: str, text: str) -> Rule:
-    return GuidedDecoding(name, Guide(strength=number_of("cfg", text)))
+    return GuidedDecodingRule(name, Guide(strength=number_of("cfg", text)))
 
 
 def _alignment(name: str, text: str) -> Rule:
-    return GuidedDecoding(name, LinearAlignment(ratio=number_of("linear-alignment", text)).guide)
+    return GuidedDecodingRule(
+        name, LinearAlignment(ratio=number_of("linear-alignment", text)).guide
+    )
 
 
 def _preset(name: str) -> Rule:
-    return GuidedDecoding(name, PRESETS[name].search.guide)
+    return GuidedDecodingRule(name, PRESETS[name].search.guide)
 
 
 PLAIN: dict[str, Callable[[], Rule]] = {
-    "base": Base,
-    "prompted": Prompted,
-    "arm": lambda: Arm(1.0),
-    "cfg": lambda: GuidedDecoding("cfg", Guide(strength=default_lam(CFG()))),
-    "linear-alignment": lambda: GuidedDecoding("linear-alignment", LinearAlignment().guide),
-    "amulet": lambda: GuidedDecoding("amulet", Amulet().guide),
-    "amulet-icl": lambda: FromExamples("amulet-icl", Amulet().guide, EXAMPLES, "policy"),
+    "base": BaseRule,
+    "prompted": PromptedRule,
+    "arm": lambda: ArmRule(1.0),
+    "cfg": lambda: GuidedDecodingRule("cfg", Guide(strength=default_lam(CFG()))),
+    "linear-alignment": lambda: GuidedDecodingRule("linear-alignment", LinearAlignment().guide),
+    "amulet": lambda: GuidedDecodingRule("amulet", Amulet().guide),
+    "amulet-icl": lambda: FromExamplesRule("amulet-icl", Amulet().guide, EXAMPLES, "policy"),
     "la-author": lambda: _preset("la-author"),
     "la-amulet-repo": lambda: _preset("la-amulet-repo"),
     "amulet-default": lambda: _preset("amulet-default"),
@@ -267,16 +269,16 @@ PLAIN: dict[str, Callable[[], Rule]] = {
 """Rules by name, with their settings' defaults."""
 
 VALUED: dict[str, Callable[[str, str], Rule]] = {
-    "rear": lambda name, text: Rear(number_of("rear", text)),
-    "rear-icl": lambda name, text: FromExamples(
+    "rear": lambda name, text: RearRule(number_of("rear", text)),
+    "rear-icl": lambda name, text: FromExamplesRule(
         name, Guide(strength=number_of("rear-icl", text)), EXAMPLES, "unnormalised"
     ),
-    "cfg-icl": lambda name, text: FromExamples(
+    "cfg-icl": lambda name, text: FromExamplesRule(
         name, Guide(strength=number_of("cfg-icl", text)), EXAMPLES, "policy"
     ),
     "cfg": _cfg,
     "linear-alignment": _alignment,
-    "arm": lambda name, text: Arm(number_of("arm", text), name),
-    "icl": lambda name, text: InContextExamples(_count("icl", text)),
+    "arm": lambda name, text: ArmRule(number_of("arm", text), name),
+    "icl": lambda name, text: InContextExamplesRule(_count("icl", text)),
 }
 """Rules that take a number: ``NAME=NUMBER``."""

@@ -25,7 +25,7 @@ POOL_SAMPLING = Sampling(temperature=1.0, top_p=0.9)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RewardedAnswer:
     """A response with its exact rewards."""
 
     prompt: str
@@ -63,9 +63,7 @@ def _base(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple
 def _conditioned(name: str) -> Views:
     """log π_base + w log π_ARM(α)."""
 
-    def views(
-        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
-    ) -> tuple[GuidedView, ...]:
+    def views(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
         prompt = prompt_of(engine, item)
         return GuidedView(prompt, 1.0), GuidedView(prompt, weight, Reader(name, alpha))
 
@@ -75,9 +73,7 @@ def _conditioned(name: str) -> Views:
 def _each(kind: str, base: float) -> Views:
     """base · log π_base + Σ_i w α_i log π_i, one adapter an objective."""
 
-    def views(
-        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
-    ) -> tuple[GuidedView, ...]:
+    def views(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
         prompt = prompt_of(engine, item)
         read = [
             GuidedView(prompt, weight * share, Reader(f"{kind}-{name}", (1.0,)))
@@ -117,7 +113,7 @@ VIEWS: Mapping[str, Views] = {
 
 async def decoded(
     engine: Engine, method: str, items: Sequence[WorldItem], alpha: Alpha, weight: float
-) -> list[Answer]:
+) -> list[RewardedAnswer]:
     """Greedy answers of a method that chooses every token."""
     assert isinstance(engine, Guides)
     requests = [
@@ -135,15 +131,15 @@ async def decoded(
 
 
 @dataclass(frozen=True, slots=True)
-class Pooled:
+class RewardedSample:
     """A sample with all that methods pick by: sums of log-probs (nats), by the name of the view."""
 
-    answer: Answer
+    answer: RewardedAnswer
     finished: bool
     logprobs: dict[str, float]
 
 
-async def pooled(engine: Engine, items: Sequence[WorldItem], seed: int) -> list[list[Pooled]]:
+async def pooled(engine: Engine, items: Sequence[WorldItem], seed: int) -> list[list[RewardedSample]]:
     """:data:`SAMPLES` samples of every item from the model as it is, read by everything that may pick one."""
     requests = [
         SampleRequest(
@@ -165,7 +161,7 @@ async def pooled(engine: Engine, items: Sequence[WorldItem], seed: int) -> list[
     sums = iter([float(np.sum(row)) for row in await engine.score(wanted)])
     return [
         [
-            Pooled(
+            RewardedSample(
                 _answer(engine, item, one.tokens),
                 one.finish == "eos",
                 {name: next(sums) for name in _reads(engine, item)},
@@ -186,17 +182,17 @@ def _reads(engine: Engine, item: WorldItem) -> dict[str, tuple[Tokens, Reader | 
 
 
 def picked(
-    method: str, pools: Sequence[Sequence[Pooled]], alpha: Alpha, weight: float
-) -> list[Answer]:
+    method: str, pools: Sequence[Sequence[RewardedSample]], alpha: Alpha, weight: float
+) -> list[RewardedAnswer]:
     """The best of every pool under a method of ``PICKED``."""
     return [_best(pool, [_score(method, one, alpha, weight) for one in pool]) for pool in pools]
 
 
-def _best(pool: Sequence[Pooled], scores: Sequence[float]) -> Answer:
+def _best(pool: Sequence[RewardedSample], scores: Sequence[float]) -> RewardedAnswer:
     return pool[order(scores, [not one.finished for one in pool], Reward().cut_off)[0]].answer
 
 
-def _score(method: str, one: Pooled, alpha: Alpha, weight: float) -> float:
+def _score(method: str, one: RewardedSample, alpha: Alpha, weight: float) -> float:
     plain = one.logprobs["plain"]
     mix = list(zip(OBJECTIVES, alpha, strict=True))
     if method == "bon-rear":
@@ -206,7 +202,7 @@ def _score(method: str, one: Pooled, alpha: Alpha, weight: float) -> float:
     return plain + weight * sum(share * one.logprobs[f"arm-{name}"] for name, share in mix)
 
 
-def _answer(engine: Engine, item: WorldItem, tokens: Tokens) -> Answer:
+def _answer(engine: Engine, item: WorldItem, tokens: Tokens) -> RewardedAnswer:
     ended = bool(tokens) and tokens[-1] in engine.capabilities.eos
     text = answer_text(engine.tokenizer, tokens[:-1] if ended else tokens)
-    return Answer(item.id, text, len(tokens), rewards(item, text))
+    return RewardedAnswer(item.id, text, len(tokens), rewards(item, text))

@@ -17,17 +17,17 @@ from preftilt.eval.arms.decode import soup_name
 from preftilt.eval.arms.plan import (
     ALPHAS,
     DECODED,
-    FRAME,
     OBJECTIVES,
     PICKED,
+    SCALE,
     TRAININGS,
+    AdapterTraining,
     Sizes,
-    Trained,
 )
 from preftilt.eval.arms.report import markdown
 from preftilt.eval.arms.sweep import OnUnit, Sweep
 from preftilt.eval.fronts.figure import draw_front
-from preftilt.eval.fronts.records import read_swept
+from preftilt.eval.fronts.records import read_rewards
 from preftilt.eval.fronts.report import fronts
 from preftilt.eval.objectives.pairs import PairSettings, write_pairs
 from preftilt.eval.objectives.rewards import objectives
@@ -69,7 +69,7 @@ def experiment(
                 for one in some:
                     row = {"method": _title(name), "alpha": mix, **asdict(one)}
                     file.write(json_line(row) + b"\n")
-    report = fronts(read_swept([swept], OBJECTIVES), FRAME)
+    report = fronts(read_rewards([swept], OBJECTIVES), SCALE)
     report |= {
         "command": command,
         "sizes": asdict(sizes),
@@ -130,7 +130,7 @@ MEAN_BETA = 5.0
 an objective that is about length is ranked by that alone. DPO compares with the base, and needs nothing of the kind."""
 
 
-def _train(one: Trained, pairs: Path, out: Path, sizes: Sizes) -> None:
+def _train(one: AdapterTraining, pairs: Path, out: Path, sizes: Sizes) -> None:
     policy = one.method == "dpo"
     known = {each.name: each for each in (objectives() if policy else objectives(MEAN_BETA))}
     settings = TrainSettings(

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from preftilt.arm.spec import Method as TrainMethod
-from preftilt.eval.fronts.metrics import Frame
+from preftilt.eval.fronts.metrics import RewardScale
 from preftilt.eval.objectives.rewards import BRIEF, HELPFUL
 
 OBJECTIVES = (HELPFUL, BRIEF)
 """They pull apart: an answer that helps more is longer. The third reward, ``keeping``, is recorded beside them."""
 
-FRAME = Frame(objectives=OBJECTIVES, low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0))
+SCALE = RewardScale(objectives=OBJECTIVES, low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0))
 """The rewards lie in [0, 1] by their making, so their units are the frame's."""
 
 ASKED_FOR = {HELPFUL: "Give me plenty of ideas.", BRIEF: "Please keep it short."}
@@ -25,7 +25,7 @@ TUNING_ALPHAS: tuple[Alpha, ...] = ((0.1, 0.9), (0.5, 0.5), (0.9, 0.1))
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class AdapterTraining:
     """An adapter that is trained before anything is measured."""
 
     name: str
@@ -34,15 +34,15 @@ class Trained:
 
 
 TRAININGS = (
-    Trained("uniarm", "uniarm", OBJECTIVES),
-    Trained("parm", "parm", OBJECTIVES),
-    *(Trained(f"genarm-{one}", "genarm", (one,)) for one in OBJECTIVES),
-    *(Trained(f"dpo-{one}", "dpo", (one,)) for one in OBJECTIVES),
+    AdapterTraining("uniarm", "uniarm", OBJECTIVES),
+    AdapterTraining("parm", "parm", OBJECTIVES),
+    *(AdapterTraining(f"genarm-{one}", "genarm", (one,)) for one in OBJECTIVES),
+    *(AdapterTraining(f"dpo-{one}", "dpo", (one,)) for one in OBJECTIVES),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class ArmsMethod:
     """A row of the table.
 
     weights: its strengths that validation chooses from (w of reward models, λ of REAR); none: it has none. trained:
@@ -61,27 +61,27 @@ _GENARMS = tuple(f"genarm-{one}" for one in OBJECTIVES)
 _POLICIES = tuple(f"dpo-{one}" for one in OBJECTIVES)
 SAMPLES = 16
 
-DECODED: Mapping[str, Method] = {
+DECODED: Mapping[str, ArmsMethod] = {
     one.name: one
     for one in (
-        Method("base", "the bundled model, greedy", (), (), "1"),
-        Method("uniarm", "UniARM (reconstruction), guided", STRENGTHS, ("uniarm",), "2"),
-        Method("parm", "PARM, guided", STRENGTHS, ("parm",), "2"),
-        Method("genarm", "GenARM, guided", STRENGTHS, _GENARMS, "1 + 2"),
-        Method("rs", "rewarded soups of two DPO policies", (), _POLICIES, "1"),
-        Method("mod", "MOD of two DPO policies", (), _POLICIES, "2"),
-        Method("rear", "REAR a token, two preferences", STRENGTHS, (), "1 + 2"),
+        ArmsMethod("base", "the bundled model, greedy", (), (), "1"),
+        ArmsMethod("uniarm", "UniARM (reconstruction), guided", STRENGTHS, ("uniarm",), "2"),
+        ArmsMethod("parm", "PARM, guided", STRENGTHS, ("parm",), "2"),
+        ArmsMethod("genarm", "GenARM, guided", STRENGTHS, _GENARMS, "1 + 2"),
+        ArmsMethod("rs", "rewarded soups of two DPO policies", (), _POLICIES, "1"),
+        ArmsMethod("mod", "MOD of two DPO policies", (), _POLICIES, "2"),
+        ArmsMethod("rear", "REAR a token, two preferences", STRENGTHS, (), "1 + 2"),
     )
 }
 """Every token is chosen by the method; greedy, as PARM measures."""
 
-PICKED: Mapping[str, Method] = {
+PICKED: Mapping[str, ArmsMethod] = {
     one.name: one
     for one in (
-        Method(
+        ArmsMethod(
             "bon-rear", f"REAR best-of-{SAMPLES}, two preferences", STRENGTHS, (), "16 · (1 + 2)"
         ),
-        Method("bon-genarm", f"GenARM best-of-{SAMPLES}", STRENGTHS, _GENARMS, "16 · (1 + 2)"),
+        ArmsMethod("bon-genarm", f"GenARM best-of-{SAMPLES}", STRENGTHS, _GENARMS, "16 · (1 + 2)"),
     )
 }
 """One pool of samples of the bundled model serves them under every α and strength."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from preftilt.eval.arms.plan import ASKED_FOR, DECODED, PICKED, TUNING_ALPHAS
-from preftilt.eval.fronts.report import frame_told, table
+from preftilt.eval.fronts.report import scale_in_words, table
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -40,7 +40,7 @@ def _objectives(report: Mapping[str, Any]) -> str:
     return (
         "Objectives with exact rewards: *helpful* (recommendations that answer the question, five count fully) and"
         " *brief* (few words), which pull apart. *keeping* (the user's own preference, which stands in every prompt) is"
-        f" measured beside them. {frame_told(report)}"
+        f" measured beside them. {scale_in_words(report)}"
     )
 
 

@@ -18,13 +18,20 @@ from preftilt.demo.world import WorldItem, items
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
-from preftilt.eval.arms.decode import Answer, Pooled, adapters, decoded, picked, pooled
+from preftilt.eval.arms.decode import (
+    RewardedAnswer,
+    RewardedSample,
+    adapters,
+    decoded,
+    picked,
+    pooled,
+)
 from preftilt.eval.arms.plan import (
     ALPHAS,
     DECODED,
-    FRAME,
     OBJECTIVES,
     PICKED,
+    SCALE,
     TUNING_ALPHAS,
     Alpha,
     Sizes,
@@ -56,7 +63,7 @@ class Sweep:
         self._processes = processes
         self._on_unit = on_unit
 
-    def run(self) -> tuple[dict[str, float], dict[str, dict[Alpha, list[Answer]]]]:
+    def run(self) -> tuple[dict[str, float], dict[str, dict[Alpha, list[RewardedAnswer]]]]:
         """The strength of every method that has one, chosen on validation, and all answers on test items."""
         parts: tuple[Part, ...] = ("validation", "test")
         self._measure("pools", [unit for part in parts for unit in self._pool_units(part)])
@@ -111,10 +118,10 @@ class Sweep:
                 found[one.name] = one.weights[int(np.argmax(products))]
         return found
 
-    def _answers(self, chosen: Mapping[str, float]) -> dict[str, dict[Alpha, list[Answer]]]:
+    def _answers(self, chosen: Mapping[str, float]) -> dict[str, dict[Alpha, list[RewardedAnswer]]]:
         known = _records(self._records)
         pools = self._pools("test", known)
-        found: dict[str, dict[Alpha, list[Answer]]] = {}
+        found: dict[str, dict[Alpha, list[RewardedAnswer]]] = {}
         for one in DECODED:
             found[one] = {
                 alpha: _told(
@@ -130,9 +137,12 @@ class Sweep:
             found[one] = {alpha: picked(one, pools, alpha, chosen[one]) for alpha in ALPHAS}
         return found
 
-    def _pools(self, part: Part, known: Mapping[str, dict]) -> list[list[Pooled]]:
+    def _pools(self, part: Part, known: Mapping[str, dict]) -> list[list[RewardedSample]]:
         return [
-            [Pooled(Answer(**one["answer"]), one["finished"], one["logprobs"]) for one in pool]
+            [
+                RewardedSample(RewardedAnswer(**one["answer"]), one["finished"], one["logprobs"])
+                for one in pool
+            ]
             for unit in self._pool_units(part)
             for pool in known[unit]["pools"]
         ]
@@ -147,20 +157,20 @@ def _unit(part: Part, method: str, alpha: Alpha, weight: float) -> str:
     return f"{part}/{method}/{alpha[0]:g}/{weight:g}"
 
 
-def _product(by_alpha: Sequence[Sequence[Answer]]) -> float:
+def _product(by_alpha: Sequence[Sequence[RewardedAnswer]]) -> float:
     means = [
         [np.mean([one.rewards[name] for one in answers]) for name in OBJECTIVES]
         for answers in by_alpha
     ]
-    return mean_inner_product(np.array(means), np.array(TUNING_ALPHAS), FRAME)
+    return mean_inner_product(np.array(means), np.array(TUNING_ALPHAS), SCALE)
 
 
 def _records(path: Path) -> dict[str, dict]:
     return {record["id"]: record for record in read_records(path)}
 
 
-def _told(record: Mapping) -> list[Answer]:
-    return [Answer(**one) for one in record["answers"]]
+def _told(record: Mapping) -> list[RewardedAnswer]:
+    return [RewardedAnswer(**one) for one in record["answers"]]
 
 
 def _work(folder: Path, sizes: Sizes, units: Sequence[str], path: Path) -> None:

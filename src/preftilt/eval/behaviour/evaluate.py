@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.context import Context, Reading, make_context
-from preftilt.eval.accuracy.evaluate import Options, carry_out
+from preftilt.eval.accuracy.context import ScoringSetup, TokenisedComparison, make_context
+from preftilt.eval.accuracy.evaluate import StudyOptions, carry_out
 from preftilt.eval.accuracy.pairs import Comparison
-from preftilt.eval.accuracy.records import Store, collect
+from preftilt.eval.accuracy.records import RecordStore, collect
 from preftilt.eval.accuracy.report import report as accuracy_report
 from preftilt.eval.behaviour.figures import draw
 from preftilt.eval.behaviour.markdown import markdown
-from preftilt.eval.behaviour.methods import Drawing, Method, answer, check, remembering
+from preftilt.eval.behaviour.methods import AnswerMethod, AnswerSettings, answer, check, remembering
 from preftilt.eval.behaviour.report import Discrimination, report
 from preftilt.eval.behaviour.rouge import check_rouge, rouge
 from preftilt.prompt import answer_text
@@ -25,7 +25,7 @@ from preftilt.records import write_json, write_text
 
 SCHEMA = "preftilt.behaviour/1"
 
-Verdict = Callable[[str, str], Mapping[str, float]]
+AnswerCheck = Callable[[str, str], Mapping[str, float]]
 """A question's id and an answer → more numbers about the answer, where there is an exact checker."""
 
 
@@ -35,15 +35,15 @@ def no_verdict(id: str, text: str) -> Mapping[str, float]:
 
 
 async def behaviour(
-    reading: Reading,
+    reading: ScoringSetup,
     questions: Sequence[Comparison],
-    methods: Sequence[Method],
+    methods: Sequence[AnswerMethod],
     out: Path,
-    drawing: Drawing,
-    options: Options,
+    drawing: AnswerSettings,
+    options: StudyOptions,
     *,
     reference: str | None = None,
-    verdict: Verdict = no_verdict,
+    verdict: AnswerCheck = no_verdict,
     on_item: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Answer ``questions`` by every method, compare with what the users wrote, and return the report.
@@ -67,7 +67,7 @@ async def behaviour(
         "prompt": asdict(reading.prompt),
         "model": dict(options.identity) or {"model": reading.engine.name},
     }
-    store = Store(
+    store = RecordStore(
         path=out / "records.jsonl",
         how=how,
         schema=SCHEMA,
@@ -95,7 +95,11 @@ def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
 
 
 async def _answers(
-    context: Context, *, methods: Sequence[Method], drawing: Drawing, verdict: Verdict
+    context: TokenisedComparison,
+    *,
+    methods: Sequence[AnswerMethod],
+    drawing: AnswerSettings,
+    verdict: AnswerCheck,
 ) -> dict[str, Any]:
     """Every method's answer to a question, for its record."""
     shared = remembering(context)
@@ -114,11 +118,11 @@ async def _answers(
 
 
 async def _discrimination(
-    reading: Reading,
+    reading: ScoringSetup,
     questions: Sequence[Comparison],
-    methods: Sequence[Method],
+    methods: Sequence[AnswerMethod],
     out: Path,
-    options: Options,
+    options: StudyOptions,
 ) -> Discrimination | None:
     """The policy accuracy of the methods' rules on the same questions, if these are pairs."""
     if not all(one.rejected for one in questions):

@@ -9,15 +9,15 @@ from typing import Literal
 from preftilt.defaults import REDUCTION
 from preftilt.engines.memo import MemoEngine
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.context import Context, with_examples
+from preftilt.eval.accuracy.context import TokenisedComparison, with_examples
 from preftilt.eval.accuracy.naming import parse_rule
 from preftilt.eval.accuracy.rules import (
     EXAMPLES,
-    FromExamples,
-    GuidedDecoding,
-    InContextExamples,
-    Mixes,
-    Rear,
+    FromExamplesRule,
+    GuidedDecodingRule,
+    InContextExamplesRule,
+    MixingRule,
+    RearRule,
 )
 from preftilt.prompt import build_question
 from preftilt.reward import Reward
@@ -30,7 +30,7 @@ Evidence = Literal["none", "stated", "examples"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
+class AnswerSettings:
     """How answers are drawn: greedily, but for best-of-``n``, which draws by ``sampling`` and adds up by ``reduction``.
 
     max_tokens: of an answer, at most. seed: of the random streams.
@@ -50,10 +50,10 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
+class AnswerMethod:
     """A way to answer; ``rule`` is what it goes by, and tells its discrimination."""
 
-    rule: Mixes
+    rule: MixingRule
     evidence: Evidence
     search: Search
     lam: float = 1.0
@@ -63,7 +63,7 @@ class Method:
     def name(self) -> str:
         return self.rule.name
 
-    def query(self, context: Context, room: int) -> tuple[Query, int | None]:
+    def query(self, context: TokenisedComparison, room: int) -> tuple[Query, int | None]:
         """The prompts for a question, with ``room`` tokens for the answer, and how many examples are in them.
 
         Raises :class:`~preftilt.errors.BadInput` if the question lacks what the method is told.
@@ -78,32 +78,32 @@ class Method:
         return build_question(reading.engine.tokenizer, context.item.messages, bare), None
 
 
-def parse_methods(given: Sequence[str], drawing: Drawing) -> list[Method]:
+def parse_methods(given: Sequence[str], drawing: AnswerSettings) -> list[AnswerMethod]:
     """The methods that ``given`` names, each once, in order."""
     return list({one: parse_method(one, drawing) for one in given}.values())
 
 
-def parse_method(given: str, drawing: Drawing) -> Method:
+def parse_method(given: str, drawing: AnswerSettings) -> AnswerMethod:
     """``base``, ``icl=4``, ``rear=3``, ``cfg-icl=3``, …: the rules that a language model alone can go by."""
     rule = parse_rule(given)
     best = BestOfN(n=drawing.n)
     match rule:
-        case Rear():
-            return Method(rule=rule, evidence="stated", search=best, lam=rule.lam)
-        case FromExamples(guide=guide, count=count, mode="unnormalised"):
+        case RearRule():
+            return AnswerMethod(rule=rule, evidence="stated", search=best, lam=rule.lam)
+        case FromExamplesRule(guide=guide, count=count, mode="unnormalised"):
             lam = guide.strength or 0.0
-            return Method(rule=rule, evidence="examples", search=best, lam=lam, count=count)
-        case FromExamples(guide=guide, count=count):
+            return AnswerMethod(rule=rule, evidence="examples", search=best, lam=lam, count=count)
+        case FromExamplesRule(guide=guide, count=count):
             search = _guided(guide)
-            return Method(rule=rule, evidence="examples", search=search, count=count)
-        case GuidedDecoding(guide=guide):
-            return Method(rule=rule, evidence="stated", search=_guided(guide))
-        case InContextExamples(count=count):
-            return Method(rule=rule, evidence="examples", search=Greedy(), count=count)
+            return AnswerMethod(rule=rule, evidence="examples", search=search, count=count)
+        case GuidedDecodingRule(guide=guide):
+            return AnswerMethod(rule=rule, evidence="stated", search=_guided(guide))
+        case InContextExamplesRule(count=count):
+            return AnswerMethod(rule=rule, evidence="examples", search=Greedy(), count=count)
     if rule.name in ("base", "prompted"):
-        assert isinstance(rule, Mixes)
+        assert isinstance(rule, MixingRule)
         told: Evidence = "none" if rule.name == "base" else "stated"
-        return Method(rule=rule, evidence=told, search=Greedy())
+        return AnswerMethod(rule=rule, evidence=told, search=Greedy())
     raise BadInput(
         f"{given} ranks answers and does not write any here; the methods are base, prompted, icl=K, rear=λ, rear-icl=λ,"
         " cfg=λ, cfg-icl=λ, linear-alignment, amulet, amulet-icl, la-author"
@@ -121,7 +121,7 @@ def default_methods(*, preferences: bool, examples: bool) -> list[str]:
 
 
 async def answer(
-    context: Context, method: Method, drawing: Drawing
+    context: TokenisedComparison, method: AnswerMethod, drawing: AnswerSettings
 ) -> tuple[Candidate, int | None]:
     """The answer that ``method`` gives, and how many examples it has read; equal draws of methods are made once."""
     query, used = method.query(context, drawing.max_tokens)
@@ -139,7 +139,9 @@ async def answer(
     return outcome.ranked[0], used
 
 
-def check(context: Context, methods: Sequence[Method], drawing: Drawing) -> None:
+def check(
+    context: TokenisedComparison, methods: Sequence[AnswerMethod], drawing: AnswerSettings
+) -> None:
     """Raises :class:`~preftilt.errors.BadInput` for what could not be answered, before anything is drawn."""
     for method in methods:
         query, _ = method.query(context, drawing.max_tokens)
@@ -147,7 +149,7 @@ def check(context: Context, methods: Sequence[Method], drawing: Drawing) -> None
         fit_max_tokens(query, context.engine.capabilities.max_context, drawing.max_tokens)
 
 
-def remembering(context: Context) -> Context:
+def remembering(context: TokenisedComparison) -> TokenisedComparison:
     """The context on an engine that draws and scores nothing twice."""
     reading = replace(context.reading, engine=MemoEngine(context.engine))
     return replace(context, reading=reading)

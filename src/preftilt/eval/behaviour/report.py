@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from preftilt.eval.accuracy.metrics import FEWEST_METHODS, Ranked, rank, tau_interval
+from preftilt.eval.accuracy.metrics import FEWEST_METHODS, PairRanking, rank, tau_interval
 from preftilt.eval.accuracy.pairs import Comparison, users_of
-from preftilt.eval.accuracy.report import Found
-from preftilt.eval.behaviour.methods import Method
+from preftilt.eval.accuracy.report import StudyRecords
+from preftilt.eval.behaviour.methods import AnswerMethod
 from preftilt.eval.behaviour.rouge import settings
 from preftilt.eval.bootstrap import ratio_interval
 
@@ -25,13 +25,13 @@ class Discrimination:
     """The policy accuracies of the methods' rules on the same questions: the report's rows, and the records."""
 
     rules: Sequence[Mapping[str, Any]]
-    found: Found
+    found: StudyRecords
 
 
 def report(
     questions: Sequence[Comparison],
     records: Sequence[Mapping[str, Any]],
-    methods: Sequence[Method],
+    methods: Sequence[AnswerMethod],
     discrimination: Discrimination | None,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def report(
 
 def _row(
     records: Sequence[Mapping[str, Any]],
-    method: Method,
+    method: AnswerMethod,
     metrics: Sequence[str],
     users: Users,
     about: Mapping[str, Any],
@@ -95,15 +95,15 @@ def _mean(values: np.ndarray, users: Users, seed: int) -> dict[str, Any]:
     return asdict(ratio_interval(summed.hits, summed.pairs, seed))
 
 
-def _by_user(values: np.ndarray, users: Users) -> Ranked:
+def _by_user(values: np.ndarray, users: Users) -> PairRanking:
     hits = np.array([values[list(places)].sum() for places in users.values()])
     counts = np.array([float(len(places)) for places in users.values()])
-    return Ranked(hits, counts, 0, 0, None)
+    return PairRanking(hits, counts, 0, 0, None)
 
 
 def _taus(
     records: Sequence[Mapping[str, Any]],
-    methods: Sequence[Method],
+    methods: Sequence[AnswerMethod],
     metrics: Sequence[str],
     users: Users,
     discrimination: Discrimination | None,

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from preftilt.errors import BadInput
 from preftilt.eval.bootstrap import Interval, mean_interval, weights
-from preftilt.eval.calibrate.reading import Pool
+from preftilt.eval.calibrate.reading import RatedPool
 from preftilt.eval.significance import Compared, compare
 from preftilt.eval.stored import best_of
 from preftilt.reward import Reward
@@ -40,7 +40,7 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OptionResult:
     """An option's quality, the share of resamples in which none is better, and what it has over λ = 1."""
 
     option: Option
@@ -57,20 +57,20 @@ class Calibration:
     left_out: items that were not counted, as the quality of one of their candidates is not known.
     """
 
-    chosen: Standing
-    standings: tuple[Standing, ...]
+    chosen: OptionResult
+    standings: tuple[OptionResult, ...]
     expected: Interval
     n: int
     items: int
     left_out: int
 
-    def within_reach(self) -> list[Standing]:
+    def within_reach(self) -> list[OptionResult]:
         """Those that win a twentieth of the resamples or more: the items cannot tell them from the best."""
         return [one for one in self.standings if one.wins >= 0.05]
 
 
 def calibrate(
-    pools: Sequence[Pool],
+    pools: Sequence[RatedPool],
     *,
     lambdas: Sequence[float] = LAMBDAS,
     reductions: Sequence[Reduction] = REDUCTIONS,
@@ -105,7 +105,7 @@ def choose(
     # Equal options must tie, however their sums were rounded.
     best = means >= means.max(axis=1, keepdims=True) - 1e-12
     standings = [
-        Standing(
+        OptionResult(
             option,
             mean_interval(values[:, column], seed),
             float(best[:, column].mean()),
@@ -134,7 +134,7 @@ def options_of(lambdas: Sequence[float], reductions: Sequence[Reduction]) -> lis
     return [Option(lam, reduction) for reduction in by_rank for lam in ordered]
 
 
-def _size(rated: Sequence[Pool], n: int | None, min_items: int, left_out: int) -> int:
+def _size(rated: Sequence[RatedPool], n: int | None, min_items: int, left_out: int) -> int:
     """How many candidates best-of-n picks from; the same for every item."""
     needed = max(
         2, min_items
@@ -158,7 +158,7 @@ def _size(rated: Sequence[Pool], n: int | None, min_items: int, left_out: int) -
     return size
 
 
-def _quality(pool: Pool, size: int, option: Option) -> float:
+def _quality(pool: RatedPool, size: int, option: Option) -> float:
     reward = Reward(reduction=option.reduction, gamma=pool.gamma)
     picked = best_of(pool.candidates[:size], option.lam, reward)
     assert picked.quality is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Standing
+from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, OptionResult
 from preftilt.plots.curves import LINE_STYLES, Curve, Estimate, draw_curves, lambda_axis
 from preftilt.plots.style import VERMILION, picture
 
@@ -38,7 +38,7 @@ def draw(found: Calibration, path: Path) -> None:
         lambda_axis(below, sorted({one.option.lam for rows in shown.values() for one in rows}))
 
 
-def _quality(reduction: str, rows: list[Standing]) -> Curve:
+def _quality(reduction: str, rows: list[OptionResult]) -> Curve:
     return Curve(
         f"best-of-n, {reduction}",
         [one.option.lam for one in rows],

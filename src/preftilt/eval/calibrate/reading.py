@@ -29,7 +29,7 @@ Qualities = Mapping[tuple[str, int], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rated:
+class RatedCandidate:
     """A candidate: its line in λ (sums over ``length`` tokens, nats), and how good it is; None if that is not known."""
 
     length: int
@@ -40,11 +40,11 @@ class Rated:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class RatedPool:
     """An item's candidates, in the order drawn; ``gamma`` is the discount in their sums."""
 
     id: str
-    candidates: tuple[Rated, ...]
+    candidates: tuple[RatedCandidate, ...]
     gamma: float = 1.0
 
     @property
@@ -54,7 +54,7 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RecordLine:
     """A line of a file, for errors."""
 
     where: str
@@ -83,7 +83,7 @@ NEEDED = (
 
 def read_pools(
     paths: Sequence[Path], *, split: str | None = None, qualities: Path | None = None
-) -> list[Pool]:
+) -> list[RatedPool]:
     """The items of ``split`` in all files; None is the only split that there is.
 
     qualities: a file of lines ``{"id": …, "slot": …, "quality": …}`` for records that have none of their own.
@@ -100,7 +100,7 @@ def read_pools(
     return pools
 
 
-def _of_split(lines: Sequence[Line], split: str | None) -> list[Line]:
+def _of_split(lines: Sequence[RecordLine], split: str | None) -> list[RecordLine]:
     found = sorted({str(one.fields["split"]) for one in lines if "split" in one.fields})
     if split is None:
         if len(found) > 1:
@@ -116,7 +116,7 @@ def _of_split(lines: Sequence[Line], split: str | None) -> list[Line]:
     return chosen
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def _lines(path: Path) -> Iterator[RecordLine]:
     for number, line in enumerate(file_lines(path), start=1):
         if line.strip():
             where = f"{path.name}, line {number}"
@@ -126,7 +126,7 @@ def _lines(path: Path) -> Iterator[Line]:
                 raise BadInput(f"{where}: {problem}") from None
             if not isinstance(fields, dict):
                 raise BadInput(f"{where}: must be an object")
-            yield Line(where, fields)
+            yield RecordLine(where, fields)
 
 
 def _qualities(path: Path) -> dict[tuple[str, int], float | None]:
@@ -139,7 +139,7 @@ def _qualities(path: Path) -> dict[tuple[str, int], float | None]:
     return found
 
 
-def _pool(line: Line, qualities: Qualities) -> Pool:
+def _pool(line: RecordLine, qualities: Qualities) -> RatedPool:
     id = line.fields.get("id")
     if not isinstance(id, str):
         raise line.wrong('has no "id"')
@@ -157,18 +157,18 @@ def _pool(line: Line, qualities: Qualities) -> Pool:
         if (id, slots[place]) in qualities:
             fields["quality"] = qualities[id, slots[place]]
         where = f'{line.where} (id "{id}"), candidate {slots[place]}'
-        candidates.append(_rated(Line(where, fields), settings))
-    return Pool(id, tuple(candidates), settings.get("gamma", 1.0))
+        candidates.append(_rated(RecordLine(where, fields), settings))
+    return RatedPool(id, tuple(candidates), settings.get("gamma", 1.0))
 
 
-def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
+def _rated(one: RecordLine, settings: Mapping[str, Any]) -> RatedCandidate:
     finished = _finished(one)
     with_eos = one.fields.get("finish", "eos" if finished else "length") == "eos"
     thoughts = (one.fields.get("reasoning") or {}).get("tokens", 0)
     length = _length(one) - thoughts - (settings.get("eos") == "exclude" and with_eos)
     # Nothing of a response without an answer is scored, and it cannot win.
     question, gain = _sums(one, thoughts, length, settings) if length > 0 else (-math.inf, 0.0)
-    return Rated(
+    return RatedCandidate(
         length=max(1, length),
         finished=finished,
         question_logprob=question,
@@ -178,7 +178,7 @@ def _rated(one: Line, settings: Mapping[str, Any]) -> Rated:
 
 
 def _sums(
-    one: Line, thoughts: int, length: int, settings: Mapping[str, Any]
+    one: RecordLine, thoughts: int, length: int, settings: Mapping[str, Any]
 ) -> tuple[float, float]:
     """Question log-prob and preference gain over a candidate's ``length`` scored tokens, behind its thoughts."""
     centred = settings.get("reduction") == "centred"
@@ -205,7 +205,7 @@ def _sums(
     return question, full - question
 
 
-def _finished(one: Line) -> bool:
+def _finished(one: RecordLine) -> bool:
     if isinstance(one.fields.get("finished"), bool):
         return one.fields["finished"]
     if not isinstance(one.fields.get("finish"), str):
@@ -213,7 +213,7 @@ def _finished(one: Line) -> bool:
     return one.fields["finish"] != "length"
 
 
-def _length(one: Line) -> int:
+def _length(one: RecordLine) -> int:
     given = one.fields.get("length", one.fields.get("tokens"))
     length = len(given) if isinstance(given, list) else given
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
@@ -221,7 +221,7 @@ def _length(one: Line) -> int:
     return length
 
 
-def _quality(one: Line) -> float | None:
+def _quality(one: RecordLine) -> float | None:
     if "quality" not in one.fields and {"helpful", "violates"} <= one.fields.keys():
         return float(bool(one.fields["helpful"]) and not one.fields["violates"])
     if "quality" not in one.fields:

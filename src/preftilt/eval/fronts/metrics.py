@@ -18,7 +18,7 @@ SLACK = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class RewardScale:
     """What rewards are measured in: objective i becomes (r_i − low_i) / (high_i − low_i), all of them higher-better.
 
     reference: the point that the volume is measured from, in those units; it must bound the rewards from below.
@@ -50,7 +50,7 @@ class Frame:
         return (np.asarray(rewards, np.float64) - low) / (high - low)
 
 
-def hypervolume(points: Float[np.ndarray, "A k"], frame: Frame) -> float:
+def hypervolume(points: Float[np.ndarray, "A k"], frame: RewardScale) -> float:
     """The volume that mean rewards ``points`` (the caller's units) dominate above the frame's reference point.
 
     Raises :class:`~preftilt.errors.BadInput` if the reference point does not bound them.
@@ -59,7 +59,7 @@ def hypervolume(points: Float[np.ndarray, "A k"], frame: Frame) -> float:
 
 
 def mean_inner_product(
-    points: Float[np.ndarray, "A k"], alphas: Float[np.ndarray, "A k"], frame: Frame
+    points: Float[np.ndarray, "A k"], alphas: Float[np.ndarray, "A k"], frame: RewardScale
 ) -> float:
     """MIP: the mean over the tested α of αᵀ r(α), r in the frame's units."""
     return float((np.asarray(alphas) * frame.normalised(points)).sum(axis=1).mean())
@@ -71,7 +71,7 @@ def on_the_front(points: Float[np.ndarray, "A k"]) -> Bool[np.ndarray, "A"]:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ResampledValue:
     """A figure with its 95 % percentile interval over resampled prompts."""
 
     value: float
@@ -82,9 +82,9 @@ class Measured:
 def bootstrapped(
     rewards: Float[np.ndarray, "A P k"],
     alphas: Float[np.ndarray, "A k"],
-    frame: Frame,
+    frame: RewardScale,
     resamples: Float[np.ndarray, "R P"],
-) -> tuple[Measured, Measured]:
+) -> tuple[ResampledValue, ResampledValue]:
     """Hypervolume and MIP of the rewards of P prompts under A preference vectors, prompts resampled R times.
 
     ``resamples`` are the weights of the prompts in every resample (``eval/bootstrap.py``); equal ones make the
@@ -101,12 +101,12 @@ def bootstrapped(
     )
 
 
-def _interval(value: float, drawn: list[float]) -> Measured:
+def _interval(value: float, drawn: list[float]) -> ResampledValue:
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Measured(value, float(low), float(high))
+    return ResampledValue(value, float(low), float(high))
 
 
-def _bounded(points: Float[np.ndarray, "A k"], frame: Frame) -> Float[np.ndarray, "A k"]:
+def _bounded(points: Float[np.ndarray, "A k"], frame: RewardScale) -> Float[np.ndarray, "A k"]:
     """The points in the frame's units, none of them below the reference."""
     within = frame.normalised(points)
     for name, least, bound in zip(
@@ -120,7 +120,7 @@ def _bounded(points: Float[np.ndarray, "A k"], frame: Frame) -> Float[np.ndarray
     return within
 
 
-def _volume(within: Float[np.ndarray, "A k"], frame: Frame) -> float:
+def _volume(within: Float[np.ndarray, "A k"], frame: RewardScale) -> float:
     return float(_moocore().hypervolume(within, ref=list(frame.reference), maximise=True))
 
 

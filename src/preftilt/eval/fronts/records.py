@@ -20,7 +20,7 @@ from preftilt.records import file_lines, parse_json
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class MethodRewards:
     """One method: ``alphas`` [A, k] in the order of the first objective, ``rewards`` [A, P, k] (the caller's units).
 
     ``tokens`` is the mean length of its answers, None where lines do not tell it.
@@ -33,7 +33,7 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _AnswerRewards:
     method: str
     alpha: tuple[float, ...]
     prompt: str
@@ -41,13 +41,13 @@ class _Line:
     tokens: float | None
 
 
-def read_swept(paths: Sequence[Path], objectives: Sequence[str]) -> list[Swept]:
+def read_rewards(paths: Sequence[Path], objectives: Sequence[str]) -> list[MethodRewards]:
     """The methods of all files, in the order in which they first appear.
 
     Raises :class:`~preftilt.errors.BadInput`, naming file, line and field, for lines that are no such records, and for
     a method that lacks an answer.
     """
-    methods: dict[str, dict[tuple[float, ...], dict[str, _Line]]] = {}
+    methods: dict[str, dict[tuple[float, ...], dict[str, _AnswerRewards]]] = {}
     for path in paths:
         for number, raw in enumerate(file_lines(path), start=1):
             if not raw.strip():
@@ -68,8 +68,10 @@ def read_swept(paths: Sequence[Path], objectives: Sequence[str]) -> list[Swept]:
 
 
 def _swept(
-    method: str, cells: Mapping[tuple[float, ...], Mapping[str, _Line]], prompts: Sequence[str]
-) -> Swept:
+    method: str,
+    cells: Mapping[tuple[float, ...], Mapping[str, _AnswerRewards]],
+    prompts: Sequence[str],
+) -> MethodRewards:
     ordered = sorted(cells)
     for alpha in ordered:
         if missing := [name for name in prompts if name not in cells[alpha]]:
@@ -80,7 +82,7 @@ def _swept(
     lines = [[cells[alpha][name] for name in prompts] for alpha in ordered]
     lengths = [line.tokens for each in lines for line in each]
     told = [one for one in lengths if one is not None]
-    return Swept(
+    return MethodRewards(
         method,
         np.array(ordered, np.float64),
         np.array([[line.rewards for line in each] for each in lines], np.float64),
@@ -88,7 +90,7 @@ def _swept(
     )
 
 
-def _line(raw: bytes, objectives: Sequence[str], where: str) -> _Line:
+def _line(raw: bytes, objectives: Sequence[str], where: str) -> _AnswerRewards:
     try:
         row = parse_json(raw)
     except BadInput as failure:
@@ -101,7 +103,7 @@ def _line(raw: bytes, objectives: Sequence[str], where: str) -> _Line:
         if not isinstance(row.get(name), str):
             raise BadInput(f'{where}: "{name}" must be a text')
     tokens = row.get("tokens")
-    return _Line(
+    return _AnswerRewards(
         row["method"],
         _numbers(row, "alpha", objectives, where),
         row["prompt"],

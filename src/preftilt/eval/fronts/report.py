@@ -11,16 +11,16 @@ from jaxtyping import Float
 
 from preftilt.errors import BadInput
 from preftilt.eval.bootstrap import weights
-from preftilt.eval.frame.cells import cell
-from preftilt.eval.fronts.metrics import Frame, Measured, bootstrapped, on_the_front
-from preftilt.eval.fronts.records import Swept
+from preftilt.eval.fronts.metrics import ResampledValue, RewardScale, bootstrapped, on_the_front
+from preftilt.eval.fronts.records import MethodRewards
+from preftilt.eval.harness.cells import cell
 
 RESAMPLES = 2000
 """Of the bootstrap over prompts; a hypervolume each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MethodFront:
     """A method's figures.
 
     beyond: its MIP less that of the first method, prompt by prompt; None for the first. points [A, k]: its mean rewards
@@ -28,9 +28,9 @@ class Row:
     """
 
     method: str
-    hypervolume: Measured
-    inner_product: Measured
-    beyond: Measured | None
+    hypervolume: ResampledValue
+    inner_product: ResampledValue
+    beyond: ResampledValue | None
     front: int
     alphas: tuple[tuple[float, ...], ...]
     points: tuple[tuple[float, ...], ...]
@@ -39,7 +39,7 @@ class Row:
     tokens: float | None
 
 
-def fronts(swept: Sequence[Swept], frame: Frame, seed: int = 0) -> dict[str, Any]:
+def fronts(swept: Sequence[MethodRewards], frame: RewardScale, seed: int = 0) -> dict[str, Any]:
     """The report's JSON. Raises :class:`~preftilt.errors.BadInput` where methods are not comparable.
 
     Prompts are resampled alike for all methods; ``front`` counts the α whose point no other α of the method dominates.
@@ -65,11 +65,16 @@ def fronts(swept: Sequence[Swept], frame: Frame, seed: int = 0) -> dict[str, Any
     }
 
 
-def _row(one: Swept, first: Swept, frame: Frame, resamples: Float[np.ndarray, "R P"]) -> Row:
+def _row(
+    one: MethodRewards,
+    first: MethodRewards,
+    frame: RewardScale,
+    resamples: Float[np.ndarray, "R P"],
+) -> MethodFront:
     volume, product = bootstrapped(one.rewards, one.alphas, frame, resamples)
     means = one.rewards.mean(axis=1)
     low, high = np.percentile(np.einsum("rp,apk->rak", resamples, one.rewards), [2.5, 97.5], axis=0)
-    return Row(
+    return MethodFront(
         one.method,
         volume,
         product,
@@ -88,12 +93,15 @@ def _rows(matrix: Float[np.ndarray, "A k"]) -> tuple[tuple[float, ...], ...]:
 
 
 def _beyond(
-    one: Swept, first: Swept, frame: Frame, resamples: Float[np.ndarray, "R P"]
-) -> Measured:
+    one: MethodRewards,
+    first: MethodRewards,
+    frame: RewardScale,
+    resamples: Float[np.ndarray, "R P"],
+) -> ResampledValue:
     difference = frame.normalised(one.rewards) - frame.normalised(first.rewards)
     products = np.einsum("apk,ak->p", difference, one.alphas) / len(one.alphas)
     low, high = np.percentile(resamples @ products, [2.5, 97.5])
-    return Measured(float(products.mean()), float(low), float(high))
+    return ResampledValue(float(products.mean()), float(low), float(high))
 
 
 def table(report: Mapping[str, Any], beside: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -135,7 +143,7 @@ def _told(one: Mapping[str, float], sign: str = "") -> str:
     return f"{value} [{low}, {high}]"
 
 
-def frame_told(report: Mapping[str, Any]) -> str:
+def scale_in_words(report: Mapping[str, Any]) -> str:
     """What the figures are measured in, in a sentence."""
     frame = report["frame"]
     ranges = ", ".join(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from preftilt.eval.frame.rows import HUB, Row, check_count, data_folder, hub_rows, jsonl_rows
+from preftilt.eval.harness.rows import HUB, DataRow, check_count, data_folder, hub_rows, jsonl_rows
 
 SetName = Literal["math500", "aime24", "amc23"]
 
@@ -20,7 +20,7 @@ ANSWERS = ("final_answer", "extracted_groundtruth", "answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ProblemSet:
     """A set's file below the data folder (or in it), its number of rows, its usual split on hubs, and how often the
     protocol has each problem answered: a set of few problems several times."""
 
@@ -31,15 +31,15 @@ class Source:
     repeats: int = 1
 
 
-SOURCES: dict[SetName, Source] = {
-    "math500": Source("math500_openr", "math_500.jsonl", 500, "test"),
-    "aime24": Source("aime24_amc23_computeoptimaltts", "aime24.jsonl", 30, "train", 10),
-    "amc23": Source("aime24_amc23_computeoptimaltts", "amc23.jsonl", 40, "test", 10),
+SOURCES: dict[SetName, ProblemSet] = {
+    "math500": ProblemSet("math500_openr", "math_500.jsonl", 500, "test"),
+    "aime24": ProblemSet("aime24_amc23_computeoptimaltts", "aime24.jsonl", 30, "train", 10),
+    "amc23": ProblemSet("aime24_amc23_computeoptimaltts", "amc23.jsonl", 40, "test", 10),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class MathsProblem:
     """A problem and its final answer, in LaTeX."""
 
     id: str
@@ -47,7 +47,7 @@ class Item:
     answer: str
 
 
-def load_items(data: str, name: SetName, *, split: str | None = None) -> tuple[Item, ...]:
+def load_items(data: str, name: SetName, *, split: str | None = None) -> tuple[MathsProblem, ...]:
     """A set's items in file order; ``data`` is a folder or ``hub:OWNER/NAME``, whose ``split`` may be another one."""
     source = SOURCES[name]
     if data.startswith(HUB):
@@ -60,22 +60,22 @@ def load_items(data: str, name: SetName, *, split: str | None = None) -> tuple[I
     return tuple(_item(row, name) for row in rows)
 
 
-def _item(row: Row, name: SetName) -> Item:
+def _item(row: DataRow, name: SetName) -> MathsProblem:
     field = _named(row, ANSWERS)
     value = row.fields.get(field)
     if isinstance(value, bool) or not isinstance(value, int | float):
         value = row.text(field)
-    return Item(
+    return MathsProblem(
         f"{name}/{row.number}", row.text(_named(row, PROBLEMS)), _written(row, field, value)
     )
 
 
-def _named(row: Row, names: Sequence[str]) -> str:
+def _named(row: DataRow, names: Sequence[str]) -> str:
     """The first of ``names`` that the row has; the first of all, which is then missed, if it has none."""
     return next((one for one in names if one in row.fields), names[0])
 
 
-def _written(row: Row, field: str, value: str | float) -> str:
+def _written(row: DataRow, field: str, value: str | float) -> str:
     """A whole number without a fraction or leading zeros (27.0 is 27, "025" is 25); any other answer as it is."""
     if isinstance(value, str):
         return str(int(value)) if value.isascii() and value.isdecimal() else value

@@ -36,24 +36,24 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
-class Solved:
+class SolutionPool:
     """The candidates of an answer, in the order drawn, and what REAR picks among them by."""
 
     solutions: Sequence[Solution]
     lam: float
     reward: Reward
 
-    def first(self, n: int) -> Solved:
+    def first(self, n: int) -> SolutionPool:
         """With the first ``n`` candidates alone."""
-        return Solved(self.solutions[:n], self.lam, self.reward)
+        return SolutionPool(self.solutions[:n], self.lam, self.reward)
 
 
-def solved(record: Mapping[str, Any]) -> Solved:
-    """The pool of an answer's record (``frame.drawing.short_record``)."""
+def solved(record: Mapping[str, Any]) -> SolutionPool:
+    """The pool of an answer's record (``harness.drawing.short_record``)."""
     settings = record["settings"]
     found = [_solution(one) for one in record["candidates"]]
     reward = Reward(**{field.name: settings[field.name] for field in fields(Reward)})
-    return Solved(sorted(found, key=lambda one: one.slot), settings["lambda"], reward)
+    return SolutionPool(sorted(found, key=lambda one: one.slot), settings["lambda"], reward)
 
 
 def curve(n: int) -> list[int]:
@@ -66,7 +66,7 @@ def columns(curve_of: Sequence[int]) -> list[str]:
     return [*CHOICES, *(f"{name}_{n}" for n in curve_of for name in CHOICES)]
 
 
-def choose(pool: Solved, curve_of: Sequence[int], right: Check) -> dict[str, float | None]:
+def choose(pool: SolutionPool, curve_of: Sequence[int], right: Check) -> dict[str, float | None]:
     """Whether each way of choosing gives the right answer, from the whole pool and from its first n candidates."""
     found = _chosen(pool, right)
     for n in curve_of:
@@ -74,7 +74,7 @@ def choose(pool: Solved, curve_of: Sequence[int], right: Check) -> dict[str, flo
     return found
 
 
-def _chosen(pool: Solved, right: Check) -> dict[str, float | None]:
+def _chosen(pool: SolutionPool, right: Check) -> dict[str, float | None]:
     keys = [one.key for one in pool.solutions]
     means = scores(pool.solutions, pool.lam, replace(pool.reward, reduction="mean"))
     weights = [1.0 + mean if math.isfinite(mean) else 0.0 for mean in means]
@@ -90,7 +90,7 @@ def _chosen(pool: Solved, right: Check) -> dict[str, float | None]:
     }
 
 
-def _voted(pool: Solved, totals: Sequence[float | None]) -> Solution:
+def _voted(pool: SolutionPool, totals: Sequence[float | None]) -> Solution:
     """Who gives the answer with most weight."""
     cut_off = [not one.finished for one in pool.solutions]
     return pool.solutions[order(totals, cut_off, pool.reward.cut_off, vote=True)[0]]

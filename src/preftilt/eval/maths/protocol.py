@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from preftilt.eval.frame.method import Json, Protocol, one_of
-from preftilt.eval.frame.rear import rear_protocol
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.switches import switched
-from preftilt.eval.maths.data import Item
+from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
+from preftilt.eval.harness.rear import rear_protocol
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.switches import switched
+from preftilt.eval.maths.data import MathsProblem
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
 from preftilt.types import GenerateWith, Preference
@@ -39,7 +39,7 @@ PreferenceName = Literal["full", "brief", "unrelated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class MathsRules:
     """The switches of the mathematics tasks.
 
     preference: which of the three texts is the system message. box: the problem is followed by a line that asks for
@@ -60,22 +60,22 @@ class Rules:
         return asdict(self)
 
 
-def rules_for(preset: str, preference: str, switches: str | Json | None) -> Rules:
+def rules_for(preset: str, preference: str, switches: str | Json | None) -> MathsRules:
     """A preset's rules with a preference and the user's ``switches``."""
     text: PreferenceName = one_of("preference", preference, get_args(PreferenceName))
     name: PresetName = one_of("preset", preset, get_args(PresetName))
-    return switched(Rules(preset=name, preference=text), switches)
+    return switched(MathsRules(preset=name, preference=text), switches)
 
 
-def method_protocol(rules: Rules) -> Protocol:
+def method_protocol(rules: MathsRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     return rear_protocol(rules.preset, max_tokens=LONGEST, method=VOTE)
 
 
-def request_for(item: Item, rules: Rules) -> Request:
+def request_for(item: MathsProblem, rules: MathsRules) -> BenchmarkRequest:
     """The problem, with the preference as the system message."""
     problem = f"{item.problem}\n\n{own_text('box.txt')}" if rules.box else item.problem
-    return Request(
+    return BenchmarkRequest(
         messages=(Message("user", problem),),
         preferences=(Preference(own_text(f"preference_{rules.preference}.txt")),),
         prompt=PromptSettings(generate_with=rules.generate_with),

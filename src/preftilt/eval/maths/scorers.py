@@ -9,8 +9,8 @@ from inspect_ai.model import get_model
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.scores import metrics_for, no_answer, numbers
-from preftilt.eval.frame.solver import RECORD, SPENT
+from preftilt.eval.harness.scores import metrics_for, no_answer, numbers
+from preftilt.eval.harness.solver import RECORD, SPENT
 from preftilt.eval.maths.checking import same_answer
 from preftilt.eval.maths.pool import CHOICES, Check, choose, columns, solved
 from preftilt.eval.maths.solvers import GREEDY

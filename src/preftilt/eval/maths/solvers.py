@@ -7,10 +7,10 @@ from typing import Any
 from inspect_ai.model import get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Method
-from preftilt.eval.frame.request import read_request
-from preftilt.eval.frame.solver import answer_request, say, within
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.method import TaskMethod
+from preftilt.eval.harness.request import read_request
+from preftilt.eval.harness.solver import answer_request, say, within
 from preftilt.eval.provider import PreftiltAPI
 
 GREEDY = "preftilt:greedy"
@@ -22,7 +22,7 @@ def maths_answer(
     method: dict[str, Any], greedy: bool = True, budget: Budget | None = None
 ) -> Solver:
     """Answers ``metadata["request"]`` greedily under the same prompt (``greedy``), and by a method."""
-    how = Method(settings=method["settings"], chosen=tuple(method["chosen"]))
+    how = TaskMethod(settings=method["settings"], chosen=tuple(method["chosen"]))
     limits = budget or Budget()
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -31,7 +31,7 @@ def maths_answer(
     return solve
 
 
-async def _answer(state: TaskState, method: Method, greedy: bool, budget: Budget) -> None:
+async def _answer(state: TaskState, method: TaskMethod, greedy: bool, budget: Budget) -> None:
     request = read_request(state.metadata["request"])
     if greedy and state.epoch == 1 and isinstance(get_model().api, PreftiltAPI):
         plain = {"search": {"name": "greedy"}, "max_tokens": method.settings["max_tokens"]}

@@ -13,14 +13,14 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Method, choose_method
-from preftilt.eval.frame.solver import chat, ready
-from preftilt.eval.frame.telling import plainly
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.method import TaskMethod, choose_method
+from preftilt.eval.harness.solver import chat, ready
 from preftilt.eval.maths.checking import check_installed
-from preftilt.eval.maths.data import SOURCES, Item, SetName, load_items
+from preftilt.eval.maths.data import SOURCES, MathsProblem, SetName, load_items
 from preftilt.eval.maths.pool import curve
-from preftilt.eval.maths.protocol import Rules, method_protocol, request_for, rules_for
+from preftilt.eval.maths.protocol import MathsRules, method_protocol, request_for, rules_for
 from preftilt.eval.maths.scorers import maths_answers
 from preftilt.eval.maths.solvers import maths_answer
 
@@ -48,7 +48,7 @@ def _solved(name: SetName) -> Callable[..., Task]:
         """Problems of mathematics, answered and checked.
 
         data: folder, or ``hub:OWNER/NAME``; split: of the hub's. preset: ``rear-paper`` or ``rear-official``; switches:
-        changes to it (``protocol.Rules``), as JSON. preference: ``full``, ``brief`` or ``unrelated``. greedy: also
+        changes to it (``protocol.MathsRules``), as JSON. preference: ``full``, ``brief`` or ``unrelated``. greedy: also
         measure the model's greedy answer. The others are those of every task.
         """
         budget = Budget(max_tokens_total=max_tokens_total)
@@ -78,7 +78,7 @@ def _method(
     n: int | None,
     method: str | None,
     settings: Json,
-) -> tuple[Rules, Method]:
+) -> tuple[MathsRules, TaskMethod]:
     """The resolved protocol and the method by it."""
     check_installed()
     rules = rules_for(preset, preference, switches)
@@ -92,7 +92,7 @@ def _task(
     name: SetName,
     data: str,
     split: str | None,
-    how: tuple[Rules, Method],
+    how: tuple[MathsRules, TaskMethod],
     greedy: bool,
     budget: Budget,
 ) -> Task:
@@ -113,13 +113,13 @@ def _task(
     )
 
 
-def _sizes(method: Method) -> list[int]:
+def _sizes(method: TaskMethod) -> list[int]:
     """Only best-of-n draws candidates of which the first ones are what a smaller n would have drawn."""
     search = method.settings["search"]
     return curve(int(search["n"])) if search["name"] == "best-of-n" else []
 
 
-def _sample(item: Item, rules: Rules) -> Sample:
+def _sample(item: MathsProblem, rules: MathsRules) -> Sample:
     request = request_for(item, rules)
     return Sample(
         id=item.id,

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.rows import HUB, Row, check_count, data_folder, json_rows
+from preftilt.eval.harness.rows import HUB, DataRow, check_count, data_folder, json_rows
 from preftilt.images import Image, load_image
 
 FOLDER = "mmhal_bench"
@@ -29,7 +29,7 @@ FETCH_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class MMHalItem:
     """One row: a question about the picture, what is in the picture, and a right answer."""
 
     id: str
@@ -41,7 +41,7 @@ class Item:
     reference: str
 
 
-def load_items(data: str) -> tuple[Item, ...]:
+def load_items(data: str) -> tuple[MMHalItem, ...]:
     """All items in file order; ``data`` is a folder."""
     rows = json_rows(_folder(data) / FILE)
     check_count(rows, FILE, ROWS)
@@ -52,7 +52,7 @@ def load_items(data: str) -> tuple[Item, ...]:
     return items
 
 
-def load_pictures(data: str, items: Sequence[Item], *, fetch: bool) -> dict[str, Image]:
+def load_pictures(data: str, items: Sequence[MMHalItem], *, fetch: bool) -> dict[str, Image]:
     """The picture of every item, by the item's id.
 
     fetch: get those that are missing from their ``image_src``, once and for good. Raises
@@ -79,11 +79,11 @@ def _folder(data: str) -> Path:
     return data_folder(data, FOLDER)
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> MMHalItem:
     kind = row.text("question_type")
     if kind not in TYPES:
         raise row.wrong("question_type", f"is {kind!r}, none of {', '.join(TYPES)}")
-    return Item(
+    return MMHalItem(
         id=row.text("image_id"),
         type=kind,
         topic=row.text("question_topic"),
@@ -94,20 +94,20 @@ def _item(row: Row) -> Item:
     )
 
 
-def _file(folder: Path, item: Item) -> Path | None:
+def _file(folder: Path, item: MMHalItem) -> Path | None:
     """The item's picture, by its id with any ending or by the name that its source has."""
     named = folder / Path(urlsplit(item.source).path).name
     found = [*sorted(folder.glob(f"{item.id}.*")), *([named] if named.is_file() else [])]
     return found[0] if found else None
 
 
-def _picture(folder: Path, item: Item) -> Image:
+def _picture(folder: Path, item: MMHalItem) -> Image:
     found = _file(folder, item)
     assert found is not None
     return load_image(str(found), where=f"the picture of {item.id} ({found.name})")
 
 
-def _fetch(folder: Path, item: Item) -> None:
+def _fetch(folder: Path, item: MMHalItem) -> None:
     address = item.source
     if urlsplit(address).scheme not in ("http", "https"):
         raise BadInput(f"{FILE}, {item.id}: image_src {address!r} is no web address")

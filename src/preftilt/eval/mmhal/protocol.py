@@ -25,11 +25,11 @@ from importlib.resources import files
 from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Json, Method, Protocol, one_of
-from preftilt.eval.frame.rear import TREES, rear_protocol
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.switches import switched
-from preftilt.eval.mmhal.data import Item
+from preftilt.eval.harness.method import BenchmarkProtocol, Json, TaskMethod, one_of
+from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.switches import switched
+from preftilt.eval.mmhal.data import MMHalItem
 from preftilt.images import Image
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
@@ -42,7 +42,7 @@ Junk = Literal["unscored", "zero"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class MMHalRules:
     """The switches of MMHal-Bench; see the table above.
 
     preference: ``careful``, ``none`` or a text. junk: what a rating counts that cannot be read.
@@ -73,28 +73,28 @@ class Rules:
         return self.preference
 
 
-def rules_for(preset: str, switches: str | Json | None) -> Rules:
+def rules_for(preset: str, switches: str | Json | None) -> MMHalRules:
     """A preset's rules with the user's ``switches``."""
-    bases: dict[PresetName, Rules] = {
-        "rear-paper": Rules(preset="rear-paper"),
-        "rear-official": Rules(preset="rear-official", generate_with="question", junk="zero"),
-        "mmhal": Rules(preset="mmhal", preference="none", junk="zero"),
+    bases: dict[PresetName, MMHalRules] = {
+        "rear-paper": MMHalRules(preset="rear-paper"),
+        "rear-official": MMHalRules(preset="rear-official", generate_with="question", junk="zero"),
+        "mmhal": MMHalRules(preset="mmhal", preference="none", junk="zero"),
     }
     return switched(bases[one_of("preset", preset, get_args(PresetName))], switches)
 
 
-def method_protocol(rules: Rules) -> Protocol:
+def method_protocol(rules: MMHalRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "mmhal":
         return rear_protocol(rules.preset, max_tokens=1024)
-    return Protocol(
+    return BenchmarkProtocol(
         settings={"lambda": 20.0, "reduction": "sum", "temperature": 1.0, "max_tokens": 1024},
         search="greedy",
         searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
     )
 
 
-def check_wish(rules: Rules, method: Method) -> None:
+def check_wish(rules: MMHalRules, method: TaskMethod) -> None:
     """A method needs something to follow: raises :class:`~preftilt.errors.BadInput` where there is no preference."""
     idle = {"lambda", "method", "search"} & set(method.chosen)
     if rules.wish is None and idle:
@@ -104,10 +104,10 @@ def check_wish(rules: Rules, method: Method) -> None:
         )
 
 
-def request_for(item: Item, picture: Image, rules: Rules) -> Request:
+def request_for(item: MMHalItem, picture: Image, rules: MMHalRules) -> BenchmarkRequest:
     """The picture and then the question, with the preference of all items."""
     wish = rules.wish
-    return Request(
+    return BenchmarkRequest(
         messages=(Message("user", item.question, (picture,)),),
         preferences=() if wish is None else (Preference(wish),),
         prompt=PromptSettings(generate_with=rules.generate_with),

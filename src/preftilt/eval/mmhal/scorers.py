@@ -5,12 +5,12 @@ from __future__ import annotations
 from inspect_ai.scorer import Metric, Score, Scorer, Target, grouped, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.budget import shared_budget
-from preftilt.eval.frame.judge import Judge, JudgeSettings
-from preftilt.eval.frame.method import one_of
-from preftilt.eval.frame.scores import average, judged, metrics_for, no_answer
-from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import load_templates
+from preftilt.eval.harness.budget import shared_budget
+from preftilt.eval.harness.judge import InspectJudge, JudgeSettings
+from preftilt.eval.harness.method import one_of
+from preftilt.eval.harness.scores import average, judged, metrics_for, no_answer
+from preftilt.eval.harness.solver import SPENT
+from preftilt.eval.harness.templates import load_templates
 from preftilt.eval.mmhal.protocol import PACKAGE, Junk
 from preftilt.eval.mmhal.verdicts import VALUES, rate, read_rating
 
@@ -43,7 +43,7 @@ def mmhal_ratings(
     prompts = load_templates(PACKAGE, "judge_{}.txt", GAPS, judge_prompts)
     rule: Junk = one_of("junk", junk, ("unscored", "zero"))
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
-    judge = Judge(JUDGE, shared)
+    judge = InspectJudge(JUDGE, shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent = state.store.get(SPENT)

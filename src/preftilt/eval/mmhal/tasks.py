@@ -13,14 +13,14 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.judge import Judge
-from preftilt.eval.frame.method import choose_method
-from preftilt.eval.frame.solver import answer, ready
-from preftilt.eval.frame.telling import plainly
-from preftilt.eval.mmhal.data import Item, load_items, load_pictures
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.method import choose_method
+from preftilt.eval.harness.solver import answer, ready
+from preftilt.eval.mmhal.data import MMHalItem, load_items, load_pictures
 from preftilt.eval.mmhal.protocol import (
-    Rules,
+    MMHalRules,
     check_wish,
     method_protocol,
     request_for,
@@ -48,7 +48,7 @@ def mmhal(
     """Questions about pictures; the judge rates how informative an answer is and whether it makes something up.
 
     data: folder. fetch: get missing pictures from their addresses. preset: ``rear-paper``, ``rear-official`` or
-    ``mmhal``; switches: changes to it (``protocol.Rules``), as JSON. judge_prompts: a folder with
+    ``mmhal``; switches: changes to it (``protocol.MMHalRules``), as JSON. judge_prompts: a folder with
     ``judge_rating.txt``. The others are those of every task.
     """
     with plainly():
@@ -69,7 +69,7 @@ def mmhal(
         )
     return Task(
         dataset=MemoryDataset([_sample(one, pictures[one.id], rules) for one in items], "mmhal"),
-        setup=ready(Judge(JUDGE, budget), chosen),
+        setup=ready(InspectJudge(JUDGE, budget), chosen),
         solver=answer(chosen.to_json(), budget),
         scorer=scorer,
         metadata={
@@ -81,7 +81,7 @@ def mmhal(
     )
 
 
-def _sample(item: Item, picture: Image, rules: Rules) -> Sample:
+def _sample(item: MMHalItem, picture: Image, rules: MMHalRules) -> Sample:
     """The question; the picture is read when it is asked, as a hundred of them fill the memory."""
     request = request_for(item, picture, rules)
     return Sample(

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.rows import (
+from preftilt.eval.harness.rows import (
     HUB,
-    Row,
+    DataRow,
     check_count,
     data_folder,
     hub_rows,
@@ -48,7 +48,7 @@ class Rubric:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class MultifacetedItem:
     """One row: ``system`` states the user's wishes, and each of ``rubrics`` grades one of them."""
 
     id: str
@@ -59,7 +59,7 @@ class Item:
     rubrics: tuple[Rubric, ...]
 
 
-def load_items(data: str) -> tuple[Item, ...]:
+def load_items(data: str) -> tuple[MultifacetedItem, ...]:
     """All items in file order. ``data`` is a folder with one data file, or ``hub:OWNER/NAME``."""
     if data.startswith(HUB):
         rows, file = hub_rows(data.removeprefix(HUB), "train"), data
@@ -81,7 +81,7 @@ def _only_file(folder: Path) -> Path:
     )
 
 
-def _read(path: Path) -> Sequence[Row]:
+def _read(path: Path) -> Sequence[DataRow]:
     if path.suffix == ".jsonl":
         return jsonl_rows(path)
     if not read_bytes(path).lstrip().startswith(b"{"):
@@ -93,12 +93,12 @@ def _read(path: Path) -> Sequence[Row]:
     for number, one in enumerate(by_id.values()):
         if not isinstance(one, dict):
             raise BadInput(f"{path.name}, row {number}: must be an object")
-    return [Row(path.name, i, {"id": id} | one) for i, (id, one) in enumerate(by_id.items())]
+    return [DataRow(path.name, i, {"id": id} | one) for i, (id, one) in enumerate(by_id.items())]
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> MultifacetedItem:
     old = "system_prompt" in row.fields
-    return Item(
+    return MultifacetedItem(
         id=row.optional_text("id") or str(row.number),
         source=row.optional_text("original_source" if old else "source") or "",
         system=row.text("system_prompt" if old else "system"),
@@ -108,7 +108,7 @@ def _item(row: Row) -> Item:
     )
 
 
-def _rubrics(row: Row) -> tuple[Rubric, ...]:
+def _rubrics(row: DataRow) -> tuple[Rubric, ...]:
     name = "rubric" if "rubric" in row.fields else "rubrics"
     found = row.objects(name)
     if len(found) != RUBRICS:
@@ -116,6 +116,6 @@ def _rubrics(row: Row) -> tuple[Rubric, ...]:
     return tuple(map(_rubric, found))
 
 
-def _rubric(row: Row) -> Rubric:
+def _rubric(row: DataRow) -> Rubric:
     described = row.object("score_descriptions")
     return Rubric(row.text("criteria"), {grade: described.text(grade) for grade in GRADES})

@@ -24,11 +24,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Json, Protocol, one_of
-from preftilt.eval.frame.rear import TREES, rear_protocol
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.switches import switched
-from preftilt.eval.multifaceted.data import Item
+from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
+from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.switches import switched
+from preftilt.eval.multifaceted.data import MultifacetedItem
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
 from preftilt.types import GenerateWith, Preference
@@ -38,7 +38,7 @@ Missing = Literal["skip-grade", "skip-row"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class MultifacetedRules:
     """The switches of Multifaceted Bench; see the table above.
 
     judge_sees_system: the instruction that the judge reads has the system message before the prompt.
@@ -65,21 +65,23 @@ class Rules:
         return asdict(self)
 
 
-def rules_for(preset: str, switches: str | Json | None) -> Rules:
+def rules_for(preset: str, switches: str | Json | None) -> MultifacetedRules:
     """A preset's rules with the user's ``switches``."""
     name: PresetName = one_of("preset", preset, get_args(PresetName))
     if name == "multifaceted":
-        base = Rules(preset=name, judge_sees_system=False, judge_runs=3, missing="skip-row")
+        base = MultifacetedRules(
+            preset=name, judge_sees_system=False, judge_runs=3, missing="skip-row"
+        )
     else:
-        base = Rules(preset=name)
+        base = MultifacetedRules(preset=name)
     return switched(base, switches)
 
 
-def method_protocol(rules: Rules) -> Protocol:
+def method_protocol(rules: MultifacetedRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "multifaceted":
         return rear_protocol(rules.preset, max_tokens=2048)
-    return Protocol(
+    return BenchmarkProtocol(
         settings={
             "lambda": 20.0,
             "reduction": "sum",
@@ -92,15 +94,15 @@ def method_protocol(rules: Rules) -> Protocol:
     )
 
 
-def request_for(item: Item, rules: Rules) -> Request:
+def request_for(item: MultifacetedItem, rules: MultifacetedRules) -> BenchmarkRequest:
     """The prompt, with the system message as the preference."""
-    return Request(
+    return BenchmarkRequest(
         messages=(Message("user", item.prompt),),
         preferences=(Preference(item.system),),
         prompt=PromptSettings(generate_with=rules.generate_with),
     )
 
 
-def judged_instruction(item: Item, rules: Rules) -> str:
+def judged_instruction(item: MultifacetedItem, rules: MultifacetedRules) -> str:
     """The instruction as the judge reads it."""
     return f"{item.system}\n{item.prompt}" if rules.judge_sees_system else item.prompt

@@ -9,12 +9,12 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from preftilt.engines.loop import together
-from preftilt.eval.frame.budget import shared_budget
-from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
-from preftilt.eval.frame.method import one_of
-from preftilt.eval.frame.scores import judged, metrics_for, no_answer
-from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Templates, load_templates
+from preftilt.eval.harness.budget import shared_budget
+from preftilt.eval.harness.judge import InspectJudge, Judgement, JudgeSettings
+from preftilt.eval.harness.method import one_of
+from preftilt.eval.harness.scores import judged, metrics_for, no_answer
+from preftilt.eval.harness.solver import SPENT
+from preftilt.eval.harness.templates import PromptTemplates, load_templates
 from preftilt.eval.multifaceted.grades import VALUES, rate, read_grade
 from preftilt.eval.multifaceted.protocol import Missing
 
@@ -46,7 +46,7 @@ def multifaceted_rubrics(
     prompts = load_templates(PACKAGE, "judge_{}.txt", GAPS, judge_prompts)
     rule: Missing = one_of("missing", missing, ("skip-grade", "skip-row"))
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
-    judge = Judge(JUDGE, shared)
+    judge = InspectJudge(JUDGE, shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent = state.store.get(SPENT)
@@ -68,7 +68,7 @@ def multifaceted_rubrics(
 
 
 async def _grades(
-    judge: Judge, prompts: Templates, state: TaskState, runs: int
+    judge: InspectJudge, prompts: PromptTemplates, state: TaskState, runs: int
 ) -> Mapping[str, Judgement[int]]:
     """All grades side by side, by rubric and run ("rubric 2", "rubric 2, run 3")."""
     asked: dict[str, Any] = {}

@@ -13,14 +13,14 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.judge import Judge
-from preftilt.eval.frame.method import choose_method
-from preftilt.eval.frame.solver import answer, chat, ready
-from preftilt.eval.frame.telling import plainly
-from preftilt.eval.multifaceted.data import ROWS, Item, load_items
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.method import choose_method
+from preftilt.eval.harness.solver import answer, chat, ready
+from preftilt.eval.multifaceted.data import ROWS, MultifacetedItem, load_items
 from preftilt.eval.multifaceted.protocol import (
-    Rules,
+    MultifacetedRules,
     judged_instruction,
     method_protocol,
     request_for,
@@ -46,7 +46,7 @@ def multifaceted(
     """The system message states several wishes; the judge grades the answer by a rubric for each.
 
     data: folder, or ``hub:OWNER/NAME``. preset: ``rear-paper``, ``rear-official`` or ``multifaceted``; switches:
-    changes to it (``protocol.Rules``), as JSON. judge_prompts: a folder with ``judge_system.txt`` and
+    changes to it (``protocol.MultifacetedRules``), as JSON. judge_prompts: a folder with ``judge_system.txt`` and
     ``judge_rubric.txt``. The others are those of every task.
     """
     with plainly():
@@ -66,7 +66,7 @@ def multifaceted(
         )
     return Task(
         dataset=MemoryDataset([_sample(one, rules) for one in items], name="multifaceted"),
-        setup=ready(Judge(JUDGE, budget), chosen),
+        setup=ready(InspectJudge(JUDGE, budget), chosen),
         solver=answer(chosen.to_json(), budget),
         scorer=scorer,
         metadata={
@@ -79,7 +79,7 @@ def multifaceted(
     )
 
 
-def _sample(item: Item, rules: Rules) -> Sample:
+def _sample(item: MultifacetedItem, rules: MultifacetedRules) -> Sample:
     request = request_for(item, rules)
     return Sample(
         id=item.id,

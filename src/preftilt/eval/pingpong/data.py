@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.rows import HUB, Row, data_folder, read_bytes
+from preftilt.eval.harness.rows import HUB, DataRow, data_folder, read_bytes
 from preftilt.records.parsing import parse_json
 
 Language = Literal["en", "ru"]
@@ -48,7 +48,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PingPongItem:
     """One dialogue."""
 
     id: str
@@ -56,7 +56,7 @@ class Item:
     situation: Situation
 
 
-def load_items(data: str, language: Language) -> tuple[Item, ...]:
+def load_items(data: str, language: Language) -> tuple[PingPongItem, ...]:
     """The 64 dialogues of a language, characters in file order and for each all situations; ``data`` is a folder."""
     if data.startswith(HUB):
         raise BadInput(
@@ -64,12 +64,12 @@ def load_items(data: str, language: Language) -> tuple[Item, ...]:
         )
     path = data_folder(data, "ping_pong_bench") / FILE
     whole = _parsed(path.name, read_bytes(path))
-    own = Row(FILE, 0, whole).object(language)
+    own = DataRow(FILE, 0, whole).object(language)
     own.text(MARK)
     characters = [_character(one) for one in _eight(own, "characters")]
     situations = [_situation(one) for one in _eight(own, "situations")]
     return tuple(
-        Item(f"{language}/{i}/{j}", character, situation)
+        PingPongItem(f"{language}/{i}/{j}", character, situation)
         for i, character in enumerate(characters)
         for j, situation in enumerate(situations)
     )
@@ -85,14 +85,14 @@ def _parsed(file: str, raw: bytes) -> dict[str, Any]:
     return found
 
 
-def _eight(row: Row, name: str) -> tuple[Row, ...]:
+def _eight(row: DataRow, name: str) -> tuple[DataRow, ...]:
     found = row.objects(name)
     if len(found) != COUNT:
         raise row.wrong(name, f"has {len(found)} entries, not {COUNT}")
     return found
 
 
-def _character(row: Row) -> Character:
+def _character(row: DataRow) -> Character:
     said = {name: row.optional_text(name) or "" for name in GREETINGS}
     return Character(
         name=row.text("char_name"),
@@ -103,7 +103,7 @@ def _character(row: Row) -> Character:
     )
 
 
-def _situation(row: Row) -> Situation:
+def _situation(row: DataRow) -> Situation:
     turns = row.fields.get("num_turns")
     if isinstance(turns, bool) or not isinstance(turns, int) or turns < 1:
         raise row.wrong("num_turns", f"must be a whole number from 1, not {turns!r}")

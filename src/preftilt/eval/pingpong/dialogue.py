@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.templates import Template, load_template
-from preftilt.eval.pingpong.data import Character, Item, Language
-from preftilt.eval.pingpong.protocol import Rules
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.templates import PromptTemplate, load_template
+from preftilt.eval.pingpong.data import Character, Language, PingPongItem
+from preftilt.eval.pingpong.protocol import PingPongRules
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
 from preftilt.records.parsing import parse_json
@@ -24,11 +24,11 @@ NAMED = frozenset({"char_name", "text"})
 class Roles:
     """The prompts of the player (who is the model under test) and of the interrogator (who is the user)."""
 
-    player: Template
-    example: Template
-    greeting: Template
-    interrogator: Template
-    asking: Template
+    player: PromptTemplate
+    example: PromptTemplate
+    greeting: PromptTemplate
+    interrogator: PromptTemplate
+    asking: PromptTemplate
 
     def to_json(self) -> dict[str, str]:
         """Whose wording each is."""
@@ -38,7 +38,7 @@ class Roles:
 def load_roles(language: Language, folder: str | None) -> Roles:
     """The prompts of a language, from the user's folder if one is given."""
 
-    def load(file: str, gaps: frozenset[str]) -> Template:
+    def load(file: str, gaps: frozenset[str]) -> PromptTemplate:
         return load_template(PACKAGE, file, gaps, folder)
 
     persona = frozenset({"char_name", "system_prompt", "example", "greeting"})
@@ -51,7 +51,7 @@ def load_roles(language: Language, folder: str | None) -> Roles:
     )
 
 
-def persona(character: Character, rules: Rules, roles: Roles) -> str:
+def persona(character: Character, rules: PingPongRules, roles: Roles) -> str:
     """The player's system message; without an example or a greeting its section is left out."""
     greeting = rules.greeting(character)
     return roles.player.fill(
@@ -64,22 +64,24 @@ def persona(character: Character, rules: Rules, roles: Roles) -> str:
     )
 
 
-def opening(character: Character, rules: Rules) -> tuple[Message, ...]:
+def opening(character: Character, rules: PingPongRules) -> tuple[Message, ...]:
     """What stands in the chat before the user says anything."""
     greeting = rules.greeting(character) if rules.greeting_as_turn else None
     return () if greeting is None else (Message("assistant", greeting),)
 
 
-def request_for(item: Item, said: Sequence[Message], rules: Rules, roles: Roles) -> Request:
+def request_for(
+    item: PingPongItem, said: Sequence[Message], rules: PingPongRules, roles: Roles
+) -> BenchmarkRequest:
     """The player's next turn: ``said`` ends with the user; the persona is the preference."""
-    return Request(
+    return BenchmarkRequest(
         messages=tuple(said),
         preferences=(Preference(persona(item.character, rules, roles)),),
         prompt=PromptSettings(generate_with=rules.generate_with),
     )
 
 
-def asking_the_user(item: Item, said: Sequence[Message], roles: Roles) -> list[Message]:
+def asking_the_user(item: PingPongItem, said: Sequence[Message], roles: Roles) -> list[Message]:
     """What the interrogator is given; it knows the character's summary alone."""
     told = {"summary": item.character.summary, "situation": item.situation.text}
     return [
@@ -118,7 +120,7 @@ def cut_json(text: str) -> object:
         return None
 
 
-def _section(template: Template, name: str, text: str | None) -> str:
+def _section(template: PromptTemplate, name: str, text: str | None) -> str:
     return "" if text is None else "\n\n" + template.fill({"char_name": name, "text": text})
 
 

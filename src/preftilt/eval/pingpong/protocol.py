@@ -28,10 +28,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.judge import JudgeSettings
-from preftilt.eval.frame.method import Json, Protocol, one_of
-from preftilt.eval.frame.rear import TREES, rear_protocol
-from preftilt.eval.frame.switches import switched
+from preftilt.eval.harness.judge import JudgeSettings
+from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
+from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.switches import switched
 from preftilt.eval.pingpong.data import GREETINGS, Character
 from preftilt.types import GenerateWith
 
@@ -41,7 +41,7 @@ Greetings = Literal["initial_message", "all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class PingPongRules:
     """The switches of PingPong; see the table above.
 
     turns: of every dialogue; None is the situation's own number. greetings: opening lines are read from the field
@@ -74,12 +74,12 @@ class Rules:
         return next((character.greetings[one] for one in names if one in character.greetings), None)
 
 
-def rules_for(preset: str, switches: str | Json | None) -> Rules:
+def rules_for(preset: str, switches: str | Json | None) -> PingPongRules:
     """A preset's rules with the user's ``switches``."""
-    bases: dict[PresetName, Rules] = {
-        "rear-paper": Rules(preset="rear-paper"),
-        "rear-official": Rules(preset="rear-official", generate_with="question"),
-        "pingpong": Rules(
+    bases: dict[PresetName, PingPongRules] = {
+        "rear-paper": PingPongRules(preset="rear-paper"),
+        "rear-official": PingPongRules(preset="rear-official", generate_with="question"),
+        "pingpong": PingPongRules(
             preset="pingpong",
             turns=None,
             greeting_as_turn=False,
@@ -90,11 +90,11 @@ def rules_for(preset: str, switches: str | Json | None) -> Rules:
     return switched(bases[one_of("preset", preset, get_args(PresetName))], switches)
 
 
-def method_protocol(rules: Rules) -> Protocol:
+def method_protocol(rules: PingPongRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "pingpong":
         return rear_protocol(rules.preset, max_tokens=2048)
-    return Protocol(
+    return BenchmarkProtocol(
         settings={
             "lambda": 20.0,
             "reduction": "sum",
@@ -107,7 +107,7 @@ def method_protocol(rules: Rules) -> Protocol:
     )
 
 
-def interrogator_settings(rules: Rules) -> dict[str, Any]:
+def interrogator_settings(rules: PingPongRules) -> dict[str, Any]:
     """How the user's words are drawn."""
     if rules.interrogator_temperature == 0:
         return {"search": {"name": "greedy"}, "max_tokens": 1024}

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.budget import shared_budget
-from preftilt.eval.frame.judge import Judge
-from preftilt.eval.frame.method import one_of
-from preftilt.eval.frame.scores import COUNTS, judged, metrics_for, no_answer
-from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Templates, load_templates
+from preftilt.eval.harness.budget import shared_budget
+from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.method import one_of
+from preftilt.eval.harness.scores import COUNTS, judged, metrics_for, no_answer
+from preftilt.eval.harness.solver import SPENT
+from preftilt.eval.harness.templates import PromptTemplates, load_templates
 from preftilt.eval.pingpong.dialogue import PACKAGE, turns_for_judge
 from preftilt.eval.pingpong.protocol import Refusals, judge_settings
 from preftilt.eval.pingpong.solvers import BROKEN, RAW, SAID
@@ -46,7 +46,7 @@ def pingpong_ratings(
     prompts = load_templates(PACKAGE, "judge_{}.txt", GAPS, judge_prompts)
     rule: Refusals = one_of("refusals", refusals, ("rated", "excluded"))
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
-    judge = Judge(judge_settings(preset), shared)
+    judge = InspectJudge(judge_settings(preset), shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent, broken = state.store.get(SPENT), state.store.get(BROKEN)
@@ -57,7 +57,9 @@ def pingpong_ratings(
     return score
 
 
-async def _score(judge: Judge, prompts: Templates, state: TaskState, rule: Refusals) -> Score:
+async def _score(
+    judge: InspectJudge, prompts: PromptTemplates, state: TaskState, rule: Refusals
+) -> Score:
     said = [Message(**one) for one in state.store.get(SAID)]
     turns = sum(one.role == "user" for one in said)
     dialogue = turns_for_judge(said)

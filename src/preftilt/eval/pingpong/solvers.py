@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Method
-from preftilt.eval.frame.solver import RECORD, answer_request, say, within
-from preftilt.eval.pingpong.data import Item
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.method import TaskMethod
+from preftilt.eval.harness.solver import RECORD, answer_request, say, within
+from preftilt.eval.pingpong.data import PingPongItem
 from preftilt.eval.pingpong.dialogue import (
     Roles,
     asking_the_user,
@@ -18,7 +18,7 @@ from preftilt.eval.pingpong.dialogue import (
     read_utterance,
     request_for,
 )
-from preftilt.eval.pingpong.protocol import Rules, interrogator_settings
+from preftilt.eval.pingpong.protocol import PingPongRules, interrogator_settings
 from preftilt.messages import Message
 
 INTERROGATOR = "interrogator"
@@ -36,21 +36,21 @@ BROKEN = "preftilt:broken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DialoguePlan:
     """Everything that a dialogue needs; ``items`` by the sample's id."""
 
-    rules: Rules
+    rules: PingPongRules
     roles: Roles
-    method: Method
-    items: Mapping[str, Item]
+    method: TaskMethod
+    items: Mapping[str, PingPongItem]
 
-    def turns(self, item: Item) -> int:
+    def turns(self, item: PingPongItem) -> int:
         """How many turns an item's dialogue has."""
         return self.rules.turns or item.situation.turns
 
 
 @solver
-def pingpong_dialogue(plan: Plan, budget: Budget) -> Solver:
+def pingpong_dialogue(plan: DialoguePlan, budget: Budget) -> Solver:
     """Holds the sample's dialogue by the plan."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -60,7 +60,7 @@ def pingpong_dialogue(plan: Plan, budget: Budget) -> Solver:
     return solve
 
 
-async def _hold(state: TaskState, item: Item, plan: Plan, budget: Budget) -> None:
+async def _hold(state: TaskState, item: PingPongItem, plan: DialoguePlan, budget: Budget) -> None:
     said = list(opening(item.character, plan.rules))
     raw = 0
     records = []

@@ -13,16 +13,16 @@ from typing import Any
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.judge import Judge
-from preftilt.eval.frame.method import choose_method, one_of
-from preftilt.eval.frame.solver import ready
-from preftilt.eval.frame.telling import plainly
-from preftilt.eval.pingpong.data import LANGUAGES, Item, Language, load_items
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.method import choose_method, one_of
+from preftilt.eval.harness.solver import ready
+from preftilt.eval.pingpong.data import LANGUAGES, Language, PingPongItem, load_items
 from preftilt.eval.pingpong.dialogue import load_roles, persona
 from preftilt.eval.pingpong.protocol import judge_settings, method_protocol, rules_for
 from preftilt.eval.pingpong.scorers import pingpong_ratings
-from preftilt.eval.pingpong.solvers import Plan, pingpong_dialogue
+from preftilt.eval.pingpong.solvers import DialoguePlan, pingpong_dialogue
 
 
 @task
@@ -44,8 +44,9 @@ def pingpong(
     """The model plays a character in a chat of several turns; the judge rates every turn on three scales.
 
     data: folder. language: ``en`` or ``ru``. preset: ``rear-paper``, ``rear-official`` or ``pingpong``; switches:
-    changes to it (``protocol.Rules``), as JSON. role_prompts: a folder with other wordings for player and interrogator;
-    judge_prompts: one with ``judge_system.txt`` and ``judge_user.txt``. The others are those of every task.
+    changes to it (``protocol.PingPongRules``), as JSON. role_prompts: a folder with other wordings for player and
+    interrogator; judge_prompts: one with ``judge_system.txt`` and ``judge_user.txt``. The others are those of every
+    task.
     """
     with plainly():
         budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
@@ -56,7 +57,9 @@ def pingpong(
         )
         items = load_items(data, tongue)
         roles = load_roles(tongue, role_prompts)
-        plan = Plan(rules=rules, roles=roles, method=chosen, items={one.id: one for one in items})
+        plan = DialoguePlan(
+            rules=rules, roles=roles, method=chosen, items={one.id: one for one in items}
+        )
         scorer = pingpong_ratings(
             preset=rules.preset,
             refusals=rules.refusals,
@@ -67,7 +70,7 @@ def pingpong(
         )
     return Task(
         dataset=MemoryDataset([_sample(one, plan) for one in items], name=f"pingpong/{language}"),
-        setup=ready(Judge(judge_settings(rules.preset), budget), chosen),
+        setup=ready(InspectJudge(judge_settings(rules.preset), budget), chosen),
         solver=pingpong_dialogue(plan, budget),
         scorer=scorer,
         metadata={
@@ -81,7 +84,7 @@ def pingpong(
     )
 
 
-def _sample(item: Item, plan: Plan) -> Sample:
+def _sample(item: PingPongItem, plan: DialoguePlan) -> Sample:
     """The situation; the chat is made when it is held."""
     return Sample(
         id=item.id,

@@ -15,17 +15,17 @@ saw a refusal in any turn."""
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TurnRatings:
     """The ratings of one message, by scale, and whether it is a refusal."""
 
     ratings: tuple[float, ...]
     refusal: bool
 
 
-def reader(turns: int) -> Callable[[str], tuple[Turn, ...] | None]:
+def reader(turns: int) -> Callable[[str], tuple[TurnRatings, ...] | None]:
     """A parser of judgements of ``turns`` turns; it gives None unless all are there, with numbers from 1 to 5."""
 
-    def read(text: str) -> tuple[Turn, ...] | None:
+    def read(text: str) -> tuple[TurnRatings, ...] | None:
         found = cut_json(text)
         entries = found.get("scores") if isinstance(found, dict) else None
         if not isinstance(entries, list) or len(entries) != turns:
@@ -37,7 +37,7 @@ def reader(turns: int) -> Callable[[str], tuple[Turn, ...] | None]:
     return read
 
 
-def rate(rated: Sequence[Turn] | None, refusals: Refusals) -> dict[str, float | None]:
+def rate(rated: Sequence[TurnRatings] | None, refusals: Refusals) -> dict[str, float | None]:
     """A dialogue's numbers by the names of :data:`VALUES`; all None where there is no judgement."""
     if rated is None:
         return dict.fromkeys(VALUES)
@@ -49,14 +49,14 @@ def rate(rated: Sequence[Turn] | None, refusals: Refusals) -> dict[str, float | 
     return found | {"score": sum(means) / len(means), "refused": float(refused)}
 
 
-def _turn(entry: object) -> Turn | None:
+def _turn(entry: object) -> TurnRatings | None:
     if not isinstance(entry, dict):
         return None
     given = [_rating(entry.get(f"{scale}_score")) for scale in SCALES]
     ratings = tuple(one for one in given if one is not None)
     if len(ratings) < len(SCALES):
         return None
-    return Turn(ratings, entry.get("is_refusal") is True)
+    return TurnRatings(ratings, entry.get("is_refusal") is True)
 
 
 def _rating(value: object) -> float | None:

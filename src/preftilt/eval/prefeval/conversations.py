@@ -10,10 +10,10 @@ from importlib.resources import files
 from typing import Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.templates import load_template
-from preftilt.eval.prefeval.data import Item
-from preftilt.eval.prefeval.protocol import ChoiceStyle, Counting, Rules
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.templates import load_template
+from preftilt.eval.prefeval.data import PrefEvalItem
+from preftilt.eval.prefeval.protocol import ChoiceStyle, Counting, PrefEvalRules
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
 from preftilt.types import Preference
@@ -28,7 +28,7 @@ PACKAGE = "preftilt.eval.prefeval"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ShownOptions:
     """The options of one question in the order shown; ``fitting`` is the letter of the one that fits."""
 
     shown: tuple[str, ...]
@@ -42,11 +42,13 @@ class Options:
         )
 
 
-def shuffled(item: Item, seed: int) -> Options:
+def shuffled(item: PrefEvalItem, seed: int) -> ShownOptions:
     """The item's options in an order that depends on ``seed`` and the item alone."""
     order = list(range(len(item.options)))
     random.Random(f"{seed}/{item.id}").shuffle(order)
-    return Options(tuple(item.options[i] for i in order), string.ascii_uppercase[order.index(0)])
+    return ShownOptions(
+        tuple(item.options[i] for i in order), string.ascii_uppercase[order.index(0)]
+    )
 
 
 def inserted(filler: Sequence[Message], turns: int, counting: Counting) -> tuple[Message, ...]:
@@ -67,7 +69,9 @@ def inserted(filler: Sequence[Message], turns: int, counting: Counting) -> tuple
     return tuple(filler[:count])
 
 
-def question_text(item: Item, rules: Rules, prompting: Prompting, options: Options | None) -> str:
+def question_text(
+    item: PrefEvalItem, rules: PrefEvalRules, prompting: Prompting, options: ShownOptions | None
+) -> str:
     """The last user turn: the question, as multiple choice if there are ``options``, with the baseline's additions."""
     text = item.question
     if options is not None:
@@ -82,18 +86,18 @@ def question_text(item: Item, rules: Rules, prompting: Prompting, options: Optio
     return text
 
 
-def stated_preference(item: Item, rules: Rules) -> list[Message]:
+def stated_preference(item: PrefEvalItem, rules: PrefEvalRules) -> list[Message]:
     """The conversation that the model acknowledges the bare preference in (explicit form, history as preference)."""
     return [*_system(rules), Message("user", item.preference)]
 
 
 def request_for(
-    item: Item,
-    rules: Rules,
+    item: PrefEvalItem,
+    rules: PrefEvalRules,
     question: str,
     filler: Sequence[Message],
     acknowledgement: str | None = None,
-) -> Request:
+) -> BenchmarkRequest:
     """What every method is asked. ``acknowledgement`` is the model's own answer to the bare preference, where the
     preference was stated in the conversation; inserted turns come behind the preference and stand in both views.
     """
@@ -102,14 +106,14 @@ def request_for(
         history = (Message("user", item.preference), Message("assistant", acknowledgement))
     turns = (*history, *filler, Message("user", question))
     if rules.preference_as == "system":
-        return Request(
+        return BenchmarkRequest(
             messages=(*_system(rules), *turns),
             preferences=(Preference(item.preference),),
             prompt=PromptSettings(
                 generate_with=rules.generate_with, question_system=rules.question_system
             ),
         )
-    return Request(
+    return BenchmarkRequest(
         messages=(*_system(rules), *turns),
         prompt=PromptSettings(
             generate_with=rules.generate_with,
@@ -125,10 +129,10 @@ def own_text(file: str) -> str:
     return (files(PACKAGE) / "texts" / file).read_text("utf-8").strip()
 
 
-def _choice_question(question: str, style: ChoiceStyle, options: Options) -> str:
+def _choice_question(question: str, style: ChoiceStyle, options: ShownOptions) -> str:
     template = load_template(PACKAGE, f"choice_{style}.txt", frozenset({"question", "options"}))
     return template.fill({"question": question, "options": options.lines()})
 
 
-def _system(rules: Rules) -> list[Message]:
+def _system(rules: PrefEvalRules) -> list[Message]:
     return [] if rules.system is None else [Message("system", rules.system)]

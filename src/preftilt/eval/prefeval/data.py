@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.rows import HUB, Row, check_count, data_folder, hub_rows, json_rows
+from preftilt.eval.harness.rows import HUB, DataRow, check_count, data_folder, hub_rows, json_rows
 from preftilt.messages import Message
 
 Form = Literal["explicit", "choice", "persona"]
@@ -42,7 +42,7 @@ OPTIONS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class PrefEvalItem:
     """One row: ``history`` is the conversation that shows the preference (none where it is stated).
 
     ``options`` are those of the multiple-choice task, the fitting one first; empty if it was not asked for.
@@ -58,7 +58,7 @@ class Item:
 
 def load_items(
     data: str, form: Form, *, topics: Sequence[str] = (), options: bool = False
-) -> tuple[Item, ...]:
+) -> tuple[PrefEvalItem, ...]:
     """The items of ``topics`` (all that are there, if none is named), in alphabetical and file order.
 
     ``data`` is a folder, or ``hub:OWNER/NAME`` for a data set with the same fields, and ``topic`` if there are several.
@@ -92,7 +92,7 @@ def load_filler(data: str) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def _topic(folder: Path, form: Form, topic: str, options: bool) -> list[Item]:
+def _topic(folder: Path, form: Form, topic: str, options: bool) -> list[PrefEvalItem]:
     rows = json_rows(folder / FOLDERS[form] / f"{topic}.json")
     check_count(rows, f"{FOLDERS[form]}/{topic}.json", TOPICS[topic])
     if not options:
@@ -102,11 +102,11 @@ def _topic(folder: Path, form: Form, topic: str, options: bool) -> list[Item]:
     return [_item(row, form, topic, one) for row, one in zip(rows, choices, strict=True)]
 
 
-def _item(row: Row, form: Form, topic: str, choice: Row | None = None) -> Item:
+def _item(row: DataRow, form: Form, topic: str, choice: DataRow | None = None) -> PrefEvalItem:
     question = row.text("question")
     if choice is not None and choice.text("question") != question:
         raise choice.wrong("question", f"differs from that of the same row of {FOLDERS[form]}")
-    return Item(
+    return PrefEvalItem(
         id=f"{topic}/{row.number}",
         topic=topic,
         preference=row.text("preference"),
@@ -116,7 +116,9 @@ def _item(row: Row, form: Form, topic: str, choice: Row | None = None) -> Item:
     )
 
 
-def _from_hub(name: str, form: Form, topics: Sequence[str], options: bool) -> tuple[Item, ...]:
+def _from_hub(
+    name: str, form: Form, topics: Sequence[str], options: bool
+) -> tuple[PrefEvalItem, ...]:
     """A data set has one row an item; its options, where they are asked for, stand in the same row."""
     found = []
     for row in hub_rows(name, "train"):
@@ -126,11 +128,11 @@ def _from_hub(name: str, form: Form, topics: Sequence[str], options: bool) -> tu
     return tuple(found)
 
 
-def _no_history(row: Row) -> tuple[Message, ...]:
+def _no_history(row: DataRow) -> tuple[Message, ...]:
     return ()
 
 
-def _choice_history(row: Row) -> tuple[Message, ...]:
+def _choice_history(row: DataRow) -> tuple[Message, ...]:
     said = row.object("conversation")
     return (
         Message("user", said.text("query")),
@@ -140,7 +142,7 @@ def _choice_history(row: Row) -> tuple[Message, ...]:
     )
 
 
-def _persona_history(row: Row) -> tuple[Message, ...]:
+def _persona_history(row: DataRow) -> tuple[Message, ...]:
     """Exchanges under the keys "0", "1", …"""
     said = row.object("conversation")
     found: list[Message] = []

@@ -31,9 +31,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Json, Protocol, one_of
-from preftilt.eval.frame.rear import TREES, rear_protocol
-from preftilt.eval.frame.switches import switched
+from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
+from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.switches import switched
 from preftilt.eval.prefeval.data import Form
 from preftilt.types import GenerateWith
 
@@ -45,7 +45,7 @@ PresetName = Literal["rear-paper", "rear-official", "prefeval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class PrefEvalRules:
     """The switches of PrefEval; see the table above.
 
     preference_as: ``system``: the preference's sentence is the system message, also where the model should find it in
@@ -86,16 +86,16 @@ _CHOICES = {
 }
 
 
-def rules_for(preset: str, form: Form, switches: str | Json | None) -> Rules:
+def rules_for(preset: str, form: Form, switches: str | Json | None) -> PrefEvalRules:
     """A preset's rules for a task, with the user's ``switches``: an object or its JSON."""
-    bases: dict[PresetName, Rules] = {
-        "rear-paper": Rules(preset="rear-paper", preference_as="system"),
-        "rear-official": Rules(
+    bases: dict[PresetName, PrefEvalRules] = {
+        "rear-paper": PrefEvalRules(preset="rear-paper", preference_as="system"),
+        "rear-official": PrefEvalRules(
             preset="rear-official",
             preference_as="system",
             generate_with="full" if form == "explicit" else "question",
         ),
-        "prefeval": Rules(
+        "prefeval": PrefEvalRules(
             preset="prefeval",
             preference_as="history",
             system="You are a helpful assistant.",
@@ -108,12 +108,12 @@ def rules_for(preset: str, form: Form, switches: str | Json | None) -> Rules:
     return switched(base, switches)
 
 
-def method_protocol(rules: Rules, *, mcq: bool) -> Protocol:
+def method_protocol(rules: PrefEvalRules, *, mcq: bool) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "prefeval":
         return rear_protocol(rules.preset, max_tokens=2048)
     longest = 16 if mcq and rules.choice_style == "letter" else 300
-    return Protocol(
+    return BenchmarkProtocol(
         settings={"lambda": 20.0, "reduction": "sum", "max_tokens": longest},
         search="greedy",
         searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},

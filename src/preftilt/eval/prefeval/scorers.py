@@ -10,11 +10,11 @@ from inspect_ai.solver import TaskState
 
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
-from preftilt.eval.frame.budget import shared_budget
-from preftilt.eval.frame.judge import Judge, Judgement, JudgeSettings
-from preftilt.eval.frame.scores import judged, metrics_for, no_answer, numbers
-from preftilt.eval.frame.solver import SPENT
-from preftilt.eval.frame.templates import Templates, load_templates
+from preftilt.eval.harness.budget import shared_budget
+from preftilt.eval.harness.judge import InspectJudge, Judgement, JudgeSettings
+from preftilt.eval.harness.scores import judged, metrics_for, no_answer, numbers
+from preftilt.eval.harness.solver import SPENT
+from preftilt.eval.harness.templates import PromptTemplates, load_templates
 from preftilt.eval.prefeval.conversations import PACKAGE
 from preftilt.eval.prefeval.protocol import Junk
 from preftilt.eval.prefeval.verdicts import (
@@ -42,7 +42,7 @@ CHOICE_VALUES = ("correct",)
 CHOICE_COUNTS = ("no_choice", "over_budget")
 
 
-def load_prompts(folder: str | None, checks: int) -> Templates:
+def load_prompts(folder: str | None, checks: int) -> PromptTemplates:
     """All four prompts, or the two that the headline number needs; from the benchmark's folder if one is given."""
     if checks not in (2, 4):
         raise BadInput(f"checks is {checks}; use 4, or 2 for the headline number alone")
@@ -66,7 +66,7 @@ def prefeval_checks(
     """
     prompts = load_prompts(judge_prompts, checks)
     shared = shared_budget(budget, max_judge_calls, max_tokens_total)
-    judge = Judge(JUDGE, shared)
+    judge = InspectJudge(JUDGE, shared)
 
     async def score(state: TaskState, target: Target) -> Score:
         spent = state.store.get(SPENT)
@@ -108,7 +108,9 @@ def prefeval_choice_made() -> Scorer:
     return score
 
 
-async def _judge(judge: Judge, prompts: Templates, state: TaskState) -> dict[str, Judgement[Any]]:
+async def _judge(
+    judge: InspectJudge, prompts: PromptTemplates, state: TaskState
+) -> dict[str, Judgement[Any]]:
     """The checks side by side; the restatement is checked only where there is one."""
     gaps = {
         "preference": str(state.metadata["preference"]),

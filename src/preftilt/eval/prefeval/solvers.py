@@ -8,20 +8,20 @@ from typing import Any
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Method
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.solver import answer_request, say, within
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.method import TaskMethod
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.solver import answer_request, say, within
 from preftilt.eval.prefeval.conversations import (
-    Options,
     Prompting,
+    ShownOptions,
     own_text,
     question_text,
     request_for,
     stated_preference,
 )
-from preftilt.eval.prefeval.data import Item
-from preftilt.eval.prefeval.protocol import Rules
+from preftilt.eval.prefeval.data import PrefEvalItem
+from preftilt.eval.prefeval.protocol import PrefEvalRules
 from preftilt.messages import Message
 
 ACKNOWLEDGEMENT_TOKENS = 300
@@ -30,22 +30,22 @@ REVISION_TOKENS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PrefEvalPlan:
     """Everything that answering needs: ``items`` and the ``options`` of multiple-choice ones, by the sample's id.
 
     filler: the messages to insert before the question.
     """
 
-    rules: Rules
+    rules: PrefEvalRules
     prompting: Prompting
-    method: Method
-    items: Mapping[str, Item]
-    options: Mapping[str, Options]
+    method: TaskMethod
+    items: Mapping[str, PrefEvalItem]
+    options: Mapping[str, ShownOptions]
     filler: Sequence[Message] = ()
 
 
 @solver
-def prefeval_answer(plan: Plan, budget: Budget) -> Solver:
+def prefeval_answer(plan: PrefEvalPlan, budget: Budget) -> Solver:
     """Answers the sample's item by the plan."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -55,7 +55,7 @@ def prefeval_answer(plan: Plan, budget: Budget) -> Solver:
     return solve
 
 
-async def _answer(state: TaskState, item: Item, plan: Plan, budget: Budget) -> None:
+async def _answer(state: TaskState, item: PrefEvalItem, plan: PrefEvalPlan, budget: Budget) -> None:
     rules = plan.rules
     acknowledgement = None
     if rules.preference_as == "history" and not item.history:
@@ -74,7 +74,7 @@ async def _answer(state: TaskState, item: Item, plan: Plan, budget: Budget) -> N
 
 
 async def _revise(
-    state: TaskState, request: Request, text: str, method: Method, budget: Budget
+    state: TaskState, request: BenchmarkRequest, text: str, method: TaskMethod, budget: Budget
 ) -> None:
     """The model criticises its answer and the method answers once more; the first answer stays in the messages."""
     asked = request.going_on(text, own_text("critique.txt"))
@@ -82,13 +82,13 @@ async def _revise(
         state, asked.conversation(), budget, settings=_greedy(CRITIQUE_TOKENS), part="/critique"
     )
     again = asked.going_on(critique, own_text("revise.txt"))
-    longer = Method(
+    longer = TaskMethod(
         settings={**method.settings, "max_tokens": _longest(method)}, chosen=method.chosen
     )
     await answer_request(state, again, longer, budget, part="/revision")
 
 
-def _longest(method: Method) -> int:
+def _longest(method: TaskMethod) -> int:
     """The benchmark allows a revision more tokens than an answer; a user's own limit stands."""
     asked = int(method.settings["max_tokens"])
     return asked if "max_tokens" in method.chosen else max(asked, REVISION_TOKENS)

@@ -15,16 +15,16 @@ from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.scorer import Scorer
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.judge import Judge
-from preftilt.eval.frame.method import Method, choose_method, one_of
-from preftilt.eval.frame.solver import ready
-from preftilt.eval.frame.telling import plainly
-from preftilt.eval.prefeval.conversations import PROMPTINGS, Options, inserted, shuffled
-from preftilt.eval.prefeval.data import FORMS, TOPICS, Form, Item, load_filler, load_items
-from preftilt.eval.prefeval.protocol import Rules, method_protocol, rules_for
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.method import TaskMethod, choose_method, one_of
+from preftilt.eval.harness.solver import ready
+from preftilt.eval.prefeval.conversations import PROMPTINGS, ShownOptions, inserted, shuffled
+from preftilt.eval.prefeval.data import FORMS, TOPICS, Form, PrefEvalItem, load_filler, load_items
+from preftilt.eval.prefeval.protocol import PrefEvalRules, method_protocol, rules_for
 from preftilt.eval.prefeval.scorers import JUDGE, prefeval_checks, prefeval_choice_made
-from preftilt.eval.prefeval.solvers import Plan, prefeval_answer
+from preftilt.eval.prefeval.solvers import PrefEvalPlan, prefeval_answer
 from preftilt.messages import Message
 
 Json = str | dict[str, Any] | None
@@ -54,10 +54,10 @@ def _answered(form: Form) -> Callable[..., Task]:
         """PrefEval with answers that a judge checks.
 
         data: folder, or ``hub:OWNER/NAME``. topics: names, separated by commas; all that are there if none is given.
-        preset: ``rear-paper``, ``rear-official`` or ``prefeval``; switches: changes to it (``protocol.Rules``), as
-        JSON. prompting: ``zero-shot``, ``reminder``, ``cot`` or ``self-critic``. turns: of unrelated conversation
-        inserted. checks: 4 of the judge an answer, or the 2 that the headline number needs. judge_prompts: a folder
-        with the benchmark's own prompts. The others are those of every task.
+        preset: ``rear-paper``, ``rear-official`` or ``prefeval``; switches: changes to it, as JSON
+        (``protocol.PrefEvalRules``). prompting: ``zero-shot``, ``reminder``, ``cot`` or ``self-critic``. turns: of
+        unrelated conversation inserted. checks: 4 of the judge an answer, or the 2 that the headline number needs.
+        judge_prompts: a folder with the benchmark's own prompts. The others are those of every task.
         """
         with plainly():
             budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
@@ -70,7 +70,7 @@ def _answered(form: Form) -> Callable[..., Task]:
             plan = _plan(items, {}, rules, how, prompting, _inserted(data, turns, rules))
             scorer = _checked(checks, judge_prompts, rules, budget)
         about = {"form": form, "inserted_turns": turns, "judge": asdict(JUDGE), "checks": checks}
-        return _task(f"prefeval_{form}", plan, Judge(JUDGE, budget), scorer, budget, about)
+        return _task(f"prefeval_{form}", plan, InspectJudge(JUDGE, budget), scorer, budget, about)
 
     return prefeval
 
@@ -122,14 +122,14 @@ def prefeval_mcq(
 
 
 def _plan(
-    items: Sequence[Item],
-    options: Mapping[str, Options],
-    rules: Rules,
-    method: Method,
+    items: Sequence[PrefEvalItem],
+    options: Mapping[str, ShownOptions],
+    rules: PrefEvalRules,
+    method: TaskMethod,
     prompting: str,
     filler: Sequence[Message],
-) -> Plan:
-    return Plan(
+) -> PrefEvalPlan:
+    return PrefEvalPlan(
         rules=rules,
         prompting=one_of("prompting", prompting, PROMPTINGS),
         method=method,
@@ -139,7 +139,9 @@ def _plan(
     )
 
 
-def _checked(checks: int, judge_prompts: str | None, rules: Rules, budget: Budget) -> Scorer:
+def _checked(
+    checks: int, judge_prompts: str | None, rules: PrefEvalRules, budget: Budget
+) -> Scorer:
     return prefeval_checks(
         checks=checks,
         judge_prompts=judge_prompts,
@@ -150,15 +152,15 @@ def _checked(checks: int, judge_prompts: str | None, rules: Rules, budget: Budge
     )
 
 
-def _inserted(data: str, turns: int, rules: Rules) -> Sequence[Message]:
+def _inserted(data: str, turns: int, rules: PrefEvalRules) -> Sequence[Message]:
     """The messages that so many turns are."""
     return inserted(load_filler(data) if turns else (), turns, rules.counting)
 
 
 def _task(
     name: str,
-    plan: Plan,
-    judge: Judge | None,
+    plan: PrefEvalPlan,
+    judge: InspectJudge | None,
     scorer: Scorer,
     budget: Budget,
     about: Mapping[str, Any],
@@ -182,7 +184,7 @@ def _task(
     )
 
 
-def _sample(item: Item, plan: Plan) -> Sample:
+def _sample(item: PrefEvalItem, plan: PrefEvalPlan) -> Sample:
     """The question; the whole conversation is made when it is asked, as the model may have to speak before."""
     options = plan.options.get(item.id)
     shown = {"options": list(options.shown)} if options else {}

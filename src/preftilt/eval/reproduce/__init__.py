@@ -4,8 +4,8 @@
 
     benchmark   what is asked and how answers are judged (``benchmarks.py``: the table; one entry a benchmark)
     measuring   parts.py: what is measured on an item; collecting.py: many items, several processes, resumable
-    contenders  every method of the tables, as what it picks from the records; no further model call
+    methods     every method of the tables, as what it picks from the records; no further model call
     verdicts    exact checks, or a judge through Inspect (``judging.py``), for the answers that were picked
     numbers     tables.py and curves.py: intervals, paired p-values, costs
-    report      telling.py and notes.py: the words; document.py: Markdown and HTML; figures.py
+    report      report.py and notes.py: the words; document.py: Markdown and HTML; figures.py
 """

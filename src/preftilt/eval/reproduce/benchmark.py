@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Json, Protocol
-from preftilt.eval.frame.request import Request
+from preftilt.eval.harness.method import BenchmarkProtocol, Json
+from preftilt.eval.harness.request import BenchmarkRequest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Item = TypeVar("Item")
 
@@ -23,7 +26,7 @@ class Case:
     where it is asked several times."""
 
     id: str
-    request: Request
+    request: BenchmarkRequest
     facts: Json
     repeat: int = 1
 
@@ -33,19 +36,21 @@ class Case:
         return self.id + (f"#{self.repeat}" if self.repeat > 1 else "")
 
     @property
-    def asked(self) -> str:
+    def marked_id(self) -> str:
         """The id with a mark of the words that are asked, so that records of other words are not taken for these."""
-        mark = sha256(repr(self.request).encode()).hexdigest()[:8]
-        return f"{self.id} {mark}"
+        request = self.request
+        views = f"preferences={request.preferences!r}, prompt={request.prompt!r}"
+        text = f"Request(messages={request.messages!r}, {views})"
+        return f"{self.id} {sha256(text.encode()).hexdigest()[:8]}"
 
     @property
     def key(self) -> str:
-        """The name of its records: :attr:`asked`, and which repeat it is."""
-        return self.asked + (f" #{self.repeat}" if self.repeat > 1 else "")
+        """The name of its records: :attr:`marked_id`, and which repeat it is."""
+        return self.marked_id + (f" #{self.repeat}" if self.repeat > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class QualityPart:
     """One of the two sides of quality: helpfulness, or keeping the preference. ``inverted``: less of it is better."""
 
     metric: str
@@ -54,7 +59,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AnswerVerdict:
     """What was found of an answer; ``calls`` of a judge it took. ``failure`` says why values are missing."""
 
     values: Values
@@ -65,8 +70,14 @@ class Verdict:
 Check = Callable[[Case, str], Values]
 """An exact verdict, from code."""
 
-JudgeAll = Callable[[Sequence[tuple[Case, str]]], list[Verdict]]
+JudgeAll = Callable[[Sequence[tuple[Case, str]]], list[AnswerVerdict]]
 """Verdicts by a judge, in order."""
+
+
+def verdicts_mark(rules: DataclassInstance, judge_prompts: str | None) -> str:
+    """What a judge's verdicts depend on besides the judge; it holds no class's name, so that one may be changed."""
+    switches = ", ".join(f"{field.name}={getattr(rules, field.name)!r}" for field in fields(rules))
+    return f"(Rules({switches}), {judge_prompts!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +97,13 @@ class Benchmark:
     name: str
     title: str
     metrics: tuple[str, ...]
-    protocol: Protocol
+    protocol: BenchmarkProtocol
     switches: Json
     test: Callable[[int], Sequence[Case]]
     validation: Callable[[], Sequence[Case]] = tuple
     contexts: bool = False
     repeats: int = 1
-    parts: tuple[Part, Part] | None = None
+    parts: tuple[QualityPart, QualityPart] | None = None
     fault: str | None = None
     breakdown: tuple[str, ...] = ()
     answers: Literal["letter", "maths"] | None = None

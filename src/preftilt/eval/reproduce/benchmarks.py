@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import one_of
+from preftilt.eval.harness.method import one_of
 from preftilt.eval.reproduce.benchmark import Benchmark, Opening
 from preftilt.eval.reproduce.sources.maths import open_maths
 from preftilt.eval.reproduce.sources.mmhal import open_mmhal

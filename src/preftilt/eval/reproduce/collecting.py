@@ -20,11 +20,18 @@ import preftilt
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import PromptTooLong
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Json
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
-from preftilt.eval.reproduce.measured import Found, read_found
-from preftilt.eval.reproduce.parts import AFTER_POOLS, GUIDANCE, PARTS, TIMED, How, Lab
+from preftilt.eval.reproduce.measured import ItemMeasurements, read_measurements
+from preftilt.eval.reproduce.parts import (
+    AFTER_POOLS,
+    GUIDANCE,
+    PARTS,
+    TIMED,
+    MeasureSettings,
+    OpenModels,
+)
 from preftilt.eval.shares import gather, in_shares, surveyed
 from preftilt.records.journal import Journal
 from preftilt.rivals import Judges, open_reward_model
@@ -40,7 +47,7 @@ OnItem = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Models:
+class MeasuredModels:
     """The models by name, and how they are opened; ``judge`` is a generative RM's, None for the model itself.
 
     identity: everything about the model that can change a number, as plain JSON; raters: about those that rate.
@@ -55,7 +62,7 @@ class Models:
     reward_model: str | None = None
     reward_options: EngineOptions = field(default_factory=EngineOptions)
 
-    def lab(self, how: How, part: str, stack: ExitStack) -> Lab:
+    def lab(self, how: MeasureSettings, part: str, stack: ExitStack) -> OpenModels:
         """What ``part`` needs, open until ``stack`` is left."""
         engine = open_engine(self.model, self.options)
         stack.callback(engine.close)
@@ -66,7 +73,7 @@ class Models:
         if part in AFTER_POOLS and self.judge is not None:
             judge = open_engine(self.judge, self.judge_options)
             stack.callback(judge.close)
-        return Lab(engine, Judges(reward_model=reward_model, judge=judge), how)
+        return OpenModels(engine, Judges(reward_model=reward_model, judge=judge), how)
 
 
 def runs_here(model: str) -> bool:
@@ -84,12 +91,12 @@ class Unmeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RecordFile:
     """One part of a benchmark's items at one length of context: what is measured, how, and in which file."""
 
     benchmark: Benchmark
-    models: Models
-    how: How
+    models: MeasuredModels
+    how: MeasureSettings
     part: str
     inserted: int
     folder: Path
@@ -122,7 +129,7 @@ class Place:
         return self.folder / f"{self.benchmark.name}-{part}-{self.inserted}-{mark}.jsonl"
 
 
-def _own(part: str, how: How) -> dict[str, Any]:
+def _own(part: str, how: MeasureSettings) -> dict[str, Any]:
     """What only guided parts depend on."""
     match part:
         case "guidance":
@@ -138,7 +145,7 @@ def _own(part: str, how: How) -> dict[str, Any]:
 
 
 def collect(
-    place: Place,
+    place: RecordFile,
     cases: Sequence[Case],
     processes: int,
     pools: Mapping[str, Sequence[str]],
@@ -178,16 +185,23 @@ def collect(
     return Unmeasured(place.title, left, len(tasks)) if left else None
 
 
-def _cost(place: Place, tasks: Mapping[str, Case]) -> dict[str, int]:
+def _cost(place: RecordFile, tasks: Mapping[str, Case]) -> dict[str, int]:
     """The tokens of every record there is of ``tasks``."""
     lines = read_lines(place.path)
-    return {key: read_found(one, [lines[key]]).tokens for key, one in tasks.items() if key in lines}
+    return {
+        key: read_measurements(one, [lines[key]]).tokens
+        for key, one in tasks.items()
+        if key in lines
+    }
 
 
-def read_records(places: Sequence[Place], cases: Sequence[Case]) -> list[Found]:
+def read_records(places: Sequence[RecordFile], cases: Sequence[Case]) -> list[ItemMeasurements]:
     """What the files of ``places`` hold of each case."""
     files = [read_lines(place.path) for place in places]
-    return [read_found(one, [file[one.key] for file in files if one.key in file]) for one in cases]
+    return [
+        read_measurements(one, [file[one.key] for file in files if one.key in file])
+        for one in cases
+    ]
 
 
 def read_lines(path: Path) -> dict[str, Json]:
@@ -200,8 +214,8 @@ def read_lines(path: Path) -> dict[str, Json]:
 
 
 def _share(
-    models: Models,
-    how: How,
+    models: MeasuredModels,
+    how: MeasureSettings,
     part: str,
     tasks: Mapping[str, Case],
     texts: Mapping[str, Sequence[str]],
@@ -219,7 +233,7 @@ def _share(
 
 
 async def _measure_all(
-    lab: Lab,
+    lab: OpenModels,
     part: str,
     tasks: Mapping[str, Case],
     texts: Mapping[str, Sequence[str]],
@@ -240,7 +254,7 @@ async def _measure_all(
             except PromptTooLong as failure:
                 found = {"skipped": str(failure)}
             record = {"id": key, "part": part, **found}
-            budget.spend(read_found(case, [record]).tokens)
+            budget.spend(read_measurements(case, [record]).tokens)
         journal.write(record)
 
     try:

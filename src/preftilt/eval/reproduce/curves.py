@@ -10,11 +10,11 @@ import numpy as np
 
 from preftilt.eval.bootstrap import Interval
 from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
-from preftilt.eval.reproduce import contenders as methods
-from preftilt.eval.reproduce.contenders import Contender
-from preftilt.eval.reproduce.measured import Found
-from preftilt.eval.reproduce.parts import BEST_OF, JUDGED, REWARD_MODEL, How
-from preftilt.eval.reproduce.tables import Sight, by_item, interval, seconds
+from preftilt.eval.reproduce import methods
+from preftilt.eval.reproduce.measured import ItemMeasurements
+from preftilt.eval.reproduce.methods import ComparedMethod
+from preftilt.eval.reproduce.parts import BEST_OF, JUDGED, REWARD_MODEL, MeasureSettings
+from preftilt.eval.reproduce.tables import JudgedItems, by_item, interval, seconds
 from preftilt.eval.stored import scores
 from preftilt.reward import Reward
 
@@ -27,7 +27,7 @@ def sizes(pool: int) -> list[int]:
     return sorted({2**k for k in range(pool.bit_length()) if 2**k <= pool} | {pool})
 
 
-def over_lambda(how: How) -> dict[str, list[Contender]]:
+def over_lambda(how: MeasureSettings) -> dict[str, list[ComparedMethod]]:
     """Every search over λ, by the name of its curve."""
     reduction = how.asked({"name": "dvts"}).reward.reduction
     found = {
@@ -38,7 +38,7 @@ def over_lambda(how: How) -> dict[str, list[Contender]]:
     return found | {f"DVTS 4×4, {reduction}": tree}
 
 
-def figure_2(sight: Sight, how: How) -> dict[str, Any]:
+def figure_2(sight: JudgedItems, how: MeasureSettings) -> dict[str, Any]:
     """λ against score, with greedy decoding beside it."""
     return {
         "curves": _curves(sight, over_lambda(how)),
@@ -46,7 +46,7 @@ def figure_2(sight: Sight, how: How) -> dict[str, Any]:
     }
 
 
-def figure_3(sight: Sight, how: How) -> dict[str, Any]:
+def figure_3(sight: JudgedItems, how: MeasureSettings) -> dict[str, Any]:
     """λ against the two parts of the score, log π(a|question) and the preference gain, of the answer that is picked;
     and against the two parts of quality, where the benchmark tells them apart."""
     found: dict[str, Any] = {
@@ -74,7 +74,7 @@ def figure_3(sight: Sight, how: How) -> dict[str, Any]:
     return found
 
 
-def figure_4(sight: Sight, how: How) -> dict[str, Any]:
+def figure_4(sight: JudgedItems, how: MeasureSettings) -> dict[str, Any]:
     """N against score."""
     reduction = how.asked({"name": "dvts"}).reward.reduction
     pool = min(len(one.pool.answers) for one in sight.items if one.pool is not None)
@@ -91,7 +91,9 @@ def figure_4(sight: Sight, how: How) -> dict[str, Any]:
     return {"curves": found, "greedy": _plain(sight.interval(methods.greedy()))}
 
 
-def figure_5(sights: Mapping[int, Sight], compared: Sequence[Contender]) -> dict[str, Any]:
+def figure_5(
+    sights: Mapping[int, JudgedItems], compared: Sequence[ComparedMethod]
+) -> dict[str, Any]:
     """Length of context against score. ``prompts`` are median tokens with the preference."""
     prompts = {
         inserted: float(np.median([one.prompt for one in sight.items if one.prompt]))
@@ -106,7 +108,9 @@ def figure_5(sights: Mapping[int, Sight], compared: Sequence[Contender]) -> dict
     return {"prompts": list(prompts.values()), "inserted": list(prompts), "curves": known}
 
 
-def figure_6(sight: Sight, how: How, shown: Sequence[Contender]) -> dict[str, Any]:
+def figure_6(
+    sight: JudgedItems, how: MeasureSettings, shown: Sequence[ComparedMethod]
+) -> dict[str, Any]:
     """Seconds, and tokens sampled and scored, for an answer by each method that was timed."""
     bars = []
     for one in shown:
@@ -129,7 +133,7 @@ def figure_6(sight: Sight, how: How, shown: Sequence[Contender]) -> dict[str, An
     return {"timed items": items, "best_of_n_seconds": base, "bars": bars}
 
 
-def _plane(sight: Sight, how: How) -> dict[str, Any]:
+def _plane(sight: JudgedItems, how: MeasureSettings) -> dict[str, Any]:
     """Every method in the plane of the two parts of quality."""
     assert sight.benchmark.parts is not None
     reduction = how.asked({"name": "dvts"}).reward.reduction
@@ -141,7 +145,7 @@ def _plane(sight: Sight, how: How) -> dict[str, Any]:
         *methods.decoders(),
     ]
 
-    def point(one: Contender) -> dict[str, Any]:
+    def point(one: ComparedMethod) -> dict[str, Any]:
         x, y = (sight.interval(one, part.metric) for part in sight.benchmark.parts or ())
         return {"name": one.name, "lam": one.lam, "x": _plain(x), "y": _plain(y)}
 
@@ -155,20 +159,20 @@ def _plane(sight: Sight, how: How) -> dict[str, Any]:
 
 
 def curve_of(
-    sight: Sight, members: Sequence[Contender], metric: str | None = None
+    sight: JudgedItems, members: Sequence[ComparedMethod], metric: str | None = None
 ) -> list[dict[str, Any]]:
     """A method's interval at each of its λ."""
     return [_point(one.lam or 0.0, sight.interval(one, metric)) for one in members]
 
 
 def _curves(
-    sight: Sight, members: Mapping[str, Sequence[Contender]], metric: str | None = None
+    sight: JudgedItems, members: Mapping[str, Sequence[ComparedMethod]], metric: str | None = None
 ) -> dict[str, Any]:
     found = {name: curve_of(sight, each, metric) for name, each in members.items()}
     return {name: curve for name, curve in found.items() if any(p["mean"] is not None for p in curve)}  # fmt: skip
 
 
-def _reward(sight: Sight, one: Contender, part: str) -> Interval | None:
+def _reward(sight: JudgedItems, one: ComparedMethod, part: str) -> Interval | None:
     """Mean over items of a part of the score of the answer that is picked (nats, summed over tokens)."""
     lam = 0.0 if part == "question" else float("inf")
     picked = [one.pick(item) for item in sight.items]
@@ -177,7 +181,7 @@ def _reward(sight: Sight, one: Contender, part: str) -> Interval | None:
     return _over_items(sight.items, values)
 
 
-def _over_items(items: Sequence[Found], values: Sequence[float]) -> Interval | None:
+def _over_items(items: Sequence[ItemMeasurements], values: Sequence[float]) -> Interval | None:
     """The mean over items of a value of each repeat."""
     return interval(by_item(items, np.array(values, dtype=np.float64)))
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from preftilt.eval.frame.cells import cell
+from preftilt.eval.harness.cells import cell
 
 
 @dataclass(frozen=True, slots=True)

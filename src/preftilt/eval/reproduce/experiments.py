@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Option
-from preftilt.eval.reproduce import contenders as methods
+from preftilt.eval.reproduce import methods
 from preftilt.eval.reproduce.benchmark import Benchmark
-from preftilt.eval.reproduce.contenders import Contender
 from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, over_lambda, sizes
-from preftilt.eval.reproduce.measured import Answer, Found
+from preftilt.eval.reproduce.measured import ItemMeasurements, RecordedAnswer
+from preftilt.eval.reproduce.methods import ComparedMethod
 from preftilt.eval.reproduce.parts import (
     GUIDANCE,
     JUDGED,
     REWARD_MODEL,
     TIMED,
-    How,
+    MeasureSettings,
     against_name,
     away_name,
     guidance_name,
@@ -108,19 +108,19 @@ def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
     return [part for part in order if part in needed and not (inserted and part in TIMED)]
 
 
-def reduction_of(how: How) -> Reduction:
+def reduction_of(how: MeasureSettings) -> Reduction:
     """The preset's."""
     return how.asked({"name": "dvts"}).reward.reduction
 
 
-def reference_of(name: str, how: How) -> Contender:
+def reference_of(name: str, how: MeasureSettings) -> ComparedMethod:
     """What methods are compared with: the model's greedy answer, or best-of-n without realigning."""
     if name not in REFERENCES:
         raise BadInput(f"the reference is {name!r}; it must be one of {', '.join(REFERENCES)}")
     return methods.greedy() if name == "greedy" else methods.plain(how.n, reduction_of(how))
 
 
-def rears(how: How, chosen: Chosen) -> list[Contender]:
+def rears(how: MeasureSettings, chosen: Chosen) -> list[ComparedMethod]:
     """BoN-REAR at the preset's λ by all reductions, the preset's first, and at the λ chosen on validation items."""
     own = reduction_of(how)
     lam = how.lam
@@ -132,7 +132,9 @@ def rears(how: How, chosen: Chosen) -> list[Contender]:
     ]
 
 
-def table_1(benchmark: Benchmark, how: How, chosen: Chosen, verdicts: Verdicts) -> list[Contender]:
+def table_1(
+    benchmark: Benchmark, how: MeasureSettings, chosen: Chosen, verdicts: Verdicts
+) -> list[ComparedMethod]:
     """Every method; those that were not measured drop out."""
     n, own = how.n, reduction_of(how)
     found = [
@@ -156,12 +158,12 @@ def table_1(benchmark: Benchmark, how: How, chosen: Chosen, verdicts: Verdicts) 
     return found
 
 
-def tree_lambdas(how: How) -> list[float]:
+def tree_lambdas(how: MeasureSettings) -> list[float]:
     """The λ of tree searches that the table shows: the paper's best for stated preferences, and the preset's."""
     return [lam for lam in how.lambdas if lam in (1.0, 3.0, how.lam)]
 
 
-def table_2(how: How, chosen: Chosen) -> list[Contender]:
+def table_2(how: MeasureSettings, chosen: Chosen) -> list[ComparedMethod]:
     """What the figure of long contexts compares: all that need no more than a pool, and guided decoding.
 
     A chosen λ that is 1 or the preset's has no line of its own.
@@ -176,11 +178,11 @@ def table_2(how: How, chosen: Chosen) -> list[Contender]:
     ]
 
 
-def table_3(how: How, chosen: Chosen) -> list[Contender]:
+def table_3(how: MeasureSettings, chosen: Chosen) -> list[ComparedMethod]:
     return [methods.greedy(), *rears(how, chosen), methods.rated("generative RM", how.n)]
 
 
-def avoiding(how: How) -> list[Contender]:
+def avoiding(how: MeasureSettings) -> list[ComparedMethod]:
     """The model alone, guided by the wish as it is stated, and the remedies."""
     grid = how.guided_lambdas
     return [
@@ -192,7 +194,7 @@ def avoiding(how: How) -> list[Contender]:
     ]
 
 
-def timed(how: How) -> list[Contender]:
+def timed(how: MeasureSettings) -> list[ComparedMethod]:
     """One method for every way of spending time."""
     own, lam = reduction_of(how), how.lam
     tree = [methods.trees(one, own) for one in how.lambdas if one == lam] or [
@@ -208,7 +210,7 @@ def timed(how: How) -> list[Contender]:
     ]
 
 
-def every_pick(benchmark: Benchmark, how: How, pool: int) -> list[Contender]:
+def every_pick(benchmark: Benchmark, how: MeasureSettings, pool: int) -> list[ComparedMethod]:
     """All methods that any table or figure shows, oracles apart: what verdicts are needed for."""
     own = reduction_of(how)
     found = table_1(benchmark, how, (), Verdicts({})) + avoiding(how)
@@ -219,13 +221,15 @@ def every_pick(benchmark: Benchmark, how: How, pool: int) -> list[Contender]:
     return [one for one in found if not one.oracle]
 
 
-def options_as(option: Option, n: int) -> Contender:
+def options_as(option: Option, n: int) -> ComparedMethod:
     """The method that an option of λ stands for."""
     return methods.rear(n, option.lam, option.reduction)
 
 
-def _right(benchmark: Benchmark, verdicts: Verdicts) -> Callable[[Found, Answer], float]:
-    def right(found: Found, answer: Answer) -> float:
+def _right(
+    benchmark: Benchmark, verdicts: Verdicts
+) -> Callable[[ItemMeasurements, RecordedAnswer], float]:
+    def right(found: ItemMeasurements, answer: RecordedAnswer) -> float:
         value = verdicts.value(found, answer, benchmark.headline)
         return 0.0 if math.isnan(value) else value
 

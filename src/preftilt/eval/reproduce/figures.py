@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preftilt.eval.frame.method import Json
+from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce import token_level_report
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.plots.curves import (

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.reproduce.benchmark import Case, JudgeAll, Opening, Verdict
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.reproduce.benchmark import AnswerVerdict, Case, JudgeAll, Opening
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -37,7 +37,7 @@ def judged_by(name: str, scorer: Callable[[Budget], Scorer], opening: Opening) -
     judge = opening.judge
     budget = Budget(max_judge_calls=opening.max_judge_calls)
 
-    def judge_all(asked: Sequence[tuple[Case, str]]) -> list[Verdict]:
+    def judge_all(asked: Sequence[tuple[Case, str]]) -> list[AnswerVerdict]:
         return _judge(name, asked, scorer(budget), judge, opening.logs)
 
     return judge_all
@@ -48,11 +48,11 @@ def check_judge(judge: str) -> None:
     from inspect_ai._util.error import PrerequisiteError
     from inspect_ai.model import get_model
 
-    from preftilt.eval.frame.judge import first_contact
+    from preftilt.eval.harness.judge import probe_judge
 
     async def ask() -> None:
         async with get_model(judge, memoize=False) as model:
-            await first_contact(model)
+            await probe_judge(model)
 
     try:
         asyncio.run(ask())
@@ -62,7 +62,7 @@ def check_judge(judge: str) -> None:
 
 def _judge(
     name: str, asked: Sequence[tuple[Case, str]], scorer: Scorer, judge: str, logs: str
-) -> list[Verdict]:
+) -> list[AnswerVerdict]:
     from inspect_ai import Task, eval
     from inspect_ai._util.error import PrerequisiteError
     from inspect_ai.dataset import MemoryDataset, Sample
@@ -110,7 +110,7 @@ def _given_answer() -> Solver:
     return given_answer()
 
 
-def _verdicts(log: EvalLog, judge: str, count: int) -> list[Verdict]:
+def _verdicts(log: EvalLog, judge: str, count: int) -> list[AnswerVerdict]:
     if log.status != "success" or log.samples is None or len(log.samples) != count:
         why = log.error.message if log.error is not None else log.status
         raise PreftiltError(f"the judge {judge} could not be asked ({why}); see {log.location}")
@@ -118,14 +118,14 @@ def _verdicts(log: EvalLog, judge: str, count: int) -> list[Verdict]:
     return [_verdict(one) for one in ordered]
 
 
-def _verdict(sample: EvalSample) -> Verdict:
+def _verdict(sample: EvalSample) -> AnswerVerdict:
     if sample.error is not None or not sample.scores:
         why = "not scored" if sample.error is None else sample.error.message
-        return Verdict({}, failure=why)
+        return AnswerVerdict({}, failure=why)
     [score] = sample.scores.values()
     values: dict[str, Any] = score.value if isinstance(score.value, dict) else {}
     said = (score.metadata or {}).get("judgements", {})
-    return Verdict(
+    return AnswerVerdict(
         {name: _number(one) for name, one in values.items() if name not in COUNTS},
         calls=sum(int(one["attempts"]) for one in said.values()),
         failure=score.explanation if any(values.get(name) for name in COUNTS) else None,

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.eval.frame.method import Json
+from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce.benchmark import Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class RecordedAnswer:
     """An answer; its log-probs are sums over ``length`` tokens (nats), −inf if a token is impossible.
 
     ``questions`` and ``gains`` [length] are those of its tokens; empty where they were not kept.
@@ -31,7 +31,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class AnswerCost:
     """What an answer cost: tokens ``sampled``, tokens ``scored`` (read besides, by the model itself, by a reward model
     or by a judging model), and ``judged``, the readings of a reward model or judging model."""
 
@@ -39,51 +39,51 @@ class Spent:
     scored: float = 0.0
     judged: float = 0.0
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
+    def __add__(self, other: AnswerCost) -> AnswerCost:
+        return AnswerCost(
             self.sampled + other.sampled, self.scored + other.scored, self.judged + other.judged
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class CostedAnswer:
     """An answer that was made for itself, and what it cost."""
 
-    answer: Answer
-    spent: Spent
+    answer: RecordedAnswer
+    spent: AnswerCost
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class SamplePool:
     """Samples in slot order. ``scored_views`` had to be scored besides; the sampler's log-probs stood in for others."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[RecordedAnswer, ...]
     scored_views: frozenset[str]
 
-    def spent(self, n: int, views: frozenset[str]) -> Spent:
+    def spent(self, n: int, views: frozenset[str]) -> AnswerCost:
         """The cost of the first ``n`` and of their scores under ``views``; equal answers are scored once."""
         drawn = self.answers[:n]
         distinct = {one.text: one.length for one in drawn}
         passes = len(views & self.scored_views)
-        return Spent(sum(one.length for one in drawn), passes * sum(distinct.values()))
+        return AnswerCost(sum(one.length for one in drawn), passes * sum(distinct.values()))
 
-    def guided(self, n: int) -> Spent:
+    def guided(self, n: int) -> AnswerCost:
         """The cost of the first ``n`` where they were guided: every token was read under a second view, too."""
         tokens = sum(answer.length for answer in self.answers[:n])
-        return Spent(tokens, tokens)
+        return AnswerCost(tokens, tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class Ratings:
+class PoolRatings:
     """A score for each of the pool's first answers, None where there is none. ``sure``: probability of Yes and No."""
 
     scores: tuple[float | None, ...]
-    spent: Spent
+    spent: AnswerCost
     sure: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ItemMeasurements:
     """Everything measured on an item; what was not measured is missing. ``skipped`` says by part why it has no numbers.
 
     trees: by λ. guided, draws (pools of guided answers), ratings, seconds: by the method's name; timing: what taking
@@ -91,15 +91,15 @@ class Found:
     """
 
     case: Case
-    greedy: Made | None = None
-    pool: Pool | None = None
+    greedy: CostedAnswer | None = None
+    pool: SamplePool | None = None
     prompt: int = 0
-    trees: Mapping[float, Made] = field(default_factory=dict)
-    guided: Mapping[str, Made] = field(default_factory=dict)
-    draws: Mapping[str, Pool] = field(default_factory=dict)
-    ratings: Mapping[str, Ratings] = field(default_factory=dict)
+    trees: Mapping[float, CostedAnswer] = field(default_factory=dict)
+    guided: Mapping[str, CostedAnswer] = field(default_factory=dict)
+    draws: Mapping[str, SamplePool] = field(default_factory=dict)
+    ratings: Mapping[str, PoolRatings] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    timing: Spent = Spent()
+    timing: AnswerCost = AnswerCost()
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -117,11 +117,13 @@ class Found:
             if (
                 self.greedy is not None
             ):  # It is scored like a sample, though greedy decoding needs no score.
-                parts.append(self.greedy.spent + Spent(0, len(views) * self.greedy.answer.length))
+                parts.append(
+                    self.greedy.spent + AnswerCost(0, len(views) * self.greedy.answer.length)
+                )
         return int(sum(one.sampled + one.scored for one in parts))
 
 
-def read_found(case: Case, records: Sequence[Json]) -> Found:
+def read_measurements(case: Case, records: Sequence[Json]) -> ItemMeasurements:
     """What the records of an item's parts hold."""
     parts: dict[str, Any] = {"ratings": {}, "skipped": {}, "guided": {}, "draws": {}}
     for one in records:
@@ -129,39 +131,39 @@ def read_found(case: Case, records: Sequence[Json]) -> Found:
             parts["skipped"][one["part"]] = one["skipped"]
         if "pool" in one:
             parts["prompt"] = one["prompt"]
-            parts["greedy"] = read_made(one["greedy"]) if "greedy" in one else None
+            parts["greedy"] = read_costed(one["greedy"]) if "greedy" in one else None
             answers = tuple(read_answer(each) for each in one["pool"])
-            parts["pool"] = Pool(answers, frozenset(one["scored_views"]))
+            parts["pool"] = SamplePool(answers, frozenset(one["scored_views"]))
         if "trees" in one:
-            parts["trees"] = {float(lam): read_made(each) for lam, each in one["trees"].items()}
+            parts["trees"] = {float(lam): read_costed(each) for lam, each in one["trees"].items()}
         if "guided" in one:
-            parts["guided"] |= {name: read_made(each) for name, each in one["guided"].items()}
+            parts["guided"] |= {name: read_costed(each) for name, each in one["guided"].items()}
         if "draws" in one:
             parts["draws"] = {
-                name: Pool(tuple(map(read_answer, pool)), frozenset())
+                name: SamplePool(tuple(map(read_answer, pool)), frozenset())
                 for name, pool in one["draws"].items()
             }
         if "scores" in one:
-            parts["ratings"][one["by"]] = Ratings(
-                tuple(one["scores"]), Spent(**one["spent"]), one.get("sure")
+            parts["ratings"][one["by"]] = PoolRatings(
+                tuple(one["scores"]), AnswerCost(**one["spent"]), one.get("sure")
             )
         if "seconds" in one:
             parts["seconds"] = parts.get("seconds", {}) | one["seconds"]
-            parts["timing"] = parts.get("timing", Spent()) + Spent(*one["spent"])
-    return Found(case, **parts)
+            parts["timing"] = parts.get("timing", AnswerCost()) + AnswerCost(*one["spent"])
+    return ItemMeasurements(case, **parts)
 
 
-def made_record(made: Made) -> dict[str, Any]:
-    """As :func:`read_made` reads it."""
+def costed_record(made: CostedAnswer) -> dict[str, Any]:
+    """As :func:`read_costed` reads it."""
     spent = made.spent
     return answer_record(made.answer) | {"spent": [spent.sampled, spent.scored, spent.judged]}
 
 
-def read_made(record: Json) -> Made:
-    return Made(read_answer(record), Spent(*record["spent"]))
+def read_costed(record: Json) -> CostedAnswer:
+    return CostedAnswer(read_answer(record), AnswerCost(*record["spent"]))
 
 
-def answer_record(one: Answer) -> dict[str, Any]:
+def answer_record(one: RecordedAnswer) -> dict[str, Any]:
     """As :func:`read_answer` reads it; JSON has no infinity."""
     finite = math.isfinite(one.question_logprob)
     kept = finite and one.gains.size > 0
@@ -179,9 +181,9 @@ def _rounded(values: Float[np.ndarray, "T"]) -> list[float]:
     return [round(value, 3) for value in values.tolist()]
 
 
-def read_answer(record: Json) -> Answer:
+def read_answer(record: Json) -> RecordedAnswer:
     question, gain = record["question_logprob"], record["preference_gain"]
-    return Answer(
+    return RecordedAnswer(
         text=record["text"],
         length=record["length"],
         finished=record["finished"],

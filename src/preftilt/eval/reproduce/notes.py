@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from preftilt.eval.calibrate.choice import MIN_ITEMS
-from preftilt.eval.frame.method import Json
+from preftilt.eval.harness.method import Json
 
 SURE = 0.5
 """Probability of Yes and No together below which a generative RM has not understood what it was asked."""

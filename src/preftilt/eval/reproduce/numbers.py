@@ -10,21 +10,21 @@ import numpy as np
 
 from preftilt.eval.calibrate.choice import Calibration
 from preftilt.eval.reproduce import curves, experiments
-from preftilt.eval.reproduce.contenders import Contender
-from preftilt.eval.reproduce.measured import Found
-from preftilt.eval.reproduce.parts import How
-from preftilt.eval.reproduce.tables import Sight, table
+from preftilt.eval.reproduce.measured import ItemMeasurements
+from preftilt.eval.reproduce.methods import ComparedMethod
+from preftilt.eval.reproduce.parts import MeasureSettings
+from preftilt.eval.reproduce.tables import JudgedItems, table
 
-Sights = Mapping[int, Sight]
+JudgedByContext = Mapping[int, JudgedItems]
 """What is seen at each length of context, by the messages inserted."""
 
 
 def tables_of(
     names: Sequence[str],
-    sights: Sights,
-    how: How,
+    sights: JudgedByContext,
+    how: MeasureSettings,
     chosen: Sequence[Calibration],
-    reference: Contender,
+    reference: ComparedMethod,
 ) -> dict[str, Any]:
     """The tables among the experiments ``names``."""
     sight = sights[0]
@@ -45,7 +45,10 @@ def tables_of(
 
 
 def figures_of(
-    names: Sequence[str], sights: Sights, how: How, chosen: Sequence[Calibration]
+    names: Sequence[str],
+    sights: JudgedByContext,
+    how: MeasureSettings,
+    chosen: Sequence[Calibration],
 ) -> dict[str, Any]:
     """What the figures among the experiments ``names`` are drawn from."""
     sight = sights[0]
@@ -59,7 +62,7 @@ def figures_of(
     return {name: make() for name, make in makers.items() if name in names}
 
 
-def _same_items(sights: Sights) -> Sights:
+def _same_items(sights: JudgedByContext) -> JudgedByContext:
     """The items that every length of context was measured on, so that lengths are compared on the same ones."""
     if len(sights) == 1:
         return sights
@@ -72,7 +75,7 @@ def _same_items(sights: Sights) -> Sights:
     }
 
 
-def sureness(items: Sequence[Found]) -> dict[str, float]:
+def sureness(items: Sequence[ItemMeasurements]) -> dict[str, float]:
     """Mean probability of Yes and No together at the verdicts of each generative RM: near 1 if it understood."""
     names = sorted({name for one in items for name in one.ratings})
     found = {
@@ -82,7 +85,7 @@ def sureness(items: Sequence[Found]) -> dict[str, float]:
     return {name: float(np.mean(each)) for name, each in known.items() if each}
 
 
-def cut_off(items: Sequence[Found]) -> float | None:
+def cut_off(items: Sequence[ItemMeasurements]) -> float | None:
     """The share of samples that did not come to their own end; None where none was drawn."""
     drawn = [answer for one in items if one.pool is not None for answer in one.pool.answers]
     return float(np.mean([not one.finished for one in drawn])) if drawn else None

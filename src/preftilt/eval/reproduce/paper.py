@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedTable:
     """A printed table: ``rows`` by method, in the order of ``columns``, as printed."""
 
     title: str
@@ -18,7 +18,7 @@ class Published:
     rows: dict[str, tuple[str, ...]]
 
 
-TABLE_1 = Published(
+TABLE_1 = PublishedTable(
     "Table 1 of the paper: Qwen2.5-7B-Instruct, N = 16, judge GPT-4.1; score in percent, PingPong from 1 to 5",
     (
         "PrefEval explicit",
@@ -38,7 +38,7 @@ TABLE_1 = Published(
     },
 )
 
-TABLE_3 = Published(
+TABLE_3 = PublishedTable(
     "Table 3 of the paper: MMHal-Bench, Qwen3-VL-8B-Instruct, N = 16, λ = 20, judge GPT-4.1, percent",
     ("score", "hallucination rate"),
     {

@@ -17,10 +17,16 @@ from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
-from preftilt.eval.frame.drawing import Drawn, draw_plain, draw_realigned
-from preftilt.eval.frame.method import Json, Protocol, choose_method, patched
+from preftilt.eval.harness.drawing import DrawnAnswer, draw_plain, draw_realigned
+from preftilt.eval.harness.method import BenchmarkProtocol, Json, choose_method, patched
 from preftilt.eval.reproduce.benchmark import Case
-from preftilt.eval.reproduce.measured import Answer, Made, Spent, answer_record, made_record
+from preftilt.eval.reproduce.measured import (
+    AnswerCost,
+    CostedAnswer,
+    RecordedAnswer,
+    answer_record,
+    costed_record,
+)
 from preftilt.prompt import stated
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
@@ -62,7 +68,7 @@ JUDGED: dict[str, JudgeMode] = {"generative RM": "forced", "generative RM, CoT":
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class How:
+class MeasureSettings:
     """How a benchmark is measured; a change makes other records.
 
     protocol: the benchmark's. settings: the user's changes, which win. pool: samples an item; n: of these, the first
@@ -70,7 +76,7 @@ class How:
     guided_lambdas: of guided decoding, greedy; drawn_lambdas: of guided draws, ``drawn`` of them an item.
     """
 
-    protocol: Protocol
+    protocol: BenchmarkProtocol
     settings: Json = field(default_factory=dict)
     seed: int = 0
     pool: int = 16
@@ -99,7 +105,7 @@ class How:
 
     def asked(self, search: Json, **changes: Any) -> Settings:
         """Settings for a search, by the protocol and the user."""
-        own = Protocol(settings={**self.flat, **changes}, searches=self.protocol.searches)
+        own = BenchmarkProtocol(settings={**self.flat, **changes}, searches=self.protocol.searches)
         method = choose_method(own, settings={"search": dict(search)})
         return replace(patched(Settings(), method.settings), seed=self.seed)
 
@@ -137,16 +143,16 @@ def drawn_guidance(lam: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Lab:
+class OpenModels:
     """Models, open, and how they are used."""
 
     engine: Engine
     judges: Judges
-    how: How
+    how: MeasureSettings
 
     async def draw(
         self, case: Case, settings: Settings, engine: Engine | None = None, *, scored: bool = True
-    ) -> Drawn:
+    ) -> DrawnAnswer:
         """One request of the case; without ``scored`` the answer is drawn and nothing more."""
         settings = replace(settings, prompt=case.request.prompt)
         realigner = Realigner(engine or self.engine, judges=self.judges)
@@ -154,11 +160,11 @@ class Lab:
         return await draw(realigner, case.request, settings, case.stream, True)
 
 
-Measure = Callable[[Lab, Case, Sequence[str]], Awaitable[dict[str, Any]]]
+Measure = Callable[[OpenModels, Case, Sequence[str]], Awaitable[dict[str, Any]]]
 """Measures a part of an item; it is given the texts of its pool where the part rates them."""
 
 
-async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_pool(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """The greedy answer, which is the same in every repeat, and samples with their scores."""
     how = lab.how
     searches: list[Json] = [{"name": "best-of-n", "n": how.pool}]
@@ -174,35 +180,35 @@ async def measure_pool(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, 
     }
     for one in greedy:
         answer = _answer(one.record["candidates"][0])
-        found["greedy"] = made_record(Made(answer, Spent(answer.length)))
+        found["greedy"] = costed_record(CostedAnswer(answer, AnswerCost(answer.length)))
     return found
 
 
-async def measure_trees(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_trees(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Tree searches at every λ, by the protocol's reduction; they share the steps on which they agree."""
     shared = MemoEngine(lab.engine)
     settings = [lab.how.asked({"name": "dvts"}, **{"lambda": lam}) for lam in lab.how.lambdas]
     drawn = await together(lab.draw(case, one, shared) for one in settings)
     return {
         "trees": {
-            f"{lam:g}": made_record(_made(one))
+            f"{lam:g}": costed_record(_made(one))
             for lam, one in zip(lab.how.lambdas, drawn, strict=True)
         }
     }
 
 
-async def measure_guided(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_guided(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Every kind of guided decoding, greedy; nothing where the engine does not guide."""
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
     settings = [replace(lab.how.guided(name), reward=Settings().reward) for name in GUIDED]
     drawn = await together(lab.draw(case, one) for one in settings)
     return {
-        "guided": {name: made_record(_made(one)) for name, one in zip(GUIDED, drawn, strict=True)}
+        "guided": {name: costed_record(_made(one)) for name, one in zip(GUIDED, drawn, strict=True)}
     }
 
 
-async def measure_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_guidance(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Greedy decoding guided at every λ of the grid."""
     how = lab.how
     return await _guided(
@@ -210,14 +216,16 @@ async def measure_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[s
     )
 
 
-async def measure_other_guidance(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_other_guidance(
+    lab: OpenModels, case: Case, texts: Sequence[str]
+) -> dict[str, Any]:
     """The other kinds of :data:`GUIDANCE`."""
     how = lab.how
     others = {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
     return await _guided(lab, case, others)
 
 
-async def measure_avoiding(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_avoiding(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Two remedies for a wish that says what to avoid, which names it: the contrast against the opposite wish in place
     of the question alone, at every λ of the grid; and a negative strength on the opposite wish, at 1 − λ."""
     opposite = case.facts.get("opposite")
@@ -241,16 +249,18 @@ async def measure_avoiding(lab: Lab, case: Case, texts: Sequence[str]) -> dict[s
     return {"guided": measured[0]["guided"] | measured[1]["guided"]}
 
 
-async def _guided(lab: Lab, case: Case, settings: Mapping[str, Settings]) -> dict[str, Any]:
+async def _guided(lab: OpenModels, case: Case, settings: Mapping[str, Settings]) -> dict[str, Any]:
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
     drawn = await together(lab.draw(case, each) for each in settings.values())
     return {
-        "guided": {name: made_record(_made(one)) for name, one in zip(settings, drawn, strict=True)}
+        "guided": {
+            name: costed_record(_made(one)) for name, one in zip(settings, drawn, strict=True)
+        }
     }
 
 
-async def measure_draws(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_draws(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Answers drawn guided, several an item, with the log-probs of both views that came with them."""
     if not lab.engine.capabilities.guides:
         return {"skipped": f"{lab.engine.name} does not guide decoding"}
@@ -267,7 +277,7 @@ async def measure_draws(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
 def measure_judge(name: str) -> Measure:
     """What a generative RM makes of the pool's answers; equal ones are judged once."""
 
-    async def measure(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+    async def measure(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
         method = _judge(name, lab.how)
         judge = GenerativeRewardModel(lab.judges.judge or lab.engine, method)
         request = case.request
@@ -292,7 +302,7 @@ def measure_judge(name: str) -> Measure:
     return measure
 
 
-async def measure_reward_model(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_reward_model(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """What the external reward model makes of the pool's answers."""
     model, request = lab.judges.reward_model, case.request
     assert model is not None
@@ -310,7 +320,7 @@ async def measure_reward_model(lab: Lab, case: Case, texts: Sequence[str]) -> di
     }
 
 
-async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_times(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Seconds for an answer by each method, one after the other."""
     how, n = lab.how, {"name": "best-of-n", "n": lab.how.n}
     methods: dict[str, Method] = {name: _judge(name, how) for name in JUDGED}
@@ -327,7 +337,9 @@ async def measure_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str,
     return await _timed(lab, case, plain, full)
 
 
-async def measure_guidance_times(lab: Lab, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_guidance_times(
+    lab: OpenModels, case: Case, texts: Sequence[str]
+) -> dict[str, Any]:
     """Seconds for an answer by guided decoding, greedy and drawn, beside best-of-n and the model alone."""
     how = lab.how
     plain = {"greedy": how.asked({"name": "greedy"}), "one sample": how.asked({"name": "sample"})}
@@ -339,7 +351,7 @@ async def measure_guidance_times(lab: Lab, case: Case, texts: Sequence[str]) -> 
 
 
 async def _timed(
-    lab: Lab, case: Case, plain: Mapping[str, Settings], full: Mapping[str, Settings]
+    lab: OpenModels, case: Case, plain: Mapping[str, Settings], full: Mapping[str, Settings]
 ) -> dict[str, Any]:
     """One answer by each, after one that is not counted; ``plain`` ones are drawn and not scored."""
     spent = _spent(await lab.draw(case, plain["greedy"], scored=False))
@@ -378,16 +390,16 @@ AFTER_POOLS = RATES | TIMED
 """The parts that only items have whose pool was drawn: an item that does not fit the context has none of them."""
 
 
-def _judge(name: str, how: How) -> ByJudge:
+def _judge(name: str, how: MeasureSettings) -> ByJudge:
     return ByJudge(judge_mode=JUDGED[name], judge_tokens=how.judge_tokens)
 
 
-def _made(drawn: Drawn) -> Made:
+def _made(drawn: DrawnAnswer) -> CostedAnswer:
     """The answer that a search ended with."""
-    return Made(_answer(drawn.record["candidates"][0]), _spent(drawn))
+    return CostedAnswer(_answer(drawn.record["candidates"][0]), _spent(drawn))
 
 
-def _by_slot(drawn: Drawn) -> list[Answer]:
+def _by_slot(drawn: DrawnAnswer) -> list[RecordedAnswer]:
     """All candidates in the order drawn, with their tokens' log-probs."""
     found = []
     for short, whole in zip(drawn.record["candidates"], drawn.candidates, strict=True):
@@ -399,26 +411,26 @@ def _by_slot(drawn: Drawn) -> list[Answer]:
     return [answer for _, answer in sorted(found, key=lambda pair: pair[0])]
 
 
-def _spent(drawn: Drawn) -> Spent:
+def _spent(drawn: DrawnAnswer) -> AnswerCost:
     """What guided decoding reads besides its own prompt counts as scored, and so does what a method reads to pick."""
     usage = drawn.record.get("usage")
     if usage is None:  # Drawn plainly.
-        return Spent(drawn.sampled)
+        return AnswerCost(drawn.sampled)
     guided, method = sum(usage["guided"].values()), usage["method"]
     besides = guided - usage["sampled"] if guided else 0
-    return Spent(
+    return AnswerCost(
         usage["sampled"] + method.get("sampled", 0),
         sum(usage["scored"].values()) + besides + method.get("tokens", 0),
     )
 
 
-def _answer(candidate: Json) -> Answer:
+def _answer(candidate: Json) -> RecordedAnswer:
     """A candidate of a short record."""
     sums = candidate["sums"]
     question, gain = sums["question_logprob"], sums["preference_gain"]
     if question is None or gain is None:  # A token that some view holds impossible.
         question, gain = -math.inf, 0.0
-    return Answer(
+    return RecordedAnswer(
         text=candidate["text"],
         length=max(sums["length"], 1),
         finished=candidate["finish"] == "eos",

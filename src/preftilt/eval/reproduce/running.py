@@ -21,24 +21,31 @@ from preftilt.eval.calibrate.choice import (
     choose,
     options_of,
 )
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Json
-from preftilt.eval.reproduce import contenders as methods
-from preftilt.eval.reproduce import experiments, token_level
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.method import Json
+from preftilt.eval.reproduce import experiments, methods, token_level
 from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.collecting import (
-    Models,
+    MeasuredModels,
     OnItem,
-    Place,
+    RecordFile,
     Unmeasured,
     collect,
     read_records,
 )
 from preftilt.eval.reproduce.judging import check_judge
-from preftilt.eval.reproduce.measured import Found
+from preftilt.eval.reproduce.measured import ItemMeasurements
 from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, sureness, tables_of
-from preftilt.eval.reproduce.parts import AFTER_POOLS, ONCE, PARTS, RATES, REWARD_MODEL, TIMED, How
-from preftilt.eval.reproduce.tables import Sight
+from preftilt.eval.reproduce.parts import (
+    AFTER_POOLS,
+    ONCE,
+    PARTS,
+    RATES,
+    REWARD_MODEL,
+    TIMED,
+    MeasureSettings,
+)
+from preftilt.eval.reproduce.tables import JudgedItems
 from preftilt.eval.reproduce.verdicts import picked, settle
 from preftilt.types import check_whole
 
@@ -46,7 +53,7 @@ SCHEMA = "preftilt.reproduce/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
+class ItemCounts:
     """How many items each kind of measurement is made on; None is all of them.
 
     trees: tree searches. others: guided methods beside the grid over λ. draws: guided draws. rated: generative and
@@ -67,17 +74,17 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run does; ``settings`` of How are the user's changes, ``inserted`` the lengths of context in messages.
+class ReproducePlan:
+    """What a run does; ``settings`` are the user's changes, ``inserted`` the lengths of context in messages.
 
-    guided_lambdas, drawn_lambdas, drawn: of guided decoding, see How. judged_by: the judge's name, which verdicts
-    depend on; max_judge_calls: requests to it a benchmark, None is no limit. repeats: how often an item is answered;
-    None is as often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier
-    runs into the same records included; None is no limit.
+    guided_lambdas, drawn_lambdas, drawn: as in MeasureSettings. judged_by: the judge's name, which verdicts depend on;
+    max_judge_calls: requests to it a benchmark, None is no limit. repeats: how often an item is answered; None is as
+    often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into
+    the same records included; None is no limit.
     """
 
     experiments: Sequence[str]
-    models: Models
+    models: MeasuredModels
     settings: Json
     seed: int
     pool: int
@@ -85,7 +92,7 @@ class Plan:
     lambdas: tuple[float, ...]
     judge_tokens: int
     inserted: tuple[int, ...]
-    sizes: Sizes
+    sizes: ItemCounts
     processes: int
     reference: str
     records: Path
@@ -97,8 +104,8 @@ class Plan:
     drawn_lambdas: tuple[float, ...] = (2.0,)
     drawn: int = 4
 
-    def how(self, benchmark: Benchmark, pool: int) -> How:
-        return How(
+    def how(self, benchmark: Benchmark, pool: int) -> MeasureSettings:
+        return MeasureSettings(
             protocol=benchmark.protocol,
             settings=self.settings,
             seed=self.seed,
@@ -111,8 +118,8 @@ class Plan:
             drawn=self.drawn,
         )
 
-    def place(self, benchmark: Benchmark, part: str, inserted: int, pool: int) -> Place:
-        return Place(
+    def place(self, benchmark: Benchmark, part: str, inserted: int, pool: int) -> RecordFile:
+        return RecordFile(
             benchmark=benchmark,
             models=self.models,
             how=self.how(benchmark, pool),
@@ -123,7 +130,7 @@ class Plan:
 
 
 def reproduce(
-    plan: Plan, benchmarks: Sequence[Benchmark], command: str, on_item: OnItem
+    plan: ReproducePlan, benchmarks: Sequence[Benchmark], command: str, on_item: OnItem
 ) -> dict[str, Any]:
     """Measure what is not measured yet, as far as the budget goes, and give the report's numbers."""
     judged = next((one for one in benchmarks if not one.exact), None)
@@ -136,7 +143,7 @@ def reproduce(
     first = None
     if judged is not None and plan.judged_by is not None and plan.max_judge_calls != 0:
         first = cache(partial(check_judge, plan.judged_by))
-    runs = [_Run(plan, one, budget, on_item, first, []) for one in benchmarks]
+    runs = [_BenchmarkRun(plan, one, budget, on_item, first, []) for one in benchmarks]
     found = [one for run in runs if (one := _benchmark(run)) is not None]
     if not found:
         budget.check_tokens()
@@ -160,13 +167,13 @@ def reproduce(
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _BenchmarkRun:
     """A benchmark on its way; ``unmeasured`` fills up with what the budget did not allow.
 
     first: what is done before anything is drawn, at most once in all.
     """
 
-    plan: Plan
+    plan: ReproducePlan
     benchmark: Benchmark
     budget: Budget
     on_item: OnItem
@@ -174,7 +181,7 @@ class _Run:
     unmeasured: list[Unmeasured]
 
 
-def _benchmark(run: _Run) -> dict[str, Any] | None:
+def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
     """The benchmark's part of the report; None if the budget was spent before its first item."""
     plan, benchmark = run.plan, run.benchmark
     how = plan.how(benchmark, plan.pool)
@@ -209,17 +216,19 @@ def _benchmark(run: _Run) -> dict[str, Any] | None:
     }
 
 
-def _picks(run: _Run, how: How, pool: int) -> list[methods.Contender]:
+def _picks(run: _BenchmarkRun, how: MeasureSettings, pool: int) -> list[methods.ComparedMethod]:
     """All methods whose answers need verdicts."""
-    found: list[methods.Contender] = []
+    found: list[methods.ComparedMethod] = []
     if any(name != experiments.TOKEN_LEVEL for name in run.plan.experiments):
         found += experiments.every_pick(run.benchmark, how, pool)
     if experiments.TOKEN_LEVEL in run.plan.experiments:
-        found += token_level.every_contender(how) + token_level.whole_pools(how)
+        found += token_level.every_method(how) + token_level.whole_pools(how)
     return found
 
 
-def _token_level(run: _Run, how: How, sight: Sight, validation: Sequence[Case]) -> dict[str, Any]:
+def _token_level(
+    run: _BenchmarkRun, how: MeasureSettings, sight: JudgedItems, validation: Sequence[Case]
+) -> dict[str, Any]:
     """That experiment's part of the report: what it chooses among is measured on validation items, too."""
     if experiments.TOKEN_LEVEL not in run.plan.experiments:
         return {}
@@ -229,12 +238,12 @@ def _token_level(run: _Run, how: How, sight: Sight, validation: Sequence[Case]) 
             run, [experiments.TOKEN_LEVEL], validation, 0, how.n, ", validation items",
             parts=token_level.CHOSEN_BY,
         )  # fmt: skip
-        seen = _sight(run, items, token_level.every_contender(how))
+        seen = _sight(run, items, token_level.every_method(how))
     references = {"greedy": methods.greedy(), "lambda-1": methods.plain(how.n, "sum")}
     return {experiments.TOKEN_LEVEL: token_level.report(sight, seen, how, references)}
 
 
-def _about(benchmark: Benchmark, how: How) -> dict[str, Any]:
+def _about(benchmark: Benchmark, how: MeasureSettings) -> dict[str, Any]:
     """What is known of a benchmark before anything is measured."""
     return {
         "name": benchmark.name,
@@ -248,7 +257,7 @@ def _about(benchmark: Benchmark, how: How) -> dict[str, Any]:
     }
 
 
-def _skipped(sight: Sight, inserted: int) -> list[dict[str, Any]]:
+def _skipped(sight: JudgedItems, inserted: int) -> list[dict[str, Any]]:
     """The parts that some items have no numbers of, and why, by the example of one."""
     found = []
     for part in PARTS:
@@ -265,14 +274,14 @@ def repeated(cases: Sequence[Case], times: int) -> list[Case]:
 
 
 def _measured(
-    run: _Run,
+    run: _BenchmarkRun,
     names: Sequence[str],
     cases: Sequence[Case],
     inserted: int,
     pool: int,
     whose: str = "",
     parts: Collection[str] = tuple(PARTS),
-) -> list[Found]:
+) -> list[ItemMeasurements]:
     """What is known of the cases once everything that the experiments ``names`` need of ``parts`` is measured.
 
     ``whose`` tells them from other cases, where the budget does not allow them.
@@ -294,7 +303,7 @@ def _measured(
     return read_records(places, cases)
 
 
-def _some(cases: Sequence[Case], part: str, sizes: Sizes) -> list[Case]:
+def _some(cases: Sequence[Case], part: str, sizes: ItemCounts) -> list[Case]:
     """Those that a part is measured on: of the first so many items, every repeat that is not the same as the first."""
     limits = dict.fromkeys(RATES, sizes.rated) | dict.fromkeys(TIMED, sizes.timed)
     limits |= {
@@ -306,7 +315,7 @@ def _some(cases: Sequence[Case], part: str, sizes: Sizes) -> list[Case]:
     return [one for one in cases if one.id in first and (one.repeat == 1 or part not in ONCE)]
 
 
-def _texts(place: Place, cases: Sequence[Case]) -> dict[str, list[str]]:
+def _texts(place: RecordFile, cases: Sequence[Case]) -> dict[str, list[str]]:
     """The pools that were drawn, by the case's key."""
     return {
         one.case.key: [each.text for each in one.pool.answers]
@@ -315,7 +324,11 @@ def _texts(place: Place, cases: Sequence[Case]) -> dict[str, list[str]]:
     }
 
 
-def _sight(run: _Run, items: Sequence[Found], compared: Sequence[methods.Contender]) -> Sight:
+def _sight(
+    run: _BenchmarkRun,
+    items: Sequence[ItemMeasurements],
+    compared: Sequence[methods.ComparedMethod],
+) -> JudgedItems:
     """The items with what methods picked judged, once."""
     benchmark = run.benchmark
 
@@ -326,10 +339,10 @@ def _sight(run: _Run, items: Sequence[Found], compared: Sequence[methods.Contend
     known = repr((preftilt.__version__, benchmark.verdicts, judge))
     mark = sha256(known.encode()).hexdigest()[:10]
     path = run.plan.records / f"{benchmark.name}-verdicts-{mark}.jsonl"
-    return Sight(benchmark, items, settle(benchmark, picked(compared, items), path, told))
+    return JudgedItems(benchmark, items, settle(benchmark, picked(compared, items), path, told))
 
 
-def _chosen(run: _Run, how: How, cases: Sequence[Case]) -> list[Calibration]:
+def _chosen(run: _BenchmarkRun, how: MeasureSettings, cases: Sequence[Case]) -> list[Calibration]:
     """The λ that does best on validation items, for each reduction; none on too few items to choose on."""
     # Pools alone, which Figure 4 is made of: λ is chosen by no more.
     items = _measured(run, ["fig4"], cases, 0, how.n, ", validation items")
@@ -346,7 +359,9 @@ def _chosen(run: _Run, how: How, cases: Sequence[Case]) -> list[Calibration]:
     return found
 
 
-def _contexts(run: _Run, how: How, chosen: Sequence[Calibration], repeats: int) -> dict[int, Sight]:
+def _contexts(
+    run: _BenchmarkRun, how: MeasureSettings, chosen: Sequence[Calibration], repeats: int
+) -> dict[int, JudgedItems]:
     """What is seen in long contexts, by the messages inserted."""
     plan, benchmark = run.plan, run.benchmark
     wanted = any(experiments.EXPERIMENTS[one].contexts for one in plan.experiments)

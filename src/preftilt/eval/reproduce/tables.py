@@ -11,14 +11,14 @@ from jaxtyping import Float
 
 from preftilt.eval.bootstrap import Interval, mean_interval
 from preftilt.eval.reproduce.benchmark import Benchmark
-from preftilt.eval.reproduce.contenders import Contender
-from preftilt.eval.reproduce.measured import Found
+from preftilt.eval.reproduce.measured import ItemMeasurements
+from preftilt.eval.reproduce.methods import ComparedMethod
 from preftilt.eval.reproduce.verdicts import Verdicts
 from preftilt.eval.significance import Compared, compare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class MethodRow:
     """A method. ``metrics`` are over the items that it was measured on and has verdicts for: ``items`` of them by the
     headline. Costs are means an answer; ``seconds`` of timed items, answered alone. ``missing``: share of candidates
     that the method has no score for. ``unjudged``: answers without a verdict."""
@@ -45,30 +45,34 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class JudgedItems:
     """What numbers are read off: the items as measured, an entry for each repeat, and the verdicts on their answers."""
 
     benchmark: Benchmark
-    items: Sequence[Found]
+    items: Sequence[ItemMeasurements]
     verdicts: Verdicts
 
-    def each(self, contender: Contender, metric: str | None = None) -> Float[np.ndarray, "N"]:
+    def each(self, contender: ComparedMethod, metric: str | None = None) -> Float[np.ndarray, "N"]:
         """A metric, the headline if none is named, of every repeat; NaN where there is none."""
         return self.verdicts.values(contender, self.items, metric or self.benchmark.headline)
 
-    def values(self, contender: Contender, metric: str | None = None) -> Float[np.ndarray, "I"]:
+    def values(
+        self, contender: ComparedMethod, metric: str | None = None
+    ) -> Float[np.ndarray, "I"]:
         """The same of every item."""
         return by_item(self.items, self.each(contender, metric))
 
-    def interval(self, contender: Contender, metric: str | None = None) -> Interval | None:
+    def interval(self, contender: ComparedMethod, metric: str | None = None) -> Interval | None:
         """The metric's mean over the items that have it; None if none has."""
         return interval(self.values(contender, metric))
 
-    def measured(self, contender: Contender) -> list[Found]:
+    def measured(self, contender: ComparedMethod) -> list[ItemMeasurements]:
         return [one for one in self.items if contender.pick(one)]
 
 
-def by_item(items: Sequence[Found], values: Float[np.ndarray, "N"]) -> Float[np.ndarray, "I"]:
+def by_item(
+    items: Sequence[ItemMeasurements], values: Float[np.ndarray, "N"]
+) -> Float[np.ndarray, "I"]:
     """The mean over those repeats of each item that have a number, NaN where none has.
 
     Repeats of an item are not independent, so it is items that intervals and tests take for what chance draws.
@@ -86,7 +90,9 @@ def interval(values: Float[np.ndarray, "N"]) -> Interval | None:
     return mean_interval(known) if known.size else None
 
 
-def table(sight: Sight, contenders: Sequence[Contender], reference: Contender) -> dict[str, Any]:
+def table(
+    sight: JudgedItems, contenders: Sequence[ComparedMethod], reference: ComparedMethod
+) -> dict[str, Any]:
     """All methods that were measured, compared with the reference on the items that both have."""
     against = sight.values(reference)
     rows = [_row(sight, one, against, reference) for one in contenders]
@@ -96,8 +102,11 @@ def table(sight: Sight, contenders: Sequence[Contender], reference: Contender) -
 
 
 def _row(
-    sight: Sight, one: Contender, against: Float[np.ndarray, "N"], reference: Contender
-) -> Row | None:
+    sight: JudgedItems,
+    one: ComparedMethod,
+    against: Float[np.ndarray, "N"],
+    reference: ComparedMethod,
+) -> MethodRow | None:
     """None for a method that was measured on no item."""
     on = sight.measured(one)
     if not on:
@@ -108,7 +117,7 @@ def _row(
     itself = one.label == reference.label
     spent = [one.spent(item) for item in on]
     missed = sum(one.missing(item) for item in on)
-    return Row(
+    return MethodRow(
         method=one.name,
         lam=one.lam,
         reduction=one.reduction,
@@ -128,21 +137,21 @@ def _row(
     )
 
 
-def seconds(items: Sequence[Found], timed: str | None) -> float | None:
+def seconds(items: Sequence[ItemMeasurements], timed: str | None) -> float | None:
     """Mean seconds for an answer over the timed items; None if there are none."""
     found = [one.seconds[timed] for one in items if timed in one.seconds] if timed else []
     return float(np.mean(found)) if found else None
 
 
-def _length(one: Contender, item: Found) -> float:
+def _length(one: ComparedMethod, item: ItemMeasurements) -> float:
     return float(np.mean([each.length for each in one.pick(item)]))
 
 
-def _rated(one: Contender, item: Found) -> int:
+def _rated(one: ComparedMethod, item: ItemMeasurements) -> int:
     """Candidates that the method has to have scores for; 1 where it needs none."""
     ratings = item.ratings.get(one.timed or "")
     return 1 if ratings is None else len(ratings.scores)
 
 
-def _mean(items: Sequence[Found], measure: Callable[[Found], float]) -> float:
+def _mean(items: Sequence[ItemMeasurements], measure: Callable[[ItemMeasurements], float]) -> float:
     return float(np.mean([measure(one) for one in items]))

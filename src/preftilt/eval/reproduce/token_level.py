@@ -14,13 +14,18 @@ from typing import Any, get_args
 import numpy as np
 
 from preftilt.eval.calibrate.choice import REDUCTIONS
-from preftilt.eval.reproduce import contenders as methods
-from preftilt.eval.reproduce.contenders import Contender
+from preftilt.eval.reproduce import methods
 from preftilt.eval.reproduce.curves import curve_of, sizes
-from preftilt.eval.reproduce.measured import Answer, Found, Pool
-from preftilt.eval.reproduce.parts import GUIDANCE, How, drawn_guidance, guidance_name
-from preftilt.eval.reproduce.tables import Sight, table
-from preftilt.eval.reproduce.tried import TRIED
+from preftilt.eval.reproduce.measured import (
+    AnswerCost,
+    ItemMeasurements,
+    RecordedAnswer,
+    SamplePool,
+)
+from preftilt.eval.reproduce.methods import ComparedMethod
+from preftilt.eval.reproduce.other_scores import OTHER_SCORES
+from preftilt.eval.reproduce.parts import GUIDANCE, MeasureSettings, drawn_guidance, guidance_name
+from preftilt.eval.reproduce.tables import JudgedItems, table
 from preftilt.eval.stored import scores
 from preftilt.rank import order
 from preftilt.reward import Reward
@@ -37,22 +42,22 @@ CHOSEN_BY = frozenset({"pool", "guidance", "other guidance", "draws"})
 
 CUT_OFFS: tuple[CutOff, ...] = get_args(CutOff)
 
-Score = Callable[[Sequence[Answer], float], Sequence[float]]
+Score = Callable[[Sequence[RecordedAnswer], float], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MethodFamily:
     """Methods that are alike but for what validation chooses among: λ, reduction and the rule for cut-off answers."""
 
     name: str
-    members: Sequence[Contender]
+    members: Sequence[ComparedMethod]
 
 
-def families(how: How) -> list[Family]:
+def families(how: MeasureSettings) -> list[MethodFamily]:
     """All that validation chooses among."""
     n = how.n
     found = [
-        Family(
+        MethodFamily(
             f"best-of-{n}, {reduction}, cut off {rule}",
             [_rear(n, lam, reduction, rule) for lam in PICKING_LAMBDAS],
         )
@@ -60,22 +65,24 @@ def families(how: How) -> list[Family]:
         for rule in CUT_OFFS
     ]
     found += [
-        Family(f"best-of-{n}, {name}", [_tried(n, lam, name) for lam in PICKING_LAMBDAS])
-        for name in TRIED
+        MethodFamily(f"best-of-{n}, {name}", [_tried(n, lam, name) for lam in PICKING_LAMBDAS])
+        for name in OTHER_SCORES
     ]
     found.append(
-        Family(
+        MethodFamily(
             "guided, greedy",
             [_greedy(lam) for lam in how.guided_lambdas],
         )
     )
-    found += [Family(name, [methods.guided(name)]) for name in GUIDANCE]
+    found += [MethodFamily(name, [methods.guided(name)]) for name in GUIDANCE]
     for lam in how.drawn_lambdas:
         found += _guided_draws(lam, how.drawn)
     return found
 
 
-def fixed(how: How, right: Callable[[Found, Answer], float]) -> list[Contender]:
+def fixed(
+    how: MeasureSettings, right: Callable[[ItemMeasurements, RecordedAnswer], float]
+) -> list[ComparedMethod]:
     """What is reported as it is, beside what validation chose."""
     n = how.n
     return [
@@ -97,7 +104,7 @@ def fixed(how: How, right: Callable[[Found, Answer], float]) -> list[Contender]:
     ]
 
 
-def chosen(sight: Sight, among: Sequence[Family]) -> list[Contender]:
+def chosen(sight: JudgedItems, among: Sequence[MethodFamily]) -> list[ComparedMethod]:
     """The best member of each family by the headline, on the validation items of ``sight``; the first of equals."""
     found = []
     for family in among:
@@ -110,7 +117,10 @@ def chosen(sight: Sight, among: Sequence[Family]) -> list[Contender]:
 
 
 def report(
-    test: Sight, validation: Sight | None, how: How, references: Mapping[str, Contender]
+    test: JudgedItems,
+    validation: JudgedItems | None,
+    how: MeasureSettings,
+    references: Mapping[str, ComparedMethod],
 ) -> dict[str, Any]:
     """The tables and what the figures are drawn from; without validation items nothing is chosen."""
     among = families(how)
@@ -129,7 +139,7 @@ def report(
     return found
 
 
-def every_contender(how: How) -> list[Contender]:
+def every_method(how: MeasureSettings) -> list[ComparedMethod]:
     """All whose answers need verdicts, oracles apart."""
     return [
         member
@@ -141,28 +151,28 @@ def every_contender(how: How) -> list[Contender]:
     ]
 
 
-def whole_pools(how: How) -> list[Contender]:
+def whole_pools(how: MeasureSettings) -> list[ComparedMethod]:
     """Every drawn answer, for the oracles."""
     return [methods.random_of(how.n, how.seed, exact=True)] + [
         _random_guided(lam, how.drawn) for lam in how.drawn_lambdas
     ]
 
 
-def _greedy(lam: float) -> Contender:
+def _greedy(lam: float) -> ComparedMethod:
     """Greedy decoding guided at λ."""
     return replace(methods.guided(guidance_name(lam)), name="guided, greedy", lam=lam)
 
 
-def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff) -> Contender:
+def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff) -> ComparedMethod:
     made = methods.best_by("", n, lam, reduction, cut_off=rule)
     return _named(made, f"best-of-{n}, {reduction}, cut off {rule}", lam)
 
 
-def _tried(n: int, lam: float, name: str) -> Contender:
+def _tried(n: int, lam: float, name: str) -> ComparedMethod:
     """A score that is no reduction of preftilt's."""
-    score = TRIED[name]
+    score = OTHER_SCORES[name]
 
-    def pick(found: Found) -> Sequence[Answer]:
+    def pick(found: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = methods.first(found.pool, n)
         return [_top(drawn, score(drawn, lam))] if drawn else []
 
@@ -170,17 +180,17 @@ def _tried(n: int, lam: float, name: str) -> Contender:
     return _named(made, f"best-of-{n}, {name}", lam)
 
 
-def _named(made: Contender, name: str, lam: float) -> Contender:
+def _named(made: ComparedMethod, name: str, lam: float) -> ComparedMethod:
     """Under the name of its family, with its λ; λ → ∞ is a word of the name, as no number is."""
     if math.isinf(lam):
         return replace(made, name=f"{name}, λ → ∞", lam=None, reduction=None)
     return replace(made, name=name, lam=lam, reduction=None)
 
 
-def _guided_draws(lam: float, n: int) -> list[Family]:
+def _guided_draws(lam: float, n: int) -> list[MethodFamily]:
     name = f"guided draws at λ = {lam:g}"
     return [
-        Family(
+        MethodFamily(
             f"{name}, best of {n} by {reduction}",
             [
                 _picked_guided(lam, n, rank_lam, f"{name}, best of {n} by {reduction}", reduction)
@@ -193,50 +203,56 @@ def _guided_draws(lam: float, n: int) -> list[Family]:
 
 def _picked_guided(
     lam: float, n: int, rank_lam: float, name: str, reduction: Reduction
-) -> Contender:
+) -> ComparedMethod:
     reward = Reward(reduction=reduction)
 
-    def pick(found: Found) -> Sequence[Answer]:
+    def pick(found: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
         return [_top(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
-    made = Contender(name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam))
+    made = ComparedMethod(
+        name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam)
+    )
     return _named(made, name, rank_lam)
 
 
-def _random_guided(lam: float, n: int) -> Contender:
-    return Contender(
+def _random_guided(lam: float, n: int) -> ComparedMethod:
+    return ComparedMethod(
         name=f"guided draws at λ = {lam:g}, random of {n}",
         pick=lambda found: methods.first(found.draws.get(drawn_guidance(lam)), n),
         spent=_draws_spent(lam, 1),
     )
 
 
-def _any_guided(lam: float, n: int, right: Callable[[Found, Answer], float]) -> Contender:
-    def pick(found: Found) -> Sequence[Answer]:
+def _any_guided(
+    lam: float, n: int, right: Callable[[ItemMeasurements, RecordedAnswer], float]
+) -> ComparedMethod:
+    def pick(found: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
         return [max(drawn, key=lambda answer: right(found, answer))] if drawn else []
 
     name = f"guided draws at λ = {lam:g}, any of {n} (oracle)"
-    return Contender(name=name, pick=pick, spent=_draws_spent(lam, n), oracle=True)
+    return ComparedMethod(name=name, pick=pick, spent=_draws_spent(lam, n), oracle=True)
 
 
-def _draws_spent(lam: float, n: int) -> Callable[[Found], methods.Spent]:
+def _draws_spent(lam: float, n: int) -> Callable[[ItemMeasurements], AnswerCost]:
     """Guided draws bring their scores along; each token was read under both views."""
 
-    def spent(found: Found) -> methods.Spent:
-        pool: Pool | None = found.draws.get(drawn_guidance(lam))
-        return methods.Spent() if pool is None else pool.guided(n)
+    def spent(found: ItemMeasurements) -> AnswerCost:
+        pool: SamplePool | None = found.draws.get(drawn_guidance(lam))
+        return AnswerCost() if pool is None else pool.guided(n)
 
     return spent
 
 
-def _top(drawn: Sequence[Answer], by: Sequence[float]) -> Answer:
+def _top(drawn: Sequence[RecordedAnswer], by: Sequence[float]) -> RecordedAnswer:
     cut_off = [not answer.finished for answer in drawn]
     return drawn[order(by, cut_off, Reward().cut_off)[0]]
 
 
-def _figures(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
+def _figures(
+    sight: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
+) -> dict[str, Any]:
     """Following over λ and over tokens, and the length of the winner over λ by reduction."""
     n = how.n
     over_lambda = {
@@ -265,7 +281,9 @@ def _figures(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, A
     }
 
 
-def _over_tokens(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
+def _over_tokens(
+    sight: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
+) -> dict[str, Any]:
     """Lines over N of every way of spending tokens; x are tokens drawn and read an answer."""
     best: dict[Reduction, float] = {
         reduction: next(
@@ -279,7 +297,7 @@ def _over_tokens(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[st
         )
         for reduction in REDUCTIONS
     }
-    lines: dict[str, list[Contender]] = {
+    lines: dict[str, list[ComparedMethod]] = {
         f"best-of-N, {reduction}, λ = {lam:g}": [
             methods.best_by("", n, lam, reduction) for n in sizes(how.n)
         ]
@@ -317,7 +335,9 @@ def _over_tokens(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[st
     return found
 
 
-def _breakdown(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str, Any]:
+def _breakdown(
+    sight: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
+) -> dict[str, Any]:
     """Every further number by greedy decoding, by λ = 1, by guided decoding and by the best that was chosen."""
     shown = [
         methods.greedy(),
@@ -338,20 +358,20 @@ def _breakdown(sight: Sight, how: How, picked: Sequence[Contender]) -> dict[str,
     return {"methods": [member.label for member in shown], "rows": rows}
 
 
-def _right(sight: Sight) -> Callable[[Found, Answer], float]:
-    def right(found: Found, answer: Answer) -> float:
+def _right(sight: JudgedItems) -> Callable[[ItemMeasurements, RecordedAnswer], float]:
+    def right(found: ItemMeasurements, answer: RecordedAnswer) -> float:
         value = sight.verdicts.value(found, answer, sight.benchmark.headline)
         return 0.0 if math.isnan(value) else value
 
     return right
 
 
-def _mean(sight: Sight, member: Contender) -> float | None:
+def _mean(sight: JudgedItems, member: ComparedMethod) -> float | None:
     interval = sight.interval(member)
     return None if interval is None else interval.mean
 
 
-def _length(sight: Sight, member: Contender) -> float | None:
+def _length(sight: JudgedItems, member: ComparedMethod) -> float | None:
     """Mean tokens of what a method picks."""
     lengths = [
         np.mean([answer.length for answer in member.pick(item)]) for item in sight.measured(member)
@@ -359,14 +379,14 @@ def _length(sight: Sight, member: Contender) -> float | None:
     return float(np.mean(lengths)) if lengths else None
 
 
-def _distinct(members: Sequence[Contender]) -> list[Contender]:
+def _distinct(members: Sequence[ComparedMethod]) -> list[ComparedMethod]:
     """The first of those of one label; one that was chosen stands for its like."""
-    found: dict[str, Contender] = {}
+    found: dict[str, ComparedMethod] = {}
     for member in members:
         if member.label not in found or member.chosen:
             found[member.label] = member
     return list(found.values())
 
 
-def _reduction(how: How) -> Reduction:
+def _reduction(how: MeasureSettings) -> Reduction:
     return how.asked({"name": "dvts"}).reward.reduction

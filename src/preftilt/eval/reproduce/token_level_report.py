@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preftilt.eval.frame.method import Json
+from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
 from preftilt.plots.curves import Curve, Estimate, draw_curves, lambda_axis, level, line_styles
 from preftilt.plots.style import picture

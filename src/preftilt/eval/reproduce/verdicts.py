@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Verdict
+from preftilt.eval.reproduce.benchmark import AnswerVerdict, Benchmark, Case
 from preftilt.eval.reproduce.collecting import read_lines
-from preftilt.eval.reproduce.contenders import Contender
 from preftilt.eval.reproduce.judging import AT_ONCE
-from preftilt.eval.reproduce.measured import Answer, Found
+from preftilt.eval.reproduce.measured import ItemMeasurements, RecordedAnswer
+from preftilt.eval.reproduce.methods import ComparedMethod
 from preftilt.eval.shares import surveyed
 from preftilt.records.journal import Journal
 
-Wanted = tuple[Case, str]
+CaseAnswer = tuple[Case, str]
 """An answer's text to a case."""
 
 
@@ -27,19 +27,19 @@ Wanted = tuple[Case, str]
 class Verdicts:
     """What is known of answers: by :func:`mark`."""
 
-    known: Mapping[str, Verdict]
+    known: Mapping[str, AnswerVerdict]
 
-    def of(self, found: Found, answer: Answer) -> Verdict | None:
+    def of(self, found: ItemMeasurements, answer: RecordedAnswer) -> AnswerVerdict | None:
         return self.known.get(mark(found.case, answer.text))
 
-    def value(self, found: Found, answer: Answer, metric: str) -> float:
+    def value(self, found: ItemMeasurements, answer: RecordedAnswer, metric: str) -> float:
         """The metric of an answer, NaN where there is no verdict."""
         verdict = self.of(found, answer)
         value = None if verdict is None else verdict.values.get(metric)
         return float("nan") if value is None else value
 
     def values(
-        self, contender: Contender, items: Sequence[Found], metric: str
+        self, contender: ComparedMethod, items: Sequence[ItemMeasurements], metric: str
     ) -> Float[np.ndarray, "N"]:
         """A method's metric on every item; NaN where it was not measured or has no verdict."""
         rows = []
@@ -48,7 +48,7 @@ class Verdicts:
             rows.append(float(np.mean(each)) if each else float("nan"))
         return np.array(rows, dtype=np.float64)
 
-    def calls(self, contender: Contender, items: Sequence[Found]) -> float | None:
+    def calls(self, contender: ComparedMethod, items: Sequence[ItemMeasurements]) -> float | None:
         """Judge calls an item for the answers that a method gave; None over no item."""
         asked = [
             sum(verdict.calls for answer in picked if (verdict := self.of(one, answer)))
@@ -60,10 +60,12 @@ class Verdicts:
 
 def mark(case: Case, text: str) -> str:
     """The name of an answer to a case in the file of verdicts: whichever repeat gave it."""
-    return f"{case.asked} {sha256(text.encode()).hexdigest()[:16]}"
+    return f"{case.marked_id} {sha256(text.encode()).hexdigest()[:16]}"
 
 
-def picked(contenders: Iterable[Contender], items: Sequence[Found]) -> list[Wanted]:
+def picked(
+    contenders: Iterable[ComparedMethod], items: Sequence[ItemMeasurements]
+) -> list[CaseAnswer]:
     """Every distinct answer that some method gives to some item."""
     found = {
         mark(one.case, answer.text): (one.case, answer.text)
@@ -76,7 +78,7 @@ def picked(contenders: Iterable[Contender], items: Sequence[Found]) -> list[Want
 
 def settle(
     benchmark: Benchmark,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[CaseAnswer],
     path: Path,
     on_item: Callable[[int, int], None] | None = None,
 ) -> Verdicts:
@@ -101,12 +103,12 @@ def settle(
     return Verdicts(known)
 
 
-def _found(benchmark: Benchmark, some: Sequence[Wanted]) -> list[Verdict]:
+def _found(benchmark: Benchmark, some: Sequence[CaseAnswer]) -> list[AnswerVerdict]:
     if benchmark.check is not None:
-        return [Verdict(benchmark.check(case, text)) for case, text in some]
+        return [AnswerVerdict(benchmark.check(case, text)) for case, text in some]
     assert benchmark.judge is not None
     return benchmark.judge(some)
 
 
-def _read(record: Mapping[str, Any]) -> Verdict:
-    return Verdict(record["values"], record["calls"], record["failure"])
+def _read(record: Mapping[str, Any]) -> AnswerVerdict:
+    return AnswerVerdict(record["values"], record["calls"], record["failure"])

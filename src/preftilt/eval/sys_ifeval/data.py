@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
-from preftilt.eval.frame.rows import HUB, Row, data_folder, hub_rows, jsonl_rows
+from preftilt.eval.harness.rows import HUB, DataRow, data_folder, hub_rows, jsonl_rows
 from preftilt.eval.sys_ifeval.checking import check_constraints
 
 FOLDER = "verifiable"
@@ -29,7 +29,7 @@ LONG_WORDS, LONG_SENTENCES = 120, 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class SysIFEvalItem:
     """One row. ``constraints`` are ids of IFEval's checkers with their arguments; ``prompt`` is IFEval's own, which
     some checkers read. ``opposite`` asks for the words to leave out, where leaving them out is all that is asked."""
 
@@ -52,7 +52,7 @@ class Item:
         return "validation" if sha256(self.id.encode()).digest()[0] % ONE_IN == 0 else "test"
 
 
-def load_items(data: str, split: str = "train") -> list[Item]:
+def load_items(data: str, split: str = "train") -> list[SysIFEvalItem]:
     """S-IFEval's rows from a folder, or from the hub (``hub:OWNER/NAME``; ``split`` is the hub's).
 
     Raises :class:`~preftilt.errors.BadInput` that names file, row and field of what is wrong, and of a constraint that
@@ -61,7 +61,7 @@ def load_items(data: str, split: str = "train") -> list[Item]:
     return [_system_row(row) for row in _read(data, "sys_ifeval.jsonl", split)]
 
 
-def load_single(data: str) -> list[Item]:
+def load_single(data: str) -> list[SysIFEvalItem]:
     """The two sets of single constraints, a word to leave out and a word to bring in in turns; from a folder alone."""
     left_out = [_single_row(row) for row in _read(data, "exclusion_validation.jsonl", "")]
     brought_in = [_single_row(row) for row in _read(data, "inclusion_validation.jsonl", "")]
@@ -70,18 +70,18 @@ def load_single(data: str) -> list[Item]:
     ]
 
 
-def _read(data: str, file: str, split: str) -> Sequence[Row]:
+def _read(data: str, file: str, split: str) -> Sequence[DataRow]:
     if data.startswith(HUB):
         return hub_rows(data.removeprefix(HUB), split)
     return jsonl_rows(data_folder(data, FOLDER) / file)
 
 
-def _mixed(items: Sequence[Item]) -> list[Item]:
+def _mixed(items: Sequence[SysIFEvalItem]) -> list[SysIFEvalItem]:
     """In an order that no topic or word leads."""
     return sorted(items, key=lambda item: sha256(item.id.encode()).digest())
 
 
-def _system_row(row: Row) -> Item:
+def _system_row(row: DataRow) -> SysIFEvalItem:
     messages = row.objects("messages")
     roles = [message.text("role") for message in messages]
     if roles != ["system", "user"]:
@@ -92,7 +92,7 @@ def _system_row(row: Row) -> Item:
         for name, values in zip(constraints, arguments, strict=True)
         if name == "keywords:forbidden_words"
     ]
-    return Item(
+    return SysIFEvalItem(
         id=f"sys-ifeval-{row.fields.get('key', row.number)}",
         question=messages[1].text("content"),
         preference=messages[0].text("content"),
@@ -103,7 +103,7 @@ def _system_row(row: Row) -> Item:
     )
 
 
-def _single_row(row: Row) -> Item:
+def _single_row(row: DataRow) -> SysIFEvalItem:
     """A row whose constraint stands behind the question."""
     question, prompt = row.text("prompt_without_instruction"), row.text("prompt")
     if not prompt.startswith(question) or not prompt[len(question) :].strip():
@@ -111,7 +111,7 @@ def _single_row(row: Row) -> Item:
     constraints, arguments = _constraints(row)
     words = [word for values in arguments for word in values.get("forbidden_words", ())]
     kind = row.file.partition("_")[0]
-    return Item(
+    return SysIFEvalItem(
         id=f"{kind}-{row.number}",
         question=question,
         preference=prompt[len(question) :].strip(),
@@ -122,7 +122,7 @@ def _single_row(row: Row) -> Item:
     )
 
 
-def _constraints(row: Row) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:
+def _constraints(row: DataRow) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:
     constraints = row.texts("instruction_id_list")
     values = row.objects("kwargs")
     if not constraints or len(constraints) != len(values):

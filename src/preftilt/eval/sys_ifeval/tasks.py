@@ -13,13 +13,13 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import choose_method, one_of
-from preftilt.eval.frame.scores import metrics_for, no_answer, numbers
-from preftilt.eval.frame.solver import SPENT, answer, chat, ready
-from preftilt.eval.frame.telling import plainly
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.method import choose_method, one_of
+from preftilt.eval.harness.scores import metrics_for, no_answer, numbers
+from preftilt.eval.harness.solver import SPENT, answer, chat, ready
 from preftilt.eval.sys_ifeval.checking import METRICS, check_answer
-from preftilt.eval.sys_ifeval.data import Item, load_items
+from preftilt.eval.sys_ifeval.data import SysIFEvalItem, load_items
 from preftilt.eval.sys_ifeval.protocol import PROTOCOL, request_for
 
 SPLITS = ("test", "validation", "all")
@@ -83,7 +83,7 @@ def constraints_met() -> Scorer:
     return score
 
 
-def _sample(item: Item) -> Sample:
+def _sample(item: SysIFEvalItem) -> Sample:
     request = request_for(item)
     return Sample(
         id=item.id,

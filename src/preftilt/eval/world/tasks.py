@@ -11,18 +11,18 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from preftilt.demo.world import Split, WorldItem, check, items
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.frame.method import Protocol, choose_method, one_of
-from preftilt.eval.frame.request import Request
-from preftilt.eval.frame.scores import metrics_for, no_answer, numbers
-from preftilt.eval.frame.solver import SPENT, answer, chat, ready
-from preftilt.eval.frame.telling import plainly
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.harness.inspect_errors import plainly
+from preftilt.eval.harness.method import BenchmarkProtocol, choose_method, one_of
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.scores import metrics_for, no_answer, numbers
+from preftilt.eval.harness.solver import SPENT, answer, chat, ready
 from preftilt.messages import Message
 from preftilt.types import Preference
 
 VALUES = ("following", "helpful", "violates")
 
-PROTOCOL = Protocol(
+PROTOCOL = BenchmarkProtocol(
     settings={"lambda": 3.0, "temperature": 1.0, "max_tokens": 160},
     searches={"best-of-n": {"n": 16}, "dvts": {"subtrees": 4, "width": 4}},
 )
@@ -78,7 +78,7 @@ def world_check() -> Scorer:
 
 
 def _sample(item: WorldItem) -> Sample:
-    request = Request(
+    request = BenchmarkRequest(
         messages=(Message("user", item.question),), preferences=(Preference(item.preference),)
     )
     return Sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preftilt.eval.maths.checking import check_installed, same_answer
-from preftilt.eval.maths.data import SOURCES, Item, SetName, load_items
+from preftilt.eval.maths.data import SOURCES, MathsProblem, SetName, load_items
 from preftilt.eval.maths.protocol import method_protocol, request_for, rules_for
 from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Values
 from preftilt.rivals.answers import final_answer
@@ -20,7 +20,7 @@ def open_maths(name: SetName, opening: Opening) -> Benchmark:
     items = load_items(data, name)
     test, validation = opening.split(items)
 
-    def case(item: Item) -> Case:
+    def case(item: MathsProblem) -> Case:
         return Case(item.id, request_for(item, rules), {"answer": item.answer})
 
     return Benchmark(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.mmhal.data import Item, load_items, load_pictures
-from preftilt.eval.mmhal.protocol import Rules, method_protocol, request_for, rules_for
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.mmhal.data import MMHalItem, load_items, load_pictures
+from preftilt.eval.mmhal.protocol import MMHalRules, method_protocol, request_for, rules_for
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, verdicts_mark
 from preftilt.eval.reproduce.judging import judged_by
 from preftilt.images import Image
 
@@ -48,11 +48,11 @@ def open_mmhal(opening: Opening) -> Benchmark:
         test=lambda _: [_case(one, pictures[one.id], rules) for one in test],
         validation=lambda: [_case(one, pictures[one.id], rules) for one in validation],
         judge=judged_by("mmhal", scorer, opening),
-        verdicts=repr((rules, opening.judge_prompts)),
+        verdicts=verdicts_mark(rules, opening.judge_prompts),
     )
 
 
-def _case(item: Item, picture: Image, rules: Rules) -> Case:
+def _case(item: MMHalItem, picture: Image, rules: MMHalRules) -> Case:
     facts = {
         "question": item.question,
         "image_content": list(item.content),

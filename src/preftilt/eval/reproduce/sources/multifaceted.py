@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from preftilt.eval.frame.budget import Budget
-from preftilt.eval.multifaceted.data import ROWS, Item, load_items
+from preftilt.eval.harness.budget import Budget
+from preftilt.eval.multifaceted.data import ROWS, MultifacetedItem, load_items
 from preftilt.eval.multifaceted.protocol import (
-    Rules,
+    MultifacetedRules,
     judged_instruction,
     method_protocol,
     request_for,
     rules_for,
 )
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, verdicts_mark
 from preftilt.eval.reproduce.judging import judged_by
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def open_multifaceted(opening: Opening) -> Benchmark:
         test=lambda _: [_case(one, rules) for one in test],
         validation=lambda: [_case(one, rules) for one in validation],
         judge=judged_by("multifaceted", scorer, opening),
-        verdicts=repr((rules, opening.judge_prompts)),
+        verdicts=verdicts_mark(rules, opening.judge_prompts),
     )
 
 
-def _case(item: Item, rules: Rules) -> Case:
+def _case(item: MultifacetedItem, rules: MultifacetedRules) -> Case:
     facts = {
         "preference": item.system,
         "instruction": judged_instruction(item, rules),

@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.budget import Budget
+from preftilt.eval.harness.budget import Budget
 from preftilt.eval.prefeval.conversations import (
-    Options,
+    ShownOptions,
     inserted,
     question_text,
     request_for,
     shuffled,
 )
-from preftilt.eval.prefeval.data import TOPICS, Form, Item, load_filler, load_items
-from preftilt.eval.prefeval.protocol import Rules, method_protocol, rules_for
+from preftilt.eval.prefeval.data import TOPICS, Form, PrefEvalItem, load_filler, load_items
+from preftilt.eval.prefeval.protocol import PrefEvalRules, method_protocol, rules_for
 from preftilt.eval.prefeval.verdicts import read_choice
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Part, Values
+from preftilt.eval.reproduce.benchmark import (
+    Benchmark,
+    Case,
+    Opening,
+    QualityPart,
+    Values,
+    verdicts_mark,
+)
 from preftilt.eval.reproduce.judging import judged_by
 from preftilt.messages import Message
 
@@ -53,8 +60,8 @@ def open_judged(form: Form, opening: Opening) -> Benchmark:
         metrics=("following", "unhelpful", "violates"),
         fault="violates",
         parts=(
-            Part("unhelpful", "helpful (%)", inverted=True),
-            Part("violates", "preference kept (%)", inverted=True),
+            QualityPart("unhelpful", "helpful (%)", inverted=True),
+            QualityPart("violates", "preference kept (%)", inverted=True),
         ),
         protocol=method_protocol(rules, mcq=False),
         switches={**rules.to_json(), "checks": 2, "rows there": f"{len(items)} of {ROWS}"},
@@ -62,7 +69,7 @@ def open_judged(form: Form, opening: Opening) -> Benchmark:
         validation=lambda: [_case(one, rules, ()) for one in validation],
         contexts=True,
         judge=judged_by(name, scorer, opening),
-        verdicts=repr((rules, opening.judge_prompts)),
+        verdicts=verdicts_mark(rules, opening.judge_prompts),
     )
 
 
@@ -72,7 +79,7 @@ def open_choice(opening: Opening) -> Benchmark:
     items = load_items(data, "choice", options=True)
     test, validation = opening.split(items)
 
-    def case(item: Item, turns: int) -> Case:
+    def case(item: PrefEvalItem, turns: int) -> Case:
         options = shuffled(item, SHUFFLE_SEED)
         return _case(item, rules, _filler(data, turns, rules), options)
 
@@ -96,7 +103,7 @@ def open_choice(opening: Opening) -> Benchmark:
     )
 
 
-def _rules(form: Form, opening: Opening) -> Rules:
+def _rules(form: Form, opening: Opening) -> PrefEvalRules:
     rules = rules_for(opening.preset, form, opening.switches)
     if rules.preference_as != "system":
         raise BadInput(
@@ -106,12 +113,15 @@ def _rules(form: Form, opening: Opening) -> Rules:
     return rules
 
 
-def _filler(data: str, turns: int, rules: Rules) -> Sequence[Message]:
+def _filler(data: str, turns: int, rules: PrefEvalRules) -> Sequence[Message]:
     return inserted(load_filler(data), turns, rules.counting) if turns else ()
 
 
 def _case(
-    item: Item, rules: Rules, filler: Sequence[Message], options: Options | None = None
+    item: PrefEvalItem,
+    rules: PrefEvalRules,
+    filler: Sequence[Message],
+    options: ShownOptions | None = None,
 ) -> Case:
     question = question_text(item, rules, "zero-shot", options)
     facts = {"preference": item.preference, "question": item.question}

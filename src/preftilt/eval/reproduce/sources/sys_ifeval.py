@@ -7,10 +7,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Protocol, one_of
+from preftilt.eval.harness.method import BenchmarkProtocol, one_of
 from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Values
 from preftilt.eval.sys_ifeval.checking import METRICS, check_answer, constraint_metric
-from preftilt.eval.sys_ifeval.data import Item, load_items, load_single
+from preftilt.eval.sys_ifeval.data import SysIFEvalItem, load_items, load_single
 from preftilt.eval.sys_ifeval.protocol import PROTOCOL, request_for
 
 ROWS = ("short", "all", "exclusion", "validation")
@@ -43,7 +43,7 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
             constraint_metric(constraint)
             for constraint in sorted({name for item in items for name in item.constraints})
         ),
-        protocol=Protocol(settings=PROTOCOL.settings, searches=PROTOCOL.searches),
+        protocol=BenchmarkProtocol(settings=PROTOCOL.settings, searches=PROTOCOL.searches),
         switches={"rows": rows, "rows there": len(test), "if-verifiable": version("if-verifiable")},
         test=lambda inserted: [_case(item) for item in test[: opening.limit]],
         validation=lambda: [_case(item) for item in validation[: opening.validation]],
@@ -52,15 +52,15 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
     )
 
 
-def _in_turns(own: Sequence[Item], data: str) -> list[Item]:
+def _in_turns(own: Sequence[SysIFEvalItem], data: str) -> list[SysIFEvalItem]:
     single = load_single(data)
-    mixed: list[Item] = []
+    mixed: list[SysIFEvalItem] = []
     for place in range(0, len(own), 2):
         mixed += [*own[place : place + 2], *single[place : place + 2]]
     return mixed
 
 
-def _case(item: Item) -> Case:
+def _case(item: SysIFEvalItem) -> Case:
     return Case(item.id, request_for(item), asdict(item))
 
 

@@ -13,10 +13,10 @@ import preftilt.demo.world
 from preftilt.demo.world import WorldItem, check, items, questions, topic
 from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Protocol, one_of
-from preftilt.eval.frame.rear import rear_protocol
-from preftilt.eval.frame.request import Request
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Part, Values
+from preftilt.eval.harness.method import BenchmarkProtocol, one_of
+from preftilt.eval.harness.rear import rear_protocol
+from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, QualityPart, Values
 from preftilt.messages import Message
 from preftilt.types import Preference
 
@@ -40,10 +40,12 @@ def open_world(opening: Opening) -> Benchmark:
         metrics=("following", "helpful", "violates"),
         fault="violates",
         parts=(
-            Part("helpful", "helpful (%)"),
-            Part("violates", "preference kept (%)", inverted=True),
+            QualityPart("helpful", "helpful (%)"),
+            QualityPart("violates", "preference kept (%)", inverted=True),
         ),
-        protocol=Protocol(settings=base.settings, search=base.search, searches=base.searches),
+        protocol=BenchmarkProtocol(
+            settings=base.settings, search=base.search, searches=base.searches
+        ),
         switches={"preset": opening.preset, "generate_with": "full", "counting": "messages"},
         test=lambda inserted: _cases(items("test")[: opening.limit], inserted),
         validation=lambda: _cases(items("validation")[: opening.validation], 0),
@@ -68,7 +70,7 @@ def _cases(chosen: Sequence[WorldItem], inserted: int) -> list[Case]:
     return [
         Case(
             one.id,
-            Request(
+            BenchmarkRequest(
                 messages=(*_inserted(one, inserted), Message("user", one.question)),
                 preferences=(Preference(one.preference),),
             ),

@@ -20,7 +20,7 @@ Choice = TypeVar("Choice", bound=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
+class BenchmarkProtocol:
     """What a benchmark does where its user says nothing, named as results name settings.
 
     search: the search's name. searches: each search's own settings, by name; they count only where it is the search.
@@ -32,7 +32,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
+class TaskMethod:
     """How answers are made: flat ``settings`` over preftilt's defaults, and the names of those ``chosen`` by the user.
 
     With nothing chosen, a model that is not preftilt's own is measured as it is.
@@ -47,14 +47,14 @@ class Method:
 
 
 def choose_method(
-    protocol: Protocol,
+    protocol: BenchmarkProtocol,
     *,
     lam: float | None = None,
     search: str | None = None,
     n: int | None = None,
     method: str | None = None,
     settings: str | Json | None = None,
-) -> Method:
+) -> TaskMethod:
     """The protocol's settings with what the user of a task changes.
 
     lam, search, n: short for ``lambda``, ``search.name`` and ``search.n``. method: how the answer is picked.
@@ -82,7 +82,7 @@ def choose_method(
     }
     found = {**kept, **given, "search": searched}
     patched(Settings(), found)
-    return Method(settings=found, chosen=tuple(sorted({*given, *(["search"] if own else [])})))
+    return TaskMethod(settings=found, chosen=tuple(sorted({*given, *(["search"] if own else [])})))
 
 
 def patched(base: Settings, changes: Json) -> Settings:

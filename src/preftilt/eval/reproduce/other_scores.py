@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from preftilt.eval.reproduce.measured import Answer
+from preftilt.eval.reproduce.measured import RecordedAnswer
 
-Scores = Callable[[Sequence[Answer], float], list[float]]
+Scores = Callable[[Sequence[RecordedAnswer], float], list[float]]
 
 LENGTH_POWER = 0.6
 """α of the length penalty ((5 + L) / 6)^α, within the range that its paper found best (0.6 to 0.7)."""
@@ -21,7 +21,7 @@ CLIP = 2.0
 """Nats to which a token's gain is clipped, so that a few tokens cannot decide alone."""
 
 
-def length_penalty(pool: Sequence[Answer], lam: float) -> list[float]:
+def length_penalty(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
     """The sum divided by ((5 + L) / 6)^α (Wu et al., 2016, arXiv 1609.08144, eq. 14)."""
     return [
         _line(answer.question_logprob, answer.preference_gain, lam)
@@ -30,7 +30,7 @@ def length_penalty(pool: Sequence[Answer], lam: float) -> list[float]:
     ]
 
 
-def clipped(pool: Sequence[Answer], lam: float) -> list[float]:
+def clipped(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
     """The sum with every token's gain clipped to :data:`CLIP`."""
     return [
         _line(answer.question_logprob, float(np.clip(answer.gains, -CLIP, CLIP).sum()), lam)
@@ -38,7 +38,7 @@ def clipped(pool: Sequence[Answer], lam: float) -> list[float]:
     ]
 
 
-def common_prefix(pool: Sequence[Answer], lam: float) -> list[float]:
+def common_prefix(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
     """The sum over the first tokens of every answer, as many as the shortest of the pool has."""
     length = min(answer.length for answer in pool)
     return [
@@ -53,7 +53,7 @@ def _line(question: float, gain: float, lam: float) -> float:
     return gain if math.isinf(lam) else question + lam * gain
 
 
-TRIED: Mapping[str, Scores] = {
+OTHER_SCORES: Mapping[str, Scores] = {
     "length penalty": length_penalty,
     "clipped gain": clipped,
     "common prefix": common_prefix,

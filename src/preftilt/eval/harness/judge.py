@@ -25,7 +25,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.util import LimitExceededError, apply_limits, token_limit
 
-from preftilt.eval.frame.budget import Budget, BudgetSpent
+from preftilt.eval.harness.budget import Budget, BudgetSpent
 from preftilt.types import Sampling, check_whole
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Judgement(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class InspectJudge:
     """A model in a role, its settings and the budget it shares with the rest of the task."""
 
     settings: JudgeSettings
@@ -179,10 +179,10 @@ class Judge:
 
 
 @dataclass(slots=True)
-class FirstContact:
+class JudgeProbe:
     """Whether a task's judge answers, asked once for all samples and epochs, before anything is drawn."""
 
-    judge: Judge
+    judge: InspectJudge
     _lock: anyio.Lock = field(default_factory=anyio.Lock)
     _model: Model | None = None
     _failure: str | None = None
@@ -194,7 +194,7 @@ class FirstContact:
         async with self._lock:
             if self._model is not model and budget.allows_judge_call:
                 try:
-                    output = await first_contact(model)
+                    output = await probe_judge(model)
                 except PrerequisiteError as failure:
                     self._failure = str(failure.message)
                 else:
@@ -205,7 +205,7 @@ class FirstContact:
             raise PrerequisiteError(self._failure)
 
 
-async def first_contact(model: Model) -> ModelOutput:
+async def probe_judge(model: Model) -> ModelOutput:
     """One short question to a judge, never answered from the cache.
 
     Raises Inspect's ``PrerequisiteError`` with the client's reason if it does not answer: a wrong name, address or key.
@@ -221,7 +221,7 @@ async def first_contact(model: Model) -> ModelOutput:
         return await model.generate(FIRST_QUESTION, config=config, cache=False)
     except (PrerequisiteError, LimitExceededError):
         raise
-    except Exception as error:  # As in Judge.ask.
+    except Exception as error:  # As in InspectJudge.ask.
         raise PrerequisiteError(
             f"the judge {model} cannot be asked: {_told(error, model)}; check its name, address and key"
         ) from error

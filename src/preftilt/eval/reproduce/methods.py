@@ -11,7 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from preftilt.defaults import CUT_OFF
-from preftilt.eval.reproduce.measured import Answer, Found, Pool, Spent
+from preftilt.eval.reproduce.measured import (
+    AnswerCost,
+    ItemMeasurements,
+    RecordedAnswer,
+    SamplePool,
+)
 from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL, TREE
 from preftilt.eval.stored import best_of, scores
 from preftilt.rank import order
@@ -21,7 +26,7 @@ from preftilt.rivals.votes import tally
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import CutOff, Reduction, Stream
 
-Pick = Callable[[Found], Sequence[Answer]]
+PickAnswers = Callable[[ItemMeasurements], Sequence[RecordedAnswer]]
 """The answers of a method to an item: one; several that count by their mean; none, if it was not measured."""
 
 BOTH = frozenset({"question", "full"})
@@ -32,19 +37,19 @@ SAMPLE = "one sample"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contender:
+class ComparedMethod:
     """A method. ``timed``: the timed method that takes as long, None if none does. ``chosen``: λ was chosen for it on
     validation items. ``oracle``: it looks at verdicts, and is a bound and no method."""
 
     name: str
-    pick: Pick
-    spent: Callable[[Found], Spent]
+    pick: PickAnswers
+    spent: Callable[[ItemMeasurements], AnswerCost]
     lam: float | None = None
     reduction: Reduction | None = None
     timed: str | None = None
     chosen: bool = False
     oracle: bool = False
-    missing: Callable[[Found], int] = lambda _: 0
+    missing: Callable[[ItemMeasurements], int] = lambda _: 0
 
     @property
     def label(self) -> str:
@@ -52,18 +57,18 @@ class Contender:
         return self.name if self.lam is None else f"{self.name}, λ = {self.lam:g}"
 
 
-def greedy() -> Contender:
+def greedy() -> ComparedMethod:
     """The most likely answer with the preference in the prompt."""
-    return Contender(
+    return ComparedMethod(
         name=GREEDY,
         pick=lambda one: [] if one.greedy is None else [one.greedy.answer],
-        spent=lambda one: Spent() if one.greedy is None else one.greedy.spent,
+        spent=lambda one: AnswerCost() if one.greedy is None else one.greedy.spent,
         timed=GREEDY,
     )
 
 
-def one_sample() -> Contender:
-    return Contender(
+def one_sample() -> ComparedMethod:
+    return ComparedMethod(
         name=SAMPLE,
         pick=lambda one: first(one.pool, 1),
         spent=lambda one: _pool_spent(one, 1, NEITHER),
@@ -71,17 +76,17 @@ def one_sample() -> Contender:
     )
 
 
-def random_of(n: int, seed: int, *, exact: bool) -> Contender:
+def random_of(n: int, seed: int, *, exact: bool) -> ComparedMethod:
     """Any of ``n``: where verdicts cost nothing, the mean over all of them, which is what chance gives exactly."""
 
-    def pick(one: Found) -> Sequence[Answer]:
+    def pick(one: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = first(one.pool, n)
         if exact or not drawn:
             return drawn
         stream = Stream(seed, f"{one.case.stream}\x1frandom pick")
         return [max(enumerate(drawn), key=lambda each: stream_key(stream, each[0]) / MASK64)[1]]
 
-    return Contender(
+    return ComparedMethod(
         name=f"random of {n}", pick=pick, spent=lambda one: _pool_spent(one, n, NEITHER), timed=None
     )
 
@@ -93,11 +98,11 @@ def best_by(
     reduction: Reduction,
     views: frozenset[str] = BOTH,
     cut_off: CutOff = CUT_OFF,
-) -> Contender:
+) -> ComparedMethod:
     """The highest q + λ d of ``n`` samples; λ = 1 is p, λ = 0 is q and λ → ∞ is p − q."""
     named = math.isinf(lam) or lam in (0.0, 1.0)
     reward = Reward(reduction=reduction, cut_off=cut_off)
-    return Contender(
+    return ComparedMethod(
         name=name,
         pick=lambda one: [best_of(drawn, lam, reward)] if (drawn := first(one.pool, n)) else [],
         spent=lambda one: _pool_spent(one, n, views),
@@ -107,13 +112,13 @@ def best_by(
     )
 
 
-def rear(n: int, lam: float, reduction: Reduction, *, chosen: bool = False) -> Contender:
+def rear(n: int, lam: float, reduction: Reduction, *, chosen: bool = False) -> ComparedMethod:
     """BoN-REAR."""
     made = best_by("BoN-REAR", n, lam, reduction)
     return replace(made, lam=lam, chosen=chosen)
 
 
-def likelihoods(n: int, reduction: Reduction) -> list[Contender]:
+def likelihoods(n: int, reduction: Reduction) -> list[ComparedMethod]:
     """The model's own likelihoods: by q, by p, by p − q, and by p a token."""
     return [
         best_by(f"best-of-{n} by q (λ = 0)", n, 0.0, reduction, QUESTION),
@@ -123,14 +128,14 @@ def likelihoods(n: int, reduction: Reduction) -> list[Contender]:
     ]
 
 
-def plain(n: int, reduction: Reduction) -> Contender:
+def plain(n: int, reduction: Reduction) -> ComparedMethod:
     """Best-of-n by p, which is λ = 1: the choice without realigning."""
     return best_by(f"best-of-{n} by p (λ = 1)", n, 1.0, reduction, FULL)
 
 
-def trees(lam: float, reduction: Reduction) -> Contender:
+def trees(lam: float, reduction: Reduction) -> ComparedMethod:
     """DVTS-REAR, 4 subtrees of width 4."""
-    return Contender(
+    return ComparedMethod(
         name=TREE,
         pick=lambda one: [one.trees[lam].answer] if lam in one.trees else [],
         spent=lambda one: one.trees[lam].spent,
@@ -140,16 +145,16 @@ def trees(lam: float, reduction: Reduction) -> Contender:
     )
 
 
-def rated(name: str, n: int) -> Contender:
+def rated(name: str, n: int) -> ComparedMethod:
     """The highest rating by a reward model or judge, in the order of :mod:`preftilt.rank`."""
 
-    def pick(one: Found) -> Sequence[Answer]:
+    def pick(one: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = first(one.pool, n)
         if not drawn or name not in one.ratings:
             return []
         return [_first_of(drawn, one.ratings[name].scores[:n])]
 
-    return Contender(
+    return ComparedMethod(
         name=f"best-of-{n} by {name}",
         pick=pick,
         spent=lambda one: _pool_spent(one, n, NEITHER) + one.ratings[name].spent,
@@ -158,8 +163,8 @@ def rated(name: str, n: int) -> Contender:
     )
 
 
-def guided(name: str) -> Contender:
-    return Contender(
+def guided(name: str) -> ComparedMethod:
+    return ComparedMethod(
         name=name,
         pick=lambda one: [one.guided[name].answer] if name in one.guided else [],
         spent=lambda one: one.guided[name].spent,
@@ -167,18 +172,18 @@ def guided(name: str) -> Contender:
     )
 
 
-def voted(n: int, answers: str, lam: float | None) -> Contender:
+def voted(n: int, answers: str, lam: float | None) -> ComparedMethod:
     """The answer that most samples give; with a λ, a vote weighs 1 plus REAR's score as a mean over tokens."""
     read = EXTRACTORS[answers]
 
-    def pick(one: Found) -> Sequence[Answer]:
+    def pick(one: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = first(one.pool, n)
         if not drawn:
             return []
         totals = tally([read(each.text) for each in drawn], [_weight(each, lam) for each in drawn])
         return [_first_of(drawn, totals, vote=True)]
 
-    return Contender(
+    return ComparedMethod(
         name=f"majority of {n}" if lam is None else f"weighted vote of {n}",
         pick=pick,
         spent=lambda one: _pool_spent(one, n, NEITHER if lam is None else BOTH),
@@ -187,9 +192,9 @@ def voted(n: int, answers: str, lam: float | None) -> Contender:
     )
 
 
-def any_of(n: int, right: Callable[[Found, Answer], float]) -> Contender:
+def any_of(n: int, right: Callable[[ItemMeasurements, RecordedAnswer], float]) -> ComparedMethod:
     """The best of ``n`` by their verdicts: what no way of choosing can exceed."""
-    return Contender(
+    return ComparedMethod(
         name=f"any of {n} (oracle)",
         pick=lambda one: [max(drawn, key=lambda each: right(one, each))] if (drawn := first(one.pool, n)) else [],
         spent=lambda one: _pool_spent(one, n, NEITHER),
@@ -197,25 +202,25 @@ def any_of(n: int, right: Callable[[Found, Answer], float]) -> Contender:
     )  # fmt: skip
 
 
-def judges(n: int) -> list[Contender]:
+def judges(n: int) -> list[ComparedMethod]:
     """The reward models: external, then generative."""
     return [rated(name, n) for name in (REWARD_MODEL, *JUDGED)]
 
 
-def decoders() -> list[Contender]:
+def decoders() -> list[ComparedMethod]:
     """Those of the paper."""
     return [guided(name) for name in GUIDED if name != "CFG"]
 
 
 def _first_of(
-    drawn: Sequence[Answer], scores: Sequence[float | None], *, vote: bool = False
-) -> Answer:
+    drawn: Sequence[RecordedAnswer], scores: Sequence[float | None], *, vote: bool = False
+) -> RecordedAnswer:
     """The first by scores that are not REAR's."""
     cut_off = [not answer.finished for answer in drawn]
     return drawn[order(scores, cut_off, Reward().cut_off, vote=vote)[0]]
 
 
-def _weight(one: Answer, lam: float | None) -> float:
+def _weight(one: RecordedAnswer, lam: float | None) -> float:
     """A response with an impossible token has no say."""
     if lam is None:
         return 1.0
@@ -223,12 +228,12 @@ def _weight(one: Answer, lam: float | None) -> float:
     return 1.0 + mean if math.isfinite(mean) else 0.0
 
 
-def first(pool: Pool | None, n: int) -> Sequence[Answer]:
+def first(pool: SamplePool | None, n: int) -> Sequence[RecordedAnswer]:
     """The first ``n`` answers of a pool; none if fewer were drawn."""
     answers = () if pool is None else pool.answers[:n]
     return answers if len(answers) == n else ()
 
 
-def _pool_spent(one: Found, n: int, views: frozenset[str]) -> Spent:
-    pool: Pool | None = one.pool
-    return Spent() if pool is None else pool.spent(n, views)
+def _pool_spent(one: ItemMeasurements, n: int, views: frozenset[str]) -> AnswerCost:
+    pool: SamplePool | None = one.pool
+    return AnswerCost() if pool is None else pool.spent(n, views)

@@ -23,11 +23,11 @@ from inspect_ai.model import (
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from preftilt.api import Settings
-from preftilt.eval.frame.budget import Budget, BudgetSpent
-from preftilt.eval.frame.judge import FirstContact, Judge
-from preftilt.eval.frame.method import Method, patched
-from preftilt.eval.frame.request import Request, read_request
-from preftilt.eval.provider import KNOB, Knob, PreftiltAPI, item_of
+from preftilt.eval.harness.budget import Budget, BudgetSpent
+from preftilt.eval.harness.judge import InspectJudge, JudgeProbe
+from preftilt.eval.harness.method import TaskMethod, patched
+from preftilt.eval.harness.request import BenchmarkRequest, read_request
+from preftilt.eval.provider import EXTRAS_KEY, PreftiltAPI, TaskExtras, item_of
 from preftilt.messages import Message
 
 RECORD = "preftilt"
@@ -60,8 +60,8 @@ def _content(message: Message) -> str | list[Content]:
 
 @solver
 def answer(method: dict[str, Any], budget: Budget | None = None) -> Solver:
-    """Answers ``metadata["request"]`` by a method (``Method.to_json``); the record goes to the sample's store."""
-    how = Method(settings=method["settings"], chosen=tuple(method["chosen"]))
+    """Answers ``metadata["request"]`` by a method (``TaskMethod.to_json``); the record goes to the sample's store."""
+    how = TaskMethod(settings=method["settings"], chosen=tuple(method["chosen"]))
     limits = budget or Budget()
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
@@ -72,9 +72,9 @@ def answer(method: dict[str, Any], budget: Budget | None = None) -> Solver:
 
 
 @solver
-def ready(judge: Judge | None, method: Method) -> Solver:
+def ready(judge: InspectJudge | None, method: TaskMethod) -> Solver:
     """Refuses what cannot work before the first token: a judge that does not answer, a method the model has not."""
-    contact = None if judge is None else FirstContact(judge)
+    contact = None if judge is None else JudgeProbe(judge)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         _check_method(get_model(), method)
@@ -99,7 +99,12 @@ async def within(
 
 
 async def answer_request(
-    state: TaskState, request: Request, method: Method, budget: Budget, *, part: str = ""
+    state: TaskState,
+    request: BenchmarkRequest,
+    method: TaskMethod,
+    budget: Budget,
+    *,
+    part: str = "",
 ) -> str:
     """Answer a request by the method; output, messages and record of ``state`` are those of the answer.
 
@@ -110,7 +115,7 @@ async def answer_request(
     state.messages = chat(request.conversation())
     state.messages.append(output.message)
     state.output = output
-    state.store.set(RECORD, (output.metadata or {}).get(KNOB))
+    state.store.set(RECORD, (output.metadata or {}).get(EXTRAS_KEY))
     return output.completion
 
 
@@ -127,21 +132,26 @@ async def say(
 
     ``role`` has the model of that role speak instead, if the run names one (``--model-role ROLE=MODEL``).
     """
-    plain = Request(messages=tuple(messages))
-    method = Method(settings=settings)
+    plain = BenchmarkRequest(messages=tuple(messages))
+    method = TaskMethod(settings=settings)
     output = await _generate(get_model(role=role), state, plain, method, budget, part)
     return output.completion
 
 
 async def _generate(
-    model: Model, state: TaskState, request: Request, method: Method, budget: Budget, part: str
+    model: Model,
+    state: TaskState,
+    request: BenchmarkRequest,
+    method: TaskMethod,
+    budget: Budget,
+    part: str,
 ) -> ModelOutput:
     budget.check_tokens()
     _check_method(model, method)
     item = item_of(state.sample_id, state.epoch, part)
     if isinstance(model.api, PreftiltAPI):
-        knob = Knob(request, method.settings, item, fit="max_tokens" not in method.chosen)
-        config = GenerateConfig(extra_body={KNOB: knob.to_json()})
+        knob = TaskExtras(request, method.settings, item, fit="max_tokens" not in method.chosen)
+        config = GenerateConfig(extra_body={EXTRAS_KEY: knob.to_json()})
     else:
         config = _chat_config(model, method)
     output = await model.generate(chat(request.conversation()), config=config)
@@ -150,13 +160,13 @@ async def _generate(
     return output
 
 
-def _changed(request: Request, method: Method) -> Request:
+def _changed(request: BenchmarkRequest, method: TaskMethod) -> BenchmarkRequest:
     """The request with what the user's settings say about prompts; the benchmark's own choices stand in it already."""
     base = Settings(prompt=request.prompt)
     return replace(request, prompt=patched(base, method.settings).prompt)
 
 
-def _chat_config(model: Model, method: Method) -> GenerateConfig:
+def _chat_config(model: Model, method: TaskMethod) -> GenerateConfig:
     """Sampling for a model that is not preftilt's: the protocol's, below what the run says itself."""
     own = {name: method.settings.get(name) for name in CHAT_SETTINGS}
     if (method.settings.get("search") or {}).get("name") in ("greedy", "best-of-n", "dvts"):
@@ -165,7 +175,7 @@ def _chat_config(model: Model, method: Method) -> GenerateConfig:
     return GenerateConfig(**{name: one for name, one in own.items() if name not in said})
 
 
-def _check_method(model: Model, method: Method) -> None:
+def _check_method(model: Model, method: TaskMethod) -> None:
     """A method needs a model that scores; other models are measured as they are."""
     if method.chosen and not isinstance(model.api, PreftiltAPI):
         raise PrerequisiteError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from preftilt.eval.frame.method import Protocol
+from preftilt.eval.harness.method import BenchmarkProtocol
 
 TREES = {"subtrees": 4, "width": 4}
 
 
 def rear_protocol(
     preset: str, *, max_tokens: int, method: dict[str, Any] | None = None
-) -> Protocol:
+) -> BenchmarkProtocol:
     """``rear-paper``: sum, steps of one line. ``rear-official``: mean, steps of a paragraph, at most 40 of them.
 
     Source: REAR (arXiv 2606.30339), appendices C to E, and the defaults of its published code. ``rear-official``
@@ -27,14 +27,14 @@ def rear_protocol(
         **({} if method is None else {"method": method}),
     }
     if preset == "rear-official":
-        return Protocol(
+        return BenchmarkProtocol(
             settings={**common, "reduction": "mean", "top_p": 0.8, "top_k": 20},
             searches={
                 "best-of-n": {"n": 16},
                 "dvts": {**TREES, "delimiter": "\n\n", "max_steps": 40},
             },
         )
-    return Protocol(
+    return BenchmarkProtocol(
         settings={**common, "reduction": "sum", "top_p": 1.0, "top_k": 0},
         searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
     )

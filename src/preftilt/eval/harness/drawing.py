@@ -9,7 +9,7 @@ from typing import Any
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput
-from preftilt.eval.frame.request import Request
+from preftilt.eval.harness.request import BenchmarkRequest
 from preftilt.prompt import answer_text, plain_query
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.run import fit_max_tokens
@@ -18,7 +18,7 @@ from preftilt.types import Query, Sampling, Stream
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnAnswer:
     """An answer. ``read`` are tokens of prompts and of scored responses, ``sampled`` new ones; ``record`` is JSON.
 
     ``candidates`` stand in the order of the record's, with what it leaves out.
@@ -33,8 +33,8 @@ class Drawn:
 
 
 async def draw_realigned(
-    realigner: Realigner, request: Request, settings: Settings, item: str | None, fit: bool
-) -> Drawn:
+    realigner: Realigner, request: BenchmarkRequest, settings: Settings, item: str | None, fit: bool
+) -> DrawnAnswer:
     """The request's answer by the settings' method; ``fit`` lowers ``max_tokens`` to what the context leaves."""
     notes: tuple[str, ...] = ()
     fit = fit and settings.max_tokens is not None
@@ -50,7 +50,7 @@ async def draw_realigned(
         prepared = replace(prepared, settings=whole, max_tokens=most)
     result = await realigner.answer(prepared, item=item)
     usage = result.usage
-    return Drawn(
+    return DrawnAnswer(
         text=result.text,
         cut_off=result.candidates[0].finish == "length",
         read=sum(usage["prompt"].values()) + sum(usage["scored"].values()),
@@ -61,8 +61,8 @@ async def draw_realigned(
 
 
 async def draw_plain(
-    realigner: Realigner, request: Request, settings: Settings, item: str | None, fit: bool
-) -> Drawn:
+    realigner: Realigner, request: BenchmarkRequest, settings: Settings, item: str | None, fit: bool
+) -> DrawnAnswer:
     """The model's answer as it is: one draw by the settings' sampling, the search and λ having no say."""
     engine = realigner.engine
     prompt = engine.tokenizer.render(request.conversation())
@@ -79,7 +79,7 @@ async def draw_plain(
         max_tokens=fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens),
     )
     [[drawn]] = await engine.sample([asked])
-    return Drawn(
+    return DrawnAnswer(
         text=answer_text(engine.tokenizer, drawn.tokens),
         cut_off=drawn.finish == "length",
         read=len(prompt),

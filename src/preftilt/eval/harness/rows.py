@@ -19,7 +19,7 @@ HUB = "hub:"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DataRow:
     """One object of a file; ``number`` counts from 0, as the benchmarks do. Every error names file, row and field.
 
     ``path`` is where a nested object stands in its row.
@@ -50,17 +50,17 @@ class Row:
             raise self.wrong(name, f"has {len(found)} entries, not {count}")
         return tuple(found)
 
-    def object(self, name: str) -> Row:
+    def object(self, name: str) -> DataRow:
         """A nested object, whose fields are named ``name.field`` in errors."""
-        return Row(self.file, self.number, self._get(name, dict, "an object"), self._at(name))
+        return DataRow(self.file, self.number, self._get(name, dict, "an object"), self._at(name))
 
-    def objects(self, name: str) -> tuple[Row, ...]:
+    def objects(self, name: str) -> tuple[DataRow, ...]:
         """A list of nested objects, whose fields are named ``name[i].field`` in errors."""
         found = self._get(name, list, "a list of objects")
         if not all(isinstance(one, dict) for one in found):
             raise self.wrong(name, "must be a list of objects")
         return tuple(
-            Row(self.file, self.number, one, self._at(f"{name}[{i}]"))
+            DataRow(self.file, self.number, one, self._at(f"{name}[{i}]"))
             for i, one in enumerate(found)
         )
 
@@ -83,18 +83,18 @@ class Row:
         return found
 
 
-def json_rows(path: Path) -> list[Row]:
+def json_rows(path: Path) -> list[DataRow]:
     """The rows of a UTF-8 JSON file that holds a list of objects."""
     return _rows(path.name, _parsed(path.name, read_bytes(path)))
 
 
-def jsonl_rows(path: Path) -> list[Row]:
+def jsonl_rows(path: Path) -> list[DataRow]:
     """The rows of a UTF-8 file with one JSON object a line."""
     lines = [line for line in read_bytes(path).split(b"\n") if line.strip()]
     return _rows(path.name, [_parsed(f"{path.name}, row {i}", one) for i, one in enumerate(lines)])
 
 
-def hub_rows(name: str, split: str) -> list[Row]:
+def hub_rows(name: str, split: str) -> list[DataRow]:
     """The rows of a data set's split, online or from the hub's cache; ``name`` is OWNER/NAME or OWNER/NAME@REVISION.
 
     Raises :class:`~preftilt.errors.MissingPackage` without the extra ``eval`` and
@@ -116,7 +116,7 @@ def hub_rows(name: str, split: str) -> list[Row]:
     return _rows(f"{HUB}{name}/{split}", [dict(one) for one in table])
 
 
-def check_count(rows: Sequence[Row], file: str, expected: int) -> None:
+def check_count(rows: Sequence[DataRow], file: str, expected: int) -> None:
     """Raises unless a file has as many rows as the benchmark's version has."""
     if len(rows) != expected:
         raise BadInput(
@@ -155,7 +155,7 @@ def _parsed(where: str, raw: bytes) -> Any:
         raise BadInput(f"{where}: {error}") from error
 
 
-def _rows(file: str, data: Any) -> list[Row]:
+def _rows(file: str, data: Any) -> list[DataRow]:
     if not isinstance(data, list):
         raise BadInput(f"{file} must hold a list of objects, not {type(data).__name__}")
     for number, one in enumerate(data):
@@ -163,4 +163,4 @@ def _rows(file: str, data: Any) -> list[Row]:
             raise BadInput(
                 f"{file}, row {number}: must be an object, not {type(one).__name__}; the file is of another version"
             )
-    return [Row(file, number, one) for number, one in enumerate(data)]
+    return [DataRow(file, number, one) for number, one in enumerate(data)]

@@ -13,11 +13,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.rows import read_bytes
+from preftilt.eval.harness.rows import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class PromptTemplate:
     """A prompt's text and the names of its gaps; ``source`` says whose wording it is, for the record."""
 
     text: str
@@ -33,10 +33,10 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
-class Templates:
+class PromptTemplates:
     """The prompts of one role, by name."""
 
-    of: Mapping[str, Template]
+    of: Mapping[str, PromptTemplate]
 
     def fill(self, name: str, values: Mapping[str, str]) -> str:
         """The prompt ``name``, filled."""
@@ -49,17 +49,17 @@ class Templates:
 
 def load_templates(
     package: str, files: str, gaps: Mapping[str, frozenset[str]], folder: str | None
-) -> Templates:
+) -> PromptTemplates:
     """A prompt for every name in ``gaps``, as :func:`load_template` has it, from the file ``files`` with the name in
     it: ``"judge_{}.txt"``."""
-    return Templates(
+    return PromptTemplates(
         {name: load_template(package, files.format(name), gaps[name], folder) for name in gaps}
     )
 
 
 def load_template(
     package: str, file: str, gaps: frozenset[str], folder: str | None = None
-) -> Template:
+) -> PromptTemplate:
     """The prompt ``file`` of ``folder``, or of the package's own ``texts``.
 
     Raises :class:`~preftilt.errors.BadInput` if it is not there or lacks one of ``gaps``, before anything is asked.
@@ -74,4 +74,4 @@ def load_template(
         raise BadInput(
             f"{file} of {folder or package} has no {{{missing[0]}}}, which is to be filled in; is it the right file?"
         )
-    return Template(text.strip(), gaps, source)
+    return PromptTemplate(text.strip(), gaps, source)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from preftilt.eval.bootstrap import Interval
-from preftilt.eval.calibrate.choice import Calibration, Standing
+from preftilt.eval.calibrate.choice import Calibration, OptionResult
 
 
 def to_json(found: Calibration) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _range(found: Calibration) -> str:
     return f"{min(near):g} to {max(near):g}"
 
 
-def _row(one: Standing, chosen: Standing) -> str:
+def _row(one: OptionResult, chosen: OptionResult) -> str:
     mark = "**" if one == chosen else ""
     plain = one.option.lam == 1
     over = ("–", "–") if plain else (_signed(one.over_plain.difference), f"{one.over_plain.p:.2g}")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preftilt.eval.calibrate.choice import MIN_ITEMS
-from preftilt.eval.frame.method import Json
+from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce import token_level_report
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
 from preftilt.eval.reproduce.experiments import EXPERIMENTS, TOKEN_LEVEL
 from preftilt.eval.reproduce.notes import notes
-from preftilt.eval.reproduce.paper import PUBLISHED, Published
+from preftilt.eval.reproduce.paper import PUBLISHED, PublishedTable
 
 Pictures = Mapping[tuple[str, str], Sequence[str]]
 """Files by benchmark and experiment."""
@@ -226,7 +226,7 @@ def _over(over: Json | None) -> list[str]:
     return [f"**{text}**" if clear else text, told]
 
 
-def _paper(published: Sequence[Published]) -> list[Block]:
+def _paper(published: Sequence[PublishedTable]) -> list[Block]:
     """The paper's numbers, apart from ours."""
     if not published:
         return []

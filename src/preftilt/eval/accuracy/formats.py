@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.pairs import Comparison, Example
 from preftilt.eval.accuracy.world import world_comparisons
-from preftilt.eval.frame.rows import HUB, Row, hub_rows, json_rows, jsonl_rows
+from preftilt.eval.harness.rows import HUB, DataRow, hub_rows, json_rows, jsonl_rows
 from preftilt.eval.prefeval.data import load_items
 from preftilt.messages import Message, read_messages
 from preftilt.records import file_lines
@@ -27,7 +27,7 @@ from preftilt.types import Preference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ComparisonSource:
     """What is read: ``source`` is a file, a folder or ``hub:OWNER/NAME``.
 
     preferences: those of every row, for data that states none. topics: only these (PrefEval). split: of a data set of
@@ -42,14 +42,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LoadedComparisons:
     """What was read, and how many rows were no comparisons, by the reason."""
 
     comparisons: tuple[Comparison, ...]
     left_out: dict[str, int]
 
 
-def read(form: str, asked: Asked) -> Found:
+def read(form: str, asked: ComparisonSource) -> LoadedComparisons:
     """The comparisons of ``asked.source``, which has the form called ``form`` (see :data:`FORMS`)."""
     if form not in FORMS:
         raise BadInput(f"there is no format {form!r}; there are {', '.join(FORMS)}")
@@ -57,7 +57,7 @@ def read(form: str, asked: Asked) -> Found:
         raise BadInput("topics belong to the format prefeval")
     found = FORMS[form](asked)
     if asked.limit is not None:
-        found = Found(found.comparisons[: asked.limit], found.left_out)
+        found = LoadedComparisons(found.comparisons[: asked.limit], found.left_out)
     if not found.comparisons:
         raise BadInput(f"{asked.source} has no pairs to compare")
     return found
@@ -120,17 +120,17 @@ class PairRow(Strict):
         )
 
 
-def _pairs(asked: Asked) -> Found:
+def _pairs(asked: ComparisonSource) -> LoadedComparisons:
     found = read_rows(
         file_lines(Path(asked.source)),
         source=asked.source,
         model=PairRow,
         make=lambda row, line: row.comparison(line, asked.source, asked.preferences),
     )
-    return Found(tuple(found), {})
+    return LoadedComparisons(tuple(found), {})
 
 
-def _rewardbench(asked: Asked) -> Found:
+def _rewardbench(asked: ComparisonSource) -> LoadedComparisons:
     """Rows of ``prompt``, ``chosen``, ``rejected``, a text or a list of texts each, and ``subset`` and ``id``."""
     found: list[Comparison] = []
     for row in published_rows(asked):
@@ -150,10 +150,10 @@ def _rewardbench(asked: Asked) -> Found:
                 place=f"{row.file}, row {row.number}",
             )
         )
-    return Found(tuple(found), {})
+    return LoadedComparisons(tuple(found), {})
 
 
-def _hh_rlhf(asked: Asked) -> Found:
+def _hh_rlhf(asked: ComparisonSource) -> LoadedComparisons:
     """Anthropic's HH-RLHF: two conversations a row, as text or as turns; the last turn is what is compared."""
     found: list[Comparison] = []
     differ = 0
@@ -175,10 +175,10 @@ def _hh_rlhf(asked: Asked) -> Found:
             )
         )
     why = "the conversations differ before their last turn, or not at all"
-    return Found(tuple(found), {why: differ} if differ else {})
+    return LoadedComparisons(tuple(found), {why: differ} if differ else {})
 
 
-def _prefeval(asked: Asked) -> Found:
+def _prefeval(asked: ComparisonSource) -> LoadedComparisons:
     """PrefEval's multiple choice: the option that fits the stated preference against the three that do not."""
     if asked.preferences:
         raise BadInput("PrefEval states its own preferences; leave --preference out")
@@ -196,10 +196,10 @@ def _prefeval(asked: Asked) -> Found:
         )
         for one in items
     ]
-    return Found(tuple(found), {})
+    return LoadedComparisons(tuple(found), {})
 
 
-def _train(asked: Asked) -> Found:
+def _train(asked: ComparisonSource) -> LoadedComparisons:
     """The pairs that ``preftilt train`` reads: a comparison an objective, in that objective's group."""
     read_from = asked.source.removeprefix(HUB)
     if asked.source.startswith(HUB) and ":" not in read_from:
@@ -218,18 +218,18 @@ def _train(asked: Asked) -> Found:
         for number, pair in enumerate(read_pairs(read_from).pairs, start=1)
         for objective, better in pair.preferred.items()
     ]
-    return Found(tuple(found), {})
+    return LoadedComparisons(tuple(found), {})
 
 
-def _world(asked: Asked) -> Found:
+def _world(asked: ComparisonSource) -> LoadedComparisons:
     if asked.preferences:
         raise BadInput("the demo world's users have their own preferences; leave --preference out")
     if asked.source != "demo":
         raise BadInput('the format world reads nothing; call its source "demo"')
-    return Found(world_comparisons(), {})
+    return LoadedComparisons(world_comparisons(), {})
 
 
-FORMS: dict[str, Callable[[Asked], Found]] = {
+FORMS: dict[str, Callable[[ComparisonSource], LoadedComparisons]] = {
     "pairs": _pairs,
     "rewardbench": _rewardbench,
     "hh-rlhf": _hh_rlhf,
@@ -240,7 +240,7 @@ FORMS: dict[str, Callable[[Asked], Found]] = {
 """How a source may be laid out, by the name of ``--format``."""
 
 
-def published_rows(asked: Asked) -> list[Row]:
+def published_rows(asked: ComparisonSource) -> list[DataRow]:
     """The rows of a published file (``.json`` or ``.jsonl``) or data set."""
     if asked.source.startswith(HUB):
         return hub_rows(asked.source.removeprefix(HUB), asked.split)
@@ -248,12 +248,12 @@ def published_rows(asked: Asked) -> list[Row]:
     return json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
 
 
-def _id(row: Row) -> str:
+def _id(row: DataRow) -> str:
     given = row.fields.get("id")
     return f"{row.number}" if given is None else f"{row.number}/{given}"
 
 
-def _prompt(row: Row) -> tuple[Message, ...]:
+def _prompt(row: DataRow) -> tuple[Message, ...]:
     if isinstance(row.fields.get("prompt"), list):
         return tuple(
             Message(one.text("role"), one.text("content")) for one in row.objects("prompt")
@@ -261,7 +261,7 @@ def _prompt(row: Row) -> tuple[Message, ...]:
     return (Message("user", row.text("prompt")),)
 
 
-def _texts(row: Row, name: str) -> tuple[str, ...]:
+def _texts(row: DataRow, name: str) -> tuple[str, ...]:
     if isinstance(row.fields.get(name), str):
         return (row.text(name),)
     found = row.texts(name)
@@ -270,7 +270,7 @@ def _texts(row: Row, name: str) -> tuple[str, ...]:
     return found
 
 
-def _turns(row: Row, name: str) -> list[Message]:
+def _turns(row: DataRow, name: str) -> list[Message]:
     """A conversation that ends with the assistant."""
     if isinstance(row.fields.get(name), str):
         turns = _transcript(row.text(name))

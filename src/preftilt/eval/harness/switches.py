@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from preftilt.errors import BadInput
-from preftilt.eval.frame.method import Json, json_object
+from preftilt.eval.harness.method import Json, json_object
 
 Rules = TypeVar("Rules")
 

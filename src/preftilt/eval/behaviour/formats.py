@@ -14,10 +14,10 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, model_validator
 
 from preftilt.errors import BadInput
+from preftilt.eval.accuracy.formats import ExampleRow, several
 from preftilt.eval.accuracy.pairs import Comparison, Example
-from preftilt.eval.accuracy.readers import ExampleRow, several
 from preftilt.eval.accuracy.world import world_comparisons
-from preftilt.eval.frame.rows import Row, json_rows, jsonl_rows, read_bytes
+from preftilt.eval.harness.rows import DataRow, json_rows, jsonl_rows, read_bytes
 from preftilt.messages import Message, read_messages
 from preftilt.records import file_lines, parse_json
 from preftilt.records.rows import PreferenceField, read_rows
@@ -39,7 +39,7 @@ WRITE = "Write a text of yours."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class QuestionSource:
     """What is read. outputs: LaMP's file of true completions. limit: only so many questions."""
 
     source: str
@@ -47,7 +47,7 @@ class Asked:
     limit: int | None = None
 
 
-def read(form: str, asked: Asked) -> tuple[Comparison, ...]:
+def read(form: str, asked: QuestionSource) -> tuple[Comparison, ...]:
     """The questions of ``asked.source``, which has the form called ``form`` (see :data:`FORMS`)."""
     if form not in FORMS:
         raise BadInput(f"there is no format {form!r}; there are {', '.join(FORMS)}")
@@ -98,7 +98,7 @@ class QuestionRow(Strict):
         )
 
 
-def _users(asked: Asked) -> tuple[Comparison, ...]:
+def _users(asked: QuestionSource) -> tuple[Comparison, ...]:
     found = read_rows(
         file_lines(Path(asked.source)),
         source=asked.source,
@@ -108,12 +108,12 @@ def _users(asked: Asked) -> tuple[Comparison, ...]:
     return tuple(found)
 
 
-def _lamp(asked: Asked) -> tuple[Comparison, ...]:
+def _lamp(asked: QuestionSource) -> tuple[Comparison, ...]:
     """LaMP (Salemi et al., 2024): questions with profiles, and a file of golds that says which task it is."""
     if asked.outputs is None:
         raise BadInput("LaMP's true completions are in a file of their own: give it with --outputs")
     path = Path(asked.outputs)
-    whole = Row(path.name, 0, _object(path))
+    whole = DataRow(path.name, 0, _object(path))
     task = whole.text("task")
     if task not in LAMP:
         raise whole.wrong("task", f"is {task!r}; ROUGE is for {', '.join(LAMP)}")
@@ -121,7 +121,9 @@ def _lamp(asked: Asked) -> tuple[Comparison, ...]:
     return tuple(_with_profile(row, golds, LAMP[task]) for row in json_rows(Path(asked.source)))
 
 
-def _with_profile(row: Row, golds: Mapping[str, str], names: tuple[str | None, str]) -> Comparison:
+def _with_profile(
+    row: DataRow, golds: Mapping[str, str], names: tuple[str | None, str]
+) -> Comparison:
     id = _text(row, "id")
     if id not in golds:
         raise row.wrong("id", f"{id!r} has no gold in the file of outputs")
@@ -139,7 +141,7 @@ def _with_profile(row: Row, golds: Mapping[str, str], names: tuple[str | None, s
     )
 
 
-def _longlamp(asked: Asked) -> tuple[Comparison, ...]:
+def _longlamp(asked: QuestionSource) -> tuple[Comparison, ...]:
     """LongLaMP (Kumar et al., 2024): rows of ``input``, ``output`` and ``profile``."""
     path = Path(asked.source)
     rows = json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
@@ -162,13 +164,13 @@ def _longlamp(asked: Asked) -> tuple[Comparison, ...]:
     )
 
 
-def _world(asked: Asked) -> tuple[Comparison, ...]:
+def _world(asked: QuestionSource) -> tuple[Comparison, ...]:
     if asked.source != "demo":
         raise BadInput('the format world reads nothing; call its source "demo"')
     return world_comparisons()
 
 
-FORMS: dict[str, Callable[[Asked], tuple[Comparison, ...]]] = {
+FORMS: dict[str, Callable[[QuestionSource], tuple[Comparison, ...]]] = {
     "users": _users,
     "lamp": _lamp,
     "longlamp": _longlamp,
@@ -178,7 +180,7 @@ FORMS: dict[str, Callable[[Asked], tuple[Comparison, ...]]] = {
 
 
 def _examples(
-    row: Row, pairs: tuple[tuple[str | None, str], ...], instruction: str
+    row: DataRow, pairs: tuple[tuple[str | None, str], ...], instruction: str
 ) -> tuple[Example, ...]:
     """A profile's items, in their order, as what was asked and what was written."""
     found: list[Example] = []
@@ -200,7 +202,7 @@ def _instruction(asked: str) -> str:
     return f"{head}: " if colon else ""
 
 
-def _text(row: Row, name: str) -> str:
+def _text(row: DataRow, name: str) -> str:
     found = row.fields.get(name)
     return str(found) if isinstance(found, int) else row.text(name)
 

@@ -13,7 +13,7 @@ from preftilt.types import Preference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class BenchmarkRequest:
     """A question as an item of a benchmark asks it; ``prompt`` says where its parts stand.
 
     ``preferences`` is empty where the history is the preference (``prompt.history``), or where there is none at all.
@@ -38,7 +38,7 @@ class Request:
         turns = [one for one in self.messages if one.role != "system"]
         return [*system, *turns[self.prompt.preference_turns or len(turns) - 1 :]]
 
-    def going_on(self, answer: str, then: str) -> Request:
+    def going_on(self, answer: str, then: str) -> BenchmarkRequest:
         """The same request after one more exchange: the model's ``answer`` and the user's next turn."""
         more = (Message("assistant", answer), Message("user", then))
         turns = self.prompt.preference_turns
@@ -56,10 +56,10 @@ class Request:
         }
 
 
-def read_request(data: Mapping[str, Any]) -> Request:
-    """The request that :meth:`Request.to_json` wrote."""
+def read_request(data: Mapping[str, Any]) -> BenchmarkRequest:
+    """The request that :meth:`BenchmarkRequest.to_json` wrote."""
     known = {one.name for one in fields(PromptSettings)}
-    return Request(
+    return BenchmarkRequest(
         messages=tuple(_message(one) for one in data["messages"]),
         preferences=tuple(Preference(**one) for one in data["preferences"]),
         prompt=PromptSettings(**{k: v for k, v in data["prompt"].items() if k in known}),
