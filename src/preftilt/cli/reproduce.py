@@ -185,7 +185,7 @@ def _check(plan: ReproducePlan, benchmarks: Sequence[Benchmark]) -> None:
         how = plan.how(one, plan.pool)
         reference_of(plan.reference, how)
         for search in ("greedy", "best-of-n", "dvts"):
-            how.asked({"name": search})
+            how.settings_for({"name": search})
         if one.contexts and any(name in ("table2", "fig5") for name in plan.experiments):
             for inserted in plan.inserted:
                 one.test(inserted)

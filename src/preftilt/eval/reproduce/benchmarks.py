@@ -47,9 +47,9 @@ def open_benchmarks(names: Sequence[str], opening: Opening) -> list[Benchmark]:
             )
         one_of("benchmark", name, tuple(BENCHMARKS))
     opened = [BENCHMARKS[name](opening) for name in names]
-    for one in opened:
-        if not one.test(0):
+    for benchmark in opened:
+        if not benchmark.test(0):
             raise BadInput(
-                f"{one.name}: there is no item to measure; raise --limit, or give other data"
+                f"{benchmark.name}: there is no item to measure; raise --limit, or give other data"
             )
     return opened

@@ -62,7 +62,7 @@ class MeasuredModels:
     reward_model: str | None = None
     reward_options: EngineOptions = field(default_factory=EngineOptions)
 
-    def lab(self, how: MeasureSettings, part: str, stack: ExitStack) -> OpenModels:
+    def open(self, how: MeasureSettings, part: str, stack: ExitStack) -> OpenModels:
         """What ``part`` needs, open until ``stack`` is left."""
         engine = open_engine(self.model, self.options)
         stack.callback(engine.close)
@@ -159,7 +159,7 @@ def collect(
     first: called before anything is measured, not if there is nothing to measure.
     """
     after = place.part in AFTER_POOLS
-    tasks = {one.key: one for one in cases if not after or one.key in pools}
+    tasks = {case.key: case for case in cases if not after or case.key in pools}
     texts = {key: pools[key] for key in tasks} if after else {}
     gather(place.path)
     before = _cost(place, tasks)
@@ -189,8 +189,8 @@ def _cost(place: RecordFile, tasks: Mapping[str, Case]) -> dict[str, int]:
     """The tokens of every record there is of ``tasks``."""
     lines = read_lines(place.path)
     return {
-        key: read_measurements(one, [lines[key]]).tokens
-        for key, one in tasks.items()
+        key: read_measurements(case, [lines[key]]).tokens
+        for key, case in tasks.items()
         if key in lines
     }
 
@@ -199,8 +199,8 @@ def read_records(places: Sequence[RecordFile], cases: Sequence[Case]) -> list[It
     """What the files of ``places`` hold of each case."""
     files = [read_lines(place.path) for place in places]
     return [
-        read_measurements(one, [file[one.key] for file in files if one.key in file])
-        for one in cases
+        read_measurements(case, [file[case.key] for file in files if case.key in file])
+        for case in cases
     ]
 
 
@@ -225,15 +225,15 @@ def _share(
 ) -> None:
     """The work of one process; it may spend ``tokens`` an item. Module-level, as it is pickled."""
     with ExitStack() as stack:
-        lab = models.lab(how, part, stack)
+        opened = models.open(how, part, stack)
         chosen = {key: tasks[key] for key in keys}
         limit = None if tokens is None else int(tokens * len(keys))
         budget = Budget(max_tokens_total=limit)
-        asyncio.run(_measure_all(lab, part, chosen, texts, budget, path))
+        asyncio.run(_measure_all(opened, part, chosen, texts, budget, path))
 
 
 async def _measure_all(
-    lab: OpenModels,
+    models: OpenModels,
     part: str,
     tasks: Mapping[str, Case],
     texts: Mapping[str, Sequence[str]],
@@ -245,22 +245,22 @@ async def _measure_all(
     at_once = IN_FLIGHT if budget.max_tokens_total is None else IN_FLIGHT_ON_A_BUDGET
     room = asyncio.Semaphore(1 if part in TIMED else at_once)
 
-    async def one(key: str, case: Case) -> None:
+    async def measure_case(key: str, case: Case) -> None:
         async with room:
             if budget.spent:
                 return
             try:
-                found = await PARTS[part](lab, case, texts.get(key, ()))
+                fields = await PARTS[part](models, case, texts.get(key, ()))
             except PromptTooLong as failure:
-                found = {"skipped": str(failure)}
-            record = {"id": key, "part": part, **found}
+                fields = {"skipped": str(failure)}
+            record = {"id": key, "part": part, **fields}
             budget.spend(read_measurements(case, [record]).tokens)
         journal.write(record)
 
     try:
         async with asyncio.TaskGroup() as group:
             for key, case in tasks.items():
-                group.create_task(one(key, case))
+                group.create_task(measure_case(key, case))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     finally:

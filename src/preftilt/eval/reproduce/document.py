@@ -62,7 +62,7 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 def page(blocks: Sequence[Block], title: str, folder: Path) -> str:
     """The blocks as one page with its pictures in it, from ``folder``."""
-    body = "\n".join(_html(one, folder) for one in blocks)
+    body = "\n".join(_html(block, folder) for block in blocks)
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
@@ -98,9 +98,9 @@ def _html(block: Block, folder: Path) -> str:
             return f'<p><img alt="{html.escape(block.alt)}" src="data:image/png;base64,{data}"></p>'
         case Table():
             caption = f"<caption>{_marked(block.caption)}</caption>" if block.caption else ""
-            header = "".join(f"<th>{_marked(one)}</th>" for one in block.header)
+            header = "".join(f"<th>{_marked(text)}</th>" for text in block.header)
             rows = "".join(
-                "<tr>" + "".join(f"<td>{_marked(one)}</td>" for one in row) + "</tr>\n"
+                "<tr>" + "".join(f"<td>{_marked(text)}</td>" for text in row) + "</tr>\n"
                 for row in block.rows
             )
             return (
@@ -110,7 +110,7 @@ def _html(block: Block, folder: Path) -> str:
 
 def _marked(text: str) -> str:
     """Escaped text with its marks as tags."""
-    found = html.escape(text)
-    found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
-    found = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", found)
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", found)
+    escaped = html.escape(text)
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    escaped = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", escaped)

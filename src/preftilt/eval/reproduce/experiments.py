@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preftilt.errors import BadInput
@@ -11,7 +10,6 @@ from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Option
 from preftilt.eval.reproduce import methods
 from preftilt.eval.reproduce.benchmark import Benchmark
 from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, over_lambda, sizes
-from preftilt.eval.reproduce.measured import ItemMeasurements, RecordedAnswer
 from preftilt.eval.reproduce.methods import ComparedMethod
 from preftilt.eval.reproduce.parts import (
     GUIDANCE,
@@ -24,7 +22,6 @@ from preftilt.eval.reproduce.parts import (
     guidance_name,
 )
 from preftilt.eval.reproduce.verdicts import Verdicts
-from preftilt.types import Reduction
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ Chosen = Sequence[Calibration]
 
 def named(names: Sequence[str]) -> list[str]:
     """The experiments asked for, in the paper's order; ``all`` is every one."""
-    unknown = [one for one in names if one != ALL and one not in EXPERIMENTS]
+    unknown = [name for name in names if name != ALL and name not in EXPERIMENTS]
     if unknown or not names:
         wrong = f"there is no experiment {unknown[0]!r}" if unknown else "name an experiment"
         raise BadInput(f"{wrong}; there are {', '.join(EXPERIMENTS)} and {ALL}")
@@ -91,8 +88,8 @@ def named(names: Sequence[str]) -> list[str]:
 
 def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
     """What has to be measured, pools first, as the parts that rate them need them; ``inserted``: in long contexts."""
-    chosen = [EXPERIMENTS[one] for one in names if EXPERIMENTS[one].contexts or not inserted]
-    needed = frozenset[str]().union(*(one.parts for one in chosen))
+    chosen = [EXPERIMENTS[name] for name in names if EXPERIMENTS[name].contexts or not inserted]
+    needed = frozenset[str]().union(*(experiment.parts for experiment in chosen))
     order = (
         "pool",
         "guidance",
@@ -108,27 +105,22 @@ def parts_of(names: Sequence[str], *, inserted: bool) -> list[str]:
     return [part for part in order if part in needed and not (inserted and part in TIMED)]
 
 
-def reduction_of(how: MeasureSettings) -> Reduction:
-    """The preset's."""
-    return how.asked({"name": "dvts"}).reward.reduction
-
-
 def reference_of(name: str, how: MeasureSettings) -> ComparedMethod:
     """What methods are compared with: the model's greedy answer, or best-of-n without realigning."""
     if name not in REFERENCES:
         raise BadInput(f"the reference is {name!r}; it must be one of {', '.join(REFERENCES)}")
-    return methods.greedy() if name == "greedy" else methods.plain(how.n, reduction_of(how))
+    return methods.greedy() if name == "greedy" else methods.plain(how.n, how.reduction)
 
 
 def rears(how: MeasureSettings, chosen: Chosen) -> list[ComparedMethod]:
     """BoN-REAR at the preset's λ by all reductions, the preset's first, and at the λ chosen on validation items."""
-    own = reduction_of(how)
+    own = how.reduction
     lam = how.lam
-    reductions = sorted(REDUCTIONS, key=lambda one: one != own)
-    picked = [one.chosen.option for one in chosen]
+    reductions = sorted(REDUCTIONS, key=lambda reduction: reduction != own)
+    picked = [calibration.chosen.option for calibration in chosen]
     return [
-        *(methods.rear(how.n, lam, one) for one in reductions),
-        *(methods.rear(how.n, one.lam, one.reduction, chosen=True) for one in picked),
+        *(methods.rear(how.n, lam, reduction) for reduction in reductions),
+        *(methods.rear(how.n, option.lam, option.reduction, chosen=True) for option in picked),
     ]
 
 
@@ -136,8 +128,8 @@ def table_1(
     benchmark: Benchmark, how: MeasureSettings, chosen: Chosen, verdicts: Verdicts
 ) -> list[ComparedMethod]:
     """Every method; those that were not measured drop out."""
-    n, own = how.n, reduction_of(how)
-    found = [
+    n, own = how.n, how.reduction
+    compared = [
         methods.greedy(),
         methods.one_sample(),
         methods.random_of(n, how.seed, exact=benchmark.exact),
@@ -149,13 +141,13 @@ def table_1(
         methods.guided("CFG"),
     ]
     if benchmark.answers is not None:
-        found += [
+        compared += [
             methods.voted(n, benchmark.answers, None),
             methods.voted(n, benchmark.answers, how.lam),
         ]
     if benchmark.exact:
-        found.append(methods.any_of(n, _right(benchmark, verdicts)))
-    return found
+        compared.append(methods.any_of(n, verdicts.rightness(benchmark.headline)))
+    return compared
 
 
 def tree_lambdas(how: MeasureSettings) -> list[float]:
@@ -168,12 +160,12 @@ def table_2(how: MeasureSettings, chosen: Chosen) -> list[ComparedMethod]:
 
     A chosen λ that is 1 or the preset's has no line of its own.
     """
-    own, lam = reduction_of(how), how.lam
-    best = [one for one in rears(how, chosen) if one.reduction == own]
+    own, lam = how.reduction, how.lam
+    best = [method for method in rears(how, chosen) if method.reduction == own]
     return [
         methods.greedy(),
         methods.plain(how.n, own),
-        *[one for one in best if not (one.chosen and one.lam in (1.0, lam))],
+        *[method for method in best if not (method.chosen and method.lam in (1.0, lam))],
         *methods.decoders(),
     ]
 
@@ -196,9 +188,9 @@ def avoiding(how: MeasureSettings) -> list[ComparedMethod]:
 
 def timed(how: MeasureSettings) -> list[ComparedMethod]:
     """One method for every way of spending time."""
-    own, lam = reduction_of(how), how.lam
-    tree = [methods.trees(one, own) for one in how.lambdas if one == lam] or [
-        methods.trees(one, own) for one in how.lambdas[-1:]
+    own, lam = how.reduction, how.lam
+    tree = [methods.trees(tree_lam, own) for tree_lam in how.lambdas if tree_lam == lam] or [
+        methods.trees(tree_lam, own) for tree_lam in how.lambdas[-1:]
     ]
     return [
         methods.greedy(),
@@ -212,25 +204,15 @@ def timed(how: MeasureSettings) -> list[ComparedMethod]:
 
 def every_pick(benchmark: Benchmark, how: MeasureSettings, pool: int) -> list[ComparedMethod]:
     """All methods that any table or figure shows, oracles apart: what verdicts are needed for."""
-    own = reduction_of(how)
-    found = table_1(benchmark, how, (), Verdicts({})) + avoiding(how)
-    found += [one for each in over_lambda(how).values() for one in each]
+    own = how.reduction
+    compared = table_1(benchmark, how, (), Verdicts({})) + avoiding(how)
+    compared += [method for each in over_lambda(how).values() for method in each]
     for n in sizes(pool):
-        found += [methods.rear(n, lam, own) for lam in LAMBDAS_OF_N]
-        found += methods.judges(n) if n <= how.n else []
-    return [one for one in found if not one.oracle]
+        compared += [methods.rear(n, lam, own) for lam in LAMBDAS_OF_N]
+        compared += methods.judges(n) if n <= how.n else []
+    return [method for method in compared if not method.oracle]
 
 
 def options_as(option: Option, n: int) -> ComparedMethod:
     """The method that an option of λ stands for."""
     return methods.rear(n, option.lam, option.reduction)
-
-
-def _right(
-    benchmark: Benchmark, verdicts: Verdicts
-) -> Callable[[ItemMeasurements, RecordedAnswer], float]:
-    def right(found: ItemMeasurements, answer: RecordedAnswer) -> float:
-        value = verdicts.value(found, answer, benchmark.headline)
-        return 0.0 if math.isnan(value) else value
-
-    return right

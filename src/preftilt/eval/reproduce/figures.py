@@ -11,8 +11,8 @@ from preftilt.eval.reproduce import token_level_report
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.plots.curves import (
     Curve,
-    Estimate,
     LineStyle,
+    Estimate,
     doubling_axis,
     draw_bars,
     draw_curves,
@@ -41,17 +41,17 @@ MARKERS = "Dv^<>Ph8*X"
 
 def draw_figures(report: Json, out: Path) -> dict[tuple[str, str], list[str]]:
     """Draw every figure of every benchmark into ``out``; gives the files' names by benchmark and experiment."""
-    found: dict[tuple[str, str], list[str]] = {}
+    files: dict[tuple[str, str], list[str]] = {}
     for benchmark in report["benchmarks"]:
         for name, data in benchmark["figures"].items():
             for suffix, draw in FIGURES[name]:
                 file = f"{benchmark['name']}-{name}{suffix}.png"
                 if draw(data, benchmark, out / file):
-                    found.setdefault((benchmark["name"], name), []).append(file)
+                    files.setdefault((benchmark["name"], name), []).append(file)
         if TOKEN_LEVEL in benchmark:
             drawn = token_level_report.draw(benchmark[TOKEN_LEVEL], benchmark, out)
-            found[benchmark["name"], TOKEN_LEVEL] = drawn
-    return found
+            files[benchmark["name"], TOKEN_LEVEL] = drawn
+    return files
 
 
 Draw = Callable[[Json, Json, Path], bool]
@@ -111,12 +111,12 @@ def _plane(data: Json, benchmark: Json, path: Path) -> bool:
     with picture(path, width=9.4, height=5.6) as figure:
         axes = figure.add_subplot()
         for name, members in plane["lines"].items():
-            known = [one for one in members if one["x"]["mean"] is not None]
+            known = [point for point in members if point["x"]["mean"] is not None]
             if known:
                 look = _search_look(name)
                 labels += _plane_line(axes, known, plane["inverted"], name, look)
-        for one, marker in zip(plane["points"], MARKERS, strict=False):
-            _plane_point(axes, one, plane["inverted"], marker)
+        for point, marker in zip(plane["points"], MARKERS, strict=False):
+            _plane_point(axes, point, plane["inverted"], marker)
         axes.set_xlabel(plane["labels"][0])
         axes.set_ylabel(plane["labels"][1])
         axes.margins(0.08)
@@ -130,8 +130,8 @@ def _plane_line(
 ) -> list[Label]:
     """λ from end to end; the intervals of two of them, which have labels, stand for those of the rest."""
     spans = [
-        tuple(_percent(one[axis], lost) for axis, lost in zip("xy", inverted, strict=True))
-        for one in members
+        tuple(_percent(point[axis], lost) for axis, lost in zip("xy", inverted, strict=True))
+        for point in members
     ]
     xs, ys = [x.mean for x, _ in spans], [y.mean for _, y in spans]
     axes.plot(
@@ -139,31 +139,31 @@ def _plane_line(
         markersize=8 if look.line == "-" else 4,  # One is seen behind another in the same place.
     )  # fmt: skip
     labels = []
-    for one, (x, y) in zip(members, spans, strict=True):
-        if one["lam"] in (1.0, 20.0):
+    for point, (x, y) in zip(members, spans, strict=True):
+        if point["lam"] in (1.0, 20.0):
             axes.plot(
                 (x.low, x.high), (y.mean, y.mean), color=look.colour, linewidth=0.7, alpha=0.5
             )
             axes.plot(
                 (x.mean, x.mean), (y.low, y.high), color=look.colour, linewidth=0.7, alpha=0.5
             )
-            labels.append(Label(f"λ = {one['lam']:g}", x.mean, y.mean, look.colour))
+            labels.append(Label(f"λ = {point['lam']:g}", x.mean, y.mean, look.colour))
     return labels
 
 
-def _plane_point(axes: Axes, one: Json, inverted: Sequence[bool], marker: str) -> None:
-    x, y = (_percent(one[axis], lost) for axis, lost in zip("xy", inverted, strict=True))
+def _plane_point(axes: Axes, point: Json, inverted: Sequence[bool], marker: str) -> None:
+    x, y = (_percent(point[axis], lost) for axis, lost in zip("xy", inverted, strict=True))
     axes.errorbar(
         x.mean, y.mean, xerr=[[x.mean - x.low], [x.high - x.mean]],
         yerr=[[y.mean - y.low], [y.high - y.mean]], fmt=marker, color=INK, ecolor=FAINT, elinewidth=0.8,
-        markersize=7, markerfacecolor="white", label=one["name"],
+        markersize=7, markerfacecolor="white", label=point["name"],
     )  # fmt: skip
 
 
 def _over_samples(data: Json, benchmark: Json, path: Path) -> bool:
     with picture(path, width=7.2, height=4.8) as figure:
         axes = figure.add_subplot()
-        sizes = sorted({one["at"] for curve in data["curves"].values() for one in curve})
+        sizes = sorted({point["at"] for curve in data["curves"].values() for point in curve})
         doubling_axis(axes, sizes, "samples N")
         draw_curves(axes, _looked(data["curves"]), whiskers=True)
         if data["greedy"]["mean"] is not None:
@@ -180,8 +180,8 @@ def _over_context(data: Json, benchmark: Json, path: Path) -> bool:
         axes = figure.add_subplot()
         places = {at: place + 1 for place, at in enumerate(data["inserted"])}
         curves = [
-            Curve(one.label, [places[at] for at in one.x], one.spans, one.look)
-            for one in _looked(data["curves"])
+            Curve(curve.label, [places[at] for at in curve.x], curve.spans, curve.look)
+            for curve in _looked(data["curves"])
         ]
         draw_curves(axes, curves, whiskers=True)
         ticks = [
@@ -199,10 +199,10 @@ def _times(data: Json, benchmark: Json, path: Path) -> bool:
     bars = data["bars"]
     if not bars:
         return False
-    labels = [one["method"] for one in bars]
+    labels = [bar["method"] for bar in bars]
     with picture(path, width=9.6, height=1.4 + 0.34 * len(bars)) as figure:
         left, right = figure.subplots(1, 2)
-        draw_bars(left, labels, [_span(one["seconds"]) for one in bars], BLUE)
+        draw_bars(left, labels, [_span(bar["seconds"]) for bar in bars], BLUE)
         items = "1 item" if data["timed items"] == 1 else f"{data['timed items']} items"
         left.set_xlabel(f"seconds an answer, one at a time ({items})")
         _tokens(right, bars)
@@ -227,8 +227,8 @@ def _legend_above(axes: Axes) -> None:
 def _tokens(axes: Axes, bars: Sequence[Json]) -> None:
     """Tokens sampled, and behind them tokens scored."""
     places = range(len(bars))
-    sampled = [one["sampled"]["mean"] for one in bars]
-    scored = [one["scored"]["mean"] for one in bars]
+    sampled = [bar["sampled"]["mean"] for bar in bars]
+    scored = [bar["scored"]["mean"] for bar in bars]
     axes.barh(places, sampled, color=VERMILION, height=0.62, label="sampled")
     axes.barh(
         places, scored, left=sampled, color="white", edgecolor=VERMILION, hatch="////", height=0.62,
@@ -236,7 +236,7 @@ def _tokens(axes: Axes, bars: Sequence[Json]) -> None:
     )  # fmt: skip
     axes.invert_yaxis()
     axes.set_xlabel("tokens an answer")
-    totals = [one + other for one, other in zip(sampled, scored, strict=True)]
+    totals = [drawn_tokens + other for drawn_tokens, other in zip(sampled, scored, strict=True)]
     for place, total in zip(places, totals, strict=True):
         axes.text(total + 0.015 * max(totals), place, plain(total), va="center", fontsize=8.5)
     axes.margins(x=0.16)
@@ -266,20 +266,19 @@ def _looked(curves: Json) -> list[Curve]:
     return _drawn(curves, line_styles(len(curves)), 100, False)
 
 
-def _drawn(
-    curves: Json, line_styles: Sequence[LineStyle], scale: float, inverted: bool
-) -> list[Curve]:
+def _drawn(curves: Json, line_styles: Sequence[LineStyle], scale: float, inverted: bool) -> list[Curve]:
     """A curve that was measured on fewer items than others says on how many."""
     known = {
-        name: [one for one in each if one["mean"] is not None] for name, each in curves.items()
+        name: [point for point in each if point["mean"] is not None]
+        for name, each in curves.items()
     }
-    counts = {name: max((one["n"] for one in each), default=0) for name, each in known.items()}
+    counts = {name: max((point["n"] for point in each), default=0) for name, each in known.items()}
     most = max(counts.values(), default=0)
     return [
         Curve(
             name if counts[name] == most else f"{name} ({counts[name]} items)",
-            [one["at"] for one in points],
-            [_percent(one, inverted) if scale == 100 else _span(one) for one in points],
+            [point["at"] for point in points],
+            [_percent(point, inverted) if scale == 100 else _span(point) for point in points],
             look,
         )
         for (name, points), look in zip(known.items(), line_styles, strict=True)
@@ -287,13 +286,13 @@ def _drawn(
 
 
 def _lambdas(axes: Axes, curves: Json) -> None:
-    lambda_axis(axes, sorted({one["at"] for curve in curves.values() for one in curve}))
+    lambda_axis(axes, sorted({point["at"] for curve in curves.values() for point in curve}))
 
 
-def _span(one: Json) -> Estimate:
-    return Estimate(one["mean"], one["low"], one["high"])
+def _span(interval: Json) -> Estimate:
+    return Estimate(interval["mean"], interval["low"], interval["high"])
 
 
-def _percent(one: Json, inverted: bool = False) -> Estimate:
-    mean, low, high = (100 * one[key] for key in ("mean", "low", "high"))
+def _percent(interval: Json, inverted: bool = False) -> Estimate:
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
     return Estimate(100 - mean, 100 - high, 100 - low) if inverted else Estimate(mean, low, high)

@@ -37,8 +37,8 @@ def judged_by(name: str, scorer: Callable[[Budget], Scorer], opening: Opening) -
     judge = opening.judge
     budget = Budget(max_judge_calls=opening.max_judge_calls)
 
-    def judge_all(asked: Sequence[tuple[Case, str]]) -> list[AnswerVerdict]:
-        return _judge(name, asked, scorer(budget), judge, opening.logs)
+    def judge_all(answers: Sequence[tuple[Case, str]]) -> list[AnswerVerdict]:
+        return _judge(name, answers, scorer(budget), judge, opening.logs)
 
     return judge_all
 
@@ -61,7 +61,7 @@ def check_judge(judge: str) -> None:
 
 
 def _judge(
-    name: str, asked: Sequence[tuple[Case, str]], scorer: Scorer, judge: str, logs: str
+    name: str, answers: Sequence[tuple[Case, str]], scorer: Scorer, judge: str, logs: str
 ) -> list[AnswerVerdict]:
     from inspect_ai import Task, eval
     from inspect_ai._util.error import PrerequisiteError
@@ -75,7 +75,7 @@ def _judge(
             target=str(case.facts.get("target", "")),
             metadata={**case.facts, "item": case.id, "given_answer": text},
         )
-        for number, (case, text) in enumerate(asked, start=1)
+        for number, (case, text) in enumerate(answers, start=1)
     ]
     task = Task(
         dataset=MemoryDataset(samples, name=name), solver=_given_answer(), scorer=scorer, name=name
@@ -91,7 +91,7 @@ def _judge(
         )
     except PrerequisiteError as failure:
         raise PreftiltError(f"the judge {judge} cannot be asked: {failure}") from failure
-    return _verdicts(log, judge, len(asked))
+    return _verdicts(log, judge, len(answers))
 
 
 def _given_answer() -> Solver:
@@ -114,8 +114,8 @@ def _verdicts(log: EvalLog, judge: str, count: int) -> list[AnswerVerdict]:
     if log.status != "success" or log.samples is None or len(log.samples) != count:
         why = log.error.message if log.error is not None else log.status
         raise PreftiltError(f"the judge {judge} could not be asked ({why}); see {log.location}")
-    ordered = sorted(log.samples, key=lambda one: int(one.id))
-    return [_verdict(one) for one in ordered]
+    ordered = sorted(log.samples, key=lambda sample: int(sample.id))
+    return [_verdict(sample) for sample in ordered]
 
 
 def _verdict(sample: EvalSample) -> AnswerVerdict:
@@ -126,8 +126,8 @@ def _verdict(sample: EvalSample) -> AnswerVerdict:
     values: dict[str, Any] = score.value if isinstance(score.value, dict) else {}
     said = (score.metadata or {}).get("judgements", {})
     return AnswerVerdict(
-        {name: _number(one) for name, one in values.items() if name not in COUNTS},
-        calls=sum(int(one["attempts"]) for one in said.values()),
+        {name: _number(value) for name, value in values.items() if name not in COUNTS},
+        calls=sum(int(judgement["attempts"]) for judgement in said.values()),
         failure=score.explanation if any(values.get(name) for name in COUNTS) else None,
     )
 

@@ -63,9 +63,9 @@ class SamplePool:
     def spent(self, n: int, views: frozenset[str]) -> AnswerCost:
         """The cost of the first ``n`` and of their scores under ``views``; equal answers are scored once."""
         drawn = self.answers[:n]
-        distinct = {one.text: one.length for one in drawn}
+        distinct = {answer.text: answer.length for answer in drawn}
         passes = len(views & self.scored_views)
-        return AnswerCost(sum(one.length for one in drawn), passes * sum(distinct.values()))
+        return AnswerCost(sum(answer.length for answer in drawn), passes * sum(distinct.values()))
 
     def guided(self, n: int) -> AnswerCost:
         """The cost of the first ``n`` where they were guided: every token was read under a second view, too."""
@@ -107,8 +107,8 @@ class ItemMeasurements:
         """Tokens sampled and scored to measure it. Tree searches count as if each had been alone."""
         parts = [
             self.timing,
-            *(one.spent for one in (*self.trees.values(), *self.guided.values())),
-            *(one.spent for one in self.ratings.values()),
+            *(costed.spent for costed in (*self.trees.values(), *self.guided.values())),
+            *(rating.spent for rating in self.ratings.values()),
             *(pool.guided(len(pool.answers)) for pool in self.draws.values()),
         ]
         if self.pool is not None:
@@ -120,36 +120,38 @@ class ItemMeasurements:
                 parts.append(
                     self.greedy.spent + AnswerCost(0, len(views) * self.greedy.answer.length)
                 )
-        return int(sum(one.sampled + one.scored for one in parts))
+        return int(sum(cost.sampled + cost.scored for cost in parts))
 
 
 def read_measurements(case: Case, records: Sequence[Json]) -> ItemMeasurements:
     """What the records of an item's parts hold."""
     parts: dict[str, Any] = {"ratings": {}, "skipped": {}, "guided": {}, "draws": {}}
-    for one in records:
-        if "skipped" in one:
-            parts["skipped"][one["part"]] = one["skipped"]
-        if "pool" in one:
-            parts["prompt"] = one["prompt"]
-            parts["greedy"] = read_costed(one["greedy"]) if "greedy" in one else None
-            answers = tuple(read_answer(each) for each in one["pool"])
-            parts["pool"] = SamplePool(answers, frozenset(one["scored_views"]))
-        if "trees" in one:
-            parts["trees"] = {float(lam): read_costed(each) for lam, each in one["trees"].items()}
-        if "guided" in one:
-            parts["guided"] |= {name: read_costed(each) for name, each in one["guided"].items()}
-        if "draws" in one:
+    for record in records:
+        if "skipped" in record:
+            parts["skipped"][record["part"]] = record["skipped"]
+        if "pool" in record:
+            parts["prompt"] = record["prompt"]
+            parts["greedy"] = read_costed(record["greedy"]) if "greedy" in record else None
+            answers = tuple(read_answer(each) for each in record["pool"])
+            parts["pool"] = SamplePool(answers, frozenset(record["scored_views"]))
+        if "trees" in record:
+            parts["trees"] = {
+                float(lam): read_costed(each) for lam, each in record["trees"].items()
+            }
+        if "guided" in record:
+            parts["guided"] |= {name: read_costed(each) for name, each in record["guided"].items()}
+        if "draws" in record:
             parts["draws"] = {
                 name: SamplePool(tuple(map(read_answer, pool)), frozenset())
-                for name, pool in one["draws"].items()
+                for name, pool in record["draws"].items()
             }
-        if "scores" in one:
-            parts["ratings"][one["by"]] = PoolRatings(
-                tuple(one["scores"]), AnswerCost(**one["spent"]), one.get("sure")
+        if "scores" in record:
+            parts["ratings"][record["by"]] = PoolRatings(
+                tuple(record["scores"]), AnswerCost(**record["spent"]), record.get("sure")
             )
-        if "seconds" in one:
-            parts["seconds"] = parts.get("seconds", {}) | one["seconds"]
-            parts["timing"] = parts.get("timing", AnswerCost()) + AnswerCost(*one["spent"])
+        if "seconds" in record:
+            parts["seconds"] = parts.get("seconds", {}) | record["seconds"]
+            parts["timing"] = parts.get("timing", AnswerCost()) + AnswerCost(*record["spent"])
     return ItemMeasurements(case, **parts)
 
 
@@ -163,17 +165,21 @@ def read_costed(record: Json) -> CostedAnswer:
     return CostedAnswer(read_answer(record), AnswerCost(*record["spent"]))
 
 
-def answer_record(one: RecordedAnswer) -> dict[str, Any]:
+def answer_record(answer: RecordedAnswer) -> dict[str, Any]:
     """As :func:`read_answer` reads it; JSON has no infinity."""
-    finite = math.isfinite(one.question_logprob)
-    kept = finite and one.gains.size > 0
+    finite = math.isfinite(answer.question_logprob)
+    kept = finite and answer.gains.size > 0
     return {
-        "text": one.text,
-        "length": one.length,
-        "finished": one.finished,
-        "question_logprob": one.question_logprob if finite else None,
-        "preference_gain": one.preference_gain if finite else None,
-        **({"questions": _rounded(one.questions), "gains": _rounded(one.gains)} if kept else {}),
+        "text": answer.text,
+        "length": answer.length,
+        "finished": answer.finished,
+        "question_logprob": answer.question_logprob if finite else None,
+        "preference_gain": answer.preference_gain if finite else None,
+        **(
+            {"questions": _rounded(answer.questions), "gains": _rounded(answer.gains)}
+            if kept
+            else {}
+        ),
     }
 
 

@@ -61,8 +61,8 @@ def greedy() -> ComparedMethod:
     """The most likely answer with the preference in the prompt."""
     return ComparedMethod(
         name=GREEDY,
-        pick=lambda one: [] if one.greedy is None else [one.greedy.answer],
-        spent=lambda one: AnswerCost() if one.greedy is None else one.greedy.spent,
+        pick=lambda item: [] if item.greedy is None else [item.greedy.answer],
+        spent=lambda item: AnswerCost() if item.greedy is None else item.greedy.spent,
         timed=GREEDY,
     )
 
@@ -70,8 +70,8 @@ def greedy() -> ComparedMethod:
 def one_sample() -> ComparedMethod:
     return ComparedMethod(
         name=SAMPLE,
-        pick=lambda one: first(one.pool, 1),
-        spent=lambda one: _pool_spent(one, 1, NEITHER),
+        pick=lambda item: first(item.pool, 1),
+        spent=lambda item: _pool_spent(item, 1, NEITHER),
         timed=SAMPLE,
     )
 
@@ -79,15 +79,18 @@ def one_sample() -> ComparedMethod:
 def random_of(n: int, seed: int, *, exact: bool) -> ComparedMethod:
     """Any of ``n``: where verdicts cost nothing, the mean over all of them, which is what chance gives exactly."""
 
-    def pick(one: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = first(one.pool, n)
+    def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        drawn = first(item.pool, n)
         if exact or not drawn:
             return drawn
-        stream = Stream(seed, f"{one.case.stream}\x1frandom pick")
+        stream = Stream(seed, f"{item.case.stream}\x1frandom pick")
         return [max(enumerate(drawn), key=lambda each: stream_key(stream, each[0]) / MASK64)[1]]
 
     return ComparedMethod(
-        name=f"random of {n}", pick=pick, spent=lambda one: _pool_spent(one, n, NEITHER), timed=None
+        name=f"random of {n}",
+        pick=pick,
+        spent=lambda item: _pool_spent(item, n, NEITHER),
+        timed=None,
     )
 
 
@@ -104,8 +107,8 @@ def best_by(
     reward = Reward(reduction=reduction, cut_off=cut_off)
     return ComparedMethod(
         name=name,
-        pick=lambda one: [best_of(drawn, lam, reward)] if (drawn := first(one.pool, n)) else [],
-        spent=lambda one: _pool_spent(one, n, views),
+        pick=lambda item: [best_of(drawn, lam, reward)] if (drawn := first(item.pool, n)) else [],
+        spent=lambda item: _pool_spent(item, n, views),
         lam=None if named else lam,
         reduction=reduction,
         timed=BEST_OF,
@@ -137,8 +140,8 @@ def trees(lam: float, reduction: Reduction) -> ComparedMethod:
     """DVTS-REAR, 4 subtrees of width 4."""
     return ComparedMethod(
         name=TREE,
-        pick=lambda one: [one.trees[lam].answer] if lam in one.trees else [],
-        spent=lambda one: one.trees[lam].spent,
+        pick=lambda item: [item.trees[lam].answer] if lam in item.trees else [],
+        spent=lambda item: item.trees[lam].spent,
         lam=lam,
         reduction=reduction,
         timed=TREE,
@@ -148,26 +151,26 @@ def trees(lam: float, reduction: Reduction) -> ComparedMethod:
 def rated(name: str, n: int) -> ComparedMethod:
     """The highest rating by a reward model or judge, in the order of :mod:`preftilt.rank`."""
 
-    def pick(one: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = first(one.pool, n)
-        if not drawn or name not in one.ratings:
+    def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        drawn = first(item.pool, n)
+        if not drawn or name not in item.ratings:
             return []
-        return [_first_of(drawn, one.ratings[name].scores[:n])]
+        return [first_by(drawn, item.ratings[name].scores[:n])]
 
     return ComparedMethod(
         name=f"best-of-{n} by {name}",
         pick=pick,
-        spent=lambda one: _pool_spent(one, n, NEITHER) + one.ratings[name].spent,
+        spent=lambda item: _pool_spent(item, n, NEITHER) + item.ratings[name].spent,
         timed=name,
-        missing=lambda one: sum(each is None for each in one.ratings[name].scores[:n]),
+        missing=lambda item: sum(each is None for each in item.ratings[name].scores[:n]),
     )
 
 
 def guided(name: str) -> ComparedMethod:
     return ComparedMethod(
         name=name,
-        pick=lambda one: [one.guided[name].answer] if name in one.guided else [],
-        spent=lambda one: one.guided[name].spent,
+        pick=lambda item: [item.guided[name].answer] if name in item.guided else [],
+        spent=lambda item: item.guided[name].spent,
         timed=name,
     )
 
@@ -176,17 +179,17 @@ def voted(n: int, answers: str, lam: float | None) -> ComparedMethod:
     """The answer that most samples give; with a λ, a vote weighs 1 plus REAR's score as a mean over tokens."""
     read = EXTRACTORS[answers]
 
-    def pick(one: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = first(one.pool, n)
+    def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        drawn = first(item.pool, n)
         if not drawn:
             return []
         totals = tally([read(each.text) for each in drawn], [_weight(each, lam) for each in drawn])
-        return [_first_of(drawn, totals, vote=True)]
+        return [first_by(drawn, totals, vote=True)]
 
     return ComparedMethod(
         name=f"majority of {n}" if lam is None else f"weighted vote of {n}",
         pick=pick,
-        spent=lambda one: _pool_spent(one, n, NEITHER if lam is None else BOTH),
+        spent=lambda item: _pool_spent(item, n, NEITHER if lam is None else BOTH),
         lam=lam,
         timed=BEST_OF,
     )
@@ -196,8 +199,8 @@ def any_of(n: int, right: Callable[[ItemMeasurements, RecordedAnswer], float]) -
     """The best of ``n`` by their verdicts: what no way of choosing can exceed."""
     return ComparedMethod(
         name=f"any of {n} (oracle)",
-        pick=lambda one: [max(drawn, key=lambda each: right(one, each))] if (drawn := first(one.pool, n)) else [],
-        spent=lambda one: _pool_spent(one, n, NEITHER),
+        pick=lambda item: [max(drawn, key=lambda each: right(item, each))] if (drawn := first(item.pool, n)) else [],
+        spent=lambda item: _pool_spent(item, n, NEITHER),
         oracle=True,
     )  # fmt: skip
 
@@ -212,7 +215,7 @@ def decoders() -> list[ComparedMethod]:
     return [guided(name) for name in GUIDED if name != "CFG"]
 
 
-def _first_of(
+def first_by(
     drawn: Sequence[RecordedAnswer], scores: Sequence[float | None], *, vote: bool = False
 ) -> RecordedAnswer:
     """The first by scores that are not REAR's."""
@@ -220,11 +223,11 @@ def _first_of(
     return drawn[order(scores, cut_off, Reward().cut_off, vote=vote)[0]]
 
 
-def _weight(one: RecordedAnswer, lam: float | None) -> float:
+def _weight(answer: RecordedAnswer, lam: float | None) -> float:
     """A response with an impossible token has no say."""
     if lam is None:
         return 1.0
-    [mean] = scores([one], lam, Reward(reduction="mean"))
+    [mean] = scores([answer], lam, Reward(reduction="mean"))
     return 1.0 + mean if math.isfinite(mean) else 0.0
 
 
@@ -234,6 +237,6 @@ def first(pool: SamplePool | None, n: int) -> Sequence[RecordedAnswer]:
     return answers if len(answers) == n else ()
 
 
-def _pool_spent(one: ItemMeasurements, n: int, views: frozenset[str]) -> AnswerCost:
-    pool: SamplePool | None = one.pool
+def _pool_spent(item: ItemMeasurements, n: int, views: frozenset[str]) -> AnswerCost:
+    pool: SamplePool | None = item.pool
     return AnswerCost() if pool is None else pool.spent(n, views)

@@ -27,7 +27,9 @@ def notes(benchmark: Json) -> Iterator[str]:
             f"**{items} items are too few** for intervals, which come out too narrow, and for p-values: take"
             f" {MIN_ITEMS} at least."
         )
-    if any(_of_no_width(one) for row in _rows(benchmark) for one in row["metrics"].values()):
+    if any(
+        _of_no_width(interval) for row in _rows(benchmark) for interval in row["metrics"].values()
+    ):
         yield (
             "An interval of no width means that all items had the same value, and not that the number is exact: what"
             f" none of {items} items shows may still be so of up to {min(1, 3 / items):.0%} of all there could be"
@@ -55,21 +57,23 @@ def _of_models(benchmark: Json) -> Iterator[str]:
         )
 
 
-def _skipped(one: Json) -> str:
-    turns = f" with {one['inserted']} messages inserted" if one["inserted"] else ""
-    whose = "one item has" if one["items"] == 1 else f"{one['items']} items have"
-    return f"Left out: {whose} no {one['part']}{turns}, for such reasons as: {one['example']}."
+def _skipped(skipped: Json) -> str:
+    turns = f" with {skipped['inserted']} messages inserted" if skipped["inserted"] else ""
+    whose = "one item has" if skipped["items"] == 1 else f"{skipped['items']} items have"
+    return (
+        f"Left out: {whose} no {skipped['part']}{turns}, for such reasons as: {skipped['example']}."
+    )
 
 
 def _rows(benchmark: Json) -> list[Json]:
     """The rows of all tables; an experiment may have several."""
     tables = [
-        one
+        table
         for each in benchmark["tables"].values()
-        for one in (each if isinstance(each, list) else [each])
+        for table in (each if isinstance(each, list) else [each])
     ]
-    return [row for one in tables for row in one["rows"]]
+    return [row for table in tables for row in table["rows"]]
 
 
-def _of_no_width(one: Json) -> bool:
-    return one["low"] == one["high"] and one["n"] > 1
+def _of_no_width(interval: Json) -> bool:
+    return interval["low"] == interval["high"] and interval["n"] > 1

@@ -32,7 +32,7 @@ from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.methods import JudgeMode, Method
 from preftilt.rivals.verdict import GenerativeRewardModel
-from preftilt.types import Preference, Stream
+from preftilt.types import Preference, Reduction, Stream
 
 GUIDED: Mapping[str, Json] = {
     "Amulet": {"search": {"name": "amulet"}},
@@ -96,14 +96,19 @@ class MeasureSettings:
     @property
     def lam(self) -> float:
         """λ of best-of-n: the preset's, or preftilt's own."""
-        return self.asked({"name": "best-of-n"}).strength
+        return self.settings_for({"name": "best-of-n"}).strength
+
+    @property
+    def reduction(self) -> Reduction:
+        """The preset's."""
+        return self.settings_for({"name": "dvts"}).reward.reduction
 
     def changed(self, changes: Json) -> Settings:
-        """As :meth:`asked`, from changes with the search among them."""
+        """As :meth:`settings_for`, from changes with the search among them."""
         rest = {name: value for name, value in changes.items() if name != "search"}
-        return self.asked(changes["search"], **rest)
+        return self.settings_for(changes["search"], **rest)
 
-    def asked(self, search: Json, **changes: Any) -> Settings:
+    def settings_for(self, search: Json, **changes: Any) -> Settings:
         """Settings for a search, by the protocol and the user."""
         own = BenchmarkProtocol(settings={**self.flat, **changes}, searches=self.protocol.searches)
         method = choose_method(own, settings={"search": dict(search)})
@@ -164,84 +169,91 @@ Measure = Callable[[OpenModels, Case, Sequence[str]], Awaitable[dict[str, Any]]]
 """Measures a part of an item; it is given the texts of its pool where the part rates them."""
 
 
-async def measure_pool(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_pool(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """The greedy answer, which is the same in every repeat, and samples with their scores."""
-    how = lab.how
+    how = models.how
     searches: list[Json] = [{"name": "best-of-n", "n": how.pool}]
     if case.repeat == 1:
         searches.append({"name": "greedy"})
     drawn, *greedy = await together(
-        lab.draw(case, how.asked(search, reduction="sum")) for search in searches
+        models.draw(case, how.settings_for(search, reduction="sum")) for search in searches
     )
-    found = {
+    record = {
         "prompt": drawn.record["prompt_tokens"].get("full", drawn.read),
         "scored_views": sorted(drawn.record["usage"]["scored"]),
         "pool": [answer_record(answer) for answer in _by_slot(drawn)],
     }
-    for one in greedy:
-        answer = _answer(one.record["candidates"][0])
-        found["greedy"] = costed_record(CostedAnswer(answer, AnswerCost(answer.length)))
-    return found
+    for greedy_draw in greedy:
+        answer = _answer(greedy_draw.record["candidates"][0])
+        record["greedy"] = costed_record(CostedAnswer(answer, AnswerCost(answer.length)))
+    return record
 
 
-async def measure_trees(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_trees(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Tree searches at every λ, by the protocol's reduction; they share the steps on which they agree."""
-    shared = MemoEngine(lab.engine)
-    settings = [lab.how.asked({"name": "dvts"}, **{"lambda": lam}) for lam in lab.how.lambdas]
-    drawn = await together(lab.draw(case, one, shared) for one in settings)
+    shared = MemoEngine(models.engine)
+    settings = [
+        models.how.settings_for({"name": "dvts"}, **{"lambda": lam}) for lam in models.how.lambdas
+    ]
+    drawn = await together(
+        models.draw(case, search_settings, shared) for search_settings in settings
+    )
     return {
         "trees": {
-            f"{lam:g}": costed_record(_made(one))
-            for lam, one in zip(lab.how.lambdas, drawn, strict=True)
+            f"{lam:g}": costed_record(_made(drawn_answer))
+            for lam, drawn_answer in zip(models.how.lambdas, drawn, strict=True)
         }
     }
 
 
-async def measure_guided(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_guided(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Every kind of guided decoding, greedy; nothing where the engine does not guide."""
-    if not lab.engine.capabilities.guides:
-        return {"skipped": f"{lab.engine.name} does not guide decoding"}
-    settings = [replace(lab.how.guided(name), reward=Settings().reward) for name in GUIDED]
-    drawn = await together(lab.draw(case, one) for one in settings)
+    if not models.engine.capabilities.guides:
+        return {"skipped": f"{models.engine.name} does not guide decoding"}
+    settings = [replace(models.how.guided(name), reward=Settings().reward) for name in GUIDED]
+    drawn = await together(models.draw(case, guided_settings) for guided_settings in settings)
     return {
-        "guided": {name: costed_record(_made(one)) for name, one in zip(GUIDED, drawn, strict=True)}
+        "guided": {
+            name: costed_record(_made(drawn_answer))
+            for name, drawn_answer in zip(GUIDED, drawn, strict=True)
+        }
     }
 
 
-async def measure_guidance(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_guidance(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Greedy decoding guided at every λ of the grid."""
-    how = lab.how
+    how = models.how
     return await _guided(
-        lab, case, {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+        models, case, {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
     )
 
 
 async def measure_other_guidance(
-    lab: OpenModels, case: Case, texts: Sequence[str]
+    models: OpenModels, case: Case, texts: Sequence[str]
 ) -> dict[str, Any]:
     """The other kinds of :data:`GUIDANCE`."""
-    how = lab.how
+    how = models.how
     others = {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
-    return await _guided(lab, case, others)
+    return await _guided(models, case, others)
 
 
-async def measure_avoiding(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_avoiding(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Two remedies for a wish that says what to avoid, which names it: the contrast against the opposite wish in place
     of the question alone, at every λ of the grid; and a negative strength on the opposite wish, at 1 − λ."""
     opposite = case.facts.get("opposite")
     if opposite is None:
         return {"skipped": "its preference does not only say what to leave out"}
-    how, request = lab.how, case.request
+    how, request = models.how, case.request
     against = replace(
         case, request=replace(request, prompt=replace(request.prompt, against=opposite))
     )
     away = replace(case, request=replace(request, preferences=(Preference(opposite),)))
     measured = [
         await _guided(
-            lab, against, {against_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+            models, against, {against_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
         ),
         await _guided(
-            lab, away, {away_name(1 - lam): how.guidance(1 - lam) for lam in how.guided_lambdas}
+            models, away, {away_name(1 - lam): how.guidance(1 - lam) for lam in how.guided_lambdas}
         ),
     ]
     if "skipped" in measured[0]:
@@ -249,27 +261,30 @@ async def measure_avoiding(lab: OpenModels, case: Case, texts: Sequence[str]) ->
     return {"guided": measured[0]["guided"] | measured[1]["guided"]}
 
 
-async def _guided(lab: OpenModels, case: Case, settings: Mapping[str, Settings]) -> dict[str, Any]:
-    if not lab.engine.capabilities.guides:
-        return {"skipped": f"{lab.engine.name} does not guide decoding"}
-    drawn = await together(lab.draw(case, each) for each in settings.values())
+async def _guided(
+    models: OpenModels, case: Case, settings: Mapping[str, Settings]
+) -> dict[str, Any]:
+    if not models.engine.capabilities.guides:
+        return {"skipped": f"{models.engine.name} does not guide decoding"}
+    drawn = await together(models.draw(case, each) for each in settings.values())
     return {
         "guided": {
-            name: costed_record(_made(one)) for name, one in zip(settings, drawn, strict=True)
+            name: costed_record(_made(drawn_answer))
+            for name, drawn_answer in zip(settings, drawn, strict=True)
         }
     }
 
 
-async def measure_draws(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_draws(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Answers drawn guided, several an item, with the log-probs of both views that came with them."""
-    if not lab.engine.capabilities.guides:
-        return {"skipped": f"{lab.engine.name} does not guide decoding"}
-    how = lab.how
-    drawn = await together(lab.draw(case, how.draws(lam)) for lam in how.drawn_lambdas)
+    if not models.engine.capabilities.guides:
+        return {"skipped": f"{models.engine.name} does not guide decoding"}
+    how = models.how
+    drawn = await together(models.draw(case, how.draws(lam)) for lam in how.drawn_lambdas)
     return {
         "draws": {
-            drawn_guidance(lam): [answer_record(answer) for answer in _by_slot(one)]
-            for lam, one in zip(how.drawn_lambdas, drawn, strict=True)
+            drawn_guidance(lam): [answer_record(answer) for answer in _by_slot(pool)]
+            for lam, pool in zip(how.drawn_lambdas, drawn, strict=True)
         }
     }
 
@@ -277,24 +292,24 @@ async def measure_draws(lab: OpenModels, case: Case, texts: Sequence[str]) -> di
 def measure_judge(name: str) -> Measure:
     """What a generative RM makes of the pool's answers; equal ones are judged once."""
 
-    async def measure(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
-        method = _judge(name, lab.how)
-        judge = GenerativeRewardModel(lab.judges.judge or lab.engine, method)
+    async def measure(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+        method = _judge(name, models.how)
+        judge = GenerativeRewardModel(models.judges.judge or models.engine, method)
         request = case.request
         messages = stated(request.messages, request.preferences, request.prompt)
         judge.check(messages)
-        distinct = list(dict.fromkeys(texts[: lab.how.n]))
-        stream = Stream(lab.how.seed, f"{case.stream}\x1fjudge")
+        distinct = list(dict.fromkeys(texts[: models.how.n]))
+        stream = Stream(models.how.seed, f"{case.stream}\x1fjudge")
         verdicts = await judge.judge(messages, distinct, stream)
-        found = dict(zip(distinct, verdicts, strict=True))
-        masses = [one.mass for one in verdicts if one.score is not None]
+        by_text = dict(zip(distinct, verdicts, strict=True))
+        masses = [verdict.mass for verdict in verdicts if verdict.score is not None]
         return {
             "by": name,
-            "scores": [found[text].score for text in texts[: lab.how.n]],
+            "scores": [by_text[text].score for text in texts[: models.how.n]],
             "spent": {
-                "sampled": sum(one.sampled for one in verdicts),
-                "scored": sum(one.read for one in verdicts),
-                "judged": sum(one.forwards for one in verdicts),
+                "sampled": sum(verdict.sampled for verdict in verdicts),
+                "scored": sum(verdict.read for verdict in verdicts),
+                "judged": sum(verdict.forwards for verdict in verdicts),
             },
             "sure": sum(masses) / len(masses) if masses else None,
         }
@@ -302,63 +317,68 @@ def measure_judge(name: str) -> Measure:
     return measure
 
 
-async def measure_reward_model(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_reward_model(
+    models: OpenModels, case: Case, texts: Sequence[str]
+) -> dict[str, Any]:
     """What the external reward model makes of the pool's answers."""
-    model, request = lab.judges.reward_model, case.request
+    model, request = models.judges.reward_model, case.request
     assert model is not None
     messages = for_reward_model(request.messages, request.preferences, request.prompt, "system")
     model.check(messages)
-    distinct = list(dict.fromkeys(texts[: lab.how.n]))
+    distinct = list(dict.fromkeys(texts[: models.how.n]))
     rated = await model.score([(messages, text) for text in distinct])
-    found = dict(zip(distinct, rated.scores, strict=True))
+    by_text = dict(zip(distinct, rated.scores, strict=True))
     # A function says nothing about what it read; it was asked for every answer all the same.
     judged = rated.forwards or len(distinct)
     return {
         "by": REWARD_MODEL,
-        "scores": [found[text] for text in texts[: lab.how.n]],
+        "scores": [by_text[text] for text in texts[: models.how.n]],
         "spent": {"sampled": 0, "scored": rated.tokens, "judged": judged},
     }
 
 
-async def measure_times(lab: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+async def measure_times(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Seconds for an answer by each method, one after the other."""
-    how, n = lab.how, {"name": "best-of-n", "n": lab.how.n}
+    how, n = models.how, {"name": "best-of-n", "n": models.how.n}
     methods: dict[str, Method] = {name: _judge(name, how) for name in JUDGED}
-    if lab.judges.reward_model is not None:
+    if models.judges.reward_model is not None:
         methods[REWARD_MODEL] = ByRewardModel()
     plain = {
-        "greedy": how.asked({"name": "greedy"}),
-        "one sample": how.asked({"name": "sample"}),
+        "greedy": how.settings_for({"name": "greedy"}),
+        "one sample": how.settings_for({"name": "sample"}),
     }
-    full = {BEST_OF: how.asked(n), TREE: how.asked({"name": "dvts"})}
-    full |= {name: replace(how.asked(n), method=method) for name, method in methods.items()}
-    if lab.engine.capabilities.guides:
+    full = {BEST_OF: how.settings_for(n), TREE: how.settings_for({"name": "dvts"})}
+    full |= {name: replace(how.settings_for(n), method=method) for name, method in methods.items()}
+    if models.engine.capabilities.guides:
         full |= {name: how.guided(name) for name in GUIDED}
-    return await _timed(lab, case, plain, full)
+    return await _timed(models, case, plain, full)
 
 
 async def measure_guidance_times(
-    lab: OpenModels, case: Case, texts: Sequence[str]
+    models: OpenModels, case: Case, texts: Sequence[str]
 ) -> dict[str, Any]:
     """Seconds for an answer by guided decoding, greedy and drawn, beside best-of-n and the model alone."""
-    how = lab.how
-    plain = {"greedy": how.asked({"name": "greedy"}), "one sample": how.asked({"name": "sample"})}
-    full = {BEST_OF: how.asked({"name": "best-of-n", "n": how.n})}
-    if lab.engine.capabilities.guides:
+    how = models.how
+    plain = {
+        "greedy": how.settings_for({"name": "greedy"}),
+        "one sample": how.settings_for({"name": "sample"}),
+    }
+    full = {BEST_OF: how.settings_for({"name": "best-of-n", "n": how.n})}
+    if models.engine.capabilities.guides:
         full |= {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
         full |= {drawn_guidance(lam): how.draws(lam) for lam in how.drawn_lambdas}
-    return await _timed(lab, case, plain, full)
+    return await _timed(models, case, plain, full)
 
 
 async def _timed(
-    lab: OpenModels, case: Case, plain: Mapping[str, Settings], full: Mapping[str, Settings]
+    models: OpenModels, case: Case, plain: Mapping[str, Settings], full: Mapping[str, Settings]
 ) -> dict[str, Any]:
     """One answer by each, after one that is not counted; ``plain`` ones are drawn and not scored."""
-    spent = _spent(await lab.draw(case, plain["greedy"], scored=False))
+    spent = _spent(await models.draw(case, plain["greedy"], scored=False))
     seconds = {}
     for name, settings in {**plain, **full}.items():
         began = time.perf_counter()
-        drawn = await lab.draw(case, settings, scored=name not in plain)
+        drawn = await models.draw(case, settings, scored=name not in plain)
         seconds[name] = time.perf_counter() - began
         spent += _spent(drawn)
     return {"seconds": seconds, "spent": [spent.sampled, spent.scored]}
@@ -401,14 +421,14 @@ def _made(drawn: DrawnAnswer) -> CostedAnswer:
 
 def _by_slot(drawn: DrawnAnswer) -> list[RecordedAnswer]:
     """All candidates in the order drawn, with their tokens' log-probs."""
-    found = []
+    answers = []
     for short, whole in zip(drawn.record["candidates"], drawn.candidates, strict=True):
         answer = _answer(short)
         gains = whole.gains[whole.thoughts :]
         questions = whole.logprobs["question"][whole.thoughts :]
         kept = replace(answer, questions=questions[: answer.length], gains=gains[: answer.length])
-        found.append((whole.slot, kept))
-    return [answer for _, answer in sorted(found, key=lambda pair: pair[0])]
+        answers.append((whole.slot, kept))
+    return [answer for _, answer in sorted(answers, key=lambda pair: pair[0])]
 
 
 def _spent(drawn: DrawnAnswer) -> AnswerCost:

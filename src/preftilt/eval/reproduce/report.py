@@ -28,13 +28,13 @@ def title_of(report: Json) -> str:
 
 def blocks(report: Json, pictures: Pictures) -> list[Block]:
     """The whole report."""
-    found: list[Block] = [Heading(title_of(report), 1), *_head(report)]
+    whole: list[Block] = [Heading(title_of(report), 1), *_head(report)]
     for benchmark in report["benchmarks"]:
-        found += [Heading(benchmark["title"]), *_protocol(benchmark)]
+        whole += [Heading(benchmark["title"]), *_protocol(benchmark)]
         for name in report["experiments"]:
-            found += _experiment(name, benchmark, pictures)
-    published = [PUBLISHED[one] for one in report["experiments"] if one in PUBLISHED]
-    return [*found, *_paper(published)]
+            whole += _experiment(name, benchmark, pictures)
+    published = [PUBLISHED[name] for name in report["experiments"] if name in PUBLISHED]
+    return [*whole, *_paper(published)]
 
 
 def _head(report: Json) -> list[Block]:
@@ -70,7 +70,7 @@ def _partial(report: Json) -> list[Block]:
     if not report["unmeasured"]:
         return []
     left = "; ".join(
-        f"{one['what']}: {one['items']} of {one['of']}" for one in report["unmeasured"]
+        f"{part['what']}: {part['items']} of {part['of']}" for part in report["unmeasured"]
     )
     return [
         Text(
@@ -98,20 +98,20 @@ def _protocol(benchmark: Json) -> list[Block]:
         f", each answered {times} times (greedy and guided decoding once, as they leave nothing to chance): a method's"
         " number on an item is the mean over its answers, and intervals and tests are over items"
     )  # fmt: skip
-    found: list[Block] = [Text(f"{benchmark['items']} items{repeats}. Protocol: {values}.")]
+    paragraphs: list[Block] = [Text(f"{benchmark['items']} items{repeats}. Protocol: {values}.")]
     if benchmark["chosen"]:
-        found.append(Text(_chosen(benchmark)))
+        paragraphs.append(Text(_chosen(benchmark)))
     elif benchmark["validation"] and TOKEN_LEVEL not in benchmark:  # That chooses for itself.
-        found.append(Text("There were too few validation items with verdicts to choose λ on."))
-    return [*found, *map(Text, notes(benchmark))]
+        paragraphs.append(Text("There were too few validation items with verdicts to choose λ on."))
+    return [*paragraphs, *map(Text, notes(benchmark))]
 
 
 def _chosen(benchmark: Json) -> str:
     said = [
-        f"λ = {one['lambda']:g} for the {one['reduction']} (best in {one['wins']:.0%} of resamples; λ from"
-        f" {min(one['within_reach'], default=one['lambda']):g} to {max(one['within_reach'], default=one['lambda']):g}"
-        " cannot be told from it)"
-        for one in benchmark["chosen"]
+        f"λ = {choice['lambda']:g} for the {choice['reduction']} (best in {choice['wins']:.0%} of resamples; λ from"
+        f" {min(near):g} to {max(near):g} cannot be told from it)"
+        for choice in benchmark["chosen"]
+        for near in [choice["within_reach"] or [choice["lambda"]]]
     ]
     return (
         f"Chosen on {benchmark['chosen'][0]['items']} validation items, which are none of those reported:"
@@ -129,20 +129,20 @@ def _value(value: Any) -> str:
 
 
 def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
-    found: list[Block] = [Heading(EXPERIMENTS[name].title, 3)]
+    section: list[Block] = [Heading(EXPERIMENTS[name].title, 3)]
     if name in benchmark["tables"]:
-        found += _tables(name, benchmark)
+        section += _tables(name, benchmark)
     files = pictures.get((benchmark["name"], name), ())
     if name == TOKEN_LEVEL:
-        return [*found, *token_level_report.blocks(benchmark, files, _table)]
-    found += [Picture(file, f"{benchmark['title']}: {EXPERIMENTS[name].title}") for file in files]
+        return [*section, *token_level_report.blocks(benchmark, files, _table)]
+    section += [Picture(file, f"{benchmark['title']}: {EXPERIMENTS[name].title}") for file in files]
     if name == "fig3" and "plane" in benchmark["figures"].get(name, {}):
-        found.append(
+        section.append(
             Text("The last picture is the plane of the two parts; numbers beside lines are λ.")
         )
-    if len(found) == 1:
-        found.append(Text("There is nothing to show: this benchmark has no such measurement."))
-    return found
+    if len(section) == 1:
+        section.append(Text("There is nothing to show: this benchmark has no such measurement."))
+    return section
 
 
 def _tables(name: str, benchmark: Json) -> list[Block]:
@@ -160,7 +160,7 @@ def _table(data: Json, benchmark: Json, before: str) -> Table:
     unjudged = any(row["unjudged"] for row in data["rows"])
     header = [
         "method", "λ", "items",
-        *(f"{one} (%)" for one in benchmark["metrics"]),
+        *(f"{metric} (%)" for metric in benchmark["metrics"]),
         f"Δ {data['reference']}", "p", "tokens", "sampled", "scored", "judged",
         *(["judge calls"] if judged else []), "s",
         *(["no score"] if missing else []), *(["no verdict"] if unjudged else []),
@@ -171,7 +171,7 @@ def _table(data: Json, benchmark: Json, before: str) -> Table:
             _name(row),
             _lambda(row),
             str(row["items"]),
-            *(_percent(row["metrics"].get(one)) for one in benchmark["metrics"]),
+            *(_percent(row["metrics"].get(metric)) for metric in benchmark["metrics"]),
             *_over(row["over"]),
             f"{row['length']:.0f}",
             f"{row['sampled']:.0f}",
@@ -207,10 +207,10 @@ def _lambda(row: Json) -> str:
     return f"*{row['lam']:g}*" if row["chosen"] else f"{row['lam']:g}"
 
 
-def _percent(one: Json | None) -> str:
-    if one is None:
+def _percent(interval: Json | None) -> str:
+    if interval is None:
         return "–"
-    mean, low, high = (100 * one[key] for key in ("mean", "low", "high"))
+    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
@@ -219,7 +219,9 @@ def _over(over: Json | None) -> list[str]:
         return ["–", "–"]
     mean, low, high = (100 * over["difference"][key] for key in ("mean", "low", "high"))
     # Rounded first, so that a hair below nothing is not told as minus nothing.
-    text = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(round(one, 1) + 0 for one in (mean, low, high)))
+    text = "{:+.1f} [{:+.1f}, {:+.1f}]".format(
+        *(round(number, 1) + 0 for number in (mean, low, high))
+    )
     p = over["p"]
     told = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
     clear = (low > 0 or high < 0) and over["difference"]["n"] >= MIN_ITEMS
@@ -230,16 +232,16 @@ def _paper(published: Sequence[PublishedTable]) -> list[Block]:
     """The paper's numbers, apart from ours."""
     if not published:
         return []
-    found: list[Block] = [
+    section: list[Block] = [
         Heading("What the paper prints"),
         Text(
             "These are **the paper's numbers** (arXiv 2606.30339), copied, not measured here: another model, another"
             " judge, another benchmark than any table above unless you chose the same. It prints no intervals."
         ),
     ]
-    for one in published:
+    for table in published:
         rows = [
-            [name, *values] for name, values in one.rows.items()
+            [name, *values] for name, values in table.rows.items()
         ]  # fmt: skip
-        found.append(Table(["the paper's method", *one.columns], rows, one.title))
-    return found
+        section.append(Table(["the paper's method", *table.columns], rows, table.title))
+    return section

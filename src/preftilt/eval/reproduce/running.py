@@ -133,7 +133,7 @@ def reproduce(
     plan: ReproducePlan, benchmarks: Sequence[Benchmark], command: str, on_item: OnItem
 ) -> dict[str, Any]:
     """Measure what is not measured yet, as far as the budget goes, and give the report's numbers."""
-    judged = next((one for one in benchmarks if not one.exact), None)
+    judged = next((benchmark for benchmark in benchmarks if not benchmark.exact), None)
     if judged is not None and experiments.TOKEN_LEVEL in plan.experiments:
         raise BadInput(
             f"{judged.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn: take"
@@ -143,9 +143,9 @@ def reproduce(
     first = None
     if judged is not None and plan.judged_by is not None and plan.max_judge_calls != 0:
         first = cache(partial(check_judge, plan.judged_by))
-    runs = [_BenchmarkRun(plan, one, budget, on_item, first, []) for one in benchmarks]
-    found = [one for run in runs if (one := _benchmark(run)) is not None]
-    if not found:
+    runs = [_BenchmarkRun(plan, benchmark, budget, on_item, first, []) for benchmark in benchmarks]
+    reports = [part for run in runs if (part := _benchmark(run)) is not None]
+    if not reports:
         budget.check_tokens()
     return {
         "schema": SCHEMA,
@@ -161,8 +161,8 @@ def reproduce(
         "pool": plan.pool,
         "tokens": budget.tokens,
         "max_tokens_total": plan.max_tokens_total,
-        "unmeasured": [asdict(one) for run in runs for one in run.unmeasured],
-        "benchmarks": found,
+        "unmeasured": [asdict(unmeasured) for run in runs for unmeasured in run.unmeasured],
+        "benchmarks": reports,
     }
 
 
@@ -189,7 +189,7 @@ def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
     repeats = plan.repeats or benchmark.repeats
     cases, validation = benchmark.test(0), benchmark.validation()
     items = _measured(run, plan.experiments, repeated(cases, repeats), 0, plan.pool)
-    if not any(one.pool for one in items):
+    if not any(item.pool for item in items):
         if run.unmeasured:
             return None
         why = next(
@@ -198,36 +198,40 @@ def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
         raise BadInput(f"no item of {benchmark.name} could be answered: {why}")
     papers = any(name != experiments.TOKEN_LEVEL for name in plan.experiments)
     chosen = _chosen(run, how, validation) if validation and papers else []
-    sight = _sight(run, items, _picks(run, how, plan.pool))
-    every = {0: sight} | _contexts(run, how, chosen, repeats)
-    sights = {inserted: one for inserted, one in every.items() if any(e.pool for e in one.items)}
+    judged = _sight(run, items, _picks(run, how, plan.pool))
+    every = {0: judged} | _contexts(run, how, chosen, repeats)
+    judged_by_context = {
+        inserted: judged for inserted, judged in every.items() if any(e.pool for e in judged.items)
+    }
     return {
         **_about(benchmark, how),
         "items": len(cases),
         "repeats": repeats,
         "validation": len(validation),
-        "chosen": [chosen_json(one) for one in chosen],
-        "sure": sureness(sight.items),
-        "cut_off": cut_off(sight.items),
-        "skipped": [each for inserted, one in every.items() for each in _skipped(one, inserted)],
-        "tables": tables_of(plan.experiments, sights, how, chosen, reference),
-        "figures": figures_of(plan.experiments, sights, how, chosen),
-        **_token_level(run, how, sight, validation),
+        "chosen": [chosen_json(calibration) for calibration in chosen],
+        "sure": sureness(judged.items),
+        "cut_off": cut_off(judged.items),
+        "skipped": [
+            each for inserted, judged in every.items() for each in _skipped(judged, inserted)
+        ],
+        "tables": tables_of(plan.experiments, judged_by_context, how, chosen, reference),
+        "figures": figures_of(plan.experiments, judged_by_context, how, chosen),
+        **_token_level(run, how, judged, validation),
     }
 
 
 def _picks(run: _BenchmarkRun, how: MeasureSettings, pool: int) -> list[methods.ComparedMethod]:
     """All methods whose answers need verdicts."""
-    found: list[methods.ComparedMethod] = []
+    compared: list[methods.ComparedMethod] = []
     if any(name != experiments.TOKEN_LEVEL for name in run.plan.experiments):
-        found += experiments.every_pick(run.benchmark, how, pool)
+        compared += experiments.every_pick(run.benchmark, how, pool)
     if experiments.TOKEN_LEVEL in run.plan.experiments:
-        found += token_level.every_method(how) + token_level.whole_pools(how)
-    return found
+        compared += token_level.every_method(how) + token_level.whole_pools(how)
+    return compared
 
 
 def _token_level(
-    run: _BenchmarkRun, how: MeasureSettings, sight: JudgedItems, validation: Sequence[Case]
+    run: _BenchmarkRun, how: MeasureSettings, judged: JudgedItems, validation: Sequence[Case]
 ) -> dict[str, Any]:
     """That experiment's part of the report: what it chooses among is measured on validation items, too."""
     if experiments.TOKEN_LEVEL not in run.plan.experiments:
@@ -240,7 +244,7 @@ def _token_level(
         )  # fmt: skip
         seen = _sight(run, items, token_level.every_method(how))
     references = {"greedy": methods.greedy(), "lambda-1": methods.plain(how.n, "sum")}
-    return {experiments.TOKEN_LEVEL: token_level.report(sight, seen, how, references)}
+    return {experiments.TOKEN_LEVEL: token_level.report(judged, seen, how, references)}
 
 
 def _about(benchmark: Benchmark, how: MeasureSettings) -> dict[str, Any]:
@@ -253,24 +257,24 @@ def _about(benchmark: Benchmark, how: MeasureSettings) -> dict[str, Any]:
         "exact": benchmark.exact,
         "switches": dict(benchmark.switches),
         "settings": how.flat,
-        "searches": {name: dict(one) for name, one in benchmark.protocol.searches.items()},
+        "searches": {name: dict(search) for name, search in benchmark.protocol.searches.items()},
     }
 
 
-def _skipped(sight: JudgedItems, inserted: int) -> list[dict[str, Any]]:
+def _skipped(judged: JudgedItems, inserted: int) -> list[dict[str, Any]]:
     """The parts that some items have no numbers of, and why, by the example of one."""
-    found = []
+    skipped = []
     for part in PARTS:
-        why = {one.case.id: one.skipped[part] for one in sight.items if part in one.skipped}
+        why = {item.case.id: item.skipped[part] for item in judged.items if part in item.skipped}
         if why:
             known = {"part": part, "inserted": inserted, "items": len(why)}
-            found.append(known | {"example": next(iter(why.values()))})
-    return found
+            skipped.append(known | {"example": next(iter(why.values()))})
+    return skipped
 
 
 def repeated(cases: Sequence[Case], times: int) -> list[Case]:
     """Every case so many times: all of them once, then all of them again."""
-    return [replace(one, repeat=number) for number in range(1, times + 1) for one in cases]
+    return [replace(case, repeat=number) for number in range(1, times + 1) for case in cases]
 
 
 def _measured(
@@ -311,16 +315,16 @@ def _some(cases: Sequence[Case], part: str, sizes: ItemCounts) -> list[Case]:
         "other guidance": sizes.others,
         "draws": sizes.draws,
     }
-    first = set(list(dict.fromkeys(one.id for one in cases))[: limits.get(part)])
-    return [one for one in cases if one.id in first and (one.repeat == 1 or part not in ONCE)]
+    first = set(list(dict.fromkeys(case.id for case in cases))[: limits.get(part)])
+    return [case for case in cases if case.id in first and (case.repeat == 1 or part not in ONCE)]
 
 
 def _texts(place: RecordFile, cases: Sequence[Case]) -> dict[str, list[str]]:
     """The pools that were drawn, by the case's key."""
     return {
-        one.case.key: [each.text for each in one.pool.answers]
-        for one in read_records([place], cases)
-        if one.pool is not None
+        item.case.key: [each.text for each in item.pool.answers]
+        for item in read_records([place], cases)
+        if item.pool is not None
     }
 
 
@@ -346,17 +350,17 @@ def _chosen(run: _BenchmarkRun, how: MeasureSettings, cases: Sequence[Case]) -> 
     """The λ that does best on validation items, for each reduction; none on too few items to choose on."""
     # Pools alone, which Figure 4 is made of: λ is chosen by no more.
     items = _measured(run, ["fig4"], cases, 0, how.n, ", validation items")
-    sight = _sight(run, items, experiments.every_pick(run.benchmark, how, how.n))
-    found = []
+    judged = _sight(run, items, experiments.every_pick(run.benchmark, how, how.n))
+    calibrations = []
     for reduction in REDUCTIONS:
         options = options_of(LAMBDAS, (reduction,))
-        each = [sight.values(experiments.options_as(one, how.n)) for one in options]
+        each = [judged.values(experiments.options_as(option, how.n)) for option in options]
         values = np.array(each).T
         known = np.isfinite(values).all(axis=1)
         if known.sum() >= MIN_ITEMS:
             lost = int((~known).sum())
-            found.append(choose(options, values[known], n=how.n, left_out=lost))
-    return found
+            calibrations.append(choose(options, values[known], n=how.n, left_out=lost))
+    return calibrations
 
 
 def _contexts(
@@ -364,13 +368,13 @@ def _contexts(
 ) -> dict[int, JudgedItems]:
     """What is seen in long contexts, by the messages inserted."""
     plan, benchmark = run.plan, run.benchmark
-    wanted = any(experiments.EXPERIMENTS[one].contexts for one in plan.experiments)
+    wanted = any(experiments.EXPERIMENTS[name].contexts for name in plan.experiments)
     if not (wanted and benchmark.contexts):
         return {}
     compared = experiments.table_2(how, chosen)
-    found = {}
+    by_context = {}
     for inserted in filter(None, plan.inserted):
         cases = repeated(benchmark.test(inserted)[: plan.sizes.contexts], repeats)
         items = _measured(run, plan.experiments, cases, inserted, plan.n)
-        found[inserted] = _sight(run, items, compared)
-    return found
+        by_context[inserted] = _sight(run, items, compared)
+    return by_context

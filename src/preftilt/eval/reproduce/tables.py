@@ -52,22 +52,20 @@ class JudgedItems:
     items: Sequence[ItemMeasurements]
     verdicts: Verdicts
 
-    def each(self, contender: ComparedMethod, metric: str | None = None) -> Float[np.ndarray, "N"]:
+    def each(self, method: ComparedMethod, metric: str | None = None) -> Float[np.ndarray, "N"]:
         """A metric, the headline if none is named, of every repeat; NaN where there is none."""
-        return self.verdicts.values(contender, self.items, metric or self.benchmark.headline)
+        return self.verdicts.values(method, self.items, metric or self.benchmark.headline)
 
-    def values(
-        self, contender: ComparedMethod, metric: str | None = None
-    ) -> Float[np.ndarray, "I"]:
+    def values(self, method: ComparedMethod, metric: str | None = None) -> Float[np.ndarray, "I"]:
         """The same of every item."""
-        return by_item(self.items, self.each(contender, metric))
+        return by_item(self.items, self.each(method, metric))
 
-    def interval(self, contender: ComparedMethod, metric: str | None = None) -> Interval | None:
+    def interval(self, method: ComparedMethod, metric: str | None = None) -> Interval | None:
         """The metric's mean over the items that have it; None if none has."""
-        return interval(self.values(contender, metric))
+        return interval(self.values(method, metric))
 
-    def measured(self, contender: ComparedMethod) -> list[ItemMeasurements]:
-        return [one for one in self.items if contender.pick(one)]
+    def measured(self, method: ComparedMethod) -> list[ItemMeasurements]:
+        return [item for item in self.items if method.pick(item)]
 
 
 def by_item(
@@ -78,8 +76,8 @@ def by_item(
     Repeats of an item are not independent, so it is items that intervals and tests take for what chance draws.
     """
     repeats: dict[str, list[float]] = {}
-    for one, value in zip(items, values.tolist(), strict=True):
-        repeats.setdefault(one.case.id, []).append(value)
+    for item, value in zip(items, values.tolist(), strict=True):
+        repeats.setdefault(item.case.id, []).append(value)
     known = [[value for value in each if np.isfinite(value)] for each in repeats.values()]
     return np.array([np.mean(each) if each else np.nan for each in known], dtype=np.float64)
 
@@ -91,67 +89,67 @@ def interval(values: Float[np.ndarray, "N"]) -> Interval | None:
 
 
 def table(
-    sight: JudgedItems, contenders: Sequence[ComparedMethod], reference: ComparedMethod
+    judged: JudgedItems, contenders: Sequence[ComparedMethod], reference: ComparedMethod
 ) -> dict[str, Any]:
     """All methods that were measured, compared with the reference on the items that both have."""
-    against = sight.values(reference)
-    rows = [_row(sight, one, against, reference) for one in contenders]
-    shown = [one.to_json() for one in rows if one is not None]
-    compared = sum(one["over"] is not None for one in shown)
+    against = judged.values(reference)
+    rows = [_row(judged, method, against, reference) for method in contenders]
+    shown = [row.to_json() for row in rows if row is not None]
+    compared = sum(row["over"] is not None for row in shown)
     return {"reference": reference.label, "comparisons": compared, "rows": shown}
 
 
 def _row(
-    sight: JudgedItems,
-    one: ComparedMethod,
+    judged: JudgedItems,
+    method: ComparedMethod,
     against: Float[np.ndarray, "N"],
     reference: ComparedMethod,
 ) -> MethodRow | None:
     """None for a method that was measured on no item."""
-    on = sight.measured(one)
+    on = judged.measured(method)
     if not on:
         return None
-    answers = sight.each(one)
-    values = by_item(sight.items, answers)
-    metrics = {name: sight.interval(one, name) for name in sight.benchmark.metrics}
-    itself = one.label == reference.label
-    spent = [one.spent(item) for item in on]
-    missed = sum(one.missing(item) for item in on)
+    answers = judged.each(method)
+    values = by_item(judged.items, answers)
+    metrics = {name: judged.interval(method, name) for name in judged.benchmark.metrics}
+    itself = method.label == reference.label
+    spent = [method.spent(item) for item in on]
+    missed = sum(method.missing(item) for item in on)
     return MethodRow(
-        method=one.name,
-        lam=one.lam,
-        reduction=one.reduction,
-        chosen=one.chosen,
-        oracle=one.oracle,
+        method=method.name,
+        lam=method.lam,
+        reduction=method.reduction,
+        chosen=method.chosen,
+        oracle=method.oracle,
         items=int(np.isfinite(values).sum()),
         unjudged=len(on) - int(np.isfinite(answers).sum()),
-        metrics={name: found for name, found in metrics.items() if found is not None},
-        over=None if itself or one.oracle else compare(values, against),
-        length=_mean(on, lambda item: _length(one, item)),
+        metrics={name: value for name, value in metrics.items() if value is not None},
+        over=None if itself or method.oracle else compare(values, against),
+        length=_mean(on, lambda item: _length(method, item)),
         sampled=float(np.mean([each.sampled for each in spent])),
         scored=float(np.mean([each.scored for each in spent])),
         judged=float(np.mean([each.judged for each in spent])),
-        judge_calls=None if sight.benchmark.exact else sight.verdicts.calls(one, on),
-        seconds=seconds(sight.items, one.timed),
-        missing=missed / sum(_rated(one, item) for item in on),
+        judge_calls=None if judged.benchmark.exact else judged.verdicts.calls(method, on),
+        seconds=seconds(judged.items, method.timed),
+        missing=missed / sum(_rated(method, item) for item in on),
     )
 
 
 def seconds(items: Sequence[ItemMeasurements], timed: str | None) -> float | None:
     """Mean seconds for an answer over the timed items; None if there are none."""
-    found = [one.seconds[timed] for one in items if timed in one.seconds] if timed else []
-    return float(np.mean(found)) if found else None
+    times = [item.seconds[timed] for item in items if timed in item.seconds] if timed else []
+    return float(np.mean(times)) if times else None
 
 
-def _length(one: ComparedMethod, item: ItemMeasurements) -> float:
-    return float(np.mean([each.length for each in one.pick(item)]))
+def _length(method: ComparedMethod, item: ItemMeasurements) -> float:
+    return float(np.mean([each.length for each in method.pick(item)]))
 
 
-def _rated(one: ComparedMethod, item: ItemMeasurements) -> int:
+def _rated(method: ComparedMethod, item: ItemMeasurements) -> int:
     """Candidates that the method has to have scores for; 1 where it needs none."""
-    ratings = item.ratings.get(one.timed or "")
+    ratings = item.ratings.get(method.timed or "")
     return 1 if ratings is None else len(ratings.scores)
 
 
 def _mean(items: Sequence[ItemMeasurements], measure: Callable[[ItemMeasurements], float]) -> float:
-    return float(np.mean([measure(one) for one in items]))
+    return float(np.mean([measure(item) for item in items]))

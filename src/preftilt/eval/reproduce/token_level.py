@@ -27,7 +27,6 @@ from preftilt.eval.reproduce.other_scores import OTHER_SCORES
 from preftilt.eval.reproduce.parts import GUIDANCE, MeasureSettings, drawn_guidance, guidance_name
 from preftilt.eval.reproduce.tables import JudgedItems, table
 from preftilt.eval.stored import scores
-from preftilt.rank import order
 from preftilt.reward import Reward
 from preftilt.types import CutOff, Reduction
 
@@ -56,7 +55,7 @@ class MethodFamily:
 def families(how: MeasureSettings) -> list[MethodFamily]:
     """All that validation chooses among."""
     n = how.n
-    found = [
+    alternatives = [
         MethodFamily(
             f"best-of-{n}, {reduction}, cut off {rule}",
             [_rear(n, lam, reduction, rule) for lam in PICKING_LAMBDAS],
@@ -64,20 +63,20 @@ def families(how: MeasureSettings) -> list[MethodFamily]:
         for reduction in REDUCTIONS
         for rule in CUT_OFFS
     ]
-    found += [
+    alternatives += [
         MethodFamily(f"best-of-{n}, {name}", [_tried(n, lam, name) for lam in PICKING_LAMBDAS])
         for name in OTHER_SCORES
     ]
-    found.append(
+    alternatives.append(
         MethodFamily(
             "guided, greedy",
             [_greedy(lam) for lam in how.guided_lambdas],
         )
     )
-    found += [MethodFamily(name, [methods.guided(name)]) for name in GUIDANCE]
+    alternatives += [MethodFamily(name, [methods.guided(name)]) for name in GUIDANCE]
     for lam in how.drawn_lambdas:
-        found += _guided_draws(lam, how.drawn)
-    return found
+        alternatives += _guided_draws(lam, how.drawn)
+    return alternatives
 
 
 def fixed(
@@ -94,7 +93,7 @@ def fixed(
         methods.best_by(f"best-of-{n} by p − q (λ → ∞)", n, math.inf, "sum"),
         methods.best_by(f"best-of-{n} by mean log p", n, 1.0, "mean", methods.FULL),
         *(methods.rear(n, lam, reduction) for reduction in REDUCTIONS for lam in (3.0, 20.0)),
-        *(methods.trees(lam, _reduction(how)) for lam in how.lambdas),
+        *(methods.trees(lam, how.reduction) for lam in how.lambdas),
         *methods.judges(n),
         *(_greedy(lam) for lam in how.guided_lambdas),
         *(methods.guided(name) for name in GUIDANCE),
@@ -104,16 +103,16 @@ def fixed(
     ]
 
 
-def chosen(sight: JudgedItems, among: Sequence[MethodFamily]) -> list[ComparedMethod]:
-    """The best member of each family by the headline, on the validation items of ``sight``; the first of equals."""
-    found = []
+def chosen(judged: JudgedItems, among: Sequence[MethodFamily]) -> list[ComparedMethod]:
+    """The best member of each family by the headline, on the validation items of ``judged``; the first of equals."""
+    picked = []
     for family in among:
-        means = [_mean(sight, member) for member in family.members]
+        means = [_mean(judged, member) for member in family.members]
         known = [place for place, mean in enumerate(means) if mean is not None]
         if known:
             best = max(known, key=lambda place: (means[place], -place))
-            found.append(replace(family.members[best], chosen=len(family.members) > 1))
-    return found
+            picked.append(replace(family.members[best], chosen=len(family.members) > 1))
+    return picked
 
 
 def report(
@@ -125,8 +124,8 @@ def report(
     """The tables and what the figures are drawn from; without validation items nothing is chosen."""
     among = families(how)
     picked = [] if validation is None else chosen(validation, among)
-    shown = _distinct([*fixed(how, _right(test)), *picked])
-    found: dict[str, Any] = {
+    shown = _distinct([*fixed(how, test.verdicts.rightness(test.benchmark.headline)), *picked])
+    numbers: dict[str, Any] = {
         "tables": {name: table(test, shown, reference) for name, reference in references.items()},
         "figures": _figures(test, how, picked),
         "breakdown": _breakdown(test, how, picked),
@@ -134,9 +133,9 @@ def report(
     if validation is not None:
         every = [member for family in among for member in family.members]
         first = next(iter(references.values()))
-        found["validation"] = table(validation, _distinct([first, *every]), first)
-        found["chosen"] = [{"method": member.name, "lam": member.lam} for member in picked]
-    return found
+        numbers["validation"] = table(validation, _distinct([first, *every]), first)
+        numbers["chosen"] = [{"method": member.name, "lam": member.lam} for member in picked]
+    return numbers
 
 
 def every_method(how: MeasureSettings) -> list[ComparedMethod]:
@@ -144,7 +143,7 @@ def every_method(how: MeasureSettings) -> list[ComparedMethod]:
     return [
         member
         for member in [
-            *fixed(how, lambda found, answer: 0.0),
+            *fixed(how, lambda item, answer: 0.0),
             *(each for family in families(how) for each in family.members),
         ]
         if not member.oracle
@@ -172,9 +171,9 @@ def _tried(n: int, lam: float, name: str) -> ComparedMethod:
     """A score that is no reduction of preftilt's."""
     score = OTHER_SCORES[name]
 
-    def pick(found: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = methods.first(found.pool, n)
-        return [_top(drawn, score(drawn, lam))] if drawn else []
+    def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        drawn = methods.first(item.pool, n)
+        return [methods.first_by(drawn, score(drawn, lam))] if drawn else []
 
     made = replace(methods.best_by("", n, lam, "sum"), pick=pick)
     return _named(made, f"best-of-{n}, {name}", lam)
@@ -206,9 +205,9 @@ def _picked_guided(
 ) -> ComparedMethod:
     reward = Reward(reduction=reduction)
 
-    def pick(found: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
-        return [_top(drawn, scores(drawn, rank_lam, reward))] if drawn else []
+    def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        drawn = methods.first(item.draws.get(drawn_guidance(lam)), n)
+        return [methods.first_by(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
     made = ComparedMethod(
         name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam)
@@ -219,7 +218,7 @@ def _picked_guided(
 def _random_guided(lam: float, n: int) -> ComparedMethod:
     return ComparedMethod(
         name=f"guided draws at λ = {lam:g}, random of {n}",
-        pick=lambda found: methods.first(found.draws.get(drawn_guidance(lam)), n),
+        pick=lambda item: methods.first(item.draws.get(drawn_guidance(lam)), n),
         spent=_draws_spent(lam, 1),
     )
 
@@ -227,9 +226,9 @@ def _random_guided(lam: float, n: int) -> ComparedMethod:
 def _any_guided(
     lam: float, n: int, right: Callable[[ItemMeasurements, RecordedAnswer], float]
 ) -> ComparedMethod:
-    def pick(found: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = methods.first(found.draws.get(drawn_guidance(lam)), n)
-        return [max(drawn, key=lambda answer: right(found, answer))] if drawn else []
+    def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        drawn = methods.first(item.draws.get(drawn_guidance(lam)), n)
+        return [max(drawn, key=lambda answer: right(item, answer))] if drawn else []
 
     name = f"guided draws at λ = {lam:g}, any of {n} (oracle)"
     return ComparedMethod(name=name, pick=pick, spent=_draws_spent(lam, n), oracle=True)
@@ -238,20 +237,15 @@ def _any_guided(
 def _draws_spent(lam: float, n: int) -> Callable[[ItemMeasurements], AnswerCost]:
     """Guided draws bring their scores along; each token was read under both views."""
 
-    def spent(found: ItemMeasurements) -> AnswerCost:
-        pool: SamplePool | None = found.draws.get(drawn_guidance(lam))
+    def spent(item: ItemMeasurements) -> AnswerCost:
+        pool: SamplePool | None = item.draws.get(drawn_guidance(lam))
         return AnswerCost() if pool is None else pool.guided(n)
 
     return spent
 
 
-def _top(drawn: Sequence[RecordedAnswer], by: Sequence[float]) -> RecordedAnswer:
-    cut_off = [not answer.finished for answer in drawn]
-    return drawn[order(by, cut_off, Reward().cut_off)[0]]
-
-
 def _figures(
-    sight: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
+    judged: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
 ) -> dict[str, Any]:
     """Following over λ and over tokens, and the length of the winner over λ by reduction."""
     n = how.n
@@ -262,27 +256,27 @@ def _figures(
         for reduction in REDUCTIONS
     }
     guided = {"guided, greedy": [_greedy(lam) for lam in how.guided_lambdas]}
-    greedy = sight.interval(methods.greedy())
+    greedy = judged.interval(methods.greedy())
     return {
         "lambda": {
             "curves": {
-                name: curve_of(sight, members) for name, members in (over_lambda | guided).items()
+                name: curve_of(judged, members) for name, members in (over_lambda | guided).items()
             },
             "greedy": None if greedy is None else greedy.mean,
         },
         "length": {
             "curves": {
-                name: [{"at": member.lam, "mean": _length(sight, member)} for member in members]
+                name: [{"at": member.lam, "mean": _length(judged, member)} for member in members]
                 for name, members in over_lambda.items()
             },
-            "drawn": _length(sight, methods.random_of(n, how.seed, exact=True)),
+            "drawn": _length(judged, methods.random_of(n, how.seed, exact=True)),
         },
-        "tokens": _over_tokens(sight, how, picked),
+        "tokens": _over_tokens(judged, how, picked),
     }
 
 
 def _over_tokens(
-    sight: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
+    judged: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
 ) -> dict[str, Any]:
     """Lines over N of every way of spending tokens; x are tokens drawn and read an answer."""
     best: dict[Reduction, float] = {
@@ -313,12 +307,12 @@ def _over_tokens(
         guidance_name(lam): [methods.guided(guidance_name(lam))] for lam in how.guided_lambdas
     }
     lines["greedy"] = [methods.greedy()]
-    found = {}
+    curves = {}
     for name, members in lines.items():
         points = []
         for member in members:
-            interval = sight.interval(member)
-            on = sight.measured(member)
+            interval = judged.interval(member)
+            on = judged.measured(member)
             if interval is not None:
                 spent = [member.spent(item) for item in on]
                 tokens = float(np.mean([each.sampled + each.scored for each in spent]))
@@ -331,12 +325,12 @@ def _over_tokens(
                     }
                 )
         if points:
-            found[name] = points
-    return found
+            curves[name] = points
+    return curves
 
 
 def _breakdown(
-    sight: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
+    judged: JudgedItems, how: MeasureSettings, picked: Sequence[ComparedMethod]
 ) -> dict[str, Any]:
     """Every further number by greedy decoding, by λ = 1, by guided decoding and by the best that was chosen."""
     shown = [
@@ -345,8 +339,8 @@ def _breakdown(
         *(_greedy(lam) for lam in how.guided_lambdas),
     ]
     rows = []
-    for metric in sight.benchmark.breakdown:
-        values = [sight.interval(member, metric) for member in shown]
+    for metric in judged.benchmark.breakdown:
+        values = [judged.interval(member, metric) for member in shown]
         if values[0] is not None:
             rows.append(
                 {
@@ -358,35 +352,23 @@ def _breakdown(
     return {"methods": [member.label for member in shown], "rows": rows}
 
 
-def _right(sight: JudgedItems) -> Callable[[ItemMeasurements, RecordedAnswer], float]:
-    def right(found: ItemMeasurements, answer: RecordedAnswer) -> float:
-        value = sight.verdicts.value(found, answer, sight.benchmark.headline)
-        return 0.0 if math.isnan(value) else value
-
-    return right
-
-
-def _mean(sight: JudgedItems, member: ComparedMethod) -> float | None:
-    interval = sight.interval(member)
+def _mean(judged: JudgedItems, member: ComparedMethod) -> float | None:
+    interval = judged.interval(member)
     return None if interval is None else interval.mean
 
 
-def _length(sight: JudgedItems, member: ComparedMethod) -> float | None:
+def _length(judged: JudgedItems, member: ComparedMethod) -> float | None:
     """Mean tokens of what a method picks."""
     lengths = [
-        np.mean([answer.length for answer in member.pick(item)]) for item in sight.measured(member)
+        np.mean([answer.length for answer in member.pick(item)]) for item in judged.measured(member)
     ]
     return float(np.mean(lengths)) if lengths else None
 
 
 def _distinct(members: Sequence[ComparedMethod]) -> list[ComparedMethod]:
     """The first of those of one label; one that was chosen stands for its like."""
-    found: dict[str, ComparedMethod] = {}
+    by_label: dict[str, ComparedMethod] = {}
     for member in members:
-        if member.label not in found or member.chosen:
-            found[member.label] = member
-    return list(found.values())
-
-
-def _reduction(how: MeasureSettings) -> Reduction:
-    return how.asked({"name": "dvts"}).reward.reduction
+        if member.label not in by_label or member.chosen:
+            by_label[member.label] = member
+    return list(by_label.values())

@@ -40,15 +40,15 @@ def draw(data: Json, benchmark: Json, out: Path) -> list[str]:
 def blocks(benchmark: Json, files: Sequence[str], table_of: TableOf) -> list[Block]:
     """What was chosen and by what, the test table against both references, the constraints, the figures."""
     data = benchmark["token-level"]
-    found: list[Block] = []
+    section: list[Block] = []
     if "validation" in data:
-        found += _choice(data, benchmark, table_of)
-    found += [Heading("Test items", 4), Text(_reading())]
-    found += [table_of(each, benchmark, "") for each in data["tables"].values()]
-    found += [Picture(file, f"{benchmark['title']}: {_caption(file)}") for file in files]
+        section += _choice(data, benchmark, table_of)
+    section += [Heading("Test items", 4), Text(_reading())]
+    section += [table_of(each, benchmark, "") for each in data["tables"].values()]
+    section += [Picture(file, f"{benchmark['title']}: {_caption(file)}") for file in files]
     if data["breakdown"]["rows"]:
-        found += _constraints(data["breakdown"])
-    return found
+        section += _constraints(data["breakdown"])
+    return section
 
 
 def _reading() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -29,33 +30,42 @@ class Verdicts:
 
     known: Mapping[str, AnswerVerdict]
 
-    def of(self, found: ItemMeasurements, answer: RecordedAnswer) -> AnswerVerdict | None:
-        return self.known.get(mark(found.case, answer.text))
+    def of(self, item: ItemMeasurements, answer: RecordedAnswer) -> AnswerVerdict | None:
+        return self.known.get(mark(item.case, answer.text))
 
-    def value(self, found: ItemMeasurements, answer: RecordedAnswer, metric: str) -> float:
+    def value(self, item: ItemMeasurements, answer: RecordedAnswer, metric: str) -> float:
         """The metric of an answer, NaN where there is no verdict."""
-        verdict = self.of(found, answer)
+        verdict = self.of(item, answer)
         value = None if verdict is None else verdict.values.get(metric)
         return float("nan") if value is None else value
 
+    def rightness(self, metric: str) -> Callable[[ItemMeasurements, RecordedAnswer], float]:
+        """The metric as a function of an item and an answer to it; 0 where there is no verdict."""
+
+        def right(item: ItemMeasurements, answer: RecordedAnswer) -> float:
+            value = self.value(item, answer, metric)
+            return 0.0 if math.isnan(value) else value
+
+        return right
+
     def values(
-        self, contender: ComparedMethod, items: Sequence[ItemMeasurements], metric: str
+        self, method: ComparedMethod, items: Sequence[ItemMeasurements], metric: str
     ) -> Float[np.ndarray, "N"]:
         """A method's metric on every item; NaN where it was not measured or has no verdict."""
         rows = []
-        for one in items:
-            each = [self.value(one, answer, metric) for answer in contender.pick(one)]
+        for item in items:
+            each = [self.value(item, answer, metric) for answer in method.pick(item)]
             rows.append(float(np.mean(each)) if each else float("nan"))
         return np.array(rows, dtype=np.float64)
 
-    def calls(self, contender: ComparedMethod, items: Sequence[ItemMeasurements]) -> float | None:
+    def calls(self, method: ComparedMethod, items: Sequence[ItemMeasurements]) -> float | None:
         """Judge calls an item for the answers that a method gave; None over no item."""
-        asked = [
-            sum(verdict.calls for answer in picked if (verdict := self.of(one, answer)))
-            for one in items
-            if (picked := contender.pick(one))
+        counts = [
+            sum(verdict.calls for answer in picked if (verdict := self.of(item, answer)))
+            for item in items
+            if (picked := method.pick(item))
         ]
-        return float(np.mean(asked)) if asked else None
+        return float(np.mean(counts)) if counts else None
 
 
 def mark(case: Case, text: str) -> str:
@@ -67,13 +77,13 @@ def picked(
     contenders: Iterable[ComparedMethod], items: Sequence[ItemMeasurements]
 ) -> list[CaseAnswer]:
     """Every distinct answer that some method gives to some item."""
-    found = {
-        mark(one.case, answer.text): (one.case, answer.text)
-        for contender in contenders
-        for one in items
-        for answer in contender.pick(one)
+    wanted = {
+        mark(item.case, answer.text): (item.case, answer.text)
+        for method in contenders
+        for item in items
+        for answer in method.pick(item)
     }
-    return list(found.values())
+    return list(wanted.values())
 
 
 def settle(
@@ -85,7 +95,7 @@ def settle(
     """Verdicts on ``wanted``. Those that the file lacks are found now and written; judgements that failed are not
     written, so that the next run asks for them again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {id: _read(one) for id, one in read_lines(path).items()}
+    known = {id: _read(record) for id, record in read_lines(path).items()}
     left = [(case, text) for case, text in wanted if mark(case, text) not in known]
     journal = Journal.resume(path, surveyed(path), again=set())
     try:
@@ -97,7 +107,7 @@ def settle(
                 if verdict.failure is None:
                     journal.write({"id": id, **asdict(verdict)})
             if on_item is not None:
-                on_item(len(known), len(known.keys() | {mark(*one) for one in left}))
+                on_item(len(known), len(known.keys() | {mark(*answer) for answer in left}))
     finally:
         journal.close()
     return Verdicts(known)

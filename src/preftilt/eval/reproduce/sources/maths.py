@@ -30,8 +30,8 @@ def open_maths(name: SetName, opening: Opening) -> Benchmark:
         fault="no answer",
         protocol=method_protocol(rules),
         switches={**rules.to_json(), "rows there": f"{len(items)} of {SOURCES[name].rows}"},
-        test=lambda _: [case(one) for one in test],
-        validation=lambda: [case(one) for one in validation],
+        test=lambda _: [case(item) for item in test],
+        validation=lambda: [case(item) for item in validation],
         repeats=SOURCES[name].repeats,
         answers="maths",
         check=_right,
@@ -40,8 +40,8 @@ def open_maths(name: SetName, opening: Opening) -> Benchmark:
 
 def _right(case: Case, answer: str) -> Values:
     """An answer without a final answer is wrong; one whose comparison takes too long has no verdict."""
-    given = final_answer(answer)
-    if given is None:
+    final = final_answer(answer)
+    if final is None:
         return {"correct": 0.0, "no answer": 1.0}
-    verdict = same_answer(str(case.facts["answer"]), given)
+    verdict = same_answer(str(case.facts["answer"]), final)
     return {"correct": None if verdict is None else float(verdict), "no answer": 0.0}

@@ -45,8 +45,8 @@ def open_mmhal(opening: Opening) -> Benchmark:
         fault="hallucinated",
         protocol=method_protocol(rules),
         switches=rules.to_json(),
-        test=lambda _: [_case(one, pictures[one.id], rules) for one in test],
-        validation=lambda: [_case(one, pictures[one.id], rules) for one in validation],
+        test=lambda _: [_case(item, pictures[item.id], rules) for item in test],
+        validation=lambda: [_case(item, pictures[item.id], rules) for item in validation],
         judge=judged_by("mmhal", scorer, opening),
         verdicts=verdicts_mark(rules, opening.judge_prompts),
     )

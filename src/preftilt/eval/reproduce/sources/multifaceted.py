@@ -43,8 +43,8 @@ def open_multifaceted(opening: Opening) -> Benchmark:
         metrics=("score",),
         protocol=method_protocol(rules),
         switches={**rules.to_json(), "rows there": f"{len(items)} of {ROWS}"},
-        test=lambda _: [_case(one, rules) for one in test],
-        validation=lambda: [_case(one, rules) for one in validation],
+        test=lambda _: [_case(item, rules) for item in test],
+        validation=lambda: [_case(item, rules) for item in validation],
         judge=judged_by("multifaceted", scorer, opening),
         verdicts=verdicts_mark(rules, opening.judge_prompts),
     )
@@ -55,6 +55,6 @@ def _case(item: MultifacetedItem, rules: MultifacetedRules) -> Case:
         "preference": item.system,
         "instruction": judged_instruction(item, rules),
         "reference_answer": item.reference,
-        "rubrics": [one.to_text() for one in item.rubrics],
+        "rubrics": [rubric.to_text() for rubric in item.rubrics],
     }
     return Case(item.id, request_for(item, rules), facts)

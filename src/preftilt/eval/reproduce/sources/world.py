@@ -60,48 +60,50 @@ def _checker() -> str:
     """A hash of the world and its checker, as both are code."""
     folder = Path(preftilt.demo.world.__file__).parent
     digest = sha256()
-    for one in sorted(folder.rglob("*")):
-        if one.suffix in (".py", ".toml"):
-            digest.update(one.name.encode() + one.read_bytes())
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".toml"):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def _cases(chosen: Sequence[WorldItem], inserted: int) -> list[Case]:
     return [
         Case(
-            one.id,
+            item.id,
             BenchmarkRequest(
-                messages=(*_inserted(one, inserted), Message("user", one.question)),
-                preferences=(Preference(one.preference),),
+                messages=(*_inserted(item, inserted), Message("user", item.question)),
+                preferences=(Preference(item.preference),),
             ),
-            asdict(one),
+            asdict(item),
         )
-        for one in chosen
+        for item in chosen
     ]
 
 
 def _inserted(item: WorldItem, count: int) -> Sequence[Message]:
     """Messages about other topics than the item's, user and assistant in turns; an odd number ends on a user's."""
-    found = [one for topic, exchange in _exchanges() if topic != item.topic for one in exchange]
-    if count > len(found):
-        raise BadInput(f"the demo world has {len(found)} messages to insert, fewer than {count}")
-    return found[:count]
+    messages = [
+        message for topic, exchange in _exchanges() if topic != item.topic for message in exchange
+    ]
+    if count > len(messages):
+        raise BadInput(f"the demo world has {len(messages)} messages to insert, fewer than {count}")
+    return messages[:count]
 
 
 @cache
 def _exchanges() -> tuple[tuple[str, tuple[Message, Message]], ...]:
     """Questions of the world with answers as it writes them where nobody stated a preference."""
     rng = random.Random("inserted turns")
-    asked = rng.sample(questions("train"), FILLER)
+    chosen = rng.sample(questions("train"), FILLER)
     return tuple(
         (
-            one.topic,
+            question.topic,
             (
-                Message("user", one.text),
-                Message("assistant", write_answer(rng, topic(one.topic), one.subject)),
+                Message("user", question.text),
+                Message("assistant", write_answer(rng, topic(question.topic), question.subject)),
             ),
         )
-        for one in asked
+        for question in chosen
     )
 
 
