@@ -84,7 +84,7 @@ def behaviour(
         raise BadInput("no method here asks another model; leave reward models and judges out")
     settings = settings_from(None, [prompt])
     drawing = _drawing(n, temperature, top_p, reduction, max_tokens, seed)
-    questions = read(form, QuestionSource(source=source, outputs=outputs, limit=files.limit))
+    questions = read(form, QuestionSource(location=source, outputs=outputs, limit=files.limit))
     names = method or default_methods(
         preferences=all(one.preferences for one in questions),
         examples=all(one.examples for one in questions),

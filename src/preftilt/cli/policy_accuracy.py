@@ -127,14 +127,14 @@ def policy_accuracy(
     arms = ArmSettings(names=tuple(arms_from(model)), alpha=alpha or "")
     if alpha and not arms.names:
         raise BadInput("--alpha belongs to --arm; name a reward model")
-    asked = ComparisonSource(
-        source=source,
+    compared = ComparisonSource(
+        location=source,
         preferences=tuple(parse_preference(one) for one in preference or ()),
         topics=tuple(topic or ()),
         split=split,
         limit=files.limit,
     )
-    found = read(form, asked)
+    found = read(form, compared)
     states = settings.prompt.history == "preference" or _all_state(found)
     rules = _chosen_rules(rule or [], found, model, preference_in, states=states)
     about = {"source": Path(source).name, "format": form, "left_out": found.left_out}

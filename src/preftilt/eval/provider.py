@@ -130,7 +130,7 @@ class PreftiltAPI(ModelAPI):
             self.settings = patched(Settings(), chosen.settings)
             self.options = _engine_options(options)
             self._engine: Engine | None = open_engine(model_name, self.options)
-        self._asked: WeakKeyDictionary[ActiveSample, Counter[str]] = WeakKeyDictionary()
+        self._times_asked: WeakKeyDictionary[ActiveSample, Counter[str]] = WeakKeyDictionary()
 
     @property
     def engine(self) -> Engine:
@@ -174,14 +174,14 @@ class PreftiltAPI(ModelAPI):
         if sample is None:
             return None
         words = json.dumps(request.to_json(), default=str)
-        asked = self._asked.setdefault(sample, Counter())
-        asked[words] += 1
-        part = f"/{asked[words]}" if asked[words] > 1 else ""
+        times_asked = self._times_asked.setdefault(sample, Counter())
+        times_asked[words] += 1
+        part = f"/{times_asked[words]}" if times_asked[words] > 1 else ""
         return item_of(sample.sample.id or "", sample.epoch, part)
 
     def _request(self, input: Sequence[ChatMessage]) -> BenchmarkRequest:
         """The request that a task of any kind makes, its preference from where the model arguments say."""
-        messages = _merged([_message(one) for one in input])
+        messages = _merged([_message(message) for message in input])
         prompt = self.settings.prompt
         if prompt.history == "preference" or self.preference_from == "none":
             return BenchmarkRequest(messages=messages, prompt=prompt)
@@ -209,27 +209,27 @@ def item_of(sample_id: int | str, epoch: int, part: str = "") -> str:
     return f"{sample_id}{part}" + (f"#{epoch}" if epoch > 1 else "")
 
 
-def _engine_options(given: Mapping[str, Any]) -> EngineOptions:
+def _engine_options(arguments: Mapping[str, Any]) -> EngineOptions:
     """The engine's options among the model arguments; any other is refused by name."""
-    known = {one.name for one in fields(EngineOptions)}
-    unknown = sorted(set(given) - known)
+    known = {field.name for field in fields(EngineOptions)}
+    unknown = sorted(set(arguments) - known)
     if unknown:
         raise BadInput(
             f"preftilt has no model argument {unknown[0]!r}; there are preference_from, lam, search, n, method,"
             f" settings, {', '.join(sorted(known))}"
         )
-    if isinstance(given.get("now"), str):
-        given = {**given, "now": read_moment(given["now"])}
-    return EngineOptions(**given)
+    if isinstance(arguments.get("now"), str):
+        arguments = {**arguments, "now": read_moment(arguments["now"])}
+    return EngineOptions(**arguments)
 
 
 def _refuse(tools: Sequence[ToolInfo], config: GenerateConfig) -> None:
     """What preftilt cannot honour is an error, before the first token."""
     if tools:
         raise BadInput("preftilt calls no tools; run this task with another model")
-    given = config.model_dump(exclude_none=True)
+    options = config.model_dump(exclude_none=True)
     extra = set(config.extra_body or {}) - {EXTRAS_KEY}
-    others = sorted((set(given) - set(SETTINGS) - IGNORED) | extra)
+    others = sorted((set(options) - set(SETTINGS) - IGNORED) | extra)
     if others:
         raise BadInput(f"preftilt has no generation option {others[0]!r}; leave it out")
 
@@ -240,43 +240,43 @@ def _inspect_settings(config: GenerateConfig) -> dict[str, Any]:
 
 
 def _read_extras(config: GenerateConfig) -> TaskExtras | None:
-    given = (config.extra_body or {}).get(EXTRAS_KEY)
-    if given is None:
+    extras = (config.extra_body or {}).get(EXTRAS_KEY)
+    if extras is None:
         return None
     return TaskExtras(
-        read_request(given["request"]), given["settings"], given["item"], given["fit"]
+        read_request(extras["request"]), extras["settings"], extras["item"], extras["fit"]
     )
 
 
-def _message(given: ChatMessage) -> Message:
-    """Inspect's message as ours; texts that follow each other are joined by a line break, as ``given.text`` is."""
-    content = given.content
+def _message(message: ChatMessage) -> Message:
+    """Inspect's message as ours; texts that follow each other are joined by a line break, as ``message.text`` is."""
+    content = message.content
     parts = [
-        one for one in (content if isinstance(content, list) else []) if one.type != "reasoning"
+        part for part in (content if isinstance(content, list) else []) if part.type != "reasoning"
     ]
-    if given.role == "tool" or any(one.type not in ("text", "image") for one in parts):
+    if message.role == "tool" or any(part.type not in ("text", "image") for part in parts):
         raise BadInput(
             "preftilt reads messages of text and images only; run this task with another model"
         )
-    if not any(one.type == "image" for one in parts):
-        return Message(given.role, given.text)
+    if not any(part.type == "image" for part in parts):
+        return Message(message.role, message.text)
     shown = [
-        {"type": "text", "text": one.text}
-        if isinstance(one, ContentText)
-        else {"type": "image_url", "image_url": {"url": one.image}}
-        for one in parts
-        if isinstance(one, ContentText | ContentImage)
+        {"type": "text", "text": part.text}
+        if isinstance(part, ContentText)
+        else {"type": "image_url", "image_url": {"url": part.image}}
+        for part in parts
+        if isinstance(part, ContentText | ContentImage)
     ]
-    return read_message({"role": given.role, "content": shown}, "the message")
+    return read_message({"role": message.role, "content": shown}, "the message")
 
 
 def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Several system messages at the beginning become one, as tasks add them one by one."""
-    first = [one for one in messages if one.role == "system"]
+    first = [message for message in messages if message.role == "system"]
     if len(first) < 2:
         return tuple(messages)
-    together = Message("system", "\n\n".join(one.content for one in first))
-    return (together, *(one for one in messages if one.role != "system"))
+    together = Message("system", "\n\n".join(message.content for message in first))
+    return (together, *(message for message in messages if message.role != "system"))
 
 
 def _output(model: str, drawn: DrawnAnswer) -> ModelOutput:

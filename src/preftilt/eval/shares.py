@@ -69,9 +69,9 @@ def gather(path: Path) -> None:
     """Append the records of the shares' files to ``path`` and remove the files; torn lines and repeats are left out."""
     for share in sorted(path.parent.glob(f"{path.stem}.share*{path.suffix}")):
         known = surveyed(path)
-        found = survey(share)
-        lines = share.read_bytes()[: found.sound].split(b"\n")
-        numbers = [one.line for id, one in found.done.items() if id not in known.done]
+        of_share = survey(share)
+        lines = share.read_bytes()[: of_share.sound].split(b"\n")
+        numbers = [written.line for id, written in of_share.done.items() if id not in known.done]
         with path.open("r+b" if path.exists() else "wb") as whole:
             whole.truncate(known.sound)
             whole.seek(known.sound)
@@ -89,7 +89,7 @@ def _spread(
     before: int,
     on_done: Callable[[int], None] | None,
 ) -> None:
-    files = [path.with_name(f"{path.stem}.share{one}{path.suffix}") for one in range(count)]
+    files = [path.with_name(f"{path.stem}.share{number}{path.suffix}") for number in range(count)]
     with divided(count) as pool:
         shares = [pool.submit(work, left[number::count], file) for number, file in enumerate(files)]
         _wait(shares, files, before, on_done)

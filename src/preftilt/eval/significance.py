@@ -35,11 +35,11 @@ def compare(
     both = np.isfinite(values) & np.isfinite(reference)
     if not both.any():
         return None
-    one, other = values[both], reference[both]
-    difference = mean_interval(one - other, seed)
-    if np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all():
-        return Compared(difference, mcnemar(one, other), "McNemar")
-    return Compared(difference, paired_bootstrap(one - other, seed), "bootstrap")
+    compared, other = values[both], reference[both]
+    difference = mean_interval(compared - other, seed)
+    if np.isin(compared, (0, 1)).all() and np.isin(other, (0, 1)).all():
+        return Compared(difference, mcnemar(compared, other), "McNemar")
+    return Compared(difference, paired_bootstrap(compared - other, seed), "bootstrap")
 
 
 def mcnemar(values: Float[np.ndarray, "N"], reference: Float[np.ndarray, "N"]) -> float:

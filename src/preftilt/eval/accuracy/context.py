@@ -43,7 +43,7 @@ class TokenisedComparison:
     """
 
     item: Comparison
-    reading: ScoringSetup
+    setup: ScoringSetup
     question: Tokens
     query: Query | None
     arms: tuple[View, ...]
@@ -51,7 +51,7 @@ class TokenisedComparison:
 
     @property
     def engine(self) -> Engine:
-        return self.reading.engine
+        return self.setup.engine
 
     @property
     def full(self) -> Tokens:
@@ -68,24 +68,24 @@ class TokenisedComparison:
         return self.query
 
 
-def make_context(reading: ScoringSetup, item: Comparison) -> TokenisedComparison:
+def make_context(setup: ScoringSetup, item: Comparison) -> TokenisedComparison:
     """The comparison's prompts and responses.
 
     Raises :class:`~preftilt.errors.BadInput`, and :class:`~preftilt.errors.PromptTooLong` if a response does not fit.
     """
-    realigner = Realigner(reading.engine, Settings(lam=1.0, prompt=reading.prompt))
+    realigner = Realigner(setup.engine, Settings(lam=1.0, prompt=setup.prompt))
     try:
-        check_contrast(item.preferences, reading.prompt)
-        plain = replace(reading.prompt, against=None)
-        bare = build_question(reading.engine.tokenizer, item.messages, plain)
+        check_contrast(item.preferences, setup.prompt)
+        plain = replace(setup.prompt, against=None)
+        bare = build_question(setup.engine.tokenizer, item.messages, plain)
         query, arms = None, ()
-        if item.preferences or reading.prompt.history == "preference":
+        if item.preferences or setup.prompt.history == "preference":
             query = realigner.prepare(item.messages, item.preferences).query
-        if reading.arms.names:
-            settings = Settings(lam=1.0, prompt=plain, arms=reading.arms)
+        if setup.arms.names:
+            settings = Settings(lam=1.0, prompt=plain, arms=setup.arms)
             arms = realigner.prepare(item.messages, (), settings=settings).query.views[1:]
         responses = realigner.check_responses(query or bare, item.responses)
-        if any(thoughts_in(reading.engine.tokenizer, one.tokens) for one in responses):
+        if any(thoughts_in(setup.engine.tokenizer, response.tokens) for response in responses):
             raise BadInput(
                 "a response has thoughts, which are no part of an answer, and accuracy compares answers; take them out,"
                 " and turn thinking off"
@@ -96,8 +96,8 @@ def make_context(reading: ScoringSetup, item: Comparison) -> TokenisedComparison
         raise BadInput(f"{item.place}: {failure}") from failure
     return TokenisedComparison(
         item=item,
-        reading=reading,
-        question=query.views[0].prompt if query and plain == reading.prompt else bare.prompt,
+        setup=setup,
+        question=query.views[0].prompt if query and plain == setup.prompt else bare.prompt,
         query=query,
         arms=arms,
         responses=tuple(responses),
@@ -118,8 +118,8 @@ def with_examples(
         context.item.messages,
         context.item.examples,
         count,
-        room or max(len(one.tokens) for one in context.responses),
-        context.reading.prompt,
+        room or max(len(response.tokens) for response in context.responses),
+        context.setup.prompt,
     )
     return examples_query(context.question, shown.prompt, 1.0), shown.used
 
@@ -153,12 +153,12 @@ def in_context(
     """
     recent = list(examples[-count:]) if count else []
     plain = stated(messages, (), prompt)
-    head = [one for one in plain[:1] if one.role == "system"]
+    head = [message for message in plain[:1] if message.role == "system"]
     while True:
         turns = [
             turn
-            for one in recent
-            for turn in (Message("user", one.question), Message("assistant", one.response))
+            for example in recent
+            for turn in (Message("user", example.question), Message("assistant", example.response))
         ]
         tokens = engine.tokenizer.render([*head, *turns, *plain[len(head) :]])
         if len(tokens) + room <= engine.capabilities.max_context:

@@ -50,7 +50,7 @@ class StudyOptions:
 
 
 async def policy_accuracy(
-    reading: ScoringSetup,
+    setup: ScoringSetup,
     comparisons: Sequence[Comparison],
     rules: Sequence[Rule],
     out: Path,
@@ -63,14 +63,14 @@ async def policy_accuracy(
     Everything that can be refused is refused before the first token, with :class:`~preftilt.errors.BadInput`.
     """
     options = options or StudyOptions()
-    found, study, about = await carry_out(
-        reading, comparisons, rules, out, options, on_item=on_item
+    records, study, about = await carry_out(
+        setup, comparisons, rules, out, options, on_item=on_item
     )
-    return report(found, study, about)
+    return report(records, study, about)
 
 
 async def carry_out(
-    reading: ScoringSetup,
+    setup: ScoringSetup,
     comparisons: Sequence[Comparison],
     rules: Sequence[Rule],
     out: Path,
@@ -79,15 +79,15 @@ async def carry_out(
     on_item: Callable[[int], None] = lambda done: None,
 ) -> tuple[StudyRecords, Study, dict[str, Any]]:
     """As :func:`policy_accuracy`: the records, what they are of, and what the report says of how they were made."""
-    engine = reading.engine
+    engine = setup.engine
     modes, notes = _modes(engine, options.modes)
     study = Study(rules=tuple(rules), lambdas=options.lambdas, modes=modes, seed=options.seed)
-    contexts, left_out = prepare(reading, comparisons, study, drop_long=options.drop_long)
+    contexts, left_out = prepare(setup, comparisons, study, drop_long=options.drop_long)
     how = {
-        "rules": [one.name for one in study.measured],
+        "rules": [rule.name for rule in study.measured],
         "policy": "policy" in modes,
-        "prompt": asdict(reading.prompt),
-        "arms": asdict(reading.arms),
+        "prompt": asdict(setup.prompt),
+        "arms": asdict(setup.arms),
         "model": dict(options.identity) or {"model": engine.name},
     }
     store = RecordStore(
@@ -100,24 +100,24 @@ async def carry_out(
         in_flight=options.in_flight,
         on_item=on_item,
     )
-    found = StudyRecords([one.item for one in contexts], records)
+    study_records = StudyRecords([context.item for context in contexts], records)
     told = {"model": engine.name, "versions": engine.versions, "notes": notes, **options.about}
     told["left_out"] = {**told.get("left_out", {}), **left_out}
-    write_text(out / "users.csv", users_table(found, study))
-    return found, study, told
+    write_text(out / "users.csv", users_table(study_records, study))
+    return study_records, study, told
 
 
 def prepare(
-    reading: ScoringSetup, comparisons: Sequence[Comparison], study: Study, *, drop_long: bool
+    setup: ScoringSetup, comparisons: Sequence[Comparison], study: Study, *, drop_long: bool
 ) -> tuple[list[TokenisedComparison], dict[str, int]]:
     """What the model will read; and how many comparisons were left out because they are too long for it."""
-    engine = reading.engine
-    resolve(reading.arms, engine.capabilities.arms, engine.name)  # Its errors are of no comparison.
+    engine = setup.engine
+    resolve(setup.arms, engine.capabilities.arms, engine.name)  # Its errors are of no comparison.
     contexts: list[TokenisedComparison] = []
     problems: list[PromptTooLong] = []
     for item in comparisons:
         try:
-            context = make_context(reading, item)
+            context = make_context(setup, item)
             blends_of(context, study.measured)
         except PromptTooLong as failure:
             problems.append(failure)
@@ -131,23 +131,23 @@ def prepare(
     return contexts, {"too long for the model's context": len(problems)} if problems else {}
 
 
-def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
+def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
     """``report.json``, ``report.md`` and ``accuracy.png`` in ``out``; returns the Markdown."""
-    drawn = can_draw(found) and find_spec("matplotlib") is not None
+    drawn = can_draw(numbers) and find_spec("matplotlib") is not None
     if drawn:
-        draw(found, out / "accuracy.png")
-    text = markdown(found, command, "accuracy.png" if drawn else None)
+        draw(numbers, out / "accuracy.png")
+    text = markdown(numbers, command, "accuracy.png" if drawn else None)
     write_text(out / "report.md", text)
-    write_json(out / "report.json", found)
+    write_json(out / "report.json", numbers)
     return text
 
 
-def _modes(engine: Engine, asked: Sequence[Mode]) -> tuple[tuple[Mode, ...], list[str]]:
+def _modes(engine: Engine, wanted: Sequence[Mode]) -> tuple[tuple[Mode, ...], list[str]]:
     if can_normalise(engine):
-        return tuple(asked or MODES), []
-    if "policy" in asked:
+        return tuple(wanted or MODES), []
+    if "policy" in wanted:
         raise BadInput(
             f"{engine.name} cannot normalise over the vocabulary, which the mode policy needs: open the model in this"
             " process (--model with its hub id or path), or leave that mode out"
         )
-    return tuple(asked or [one for one in MODES if one != "policy"]), [NO_POLICY]
+    return tuple(wanted or [mode for mode in MODES if mode != "policy"]), [NO_POLICY]

@@ -30,7 +30,7 @@ MethodPoint = tuple[str, Interval, Interval]
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Both panels, or the one that there is something for."""
     both = [(row["rule"], *pair) for row in report["rules"] if (pair := _pair(row))]
-    panels = [one for one, there in (("sweep", _is_curve(report)), ("methods", both)) if there]
+    panels = [panel for panel, there in (("sweep", _is_curve(report)), ("methods", both)) if there]
     with picture(path, width=4.9 * len(panels), height=4.0) as figure:
         for place, panel in enumerate(panels, start=1):
             axes = figure.add_subplot(1, len(panels), place)
@@ -58,7 +58,9 @@ def _sweep(axes: Axes, report: Mapping[str, Any]) -> None:
         if not all(curve):
             continue
         colour, line, marker = LOOKS[mode]
-        means, lows, highs = ([100 * one[key] for one in curve] for key in ("mean", "low", "high"))
+        means, lows, highs = (
+            [100 * interval[key] for interval in curve] for key in ("mean", "low", "high")
+        )
         axes.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=mode)
         axes.fill_between(x, lows, highs, color=colour, alpha=0.10, linewidth=0)
     axes.axhline(50, color=QUIET, linewidth=1, linestyle=":")

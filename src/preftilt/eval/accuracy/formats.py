@@ -28,13 +28,13 @@ from preftilt.types import Preference
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonSource:
-    """What is read: ``source`` is a file, a folder or ``hub:OWNER/NAME``.
+    """What is read: ``location`` is a file, a folder or ``hub:OWNER/NAME``.
 
     preferences: those of every row, for data that states none. topics: only these (PrefEval). split: of a data set of
     the hub. limit: only so many comparisons, from the first on.
     """
 
-    source: str
+    location: str
     preferences: tuple[Preference, ...] = ()
     topics: tuple[str, ...] = ()
     split: str = "test"
@@ -49,18 +49,18 @@ class LoadedComparisons:
     left_out: dict[str, int]
 
 
-def read(form: str, asked: ComparisonSource) -> LoadedComparisons:
-    """The comparisons of ``asked.source``, which has the form called ``form`` (see :data:`FORMS`)."""
+def read(form: str, source: ComparisonSource) -> LoadedComparisons:
+    """The comparisons of ``source``, which has the form called ``form`` (see :data:`FORMS`)."""
     if form not in FORMS:
         raise BadInput(f"there is no format {form!r}; there are {', '.join(FORMS)}")
-    if asked.topics and form != "prefeval":
+    if source.topics and form != "prefeval":
         raise BadInput("topics belong to the format prefeval")
-    found = FORMS[form](asked)
-    if asked.limit is not None:
-        found = LoadedComparisons(found.comparisons[: asked.limit], found.left_out)
-    if not found.comparisons:
-        raise BadInput(f"{asked.source} has no pairs to compare")
-    return found
+    loaded = FORMS[form](source)
+    if source.limit is not None:
+        loaded = LoadedComparisons(loaded.comparisons[: source.limit], loaded.left_out)
+    if not loaded.comparisons:
+        raise BadInput(f"{source.location} has no pairs to compare")
+    return loaded
 
 
 class ExampleRow(Strict):
@@ -99,10 +99,10 @@ class PairRow(Strict):
             raise ValueError('"chosen" stands in "rejected", too: such a pair has no better side')
         return self
 
-    def comparison(self, line: int, source: str, given: Sequence[Preference]) -> Comparison:
-        """The row, with the preferences ``given`` for all rows if it has none."""
+    def comparison(self, line: int, source: str, for_all: Sequence[Preference]) -> Comparison:
+        """The row, with the preferences ``for_all`` rows if it has none."""
         stated = self.preferences or ([self.preference] if self.preference else [])
-        if stated and given:
+        if stated and for_all:
             raise BadInput("the row states a preference, and --preference another; leave one out")
         id = str(line if self.id is None else self.id)
         return Comparison(
@@ -112,105 +112,110 @@ class PairRow(Strict):
             messages=(Message("user", self.question),)
             if self.question is not None
             else tuple(read_messages(self.messages)),
-            preferences=tuple(Preference(one.text, one.strength) for one in stated) or tuple(given),
+            preferences=tuple(
+                Preference(preference.text, preference.strength) for preference in stated
+            )
+            or tuple(for_all),
             chosen=self.chosen,
             rejected=tuple(self.rejected),
-            examples=tuple(Example(one.question, one.response) for one in self.examples or ()),
+            examples=tuple(
+                Example(example.question, example.response) for example in self.examples or ()
+            ),
             place=f"{source}, line {line}",
         )
 
 
-def _pairs(asked: ComparisonSource) -> LoadedComparisons:
-    found = read_rows(
-        file_lines(Path(asked.source)),
-        source=asked.source,
+def _pairs(source: ComparisonSource) -> LoadedComparisons:
+    comparisons = read_rows(
+        file_lines(Path(source.location)),
+        source=source.location,
         model=PairRow,
-        make=lambda row, line: row.comparison(line, asked.source, asked.preferences),
+        make=lambda row, line: row.comparison(line, source.location, source.preferences),
     )
-    return LoadedComparisons(tuple(found), {})
+    return LoadedComparisons(tuple(comparisons), {})
 
 
-def _rewardbench(asked: ComparisonSource) -> LoadedComparisons:
+def _rewardbench(source: ComparisonSource) -> LoadedComparisons:
     """Rows of ``prompt``, ``chosen``, ``rejected``, a text or a list of texts each, and ``subset`` and ``id``."""
-    found: list[Comparison] = []
-    for row in published_rows(asked):
+    comparisons: list[Comparison] = []
+    for row in published_rows(source):
         chosen = _texts(row, "chosen")
         if len(chosen) != 1:
             raise row.wrong("chosen", f"has {len(chosen)} responses; one is compared with the rest")
         id = _id(row)
-        found.append(
+        comparisons.append(
             Comparison(
                 id=id,
                 user=id,
                 group=row.optional_text("subset") or "all",
                 messages=_prompt(row),
-                preferences=asked.preferences,
+                preferences=source.preferences,
                 chosen=chosen[0],
                 rejected=_texts(row, "rejected"),
                 place=f"{row.file}, row {row.number}",
             )
         )
-    return LoadedComparisons(tuple(found), {})
+    return LoadedComparisons(tuple(comparisons), {})
 
 
-def _hh_rlhf(asked: ComparisonSource) -> LoadedComparisons:
+def _hh_rlhf(source: ComparisonSource) -> LoadedComparisons:
     """Anthropic's HH-RLHF: two conversations a row, as text or as turns; the last turn is what is compared."""
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     differ = 0
-    for row in published_rows(asked):
+    for row in published_rows(source):
         chosen, rejected = _turns(row, "chosen"), _turns(row, "rejected")
         if chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
             differ += 1
             continue
-        found.append(
+        comparisons.append(
             Comparison(
                 id=_id(row),
                 user=_id(row),
                 group="all",
                 messages=tuple(chosen[:-1]),
-                preferences=asked.preferences,
+                preferences=source.preferences,
                 chosen=chosen[-1].content,
                 rejected=(rejected[-1].content,),
                 place=f"{row.file}, row {row.number}",
             )
         )
     why = "the conversations differ before their last turn, or not at all"
-    return LoadedComparisons(tuple(found), {why: differ} if differ else {})
+    return LoadedComparisons(tuple(comparisons), {why: differ} if differ else {})
 
 
-def _prefeval(asked: ComparisonSource) -> LoadedComparisons:
+def _prefeval(source: ComparisonSource) -> LoadedComparisons:
     """PrefEval's multiple choice: the option that fits the stated preference against the three that do not."""
-    if asked.preferences:
+    if source.preferences:
         raise BadInput("PrefEval states its own preferences; leave --preference out")
-    items = load_items(asked.source, "explicit", topics=asked.topics, options=True)
-    found = [
+    items = load_items(source.location, "explicit", topics=source.topics, options=True)
+    comparisons = [
         Comparison(
-            id=one.id,
-            user=one.id,
-            group=one.topic,
-            messages=(Message("user", one.question),),
-            preferences=(Preference(one.preference),),
-            chosen=one.options[0],
-            rejected=one.options[1:],
-            place=one.id,
+            id=item.id,
+            user=item.id,
+            group=item.topic,
+            messages=(Message("user", item.question),),
+            preferences=(Preference(item.preference),),
+            chosen=item.options[0],
+            rejected=item.options[1:],
+            place=item.id,
         )
-        for one in items
+        for item in items
     ]
-    return LoadedComparisons(tuple(found), {})
+    return LoadedComparisons(tuple(comparisons), {})
 
 
-def _train(asked: ComparisonSource) -> LoadedComparisons:
+def _train(source: ComparisonSource) -> LoadedComparisons:
     """The pairs that ``preftilt train`` reads: a comparison an objective, in that objective's group."""
-    read_from = asked.source.removeprefix(HUB)
-    if asked.source.startswith(HUB) and ":" not in read_from:
-        read_from = f"{read_from}:{asked.split}"
-    found = [
+    read_from = source.location.removeprefix(HUB)
+    if source.location.startswith(HUB) and ":" not in read_from:
+        read_from = f"{read_from}:{source.split}"
+    comparisons = [
         Comparison(
             id=f"{number}/{objective}",
             user=str(number),
             group=objective,
             messages=pair.messages,
-            preferences=asked.preferences,
+            preferences=source.preferences,
             chosen=pair.responses[better],
             rejected=(pair.responses[1 - better],),
             place=pair.where,
@@ -218,13 +223,13 @@ def _train(asked: ComparisonSource) -> LoadedComparisons:
         for number, pair in enumerate(read_pairs(read_from).pairs, start=1)
         for objective, better in pair.preferred.items()
     ]
-    return LoadedComparisons(tuple(found), {})
+    return LoadedComparisons(tuple(comparisons), {})
 
 
-def _world(asked: ComparisonSource) -> LoadedComparisons:
-    if asked.preferences:
+def _world(source: ComparisonSource) -> LoadedComparisons:
+    if source.preferences:
         raise BadInput("the demo world's users have their own preferences; leave --preference out")
-    if asked.source != "demo":
+    if source.location != "demo":
         raise BadInput('the format world reads nothing; call its source "demo"')
     return LoadedComparisons(world_comparisons(), {})
 
@@ -240,23 +245,23 @@ FORMS: dict[str, Callable[[ComparisonSource], LoadedComparisons]] = {
 """How a source may be laid out, by the name of ``--format``."""
 
 
-def published_rows(asked: ComparisonSource) -> list[DataRow]:
+def published_rows(source: ComparisonSource) -> list[DataRow]:
     """The rows of a published file (``.json`` or ``.jsonl``) or data set."""
-    if asked.source.startswith(HUB):
-        return hub_rows(asked.source.removeprefix(HUB), asked.split)
-    path = Path(asked.source)
+    if source.location.startswith(HUB):
+        return hub_rows(source.location.removeprefix(HUB), source.split)
+    path = Path(source.location)
     return json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
 
 
 def _id(row: DataRow) -> str:
-    given = row.fields.get("id")
-    return f"{row.number}" if given is None else f"{row.number}/{given}"
+    own_id = row.fields.get("id")
+    return f"{row.number}" if own_id is None else f"{row.number}/{own_id}"
 
 
 def _prompt(row: DataRow) -> tuple[Message, ...]:
     if isinstance(row.fields.get("prompt"), list):
         return tuple(
-            Message(one.text("role"), one.text("content")) for one in row.objects("prompt")
+            Message(turn.text("role"), turn.text("content")) for turn in row.objects("prompt")
         )
     return (Message("user", row.text("prompt")),)
 
@@ -264,10 +269,10 @@ def _prompt(row: DataRow) -> tuple[Message, ...]:
 def _texts(row: DataRow, name: str) -> tuple[str, ...]:
     if isinstance(row.fields.get(name), str):
         return (row.text(name),)
-    found = row.texts(name)
-    if not found:
+    texts = row.texts(name)
+    if not texts:
         raise row.wrong(name, "is an empty list")
-    return found
+    return texts
 
 
 def _turns(row: DataRow, name: str) -> list[Message]:
@@ -275,7 +280,7 @@ def _turns(row: DataRow, name: str) -> list[Message]:
     if isinstance(row.fields.get(name), str):
         turns = _transcript(row.text(name))
     else:
-        turns = [Message(one.text("role"), one.text("content")) for one in row.objects(name)]
+        turns = [Message(turn.text("role"), turn.text("content")) for turn in row.objects(name)]
     if len(turns) < 2 or turns[-1].role != "assistant" or not turns[-1].content.strip():
         raise row.wrong(name, "must be a conversation whose last turn is the assistant's")
     return turns

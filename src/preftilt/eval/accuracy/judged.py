@@ -30,10 +30,10 @@ class RewardModelRule:
     mode: Mode = "unnormalised"
 
     def check(self, context: TokenisedComparison) -> None:
-        require_reward_model(context.reading.judges.reward_model).check(_read(context, self.place))
+        require_reward_model(context.setup.judges.reward_model).check(_read(context, self.place))
 
     async def ask(self, context: TokenisedComparison, policy: bool) -> list[RuleValue]:
-        model = require_reward_model(context.reading.judges.reward_model)
+        model = require_reward_model(context.setup.judges.reward_model)
         read = _read(context, self.place)
         rated = await model.score([(read, text) for text in context.item.responses])
         return [RuleValue(score, None, score, whole=True) for score in rated.scores]
@@ -58,14 +58,17 @@ class ArgsRule:
         return f"args={self.weight:g}"
 
     def check(self, context: TokenisedComparison) -> None:
-        require_reward_model(context.reading.judges.reward_model).check(_read(context, self.place))
+        require_reward_model(context.setup.judges.reward_model).check(_read(context, self.place))
 
     async def ask(self, context: TokenisedComparison, policy: bool) -> list[RuleValue]:
-        model = require_reward_model(context.reading.judges.reward_model)
+        model = require_reward_model(context.setup.judges.reward_model)
         reward = trajectory_reward(model, _read(context, self.place), context.engine.tokenizer)
         prompt = context.full
         own = await context.engine.score(
-            [ScoreRequest(prompt=prompt, completion=one.tokens) for one in context.responses]
+            [
+                ScoreRequest(prompt=prompt, completion=response.tokens)
+                for response in context.responses
+            ]
         )
         policy = policy and can_propose(context.engine)
         return [
@@ -84,7 +87,7 @@ class ArgsRule:
         tokens = response.tokens
         parts = [tokens[: t + 1] for t in range(len(tokens))]
         rewards = await reward(parts)
-        known = [one for one in rewards if one is not None]
+        known = [reward for reward in rewards if reward is not None]
         if len(known) < len(rewards):
             return RuleValue(None, None, rewards[-1])
         total = math.fsum(own) + self.weight * math.fsum(known)
@@ -93,8 +96,8 @@ class ArgsRule:
         steps = [
             await self._step(context, tokens, t, float(own[t]), reward) for t in range(len(tokens))
         ]
-        inside = sum(one for _, one in steps)
-        return RuleValue(total, math.fsum(one for one, _ in steps), known[-1], inside)
+        inside = sum(listed for _, listed in steps)
+        return RuleValue(total, math.fsum(logprob for logprob, _ in steps), known[-1], inside)
 
     async def _step(
         self,
@@ -131,5 +134,5 @@ async def _propose(context: TokenisedComparison, request: ProposeRequest) -> Pro
 
 def _read(context: TokenisedComparison, place: PreferenceIn) -> list[Message]:
     return for_reward_model(
-        context.item.messages, context.item.preferences, context.reading.prompt, place
+        context.item.messages, context.item.preferences, context.setup.prompt, place
     )

@@ -114,7 +114,7 @@ def _taus(report: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(
                 f"- {what}: τ = {tau['value']:.2f} [{tau['low']:.2f}, {tau['high']:.2f}], {len(tau['methods'])} methods"
-                f" ({', '.join(f'`{one}`' for one in tau['methods'])})."
+                f" ({', '.join(f'`{method}`' for method in tau['methods'])})."
             )
     return [*lines, ""]
 
@@ -124,11 +124,11 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
         return []
     names = [row["rule"] for row in report["rules"]]
     lines = [
-        "| group | pairs | " + " | ".join(f"`{one}`" for one in names) + " |",
+        "| group | pairs | " + " | ".join(f"`{name}`" for name in names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
     for group, row in report["groups"].items():
-        pairs = next((one["n"] for one in row.values() if one), 0)
+        pairs = next((interval["n"] for interval in row.values() if interval), 0)
         cells = " | ".join(_percent(row[name]) for name in names)
         lines.append(f"| {cell(group)} | {pairs} | {cells} |")
     return ["## Groups", "", *lines, ""]

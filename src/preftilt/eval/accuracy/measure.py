@@ -48,7 +48,7 @@ async def measure(
     """Read, normalise and ask; ``policy`` says whether the engine is asked for normalised policies."""
     blends = blends_of(context, rules)
     asking = [rule for rule in rules if isinstance(rule, AskingRule)]
-    asked = await together(rule.ask(context, policy) for rule in asking)
+    rule_values = await together(rule.ask(context, policy) for rule in asking)
     rows = await _read(context, blends.values())
     policies = await _policies(context, blends) if policy else {}
     values = {
@@ -58,9 +58,9 @@ async def measure(
         ]
         for name, blend in blends.items()
     }
-    values |= {rule.name: found for rule, found in zip(asking, asked, strict=True)}
+    values |= {rule.name: of_rule for rule, of_rule in zip(asking, rule_values, strict=True)}
     return Measurement(
-        lengths=tuple(len(one.tokens) for one in context.responses),
+        lengths=tuple(len(response.tokens) for response in context.responses),
         values={rule.name: values[rule.name] for rule in rules},
         examples={
             name: blend.examples for name, blend in blends.items() if blend.examples is not None
@@ -86,18 +86,18 @@ async def _read(context: TokenisedComparison, blends: Iterable[Blend]) -> ViewLo
     for blend in blends:
         reads |= dict.fromkeys(_key(view) for view in (*blend.views, *(blend.reward or ())))
     requests = [
-        ScoreRequest(prompt=prompt, completion=one.tokens, reader=reader)
+        ScoreRequest(prompt=prompt, completion=response.tokens, reader=reader)
         for prompt, reader in reads
-        for one in context.responses
+        for response in context.responses
     ]
-    found = await context.engine.score(requests) if requests else []
-    for request, row in zip(requests, found, strict=True):
+    scored = await context.engine.score(requests) if requests else []
+    for request, row in zip(requests, scored, strict=True):
         if len(row) != len(request.completion) or np.isnan(row).any() or (row > 1e-6).any():
             raise EngineError(
                 "the engine returned log-probs that are NaN, above 0 or too few; run preftilt.testing.laws against it"
             )
     count = len(context.responses)
-    return {read: found[i * count : (i + 1) * count] for i, read in enumerate(reads)}
+    return {read: scored[i * count : (i + 1) * count] for i, read in enumerate(reads)}
 
 
 async def _policies(
@@ -114,18 +114,18 @@ async def _policies(
     requests = [
         NormaliseRequest(
             reads=tuple(
-                ScoreRequest(prompt=prompt, completion=one.tokens, reader=reader)
+                ScoreRequest(prompt=prompt, completion=response.tokens, reader=reader)
                 for prompt, reader in reads
             ),
             mixtures=tuple(_mixture(blends[name]) for name in names),
         )
         for reads, names in together.items()
-        for one in context.responses
+        for response in context.responses
     ]
-    found = iter(await engine.normalise(requests))
+    tables_in_order = iter(await engine.normalise(requests))
     policies: dict[str, list[Float[np.ndarray, "T"]]] = {}
     for names in together.values():
-        tables = [next(found) for _ in context.responses]
+        tables = [next(tables_in_order) for _ in context.responses]
         for row, name in enumerate(names):
             policies[name] = [table[row] for table in tables]
     return policies
@@ -157,7 +157,7 @@ def _sum(row: Float[np.ndarray, "T"]) -> float:
 
 
 def _mixture(blend: Blend) -> Mixture:
-    return Mixture(tuple(one.weight for one in blend.views), blend.mask, blend.preferred)
+    return Mixture(tuple(view.weight for view in blend.views), blend.mask, blend.preferred)
 
 
 def _key(view: GuidedView) -> ViewKey:

@@ -86,9 +86,9 @@ def top_one_interval(
     hits, counts = np.zeros(len(users)), np.zeros(len(users))
     for number, places in enumerate(users.values()):
         for place in places:
-            found = [one for one in values[place] if one is not None]
-            if len(found) == len(values[place]) > 2:
-                hits[number] += top_one(found)
+            scored = [value for value in values[place] if value is not None]
+            if len(scored) == len(values[place]) > 2:
+                hits[number] += top_one(scored)
                 counts[number] += 1
     has = counts > 0
     return ratio_interval(hits[has], counts[has], seed) if has.any() else None
@@ -133,10 +133,10 @@ def tau_interval(
     everybody = np.ones((1, len(rewards[0].pairs)))
     [value] = tau_b(_accuracies(rewards, everybody), _accuracies(policies, everybody))
     drawn = weights(len(rewards[0].pairs), seed)
-    found = tau_b(_accuracies(rewards, drawn), _accuracies(policies, drawn))
-    known = found[np.isfinite(found)]
+    taus = tau_b(_accuracies(rewards, drawn), _accuracies(policies, drawn))
+    known = taus[np.isfinite(taus)]
     low, high = np.percentile(known, [2.5, 97.5]).tolist() if known.size else (None, None)
-    undefined = int(found.size - known.size)
+    undefined = int(taus.size - known.size)
     return Tau(None if np.isnan(value) else float(value), low, high, len(rewards), undefined)
 
 
@@ -144,6 +144,8 @@ def _accuracies(
     side: Sequence[PairRanking], drawn: Float[np.ndarray, "R U"]
 ) -> Float[np.ndarray, "R M"]:
     """The methods' accuracies if every user counted as often as ``drawn`` says."""
-    columns = [(drawn @ one.hits) / np.maximum(drawn @ one.pairs, 1e-300) for one in side]
+    columns = [
+        (drawn @ ranking.hits) / np.maximum(drawn @ ranking.pairs, 1e-300) for ranking in side
+    ]
     # Sums in another order differ by rounding; methods that agree on every pair must stay tied.
     return np.round(np.stack(columns, axis=1), 12)

@@ -36,40 +36,40 @@ def default_rules(
     place: PreferenceIn = "system",
 ) -> list[Rule]:
     """The rules that are measured if none is named: those that the data and the models at hand allow."""
-    found: list[Rule] = [BaseRule()]
+    rules: list[Rule] = [BaseRule()]
     if preferences:
         guides = {"linear-alignment": LinearAlignment().guide, "amulet": Amulet().guide}
-        found += [PromptedRule(), RearRule(3.0), RearRule(20.0)]
-        found += [GuidedDecodingRule(name, guide) for name, guide in guides.items()]
+        rules += [PromptedRule(), RearRule(3.0), RearRule(20.0)]
+        rules += [GuidedDecodingRule(name, guide) for name, guide in guides.items()]
     if examples:
-        found += [InContextExamplesRule(EXAMPLES), parse_rule("rear-icl=3")]
+        rules += [InContextExamplesRule(EXAMPLES), parse_rule("rear-icl=3")]
     if arms:
-        found.append(ArmRule(1.0))
+        rules.append(ArmRule(1.0))
     if reward_model:
-        found += [RewardModelRule(place), ArgsRule(WEIGHT, place=place)]
-    return found
+        rules += [RewardModelRule(place), ArgsRule(WEIGHT, place=place)]
+    return rules
 
 
-def parse_rules(given: Sequence[str], place: PreferenceIn = "system") -> list[Rule]:
-    """The rules that ``given`` names, each once, in order."""
-    found = {rule.name: rule for rule in (parse_rule(one, place) for one in given)}
-    return list(found.values())
+def parse_rules(names: Sequence[str], place: PreferenceIn = "system") -> list[Rule]:
+    """The rules of these ``names``, each once, in order."""
+    by_name = {rule.name: rule for rule in (parse_rule(name, place) for name in names)}
+    return list(by_name.values())
 
 
-def parse_rule(given: str, place: PreferenceIn = "system") -> Rule:
+def parse_rule(spec: str, place: PreferenceIn = "system") -> Rule:
     """``base``, ``rear=3``, ``icl=4``, …; ``place`` is where reward models find the preference."""
-    name, equals, text = (part.strip() for part in given.partition("="))
+    name, equals, text = (part.strip() for part in spec.partition("="))
     if name == "args":
         return ArgsRule(number_of("args", text) if equals else WEIGHT, place=place)
     if name == "reward-model" and not equals:
         return RewardModelRule(place)
     if equals and name in VALUED:
-        return VALUED[name](given.strip(), text)
+        return VALUED[name](spec.strip(), text)
     if not equals and name in PLAIN:
         return PLAIN[name]()
     if name in VALUED or name in PLAIN or name == "reward-model":
         raise BadInput(
-            f"--rule {given}: {name} takes {'no number' if equals else 'a number: ' + name + '=NUMBER'}"
+            f"--rule {spec}: {name} takes {'no number' if equals else 'a number: ' + name + '=NUMBER'}"
         )
-    known = sorted({*PLAIN, "reward-model", "args=NUMBER", *(f"{one}=NUMBER" for one in VALUED)})
-    raise BadInput(f"there is no rule {given!r}; there are {', '.join(known)}")
+    known = sorted({*PLAIN, "reward-model", "args=NUMBER", *(f"{name}=NUMBER" for name in VALUED)})
+    raise BadInput(f"there is no rule {spec!r}; there are {', '.join(known)}")

@@ -57,7 +57,7 @@ def digest(whole: Mapping[str, Any]) -> str:
 
 def users_of(items: Sequence[Comparison]) -> dict[str, list[int]]:
     """The places of every user's comparisons, users in the order of their first one."""
-    found: dict[str, list[int]] = {}
-    for place, one in enumerate(items):
-        found.setdefault(one.user, []).append(place)
-    return found
+    places: dict[str, list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault(item.user, []).append(place)
+    return places

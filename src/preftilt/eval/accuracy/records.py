@@ -43,15 +43,15 @@ class RecordStore:
             return Survey()
         if not self.resume:
             raise BadInput(f"{self.path} exists: --resume goes on with it, --force begins it anew")
-        found = survey(self.path)
-        marks = {one.id: one.fingerprint(self.how) for one in items}
-        for id, written in found.done.items():
+        known = survey(self.path)
+        marks = {item.id: item.fingerprint(self.how) for item in items}
+        for id, written in known.done.items():
             if written.fingerprint != marks.get(id):
                 raise BadInput(
                     f'{self.path} line {written.line} (id "{id}") was made otherwise: of other words, rules or model'
                     " options; repeat the old call to go on with it, or begin anew with --force"
                 )
-        return found
+        return known
 
 
 Work = Callable[[TokenisedComparison], Awaitable[dict[str, Any]]]
@@ -68,7 +68,7 @@ async def collect(
 ) -> list[dict[str, Any]]:
     """The records of all comparisons, in their order; those in the file already are not measured again."""
     store = store.of(contexts)
-    known = store.known([one.item for one in contexts])
+    known = store.known([context.item for context in contexts])
     store.path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not store.path.exists() or store.force
     journal = (
@@ -77,7 +77,7 @@ async def collect(
     room = asyncio.Semaphore(in_flight)
     done = len(known.done)
 
-    async def one(context: TokenisedComparison) -> None:
+    async def measure_one(context: TokenisedComparison) -> None:
         nonlocal done
         async with room:
             journal.write(_head(context.item, store) | await work(context))
@@ -88,7 +88,7 @@ async def collect(
         async with asyncio.TaskGroup() as group:
             for context in contexts:
                 if context.item.id not in known.done:
-                    group.create_task(one(context))
+                    group.create_task(measure_one(context))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     finally:
@@ -101,13 +101,13 @@ def values_of(record: Mapping[str, Any], rule: str) -> list[RuleValue]:
     """A rule's values of the responses in a record."""
     return [
         RuleValue(
-            unnormalised=_read(one["unnormalised"]),
-            policy=_read(one["policy"]),
-            reward=_read(one["reward"]),
-            inside=one.get("inside"),
-            whole=one.get("whole", False),
+            unnormalised=_read(written["unnormalised"]),
+            policy=_read(written["policy"]),
+            reward=_read(written["reward"]),
+            inside=written.get("inside"),
+            whole=written.get("whole", False),
         )
-        for one in record["rules"][rule]
+        for written in record["rules"][rule]
     ]
 
 
@@ -115,11 +115,14 @@ async def measured(
     context: TokenisedComparison, rules: Sequence[Rule], *, policy: bool
 ) -> dict[str, Any]:
     """The rules' values of a comparison, for its record."""
-    found = await measure(context, rules, policy=policy)
+    measurement = await measure(context, rules, policy=policy)
     return {
-        "lengths": list(found.lengths),
-        "rules": {name: [_written(one) for one in values] for name, values in found.values.items()},
-        "examples": dict(found.examples),
+        "lengths": list(measurement.lengths),
+        "rules": {
+            name: [_written(value) for value in values]
+            for name, values in measurement.values.items()
+        },
+        "examples": dict(measurement.examples),
     }
 
 
@@ -133,11 +136,11 @@ def _head(item: Comparison, store: RecordStore) -> dict[str, Any]:
     }
 
 
-def _written(one: RuleValue) -> dict[str, Any]:
-    values: dict[str, Any] = {name: _number(getattr(one, name)) for name in FIELDS}
-    if one.inside is not None:
-        values["inside"] = one.inside
-    return values | {"whole": True} if one.whole else values
+def _written(value: RuleValue) -> dict[str, Any]:
+    values: dict[str, Any] = {name: _number(getattr(value, name)) for name in FIELDS}
+    if value.inside is not None:
+        values["inside"] = value.inside
+    return values | {"whole": True} if value.whole else values
 
 
 def _number(value: float | None) -> float | str | None:

@@ -52,51 +52,51 @@ class StudyRecords:
         """F in a mode, or the ``reward``."""
         return [
             [
-                _value(one, length, of)
-                for one, length in zip(values_of(record, rule), record["lengths"], strict=True)
+                _value(value, length, of)
+                for value, length in zip(values_of(record, rule), record["lengths"], strict=True)
             ]
             for record in self.records
         ]
 
 
-def report(found: StudyRecords, study: Study, about: Mapping[str, Any]) -> dict[str, Any]:
+def report(results: StudyRecords, study: Study, about: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the Markdown and the picture show; ``about`` says what was read, and by which model."""
-    users = users_of(found.items)
-    pairs = sum(len(one.rejected) for one in found.items)
+    users = users_of(results.items)
+    pairs = sum(len(item.rejected) for item in results.items)
     return {
         "schema": SCHEMA,
         **about,
-        "comparisons": len(found.items),
+        "comparisons": len(results.items),
         "pairs": pairs,
         "users": len(users),
         "modes": list(study.modes),
         "seed": study.seed,
-        "rules": [_row(found, rule, study, users) for rule in study.rules],
+        "rules": [_row(results, rule, study, users) for rule in study.rules],
         "sweep": [
-            {"lambda": lam} | _accuracies(found, RearRule(lam).name, study, users)
+            {"lambda": lam} | _accuracies(results, RearRule(lam).name, study, users)
             for lam in study.lambdas
         ],
-        "tau": _taus(found, study, users),
-        "groups": _groups(found, study),
+        "tau": _taus(results, study, users),
+        "groups": _groups(results, study),
     }
 
 
-def users_table(found: StudyRecords, study: Study) -> str:
+def users_table(results: StudyRecords, study: Study) -> str:
     """A line a user, as CSV: their groups, and the accuracy of every rule in its own mode."""
-    users = users_of(found.items)
+    users = users_of(results.items)
     ranked = {
-        rule.name: rank(found.values(rule.name, own_mode(rule, study)), users)
+        rule.name: rank(results.values(rule.name, own_mode(rule, study)), users)
         for rule in study.rules
     }
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["user", "group", "pairs", *ranked])
     for number, (user, places) in enumerate(users.items()):
-        group = ";".join(dict.fromkeys(found.items[place].group for place in places))
-        pairs = sum(len(found.items[place].rejected) for place in places)
+        group = ";".join(dict.fromkeys(results.items[place].group for place in places))
+        pairs = sum(len(results.items[place].rejected) for place in places)
         shares = [
-            f"{one.hits[number] / one.pairs[number]:.4f}" if one.pairs[number] else ""
-            for one in ranked.values()
+            f"{ranking.hits[number] / ranking.pairs[number]:.4f}" if ranking.pairs[number] else ""
+            for ranking in ranked.values()
         ]
         writer.writerow([user, group, pairs, *shares])
     return text.getvalue()
@@ -107,25 +107,25 @@ def own_mode(rule: Rule, study: Study) -> Mode:
     return rule.mode if rule.mode in study.modes else study.modes[0]
 
 
-def _value(one: RuleValue, length: int, of: str) -> float | None:
+def _value(value: RuleValue, length: int, of: str) -> float | None:
     if of == "mean":
-        return None if one.unnormalised is None or one.whole else one.unnormalised / length
-    return getattr(one, of)
+        return None if value.unnormalised is None or value.whole else value.unnormalised / length
+    return getattr(value, of)
 
 
 def _row(
-    found: StudyRecords, rule: Rule, study: Study, users: Mapping[str, Sequence[int]]
+    results: StudyRecords, rule: Rule, study: Study, users: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
-    reward = rank(found.values(rule.name, "reward"), users)
-    records = [values_of(record, rule.name) for record in found.records]
-    inside = [one.inside for record in records for one in record if one.inside is not None]
-    tokens = sum(length for record in found.records for length in record["lengths"])
-    used = [record["examples"].get(rule.name) for record in found.records]
-    examples = [one for one in used if one is not None]
+    reward = rank(results.values(rule.name, "reward"), users)
+    records = [values_of(record, rule.name) for record in results.records]
+    inside = [value.inside for record in records for value in record if value.inside is not None]
+    tokens = sum(length for record in results.records for length in record["lengths"])
+    used = [record["examples"].get(rule.name) for record in results.records]
+    examples = [count for count in used if count is not None]
     return {
         "rule": rule.name,
         "mode": own_mode(rule, study),
-        **_accuracies(found, rule.name, study, users),
+        **_accuracies(results, rule.name, study, users),
         "reward_accuracy": _accuracy(reward, study.seed),
         "coverage": sum(inside) / tokens if inside else None,
         "examples": sum(examples) / len(examples) if examples else None,
@@ -133,12 +133,12 @@ def _row(
 
 
 def _accuracies(
-    found: StudyRecords, rule: str, study: Study, users: Mapping[str, Sequence[int]]
+    results: StudyRecords, rule: str, study: Study, users: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
     accuracy: dict[str, Any] = {}
     top: dict[str, Any] = {}
     for mode in study.modes:
-        values = found.values(rule, mode)
+        values = results.values(rule, mode)
         accuracy[mode] = _accuracy(rank(values, users), study.seed)
         first = top_one_interval(values, users, study.seed)
         top[mode] = None if first is None else asdict(first)
@@ -156,7 +156,7 @@ def _accuracy(ranked: PairRanking, seed: int) -> dict[str, Any] | None:
 
 
 def _taus(
-    found: StudyRecords, study: Study, users: Mapping[str, Sequence[int]]
+    results: StudyRecords, study: Study, users: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Any]]:
     """Kendall's τ-b between the accuracy of what a method steers by and that of the method, by mode."""
     taus: dict[str, dict[str, Any]] = {}
@@ -164,9 +164,9 @@ def _taus(
         names: list[str] = []
         sides: list[tuple[PairRanking, PairRanking]] = []
         for rule in study.rules:
-            reward = rank(found.values(rule.name, "reward"), users)
+            reward = rank(results.values(rule.name, "reward"), users)
             of = own_mode(rule, study) if mode == "own" else mode
-            policy = rank(found.values(rule.name, of), users)
+            policy = rank(results.values(rule.name, of), users)
             if reward.scored and policy.scored:
                 names.append(rule.name)
                 sides.append((reward, policy))
@@ -174,20 +174,24 @@ def _taus(
             why = f"{len(names)} methods have both accuracies; {FEWEST_METHODS} are needed"
             taus[mode] = {"refused": why, "methods": names}
             continue
-        tau = tau_interval([one for one, _ in sides], [one for _, one in sides], study.seed)
+        tau = tau_interval(
+            [reward for reward, _ in sides], [policy for _, policy in sides], study.seed
+        )
         taus[mode] = asdict(tau) | {"methods": names}
     return taus
 
 
-def _groups(found: StudyRecords, study: Study) -> dict[str, dict[str, Any]]:
+def _groups(results: StudyRecords, study: Study) -> dict[str, dict[str, Any]]:
     """The rules' accuracies in their own modes, group by group; nothing if there is one group."""
-    names = dict.fromkeys(one.group for one in found.items)
+    names = dict.fromkeys(item.group for item in results.items)
     if len(names) == 1:
         return {}
     table: dict[str, dict[str, Any]] = {}
     for name in names:
-        places = [i for i, one in enumerate(found.items) if one.group == name]
-        part = StudyRecords([found.items[i] for i in places], [found.records[i] for i in places])
+        places = [i for i, item in enumerate(results.items) if item.group == name]
+        part = StudyRecords(
+            [results.items[i] for i in places], [results.records[i] for i in places]
+        )
         users = users_of(part.items)
         table[name] = {
             rule.name: _accuracy(

@@ -202,9 +202,9 @@ class ArmRule:
     def blend(self, context: TokenisedComparison) -> Blend:
         if not context.arms:
             raise BadInput("the rule 'arm' needs a reward model: name one with --arm NAME=FOLDER")
-        reward = tuple(GuidedView(one.prompt, one.weight, one.reader) for one in context.arms)
-        scaled = tuple(replace(one, weight=self.weight * one.weight) for one in reward)
-        views = (GuidedView(context.question, 1.0), *(one for one in scaled if one.weight))
+        reward = tuple(GuidedView(arm.prompt, arm.weight, arm.reader) for arm in context.arms)
+        scaled = tuple(replace(view, weight=self.weight * view.weight) for view in reward)
+        views = (GuidedView(context.question, 1.0), *(view for view in scaled if view.weight))
         return Blend(views=views, reward=reward)
 
 
@@ -214,9 +214,9 @@ def _guided(query: Query, guide: Guide) -> Blend:
         GuidedView(view.prompt, ratio)
         for view, ratio in zip(query.views[1:], query.ratios, strict=False)
     )
-    asked = GuidedView(query.views[0].prompt, -math.fsum(query.ratios))
+    question = GuidedView(query.views[0].prompt, -math.fsum(query.ratios))
     return Blend(
-        views=tuple(views.values()), reward=(*gain, asked), mask=guide.mask, preferred=preferred
+        views=tuple(views.values()), reward=(*gain, question), mask=guide.mask, preferred=preferred
     )
 
 

@@ -52,7 +52,7 @@ class WorldUser:
 def world_users(seed: int = 0) -> tuple[WorldUser, ...]:
     """A user for every taste of the world that there are questions enough for; equal seeds give equal users."""
     users = (_user(taste, seed) for taste in preferences())
-    return tuple(one for one in users if one is not None)
+    return tuple(user for user in users if user is not None)
 
 
 @cache
@@ -64,23 +64,23 @@ def world_comparisons(seed: int = 0) -> tuple[Comparison, ...]:
 
 def world_verdict(id: str, text: str, seed: int = 0) -> dict[str, float]:
     """What the checker says of an answer to the comparison ``id``: whether it follows the taste, and is helpful."""
-    user, _, number = id.rpartition("/")
-    [found] = [one for one in world_users(seed) if one.id == user]
-    asked = found.to_come[int(number)].question
-    verdict = judge(topic(asked.topic), asked.subject, found.taste, text)
+    user_id, _, number = id.rpartition("/")
+    [user] = [user for user in world_users(seed) if user.id == user_id]
+    question = user.to_come[int(number)].question
+    verdict = judge(topic(question.topic), question.subject, user.taste, text)
     return {"following": float(verdict.following), "helpful": float(verdict.helpful)}
 
 
 def _pair(user: WorldUser, number: int) -> Comparison:
-    one = user.to_come[number]
+    to_come = user.to_come[number]
     return Comparison(
         id=f"{user.id}/{number}",
         user=user.id,
-        group=one.combination,
-        messages=(Message("user", one.question.text),),
-        preferences=(Preference(one.preference),),
-        chosen=one.completion,
-        rejected=(one.violating,),
+        group=to_come.combination,
+        messages=(Message("user", to_come.question.text),),
+        preferences=(Preference(to_come.preference),),
+        chosen=to_come.completion,
+        rejected=(to_come.violating,),
         examples=user.past,
         place=f"{user.id}, question {number}",
     )
@@ -94,22 +94,25 @@ def _user(taste: Taste, seed: int) -> WorldUser | None:
     return WorldUser(
         id=taste.id,
         taste=taste,
-        past=tuple(Example(one.text, _written(rng, taste, one, against=False)) for one in before),
-        to_come=tuple(_to_come(rng, taste, one) for one in after),
+        past=tuple(
+            Example(question.text, _written(rng, taste, question, against=False))
+            for question in before
+        ),
+        to_come=tuple(_to_come(rng, taste, question) for question in after),
     )
 
 
 def _asked(rng: random.Random, taste: Taste, split: Split, count: int) -> list[Question]:
     """Questions of a split that the taste makes a difference to, each about something else."""
     subjects: dict[tuple[str, str], list[Question]] = {}
-    for one in questions(split):
+    for question in questions(split):
         if (
-            concerns(taste, topic(one.topic))
-            and pair_split(one.topic, one.subject, taste.id) == split
+            concerns(taste, topic(question.topic))
+            and pair_split(question.topic, question.subject, taste.id) == split
         ):
-            subjects.setdefault((one.topic, one.subject), []).append(one)
+            subjects.setdefault((question.topic, question.subject), []).append(question)
     chosen = rng.sample(sorted(subjects), min(count, len(subjects)))
-    return [rng.choice(subjects[one]) for one in chosen]
+    return [rng.choice(subjects[subject]) for subject in chosen]
 
 
 def _to_come(rng: random.Random, taste: Taste, question: Question) -> WorldQuestion:

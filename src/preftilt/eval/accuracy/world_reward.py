@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from preftilt.demo.world import WorldPreference, preferences
+from preftilt.demo.world import Preference, preferences
 from preftilt.demo.world.checking import mentions
 from preftilt.rivals import Pair
 
@@ -24,10 +24,12 @@ def _reward(stated: str, response: str) -> float:
     if taste is None or taste.kind == "style":
         return 0.0
     wanted = taste.kind == "want"
-    named = [one for one, _, _ in mentions(response)]
-    return float(sum(1 if (taste.key in one.tags) == wanted else -1 for one in named))
+    named = [recommendation for recommendation, _, _ in mentions(response)]
+    return float(
+        sum(1 if (taste.key in recommendation.tags) == wanted else -1 for recommendation in named)
+    )
 
 
 @cache
-def _tastes() -> dict[str, WorldPreference]:
-    return {text: one for one in preferences() for text in one.texts}
+def _tastes() -> dict[str, Preference]:
+    return {text: preference for preference in preferences() for text in preference.texts}

@@ -41,13 +41,13 @@ def soup_name(alpha: Alpha) -> str:
 
 def adapters(folder: Path) -> dict[str, str]:
     """All adapters that the engine opens: the trained ones and a soup for every α."""
-    names = [one.name for one in TRAININGS] + [soup_name(alpha) for alpha in ALPHAS]
+    names = [training.name for training in TRAININGS] + [soup_name(alpha) for alpha in ALPHAS]
     return {name: str(folder / name) for name in names}
 
 
 def prompt_of(engine: Engine, item: WorldItem, *wishes: str) -> Tokens:
     """The item's prompt with its own preference and, behind it, ``wishes``."""
-    preferences = [Preference(item.preference), *(Preference(one) for one in wishes)]
+    preferences = [Preference(item.preference), *(Preference(wish) for wish in wishes)]
     return engine.tokenizer.render(
         stated([Message("user", item.question)], preferences, PromptSettings())
     )
@@ -127,7 +127,10 @@ async def decoded(
         for item in items
     ]
     drawn = await engine.guide(requests)
-    return [_answer(engine, item, one.tokens) for item, [one] in zip(items, drawn, strict=True)]
+    return [
+        _answer(engine, item, completion.tokens)
+        for item, [completion] in zip(items, drawn, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +156,20 @@ async def pooled(engine: Engine, items: Sequence[WorldItem], seed: int) -> list[
     ]
     drawn = await engine.sample(requests)
     wanted = [
-        ScoreRequest(prompt=prompt, completion=one.tokens, reader=reader)
+        ScoreRequest(prompt=prompt, completion=sample.tokens, reader=reader)
         for item, samples in zip(items, drawn, strict=True)
-        for one in samples
+        for sample in samples
         for prompt, reader in _reads(engine, item).values()
     ]
     sums = iter([float(np.sum(row)) for row in await engine.score(wanted)])
     return [
         [
             RewardedSample(
-                _answer(engine, item, one.tokens),
-                one.finish == "eos",
+                _answer(engine, item, sample.tokens),
+                sample.finish == "eos",
                 {name: next(sums) for name in _reads(engine, item)},
             )
-            for one in samples
+            for sample in samples
         ]
         for item, samples in zip(items, drawn, strict=True)
     ]
@@ -185,21 +188,23 @@ def picked(
     method: str, pools: Sequence[Sequence[RewardedSample]], alpha: Alpha, weight: float
 ) -> list[RewardedAnswer]:
     """The best of every pool under a method of ``PICKED``."""
-    return [_best(pool, [_score(method, one, alpha, weight) for one in pool]) for pool in pools]
+    return [
+        _best(pool, [_score(method, sample, alpha, weight) for sample in pool]) for pool in pools
+    ]
 
 
 def _best(pool: Sequence[RewardedSample], scores: Sequence[float]) -> RewardedAnswer:
-    return pool[order(scores, [not one.finished for one in pool], Reward().cut_off)[0]].answer
+    return pool[order(scores, [not sample.finished for sample in pool], Reward().cut_off)[0]].answer
 
 
-def _score(method: str, one: RewardedSample, alpha: Alpha, weight: float) -> float:
-    plain = one.logprobs["plain"]
+def _score(method: str, sample: RewardedSample, alpha: Alpha, weight: float) -> float:
+    plain = sample.logprobs["plain"]
     mix = list(zip(OBJECTIVES, alpha, strict=True))
     if method == "bon-rear":
         return plain + weight * sum(
-            share * (one.logprobs[f"wish-{name}"] - plain) for name, share in mix
+            share * (sample.logprobs[f"wish-{name}"] - plain) for name, share in mix
         )
-    return plain + weight * sum(share * one.logprobs[f"arm-{name}"] for name, share in mix)
+    return plain + weight * sum(share * sample.logprobs[f"arm-{name}"] for name, share in mix)
 
 
 def _answer(engine: Engine, item: WorldItem, tokens: Tokens) -> RewardedAnswer:

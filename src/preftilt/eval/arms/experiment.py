@@ -66,8 +66,8 @@ def experiment(
         for name, by_alpha in answers.items():
             for alpha, some in by_alpha.items():
                 mix = dict(zip(OBJECTIVES, alpha, strict=True))
-                for one in some:
-                    row = {"method": _title(name), "alpha": mix, **asdict(one)}
+                for answer in some:
+                    row = {"method": _title(name), "alpha": mix, **asdict(answer)}
                     file.write(json_line(row) + b"\n")
     report = fronts(read_rewards([swept], OBJECTIVES), SCALE)
     report |= {
@@ -75,10 +75,12 @@ def experiment(
         "sizes": asdict(sizes),
         "pairs": pairs,
         "strengths": chosen,
-        "trainings": {one.name: _training(folder / "adapters" / one.name) for one in TRAININGS},
+        "trainings": {
+            training.name: _training(folder / "adapters" / training.name) for training in TRAININGS
+        },
         "keeping": {
             _title(name): float(
-                sum(one.rewards["keeping"] for some in by_alpha.values() for one in some)
+                sum(answer.rewards["keeping"] for some in by_alpha.values() for answer in some)
                 / sum(len(some) for some in by_alpha.values())
             )
             for name, by_alpha in answers.items()
@@ -111,12 +113,17 @@ def _train_all(
     pairs: Path, adapters: Path, sizes: Sizes, processes: int, on_trained: OnTrained
 ) -> None:
     """Train what is not trained yet, several at a time, each on its share of the cores."""
-    left = [one for one in TRAININGS if not (adapters / one.name / SPEC_FILE).is_file()]
+    left = [
+        training for training in TRAININGS if not (adapters / training.name / SPEC_FILE).is_file()
+    ]
     on_trained(len(TRAININGS) - len(left), len(TRAININGS))
     if not left:
         return
     with divided(min(processes, len(left))) as pool:
-        jobs = [pool.submit(_train, one, pairs, adapters / one.name, sizes) for one in left]
+        jobs = [
+            pool.submit(_train, training, pairs, adapters / training.name, sizes)
+            for training in left
+        ]
         for number, job in enumerate(as_completed(jobs), start=len(TRAININGS) - len(left) + 1):
             job.result()
             on_trained(number, len(TRAININGS))
@@ -130,13 +137,13 @@ MEAN_BETA = 5.0
 an objective that is about length is ranked by that alone. DPO compares with the base, and needs nothing of the kind."""
 
 
-def _train(one: AdapterTraining, pairs: Path, out: Path, sizes: Sizes) -> None:
-    policy = one.method == "dpo"
+def _train(training: AdapterTraining, pairs: Path, out: Path, sizes: Sizes) -> None:
+    policy = training.method == "dpo"
     known = {each.name: each for each in (objectives() if policy else objectives(MEAN_BETA))}
     settings = TrainSettings(
-        method=one.method,
+        method=training.method,
         model="demo",
-        objectives=tuple(known[name] for name in one.objectives),
+        objectives=tuple(known[name] for name in training.objectives),
         epochs=sizes.epochs,
         seed=sizes.seed,
         reduction="sum" if policy else "mean",

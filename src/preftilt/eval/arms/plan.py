@@ -36,8 +36,8 @@ class AdapterTraining:
 TRAININGS = (
     AdapterTraining("uniarm", "uniarm", OBJECTIVES),
     AdapterTraining("parm", "parm", OBJECTIVES),
-    *(AdapterTraining(f"genarm-{one}", "genarm", (one,)) for one in OBJECTIVES),
-    *(AdapterTraining(f"dpo-{one}", "dpo", (one,)) for one in OBJECTIVES),
+    *(AdapterTraining(f"genarm-{objective}", "genarm", (objective,)) for objective in OBJECTIVES),
+    *(AdapterTraining(f"dpo-{objective}", "dpo", (objective,)) for objective in OBJECTIVES),
 )
 
 
@@ -57,13 +57,13 @@ class ArmsMethod:
 
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
-_GENARMS = tuple(f"genarm-{one}" for one in OBJECTIVES)
-_POLICIES = tuple(f"dpo-{one}" for one in OBJECTIVES)
+_GENARMS = tuple(f"genarm-{objective}" for objective in OBJECTIVES)
+_POLICIES = tuple(f"dpo-{objective}" for objective in OBJECTIVES)
 SAMPLES = 16
 
 DECODED: Mapping[str, ArmsMethod] = {
-    one.name: one
-    for one in (
+    method.name: method
+    for method in (
         ArmsMethod("base", "the bundled model, greedy", (), (), "1"),
         ArmsMethod("uniarm", "UniARM (reconstruction), guided", STRENGTHS, ("uniarm",), "2"),
         ArmsMethod("parm", "PARM, guided", STRENGTHS, ("parm",), "2"),
@@ -76,8 +76,8 @@ DECODED: Mapping[str, ArmsMethod] = {
 """Every token is chosen by the method; greedy, as PARM measures."""
 
 PICKED: Mapping[str, ArmsMethod] = {
-    one.name: one
-    for one in (
+    method.name: method
+    for method in (
         ArmsMethod(
             "bon-rear", f"REAR best-of-{SAMPLES}, two preferences", STRENGTHS, (), "16 · (1 + 2)"
         ),

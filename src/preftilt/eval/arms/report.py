@@ -30,7 +30,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             "",
             "| adapter | trained parameters | share of the model | steps | seconds | accuracy on validation pairs |",
             "|---|---|---|---|---|---|",
-            *(_training(name, one) for name, one in report["trainings"].items()),
+            *(_training(name, training) for name, training in report["trainings"].items()),
             "",
         ]
     )
@@ -63,26 +63,26 @@ def _columns(report: Mapping[str, Any]) -> dict[str, list[str]]:
     methods = [*DECODED.values(), *PICKED.values()]
     known = report["trainings"]
     return {
-        "keeping": [f"{report['keeping'][one.title]:.3f}" for one in methods],
+        "keeping": [f"{report['keeping'][method.title]:.3f}" for method in methods],
         "strength": [
-            f"{report['strengths'][one.name]:g}" if one.name in report["strengths"] else "–"
-            for one in methods
+            f"{report['strengths'][method.name]:g}" if method.name in report["strengths"] else "–"
+            for method in methods
         ],
-        "forwards a token": [one.forwards for one in methods],
+        "forwards a token": [method.forwards for method in methods],
         "trained parameters": [
-            f"{sum(known[name]['parameters']['trained'] for name in one.trained):,}"
-            for one in methods
+            f"{sum(known[name]['parameters']['trained'] for name in method.trained):,}"
+            for method in methods
         ],
         "training, s": [
-            f"{sum(known[name]['seconds'] for name in one.trained):.0f}" for one in methods
+            f"{sum(known[name]['seconds'] for name in method.trained):.0f}" for method in methods
         ],
     }
 
 
-def _training(name: str, one: Mapping[str, Any]) -> str:
-    parameters = one["parameters"]
-    accuracies = ", ".join(f"{key} {value:.2f}" for key, value in one["accuracies"].items())
+def _training(name: str, training: Mapping[str, Any]) -> str:
+    parameters = training["parameters"]
+    accuracies = ", ".join(f"{key} {value:.2f}" for key, value in training["accuracies"].items())
     return (
-        f"| {name} | {parameters['trained']:,} | {100 * parameters['share']:.2f} % | {one['steps']} |"
-        f" {one['seconds']:.0f} | {accuracies} |"
+        f"| {name} | {parameters['trained']:,} | {100 * parameters['share']:.2f} % | {training['steps']} |"
+        f" {training['seconds']:.0f} | {accuracies} |"
     )

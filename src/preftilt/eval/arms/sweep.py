@@ -68,17 +68,17 @@ class Sweep:
         parts: tuple[Part, ...] = ("validation", "test")
         self._measure("pools", [unit for part in parts for unit in self._pool_units(part)])
         tuning = [
-            _unit("validation", one.name, alpha, weight)
-            for one in DECODED.values()
-            for weight in one.weights
+            _unit("validation", method.name, alpha, weight)
+            for method in DECODED.values()
+            for weight in method.weights
             for alpha in TUNING_ALPHAS
         ]
         self._measure("strengths", tuning)
         chosen = self._chosen()
         final = [
-            _unit("test", one.name, alpha, chosen.get(one.name, 1.0))
-            for one in DECODED.values()
-            for alpha in (ALPHAS[:1] if one.name == "base" else ALPHAS)
+            _unit("test", method.name, alpha, chosen.get(method.name, 1.0))
+            for method in DECODED.values()
+            for alpha in (ALPHAS[:1] if method.name == "base" else ALPHAS)
         ]
         self._measure("answers", final)
         return chosen, self._answers(chosen)
@@ -101,47 +101,52 @@ class Sweep:
         """The strength with the highest MIP over the tuning α; of equal ones the smallest."""
         known = _records(self._records)
         pools = self._pools("validation", known)
-        found: dict[str, float] = {}
-        for one in (*DECODED.values(), *PICKED.values()):
+        strengths: dict[str, float] = {}
+        for method in (*DECODED.values(), *PICKED.values()):
             products = [
                 _product(
                     [
-                        picked(one.name, pools, alpha, weight)
-                        if one.name in PICKED
-                        else _told(known[_unit("validation", one.name, alpha, weight)])
+                        picked(method.name, pools, alpha, weight)
+                        if method.name in PICKED
+                        else _told(known[_unit("validation", method.name, alpha, weight)])
                         for alpha in TUNING_ALPHAS
                     ]
                 )
-                for weight in one.weights
+                for weight in method.weights
             ]
             if products:
-                found[one.name] = one.weights[int(np.argmax(products))]
-        return found
+                strengths[method.name] = method.weights[int(np.argmax(products))]
+        return strengths
 
     def _answers(self, chosen: Mapping[str, float]) -> dict[str, dict[Alpha, list[RewardedAnswer]]]:
         known = _records(self._records)
         pools = self._pools("test", known)
-        found: dict[str, dict[Alpha, list[RewardedAnswer]]] = {}
-        for one in DECODED:
-            found[one] = {
+        by_method: dict[str, dict[Alpha, list[RewardedAnswer]]] = {}
+        for name in DECODED:
+            by_method[name] = {
                 alpha: _told(
                     known[
                         _unit(
-                            "test", one, ALPHAS[0] if one == "base" else alpha, chosen.get(one, 1.0)
+                            "test",
+                            name,
+                            ALPHAS[0] if name == "base" else alpha,
+                            chosen.get(name, 1.0),
                         )
                     ]
                 )
                 for alpha in ALPHAS
             }
-        for one in PICKED:
-            found[one] = {alpha: picked(one, pools, alpha, chosen[one]) for alpha in ALPHAS}
-        return found
+        for name in PICKED:
+            by_method[name] = {alpha: picked(name, pools, alpha, chosen[name]) for alpha in ALPHAS}
+        return by_method
 
     def _pools(self, part: Part, known: Mapping[str, dict]) -> list[list[RewardedSample]]:
         return [
             [
-                RewardedSample(RewardedAnswer(**one["answer"]), one["finished"], one["logprobs"])
-                for one in pool
+                RewardedSample(
+                    RewardedAnswer(**sample["answer"]), sample["finished"], sample["logprobs"]
+                )
+                for sample in pool
             ]
             for unit in self._pool_units(part)
             for pool in known[unit]["pools"]
@@ -159,7 +164,7 @@ def _unit(part: Part, method: str, alpha: Alpha, weight: float) -> str:
 
 def _product(by_alpha: Sequence[Sequence[RewardedAnswer]]) -> float:
     means = [
-        [np.mean([one.rewards[name] for one in answers]) for name in OBJECTIVES]
+        [np.mean([answer.rewards[name] for answer in answers]) for name in OBJECTIVES]
         for answers in by_alpha
     ]
     return mean_inner_product(np.array(means), np.array(TUNING_ALPHAS), SCALE)
@@ -170,7 +175,7 @@ def _records(path: Path) -> dict[str, dict]:
 
 
 def _told(record: Mapping) -> list[RewardedAnswer]:
-    return [RewardedAnswer(**one) for one in record["answers"]]
+    return [RewardedAnswer(**answer) for answer in record["answers"]]
 
 
 def _work(folder: Path, sizes: Sizes, units: Sequence[str], path: Path) -> None:
@@ -190,8 +195,10 @@ async def _measured(engine: Engine, unit: str, sizes: Sizes) -> dict:
     some = part_items("test" if part == "test" else "validation", sizes)
     if what == "pool":
         start = int(rest[0])
-        found = await pooled(engine, some[start : start + POOL_ITEMS], sizes.seed)
-        return {"pools": [[asdict(one) for one in pool] for pool in found]}
+        pools = await pooled(engine, some[start : start + POOL_ITEMS], sizes.seed)
+        return {"pools": [[asdict(sample) for sample in pool] for pool in pools]}
     share, weight = float(rest[0]), float(rest[1])
-    [alpha] = [one for one in (*ALPHAS, *TUNING_ALPHAS) if one[0] == share][:1]
-    return {"answers": [asdict(one) for one in await decoded(engine, what, some, alpha, weight)]}
+    [alpha] = [mix for mix in (*ALPHAS, *TUNING_ALPHAS) if mix[0] == share][:1]
+    return {
+        "answers": [asdict(answer) for answer in await decoded(engine, what, some, alpha, weight)]
+    }

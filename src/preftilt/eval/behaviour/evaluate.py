@@ -35,7 +35,7 @@ def no_verdict(id: str, text: str) -> Mapping[str, float]:
 
 
 async def behaviour(
-    reading: ScoringSetup,
+    setup: ScoringSetup,
     questions: Sequence[Comparison],
     methods: Sequence[AnswerMethod],
     out: Path,
@@ -54,18 +54,18 @@ async def behaviour(
     Everything that can be refused is refused before the first token, with :class:`~preftilt.errors.BadInput`.
     """
     check_rouge()
-    names = [one.name for one in methods]
-    compared = reference or next((one for one in names if one.startswith("icl=")), names[0])
+    names = [method.name for method in methods]
+    compared = reference or next((name for name in names if name.startswith("icl=")), names[0])
     if compared not in names:
         raise BadInput(f"the reference {compared!r} is none of the methods: {', '.join(names)}")
-    contexts = [make_context(reading, item) for item in questions]
+    contexts = [make_context(setup, item) for item in questions]
     for context in contexts:
         check(context, methods, drawing)
     how = {
         "methods": names,
         "drawing": asdict(drawing),
-        "prompt": asdict(reading.prompt),
-        "model": dict(options.identity) or {"model": reading.engine.name},
+        "prompt": asdict(setup.prompt),
+        "model": dict(options.identity) or {"model": setup.engine.name},
     }
     store = RecordStore(
         path=out / "records.jsonl",
@@ -74,23 +74,25 @@ async def behaviour(
         resume=options.resume,
         force=options.force,
     ).of(contexts)
-    store.known([one.item for one in contexts])  # Refuses before anything is measured, not after.
-    beside = await _discrimination(reading, questions, methods, out, options)
+    store.known(
+        [context.item for context in contexts]
+    )  # Refuses before anything is measured, not after.
+    beside = await _discrimination(setup, questions, methods, out, options)
     work = partial(_answers, methods=methods, drawing=drawing, verdict=verdict)
     records = await collect(store, contexts, work, in_flight=options.in_flight, on_item=on_item)
-    about = {"model": reading.engine.name, "versions": reading.engine.versions, **options.about}
+    about = {"model": setup.engine.name, "versions": setup.engine.versions, **options.about}
     about |= {"reference": compared, "drawing": asdict(drawing), "seed": options.seed}
     return report(questions, records, methods, beside, about)
 
 
-def write_report(found: Mapping[str, Any], out: Path, command: str) -> str:
+def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
     """``report.json``, ``report.md`` and ``behaviour.png`` in ``out``; returns the Markdown."""
     drawn = find_spec("matplotlib") is not None
     if drawn:
-        draw(found, out / "behaviour.png")
-    text = markdown(found, command, "behaviour.png" if drawn else None)
+        draw(numbers, out / "behaviour.png")
+    text = markdown(numbers, command, "behaviour.png" if drawn else None)
     write_text(out / "report.md", text)
-    write_json(out / "report.json", found)
+    write_json(out / "report.json", numbers)
     return text
 
 
@@ -103,31 +105,33 @@ async def _answers(
 ) -> dict[str, Any]:
     """Every method's answer to a question, for its record."""
     shared = remembering(context)
-    found: dict[str, Any] = {}
+    by_method: dict[str, Any] = {}
     for method in methods:
-        given, used = await answer(shared, method, drawing)
-        text = answer_text(context.engine.tokenizer, given.tokens).strip()
-        found[method.name] = {
+        candidate, used = await answer(shared, method, drawing)
+        text = answer_text(context.engine.tokenizer, candidate.tokens).strip()
+        by_method[method.name] = {
             "text": text,
-            "tokens": len(given.tokens),
-            "finished": given.finished,
+            "tokens": len(candidate.tokens),
+            "finished": candidate.finished,
             "examples": used,
             "scores": {**rouge(context.item.chosen, text), **verdict(context.item.id, text)},
         }
-    return {"methods": found}
+    return {"methods": by_method}
 
 
 async def _discrimination(
-    reading: ScoringSetup,
+    setup: ScoringSetup,
     questions: Sequence[Comparison],
     methods: Sequence[AnswerMethod],
     out: Path,
     options: StudyOptions,
 ) -> Discrimination | None:
     """The policy accuracy of the methods' rules on the same questions, if these are pairs."""
-    if not all(one.rejected for one in questions):
+    if not all(question.rejected for question in questions):
         return None
-    rules = [one.rule for one in methods]
-    asked = replace(options, lambdas=(), modes=())
-    found, study, about = await carry_out(reading, questions, rules, out / "discrimination", asked)
-    return Discrimination(accuracy_report(found, study, about)["rules"], found)
+    rules = [method.rule for method in methods]
+    study_options = replace(options, lambdas=(), modes=())
+    study_records, study, about = await carry_out(
+        setup, questions, rules, out / "discrimination", study_options
+    )
+    return Discrimination(accuracy_report(study_records, study, about)["rules"], study_records)

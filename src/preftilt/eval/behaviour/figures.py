@@ -31,11 +31,11 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 def _scores(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for offset, (metric, name) in zip((-0.18, 0.0, 0.18), METRICS.items(), strict=True):
         colour, marker = LOOKS[metric]
-        found = [row["scores"][metric] for row in rows]
-        x = [100 * one["mean"] for one in found]
+        intervals = [row["scores"][metric] for row in rows]
+        x = [100 * interval["mean"] for interval in intervals]
         across = [
-            [100 * (one["mean"] - one["low"]) for one in found],
-            [100 * (one["high"] - one["mean"]) for one in found],
+            [100 * (interval["mean"] - interval["low"]) for interval in intervals],
+            [100 * (interval["high"] - interval["mean"]) for interval in intervals],
         ]
         y = [place + offset for place in range(len(rows))]
         axes.errorbar(

@@ -42,21 +42,21 @@ WRITE = "Write a text of yours."
 class QuestionSource:
     """What is read. outputs: LaMP's file of true completions. limit: only so many questions."""
 
-    source: str
+    location: str
     outputs: str | None = None
     limit: int | None = None
 
 
-def read(form: str, asked: QuestionSource) -> tuple[Comparison, ...]:
-    """The questions of ``asked.source``, which has the form called ``form`` (see :data:`FORMS`)."""
+def read(form: str, source: QuestionSource) -> tuple[Comparison, ...]:
+    """The questions of ``source``, which has the form called ``form`` (see :data:`FORMS`)."""
     if form not in FORMS:
         raise BadInput(f"there is no format {form!r}; there are {', '.join(FORMS)}")
-    if asked.outputs is not None and form != "lamp":
+    if source.outputs is not None and form != "lamp":
         raise BadInput("--outputs belongs to --format lamp")
-    found = FORMS[form](asked)[: asked.limit]
-    if not found:
-        raise BadInput(f"{asked.source} has no questions")
-    return found
+    questions = FORMS[form](source)[: source.limit]
+    if not questions:
+        raise BadInput(f"{source.location} has no questions")
+    return questions
 
 
 class QuestionRow(Strict):
@@ -93,32 +93,34 @@ class QuestionRow(Strict):
             preferences=(Preference(stated.text, stated.strength),) if stated else (),
             chosen=self.completion,
             rejected=tuple(self.rejected or ()),
-            examples=tuple(Example(one.question, one.response) for one in self.examples or ()),
+            examples=tuple(
+                Example(example.question, example.response) for example in self.examples or ()
+            ),
             place=f"{source}, line {line}",
         )
 
 
-def _users(asked: QuestionSource) -> tuple[Comparison, ...]:
-    found = read_rows(
-        file_lines(Path(asked.source)),
-        source=asked.source,
+def _users(source: QuestionSource) -> tuple[Comparison, ...]:
+    questions = read_rows(
+        file_lines(Path(source.location)),
+        source=source.location,
         model=QuestionRow,
-        make=lambda row, line: row.comparison(line, asked.source),
+        make=lambda row, line: row.comparison(line, source.location),
     )
-    return tuple(found)
+    return tuple(questions)
 
 
-def _lamp(asked: QuestionSource) -> tuple[Comparison, ...]:
+def _lamp(source: QuestionSource) -> tuple[Comparison, ...]:
     """LaMP (Salemi et al., 2024): questions with profiles, and a file of golds that says which task it is."""
-    if asked.outputs is None:
+    if source.outputs is None:
         raise BadInput("LaMP's true completions are in a file of their own: give it with --outputs")
-    path = Path(asked.outputs)
+    path = Path(source.outputs)
     whole = DataRow(path.name, 0, _object(path))
     task = whole.text("task")
     if task not in LAMP:
         raise whole.wrong("task", f"is {task!r}; ROUGE is for {', '.join(LAMP)}")
-    golds = {_text(one, "id"): one.text("output") for one in whole.objects("golds")}
-    return tuple(_with_profile(row, golds, LAMP[task]) for row in json_rows(Path(asked.source)))
+    golds = {_text(gold, "id"): gold.text("output") for gold in whole.objects("golds")}
+    return tuple(_with_profile(row, golds, LAMP[task]) for row in json_rows(Path(source.location)))
 
 
 def _with_profile(
@@ -127,29 +129,33 @@ def _with_profile(
     id = _text(row, "id")
     if id not in golds:
         raise row.wrong("id", f"{id!r} has no gold in the file of outputs")
-    asked = row.text("input")
+    question = row.text("input")
     return Comparison(
         id=id,
         user=id,
         group="all",
-        messages=(Message("user", asked),),
+        messages=(Message("user", question),),
         preferences=(),
         chosen=golds[id],
         rejected=(),
-        examples=_examples(row, (names,), _instruction(asked)),
+        examples=_examples(row, (names,), _instruction(question)),
         place=f"{row.file}, row {row.number}",
     )
 
 
-def _longlamp(asked: QuestionSource) -> tuple[Comparison, ...]:
+def _longlamp(source: QuestionSource) -> tuple[Comparison, ...]:
     """LongLaMP (Kumar et al., 2024): rows of ``input``, ``output`` and ``profile``."""
-    path = Path(asked.source)
+    path = Path(source.location)
     rows = json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
     return tuple(
         Comparison(
             id=str(row.number),
             user=next(
-                (row.text(one) for one in ("reviewerId", "author", "name") if one in row.fields),
+                (
+                    row.text(field)
+                    for field in ("reviewerId", "author", "name")
+                    if field in row.fields
+                ),
                 str(row.number),
             ),
             group="all",
@@ -164,8 +170,8 @@ def _longlamp(asked: QuestionSource) -> tuple[Comparison, ...]:
     )
 
 
-def _world(asked: QuestionSource) -> tuple[Comparison, ...]:
-    if asked.source != "demo":
+def _world(source: QuestionSource) -> tuple[Comparison, ...]:
+    if source.location != "demo":
         raise BadInput('the format world reads nothing; call its source "demo"')
     return world_comparisons()
 
@@ -183,35 +189,41 @@ def _examples(
     row: DataRow, pairs: tuple[tuple[str | None, str], ...], instruction: str
 ) -> tuple[Example, ...]:
     """A profile's items, in their order, as what was asked and what was written."""
-    found: list[Example] = []
-    for one in row.objects("profile"):
-        for asked, written in pairs:
-            if written in one.fields and (asked is None or asked in one.fields):
-                question = WRITE if asked is None else f"{instruction}{one.text(asked)}"
-                found.append(Example(question, one.text(written)))
+    examples: list[Example] = []
+    for past_item in row.objects("profile"):
+        for question_field, written in pairs:
+            if written in past_item.fields and (
+                question_field is None or question_field in past_item.fields
+            ):
+                question = (
+                    WRITE
+                    if question_field is None
+                    else f"{instruction}{past_item.text(question_field)}"
+                )
+                examples.append(Example(question, past_item.text(written)))
                 break
         else:
             wanted = " or ".join("/".join(filter(None, pair)) for pair in pairs)
-            raise one.wrong(pairs[0][1], f"is missing; an item of the profile has {wanted}")
-    return tuple(found)
+            raise past_item.wrong(pairs[0][1], f"is missing; an item of the profile has {wanted}")
+    return tuple(examples)
 
 
-def _instruction(asked: str) -> str:
+def _instruction(question: str) -> str:
     """What stands before the text that an input is about, as LaMP writes its inputs."""
-    head, colon, _ = asked.partition(": ")
+    head, colon, _ = question.partition(": ")
     return f"{head}: " if colon else ""
 
 
 def _text(row: DataRow, name: str) -> str:
-    found = row.fields.get(name)
-    return str(found) if isinstance(found, int) else row.text(name)
+    value = row.fields.get(name)
+    return str(value) if isinstance(value, int) else row.text(name)
 
 
 def _object(path: Path) -> Mapping[str, object]:
     try:
-        found = parse_json(read_bytes(path))
+        whole = parse_json(read_bytes(path))
     except BadInput as failure:
         raise BadInput(f"{path.name}: {failure}") from failure
-    if not isinstance(found, dict):
+    if not isinstance(whole, dict):
         raise BadInput(f"{path.name} must hold an object with task and golds")
-    return found
+    return whole

@@ -49,17 +49,17 @@ def _head(report: Mapping[str, Any], command: str) -> list[str]:
 
 def _generation(report: Mapping[str, Any]) -> list[str]:
     metrics = report["metrics"]
-    names = [METRICS.get(one, one) for one in metrics]
-    header = ["method", "told", *names, *(f"Δ {one}" for one in names), "tokens"]
+    names = [METRICS.get(metric, metric) for metric in metrics]
+    header = ["method", "told", *names, *(f"Δ {name}" for name in names), "tokens"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in report["methods"]:
         told = TOLD[row["told"]]
         if row["examples"] is not None:
             told = f"{row['examples']:.1f} past examples"
         cells = [f"`{row['method']}`", told]
-        cells += [_percent(row["scores"][one]) for one in metrics]
+        cells += [_percent(row["scores"][metric]) for metric in metrics]
         beyond = row["beyond_reference"]
-        cells += ["–" if beyond is None else _difference(beyond[one]) for one in metrics]
+        cells += ["–" if beyond is None else _difference(beyond[metric]) for metric in metrics]
         cells.append(f"{row['tokens']:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -70,8 +70,8 @@ def _beside(report: Mapping[str, Any]) -> list[str]:
     rows = [row for row in report["methods"] if row["policy_accuracy"]]
     if not rows:
         return []
-    shown = [one for one in report["metrics"] if one not in ("rouge1", "rouge2")]
-    names = [METRICS.get(one, one) for one in shown]
+    shown = [metric for metric in report["metrics"] if metric not in ("rouge1", "rouge2")]
+    names = [METRICS.get(metric, metric) for metric in shown]
     header = ["method", "reward accuracy", "policy accuracy", *names]
     lines = [
         "## Discrimination beside generation",
@@ -85,7 +85,7 @@ def _beside(report: Mapping[str, Any]) -> list[str]:
     for row in rows:
         cells = [f"`{row['method']}`", _percent(row["reward_accuracy"])]
         cells += [f"{_percent(row['policy_accuracy'])} ({row['mode']})"]
-        cells += [_percent(row["scores"][one]) for one in shown]
+        cells += [_percent(row["scores"][metric]) for metric in shown]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, "", *_taus(report)]
 

@@ -73,19 +73,19 @@ class AnswerMethod:
             return _at(query, self.lam), used
         if self.evidence == "stated":
             return _at(context.stated(), self.lam), None
-        reading = context.reading
-        bare = replace(reading.prompt, against=None)
-        return build_question(reading.engine.tokenizer, context.item.messages, bare), None
+        setup = context.setup
+        bare = replace(setup.prompt, against=None)
+        return build_question(setup.engine.tokenizer, context.item.messages, bare), None
 
 
-def parse_methods(given: Sequence[str], drawing: AnswerSettings) -> list[AnswerMethod]:
-    """The methods that ``given`` names, each once, in order."""
-    return list({one: parse_method(one, drawing) for one in given}.values())
+def parse_methods(names: Sequence[str], drawing: AnswerSettings) -> list[AnswerMethod]:
+    """The methods of these ``names``, each once, in order."""
+    return list({name: parse_method(name, drawing) for name in names}.values())
 
 
-def parse_method(given: str, drawing: AnswerSettings) -> AnswerMethod:
+def parse_method(name: str, drawing: AnswerSettings) -> AnswerMethod:
     """``base``, ``icl=4``, ``rear=3``, ``cfg-icl=3``, …: the rules that a language model alone can go by."""
-    rule = parse_rule(given)
+    rule = parse_rule(name)
     best = BestOfN(n=drawing.n)
     match rule:
         case RearRule():
@@ -105,19 +105,19 @@ def parse_method(given: str, drawing: AnswerSettings) -> AnswerMethod:
         told: Evidence = "none" if rule.name == "base" else "stated"
         return AnswerMethod(rule=rule, evidence=told, search=Greedy())
     raise BadInput(
-        f"{given} ranks answers and does not write any here; the methods are base, prompted, icl=K, rear=λ, rear-icl=λ,"
+        f"{name} ranks answers and does not write any here; the methods are base, prompted, icl=K, rear=λ, rear-icl=λ,"
         " cfg=λ, cfg-icl=λ, linear-alignment, amulet, amulet-icl, la-author"
     )
 
 
 def default_methods(*, preferences: bool, examples: bool) -> list[str]:
     """The names of the methods that are compared if none is named: those that the data allow."""
-    found = ["base"]
+    names = ["base"]
     if examples:
-        found += [f"icl={EXAMPLES}", "rear-icl=3", "cfg-icl=3"]
+        names += [f"icl={EXAMPLES}", "rear-icl=3", "cfg-icl=3"]
     if preferences:
-        found += ["prompted", "rear=3", "rear=20", "linear-alignment"]
-    return found
+        names += ["prompted", "rear=3", "rear=20", "linear-alignment"]
+    return names
 
 
 async def answer(
@@ -151,8 +151,8 @@ def check(
 
 def remembering(context: TokenisedComparison) -> TokenisedComparison:
     """The context on an engine that draws and scores nothing twice."""
-    reading = replace(context.reading, engine=MemoEngine(context.engine))
-    return replace(context, reading=reading)
+    setup = replace(context.setup, engine=MemoEngine(context.engine))
+    return replace(context, setup=setup)
 
 
 def _at(query: Query, lam: float) -> Query:

@@ -25,7 +25,7 @@ class Discrimination:
     """The policy accuracies of the methods' rules on the same questions: the report's rows, and the records."""
 
     rules: Sequence[Mapping[str, Any]]
-    found: StudyRecords
+    records: StudyRecords
 
 
 def report(
@@ -47,7 +47,8 @@ def report(
         "rouge": settings(),
         "metrics": metrics,
         "methods": [
-            _row(records, one, metrics, users, about, by_rule.get(one.name)) for one in methods
+            _row(records, method, metrics, users, about, by_rule.get(method.name))
+            for method in methods
         ],
         "tau": _taus(records, methods, metrics, users, discrimination, about["seed"]),
     }
@@ -61,19 +62,21 @@ def _row(
     about: Mapping[str, Any],
     rule: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    answers = [one["methods"][method.name] for one in records]
-    used = [one["examples"] for one in answers if one["examples"] is not None]
+    answers = [record["methods"][method.name] for record in records]
+    used = [answer["examples"] for answer in answers if answer["examples"] is not None]
     own = _scores(records, method.name, metrics)
     other = _scores(records, about["reference"], metrics)
     return {
         "method": method.name,
         "told": method.evidence,
-        "scores": {one: _mean(own[one], users, about["seed"]) for one in metrics},
+        "scores": {metric: _mean(own[metric], users, about["seed"]) for metric in metrics},
         "beyond_reference": None
         if method.name == about["reference"]
-        else {one: _mean(own[one] - other[one], users, about["seed"]) for one in metrics},
-        "tokens": float(np.mean([one["tokens"] for one in answers])),
-        "finished": float(np.mean([one["finished"] for one in answers])),
+        else {
+            metric: _mean(own[metric] - other[metric], users, about["seed"]) for metric in metrics
+        },
+        "tokens": float(np.mean([answer["tokens"] for answer in answers])),
+        "finished": float(np.mean([answer["finished"] for answer in answers])),
         "examples": float(np.mean(used)) if used else None,
         "mode": rule["mode"] if rule else None,
         "policy_accuracy": rule["accuracy"][rule["mode"]] if rule else None,
@@ -85,7 +88,7 @@ def _scores(
     records: Sequence[Mapping[str, Any]], method: str, metrics: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Every question's scores, by metric."""
-    rows = [one["methods"][method]["scores"] for one in records]
+    rows = [record["methods"][method]["scores"] for record in records]
     return {metric: np.array([row[metric] for row in rows], dtype=float) for metric in metrics}
 
 
@@ -113,13 +116,16 @@ def _taus(
     if discrimination is None or len(methods) < FEWEST_METHODS:
         return {}
     modes = {row["rule"]: row["mode"] for row in discrimination.rules}
-    values = discrimination.found.values
-    accuracy = [rank(values(one.name, modes[one.name]), users) for one in methods]
+    values = discrimination.records.values
+    accuracy = [rank(values(method.name, modes[method.name]), users) for method in methods]
     return {
         metric: asdict(
             tau_interval(
                 accuracy,
-                [_by_user(_scores(records, one.name, metrics)[metric], users) for one in methods],
+                [
+                    _by_user(_scores(records, method.name, metrics)[metric], users)
+                    for method in methods
+                ],
                 seed,
             )
         )

@@ -21,8 +21,8 @@ def check_rouge() -> None:
 
 def rouge(truth: str, answer: str) -> dict[str, float]:
     """The F-measures of ``answer`` against ``truth``, both whole and stripped of outer white space."""
-    found = _scorer().score(truth.strip(), answer.strip())
-    return {name: float(found[name].fmeasure) for name in METRICS}
+    scores = _scorer().score(truth.strip(), answer.strip())
+    return {name: float(scores[name].fmeasure) for name in METRICS}
 
 
 def settings() -> dict[str, Any]:

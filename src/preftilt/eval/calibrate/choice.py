@@ -66,7 +66,7 @@ class Calibration:
 
     def within_reach(self) -> list[OptionResult]:
         """Those that win a twentieth of the resamples or more: the items cannot tell them from the best."""
-        return [one for one in self.standings if one.wins >= 0.05]
+        return [result for result in self.standings if result.wins >= 0.05]
 
 
 def calibrate(
@@ -84,9 +84,9 @@ def calibrate(
     choose from: too few items, no known qualities, items with fewer than ``n`` or with one candidate only.
     """
     options = options_of(lambdas, reductions)
-    rated = [one for one in pools if one.rated]
+    rated = [pool for pool in pools if pool.rated]
     size = _size(rated, n, min_items, len(pools) - len(rated))
-    values = np.array([[_quality(one, size, option) for option in options] for one in rated])
+    values = np.array([[_quality(pool, size, option) for option in options] for pool in rated])
     return choose(options, values, n=size, left_out=len(pools) - len(rated), seed=seed)
 
 
@@ -125,7 +125,7 @@ def choose(
 
 def options_of(lambdas: Sequence[float], reductions: Sequence[Reduction]) -> list[Option]:
     """What there is to choose among, λ = 1 always, in the order in which ties are broken."""
-    if not lambdas or not all(math.isfinite(one) for one in lambdas):
+    if not lambdas or not all(math.isfinite(lam) for lam in lambdas):
         raise BadInput("give finite values of λ to choose from (--lambda 1,3,20)")
     if not reductions:
         raise BadInput(f"give a reduction to choose from: {', '.join(REDUCTIONS)}")
@@ -145,7 +145,7 @@ def _size(rated: Sequence[RatedPool], n: int | None, min_items: int, left_out: i
             f"the validation split has {len(rated)} items{lost}, and choosing λ needs at least {needed}:"
             " rate more, or lower --min-items and read the interval with care"
         )
-    fewest = min(rated, key=lambda one: len(one.candidates))
+    fewest = min(rated, key=lambda pool: len(pool.candidates))
     size = len(fewest.candidates) if n is None else n
     if len(fewest.candidates) < size:
         raise BadInput(
@@ -169,9 +169,9 @@ def _over_plain(
     values: Float[np.ndarray, "N K"], options: Sequence[Option], column: int, seed: int
 ) -> Compared:
     plain = options.index(Option(1.0, options[column].reduction))
-    found = compare(values[:, column], values[:, plain], seed)
-    assert found is not None
-    return found
+    comparison = compare(values[:, column], values[:, plain], seed)
+    assert comparison is not None
+    return comparison
 
 
 def _out_of_bag(
@@ -187,6 +187,6 @@ def _out_of_bag(
         chosen = winners == column
         totals[chosen] = absent[chosen] @ values[:, column]
     # A resample of few items may, once in a blue moon, leave none of them out.
-    found = totals[counts > 0] / counts[counts > 0]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return Interval(float(found.mean()), float(low), float(high), len(values))
+    qualities = totals[counts > 0] / counts[counts > 0]
+    low, high = np.percentile(qualities, [2.5, 97.5])
+    return Interval(float(qualities.mean()), float(low), float(high), len(values))

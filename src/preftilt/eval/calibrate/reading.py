@@ -50,7 +50,7 @@ class RatedPool:
     @property
     def rated(self) -> bool:
         """Whether the quality of every candidate is known."""
-        return all(one.quality is not None for one in self.candidates)
+        return all(candidate.quality is not None for candidate in self.candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +93,25 @@ def read_pools(
     lines = [line for path in paths for line in _lines(path)]
     pools = [_pool(line, rated) for line in _of_split(lines, split)]
     seen: set[str] = set()
-    for one in pools:
-        if one.id in seen:
-            raise BadInput(f"there are two items with the id {one.id!r}; give every item once")
-        seen.add(one.id)
+    for pool in pools:
+        if pool.id in seen:
+            raise BadInput(f"there are two items with the id {pool.id!r}; give every item once")
+        seen.add(pool.id)
     return pools
 
 
 def _of_split(lines: Sequence[RecordLine], split: str | None) -> list[RecordLine]:
-    found = sorted({str(one.fields["split"]) for one in lines if "split" in one.fields})
+    splits = sorted({str(line.fields["split"]) for line in lines if "split" in line.fields})
     if split is None:
-        if len(found) > 1:
+        if len(splits) > 1:
             raise BadInput(
-                f"there are several splits ({', '.join(found)}): say which one λ is to be chosen on (--split"
+                f"there are several splits ({', '.join(splits)}): say which one λ is to be chosen on (--split"
                 " validation), and keep the others for measuring"
             )
         return [*lines]
-    chosen = [one for one in lines if str(one.fields.get("split")) == split]
+    chosen = [line for line in lines if str(line.fields.get("split")) == split]
     if not chosen:
-        have = f"there are {', '.join(found)}" if found else 'no line has a field "split"'
+        have = f"there are {', '.join(splits)}" if splits else 'no line has a field "split"'
         raise BadInput(f"there is no item of the split {split!r}; {have}")
     return chosen
 
@@ -130,13 +130,13 @@ def _lines(path: Path) -> Iterator[RecordLine]:
 
 
 def _qualities(path: Path) -> dict[tuple[str, int], float | None]:
-    found: dict[tuple[str, int], float | None] = {}
+    qualities: dict[tuple[str, int], float | None] = {}
     for line in _lines(path):
         id, slot = line.fields.get("id"), line.fields.get("slot")
         if not isinstance(id, str) or not isinstance(slot, int) or "quality" not in line.fields:
             raise line.wrong('must have "id" (text), "slot" (whole number) and "quality"')
-        found[id, slot] = _quality(line)
-    return found
+        qualities[id, slot] = _quality(line)
+    return qualities
 
 
 def _pool(line: RecordLine, qualities: Qualities) -> RatedPool:
@@ -145,15 +145,19 @@ def _pool(line: RecordLine, qualities: Qualities) -> RatedPool:
         raise line.wrong('has no "id"')
     if "error" in line.fields:
         raise line.wrong(f"item {id!r} failed ({line.fields['error']}); run it again first")
-    given = line.fields.get("candidates")
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given) or not given:
+    listed = line.fields.get("candidates")
+    if (
+        not isinstance(listed, list)
+        or not all(isinstance(candidate, dict) for candidate in listed)
+        or not listed
+    ):
         raise line.wrong('needs a list of objects "candidates"')
     settings = line.fields.get("settings") or {}
-    slots = [one.get("slot", place) for place, one in enumerate(given)]
-    order = sorted(range(len(given)), key=slots.__getitem__)
+    slots = [candidate.get("slot", place) for place, candidate in enumerate(listed)]
+    order = sorted(range(len(listed)), key=slots.__getitem__)
     candidates = []
     for place in order:
-        fields = dict(given[place])
+        fields = dict(listed[place])
         if (id, slots[place]) in qualities:
             fields["quality"] = qualities[id, slots[place]]
         where = f'{line.where} (id "{id}"), candidate {slots[place]}'
@@ -161,35 +165,35 @@ def _pool(line: RecordLine, qualities: Qualities) -> RatedPool:
     return RatedPool(id, tuple(candidates), settings.get("gamma", 1.0))
 
 
-def _rated(one: RecordLine, settings: Mapping[str, Any]) -> RatedCandidate:
-    finished = _finished(one)
-    with_eos = one.fields.get("finish", "eos" if finished else "length") == "eos"
-    thoughts = (one.fields.get("reasoning") or {}).get("tokens", 0)
-    length = _length(one) - thoughts - (settings.get("eos") == "exclude" and with_eos)
+def _rated(line: RecordLine, settings: Mapping[str, Any]) -> RatedCandidate:
+    finished = _finished(line)
+    with_eos = line.fields.get("finish", "eos" if finished else "length") == "eos"
+    thoughts = (line.fields.get("reasoning") or {}).get("tokens", 0)
+    length = _length(line) - thoughts - (settings.get("eos") == "exclude" and with_eos)
     # Nothing of a response without an answer is scored, and it cannot win.
-    question, gain = _sums(one, thoughts, length, settings) if length > 0 else (-math.inf, 0.0)
+    question, gain = _sums(line, thoughts, length, settings) if length > 0 else (-math.inf, 0.0)
     return RatedCandidate(
         length=max(1, length),
         finished=finished,
         question_logprob=question,
         preference_gain=gain if math.isfinite(gain) else 0.0,
-        quality=_quality(one),
+        quality=_quality(line),
     )
 
 
 def _sums(
-    one: RecordLine, thoughts: int, length: int, settings: Mapping[str, Any]
+    line: RecordLine, thoughts: int, length: int, settings: Mapping[str, Any]
 ) -> tuple[float, float]:
     """Question log-prob and preference gain over a candidate's ``length`` scored tokens, behind its thoughts."""
     centred = settings.get("reduction") == "centred"
-    if "logprobs" not in one.fields or ("question_logprob" in one.fields and not centred):
+    if "logprobs" not in line.fields or ("question_logprob" in line.fields and not centred):
         if centred:
-            raise one.wrong(
+            raise line.wrong(
                 'its score is centred, which keeps no sums: it needs "logprobs", or draw again with --reduction sum'
             )
         times = length if settings.get("reduction") == "mean" else 1
-        return times * one.number("question_logprob"), times * one.number("preference_gain")
-    views, gamma = one.fields["logprobs"], settings.get("gamma", 1.0)
+        return times * line.number("question_logprob"), times * line.number("preference_gain")
+    views, gamma = line.fields["logprobs"], settings.get("gamma", 1.0)
     try:
         question, full = (
             math.fsum(
@@ -199,38 +203,38 @@ def _sums(
             for name in ("question", "full")
         )
     except (TypeError, KeyError, ValueError):
-        raise one.wrong('"logprobs" must have lists of numbers "question" and "full"') from None
+        raise line.wrong('"logprobs" must have lists of numbers "question" and "full"') from None
     if not (math.isfinite(question) and math.isfinite(full)):
         return -math.inf, 0.0
     return question, full - question
 
 
-def _finished(one: RecordLine) -> bool:
-    if isinstance(one.fields.get("finished"), bool):
-        return one.fields["finished"]
-    if not isinstance(one.fields.get("finish"), str):
-        raise one.wrong(f'has neither "finished" nor "finish"; {NEEDED}')
-    return one.fields["finish"] != "length"
+def _finished(line: RecordLine) -> bool:
+    if isinstance(line.fields.get("finished"), bool):
+        return line.fields["finished"]
+    if not isinstance(line.fields.get("finish"), str):
+        raise line.wrong(f'has neither "finished" nor "finish"; {NEEDED}')
+    return line.fields["finish"] != "length"
 
 
-def _length(one: RecordLine) -> int:
-    given = one.fields.get("length", one.fields.get("tokens"))
-    length = len(given) if isinstance(given, list) else given
+def _length(line: RecordLine) -> int:
+    length_or_tokens = line.fields.get("length", line.fields.get("tokens"))
+    length = len(length_or_tokens) if isinstance(length_or_tokens, list) else length_or_tokens
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise one.wrong(f'has no "length" or "tokens" of at least 1; {NEEDED}')
+        raise line.wrong(f'has no "length" or "tokens" of at least 1; {NEEDED}')
     return length
 
 
-def _quality(one: RecordLine) -> float | None:
-    if "quality" not in one.fields and {"helpful", "violates"} <= one.fields.keys():
-        return float(bool(one.fields["helpful"]) and not one.fields["violates"])
-    if "quality" not in one.fields:
-        raise one.wrong(
+def _quality(line: RecordLine) -> float | None:
+    if "quality" not in line.fields and {"helpful", "violates"} <= line.fields.keys():
+        return float(bool(line.fields["helpful"]) and not line.fields["violates"])
+    if "quality" not in line.fields:
+        raise line.wrong(
             'has no "quality" (nor "helpful" and "violates"); rate the candidates, or give ratings with --quality FILE'
         )
-    value = one.fields["quality"]
+    value = line.fields["quality"]
     if value is None:
         return None
     if not isinstance(value, bool | int | float) or not math.isfinite(value):
-        raise one.wrong(f'"quality" is {value!r}, not a finite number')
+        raise line.wrong(f'"quality" is {value!r}, not a finite number')
     return float(value)

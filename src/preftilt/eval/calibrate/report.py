@@ -9,36 +9,36 @@ from preftilt.eval.bootstrap import Interval
 from preftilt.eval.calibrate.choice import Calibration, OptionResult
 
 
-def to_json(found: Calibration) -> dict[str, Any]:
+def to_json(calibration: Calibration) -> dict[str, Any]:
     """Everything, as plain JSON."""
     return {
         "schema": "preftilt.calibration/1",
-        "lambda": found.chosen.option.lam,
-        "reduction": found.chosen.option.reduction,
-        **asdict(found),
+        "lambda": calibration.chosen.option.lam,
+        "reduction": calibration.chosen.option.reduction,
+        **asdict(calibration),
     }
 
 
-def markdown(found: Calibration) -> str:
+def markdown(calibration: Calibration) -> str:
     """The choice in words, then all options."""
     lines = [
         "| λ | reduction | quality | none better in | Δ λ = 1 | p |",
         "|---|---|---|---|---|---|",
-        *(_row(one, found.chosen) for one in found.standings),
+        *(_row(result, calibration.chosen) for result in calibration.standings),
     ]
-    return "\n".join([*_words(found), "", *lines, ""])
+    return "\n".join([*_words(calibration), "", *lines, ""])
 
 
-def _words(found: Calibration) -> list[str]:
-    chosen = found.chosen
-    left_out = f"; {found.left_out} left out, not fully rated" if found.left_out else ""
+def _words(calibration: Calibration) -> list[str]:
+    chosen = calibration.chosen
+    left_out = f"; {calibration.left_out} left out, not fully rated" if calibration.left_out else ""
     told = [
-        f"λ = {chosen.option.lam:g}, {chosen.option.reduction}: chosen on {found.items} items with {found.n} candidates"
-        f" each{left_out}.",
+        f"λ = {chosen.option.lam:g}, {chosen.option.reduction}: chosen on {calibration.items} items with"
+        f" {calibration.n} candidates each{left_out}.",
         "",
         f"Its quality is {_interval(chosen.quality)} on these items (95 % bootstrap), and is expected to be"
-        f" {_interval(found.expected)} on others (chosen on resamples, measured on the items they left out). None is"
-        f" better in {chosen.wins:.0%} of the resamples; λ from {_range(found)} cannot be told from it.",
+        f" {_interval(calibration.expected)} on others (chosen on resamples, measured on the items they left out). None"
+        f" is better in {chosen.wins:.0%} of the resamples; λ from {_range(calibration)} cannot be told from it.",
     ]
     over = chosen.over_plain
     if chosen.option.lam == 1:
@@ -47,33 +47,39 @@ def _words(found: Calibration) -> list[str]:
         told += [
             "",
             f"Against λ = 1: {_signed(over.difference)} (p = {over.p:.2g}, {over.test}, uncorrected: the best of"
-            f" {len(found.standings)} options was looked for).",
+            f" {len(calibration.standings)} options was looked for).",
         ]
     return told
 
 
-def _range(found: Calibration) -> str:
-    near = {one.option.lam for one in found.within_reach()} | {found.chosen.option.lam}
+def _range(calibration: Calibration) -> str:
+    near = {result.option.lam for result in calibration.within_reach()} | {
+        calibration.chosen.option.lam
+    }
     return f"{min(near):g} to {max(near):g}"
 
 
-def _row(one: OptionResult, chosen: OptionResult) -> str:
-    mark = "**" if one == chosen else ""
-    plain = one.option.lam == 1
-    over = ("–", "–") if plain else (_signed(one.over_plain.difference), f"{one.over_plain.p:.2g}")
+def _row(result: OptionResult, chosen: OptionResult) -> str:
+    mark = "**" if result == chosen else ""
+    plain = result.option.lam == 1
+    over = (
+        ("–", "–")
+        if plain
+        else (_signed(result.over_plain.difference), f"{result.over_plain.p:.2g}")
+    )
     cells = [
-        f"{mark}{one.option.lam:g}{mark}",
-        one.option.reduction,
-        _interval(one.quality),
-        f"{one.wins:.0%}",
+        f"{mark}{result.option.lam:g}{mark}",
+        result.option.reduction,
+        _interval(result.quality),
+        f"{result.wins:.0%}",
         *over,
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _interval(one: Interval) -> str:
-    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+def _interval(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _signed(one: Interval) -> str:
-    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+def _signed(interval: Interval) -> str:
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

@@ -93,8 +93,8 @@ def bootstrapped(
     means = rewards.mean(axis=1)
     _bounded(means, frame)
     drawn = np.einsum("rp,apk->rak", resamples, rewards)
-    volumes = [_volume(frame.normalised(one), frame) for one in drawn]
-    products = [mean_inner_product(one, alphas, frame) for one in drawn]
+    volumes = [_volume(frame.normalised(means_drawn), frame) for means_drawn in drawn]
+    products = [mean_inner_product(means_drawn, alphas, frame) for means_drawn in drawn]
     return (
         _interval(hypervolume(means, frame), volumes),
         _interval(mean_inner_product(means, alphas, frame), products),

@@ -81,7 +81,7 @@ def _swept(
             )
     lines = [[cells[alpha][name] for name in prompts] for alpha in ordered]
     lengths = [line.tokens for each in lines for line in each]
-    told = [one for one in lengths if one is not None]
+    told = [length for length in lengths if length is not None]
     return MethodRewards(
         method,
         np.array(ordered, np.float64),
@@ -115,14 +115,14 @@ def _line(raw: bytes, objectives: Sequence[str], where: str) -> _AnswerRewards:
 def _numbers(
     row: Mapping[str, Any], field: str, objectives: Sequence[str], where: str
 ) -> tuple[float, ...]:
-    found = row.get(field)
-    if not isinstance(found, dict):
+    numbers = row.get(field)
+    if not isinstance(numbers, dict):
         raise BadInput(f'{where}: "{field}" must be an object of numbers by objective')
     for name in objectives:
-        value = found.get(name)
+        value = numbers.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise BadInput(f'{where}: "{field}" has no number for {name}')
-    if field == "alpha" and set(found) - set(objectives):
-        others = ", ".join(sorted(set(found) - set(objectives)))
+    if field == "alpha" and set(numbers) - set(objectives):
+        others = ", ".join(sorted(set(numbers) - set(objectives)))
         raise BadInput(f'{where}: "alpha" names {others} beside {", ".join(objectives)}')
-    return tuple(float(found[name]) for name in objectives)
+    return tuple(float(numbers[name]) for name in objectives)

@@ -45,16 +45,16 @@ def fronts(swept: Sequence[MethodRewards], frame: RewardScale, seed: int = 0) ->
     Prompts are resampled alike for all methods; ``front`` counts the α whose point no other α of the method dominates.
     """
     first = swept[0]
-    for one in swept:
-        if not np.array_equal(one.alphas, first.alphas):
+    for method in swept:
+        if not np.array_equal(method.alphas, first.alphas):
             raise BadInput(
-                f"{one.method} and {first.method} were measured under different preference vectors; their figures"
+                f"{method.method} and {first.method} were measured under different preference vectors; their figures"
                 " cannot be compared"
             )
-        if one.rewards.shape[1] != first.rewards.shape[1]:
-            raise BadInput(f"{one.method} and {first.method} answer different prompts")
+        if method.rewards.shape[1] != first.rewards.shape[1]:
+            raise BadInput(f"{method.method} and {first.method} answer different prompts")
     resamples = weights(first.rewards.shape[1], seed)[:RESAMPLES]
-    rows = [_row(one, first, frame, resamples) for one in swept]
+    rows = [_row(method, first, frame, resamples) for method in swept]
     return {
         "frame": asdict(frame),
         "prompts": first.rewards.shape[1],
@@ -66,25 +66,27 @@ def fronts(swept: Sequence[MethodRewards], frame: RewardScale, seed: int = 0) ->
 
 
 def _row(
-    one: MethodRewards,
+    method: MethodRewards,
     first: MethodRewards,
     frame: RewardScale,
     resamples: Float[np.ndarray, "R P"],
 ) -> MethodFront:
-    volume, product = bootstrapped(one.rewards, one.alphas, frame, resamples)
-    means = one.rewards.mean(axis=1)
-    low, high = np.percentile(np.einsum("rp,apk->rak", resamples, one.rewards), [2.5, 97.5], axis=0)
+    volume, product = bootstrapped(method.rewards, method.alphas, frame, resamples)
+    means = method.rewards.mean(axis=1)
+    low, high = np.percentile(
+        np.einsum("rp,apk->rak", resamples, method.rewards), [2.5, 97.5], axis=0
+    )
     return MethodFront(
-        one.method,
+        method.method,
         volume,
         product,
-        None if one is first else _beyond(one, first, frame, resamples),
+        None if method is first else _beyond(method, first, frame, resamples),
         int(on_the_front(means).sum()),
-        _rows(one.alphas),
+        _rows(method.alphas),
         _rows(means),
         _rows(low),
         _rows(high),
-        one.tokens,
+        method.tokens,
     )
 
 
@@ -93,13 +95,13 @@ def _rows(matrix: Float[np.ndarray, "A k"]) -> tuple[tuple[float, ...], ...]:
 
 
 def _beyond(
-    one: MethodRewards,
+    method: MethodRewards,
     first: MethodRewards,
     frame: RewardScale,
     resamples: Float[np.ndarray, "R P"],
 ) -> ResampledValue:
-    difference = frame.normalised(one.rewards) - frame.normalised(first.rewards)
-    products = np.einsum("apk,ak->p", difference, one.alphas) / len(one.alphas)
+    difference = frame.normalised(method.rewards) - frame.normalised(first.rewards)
+    products = np.einsum("apk,ak->p", difference, method.alphas) / len(method.alphas)
     low, high = np.percentile(resamples @ products, [2.5, 97.5])
     return ResampledValue(float(products.mean()), float(low), float(high))
 
@@ -138,8 +140,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [cell(row["method"]), *told, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
 
 
-def _told(one: Mapping[str, float], sign: str = "") -> str:
-    value, low, high = (f"{one[name]:{sign}.3f}" for name in ("value", "low", "high"))
+def _told(interval: Mapping[str, float], sign: str = "") -> str:
+    value, low, high = (f"{interval[name]:{sign}.3f}" for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 

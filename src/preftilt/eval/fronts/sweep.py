@@ -44,7 +44,7 @@ def grid(objectives: int, steps: int) -> list[tuple[float, ...]]:
     if objectives < 2 or steps < 1:
         raise BadInput("a sweep needs at least two objectives and one step")
     counts = product(range(steps + 1), repeat=objectives)
-    return [tuple(one / steps for one in some) for some in counts if sum(some) == steps]
+    return [tuple(count / steps for count in some) for some in counts if sum(some) == steps]
 
 
 async def sweep(
@@ -73,7 +73,7 @@ async def sweep(
     failed = 0
     done = len(known.done)
 
-    async def one(item: CheckedRow, group: Sequence[tuple[float, ...]]) -> None:
+    async def answer_item(item: CheckedRow, group: Sequence[tuple[float, ...]]) -> None:
         nonlocal failed, done
         ids = {alpha: _id(method, alpha, item) for alpha in group}
         left = {alpha: id for alpha, id in ids.items() if id not in known.done}
@@ -99,7 +99,7 @@ async def sweep(
             for item in items:
                 reads = bool(item.settings.arms.names)
                 for group in [[alpha] for alpha in alphas] if reads else [list(alphas)]:
-                    tasks.create_task(one(item, group))
+                    tasks.create_task(answer_item(item, group))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     finally:
@@ -141,10 +141,8 @@ async def _bare(engine: Engine, item: CheckedRow, raters: Sequence[Rater]) -> di
     return await _rated(raters, item, text, len(drawn.tokens))
 
 
-async def _rated(
-    raters: Sequence[Rater], item: CheckedRow, text: str, tokens: int
-) -> dict[str, Any]:
-    rewards = {one.name: await _reward(one, item.messages, text) for one in raters}
+async def _rated(raters: Sequence[Rater], item: CheckedRow, text: str, tokens: int) -> dict[str, Any]:
+    rewards = {rater.name: await _reward(rater, item.messages, text) for rater in raters}
     return {"rewards": rewards, "tokens": tokens, "text": text}
 
 
@@ -166,7 +164,7 @@ def _check_same(known: Survey, fingerprints: Mapping[str, str], path: Path) -> N
 
 
 def _named(raters: Sequence[Rater], alpha: tuple[float, ...]) -> dict[str, float]:
-    return {one.name: share for one, share in zip(raters, alpha, strict=True)}
+    return {rater.name: share for rater, share in zip(raters, alpha, strict=True)}
 
 
 def _id(method: str, alpha: tuple[float, ...], item: CheckedRow) -> str:

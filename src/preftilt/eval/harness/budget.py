@@ -76,9 +76,9 @@ class Budget:
 
 
 def shared_budget(
-    given: object, max_judge_calls: int | None, max_tokens_total: int | None
+    budget: object, max_judge_calls: int | None, max_tokens_total: int | None
 ) -> Budget:
     """The budget that a task shares with its scorer; a scorer that is made again from a log gets a new one."""
-    if isinstance(given, Budget):
-        return given
+    if isinstance(budget, Budget):
+        return budget
     return Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)

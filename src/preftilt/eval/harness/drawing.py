@@ -71,20 +71,20 @@ async def draw_plain(
     if fit and settings.max_tokens is not None:
         settings, notes = _fitted(query, settings, realigner)
     greedy = isinstance(settings.search, Greedy)
-    asked = SampleRequest(
+    sample_request = SampleRequest(
         prompt=prompt,
         slots=(0,),
         stream=Stream(settings.seed, item or ""),
         sampling=Sampling(temperature=0.0) if greedy else settings.sampling,
         max_tokens=fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens),
     )
-    [[drawn]] = await engine.sample([asked])
+    [[drawn]] = await engine.sample([sample_request])
     return DrawnAnswer(
         text=answer_text(engine.tokenizer, drawn.tokens),
         cut_off=drawn.finish == "length",
         read=len(prompt),
         sampled=len(drawn.tokens),
-        record={"plain": True, "max_tokens": asked.max_tokens, "notes": list(notes)},
+        record={"plain": True, "max_tokens": sample_request.max_tokens, "notes": list(notes)},
     )
 
 
@@ -100,21 +100,21 @@ def short_record(result: Realigned) -> dict[str, Any]:
         "prompt_tokens": {name: len(tokens) for name, tokens in result.prompts.items()},
         "candidates": [
             {
-                "rank": one.rank,
-                "slot": one.slot,
-                "text": one.text,
-                "tokens": len(one.tokens),
-                "finish": one.finish,
-                "question_logprob": number(one.question_logprob),
-                "preference_gain": number(one.preference_gain),
-                "score": number(one.score),
+                "rank": candidate.rank,
+                "slot": candidate.slot,
+                "text": candidate.text,
+                "tokens": len(candidate.tokens),
+                "finish": candidate.finish,
+                "question_logprob": number(candidate.question_logprob),
+                "preference_gain": number(candidate.preference_gain),
+                "score": number(candidate.score),
                 "sums": {
-                    "question_logprob": number(one.sums.question_logprob),
-                    "preference_gain": number(one.sums.preference_gain),
-                    "length": one.sums.length,
+                    "question_logprob": number(candidate.sums.question_logprob),
+                    "preference_gain": number(candidate.sums.preference_gain),
+                    "length": candidate.sums.length,
                 },
             }
-            for one in result.candidates
+            for candidate in result.candidates
         ],
     }
 
@@ -123,12 +123,12 @@ def _fitted(
     query: Query, settings: Settings, realigner: Realigner
 ) -> tuple[Settings, tuple[str, ...]]:
     """``settings`` with as many tokens as the context leaves, and a note if that is fewer than asked."""
-    asked = settings.max_tokens or 0
-    longest = max(len(one.prompt) for one in query.views)
+    wanted = settings.max_tokens or 0
+    longest = max(len(view.prompt) for view in query.views)
     room = realigner.engine.capabilities.max_context - max(longest, len(query.prompt))
     if room < 1:
         raise BadInput(f"the prompt leaves no room for an answer ({1 - room} tokens too many)")
-    if room >= asked:
+    if room >= wanted:
         return settings, ()
-    note = f"max_tokens is {room}, not the protocol's {asked}: the model's context leaves no more"
+    note = f"max_tokens is {room}, not the protocol's {wanted}: the model's context leaves no more"
     return replace(settings, max_tokens=room), (note,)

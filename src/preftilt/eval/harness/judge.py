@@ -229,8 +229,8 @@ async def probe_judge(model: Model) -> ModelOutput:
 
 def _from_cache(output: ModelOutput) -> bool:
     """Whether Inspect read this output from its cache: the transcript says so, the output does not."""
-    recent = (one for one in reversed(transcript().events) if isinstance(one, ModelEvent))
-    return any(one.output is output and one.cache == "read" for one in recent)
+    recent = (event for event in reversed(transcript().events) if isinstance(event, ModelEvent))
+    return any(event.output is output and event.cache == "read" for event in recent)
 
 
 def _told(error: Exception, model: Model) -> str:

@@ -61,11 +61,11 @@ def choose_method(
     settings: further changes, an object or its JSON: ``{"reduction": "mean", "search": {"delimiter": "\\n\\n"}}``.
     Of the protocol, what the chosen search has no use for is left out; of the user's, it is an error.
     """
-    given = json_object(settings, "settings")
-    own = json_object(given.get("search"), "search")
+    changes = json_object(settings, "settings")
+    own = json_object(changes.get("search"), "search")
     for place, name, value in (
-        (given, "lambda", lam),
-        (given, "method", method),
+        (changes, "lambda", lam),
+        (changes, "method", method),
         (own, "name", search),
         (own, "n", n),
     ):
@@ -75,14 +75,12 @@ def choose_method(
             )
     kind = own.get("name") or protocol.search
     searched = {"name": kind, **protocol.searches.get(kind, {}), **own}
-    kept = {
-        k: v
-        for k, v in protocol.settings.items()
-        if k not in ignored_by_search(kind, protocol.settings)
-    }
-    found = {**kept, **given, "search": searched}
-    patched(Settings(), found)
-    return TaskMethod(settings=found, chosen=tuple(sorted({*given, *(["search"] if own else [])})))
+    kept = {k: v for k, v in protocol.settings.items() if k not in ignored_by_search(kind, protocol.settings)}
+    merged = {**kept, **changes, "search": searched}
+    patched(Settings(), merged)
+    return TaskMethod(
+        settings=merged, chosen=tuple(sorted({*changes, *(["search"] if own else [])}))
+    )
 
 
 def patched(base: Settings, changes: Json) -> Settings:
@@ -99,17 +97,17 @@ def patched(base: Settings, changes: Json) -> Settings:
 
 def one_of(name: str, value: str, choices: tuple[Choice, ...]) -> Choice:
     """The choice that a task's argument ``name`` makes; anything else is refused with what there is."""
-    for one in choices:
-        if one == value:
-            return one
+    for choice in choices:
+        if choice == value:
+            return choice
     raise BadInput(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
 
 
-def json_object(given: object, name: str) -> dict[str, Any]:
+def json_object(value: object, name: str) -> dict[str, Any]:
     """An object that a task's argument ``name`` gives, from its JSON if need be; nothing is an empty one."""
-    if isinstance(given, str):
-        check_encodable(given, name)
-    data = parse_json(given.encode()) if isinstance(given, str) else given
+    if isinstance(value, str):
+        check_encodable(value, name)
+    data = parse_json(value.encode()) if isinstance(value, str) else value
     if data is not None and not isinstance(data, Mapping):
-        raise BadInput(f"{name} must be a JSON object, not {given!r}")
+        raise BadInput(f"{name} must be a JSON object, not {value!r}")
     return dict(data or {})

@@ -34,8 +34,8 @@ class BenchmarkRequest:
             return stated(self.messages, self.preferences, self.prompt)
         if self.prompt.history == "both":
             return stated(self.messages, (), self.prompt)
-        system = [one for one in self.messages if one.role == "system"]
-        turns = [one for one in self.messages if one.role != "system"]
+        system = [message for message in self.messages if message.role == "system"]
+        turns = [message for message in self.messages if message.role != "system"]
         return [*system, *turns[self.prompt.preference_turns or len(turns) - 1 :]]
 
     def going_on(self, answer: str, then: str) -> BenchmarkRequest:
@@ -43,29 +43,29 @@ class BenchmarkRequest:
         more = (Message("assistant", answer), Message("user", then))
         turns = self.prompt.preference_turns
         if self.prompt.history == "preference" and turns is None:
-            turns = sum(one.role != "system" for one in self.messages) - 1
+            turns = sum(message.role != "system" for message in self.messages) - 1
         prompt = replace(self.prompt, preference_turns=turns)
         return replace(self, messages=(*self.messages, *more), prompt=prompt)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain JSON: what travels in a sample's metadata."""
         return {
-            "messages": [asdict(one) for one in self.messages],
-            "preferences": [asdict(one) for one in self.preferences],
+            "messages": [asdict(message) for message in self.messages],
+            "preferences": [asdict(preference) for preference in self.preferences],
             "prompt": asdict(self.prompt),
         }
 
 
 def read_request(data: Mapping[str, Any]) -> BenchmarkRequest:
     """The request that :meth:`BenchmarkRequest.to_json` wrote."""
-    known = {one.name for one in fields(PromptSettings)}
+    known = {field.name for field in fields(PromptSettings)}
     return BenchmarkRequest(
-        messages=tuple(_message(one) for one in data["messages"]),
-        preferences=tuple(Preference(**one) for one in data["preferences"]),
+        messages=tuple(_message(message) for message in data["messages"]),
+        preferences=tuple(Preference(**preference) for preference in data["preferences"]),
         prompt=PromptSettings(**{k: v for k, v in data["prompt"].items() if k in known}),
     )
 
 
 def _message(data: Mapping[str, Any]) -> Message:
-    images = tuple(Image(**one) for one in data["images"])
+    images = tuple(Image(**image) for image in data["images"])
     return Message(data["role"], data["content"], images)

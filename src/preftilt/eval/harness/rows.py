@@ -32,10 +32,10 @@ class DataRow:
 
     def text(self, name: str) -> str:
         """A text that is not blank."""
-        found = self._get(name, str, "a text")
-        if not found.strip():
+        text = self._get(name, str, "a text")
+        if not text.strip():
             raise self.wrong(name, "is empty")
-        return found
+        return text
 
     def optional_text(self, name: str) -> str | None:
         """A text, or None where the field is missing or null."""
@@ -43,12 +43,12 @@ class DataRow:
 
     def texts(self, name: str, count: int | None = None) -> tuple[str, ...]:
         """A list of texts, ``count`` of them if that is given."""
-        found = self._get(name, list, "a list of texts")
-        if not all(isinstance(one, str) and one.strip() for one in found):
+        texts = self._get(name, list, "a list of texts")
+        if not all(isinstance(text, str) and text.strip() for text in texts):
             raise self.wrong(name, "must be a list of texts, none of them empty")
-        if count is not None and len(found) != count:
-            raise self.wrong(name, f"has {len(found)} entries, not {count}")
-        return tuple(found)
+        if count is not None and len(texts) != count:
+            raise self.wrong(name, f"has {len(texts)} entries, not {count}")
+        return tuple(texts)
 
     def object(self, name: str) -> DataRow:
         """A nested object, whose fields are named ``name.field`` in errors."""
@@ -56,12 +56,12 @@ class DataRow:
 
     def objects(self, name: str) -> tuple[DataRow, ...]:
         """A list of nested objects, whose fields are named ``name[i].field`` in errors."""
-        found = self._get(name, list, "a list of objects")
-        if not all(isinstance(one, dict) for one in found):
+        objects = self._get(name, list, "a list of objects")
+        if not all(isinstance(fields, dict) for fields in objects):
             raise self.wrong(name, "must be a list of objects")
         return tuple(
-            DataRow(self.file, self.number, one, self._at(f"{name}[{i}]"))
-            for i, one in enumerate(found)
+            DataRow(self.file, self.number, fields, self._at(f"{name}[{i}]"))
+            for i, fields in enumerate(objects)
         )
 
     def wrong(self, name: str, problem: str) -> BadInput:
@@ -77,10 +77,10 @@ class DataRow:
     def _get(self, name: str, kind: type, described: str) -> Any:
         if name not in self.fields:
             raise self.wrong(name, f"is missing; there are {', '.join(self.fields) or 'no fields'}")
-        found = self.fields[name]
-        if not isinstance(found, kind):
-            raise self.wrong(name, f"must be {described}, not {type(found).__name__}")
-        return found
+        value = self.fields[name]
+        if not isinstance(value, kind):
+            raise self.wrong(name, f"must be {described}, not {type(value).__name__}")
+        return value
 
 
 def json_rows(path: Path) -> list[DataRow]:
@@ -91,7 +91,9 @@ def json_rows(path: Path) -> list[DataRow]:
 def jsonl_rows(path: Path) -> list[DataRow]:
     """The rows of a UTF-8 file with one JSON object a line."""
     lines = [line for line in read_bytes(path).split(b"\n") if line.strip()]
-    return _rows(path.name, [_parsed(f"{path.name}, row {i}", one) for i, one in enumerate(lines)])
+    return _rows(
+        path.name, [_parsed(f"{path.name}, row {i}", line) for i, line in enumerate(lines)]
+    )
 
 
 def hub_rows(name: str, split: str) -> list[DataRow]:
@@ -113,7 +115,7 @@ def hub_rows(name: str, split: str) -> list[DataRow]:
         raise UnknownModel(
             f"the data set {name} (split {split}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-    return _rows(f"{HUB}{name}/{split}", [dict(one) for one in table])
+    return _rows(f"{HUB}{name}/{split}", [dict(row) for row in table])
 
 
 def check_count(rows: Sequence[DataRow], file: str, expected: int) -> None:
@@ -158,9 +160,9 @@ def _parsed(where: str, raw: bytes) -> Any:
 def _rows(file: str, data: Any) -> list[DataRow]:
     if not isinstance(data, list):
         raise BadInput(f"{file} must hold a list of objects, not {type(data).__name__}")
-    for number, one in enumerate(data):
-        if not isinstance(one, dict):
+    for number, fields in enumerate(data):
+        if not isinstance(fields, dict):
             raise BadInput(
-                f"{file}, row {number}: must be an object, not {type(one).__name__}; the file is of another version"
+                f"{file}, row {number}: must be an object, not {type(fields).__name__}; the file is of another version"
             )
-    return [DataRow(file, number, one) for number, one in enumerate(data)]
+    return [DataRow(file, number, fields) for number, fields in enumerate(data)]

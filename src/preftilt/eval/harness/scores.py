@@ -28,11 +28,11 @@ _REASONS = {"junk": "grader_failed", "failed": "grader_failed", "budget": "budge
 
 def counts(judgements: Iterable[Judgement[Any]]) -> dict[str, float]:
     """How many of an item's judgements failed, by cause."""
-    found = dict.fromkeys(COUNTS, 0.0)
-    for one in judgements:
-        if one.failure is not None:
-            found[_COUNT_OF[one.failure]] += 1
-    return found
+    failures = dict.fromkeys(COUNTS, 0.0)
+    for judgement in judgements:
+        if judgement.failure is not None:
+            failures[_COUNT_OF[judgement.failure]] += 1
+    return failures
 
 
 def judged(
@@ -44,7 +44,7 @@ def judged(
     budget: Budget,
 ) -> Score:
     """The score of one item: ``values`` (None: no verdict), the counts, and what every judge said."""
-    failed = [one for one in judgements.values() if one.failure is not None]
+    failed = [judgement for judgement in judgements.values() if judgement.failure is not None]
     first = failed[0] if failed else None
     return Score(
         value=numbers(values) | counts(judgements.values()),
@@ -53,7 +53,7 @@ def judged(
         reason=_REASONS[first.failure] if first and first.failure else None,
         metadata={
             **metadata,
-            "judgements": {name: one.to_json() for name, one in judgements.items()},
+            "judgements": {name: judgement.to_json() for name, judgement in judgements.items()},
             "judge_calls_so_far": budget.judge_calls,
         },
     )
@@ -67,7 +67,7 @@ def no_answer(names: Iterable[str], why: str, *, of_judge: bool) -> Score:
 
 def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     """Values as a score holds them: NaN where there is none."""
-    return {name: math.nan if one is None else float(one) for name, one in values.items()}
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}
 
 
 @metric
@@ -123,4 +123,4 @@ def _over_items(compute: Callable[[list[float]], float]) -> Metric:
 
 
 def _values(scores: Sequence[SampleScore]) -> list[float]:
-    return [one.score.as_float() for one in scores if not math.isnan(one.score.as_float())]
+    return [score.score.as_float() for score in scores if not math.isnan(score.score.as_float())]

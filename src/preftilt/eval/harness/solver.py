@@ -46,15 +46,15 @@ def chat(messages: Sequence[Message]) -> list[ChatMessage]:
         "user": ChatMessageUser,
         "assistant": ChatMessageAssistant,
     }
-    return [kinds[one.role](content=_content(one)) for one in messages]
+    return [kinds[message.role](content=_content(message)) for message in messages]
 
 
 def _content(message: Message) -> str | list[Content]:
     if not message.images:
         return message.content
     return [
-        ContentText(text=one) if isinstance(one, str) else ContentImage(image=one.data_url())
-        for one in message.parts()
+        ContentText(text=part) if isinstance(part, str) else ContentImage(image=part.data_url())
+        for part in message.parts()
     ]
 
 
@@ -172,7 +172,7 @@ def _chat_config(model: Model, method: TaskMethod) -> GenerateConfig:
     if (method.settings.get("search") or {}).get("name") in ("greedy", "best-of-n", "dvts"):
         own["temperature"] = 0.0
     said = model.config.model_dump(exclude_none=True)
-    return GenerateConfig(**{name: one for name, one in own.items() if name not in said})
+    return GenerateConfig(**{name: value for name, value in own.items() if name not in said})
 
 
 def _check_method(model: Model, method: TaskMethod) -> None:

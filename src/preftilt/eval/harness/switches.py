@@ -17,15 +17,15 @@ def switched(base: Rules, switches: str | Json | None) -> Rules:
     Raises :class:`~preftilt.errors.BadInput` for a switch that does not exist, and for one that is on or off and is
     given anything else; what else a switch can be is for the dataclass to check.
     """
-    given = json_object(switches, "switches")
+    changes = json_object(switches, "switches")
     known: dict[str, Any] = {
-        one.name: getattr(base, one.name)
-        for one in fields(base)  # pyright: ignore[reportArgumentType]
-        if one.name != "preset"
+        field.name: getattr(base, field.name)
+        for field in fields(base)  # pyright: ignore[reportArgumentType]
+        if field.name != "preset"
     }
-    for name, value in given.items():
+    for name, value in changes.items():
         if name not in known:
             raise BadInput(f"there is no switch {name!r}; there are {', '.join(known)}")
         if isinstance(known[name], bool) and not isinstance(value, bool):
             raise BadInput(f"the switch {name} is {value!r}; it must be true or false")
-    return replace(base, **given)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return replace(base, **changes)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -44,7 +44,7 @@ class PromptTemplates:
 
     def to_json(self) -> dict[str, str]:
         """Whose wording each is."""
-        return {name: one.source for name, one in self.of.items()}
+        return {name: template.source for name, template in self.of.items()}
 
 
 def load_templates(

@@ -33,8 +33,8 @@ def same_answer(gold: str, answer: str) -> bool | None:
     seconds = _seconds()
     try:
         left, right = (
-            parse(_boxed(one), parsing_timeout=seconds, raise_on_error=True)  # pyright: ignore[reportArgumentType]
-            for one in (gold, answer)
+            parse(_boxed(text), parsing_timeout=seconds, raise_on_error=True)  # pyright: ignore[reportArgumentType]
+            for text in (gold, answer)
         )
     except TimeoutException:
         return None

@@ -72,7 +72,7 @@ def _item(row: DataRow, name: SetName) -> MathsProblem:
 
 def _named(row: DataRow, names: Sequence[str]) -> str:
     """The first of ``names`` that the row has; the first of all, which is then missed, if it has none."""
-    return next((one for one in names if one in row.fields), names[0])
+    return next((name for name in names if name in row.fields), names[0])
 
 
 def _written(row: DataRow, field: str, value: str | float) -> str:

@@ -51,9 +51,11 @@ class SolutionPool:
 def solved(record: Mapping[str, Any]) -> SolutionPool:
     """The pool of an answer's record (``harness.drawing.short_record``)."""
     settings = record["settings"]
-    found = [_solution(one) for one in record["candidates"]]
+    solutions = [_solution(candidate) for candidate in record["candidates"]]
     reward = Reward(**{field.name: settings[field.name] for field in fields(Reward)})
-    return SolutionPool(sorted(found, key=lambda one: one.slot), settings["lambda"], reward)
+    return SolutionPool(
+        sorted(solutions, key=lambda solution: solution.slot), settings["lambda"], reward
+    )
 
 
 def curve(n: int) -> list[int]:
@@ -68,18 +70,18 @@ def columns(curve_of: Sequence[int]) -> list[str]:
 
 def choose(pool: SolutionPool, curve_of: Sequence[int], right: Check) -> dict[str, float | None]:
     """Whether each way of choosing gives the right answer, from the whole pool and from its first n candidates."""
-    found = _chosen(pool, right)
+    values = _chosen(pool, right)
     for n in curve_of:
-        found |= {f"{name}_{n}": value for name, value in _chosen(pool.first(n), right).items()}
-    return found
+        values |= {f"{name}_{n}": value for name, value in _chosen(pool.first(n), right).items()}
+    return values
 
 
 def _chosen(pool: SolutionPool, right: Check) -> dict[str, float | None]:
-    keys = [one.key for one in pool.solutions]
+    keys = [solution.key for solution in pool.solutions]
     means = scores(pool.solutions, pool.lam, replace(pool.reward, reduction="mean"))
     weights = [1.0 + mean if math.isfinite(mean) else 0.0 for mean in means]
-    verdicts = [_right(one, right) for one in pool.solutions]
-    known = [one for one in verdicts if one is not None]
+    verdicts = [_right(solution, right) for solution in pool.solutions]
+    known = [verdict for verdict in verdicts if verdict is not None]
     whole = len(known) == len(verdicts)
     return {
         "majority": _right(_voted(pool, tally(keys, [1.0] * len(keys))), right),
@@ -92,15 +94,15 @@ def _chosen(pool: SolutionPool, right: Check) -> dict[str, float | None]:
 
 def _voted(pool: SolutionPool, totals: Sequence[float | None]) -> Solution:
     """Who gives the answer with most weight."""
-    cut_off = [not one.finished for one in pool.solutions]
+    cut_off = [not solution.finished for solution in pool.solutions]
     return pool.solutions[order(totals, cut_off, pool.reward.cut_off, vote=True)[0]]
 
 
-def _right(one: Solution, right: Check) -> float | None:
+def _right(solution: Solution, right: Check) -> float | None:
     """No answer is a wrong one."""
-    if one.answer is None:
+    if solution.answer is None:
         return 0.0
-    verdict = right(one.answer)
+    verdict = right(solution.answer)
     return None if verdict is None else float(verdict)
 
 

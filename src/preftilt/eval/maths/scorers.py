@@ -22,7 +22,7 @@ COUNTS = ("no_answer", "unchecked", "over_budget")
 score), and items that the budget did not allow."""
 
 
-@scorer(metrics=metrics_for(["correct", "greedy", *(f"{one}*" for one in CHOICES)], COUNTS))
+@scorer(metrics=metrics_for(["correct", "greedy", *(f"{choice}*" for choice in CHOICES)], COUNTS))
 def maths_answers(curve_of: list[int] | None = None, greedy: bool = True) -> Scorer:
     """Whether the answer is right, and whether other choices from the same candidates are.
 
@@ -51,20 +51,20 @@ def _score(state: TaskState, names: list[str], sizes: list[int], right: Check) -
     record = state.store.get(RECORD)
     if record is not None and len(names) > 2:
         values |= choose(solved(record), sizes, right)
-    given = final_answer(text)
+    final = final_answer(text)
     unchecked = values["correct"] is None
-    counted = {"no_answer": float(given is None), "unchecked": float(unchecked), "over_budget": 0.0}
+    counted = {"no_answer": float(final is None), "unchecked": float(unchecked), "over_budget": 0.0}
     return Score(
         value=numbers(dict.fromkeys(names) | values) | counted,
-        answer=given,
+        answer=final,
         explanation="checking this answer took too long" if unchecked else None,
-        reason="invalid_response_format" if given is None else None,
+        reason="invalid_response_format" if final is None else None,
     )
 
 
 def _right(text: str, right: Check) -> float | None:
-    given = final_answer(text)
-    verdict = False if given is None else right(given)
+    final = final_answer(text)
+    verdict = False if final is None else right(final)
     return None if verdict is None else float(verdict)
 
 

@@ -99,7 +99,7 @@ def _task(
     rules, chosen = how
     items = load_items(data, name, split=split)
     return Task(
-        dataset=MemoryDataset([_sample(one, rules) for one in items], name=name),
+        dataset=MemoryDataset([_sample(item, rules) for item in items], name=name),
         setup=ready(None, chosen),
         solver=maths_answer(chosen.to_json(), greedy, budget),
         scorer=maths_answers(_sizes(chosen), greedy),

@@ -46,7 +46,7 @@ def load_items(data: str) -> tuple[MMHalItem, ...]:
     rows = json_rows(_folder(data) / FILE)
     check_count(rows, FILE, ROWS)
     items = tuple(map(_item, rows))
-    twice = [name for name, count in Counter(one.id for one in items).items() if count > 1]
+    twice = [name for name, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
         raise BadInput(f"{FILE} has the image_id {twice[0]!r} twice; it is of another version")
     return items
@@ -59,15 +59,15 @@ def load_pictures(data: str, items: Sequence[MMHalItem], *, fetch: bool) -> dict
     :class:`~preftilt.errors.BadInput` if one is not there or cannot be had.
     """
     folder = _folder(data) / "images"
-    missing = [one for one in items if _file(folder, one) is None]
+    missing = [item for item in items if _file(folder, item) is None]
     if missing and not fetch:
         raise BadInput(
             f"{len(missing)} of {len(items)} pictures are not in {folder} (as {missing[0].id}.jpg); put them there, or"
             " let them be fetched from the addresses in image_src (inspect eval preftilt/mmhal -T fetch=true, 170 MB)"
         )
-    for one in missing:
-        _fetch(folder, one)
-    return {one.id: _picture(folder, one) for one in items}
+    for item in missing:
+        _fetch(folder, item)
+    return {item.id: _picture(folder, item) for item in items}
 
 
 def _folder(data: str) -> Path:
@@ -97,14 +97,14 @@ def _item(row: DataRow) -> MMHalItem:
 def _file(folder: Path, item: MMHalItem) -> Path | None:
     """The item's picture, by its id with any ending or by the name that its source has."""
     named = folder / Path(urlsplit(item.source).path).name
-    found = [*sorted(folder.glob(f"{item.id}.*")), *([named] if named.is_file() else [])]
-    return found[0] if found else None
+    files = [*sorted(folder.glob(f"{item.id}.*")), *([named] if named.is_file() else [])]
+    return files[0] if files else None
 
 
 def _picture(folder: Path, item: MMHalItem) -> Image:
-    found = _file(folder, item)
-    assert found is not None
-    return load_image(str(found), where=f"the picture of {item.id} ({found.name})")
+    file = _file(folder, item)
+    assert file is not None
+    return load_image(str(file), where=f"the picture of {item.id} ({file.name})")
 
 
 def _fetch(folder: Path, item: MMHalItem) -> None:

@@ -23,9 +23,9 @@ GAPS = {"rating": frozenset({"image_content", "question", "reference_answer", "r
 
 def _metrics() -> dict[str, list[Metric]]:
     """Those of every benchmark, and the ratings by the type of question."""
-    found = metrics_for(VALUES)
-    found["rating"].append(grouped(average(), "question_type", all=False))
-    return found
+    metrics = metrics_for(VALUES)
+    metrics["rating"].append(grouped(average(), "question_type", all=False))
+    return metrics
 
 
 @scorer(metrics=_metrics())

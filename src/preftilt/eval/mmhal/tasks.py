@@ -68,7 +68,7 @@ def mmhal(
             budget=budget,
         )
     return Task(
-        dataset=MemoryDataset([_sample(one, pictures[one.id], rules) for one in items], "mmhal"),
+        dataset=MemoryDataset([_sample(item, pictures[item.id], rules) for item in items], "mmhal"),
         setup=ready(InspectJudge(JUDGE, budget), chosen),
         solver=answer(chosen.to_json(), budget),
         scorer=scorer,

@@ -16,8 +16,8 @@ _OUT_OF = re.compile(r"rating\W*([0-6])\s*/\s*6\b", re.IGNORECASE)
 
 def read_rating(text: str) -> int | None:
     """The whole number from 0 to 6 behind "Rating:"; None without one, and where several differ."""
-    found = {int(one) for one in (*_OUT_OF.findall(text), *_RATING.findall(text))}
-    return found.pop() if len(found) == 1 and max(found) <= BEST else None
+    ratings = {int(digits) for digits in (*_OUT_OF.findall(text), *_RATING.findall(text))}
+    return ratings.pop() if len(ratings) == 1 and max(ratings) <= BEST else None
 
 
 def rate(rating: int | None) -> dict[str, float | None]:

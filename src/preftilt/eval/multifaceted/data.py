@@ -71,10 +71,10 @@ def load_items(data: str) -> tuple[MultifacetedItem, ...]:
 
 
 def _only_file(folder: Path) -> Path:
-    found = sorted(one for one in folder.iterdir() if one.suffix in (".json", ".jsonl"))
-    if len(found) == 1:
-        return found[0]
-    what = "no data file" if not found else f"several ({', '.join(one.name for one in found)})"
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jsonl"))
+    if len(files) == 1:
+        return files[0]
+    what = "no data file" if not files else f"several ({', '.join(file.name for file in files)})"
     raise BadInput(
         f"{folder} must hold Multifaceted Bench as one .json or .jsonl file and has {what};"
         " or take it from its hub (-T data=hub:kaist-ai/Multifaceted-Bench)"
@@ -90,10 +90,12 @@ def _read(path: Path) -> Sequence[DataRow]:
         by_id = parse_json(read_bytes(path))
     except BadInput as error:
         raise BadInput(f"{path.name}: {error}") from error
-    for number, one in enumerate(by_id.values()):
-        if not isinstance(one, dict):
+    for number, fields in enumerate(by_id.values()):
+        if not isinstance(fields, dict):
             raise BadInput(f"{path.name}, row {number}: must be an object")
-    return [DataRow(path.name, i, {"id": id} | one) for i, (id, one) in enumerate(by_id.items())]
+    return [
+        DataRow(path.name, i, {"id": id} | fields) for i, (id, fields) in enumerate(by_id.items())
+    ]
 
 
 def _item(row: DataRow) -> MultifacetedItem:
@@ -110,10 +112,10 @@ def _item(row: DataRow) -> MultifacetedItem:
 
 def _rubrics(row: DataRow) -> tuple[Rubric, ...]:
     name = "rubric" if "rubric" in row.fields else "rubrics"
-    found = row.objects(name)
-    if len(found) != RUBRICS:
-        raise row.wrong(name, f"has {len(found)} entries, not {RUBRICS}")
-    return tuple(map(_rubric, found))
+    rubrics = row.objects(name)
+    if len(rubrics) != RUBRICS:
+        raise row.wrong(name, f"has {len(rubrics)} entries, not {RUBRICS}")
+    return tuple(map(_rubric, rubrics))
 
 
 def _rubric(row: DataRow) -> Rubric:

@@ -16,15 +16,15 @@ _OUT_OF = re.compile(r"\[RESULT\]\W*([1-5])\s*/\s*5\b", re.IGNORECASE)
 
 def read_grade(text: str) -> int | None:
     """The whole number from 1 to 5 behind the last ``[RESULT]``; None without one ("3/5" is 3, "3.5" is none)."""
-    found = _OUT_OF.findall(text) or _RESULT.findall(text)
-    grade = int(found[-1]) if found and len(found[-1]) == 1 else 0
+    digits = _OUT_OF.findall(text) or _RESULT.findall(text)
+    grade = int(digits[-1]) if digits and len(digits[-1]) == 1 else 0
     return grade if 1 <= grade <= 5 else None
 
 
 def rate(grades: Sequence[int | None], missing: Missing) -> dict[str, float | None]:
     """A row's numbers by the names of :data:`VALUES`; ``grades`` are those of all rubrics and runs."""
-    given = [one for one in grades if one is not None]
-    if not given or (missing == "skip-row" and len(given) < len(grades)):
+    known = [grade for grade in grades if grade is not None]
+    if not known or (missing == "skip-row" and len(known) < len(grades)):
         return dict.fromkeys(VALUES)
-    rating = sum(given) / len(given)
+    rating = sum(known) / len(known)
     return {"score": rating / 5, "rating": rating}

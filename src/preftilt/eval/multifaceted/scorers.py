@@ -54,12 +54,12 @@ def multifaceted_rubrics(
             return no_answer(VALUES, spent, of_judge=True)
         said = await _grades(judge, prompts, state, judge_runs)
         return judged(
-            rate([one.value for one in said.values()], rule),
+            rate([judgement.value for judgement in said.values()], rule),
             said,
             answer=state.output.completion,
             metadata={
                 "wording": prompts.to_json(),
-                "grades": {name: one.value for name, one in said.items()},
+                "grades": {name: judgement.value for name, judgement in said.items()},
             },
             budget=judge.budget,
         )
@@ -71,7 +71,7 @@ async def _grades(
     judge: InspectJudge, prompts: PromptTemplates, state: TaskState, runs: int
 ) -> Mapping[str, Judgement[int]]:
     """All grades side by side, by rubric and run ("rubric 2", "rubric 2, run 3")."""
-    asked: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
     for number, rubric in enumerate(state.metadata["rubrics"], start=1):
         prompt = prompts.fill(
             "rubric",
@@ -84,6 +84,8 @@ async def _grades(
         )
         for run in range(1, runs + 1):
             name = f"rubric {number}" if runs == 1 else f"rubric {number}, run {run}"
-            asked[name] = judge.ask(prompt, read_grade, system=prompts.fill("system", {}), run=run)
-    answers = await together(asked.values())
-    return dict(zip(asked, answers, strict=True))
+            requests[name] = judge.ask(
+                prompt, read_grade, system=prompts.fill("system", {}), run=run
+            )
+    answers = await together(requests.values())
+    return dict(zip(requests, answers, strict=True))

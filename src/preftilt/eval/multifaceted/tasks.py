@@ -65,7 +65,7 @@ def multifaceted(
             budget=budget,
         )
     return Task(
-        dataset=MemoryDataset([_sample(one, rules) for one in items], name="multifaceted"),
+        dataset=MemoryDataset([_sample(item, rules) for item in items], name="multifaceted"),
         setup=ready(InspectJudge(JUDGE, budget), chosen),
         solver=answer(chosen.to_json(), budget),
         scorer=scorer,
@@ -91,6 +91,6 @@ def _sample(item: MultifacetedItem, rules: MultifacetedRules) -> Sample:
             "preference": item.system,
             "instruction": judged_instruction(item, rules),
             "reference_answer": item.reference,
-            "rubrics": [one.to_text() for one in item.rubrics],
+            "rubrics": [rubric.to_text() for rubric in item.rubrics],
         },
     )

@@ -47,7 +47,8 @@ async def drawn_answers(
     ]
     drawn = await engine.sample(requests)
     return [
-        [answer_text(engine.tokenizer, _text(engine, one.tokens)) for one in each] for each in drawn
+        [answer_text(engine.tokenizer, _text(engine, completion.tokens)) for completion in each]
+        for each in drawn
     ]
 
 

@@ -51,15 +51,15 @@ def write_pairs(out: Path, settings: PairSettings) -> dict[Split, int]:
     No question, wording of a preference, or pair of a subject and a preference is in two of them: the world divides
     them (``preftilt.demo.world.splits``).
     """
-    found = make_pairs(settings)
+    pairs = make_pairs(settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for split, rows in found.items():
+        for split, rows in pairs.items():
             lines = b"".join(json_line(row) + b"\n" for row in rows)
             (out / f"{split}.jsonl").write_bytes(lines)
     except OSError as failure:
         raise PreftiltError(f"cannot write to {out}: {failure.strerror}") from None
-    return {split: len(rows) for split, rows in found.items()}
+    return {split: len(rows) for split, rows in pairs.items()}
 
 
 def make_pairs(settings: PairSettings) -> dict[Split, list[dict[str, Any]]]:
@@ -80,12 +80,12 @@ def make_pairs(settings: PairSettings) -> dict[Split, list[dict[str, Any]]]:
 
 def some_items(split: Split, size: int, seed: int) -> list[WorldItem]:
     """``size`` items of a split, drawn again and again (all different draws) until there are enough."""
-    found: list[WorldItem] = []
+    drawn: list[WorldItem] = []
     draw = seed
-    while len(found) < size:
-        found += [replace(one, id=f"{one.id}-{draw}") for one in items(split, draw)]
+    while len(drawn) < size:
+        drawn += [replace(item, id=f"{item.id}-{draw}") for item in items(split, draw)]
         draw += 1
-    return found[:size]
+    return drawn[:size]
 
 
 async def _drawn(
@@ -126,8 +126,10 @@ def _row(item: WorldItem, first: str, second: str) -> dict[str, Any] | None:
         return None
     return {
         "id": item.id,
-        "messages": [{"role": one.role, "content": one.content} for one in conversation(item)],
+        "messages": [
+            {"role": message.role, "content": message.content} for message in conversation(item)
+        ],
         "responses": [first, second],
         "preferred": preferred,
-        "rewards": {name: [one[name] for one in told] for name in told[0]},
+        "rewards": {name: [of_answer[name] for of_answer in told] for name in told[0]},
     }

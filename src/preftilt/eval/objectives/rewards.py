@@ -58,12 +58,16 @@ def _keeping(item: WorldItem, verdict: WorldVerdict) -> float:
     if item.kind == "style":
         return float(not verdict.violates)
     key = preference(item.preference_id).key
-    found = [_tags()[one] for one in verdict.recommended]
-    share = sum(key in tags for tags in found) / len(found)
+    tags_of_each = [_tags()[recommendation] for recommendation in verdict.recommended]
+    share = sum(key in tags for tags in tags_of_each) / len(tags_of_each)
     return 1 - share if item.kind == "avoid" else min(1.0, 2 * share)
 
 
 @cache
 def _tags() -> dict[str, frozenset[str]]:
     """The tags of every recommendation of the world, by its id."""
-    return {one.id: one.tags for each in topics() for one in each.recommendations}
+    return {
+        recommendation.id: recommendation.tags
+        for each in topics()
+        for recommendation in each.recommendations
+    }

@@ -66,8 +66,8 @@ def load_items(data: str, language: Language) -> tuple[PingPongItem, ...]:
     whole = _parsed(path.name, read_bytes(path))
     own = DataRow(FILE, 0, whole).object(language)
     own.text(MARK)
-    characters = [_character(one) for one in _eight(own, "characters")]
-    situations = [_situation(one) for one in _eight(own, "situations")]
+    characters = [_character(row) for row in _eight(own, "characters")]
+    situations = [_situation(row) for row in _eight(own, "situations")]
     return tuple(
         PingPongItem(f"{language}/{i}/{j}", character, situation)
         for i, character in enumerate(characters)
@@ -77,19 +77,19 @@ def load_items(data: str, language: Language) -> tuple[PingPongItem, ...]:
 
 def _parsed(file: str, raw: bytes) -> dict[str, Any]:
     try:
-        found = parse_json(raw)
+        whole = parse_json(raw)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{file} must hold an object with languages, not {type(found).__name__}")
-    return found
+    if not isinstance(whole, dict):
+        raise BadInput(f"{file} must hold an object with languages, not {type(whole).__name__}")
+    return whole
 
 
 def _eight(row: DataRow, name: str) -> tuple[DataRow, ...]:
-    found = row.objects(name)
-    if len(found) != COUNT:
-        raise row.wrong(name, f"has {len(found)} entries, not {COUNT}")
-    return found
+    rows = row.objects(name)
+    if len(rows) != COUNT:
+        raise row.wrong(name, f"has {len(rows)} entries, not {COUNT}")
+    return rows
 
 
 def _character(row: DataRow) -> Character:

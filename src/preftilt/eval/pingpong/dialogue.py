@@ -92,8 +92,8 @@ def asking_the_user(item: PingPongItem, said: Sequence[Message], roles: Roles) -
 
 def read_utterance(text: str) -> str | None:
     """The user's words in the interrogator's JSON; None if it cannot be read or they are blank."""
-    found = cut_json(text)
-    said = found.get("next_utterance") if isinstance(found, dict) else None
+    value = cut_json(text)
+    said = value.get("next_utterance") if isinstance(value, dict) else None
     return said.strip() or None if isinstance(said, str) else None
 
 
@@ -101,13 +101,13 @@ def turns_for_judge(said: Sequence[Message]) -> str:
     """The chat under "Turn k" headings; a greeting before the first one is shown, and not rated."""
     lines: list[str] = []
     turn = 0
-    for one in said:
-        if one.role == "user":
+    for message in said:
+        if message.role == "user":
             turn += 1
-            lines.append(f"Turn {turn}\nUser: {one.content}")
+            lines.append(f"Turn {turn}\nUser: {message.content}")
         else:
             who = "Player" if turn else "Player (greeting, not to be rated)"
-            lines.append(f"{who}: {one.content}\n")
+            lines.append(f"{who}: {message.content}\n")
     return "\n".join(lines).strip()
 
 
@@ -126,4 +126,4 @@ def _section(template: PromptTemplate, name: str, text: str | None) -> str:
 
 def _chat(said: Sequence[Message]) -> str:
     names = {"user": "User", "assistant": "Character"}
-    return "\n".join(f"{names[one.role]}: {one.content}" for one in said)
+    return "\n".join(f"{names[message.role]}: {message.content}" for message in said)

@@ -71,7 +71,9 @@ class PingPongRules:
     def greeting(self, character: Character) -> str | None:
         """The character's opening line, where it has one that is read."""
         names = GREETINGS[:1] if self.greetings == "initial_message" else GREETINGS
-        return next((character.greetings[one] for one in names if one in character.greetings), None)
+        return next(
+            (character.greetings[name] for name in names if name in character.greetings), None
+        )
 
 
 def rules_for(preset: str, switches: str | Json | None) -> PingPongRules:

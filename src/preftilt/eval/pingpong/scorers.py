@@ -60,14 +60,14 @@ def pingpong_ratings(
 async def _score(
     judge: InspectJudge, prompts: PromptTemplates, state: TaskState, rule: Refusals
 ) -> Score:
-    said = [Message(**one) for one in state.store.get(SAID)]
-    turns = sum(one.role == "user" for one in said)
+    said = [Message(**message) for message in state.store.get(SAID)]
+    turns = sum(message.role == "user" for message in said)
     dialogue = turns_for_judge(said)
     gaps = {"character": str(state.metadata["preference"]), "dialogue": dialogue}
     prompt, system = prompts.fill("user", gaps), prompts.fill("system", {})
     judgement = await judge.ask(prompt, reader(turns), system=system)
     rated = judgement.value
-    answers = [one.content for one in said if one.role == "assistant"][-turns:]
+    answers = [message.content for message in said if message.role == "assistant"][-turns:]
     return judged(
         rate(rated, rule) | {"raw_turns": float(state.store.get(RAW)), "broken": 0.0},
         {"dialogue": judgement},
@@ -75,7 +75,7 @@ async def _score(
         metadata={
             "wording": prompts.to_json(),
             "scales": list(SCALES),
-            "turns": [asdict(one) for one in rated or ()],
+            "turns": [asdict(turn) for turn in rated or ()],
             "mean_answer_characters": sum(map(len, answers)) / turns,
         },
         budget=judge.budget,

@@ -84,6 +84,6 @@ async def _hold(state: TaskState, item: PingPongItem, plan: DialoguePlan, budget
         answer = await answer_request(state, request, plan.method, budget, part=f"/turn {turn}")
         said.append(Message("assistant", answer))
         records.append(state.store.get(RECORD))
-    state.store.set(SAID, [{"role": one.role, "content": one.content} for one in said])
+    state.store.set(SAID, [{"role": message.role, "content": message.content} for message in said])
     state.store.set(RAW, raw)
     state.store.set(RECORDS, records)

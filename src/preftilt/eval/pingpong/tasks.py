@@ -58,7 +58,7 @@ def pingpong(
         items = load_items(data, tongue)
         roles = load_roles(tongue, role_prompts)
         plan = DialoguePlan(
-            rules=rules, roles=roles, method=chosen, items={one.id: one for one in items}
+            rules=rules, roles=roles, method=chosen, items={item.id: item for item in items}
         )
         scorer = pingpong_ratings(
             preset=rules.preset,
@@ -69,7 +69,7 @@ def pingpong(
             budget=budget,
         )
     return Task(
-        dataset=MemoryDataset([_sample(one, plan) for one in items], name=f"pingpong/{language}"),
+        dataset=MemoryDataset([_sample(item, plan) for item in items], name=f"pingpong/{language}"),
         setup=ready(InspectJudge(judge_settings(rules.preset), budget), chosen),
         solver=pingpong_dialogue(plan, budget),
         scorer=scorer,

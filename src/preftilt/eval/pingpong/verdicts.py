@@ -26,12 +26,12 @@ def reader(turns: int) -> Callable[[str], tuple[TurnRatings, ...] | None]:
     """A parser of judgements of ``turns`` turns; it gives None unless all are there, with numbers from 1 to 5."""
 
     def read(text: str) -> tuple[TurnRatings, ...] | None:
-        found = cut_json(text)
-        entries = found.get("scores") if isinstance(found, dict) else None
+        judgement = cut_json(text)
+        entries = judgement.get("scores") if isinstance(judgement, dict) else None
         if not isinstance(entries, list) or len(entries) != turns:
             return None
-        rated = [_turn(one) for one in entries]
-        whole = [one for one in rated if one is not None]
+        rated = [_turn(entry) for entry in entries]
+        whole = [turn for turn in rated if turn is not None]
         return tuple(whole) if len(whole) == turns else None
 
     return read
@@ -41,19 +41,19 @@ def rate(rated: Sequence[TurnRatings] | None, refusals: Refusals) -> dict[str, f
     """A dialogue's numbers by the names of :data:`VALUES`; all None where there is no judgement."""
     if rated is None:
         return dict.fromkeys(VALUES)
-    refused = any(one.refusal for one in rated)
+    refused = any(turn.refusal for turn in rated)
     if refused and refusals == "excluded":
         return dict.fromkeys(VALUES) | {"refused": 1.0}
-    means = [sum(one.ratings[i] for one in rated) / len(rated) for i in range(len(SCALES))]
-    found: dict[str, float | None] = dict(zip(SCALES, means, strict=True))
-    return found | {"score": sum(means) / len(means), "refused": float(refused)}
+    means = [sum(turn.ratings[i] for turn in rated) / len(rated) for i in range(len(SCALES))]
+    numbers: dict[str, float | None] = dict(zip(SCALES, means, strict=True))
+    return numbers | {"score": sum(means) / len(means), "refused": float(refused)}
 
 
 def _turn(entry: object) -> TurnRatings | None:
     if not isinstance(entry, dict):
         return None
-    given = [_rating(entry.get(f"{scale}_score")) for scale in SCALES]
-    ratings = tuple(one for one in given if one is not None)
+    values = [_rating(entry.get(f"{scale}_score")) for scale in SCALES]
+    ratings = tuple(value for value in values if value is not None)
     if len(ratings) < len(SCALES):
         return None
     return TurnRatings(ratings, entry.get("is_refusal") is True)

@@ -37,8 +37,8 @@ class ShownOptions:
     def lines(self) -> str:
         """One lettered line an option."""
         return "\n".join(
-            f"{letter}. {one}"
-            for letter, one in zip(string.ascii_uppercase, self.shown, strict=False)
+            f"{letter}. {option}"
+            for letter, option in zip(string.ascii_uppercase, self.shown, strict=False)
         )
 
 

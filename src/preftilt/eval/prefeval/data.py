@@ -63,13 +63,15 @@ def load_items(
 
     ``data`` is a folder, or ``hub:OWNER/NAME`` for a data set with the same fields, and ``topic`` if there are several.
     """
-    unknown = [one for one in topics if one not in TOPICS]
+    unknown = [topic for topic in topics if topic not in TOPICS]
     if unknown:
         raise BadInput(f"PrefEval has no topic {unknown[0]!r}; it has {', '.join(TOPICS)}")
     if data.startswith(HUB):
         return _from_hub(data.removeprefix(HUB), form, topics, options)
     folder = data_folder(data, "prefeval")
-    chosen = topics or [one for one in TOPICS if (folder / FOLDERS[form] / f"{one}.json").exists()]
+    chosen = topics or [
+        topic for topic in TOPICS if (folder / FOLDERS[form] / f"{topic}.json").exists()
+    ]
     if not chosen:
         raise BadInput(
             f"{folder / FOLDERS[form]} has no topic of PrefEval ({next(iter(TOPICS))}.json, …); give its"
@@ -81,15 +83,15 @@ def load_items(
 def load_filler(data: str) -> tuple[Message, ...]:
     """The messages that are inserted before the question, conversations in file order, user and assistant in turns."""
     rows = json_rows(data_folder(data, "prefeval") / FILLER_FILE)
-    found: list[Message] = []
+    messages: list[Message] = []
     for row in rows:
         for turn in row.objects("conversation"):
             role = turn.text("role")
-            expected = ("user", "assistant")[len(found) % 2]
+            expected = ("user", "assistant")[len(messages) % 2]
             if role != expected:
                 raise turn.wrong("role", f"is {role!r} where it is the {expected}'s turn")
-            found.append(Message(role, turn.text("content")))
-    return tuple(found)
+            messages.append(Message(role, turn.text("content")))
+    return tuple(messages)
 
 
 def _topic(folder: Path, form: Form, topic: str, options: bool) -> list[PrefEvalItem]:
@@ -99,7 +101,7 @@ def _topic(folder: Path, form: Form, topic: str, options: bool) -> list[PrefEval
         return [_item(row, form, topic) for row in rows]
     choices = json_rows(folder / OPTIONS_FOLDER / f"{topic}.json")
     check_count(choices, f"{OPTIONS_FOLDER}/{topic}.json", TOPICS[topic])
-    return [_item(row, form, topic, one) for row, one in zip(rows, choices, strict=True)]
+    return [_item(row, form, topic, choice) for row, choice in zip(rows, choices, strict=True)]
 
 
 def _item(row: DataRow, form: Form, topic: str, choice: DataRow | None = None) -> PrefEvalItem:
@@ -120,12 +122,12 @@ def _from_hub(
     name: str, form: Form, topics: Sequence[str], options: bool
 ) -> tuple[PrefEvalItem, ...]:
     """A data set has one row an item; its options, where they are asked for, stand in the same row."""
-    found = []
+    items = []
     for row in hub_rows(name, "train"):
         topic = row.optional_text("topic") or "all"
         if not topics or topic in topics:
-            found.append(_item(row, form, topic, row if options else None))
-    return tuple(found)
+            items.append(_item(row, form, topic, row if options else None))
+    return tuple(items)
 
 
 def _no_history(row: DataRow) -> tuple[Message, ...]:
@@ -145,14 +147,14 @@ def _choice_history(row: DataRow) -> tuple[Message, ...]:
 def _persona_history(row: DataRow) -> tuple[Message, ...]:
     """Exchanges under the keys "0", "1", …"""
     said = row.object("conversation")
-    found: list[Message] = []
+    messages: list[Message] = []
     for number in range(len(said.fields)):
         turn = said.object(str(number))
-        found.append(Message("user", turn.text("user")))
-        found.append(Message("assistant", turn.text("assistant")))
-    if not found:
+        messages.append(Message("user", turn.text("user")))
+        messages.append(Message("assistant", turn.text("assistant")))
+    if not messages:
         raise row.wrong("conversation", "is empty")
-    return tuple(found)
+    return tuple(messages)
 
 
 _HISTORIES = {"explicit": _no_history, "choice": _choice_history, "persona": _persona_history}

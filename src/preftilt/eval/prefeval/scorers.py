@@ -47,7 +47,7 @@ def load_prompts(folder: str | None, checks: int) -> PromptTemplates:
     if checks not in (2, 4):
         raise BadInput(f"checks is {checks}; use 4, or 2 for the headline number alone")
     names = list(GAPS) if checks == 4 else ["violation", "helpful"]
-    return load_templates(PACKAGE, "check_{}.txt", {one: GAPS[one] for one in names}, folder)
+    return load_templates(PACKAGE, "check_{}.txt", {name: GAPS[name] for name in names}, folder)
 
 
 @scorer(metrics=metrics_for(VALUES))
@@ -122,9 +122,9 @@ async def _judge(
         "violation": read_yes_no,
         "helpful": read_yes_no,
     }
-    asked = [name for name in readers if name in prompts.of]
-    answers = await together(judge.ask(prompts.fill(name, gaps), readers[name]) for name in asked)
-    said = dict(zip(asked, answers, strict=True))
+    checks = [name for name in readers if name in prompts.of]
+    answers = await together(judge.ask(prompts.fill(name, gaps), readers[name]) for name in checks)
+    said = dict(zip(checks, answers, strict=True))
     acknowledged = said["acknowledge"].value if "acknowledge" in said else None
     if isinstance(acknowledged, Acknowledged) and acknowledged.restatement:
         gaps["assistant_restatement"] = acknowledged.restatement

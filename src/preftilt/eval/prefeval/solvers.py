@@ -77,11 +77,15 @@ async def _revise(
     state: TaskState, request: BenchmarkRequest, text: str, method: TaskMethod, budget: Budget
 ) -> None:
     """The model criticises its answer and the method answers once more; the first answer stays in the messages."""
-    asked = request.going_on(text, own_text("critique.txt"))
+    critique_request = request.going_on(text, own_text("critique.txt"))
     critique = await say(
-        state, asked.conversation(), budget, settings=_greedy(CRITIQUE_TOKENS), part="/critique"
+        state,
+        critique_request.conversation(),
+        budget,
+        settings=_greedy(CRITIQUE_TOKENS),
+        part="/critique",
     )
-    again = asked.going_on(critique, own_text("revise.txt"))
+    again = critique_request.going_on(critique, own_text("revise.txt"))
     longer = TaskMethod(
         settings={**method.settings, "max_tokens": _longest(method)}, chosen=method.chosen
     )
@@ -90,8 +94,8 @@ async def _revise(
 
 def _longest(method: TaskMethod) -> int:
     """The benchmark allows a revision more tokens than an answer; a user's own limit stands."""
-    asked = int(method.settings["max_tokens"])
-    return asked if "max_tokens" in method.chosen else max(asked, REVISION_TOKENS)
+    limit = int(method.settings["max_tokens"])
+    return limit if "max_tokens" in method.chosen else max(limit, REVISION_TOKENS)
 
 
 def _greedy(max_tokens: int) -> dict[str, Any]:

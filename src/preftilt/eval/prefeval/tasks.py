@@ -115,7 +115,7 @@ def prefeval_mcq(
             lam=lam, search=search, n=n, method=method, settings=settings,
         )  # fmt: skip
         items = load_items(data, shown, topics=_names(topics), options=True)
-        options = {one.id: shuffled(one, shuffle_seed) for one in items}
+        options = {item.id: shuffled(item, shuffle_seed) for item in items}
         plan = _plan(items, options, rules, how, prompting, _inserted(data, turns, rules))
     about = {"form": form, "inserted_turns": turns, "shuffle_seed": shuffle_seed}
     return _task(f"prefeval_mcq/{form}", plan, None, prefeval_choice_made(), budget, about)
@@ -133,7 +133,7 @@ def _plan(
         rules=rules,
         prompting=one_of("prompting", prompting, PROMPTINGS),
         method=method,
-        items={one.id: one for one in items},
+        items={item.id: item for item in items},
         options=options,
         filler=filler,
     )
@@ -167,7 +167,7 @@ def _task(
 ) -> Task:
     """The task with the resolved protocol in its metadata, for logs and reports, and whatever ``about`` says."""
     return Task(
-        dataset=MemoryDataset([_sample(one, plan) for one in plan.items.values()], name=name),
+        dataset=MemoryDataset([_sample(item, plan) for item in plan.items.values()], name=name),
         setup=ready(judge, plan.method),
         solver=prefeval_answer(plan, budget),
         scorer=scorer,
@@ -177,7 +177,7 @@ def _task(
             "prompting": plan.prompting,
             "inserted_messages": len(plan.filler),
             "items": len(plan.items),
-            "topics": sorted({one.topic for one in plan.items.values()}),
+            "topics": sorted({item.topic for item in plan.items.values()}),
             "topics_of_benchmark": len(TOPICS),
             **about,
         },
@@ -203,5 +203,5 @@ def _sample(item: PrefEvalItem, plan: PrefEvalPlan) -> Sample:
 
 def _names(topics: str | Sequence[str] | None) -> list[str]:
     """Inspect's command line makes a list of names with commas by itself."""
-    given = topics.split(",") if isinstance(topics, str) else topics or []
-    return [one.strip() for one in given if one.strip()]
+    names = topics.split(",") if isinstance(topics, str) else topics or []
+    return [name.strip() for name in names if name.strip()]

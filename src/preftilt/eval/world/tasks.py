@@ -46,7 +46,7 @@ def demo_world(
             PROTOCOL, lam=lam, search=search, n=n, method=method, settings=settings
         )
         budget = Budget(max_tokens_total=max_tokens_total)
-        samples = [_sample(one) for one in items(chosen_split)]
+        samples = [_sample(item) for item in items(chosen_split)]
     return Task(
         dataset=MemoryDataset(samples, name=f"demo_world/{split}"),
         setup=ready(None, chosen),

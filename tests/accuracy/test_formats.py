@@ -24,7 +24,7 @@ def lines(path: Path, *rows: Any) -> Path:
 
 
 def asked(path: Path, **more: Any) -> ComparisonSource:
-    return ComparisonSource(source=str(path), **more)
+    return ComparisonSource(location=str(path), **more)
 
 
 def test_pairs_are_read_with_all_they_may_have(tmp_path: Path):
@@ -180,9 +180,9 @@ def test_the_world_s_users_are_the_same_for_the_same_seed_and_their_past_is_no_t
     assert groups == {"seen", "held-out"}
 
 
-@pytest.mark.parametrize("changed", [{"preferences": (Preference("x"),)}, {"source": "other"}])
+@pytest.mark.parametrize("changed", [{"preferences": (Preference("x"),)}, {"location": "other"}])
 def test_the_world_takes_nothing_from_outside(changed: dict):
-    given: dict[str, Any] = {"source": "demo"} | changed
+    given: dict[str, Any] = {"location": "demo"} | changed
     with pytest.raises(BadInput):
         read("world", ComparisonSource(**given))
 

@@ -25,11 +25,11 @@ def test_plain_rows(tmp_path: Path):
     past = [{"question": "coffee?", "response": "black"}]
     whole = GOOD | {"id": "x", "group": "g", "preference": "no sugar", "examples": past}
     path = lines(tmp_path / "u.jsonl", GOOD, whole | {"rejected": "sweet"})
-    first, second = read("users", QuestionSource(source=path))
+    first, second = read("users", QuestionSource(location=path))
     assert (first.id, first.user, first.chosen, first.rejected) == ("1", "ann", "plain", ())
     assert second.examples == (Example("coffee?", "black"),)
     assert (second.rejected, second.preferences[0].text) == (("sweet",), "no sugar")
-    assert len(read("users", QuestionSource(source=path, limit=1))) == 1
+    assert len(read("users", QuestionSource(location=path, limit=1))) == 1
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_plain_rows(tmp_path: Path):
 )
 def test_a_bad_row_is_refused_with_line_and_field(tmp_path: Path, changed: dict, told: str):
     with pytest.raises(BadInput) as failure:
-        read("users", QuestionSource(source=lines(tmp_path / "u.jsonl", GOOD | changed)))
+        read("users", QuestionSource(location=lines(tmp_path / "u.jsonl", GOOD | changed)))
     assert told in str(failure.value)
 
 
 def lamp(tmp_path: Path, task: str, rows: list[dict], golds: list[dict]) -> QuestionSource:
     (tmp_path / "q.json").write_text(json.dumps(rows))
     (tmp_path / "o.json").write_text(json.dumps({"task": task, "golds": golds}))
-    return QuestionSource(source=str(tmp_path / "q.json"), outputs=str(tmp_path / "o.json"))
+    return QuestionSource(location=str(tmp_path / "q.json"), outputs=str(tmp_path / "o.json"))
 
 
 def test_lamp_s_profiles_become_what_was_asked_and_written(tmp_path: Path):
@@ -92,13 +92,13 @@ def test_a_bad_lamp_file_is_refused_with_file_row_and_field(tmp_path, task, gold
 
 def test_lamp_needs_its_outputs_and_nobody_else_does(tmp_path: Path):
     with pytest.raises(BadInput, match="--outputs"):
-        read("lamp", QuestionSource(source="q.json"))
+        read("lamp", QuestionSource(location="q.json"))
     with pytest.raises(BadInput, match="belongs to --format lamp"):
-        read("users", QuestionSource(source="q.json", outputs="o.json"))
+        read("users", QuestionSource(location="q.json", outputs="o.json"))
     with pytest.raises(BadInput, match="no format 'tea'"):
-        read("tea", QuestionSource(source="q.json"))
+        read("tea", QuestionSource(location="q.json"))
     with pytest.raises(BadInput, match="has no questions"):
-        read("longlamp", QuestionSource(source=lines(tmp_path / "l.jsonl")))
+        read("longlamp", QuestionSource(location=lines(tmp_path / "l.jsonl")))
 
 
 def test_longlamp_s_items_are_told_apart_by_their_fields(tmp_path: Path):
@@ -112,7 +112,7 @@ def test_longlamp_s_items_are_told_apart_by_their_fields(tmp_path: Path):
         },
         {"author": "z", "input": "i", "output": "o", "profile": [{"summary": "s", "content": "c"}]},
     ]
-    found = read("longlamp", QuestionSource(source=lines(tmp_path / "l.jsonl", *rows)))
+    found = read("longlamp", QuestionSource(location=lines(tmp_path / "l.jsonl", *rows)))
     assert [one.user for one in found] == ["x", "r9", "z"]
     assert [one.examples[0] for one in found] == [
         Example("t", "a"),
@@ -121,15 +121,15 @@ def test_longlamp_s_items_are_told_apart_by_their_fields(tmp_path: Path):
     ]
     bad = lines(tmp_path / "b.jsonl", {"input": "i", "output": "o", "profile": [{"tea": "x"}]})
     with pytest.raises(BadInput, match="title/abstract or summary/reviewText"):
-        read("longlamp", QuestionSource(source=bad))
+        read("longlamp", QuestionSource(location=bad))
 
 
 def test_the_world_s_users_are_judged_exactly():
-    found = read("world", QuestionSource(source="demo"))
+    found = read("world", QuestionSource(location="demo"))
     assert found == world_comparisons()
     for one in found[:40]:
         assert world_verdict(one.id, one.chosen) == {"following": 1.0, "helpful": 1.0}
         assert world_verdict(one.id, one.rejected[0]) == {"following": 0.0, "helpful": 1.0}
     with pytest.raises(BadInput):
-        read("world", QuestionSource(source="other"))
+        read("world", QuestionSource(location="other"))
     assert set(FORMS) == {"users", "lamp", "longlamp", "world"}
