@@ -50,7 +50,9 @@ class NetworkFlags:
 class LimitFlags:
     """What one request, and all of them, may cost."""
 
-    max_concurrency: Annotated[int, _limit(min=1, help="Requests at work at a time.")] = 64
+    max_concurrency: Annotated[
+        int, _limit(min=1, help="Requests at work at a time; clients, told by address, take turns.")
+    ] = 64
     max_queue: Annotated[int, _limit(min=0, help="Requests that wait; more get a 429.")] = 256
     max_candidates: Annotated[int, _limit(min=1, help="Candidates a request at most.")] = 64
     max_body: Annotated[
@@ -206,10 +208,10 @@ def _run(
     """Take the address, open the model, serve until told to stop."""
     from preftilt.cli.configure import check_model, engine_from
     from preftilt.cli.judges import check_served, open_judges
+    from preftilt.server.admission import AdmissionQueue
     from preftilt.server.app import create_app
     from preftilt.server.logs import log, set_up
     from preftilt.server.stopping import stoppable
-    from preftilt.server.work import Gate
 
     check_model(model)
     set_up(network.log_level)
@@ -220,9 +222,9 @@ def _run(
         host, port, *_ = listener.getsockname()
         shown = f"[{host}]" if ":" in host else host
         log("opened", engine=engine.name, url=f"http://{shown}:{port}")
-        gate = Gate(site.max_concurrency, site.max_queue)
-        app = create_app(engine, site, door, gate=gate, judges=judges)
-        stoppable(app, gate, limits.grace).run([listener])
+        queue = AdmissionQueue(site.max_concurrency, site.max_queue)
+        app = create_app(engine, site, door, queue=queue, judges=judges)
+        stoppable(app, queue, limits.grace).run([listener])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -27,6 +27,7 @@ from preftilt.images import image_cache
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.server import replies
+from preftilt.server.admission import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
 from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
@@ -40,7 +41,7 @@ from preftilt.server.replies import Kind, Letterhead
 from preftilt.server.resolve import Site, defaults_of, resolve
 from preftilt.server.streaming import EventStream, Teller, Write, until_gone
 from preftilt.server.wire import ChatBody, CompletionBody, check_body
-from preftilt.server.work import Answer, Checked, Gate, Watch, answer, check, drawing
+from preftilt.server.work import Answer, Checked, Watch, answer, check, drawing
 
 PAGE = Path(__file__).with_name("page")
 
@@ -57,7 +58,7 @@ class Service:
 
     engine: Engine
     site: Site
-    gate: Gate
+    queue: AdmissionQueue
     metrics: Metrics
     started: int
     judges: Judges
@@ -66,9 +67,9 @@ class Service:
     @property
     def readiness(self) -> str:
         """``ready``, or why a load balancer should send requests elsewhere."""
-        if self.gate.closed:
+        if self.queue.closed:
             return "stopping"
-        if self.gate.full:
+        if self.queue.full:
             return "full"
         replicas = self.engine.replica_statuses if isinstance(self.engine, Replicated) else ()
         if replicas and not any(one.up for one in replicas):
@@ -97,17 +98,20 @@ class Service:
             note(request.scope, words=job.words)
         return check(self.engine, job, self.judges)
 
-    async def work(self, checked: Checked, teller: Teller | None, began: float) -> Answer:
-        """Wait for a place, and do it; all of it within the server's hard limit."""
+    async def work(
+        self, client: str, checked: Checked, teller: Teller | None, began: float
+    ) -> Answer:
+        """Wait for its turn among those of other clients, and do it; all of it within the server's hard limit."""
         watch: Watch | None = None if teller is None else teller.watch
         drawn = drawing(self.engine, checked.job, watch, began)
         limit = asyncio.timeout(self.site.timeout_s)
         try:
-            async with self.gate.admit() as slots, limit:
-                if teller is not None:
-                    teller.drawing = drawn
-                    teller.begin()
-                async with slots:
+            with self.queue.admit(client) as turn:
+                async with limit:
+                    if teller is not None:
+                        teller.drawing = drawn
+                        teller.begin()
+                    await turn.come()
                     found = await answer(drawn, checked, watch, self.judges)
         except TimeoutError:
             if limit.expired():
@@ -122,16 +126,16 @@ def create_app(
     site: Site,
     door: Door | None = None,
     page: Path = PAGE,
-    gate: Gate | None = None,
+    queue: AdmissionQueue | None = None,
     judges: Judges | None = None,
 ) -> FastAPI:
     """The server for an open engine, which is closed when the application shuts down, and so are ``judges``.
 
-    gate: the queue, for whoever wants to close it; one of the site's size if None.
+    queue: for whoever wants to close it; one of the site's size if None.
     """
-    gate = gate or Gate(site.max_concurrency, site.max_queue)
+    queue = queue or AdmissionQueue(site.max_concurrency, site.max_queue)
     judges = judges or Judges()
-    service = Service(engine, site, gate, Metrics(gate, engine), int(time.time()), judges)
+    service = Service(engine, site, queue, Metrics(queue, engine), int(time.time()), judges)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -228,7 +232,9 @@ async def _complete(
     letterhead = Letterhead(kind, request_id(request.scope), job.model)
     if job.stream:
         return _stream(service, request, checked, letterhead, began)
-    found = await _unless_gone(request.receive, service.work(checked, None, began))
+    found = await _unless_gone(
+        request.receive, service.work(client_of(request.scope), checked, None, began)
+    )
     _note(request, found)
 
     def reply() -> JsonReply:
@@ -252,7 +258,7 @@ def _stream(
 ) -> EventStream:
     async def work(write: Write) -> None:
         teller = Teller(letterhead, checked, write)
-        found = await service.work(checked, teller, began)
+        found = await service.work(client_of(request.scope), checked, teller, began)
         _note(request, found)
         teller.finish(found)
 

@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Replicated
-from preftilt.server.work import Answer, Gate
+from preftilt.server.admission import AdmissionQueue
+from preftilt.server.work import Answer
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -44,7 +45,7 @@ class ReplicaMetrics(Collector):
 class Metrics:
     """The counters of one server."""
 
-    def __init__(self, gate: Gate, engine: Engine) -> None:
+    def __init__(self, queue: AdmissionQueue, engine: Engine) -> None:
         self.registry = CollectorRegistry()
         about = {"namespace": "preftilt", "registry": self.registry}
         self.requests = Counter("requests", "Requests.", ["endpoint", "status"], **about)
@@ -56,7 +57,7 @@ class Metrics:
         self.disconnects = Counter("disconnects", "Clients that left early.", **about)
         self.late = Counter("late", "Answers that a deadline cut short.", **about)
         admitted = Gauge("admitted", "Requests at work or in the queue.", **about)
-        admitted.set_function(lambda: gate.admitted)
+        admitted.set_function(lambda: queue.admitted)
         if isinstance(engine, Replicated) and engine.replica_statuses:
             self.registry.register(ReplicaMetrics(engine))
 

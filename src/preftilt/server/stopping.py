@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from preftilt.server.work import Gate
+from preftilt.server.admission import AdmissionQueue
 
 LOOK_SECONDS = 0
 """uvicorn looks whether it may stop once a second; it is asked to do so every time."""
@@ -23,7 +23,7 @@ LOOK_SECONDS = 0
 class Stopping:
     """When a server may leave. ``grace``: seconds to finish what is under way."""
 
-    gate: Gate
+    queue: AdmissionQueue
     grace: int
     server: uvicorn.Server | None = None
     _signal: int = 0
@@ -31,17 +31,17 @@ class Stopping:
 
     def told(self, sig: int, frame: FrameType | None) -> None:
         """A signal came: leave once nothing is under way; at a second one, at once."""
-        again, self.gate.closed = self.gate.closed, True
+        again, self.queue.closed = self.queue.closed, True
         self._signal, self._since = sig, time.monotonic()
-        if again or not self.gate.admitted:
+        if again or not self.queue.admitted:
             self._leave(0 if again else self.grace)
 
     async def look(self) -> None:
         """Leave if everything is done, or the grace is over."""
-        if not self.gate.closed:
+        if not self.queue.closed:
             return
         left = self.grace - (time.monotonic() - self._since)
-        if left <= 0 or not self.gate.admitted:
+        if left <= 0 or not self.queue.admitted:
             self._leave(max(0, math.ceil(left)))
 
     def _leave(self, patience: int) -> None:
@@ -51,9 +51,9 @@ class Stopping:
         uvicorn.Server.handle_exit(self.server, self._signal, None)
 
 
-def stoppable(app: ASGIApp, gate: Gate, grace: int) -> uvicorn.Server:
-    """A server that stops in order; ``gate`` is the application's."""
-    stopping = Stopping(gate, grace)
+def stoppable(app: ASGIApp, queue: AdmissionQueue, grace: int) -> uvicorn.Server:
+    """A server that stops in order; ``queue`` is the application's."""
+    stopping = Stopping(queue, grace)
     config = uvicorn.Config(
         app,
         log_config=None,

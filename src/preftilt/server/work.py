@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +18,7 @@ from preftilt.rivals import Judges
 from preftilt.run import Progress, fit_max_tokens
 from preftilt.search import DVTS
 from preftilt.server.drawing import Drawing, Drawn, side_by_side
-from preftilt.server.failures import ApiError, overloaded, stopping
+from preftilt.server.failures import ApiError
 from preftilt.server.resolve import Job
 from preftilt.types import Completion, Finish, Query, Stream, Tokens, Usage, View
 
@@ -62,38 +60,6 @@ class Answer:
     candidates: int
     late: int
     record: Realigned | None = None
-
-
-@dataclass(slots=True)
-class Gate:
-    """Lets ``running`` requests work at a time and ``waiting`` more queue; refuses the rest; all, once ``closed``."""
-
-    running: int
-    waiting: int
-    admitted: int = 0
-    closed: bool = False
-    _slots: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.running)
-
-    @property
-    def full(self) -> bool:
-        """Whether the next request would be refused."""
-        return self.admitted >= self.running + self.waiting
-
-    @asynccontextmanager
-    async def admit(self) -> AsyncIterator[asyncio.Semaphore]:
-        """A place in the queue, refused at once if there is none (429, 503); work under the semaphore it gives."""
-        if self.closed:
-            raise stopping()
-        if self.full:
-            raise overloaded()
-        self.admitted += 1
-        try:
-            yield self._slots
-        finally:
-            self.admitted -= 1
 
 
 @dataclass(frozen=True, slots=True)
