@@ -37,8 +37,11 @@ CONNECT_SECONDS = 5.0
 UNREACHABLE_SECONDS = 4.0
 """How long a server that takes no connections is tried; one that starts anew takes longer anyway."""
 
-CHECK_SECONDS = 10.0
-"""How long a question about the server itself may take that others wait for."""
+CHECK_SECONDS = 5.0
+"""How long a question about the server itself may take that others wait for: no longer than a connection."""
+
+LONGER = "give it longer (--timeout), or ask for fewer or shorter responses"
+"""What helps where an answer takes too long."""
 
 SPARE_CONNECTIONS = 4
 MOST_BYTES = 1 << 28
@@ -93,7 +96,8 @@ class Connection:
     async def check(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path`` once, and for :data:`CHECK_SECONDS` only, because others wait for it; errors as in
         :meth:`post`."""
-        async with self._deadline(path, min(CHECK_SECONDS, self.timeout)):
+        seconds = min(CHECK_SECONDS, self.timeout)
+        async with self._deadline(path, seconds, "is the server still running there?"):
             return self._read(path, await self._once("GET", path, None), answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
@@ -133,14 +137,15 @@ class Connection:
         await self.client.aclose()
 
     @asynccontextmanager
-    async def _deadline(self, path: str, seconds: float) -> AsyncIterator[None]:
+    async def _deadline(
+        self, path: str, seconds: float, remedy: str = LONGER
+    ) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
             raise EngineTimeout(
-                f"{self.url}{path} did not answer within {seconds:g} s; give it longer (--timeout),"
-                " or ask for fewer or shorter responses"
+                f"{self.url}{path} did not answer within {seconds:g} s; {remedy}"
             ) from None
 
     async def _patiently(

@@ -1,0 +1,338 @@
+"""``python -m bench.promises``: the limits that hold under failure, long prompts and long files, measured; 15 minutes.
+
+A dead server behind eight requests, a prompt of 32,000 tokens beside the streams of others, 100,000 rows. Run it from
+the repository: the server that dies is the tests' stand-in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import resource
+import shlex
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import transformers
+import uvicorn
+from tests.engine.models import byte_tokenizer
+from tests.engine_http.stand_in import StandIn, served
+
+from bench.report import circumstances
+from preftilt.api import Settings
+from preftilt.cli import configure
+from preftilt.cli import main as preftilt_command
+from preftilt.engines.base import Engine
+from preftilt.engines.bundled import demo_folder
+from preftilt.engines.chat import HfChatTokenizer
+from preftilt.engines.http import engine as http_engine
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.search import BestOfN
+from preftilt.server.app import create_app
+from preftilt.server.resolve import Site
+from preftilt.testing.toy import ToyEngine, hashed_bigrams
+
+CALLERS = 8
+LONG_TOKENS = 32_000
+ROWS = (10_000, 100_000)
+RECORDS = 64
+"""Records of the bundled model whose sizes are looked at."""
+
+TICK_SECONDS = 0.001
+REPEATS = 9
+MIB = 1 << 20
+SPAWN = multiprocessing.get_context("spawn")
+
+INTRODUCTION = """\
+Medians of n values, with the least and the greatest. A figure without a limit is there for comparison.
+
+- **A dead server** is the tests' stand-in for vLLM, which is stopped, or goes silent, once the engine is open. The
+  requests, with a preference, come to preftilt's server all at once; what counts is when the last of them has failed.
+- **The event loop** is that of preftilt's server: the longest time in which it did nothing else while one request was
+  read, checked and made into prompts with the bundled model's tokenizer (`/v1/preftilt/cost`), which draws nothing.
+  Time in which the process did not compute, because others had the processor, does not count.
+- **Rows** are short questions with a preference. The first record is the bundled model's, from the moment at which it
+  is open. Memory is the peak of the process on the toy model, which has no weights.
+"""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """values: one a repeat, in ``unit``; most: what their median may be, None where it is there for comparison."""
+
+    title: str
+    most: float | None
+    unit: str
+    values: Sequence[float]
+
+    def cells(self) -> list[str]:
+        """The row of the table."""
+        median, low, high = statistics.median(self.values), min(self.values), max(self.values)
+        spread = "n 1" if len(self.values) == 1 else f"{low:.3g}–{high:.3g}, n {len(self.values)}"
+        limit = "–" if self.most is None else f"≤ {self.most:g} {self.unit}"
+        return [self.title, limit, f"**{median:.3g} {self.unit}** ({spread})"]
+
+
+class Server:
+    """preftilt's server over an engine, in a thread of its own.
+
+    gap: the longest that its event loop stood still, in seconds; what other processes took of it does not count.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        settings = Settings(lam=5.0, search=BestOfN(n=2), max_tokens=2)
+        app = create_app(engine, Site(model="bench", settings=settings, seeded=True))
+        self.gap = 0.0
+        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        [listener] = self._server.servers[0].sockets
+        self._client = httpx2.Client(
+            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+            headers={"content-type": "application/json"},
+            timeout=600,
+            trust_env=False,
+        )
+
+    def post(self, path: str, words: str) -> httpx2.Response:
+        """Send ``words`` with a preference; ``gap`` is that of this request then."""
+        message = {"role": "user", "content": words}
+        body = {"model": "bench", "messages": [message], "preftilt": {"preference": "No games."}}
+        content = json.dumps(body).encode()
+        self.gap = 0.0
+        return self._client.post(path, content=content)
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.should_exit = True
+        self._thread.join()
+
+    async def _run(self) -> None:
+        ticking = asyncio.create_task(self._tick())
+        await self._server.serve()
+        ticking.cancel()
+
+    async def _tick(self) -> None:
+        while True:
+            began, used = time.perf_counter(), time.process_time()
+            await asyncio.sleep(TICK_SECONDS)
+            stopped = time.perf_counter() - began - TICK_SECONDS
+            self.gap = max(self.gap, min(stopped, time.process_time() - used))
+
+
+def dead_server(say: Say) -> list[Figure]:
+    """Requests at once to a server whose upstream has died in one of two ways, checked or to be checked again."""
+    return [
+        Figure(title, 6.0, "s", [_seconds_to_fail(silent=silent, say=say)])
+        for title, silent in (
+            (
+                f"{CALLERS} requests at a server that refuses connections: all have failed after",
+                False,
+            ),
+            (f"{CALLERS} requests at a server that is silent: all have failed after", True),
+        )
+    ]
+
+
+def _seconds_to_fail(*, silent: bool, say: Say) -> float:
+    app, seconds = StandIn(byte_tokenizer()), 0.0
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        byte_tokenizer().save_pretrained(folder)
+        alive = ExitStack()
+        url = alive.enter_context(served(app))
+        stack.push(alive)
+        engine = open_engine(f"vllm+{url}", EngineOptions(tokenizer=folder))
+        server = stack.enter_context(closing(Server(engine)))
+        callers = stack.enter_context(ThreadPoolExecutor(CALLERS))
+        server.post("/v1/chat/completions", "Still there?").raise_for_status()
+        if silent:
+            app.manners.models_seconds, app.manners.hang = 600.0, True
+        else:
+            alive.close()
+        began = time.perf_counter()
+        replies = callers.map(
+            lambda i: server.post("/v1/chat/completions", f"{i}?"), range(CALLERS)
+        )
+        said = {(reply.status_code, reply.json()["error"]["message"]) for reply in replies}
+        seconds = time.perf_counter() - began
+        say(f"{seconds:.1f} s: {said}")
+    return seconds
+
+
+def prompts(say: Say) -> list[Figure]:
+    """What a long prompt does to the server's event loop, and how often a request's prompts are rendered."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(demo_folder())
+    renders = 0
+    render = tokenizer.apply_chat_template
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal renders
+        renders += 1
+        return render(*arguments, **options)
+
+    tokenizer.apply_chat_template = counted
+    chat = HfChatTokenizer(tokenizer)
+    engine = ToyEngine(
+        next_logprobs=hashed_bigrams(0, len(tokenizer)),
+        max_context=2 * LONG_TOKENS,
+        tokenizer=chat,  # pyright: ignore[reportArgumentType]
+    )
+    word = "How do I study maths? "
+    times = LONG_TOKENS // len(chat.encode(word * 100)) * 100
+    gaps: dict[str, list[float]] = {"long": [], "short": []}
+    counts: list[float] = []
+    with closing(Server(engine)) as server:
+        server.post("/v1/chat/completions", word)  # A new order of roles is tried out once.
+        for _ in range(REPEATS):
+            for length, words in (("long", word * times), ("short", word)):
+                reply = server.post("/v1/preftilt/cost", words).raise_for_status()
+                gaps[length].append(1000 * server.gap)
+                say(f"{reply.json()['prompt']}: {gaps[length][-1]:.1f} ms")
+            renders = 0
+            server.post("/v1/chat/completions", word).raise_for_status()
+            counts.append(renders)
+    return [
+        Figure(
+            f"longest stop of the event loop by a prompt of {LONG_TOKENS:,} tokens, under two views",
+            10,
+            "ms",
+            gaps["long"],
+        ),
+        Figure("the same by a prompt of a few words", None, "ms", gaps["short"]),
+        Figure("chat templates rendered for a request with a preference", 2, "", counts),
+    ]
+
+
+def long_files(say: Say) -> list[Figure]:
+    """How soon ``preftilt run`` writes, how much, and what memory it needs by the number of rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, sizes = _begin_long_file(Path(folder))
+        say(f"first record after {first:.2f} s")
+        peaks = []
+        for count in ROWS:
+            peaks.append(_peak(Path(folder), count))
+            say(f"{count:,} rows: {peaks[-1]:.1f} MiB")
+    fewer, more = (f"{count:,}" for count in ROWS)
+    return [
+        Figure(f"first of {more} rows is written after", 5, "s", [first]),
+        Figure("a row's record with `--records text`", 1000, "bytes", sizes),
+        Figure(f"peak memory of {fewer} rows", None, "MiB", peaks[:1]),
+        Figure(f"peak memory of {more} rows ÷ of {fewer}", 1.1, "", [peaks[1] / peaks[0]]),
+    ]
+
+
+def _write_rows(folder: Path, count: int) -> Path:
+    path = folder / f"{count}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(count):
+            row = {"id": f"row-{i}", "question": f"Question {i}?", "preference": "No games."}
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def _begin_long_file(folder: Path) -> tuple[float, list[float]]:
+    """Seconds from the open model to the first record, and bytes of the first records of the bundled model."""
+    rows, out = _write_rows(folder, ROWS[-1]), folder / "begun.jsonl"
+    flags = ["--n", "4", "--max-tokens", "128", "--records", "text", "--seed", "1"]
+    mail, sender = multiprocessing.Pipe(duplex=False)
+    process = SPAWN.Process(target=_run_bundled, args=(rows, out, flags, sender))
+    process.start()
+    opened = mail.recv()
+    first, sizes = 0.0, []
+    while len(sizes) < RECORDS:
+        assert process.is_alive(), "the run ended early"
+        time.sleep(0.01)
+        sizes = [len(line) for line in out.read_bytes().splitlines()] if out.exists() else []
+        if sizes and not first:
+            first = time.time() - opened
+    process.terminate()
+    process.join()
+    return first, sizes
+
+
+def _run_bundled(rows: Path, out: Path, flags: Sequence[str], sender: Connection) -> None:
+    """``preftilt run``, which tells when its model is open."""
+    opening = configure.open_engine
+
+    def told(*arguments: Any, **options: Any) -> Engine:
+        engine = opening(*arguments, **options)
+        sender.send(time.time())
+        return engine
+
+    configure.open_engine = told
+    preftilt_command(["run", str(rows), "-o", str(out), "--model", "demo", *flags])
+
+
+def _peak(folder: Path, count: int) -> float:
+    """Peak memory of ``preftilt run`` on the toy model, MiB."""
+    rows, out = _write_rows(folder, count), folder / f"{count}.out.jsonl"
+    with ProcessPoolExecutor(1, SPAWN) as pool:
+        return pool.submit(_run_toy, rows, out).result()
+
+
+def _run_toy(rows: Path, out: Path) -> float:
+    configure.open_engine = lambda *_, **__: ToyEngine()
+    flags = ["--n", "2", "--max-tokens", "2", "--records", "text", "--seed", "1"]
+    with suppress(SystemExit):
+        preftilt_command(["run", str(rows), "-o", str(out), "--model", "demo", *flags])
+    with out.open("rb") as file:
+        assert sum(1 for _ in file) == int(rows.stem)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+
+
+PARTS = {"dead-server": dead_server, "prompts": prompts, "long-files": long_files}
+
+
+def markdown(facts: dict[str, object], figures: Sequence[Figure]) -> str:
+    """The table, and what the numbers depend on."""
+    lines = [f"# Limits, on {facts['device']}", "", INTRODUCTION]
+    lines += [f"- {name}: {facts[name]}" for name in ("command", "date", "load_1min")]
+    lines += ["", "| figure | limit | measured |", "|---|---|---|"]
+    return "\n".join(
+        [*lines, *("| " + " | ".join(figure.cells()) + " |" for figure in figures), ""]
+    )
+
+
+def main() -> None:
+    """Measure, print the table, save it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.promises", description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--out", type=Path, default=Path("docs/bench"))
+    options = parser.parse_args()
+    facts = circumstances("cpu", 0, shlex.join(["python", "-m", "bench.promises", *sys.argv[1:]]))
+    transformers.utils.logging.disable_progress_bar()
+    logging.disable()  # Of failures that are wanted here.
+    http_engine.RECHECK_SECONDS = 0.0  # As after half a minute without a request.
+    figures: list[Figure] = []
+    for part in options.parts:
+        figures += PARTS[part](lambda words: print(words, file=sys.stderr, flush=True))
+    print(markdown(facts, figures))
+    options.out.mkdir(parents=True, exist_ok=True)
+    record = {"circumstances": facts, "figures": [asdict(figure) for figure in figures]}
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (options.out / "promises.json").write_text(text, encoding="utf-8")
+    (options.out / "promises.md").write_text(markdown(facts, figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
