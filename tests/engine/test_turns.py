@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from preftilt.engines.admission import ROWS_PER_TURN, rows_by_turn_end
-from preftilt.engines.transformers.jobs import DrawJob, draw_job
+from preftilt.engines.admission import rows_by_turn_end
+from preftilt.engines.transformers.jobs import draw_job
 from preftilt.engines.transformers.scheduler import TransformersScheduler
 from tests.engine.asking import draw, prompt, request, tokens
 from tests.engine.conftest import Opened
+from tests.engine.turn_law import one_candidate_waits_for_a_turn_of_every_request
 
 
 def test_a_turn_ends_after_so_many_rows_or_with_the_last_one() -> None:
@@ -29,25 +30,11 @@ async def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their
     opened: Opened,
 ) -> None:
     engine = opened(max_rows=16)
-    alone = tokens(await draw(engine, prompt(20, 9), 1, item="late"))
+    [alone] = tokens(await draw(engine, prompt(20, 9), 1, item="late"))
     engine.close()  # From here on the test takes the worker's place.
     path: Any = engine._worker._path
     assert isinstance(path, TransformersScheduler)
     with torch.inference_mode():
         crowd = [draw_job(request(prompt(20, number), 64, item=f"{number}")) for number in range(6)]
-        path.add(crowd)
-        for _ in range(4):
-            path.turn()
-        before = [job.started for job in crowd]
-        late: DrawJob = draw_job(request(prompt(20, 9), 1, item="late"))
-        path.add([late])
-        while not late.started:
-            path.turn()
-        assert sum(job.started for job in crowd) - sum(before) <= ROWS_PER_TURN * len(crowd)
-        assert (
-            max(job.started for job in crowd) - min(job.started for job in crowd) <= ROWS_PER_TURN
-        )
-        while not path.idle:
-            path.turn()
-        assert all(len(job.future.result()) == 64 for job in crowd)
-        assert tokens(late.future.result()) == alone
+        late = draw_job(request(prompt(20, 9), 1, item="late"))
+        one_candidate_waits_for_a_turn_of_every_request(path, crowd, late, alone)

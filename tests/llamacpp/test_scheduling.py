@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preftilt.engines.admission import ROWS_PER_TURN
 from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.engines.llamacpp.jobs import LlamaSampleJob
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.testing.laws import check_laws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens
+from tests.engine.turn_law import one_candidate_waits_for_a_turn_of_every_request
 from tests.llamacpp.stand_in import CONTEXT, engine, oracle, scheduler, settled
 
 FULL: Tokens = tuple(1 + i % 11 for i in range(30))
@@ -147,28 +147,14 @@ async def test_prompts_are_not_read_long_before_there_is_room_for_their_rows(ope
 
 
 def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their_candidates():
-    path = scheduler()
     crowd = [LlamaSampleJob(request(FULL[i:], 64, stream=Stream(1, str(i)))) for i in range(6)]
-    path.add(crowd)
-    for _ in range(4):
-        path.turn()
-    late = LlamaSampleJob(request(QUESTION, 1))
-    path.add([late])
-    before = [job.started for job in crowd]
-    while not late.started:
-        path.turn()
-    assert sum(job.started for job in crowd) - sum(before) <= ROWS_PER_TURN * len(crowd)
-    assert max(job.started for job in crowd) - min(job.started for job in crowd) <= ROWS_PER_TURN
-    while not path.idle:
-        path.turn()
-    assert all(len(job.future.result()) == 64 for job in crowd)
-    [drawn] = late.future.result()
-    alone = scheduler()
-    again = LlamaSampleJob(request(QUESTION, 1))
-    alone.add([again])
-    while not alone.idle:
-        alone.turn()
-    assert drawn.tokens == again.future.result()[0].tokens
+    late, again = (LlamaSampleJob(request(QUESTION, 1)) for _ in range(2))
+    other = scheduler()
+    other.add([again])
+    while not other.idle:
+        other.turn()
+    [alone] = again.future.result()
+    one_candidate_waits_for_a_turn_of_every_request(scheduler(), crowd, late, alone.tokens)
 
 
 async def test_nothing_but_what_is_kept_stays_behind(opened: Opened):
@@ -234,9 +220,9 @@ async def test_steps_end_at_their_delimiter_and_can_be_continued(opened: Opened)
 async def test_progress_can_be_watched(opened: Opened):
     ours = opened()
     asked = request(FULL, 4)
-    assert ours.progress(asked) == 0
+    assert ours.so_far(asked) == 0
     [drawn] = await ours.sample([asked])
-    assert ours.progress(asked) == 0
+    assert ours.so_far(asked) == 0
     assert ours.stats.drawn == sum(len(one.tokens) for one in drawn)
 
 
