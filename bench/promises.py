@@ -1,4 +1,4 @@
-"""``python -m bench.promises``: the limits that hold under failure, long prompts and long files, measured; 15 minutes.
+"""``python -m bench.promises``: the limits that hold under failure, long prompts and long files, measured.
 
 A dead server behind eight requests, a prompt of 32,000 tokens beside the streams of others, 100,000 rows. Run it from
 the repository: the server that dies is the tests' stand-in.
@@ -10,8 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import multiprocessing
-import resource
 import shlex
 import statistics
 import sys
@@ -19,10 +17,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +29,9 @@ import uvicorn
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.stand_in import StandIn, served
 
+from bench.long_files import first_records, peak_memory, write_rows
 from bench.report import circumstances
 from preftilt.api import Settings
-from preftilt.cli import configure
-from preftilt.cli import main as preftilt_command
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat import HfChatTokenizer
@@ -50,13 +46,11 @@ from preftilt.testing.toy import ToyEngine, hashed_bigrams
 CALLERS = 8
 LONG_TOKENS = 32_000
 ROWS = (10_000, 100_000)
-RECORDS = 64
+RECORDS = 16
 """Records of the bundled model whose sizes are looked at."""
 
 TICK_SECONDS = 0.001
 REPEATS = 9
-MIB = 1 << 20
-SPAWN = multiprocessing.get_context("spawn")
 
 INTRODUCTION = """\
 Medians of n values, with the least and the greatest. A figure without a limit is there for comparison.
@@ -67,7 +61,8 @@ Medians of n values, with the least and the greatest. A figure without a limit i
   read, checked and made into prompts with the bundled model's tokenizer (`/v1/preftilt/cost`), which draws nothing.
   Time in which the process did not compute, because others had the processor, does not count.
 - **Rows** are short questions with a preference. The first record is the bundled model's, from the moment at which it
-  is open. Memory is the peak of the process on the toy model, which has no weights.
+  is open, with 2 candidates of 16 tokens; the sizes are those of 2 candidates of 64 tokens. Memory is the peak of the
+  process on the toy model, which has no weights.
 """
 
 Say = Callable[[str], None]
@@ -224,80 +219,26 @@ def prompts(say: Say) -> list[Figure]:
 
 
 def long_files(say: Say) -> list[Figure]:
-    """How soon ``preftilt run`` writes, how much, and what memory it needs by the number of rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        first, sizes = _begin_long_file(Path(folder))
-        say(f"first record after {first:.2f} s")
-        peaks = []
-        for count in ROWS:
-            peaks.append(_peak(Path(folder), count))
-            say(f"{count:,} rows: {peaks[-1]:.1f} MiB")
+    """How soon ``preftilt run`` writes, how much, and what memory it takes by the number of rows."""
+    short = ["--n", "2", "--max-tokens", "16", "--seed", "1"]
     fewer, more = (f"{count:,}" for count in ROWS)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [write_rows(Path(folder), count) for count in (RECORDS, *ROWS)]
+        first = [first_records(path, 1, short)[0] for path in (files[-1], files[0])]
+        say(
+            f"first record of {more} and of {RECORDS} rows after {first[0]:.2f} s, {first[1]:.2f} s"
+        )
+        longer = ["--n", "2", "--max-tokens", "64", "--records", "text", "--seed", "1"]
+        _, sizes = first_records(files[0], RECORDS, longer)
+        peaks = [peak_memory(path, ["--n", "1", "--max-tokens", "1"]) for path in files[1:]]
+        say(f"peak memory {peaks[0]:.1f} MiB and {peaks[1]:.1f} MiB")
     return [
-        Figure(f"first of {more} rows is written after", 5, "s", [first]),
+        Figure(f"first of {more} rows is written after", 5, "s", first[:1]),
+        Figure(f"first of {RECORDS} rows is written after", None, "s", first[1:]),
         Figure("a row's record with `--records text`", 1000, "bytes", sizes),
         Figure(f"peak memory of {fewer} rows", None, "MiB", peaks[:1]),
-        Figure(f"peak memory of {more} rows ÷ of {fewer}", 1.1, "", [peaks[1] / peaks[0]]),
+        Figure(f"more of it for {more} rows", 32, "MiB", [peaks[1] - peaks[0]]),
     ]
-
-
-def _write_rows(folder: Path, count: int) -> Path:
-    path = folder / f"{count}.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for i in range(count):
-            row = {"id": f"row-{i}", "question": f"Question {i}?", "preference": "No games."}
-            file.write(json.dumps(row) + "\n")
-    return path
-
-
-def _begin_long_file(folder: Path) -> tuple[float, list[float]]:
-    """Seconds from the open model to the first record, and bytes of the first records of the bundled model."""
-    rows, out = _write_rows(folder, ROWS[-1]), folder / "begun.jsonl"
-    flags = ["--n", "4", "--max-tokens", "128", "--records", "text", "--seed", "1"]
-    mail, sender = multiprocessing.Pipe(duplex=False)
-    process = SPAWN.Process(target=_run_bundled, args=(rows, out, flags, sender))
-    process.start()
-    opened = mail.recv()
-    first, sizes = 0.0, []
-    while len(sizes) < RECORDS:
-        assert process.is_alive(), "the run ended early"
-        time.sleep(0.01)
-        sizes = [len(line) for line in out.read_bytes().splitlines()] if out.exists() else []
-        if sizes and not first:
-            first = time.time() - opened
-    process.terminate()
-    process.join()
-    return first, sizes
-
-
-def _run_bundled(rows: Path, out: Path, flags: Sequence[str], sender: Connection) -> None:
-    """``preftilt run``, which tells when its model is open."""
-    opening = configure.open_engine
-
-    def told(*arguments: Any, **options: Any) -> Engine:
-        engine = opening(*arguments, **options)
-        sender.send(time.time())
-        return engine
-
-    configure.open_engine = told
-    preftilt_command(["run", str(rows), "-o", str(out), "--model", "demo", *flags])
-
-
-def _peak(folder: Path, count: int) -> float:
-    """Peak memory of ``preftilt run`` on the toy model, MiB."""
-    rows, out = _write_rows(folder, count), folder / f"{count}.out.jsonl"
-    with ProcessPoolExecutor(1, SPAWN) as pool:
-        return pool.submit(_run_toy, rows, out).result()
-
-
-def _run_toy(rows: Path, out: Path) -> float:
-    configure.open_engine = lambda *_, **__: ToyEngine()
-    flags = ["--n", "2", "--max-tokens", "2", "--records", "text", "--seed", "1"]
-    with suppress(SystemExit):
-        preftilt_command(["run", str(rows), "-o", str(out), "--model", "demo", *flags])
-    with out.open("rb") as file:
-        assert sum(1 for _ in file) == int(rows.stem)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
 
 
 PARTS = {"dead-server": dead_server, "prompts": prompts, "long-files": long_files}
