@@ -208,7 +208,7 @@ def _run(
     """Take the address, open the model, serve until told to stop."""
     from preftilt.cli.configure import check_model, engine_from
     from preftilt.cli.judges import check_served, open_judges
-    from preftilt.server.admission import AdmissionQueue
+    from preftilt.server.admission_queue import AdmissionQueue
     from preftilt.server.app import create_app
     from preftilt.server.logs import log, set_up
     from preftilt.server.stopping import stoppable

@@ -27,7 +27,7 @@ from preftilt.images import image_cache
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.server import replies
-from preftilt.server.admission import AdmissionQueue, client_of
+from preftilt.server.admission_queue import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
 from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from preftilt.engines.base import Engine
 from preftilt.engines.facts import Replicated
-from preftilt.server.admission import AdmissionQueue
+from preftilt.server.admission_queue import AdmissionQueue
 from preftilt.server.work import Answer
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)

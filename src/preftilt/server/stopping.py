@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from preftilt.server.admission import AdmissionQueue
+from preftilt.server.admission_queue import AdmissionQueue
 
 LOOK_SECONDS = 0
 """uvicorn looks whether it may stop once a second; it is asked to do so every time."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 import httpx2
 import pytest
 
-from preftilt.server.admission import AdmissionQueue
+from preftilt.server.admission_queue import AdmissionQueue
 from preftilt.server.app import create_app
 from preftilt.server.failures import ApiError
 from tests.server.odd import Odd
