@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from preftilt.eval import provider
 from preftilt.eval.harness.judge import FIRST_QUESTION
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval_inspect.fixtures import write_prefeval
+from tests.eval_inspect.judge_server import JudgeServer, served
 
 WORDS = (
     "<end>", "\n", "I avoid it. ", "Take the thing. ", "Take a walk. ", "Rest. ", "<choice>A</choice>",
@@ -83,6 +84,19 @@ def evaluate(tmp_path: Path) -> Evaluate:
 def data(tmp_path: Path) -> str:
     """PrefEval's layout with texts of our own."""
     return str(write_prefeval(tmp_path))
+
+
+JUDGE = "openai-api/standin/judge"
+"""What Inspect calls the judge of the fixture ``judge``."""
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    """A judge behind an API, which :data:`JUDGE` asks."""
+    monkeypatch.setenv("STANDIN_API_KEY", "none")
+    with served(JudgeServer()) as running:
+        monkeypatch.setenv("STANDIN_BASE_URL", running.address)
+        yield running
 
 
 def mock_judge(judging: Judging) -> Model:

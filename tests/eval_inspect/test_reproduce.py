@@ -20,10 +20,8 @@ from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval.mmhal_files import rows, write_pictures, write_rows
 from tests.eval.test_maths import aime
 from tests.eval.test_maths import write as write_maths
-from tests.eval_inspect.conftest import WORDS
-from tests.eval_inspect.judge_server import JudgeServer, served
-
-JUDGE = "openai-api/standin/judge"
+from tests.eval_inspect.conftest import JUDGE, WORDS
+from tests.eval_inspect.judge_server import JudgeServer
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +33,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEngine:
     monkeypatch.setattr(ToyEngine, "close", lambda self: None, raising=False)
     monkeypatch.setattr(collecting, "open_engine", lambda name, options: engine)
     return engine
-
-
-@pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("STANDIN_API_KEY", "none")
-    with served(JudgeServer()) as running:
-        monkeypatch.setenv("STANDIN_BASE_URL", running.address)
-        yield running
 
 
 def run(folder: Path, names: tuple[str, ...], data: str, *wanted: str, **opening: Any):

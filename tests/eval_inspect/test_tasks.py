@@ -23,8 +23,8 @@ from preftilt.eval.prefeval.tasks import (
 )
 from preftilt.eval.world.tasks import demo_world
 from preftilt.testing.toy import ToyEngine
-from tests.eval_inspect.conftest import Evaluate, means, mock_judge
-from tests.eval_inspect.judge_server import JudgeServer, served
+from tests.eval_inspect.conftest import JUDGE, Evaluate, means, mock_judge
+from tests.eval_inspect.judge_server import JudgeServer
 
 FEW: dict[str, Any] = {"n": 3, "settings": {"max_tokens": 12}}
 RULES = JudgeServer()
@@ -213,15 +213,12 @@ def test_tokens_have_a_budget_and_what_is_left_is_not_asked(
 
 
 def test_a_judge_behind_an_api_is_cached_and_what_is_missing_is_asked_again(
-    toy: ToyEngine, evaluate: Evaluate, data: str, monkeypatch: pytest.MonkeyPatch
+    toy: ToyEngine, evaluate: Evaluate, data: str, judge: JudgeServer
 ) -> None:
-    monkeypatch.setenv("STANDIN_API_KEY", "none")
-    with served(JudgeServer()) as judge:
-        monkeypatch.setenv("STANDIN_BASE_URL", judge.address)
-        model = get_model("openai-api/standin/judge", memoize=False)
-        first = evaluate(prefeval_explicit(data, checks=2, **FEW), judge=model)
-        asked = judge.asked
-        again = evaluate(prefeval_explicit(data, checks=2, max_judge_calls=0, **FEW), judge=model)
+    model = get_model(JUDGE, memoize=False)
+    first = evaluate(prefeval_explicit(data, checks=2, **FEW), judge=model)
+    asked = judge.asked
+    again = evaluate(prefeval_explicit(data, checks=2, max_judge_calls=0, **FEW), judge=model)
     assert asked == 2 * 3
     assert judge.asked == asked
     assert means(again) == pytest.approx(means(first), nan_ok=True)
@@ -233,20 +230,20 @@ def test_a_judge_that_cannot_be_asked_ends_the_run_before_anything_is_drawn(
     toy: ToyEngine,
     evaluate: Evaluate,
     data: str,
+    judge: JudgeServer,
     monkeypatch: pytest.MonkeyPatch,
     task: Callable[..., Task],
     trouble: str,
 ) -> None:
     monkeypatch.setenv("STANDIN_API_KEY", "mine")
-    with served(JudgeServer(key="another")) as judge:
-        address = "http://127.0.0.1:9/v1" if trouble == "nobody listens" else judge.address
-        monkeypatch.setenv("STANDIN_BASE_URL", address)
-        config = GenerateConfig(max_retries=0)
-        model = get_model("openai-api/standin/judge", memoize=False, config=config)
-        log = evaluate(task(data, **FEW), judge=model)
+    judge.key = "another"
+    if trouble == "nobody listens":
+        monkeypatch.setenv("STANDIN_BASE_URL", "http://127.0.0.1:9/v1")
+    model = get_model(JUDGE, memoize=False, config=GenerateConfig(max_retries=0))
+    log = evaluate(task(data, **FEW), judge=model)
     assert log.status == "error"
     assert log.error is not None
-    assert "the judge openai-api/standin/judge cannot be asked: " in log.error.message
+    assert f"the judge {JUDGE} cannot be asked: " in log.error.message
     assert {"nobody listens": "APIConnectionError", "another key": "no such key"}[
         trouble
     ] in log.error.message
@@ -257,15 +254,12 @@ def test_a_judge_that_cannot_be_asked_ends_the_run_before_anything_is_drawn(
 
 
 def test_a_judge_is_asked_once_whether_it_is_there_and_not_where_it_may_not_be_asked(
-    toy: ToyEngine, evaluate: Evaluate, data: str, monkeypatch: pytest.MonkeyPatch
+    toy: ToyEngine, evaluate: Evaluate, data: str, judge: JudgeServer
 ) -> None:
-    monkeypatch.setenv("STANDIN_API_KEY", "none")
-    with served(JudgeServer()) as judge:
-        monkeypatch.setenv("STANDIN_BASE_URL", judge.address)
-        model = get_model("openai-api/standin/judge", memoize=False)
-        evaluate(prefeval_explicit(data, checks=2, **FEW), judge=model)
-        assert judge.contacts == 1
-        log = evaluate(prefeval_explicit(data, max_judge_calls=0, **FEW), judge=model)
+    model = get_model(JUDGE, memoize=False)
+    evaluate(prefeval_explicit(data, checks=2, **FEW), judge=model)
+    assert judge.contacts == 1
+    log = evaluate(prefeval_explicit(data, max_judge_calls=0, **FEW), judge=model)
     assert log.status == "success"
     assert judge.contacts == 1
 
