@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.engines.llamacpp import open_llamacpp
+from preftilt.engines.llamacpp import bindings, open_llamacpp
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, MissingPackage, UnknownModel
@@ -52,7 +52,7 @@ def test_without_llama_cpp_the_extra_is_named(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF and more")
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    library.library.cache_clear()
+    bindings.llama_bindings.cache_clear()
     with pytest.raises(MissingPackage, match=r'pip install "preftilt\[llamacpp\]"'):
         open_llamacpp(str(path))
     monkeypatch.setattr("preftilt.engines.open.find_spec", lambda _: None)

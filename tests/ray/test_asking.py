@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.cluster import ActorPool, ActorRequest, ClusterJob, Node, plan_pool
+from preftilt.cluster import ActorPool, ActorRequest, ClusterJob, Node, connect, plan_pool
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
 from tests.cli.conftest import Cli, Opener, cli, opener, real_cli, row, rows
@@ -63,7 +63,7 @@ def test_a_missing_ray_names_its_extra(
     def find_spec(name: str) -> None:
         """As where Ray is not installed."""
 
-    monkeypatch.setattr(joining, "find_spec", find_spec)
+    monkeypatch.setattr(connect, "find_spec", find_spec)
     said = cli("run", rows(row("a")), "-o", tmp_path / "out.jsonl", "--ray", "local")
     assert said.code == 2
     assert 'pip install "preftilt[ray]"' in said.err

@@ -12,7 +12,7 @@ import pytest
 from preftilt.api import Realigner
 from preftilt.engines.base import ScoreRequest
 from preftilt.engines.image_tokens import FIRST
-from preftilt.engines.transformers import image_prompts, open_transformers
+from preftilt.engines.transformers import image_embedding, image_prompts, open_transformers
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
@@ -87,8 +87,10 @@ async def test_images_are_seen_in_bfloat16_as_far_as_rounding_lets_them(
 async def test_a_model_that_places_images_otherwise_reads_text_and_refuses_them(
     llava: str, ask: Ask, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
 ):
-    front = seeing.Sight._front
-    monkeypatch.setattr(seeing.Sight, "_front", lambda self, shown: front(self, shown).roll(1, 0))
+    front = image_embedding.ImageEmbedder._embed
+    monkeypatch.setattr(
+        image_embedding.ImageEmbedder, "_embed", lambda self, shown: front(self, shown).roll(1, 0)
+    )
     engine = open_transformers(llava)
     try:
         with pytest.raises(BadInput, match="places images in a way that preftilt does not follow"):
@@ -142,9 +144,11 @@ async def test_the_same_image_is_in_both_views_and_is_looked_at_once(
     opened: Opened, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ):
     looks: list[int] = []
-    front = seeing.Sight._front
+    front = image_embedding.ImageEmbedder._embed
     monkeypatch.setattr(
-        seeing.Sight, "_front", lambda self, shown: (looks.append(1), front(self, shown))[1]
+        image_embedding.ImageEmbedder,
+        "_embed",
+        lambda self, shown: (looks.append(1), front(self, shown))[1],
     )
     engine = opened()
     looks.clear()
@@ -205,7 +209,7 @@ async def test_images_stand_where_they_stood_in_the_message(
 async def test_an_image_that_is_no_longer_held_is_said_and_not_guessed(opened: Opened, ask: Ask):
     engine = opened()
     assert isinstance(engine.tokenizer, ImageTokenizer)
-    engine.tokenizer.sight.capacity = 1
+    engine.tokenizer.embedder.capacity = 1
     first = engine.tokenizer.render(ask(1))
     engine.tokenizer.render(ask(2))
     with pytest.raises(EngineError, match=r"no longer held.*fewer requests at a time"):

@@ -18,6 +18,7 @@ from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import (
     TransformersEngine,
     TransformersTuning,
+    image_embedding,
     open_transformers,
 )
 from preftilt.errors import BadInput, EngineError
@@ -214,7 +215,7 @@ async def test_a_text_after_a_picture_is_read_as_if_there_had_been_none(
 async def test_without_its_positions_the_model_refuses_pictures_and_reads_text(
     opens: Open, show: Shown, alone: QwenOracle, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(seeing.Sight, "shifts", lambda self, tokens: None)
+    monkeypatch.setattr(image_embedding.ImageEmbedder, "shifts", lambda self, tokens: None)
     engine = opens()
     with pytest.raises(BadInput, match="places images in a way that preftilt does not follow"):
         engine.tokenizer.render(show(1))
@@ -228,7 +229,7 @@ async def test_a_picture_that_is_no_longer_held_fails_its_own_request_alone(
 ):
     engine = opens(attention=attention)
     tokenizer: Any = engine.tokenizer
-    tokenizer.sight.capacity = 1
+    tokenizer.embedder.capacity = 1
     gone, held = tokenizer.render(show(1)), tokenizer.render(show(2))
     first, second = await asyncio.gather(
         _only(engine, gone, (1, 2)), _only(engine, held, (1, 2)), return_exceptions=True

@@ -123,7 +123,7 @@ def whole_responses(
 class StreamedJob(Protocol):
     """Work on one request that tells its increments as it goes, and has a future."""
 
-    told: Callable[[Increment], None] | None
+    on_increment: Callable[[Increment], None] | None
     future: Any
 
 
@@ -132,7 +132,7 @@ async def increments_of(
 ) -> AsyncGenerator[Increment, None]:
     """The increments of ``job`` once it is ``submitted`` to its worker; closing the generator cancels it."""
     channel: Channel[Increment] = Channel()
-    job.told = channel.put
+    job.on_increment = channel.put
     with submitted([job]):
         async with aclosing(channel.until(job.future)) as increments:
             async for increment in increments:

@@ -1,10 +1,12 @@
 """The embedded engine over Hugging Face transformers.
 
-The life of a request: ``engine.py`` checks it and hands it to the ``worker.py`` thread, where ``scheduler.py``
-decides what each forward holds. ``prefill.py`` fills caches (``prefix_cache.py``), ``running_batch.py`` draws tokens
-(``sampler.py``) and ``scoring.py`` reads given ones. ``extend.py`` and ``decode.py`` lay out the two kinds of
-forward, which ``runner.py`` runs with the attention of ``attention.py``. ``open_model.py`` loads a model
-(``loading.py``), measures what is right for it (``probe.py``), and falls back to ``expanded.py``.
+The life of a request: ``engine.py`` checks it and submits it to the ``worker.py`` thread, where ``scheduler.py``
+decides what each forward computes. ``prefill.py`` fills the prefix cache (``prefix_cache.py``), ``running_batch.py``
+decodes (tokens are drawn in ``sampler.py``), and ``scoring.py`` computes log-probs of given tokens. ``extend.py`` and
+``decode.py`` lay out the two kinds of forward, which ``runner.py`` runs with the attention of ``attention.py``.
+``open_model.py`` loads a model (``loading.py``), checks which attention is right for it (``probe.py``), and falls back
+to ``expanded.py``. Images: ``image_prompts.py``, ``image_embedding.py``, ``image_check.py``; reward models:
+``arms.py``, ``arm_loading.py``; log-probs under guided decoding: ``guided_scoring.py``.
 """
 
 from preftilt.engines.transformers.engine import TransformersEngine

@@ -1,4 +1,4 @@
-"""What is opened beside a model: reward models (ARMs), and the smaller model that some of them were trained on."""
+"""Loads reward models (ARMs) and attaches them to the model, or to the smaller model that they were trained on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
 @dataclass(frozen=True, slots=True)
 class ArmFolder:
-    """An ARM that is to be opened: where it is, and what it says about itself."""
+    """An ARM to be loaded: its folder and its specification."""
 
     folder: Path
     spec: ArmSpec
@@ -30,20 +30,20 @@ class ArmFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSetup:
-    """What stands beside a model: ARMs by name, and the model of those that are not its own."""
+    """The ARMs of an engine by name, and the base model (``--arm-base``) of those not trained on the engine's model."""
 
     arms: Mapping[str, ArmFolder]
     model: LoadedModel | None = None
 
     @property
     def known(self) -> tuple[KnownArm, ...]:
-        """The ARMs as an engine's capabilities tell them."""
+        """The ARMs as :class:`~preftilt.engines.base.Capabilities` lists them."""
         specs = {name: arm.spec for name, arm in self.arms.items()}
         return tuple(KnownArm(name, spec.objectives, spec.method) for name, spec in specs.items())
 
 
 def read_arms(arms: Mapping[str, str], tokenizer: object) -> dict[str, ArmFolder]:
-    """The ARMs in these folders, before any weights are read.
+    """Read the specifications of the ARMs in these folders; no weights are read.
 
     Raises :class:`~preftilt.errors.BadInput` for a damaged folder, and for an ARM that was trained with another
     tokenizer than ``tokenizer`` (a ``PreTrainedTokenizerBase``).
@@ -64,29 +64,33 @@ def read_arms(arms: Mapping[str, str], tokenizer: object) -> dict[str, ArmFolder
     return folders
 
 
-def attach_arms(runner: ModelRunner, beside: ArmSetup) -> list[ModelRunner]:
-    """Put every ARM on its model; the runners of other models than ``runner``'s, none or one.
+def attach_arms(runner: ModelRunner, arm_setup: ArmSetup) -> list[ModelRunner]:
+    """Attach every ARM to its base; returns the runners of other models than ``runner``'s (none or one).
 
     Raises :class:`~preftilt.errors.BadInput` for an ARM that was trained on none of the models.
     """
-    other = None if beside.model is None else _runner(beside.model, runner)
-    homes = {
-        name: runner if _belongs(arm.spec, runner) else other for name, arm in beside.arms.items()
+    base_runner = None if arm_setup.model is None else _base_runner(arm_setup.model, runner)
+    runners = {
+        name: runner if _belongs(arm.spec, runner) else base_runner
+        for name, arm in arm_setup.arms.items()
     }
-    if other is not None and other not in homes.values():
+    if base_runner is not None and base_runner not in runners.values():
         raise BadInput("every reward model belongs to the model itself; leave --arm-base out")
     attached = {
-        name: _attached(name, beside.arms[name], home or runner) for name, home in homes.items()
+        name: _attach(name, arm_setup.arms[name], runner_of_arm or runner)
+        for name, runner_of_arm in runners.items()
     }
-    for model_runner in filter(None, (runner, other)):
-        mine = {
-            name: arm for name, arm in attached.items() if (homes[name] or runner) is model_runner
+    for model_runner in filter(None, (runner, base_runner)):
+        own_arms = {
+            name: arm for name, arm in attached.items() if (runners[name] or runner) is model_runner
         }
-        model_runner.arms = AttachedArms(mine, model_runner.device) if mine else None
-    if other is None:
+        model_runner.arms = AttachedArms(own_arms, model_runner.device) if own_arms else None
+    if base_runner is None:
         return []
-    runner.beside = {name: other for name, home in homes.items() if home is other}
-    return [other]
+    runner.arm_runners = {
+        name: base_runner for name, runner_of_arm in runners.items() if runner_of_arm is base_runner
+    }
+    return [base_runner]
 
 
 def _belongs(spec: ArmSpec, runner: ModelRunner) -> bool:
@@ -97,17 +101,17 @@ def _belongs(spec: ArmSpec, runner: ModelRunner) -> bool:
     return True
 
 
-def _attached(name: str, arm: ArmFolder, runner: ModelRunner) -> AttachedArm:
+def _attach(name: str, arm: ArmFolder, runner: ModelRunner) -> AttachedArm:
     try:
         return attach(runner.model, arm.folder)
     except BadInput as failure:
         remedy = f", or open that one beside this model (--arm-base {arm.spec.base})"
-        other = "" if _belongs(arm.spec, runner) else remedy
-        raise BadInput(f"--arm {name}: {failure}{other}") from None
+        hint = "" if _belongs(arm.spec, runner) else remedy
+        raise BadInput(f"--arm {name}: {failure}{hint}") from None
 
 
-def _runner(loaded: LoadedModel, base: ModelRunner) -> ModelRunner:
-    """The other model, over the same ids as ``base`` and counted with it."""
+def _base_runner(loaded: LoadedModel, base: ModelRunner) -> ModelRunner:
+    """The runner of the other base model; it must have the same token ids, and shares the statistics of ``base``."""
     rows = loaded.model.get_output_embeddings().weight.shape[0]
     size, holes = known_ids(loaded.tokenizer, rows)
     ours = () if base.holes is None else tuple(base.holes.tolist())

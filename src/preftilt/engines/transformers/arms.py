@@ -1,4 +1,4 @@
-"""Autoregressive reward models (ARMs) on a model's weights: whose adapter is on for which token of a forward."""
+"""The reward models (ARMs) attached to one model: which adapter is active for which token of a forward."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from preftilt.arm.attach import AttachedArm, Hooks, registered_hooks
 from preftilt.types import Reader
 
 Readers = tuple[Reader | None, ...]
-"""Who reads every token of a forward; None is the base model."""
+"""The reader of every token of a forward; None is the base model."""
 
-KEPT_HOOKS, KEPT_ROWS = 4, 128
-"""So many forwards' hooks, of so many rows at most, are remembered: while no row ends, every step reads alike."""
+MAX_CACHED_HOOKS, MAX_CACHED_ROWS = 4, 128
+"""How many forwards' hooks are cached, and up to how many rows: while no row ends, the readers stay the same."""
 
 
 class AttachedArms:
@@ -24,23 +24,23 @@ class AttachedArms:
     def __init__(self, arms: Mapping[str, AttachedArm], device: torch.device) -> None:
         self.by_name = dict(arms)
         self._device = device
-        self._kept = lru_cache(maxsize=KEPT_HOOKS)(self._hooks)
+        self._cached_hooks = lru_cache(maxsize=MAX_CACHED_HOOKS)(self._hooks)
 
     @contextmanager
-    def reading(self, readers: Readers) -> Iterator[None]:
-        """Within it, a forward of a batch of len(``readers``) rows reads row i as ``readers[i]``."""
-        hooks = self._kept if len(readers) <= KEPT_ROWS else self._hooks
+    def active(self, readers: Readers) -> Iterator[None]:
+        """Within the block, a forward of a batch of len(``readers``) rows computes row i under ``readers[i]``."""
+        hooks = self._cached_hooks if len(readers) <= MAX_CACHED_ROWS else self._hooks
         with registered_hooks(hooks(readers)):
             yield
 
     def _hooks(self, readers: Readers) -> Hooks:
-        """Those of every ARM that reads any row, by its preference vectors [M, k]; NaN where it does not."""
+        """The hooks of every ARM that is active in any row; its preference vectors [M, k] are NaN in the others."""
         hooks: Hooks = ()
         for name in sorted({reader.arm for reader in readers if reader is not None}):
             arm = self.by_name[name]
-            off = (float("nan"),) * len(arm.spec.objectives)
+            inactive = (float("nan"),) * len(arm.spec.objectives)
             rows = [
-                reader.alpha if reader is not None and reader.arm == name else off
+                reader.alpha if reader is not None and reader.arm == name else inactive
                 for reader in readers
             ]
             hooks += arm.hooks(torch.tensor(rows, dtype=torch.float32, device=self._device))

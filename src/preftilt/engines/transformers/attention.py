@@ -32,7 +32,7 @@ EXPLICIT_SCORES = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class AttentionParams:
-    """What a layer asks of its attention beside queries, keys and values."""
+    """A layer's attention parameters besides queries, keys and values."""
 
     scale: float
     window: int | None = None
@@ -58,7 +58,7 @@ _active = _Active()
 
 @contextmanager
 def attention_plan(plan: AttentionPlan) -> Iterator[None]:
-    """Forwards of this thread attend by ``plan`` inside the block."""
+    """Forwards of this thread use ``plan`` inside the block."""
     _active.plan = plan
     try:
         yield
@@ -68,7 +68,7 @@ def attention_plan(plan: AttentionPlan) -> Iterator[None]:
 
 @contextmanager
 def recorded_windows() -> Iterator[set[int]]:
-    """Collect the sliding windows that layers hand over inside the block (for the check at opening)."""
+    """Record the sliding windows that layers pass in inside the block (for the check at opening)."""
     seen: set[int] = set()
     _active.windows = seen
     try:
@@ -99,7 +99,9 @@ def shared_prefix_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     shape = AttentionParams(scale, sliding_window or None, softcap, s_aux)
     layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
-    if query.shape[0] > 1:  # A batch row a token: reward models read along (``Runner``).
+    if (
+        query.shape[0] > 1
+    ):  # One batch row per token, where adapters differ by token (``ModelRunner``).
         q, k, v = (x[:, :, 0].transpose(0, 1) for x in (query, key, value))
         return plan.attend(layer, q, k, v, shape)[:, None], None
     return plan.attend(layer, query[0], key[0], value[0], shape)[None], None

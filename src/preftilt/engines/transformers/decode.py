@@ -1,7 +1,7 @@
-"""Forwards of one token a row: the rows that are being sampled, with their tails in preallocated buffers.
+"""Decode forwards, one token a row, with the rows' tails in preallocated buffers.
 
-Row ``r`` of the buffers is row ``r`` of the batch. Rows of one prompt form a group and read its cache together; a row
-may instead carry its prompt in its own tail, which is cheaper when nobody shares a short prompt with it.
+Row ``r`` of the buffers is row ``r`` of the batch. Rows of one prompt form a group and read its cache once; a row may
+instead hold a copy of its prompt in its own tail, which is cheaper for a short prompt that no other row shares.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from preftilt.engines.transformers.attention import MASKED, AttentionParams, mer
 from preftilt.engines.transformers.prefix_cache import CachedPrompt, Layers
 from preftilt.types import Reader
 
-STEP = 64
+GROWTH_STEP = 64
 """Buffers grow by at least this many tokens, and then by half, so that growing is rare."""
 
 
@@ -31,13 +31,13 @@ class TailBuffers:
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def reserve(self, rows: int, width: int) -> None:
-        """Make room for ``rows`` rows of ``width`` tokens."""
+        """Grow to at least ``rows`` rows of ``width`` tokens."""
         if rows <= self.rows and width <= self.width:
             return
         if rows > self.rows:
             self.rows = max(rows, self.rows + self.rows // 2)
         if width > self.width:
-            self.width = max(width, self.width + max(STEP, self.width // 2))
+            self.width = max(width, self.width + max(GROWTH_STEP, self.width // 2))
         for layer, (k, v) in self.layers.items():
             self.layers[layer] = (self._grown(k), self._grown(v))
 
@@ -46,8 +46,8 @@ class TailBuffers:
         new[: old.shape[0], : old.shape[1]] = old
         return new
 
-    def of(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's buffers, made on first sight of its shapes: ``k`` [Hkv, M, D], ``v`` [Hkv, M, Dv]."""
+    def layer_buffers(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's buffers, allocated at its first forward: ``k`` [Hkv, M, D], ``v`` [Hkv, M, Dv]."""
         if layer not in self.layers:
             self.layers[layer] = (
                 k.new_zeros(self.rows, self.width, k.shape[0], k.shape[2]),
@@ -56,14 +56,14 @@ class TailBuffers:
         return self.layers[layer]
 
     def write(self, row: int, start: int, tail: Layers) -> None:
-        """Copy ``tail`` into a row, from its token ``start`` on."""
+        """Copy ``tail`` into a row, starting at token ``start``."""
         for layer, (k, v) in tail.items():
-            keys, values = self.of(layer, k, v)
+            keys, values = self.layer_buffers(layer, k, v)
             keys[row, start : start + k.shape[1]] = k.transpose(0, 1)
             values[row, start : start + v.shape[1]] = v.transpose(0, 1)
 
     def read(self, row: int, start: int, stop: int) -> Layers:
-        """A copy of a stretch of a row's tail."""
+        """A copy of tokens ``start`` to ``stop`` of a row's tail."""
         return {
             layer: (
                 k[row, start:stop].transpose(0, 1).contiguous().clone(),
@@ -81,9 +81,9 @@ class TailBuffers:
 
 @dataclass(frozen=True, slots=True)
 class RowPosition:
-    """Where a row stands: the prompt it shares (None if its tail holds it) and the tokens in its tail.
+    """A row's prompt, if shared (None if its tail holds a copy), and the number of tokens in its tail.
 
-    shift: that of its prompt, whoever holds it.
+    shift: :attr:`CachedPrompt.shift` of its prompt.
     """
 
     prompt: CachedPrompt | None
@@ -97,9 +97,9 @@ class RowPosition:
 
 
 class DecodePlan:
-    """How one new token of every row attends: its group's prompt, its own tail, itself.
+    """Attention of one new token per row: over its group's prompt, its own tail, and itself.
 
-    ``readers`` are those of the rows; None where the base reads them all.
+    ``readers``: one per row; None if all are the base model.
     """
 
     def __init__(
@@ -146,9 +146,9 @@ class DecodePlan:
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams
     ) -> tuple[Tensor, Tensor]:
         """[M, H, Dv] and [M, H]: every row's token over its own tail and itself."""
-        keys, values = self.buffers.of(layer, k, v)
-        _put(keys, self._write, k)
-        _put(values, self._write, v)
+        keys, values = self.buffers.layer_buffers(layer, k, v)
+        _write_at(keys, self._write, k)
+        _write_at(values, self._write, v)
         heads, groups = k.shape[0], q.shape[0] // k.shape[0]
         folded = q.reshape(heads, groups, self.rows, q.shape[-1]).permute(2, 0, 1, 3)
         keys = keys[: self.rows, : self.longest].transpose(1, 2)
@@ -176,7 +176,7 @@ class DecodePlan:
         return out.transpose(0, 1), lse.transpose(0, 1)
 
     def _tail_mask(self, window: int | None) -> Tensor | None:
-        """Additive [M, 1, 1, longest], or None when every row sees its whole tail and all are equally long."""
+        """Additive [M, 1, 1, longest]; None if all tails are equally long and wholly visible."""
         if self._even and (window is None or self.longest <= window):
             return None
         key = ("tail", window)
@@ -212,15 +212,15 @@ class DecodePlan:
 
 
 def _shifts(places: list[RowPosition], device: torch.device) -> Tensor | None:
-    """[3, M] for all rows; None where the model's positions are their places throughout."""
+    """[3, M] for all rows; None where every position id equals the token's index."""
     if not any(place.shift for place in places):
         return None
     return torch.tensor([place.shift for place in places], device=device).expand(3, -1)
 
 
-def _put(buffer: Tensor, where: Tensor, new: Tensor) -> None:
-    """Write ``new`` [h, M, D] at flat (row, token) places ``where`` [M] of ``buffer`` [rows, width, h, D]."""
-    buffer.view(-1, *buffer.shape[2:]).index_copy_(0, where, new.transpose(0, 1))
+def _write_at(buffer: Tensor, positions: Tensor, new: Tensor) -> None:
+    """Write ``new`` [h, M, D] at flat (row, token) places ``positions`` [M] of ``buffer`` [rows, width, h, D]."""
+    buffer.view(-1, *buffer.shape[2:]).index_copy_(0, positions, new.transpose(0, 1))
 
 
 def _groups(places: list[RowPosition]) -> tuple[list[tuple[CachedPrompt, int]], list[int]]:

@@ -45,7 +45,7 @@ from preftilt.types import Completion, Guided
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersInfo:
-    """What an open engine says of itself. ``path`` is ``shared prefix`` or ``expanded``."""
+    """Model and settings of an open engine. ``path`` is ``shared prefix`` or ``expanded``."""
 
     model: str
     device: str
@@ -71,7 +71,7 @@ class TransformersEngine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._capabilities = capabilities
-        self._readable = RequestChecker(
+        self._checker = RequestChecker(
             model=info.model,
             max_context=capabilities.max_context,
             vocabulary=runner.vocabulary,
@@ -94,7 +94,7 @@ class TransformersEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do, measured when it was opened."""
+        """Its abilities, measured when it was opened."""
         return self._capabilities
 
     @property
@@ -125,8 +125,8 @@ class TransformersEngine:
         :class:`~preftilt.errors.PromptTooLong` if there is no room for a single token.
         """
         for request in requests:
-            self._readable.check_sample(request)
-        return await self._drawn(requests)
+            self._checker.check_sample(request)
+        return await self._draw(requests)
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
         """See :class:`~preftilt.engines.guides.Guides`; the views of a row share every forward.
@@ -135,18 +135,18 @@ class TransformersEngine:
         """
         for request in requests:
             self._check_guide(request)
-        return await self._drawn(requests)
+        return await self._draw(requests)
 
     async def stream(
         self, request: SampleRequest | GuideRequest
     ) -> AsyncGenerator[Increment, None]:
         """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample` and :meth:`guide`."""
         if isinstance(request, SampleRequest):
-            self._readable.check_sample(request)
+            self._checker.check_sample(request)
         else:
             self._check_guide(request)
         if not (request.slots and request.max_tokens):
-            for increment in whole_responses(request, _nothing(request)):
+            for increment in whole_responses(request, _empty_completions(request)):
                 yield increment
             return
         async with aclosing(increments_of(draw_job(request), self._submitted)) as increments:
@@ -156,40 +156,40 @@ class TransformersEngine:
     def _check_guide(self, request: GuideRequest) -> None:
         check_guide(request)
         for view in request.views:
-            self._readable.check_sample(as_sample(request, view))
-            self._readable.check_reader(view.reader)
+            self._checker.check_sample(as_sample(request, view))
+            self._checker.check_reader(view.reader)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """See :class:`~preftilt.engines.guides.Proposes`; a prefix one token longer than the last costs one forward."""
         for request in requests:
-            self._readable.check_propose(request)
+            self._checker.check_propose(request)
         jobs = [propose_job(request) for request in requests]
         with self._submitted(jobs):
             return await together(asyncio.wrap_future(job.future) for job in jobs)
 
-    async def _drawn(self, requests: Sequence[SampleRequest | GuideRequest]) -> list[list[Any]]:
-        """What every request draws."""
+    async def _draw(self, requests: Sequence[SampleRequest | GuideRequest]) -> list[list[Any]]:
+        """The completions of every request."""
         jobs = [
             draw_job(request) if request.slots and request.max_tokens else None
             for request in requests
         ]
-        work = [job for job in jobs if job]
-        with self._submitted(work):
-            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
+        submitted = [job for job in jobs if job]
+        with self._submitted(submitted):
+            completions = iter(await together(asyncio.wrap_future(job.future) for job in submitted))
         return [
-            next(done) if job else _nothing(request)
+            next(completions) if job else _empty_completions(request)
             for job, request in zip(jobs, requests, strict=True)
         ]
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
-            self._readable.check_score(request)
+            self._checker.check_score(request)
         jobs = [score_job(request) for request in requests]
-        work = [job for job in jobs if job.request.completion]
-        with self._submitted(work):
-            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
-        return [next(done) if job.request.completion else np.empty(0) for job in jobs]
+        submitted = [job for job in jobs if job.request.completion]
+        with self._submitted(submitted):
+            completions = iter(await together(asyncio.wrap_future(job.future) for job in submitted))
+        return [next(completions) if job.request.completion else np.empty(0) for job in jobs]
 
     async def normalise(
         self, requests: Sequence[NormaliseRequest]
@@ -198,7 +198,7 @@ class TransformersEngine:
         for request in requests:
             check_normalise(request)
             for read in request.reads:
-                self._readable.check_score(read)
+                self._checker.check_score(read)
             if not request.reads[0].completion:
                 raise BadInput("an empty completion has no log-probs to normalise")
         jobs = [normalise_job(request) for request in requests]
@@ -208,11 +208,11 @@ class TransformersEngine:
     def progress(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: reads a count that the worker keeps anyway."""
         job = self._under_way.get(id(request))
-        return job.done if job else 0
+        return job.completions if job else 0
 
     @contextmanager
     def _submitted(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Hand jobs to the worker; until they are done :meth:`progress` finds them by their requests."""
+        """Submit jobs to the worker; within the block :meth:`progress` finds them by their requests."""
         self._worker.submit(jobs)
         self._under_way.update({id(job.request): job for job in jobs})
         try:
@@ -222,7 +222,7 @@ class TransformersEngine:
                 self._under_way.pop(id(job.request), None)
 
     def forget(self) -> None:
-        """Give back the memory of prompts and responses kept for later calls."""
+        """Empty the prefix cache."""
         self._worker.forget()
 
     def close(self) -> None:
@@ -230,8 +230,8 @@ class TransformersEngine:
         self._finalizer()
 
 
-def _nothing(request: SampleRequest | GuideRequest) -> list[Completion | Guided]:
-    """What is drawn where no token may be."""
+def _empty_completions(request: SampleRequest | GuideRequest) -> list[Completion | Guided]:
+    """Empty completions, where no token may be drawn."""
     if isinstance(request, SampleRequest):
         return [Completion((), np.empty(0), "length")] * len(request.slots)
     return [Guided((), np.empty((len(request.views), 0)), "length")] * len(request.slots)

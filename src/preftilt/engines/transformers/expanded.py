@@ -1,7 +1,7 @@
-"""The slow path that asks nothing of a model's insides: transformers' own cache, repeated for every row.
+"""The slow path for any architecture: the model's own forward with transformers' cache, repeated for every row.
 
-Used for architectures that do not agree with shared-prefix attention when they are opened (position biases, recurrent
-state). One request after another; the prompt is still prefilled once, and candidates of one prompt are scored together.
+Used for models that fail the check of shared-prefix attention at opening (position biases, recurrent state). Requests
+are served one after another; a prompt is still prefilled once, and completions of one prompt are scored together.
 """
 
 from __future__ import annotations
@@ -33,36 +33,38 @@ from preftilt.engines.transformers.scheduler import TransformersLimits, failure
 from preftilt.types import Reader, Tokens
 
 KEPT_PROMPTS = 4
-"""Prompts whose caches are kept; each is as large as the model makes it."""
+"""Prompts whose caches are kept; the size of each depends on the model."""
 
 
 @dataclass(frozen=True, slots=True)
-class _RowsCache:
-    """transformers' own cache of some rows, and the shift of the tokens that follow (``Sight.shifts``)."""
+class _RowCaches:
+    """transformers' cache of some rows, and the shift of the tokens that follow (``ImageEmbedder.shifts``)."""
 
-    own: Any
+    cache: Any
     shift: int = 0
 
-    def copies(self, rows: int) -> _RowsCache:
-        """A copy of a cache of one row for so many; the original stays as it is."""
-        copied = copy.deepcopy(self.own)
-        copied.batch_repeat_interleave(rows)
-        return _RowsCache(copied, self.shift)
+    def repeated(self, rows: int) -> _RowCaches:
+        """A copy of a one-row cache, repeated for ``rows`` rows; the original is unchanged."""
+        repeated_cache = copy.deepcopy(self.cache)
+        repeated_cache.batch_repeat_interleave(rows)
+        return _RowCaches(repeated_cache, self.shift)
 
-    def select(self, rows: Sequence[int], device: torch.device) -> None:
-        """Let go of all other rows."""
-        self.own.batch_select_indices(torch.tensor(rows, device=device))
+    def keep_rows(self, rows: Sequence[int], device: torch.device) -> None:
+        """Keep these rows only."""
+        self.cache.batch_select_indices(torch.tensor(rows, device=device))
 
 
 class ExpandedPath:
-    """Serves jobs with plain forwards and transformers' caches."""
+    """Runs jobs with the model's own forward and transformers' caches."""
 
-    def __init__(self, runner: ModelRunner, ends: RowLifecycle, limits: TransformersLimits) -> None:
+    def __init__(
+        self, runner: ModelRunner, lifecycle: RowLifecycle, limits: TransformersLimits
+    ) -> None:
         self.runner = runner
-        self._ends = ends
+        self._lifecycle = lifecycle
         self._limits = limits
         self._jobs: list[Job] = []
-        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[_RowsCache, Tensor]] = (
+        self._prompts: OrderedDict[tuple[Reader | None, Tokens], tuple[_RowCaches, Tensor]] = (
             OrderedDict()
         )
 
@@ -75,14 +77,14 @@ class ExpandedPath:
         """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
         self._jobs.extend(jobs)
 
-    def turn(self) -> None:
-        """Serve the first request, or the first score requests if they share a beginning."""
+    def step(self) -> None:
+        """Run the first request, or all score requests that share its prompt and prefix."""
         self._jobs = [job for job in self._jobs if not job.future.done()]
         if not self._jobs:
             return
         first = self._jobs[0]
-        together = [job for job in self._jobs if _alike(first, job)][: self._limits.max_rows]
-        self._jobs = [job for job in self._jobs if job not in together]
+        batch = [job for job in self._jobs if _batchable(first, job)][: self._limits.max_rows]
+        self._jobs = [job for job in self._jobs if job not in batch]
         try:
             if isinstance(first, DrawJob):
                 self._sample(first)
@@ -91,9 +93,9 @@ class ExpandedPath:
             elif isinstance(first, NormaliseJob):
                 self._normalise(first)
             else:
-                self._score([job for job in together if isinstance(job, ScoreJob)])
+                self._score([job for job in batch if isinstance(job, ScoreJob)])
         except Exception as error:
-            for job in together:
+            for job in batch:
                 settle(job.future, failure("running the expanded path", error))
 
     def abort(self, error: Exception) -> None:
@@ -110,89 +112,86 @@ class ExpandedPath:
         """Whether this path reproduces the plain forward of the runner's model on the probe."""
         ids = tuple(probe.tokens.tolist())
         cache, first = self._prompt(ids[:PROMPT])
-        scored = self._forward(cache.copies(2), probe.tokens[None, PROMPT:].repeat(2, 1))[1]
+        scored = self._forward(cache.repeated(2), probe.tokens[None, PROMPT:].repeat(2, 1))[1]
         decoded: list[Tensor] = []
-        cache = cache.copies(2)
+        cache = cache.repeated(2)
         for token in ids[PROMPT:]:
             decoded.append(
                 self._forward(cache, torch.tensor([[token]] * 2, device=self.runner.device))[1, -1]
             )
-            cache.select([0, 1], self.runner.device)
+            cache.keep_rows([0, 1], self.runner.device)
         self._prompts.clear()
         got = torch.cat([first[None], scored, torch.stack(decoded)])
         want = torch.cat([probe.reference[PROMPT - 1 :], probe.reference[PROMPT:]])
         return same(got, want, self.runner.model.dtype)
 
-    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[_RowsCache, Tensor]:
-        """A prompt's cache, at batch 1, and the logits [V] after it; one that is kept and begins it is taken over."""
+    def _prompt(self, tokens: Tokens, reader: Reader | None = None) -> tuple[_RowCaches, Tensor]:
+        """A prompt's cache, at batch size 1, and the logits [V] after it; starts from the longest cached prefix."""
         key = (reader, tokens)
         if key in self._prompts:
             self.runner.stats.prompt_hits += 1
             self._prompts.move_to_end(key)
             return self._prompts[key]
-        known = (kept for by, kept in self._prompts if by == reader)
-        begun = max(
-            (
-                tokens_before
-                for tokens_before in known
-                if tokens_before == tokens[: len(tokens_before)]
-            ),
-            key=len,
-            default=(),
-        )
-        self.runner.stats.prompt_tokens += len(tokens) - len(begun)
-        self.runner.stats.shared_tokens += len(begun)
-        cache = self._prompts[reader, begun][0].copies(1).own if begun else None
-        new = torch.tensor([tokens[len(begun) :]], device=self.runner.device)
-        runner = self.runner.of(reader)
-        shifts = None if runner.sight is None else runner.sight.shifts(tokens)
-        here = None if shifts is None else shifts[:, len(begun) : -1]
-        logits, cache = runner.by_rows(new, cache, reader, here)
-        kept = _RowsCache(cache, 0 if shifts is None else int(shifts[0, -1]))
-        self._prompts[key] = (kept, self.runner.clean(logits[0, -1:])[0])
+        known = (prompt for by, prompt in self._prompts if by == reader)
+        cached_prefixes = (prompt for prompt in known if prompt == tokens[: len(prompt)])
+        prefix = max(cached_prefixes, key=len, default=())
+        self.runner.stats.prompt_tokens += len(tokens) - len(prefix)
+        self.runner.stats.shared_tokens += len(prefix)
+        cache = self._prompts[reader, prefix][0].repeated(1).cache if prefix else None
+        new = torch.tensor([tokens[len(prefix) :]], device=self.runner.device)
+        runner = self.runner.runner_of(reader)
+        shifts = None if runner.embedder is None else runner.embedder.shifts(tokens)
+        new_shifts = None if shifts is None else shifts[:, len(prefix) : -1]
+        logits, cache = runner.forward_rows(new, cache, reader, new_shifts)
+        cached = _RowCaches(cache, 0 if shifts is None else int(shifts[0, -1]))
+        self._prompts[key] = (cached, self.runner.to_float32(logits[0, -1:])[0])
         while len(self._prompts) > KEPT_PROMPTS:
             self._prompts.popitem(last=False)
         return self._prompts[key]
 
-    def _forward(self, cache: _RowsCache, tokens: Tensor, reader: Reader | None = None) -> Tensor:
-        """Logits [N, L, V] after new ``tokens`` [N, L]; ``cache`` [N rows] grows by them."""
+    def _forward(self, cache: _RowCaches, tokens: Tensor, reader: Reader | None = None) -> Tensor:
+        """Logits [N, L, V] after new ``tokens`` [N, L], which are appended to ``cache`` (N rows)."""
         shifts = torch.full((3, 1), cache.shift)
-        logits, _ = self.runner.of(reader).by_rows(tokens, cache.own, reader, shifts)
-        return self.runner.clean(logits)
+        logits, _ = self.runner.runner_of(reader).forward_rows(tokens, cache.cache, reader, shifts)
+        return self.runner.to_float32(logits)
 
     def _sample(self, job: DrawJob) -> None:
         request = job.request
-        known = [self._prompt(state.tokens + state.prefix, state.reader) for state in job.grounds]
-        rows_at_once = max(1, self._limits.max_rows // len(known))
+        prefilled = [
+            self._prompt(state.tokens + state.prefix, state.reader) for state in job.prefix_states
+        ]
+        rows_at_once = max(1, self._limits.max_rows // len(prefilled))
         for start in range(0, len(request.slots), rows_at_once):
             count = min(rows_at_once, len(request.slots) - start)
-            rows = [self._ends.new_row(job, start + i) for i in range(count)]
+            rows = [self._lifecycle.new_row(job, start + i) for i in range(count)]
             self.runner.stats.rows += count
-            caches = [cache.copies(count) for cache, _ in known]
-            self._draw_all(rows, caches, [logits.expand(count, -1) for _, logits in known])
+            caches = [cache.repeated(count) for cache, _ in prefilled]
+            self._draw_all(rows, caches, [logits.expand(count, -1) for _, logits in prefilled])
 
     def _draw_all(
-        self, rows: list[SampledRow], caches: list[_RowsCache], logits: list[Tensor]
+        self, rows: list[SampledRow], caches: list[_RowCaches], logits: list[Tensor]
     ) -> None:
-        """Token by token until every row has ended; rows that end leave the caches, of which there is one a view."""
+        """Draw token by token until every row has ended; ended rows leave the caches (one a view)."""
         while not rows[0].job.future.done():
-            tickets = [
-                row.ticket(tuple(range(i, len(rows) * len(caches), len(rows))))
+            row_samplings = [
+                row.row_sampling(tuple(range(i, len(rows) * len(caches), len(rows))))
                 for i, row in enumerate(rows)
             ]
-            tokens, logprobs = draw(torch.cat(logits), tickets)
+            tokens, logprobs = draw(torch.cat(logits), row_samplings)
             live = [
-                i for i, row in enumerate(rows) if not self._ends.take(row, tokens[i], logprobs[i])
+                i
+                for i, row in enumerate(rows)
+                if not self._lifecycle.add_token(row, tokens[i], logprobs[i])
             ]
             if not live:
                 return
             if len(live) < len(rows):
                 for cache in caches:
-                    cache.select(live, self.runner.device)
+                    cache.keep_rows(live, self.runner.device)
                 rows = [rows[i] for i in live]
             last = torch.tensor([[row.tokens[-1]] for row in rows], device=self.runner.device)
             self.runner.stats.response_tokens += len(rows) * len(caches)
-            readers = [ground.reader for ground in rows[0].job.grounds]
+            readers = [state.reader for state in rows[0].job.prefix_states]
             logits = [
                 self._forward(cache, last, reader)[:, -1]
                 for cache, reader in zip(caches, readers, strict=True)
@@ -210,7 +209,7 @@ class ExpandedPath:
             cache, logits = self._prompt(read.prompt + read.prefix, read.reader)
             if len(completion) > 1:
                 tokens = torch.tensor([completion[:-1]], device=self.runner.device)
-                rest = self._forward(cache.copies(1), tokens, read.reader)[0]
+                rest = self._forward(cache.repeated(1), tokens, read.reader)[0]
                 logits = torch.cat([logits[None], rest])
             views.append(logits.view(len(completion), -1))
         self.runner.stats.response_tokens += (len(completion) - 1) * len(views)
@@ -220,7 +219,7 @@ class ExpandedPath:
         )
 
     def _score(self, jobs: Sequence[ScoreJob]) -> None:
-        """Candidates after one and the same prompt and prefix, padded on the right."""
+        """Score completions after the same prompt and prefix, padded on the right."""
         request = jobs[0].request
         cache, first = self._prompt(request.prompt + request.prefix, request.reader)
         width = max(len(job.request.completion) for job in jobs)
@@ -233,8 +232,8 @@ class ExpandedPath:
             self.runner.stats.response_tokens += sum(
                 len(job.request.completion) - 1 for job in jobs
             )
-            copies = cache.copies(len(jobs))
-            rest = self._forward(copies, tokens[:, :-1], request.reader)
+            repeated = cache.repeated(len(jobs))
+            rest = self._forward(repeated, tokens[:, :-1], request.reader)
             logits = torch.cat([logits, rest], dim=1)
         logprobs = (
             logprobs_of(logits.flatten(0, 1), tokens.flatten()).view(tokens.shape).cpu().numpy()
@@ -245,8 +244,8 @@ class ExpandedPath:
             settle(job.future, np.array(row[:length]))
 
 
-def _alike(first: Job, other: Job) -> bool:
-    """Whether two requests can be served together."""
+def _batchable(first: Job, other: Job) -> bool:
+    """Whether two requests can be run in one batch."""
     if not (isinstance(first, ScoreJob) and isinstance(other, ScoreJob)):
         return first is other
     a, b = first.request, other.request

@@ -1,7 +1,7 @@
-"""Forwards of many tokens a row: prefilling prompts, scoring candidates.
+"""Extend forwards, many tokens a row: prefilling prompts and scoring completions.
 
-A *segment* is a run of new tokens that follows a stored tail (perhaps none) of a prompt (perhaps none: a prompt being
-prefilled follows nothing). Segments of one prompt stand together and read its cache in one go.
+A *segment* is a run of new tokens after a cached prompt and a cached tail, either of which may be empty. Segments of
+one prompt are adjacent and read its cache once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from preftilt.types import Reader, Tokens
 
 @dataclass(frozen=True, slots=True)
 class ExtendSegment:
-    """New tokens after ``tail`` [T tokens] after ``prefix`` [P tokens], all of one reader.
+    """New tokens after ``prefix`` [P tokens] and ``tail`` [T tokens], all under one reader.
 
-    shifts: how far the model's positions are from the places of the tokens ([3, n]) or of all of them ([3, 1]).
+    shifts: position ids minus indices, of every token ([3, n]) or the same for all ([3, 1]).
     """
 
     tokens: Tokens
@@ -77,12 +77,12 @@ class _Bucket:
 
 
 class ExtendPlan:
-    """How the tokens of a list of segments attend; remembers their keys and values."""
+    """Attention of the tokens of a list of segments; captures their keys and values."""
 
     def __init__(
         self, segments: Sequence[ExtendSegment], device: torch.device, *, capture: bool = True
     ) -> None:
-        """``segments`` must have those of one prefix side by side; ``capture`` if :meth:`layers` will be asked."""
+        """``segments`` must have those of one prefix side by side; ``capture``: :meth:`layers` will be called."""
         self.segments = tuple(segments)
         self.device = device
         self._capture = capture
@@ -101,10 +101,10 @@ class ExtendPlan:
         self._masks: dict[object, Tensor | None] = {}
 
     def layers(self, segment: int) -> Layers:
-        """The cache of one segment's tail with its new tokens, a copy; heads first in memory, as it will be read."""
+        """A copy of one segment's tail with its new tokens appended, contiguous with heads first, as attention reads it."""
         start, stop = self.offsets[segment], self.offsets[segment + 1]
         new = {
-            layer: (_copied(k[:, start:stop]), _copied(v[:, start:stop]))
+            layer: (_contiguous_copy(k[:, start:stop]), _contiguous_copy(v[:, start:stop]))
             for layer, (k, v) in self.captured.items()
         }
         return concat_layers(self.segments[segment].tail, new)
@@ -165,7 +165,7 @@ class ExtendPlan:
         return sink((bucket.unpad(out), bucket.unpad(lse)), shape.sinks)
 
     def _prefix_groups(self) -> list[_Group]:
-        """The stretches of packed tokens with one prefix."""
+        """The ranges of packed tokens that share a prefix."""
         groups: list[_Group] = []
         numbered = enumerate(self.segments)
         for _, run in groupby(numbered, key=lambda pair: id(pair[1].prefix)):
@@ -238,14 +238,14 @@ class ExtendPlan:
 
 
 def _readers(segments: Sequence[ExtendSegment]) -> tuple[Reader | None, ...] | None:
-    """Who reads every packed token; None where that is the base throughout."""
+    """The reader of every packed token; None if all are the base model."""
     if all(segment.reader is None for segment in segments):
         return None
     return tuple(segment.reader for segment in segments for _ in segment.tokens)
 
 
 def _shifts(segments: Sequence[ExtendSegment], device: torch.device) -> Tensor | None:
-    """[3, M] for all packed tokens; None where the model's positions are their places throughout."""
+    """[3, M] for all packed tokens; None where every position id equals the token's index."""
     if all(segment.shifts is None for segment in segments):
         return None
     none = torch.zeros(3, 1, dtype=torch.long)
@@ -256,12 +256,12 @@ def _shifts(segments: Sequence[ExtendSegment], device: torch.device) -> Tensor |
     return torch.cat(parts, dim=1).to(device)
 
 
-def _copied(x: Tensor) -> Tensor:
+def _contiguous_copy(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
 def _stacked(tails: list[Tensor | None], length: int, like: Tensor) -> Tensor:
-    """Stored tails [h, T, D] as one block [S, h, length, D], at its right end; what is left of them is masked."""
+    """Cached tails [h, T, D] as one block [S, h, length, D], aligned right; the padding is masked."""
     block = like.new_zeros(like.shape[0], like.shape[1], length, like.shape[3])
     for row, tail in enumerate(tails):
         if tail is not None:

@@ -1,4 +1,4 @@
-"""What is checked of a vision-language model when it is opened: that images reach it as its own forward takes them."""
+"""Check at opening of a vision-language model: with images, log-probs must be those of its own forward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from preftilt.messages import Message
 from preftilt.types import Tokens
 
 SIDE = 96
-"""Pixels of the picture that is shown."""
+"""Pixels per side of the test image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,43 +39,50 @@ class ImageProbe:
 
 
 def probe_image(images: ImageTokenizer, runner: ModelRunner) -> ImageProbe:
-    """The plain forward of a conversation with an image, before anything about the model is changed."""
+    """Run the plain forward on a conversation with an image, before the model is patched."""
     try:
         prompt = images.render([Message("user", PROBE, (load_image(_noise()),))])
         response = images.encode(PROBE)
         ids = torch.tensor([*prompt, *response], device=runner.device)
         first = next(token for token in prompt if token >= FIRST)
-        shown = images.sight.shown(first - first % SPREAD)
-        of_tokens = {
+        prompt_images = images.embedder.prompt_images(first - first % SPREAD)
+        token_inputs = {
             name: torch.cat([values, values.new_zeros(1, len(response))], dim=1)
-            for name, values in shown.of_tokens.items()
+            for name, values in prompt_images.token_inputs.items()
         }
-        seen = images.sight.look(images.sight.plain(ids)[None], shown, of_tokens)
-        logits = seen.logits[0, len(prompt) - 1 : -1]
-        logprobs = logprobs_of(runner.clean(logits), ids[len(prompt) :])
+        output = images.embedder.forward(
+            images.embedder.placeholder_ids(ids)[None], prompt_images, token_inputs
+        )
+        logits = output.logits[0, len(prompt) - 1 : -1]
+        logprobs = logprobs_of(runner.to_float32(logits), ids[len(prompt) :])
     except PreftiltError as failure:
         return ImageProbe(failure=str(failure))
     except (
         Exception
-    ) as failure:  # A foreign architecture may raise anything; it reads text all the same.
+    ) as failure:  # An unknown architecture may raise anything; it can still be used for text.
         return ImageProbe(failure=f"{type(failure).__name__}: {failure}")
     return ImageProbe(prompt, response, logprobs.cpu().numpy())
 
 
 def checked_images(
-    images: ImageTokenizer, look: ImageProbe, path: TransformersScheduler | ExpandedPath, label: str
+    images: ImageTokenizer,
+    image_probe: ImageProbe,
+    path: TransformersScheduler | ExpandedPath,
+    label: str,
 ) -> ImageTokenizer:
-    """``images``, which refuses them if the engine's path does not see what the plain forward saw."""
-    if look.logprobs is None:
-        return replace(images, refusal=f"{label} cannot be shown images here ({look.failure})")
-    job = score_job(ScoreRequest(prompt=look.prompt, completion=look.response))
+    """``images``, with a refusal set if the engine's path does not reproduce the plain forward."""
+    if image_probe.logprobs is None:
+        return replace(
+            images, refusal=f"{label} cannot be shown images here ({image_probe.failure})"
+        )
+    job = score_job(ScoreRequest(prompt=image_probe.prompt, completion=image_probe.response))
     path.add([job])
     while not path.idle:
-        path.turn()
+        path.step()
     failure = job.future.exception()
     if failure is not None:
         return replace(images, refusal=f"{label} cannot be shown images here ({failure})")
-    gap = float(np.abs(job.future.result() - look.logprobs).max())
+    gap = float(np.abs(job.future.result() - image_probe.logprobs).max())
     if gap > tolerance(path.runner.model.dtype):
         reason = f"{label} places images in a way that preftilt does not follow (log-probs differ by {gap:.2g})"
         return replace(images, refusal=reason)
@@ -83,10 +90,10 @@ def checked_images(
 
 
 def _noise() -> str:
-    """A picture of colours at random, always the same, as a data: URL."""
+    """An image of random colours, always the same, as a data: URL."""
     import PIL.Image
 
     colours = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    held = BytesIO()
-    PIL.Image.fromarray(colours).save(held, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
+    buffer = BytesIO()
+    PIL.Image.fromarray(colours).save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,11 +1,12 @@
-"""How a vision-language model sees the images of a prompt: as embeddings in the place of its image tokens.
+"""Embeds the images of a prompt for a vision-language model, in the place of its image tokens.
 
-A prompt's images are put on a shelf when it is rendered, as what the model's processor made of them. When the prompt is
-read, the model's own front part turns them into embeddings: its forward is run up to where it calls its language
-model, and what it would have handed over is taken. So no architecture's way of embedding images is written down here.
+The processor's outputs for a prompt's images are cached when it is rendered. When the prompt is prefilled, the model
+embeds them: its forward is run up to the call of its language model, whose input embeddings are captured. So this works
+for any architecture, whatever its way of embedding images.
 
-Some models place an image's tokens in time, height and width (M-RoPE, Qwen2-VL): a token then has three positions, and
-an image of many tokens takes few. They are told by the model's own function, as *shifts* from the tokens' places.
+Some models give image tokens positions in time, height and width (M-RoPE, Qwen2-VL): a token then has three position
+ids, and an image advances the position by less than its number of tokens. The model's own ``get_rope_index`` computes
+them; they are kept as *shifts*, position id minus token index.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from preftilt.errors import EngineError
 from preftilt.types import Tokens
 
 IMAGE_CACHE_BYTES = 1 << 30
-"""Images kept ready for prompts that are still to be read; the least recently used go first."""
+"""Size of the LRU cache of processed images, for prompts that are still to be prefilled."""
 
 
 @dataclass(eq=False, slots=True)
@@ -36,98 +37,106 @@ class PromptImages:
     of_tokens: inputs [1, P] that say something of every token of the prompt. embedded: [count, H], once it was needed.
     """
 
-    names: tuple[str, ...]
+    digests: tuple[str, ...]
     inputs: Mapping[str, Tensor]
     places: tuple[int, ...]
-    of_tokens: Mapping[str, Tensor]
+    token_inputs: Mapping[str, Tensor]
     embedded: Tensor | None = None
 
     @property
     def bytes(self) -> int:
-        """What it holds."""
-        held = [*self.inputs.values(), *([] if self.embedded is None else [self.embedded])]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        """Bytes of its tensors."""
+        tensors = [*self.inputs.values(), *([] if self.embedded is None else [self.embedded])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class ImageEmbedder:
-    """Embeds tokens, those of images too.
+    """Embeds tokens, image tokens included.
 
-    Images are shown from any thread; embeddings are made on the engine's worker alone. token: the id that stands for an
-    image's token in the model's own vocabulary.
+    Images are added from any thread; embeddings are computed on the engine's worker alone. token: the model's own id of
+    an image token.
     """
 
     def __init__(self, model: nn.Module, token: int, *, capacity: int = IMAGE_CACHE_BYTES) -> None:
         self.model: Any = model
         self.token = token
         self.capacity = capacity
-        self._shelf: OrderedDict[int, PromptImages] = OrderedDict()
+        self._cache: OrderedDict[int, PromptImages] = OrderedDict()
         self._lock = threading.Lock()
         self._rope_index: Any = getattr(self.model.base_model, "get_rope_index", None)
 
     @property
-    def text(self) -> Any:
+    def language_model(self) -> Any:
         """The language model within the model."""
         return self.model.get_decoder()
 
     @property
-    def turns(self) -> bool:
-        """Whether the model's positions have three dimensions."""
+    def has_3d_positions(self) -> bool:
+        """Whether the model's position ids have three dimensions."""
         return self._rope_index is not None
 
     def shifts(self, tokens: Tokens) -> Tensor | None:
-        """How far the model's positions of a prompt are from its tokens' places.
+        """Position ids of a prompt's tokens minus their indices.
 
-        [3, P + 1], the last column for all that follows the prompt; None if they are the places. Raises
-        :class:`~preftilt.errors.EngineError` as :meth:`shown` does.
+        [3, P + 1], the last column for all tokens after the prompt; None if all are zero. Raises
+        :class:`~preftilt.errors.EngineError` as :meth:`prompt_images` does.
         """
         ids = torch.tensor([tokens])
-        seen = ids >= FIRST
-        if self._rope_index is None or not bool(seen.any()):
+        is_image = ids >= FIRST
+        if self._rope_index is None or not bool(is_image.any()):
             return None
-        number = ids[seen] % SPREAD
-        shown = self.shown(int(ids[seen][0] - number[0]))
-        of_tokens = {name: values.new_zeros(ids.shape) for name, values in shown.of_tokens.items()}
-        for name, values in of_tokens.items():
-            values[seen] = shown.of_tokens[name][0, list(shown.places)][number]
-        wanted = inspect.signature(self._rope_index).parameters
-        told = {k: values for k, values in {**shown.inputs, **of_tokens}.items() if k in wanted}
-        positions, after = self._rope_index(self.plain(ids), **told)
+        number = ids[is_image] % SPREAD
+        prompt_images = self.prompt_images(int(ids[is_image][0] - number[0]))
+        token_inputs = {
+            name: values.new_zeros(ids.shape) for name, values in prompt_images.token_inputs.items()
+        }
+        for name, values in token_inputs.items():
+            values[is_image] = prompt_images.token_inputs[name][0, list(prompt_images.places)][
+                number
+            ]
+        accepted = inspect.signature(self._rope_index).parameters
+        arguments = {
+            k: values
+            for k, values in {**prompt_images.inputs, **token_inputs}.items()
+            if k in accepted
+        }
+        positions, delta = self._rope_index(self.placeholder_ids(ids), **arguments)
         within = positions[:, 0] - torch.arange(len(tokens))
-        return torch.cat([within, after.view(1, 1).expand(3, 1)], dim=1)
+        return torch.cat([within, delta.view(1, 1).expand(3, 1)], dim=1)
 
-    def show(self, first: int, shown: PromptImages) -> None:
-        """Keep images for the prompt whose image tokens begin with ``first``."""
+    def add(self, first: int, prompt_images: PromptImages) -> None:
+        """Cache the images of the prompt whose first image token is ``first``."""
         with self._lock:
-            if self._shelf.setdefault(first, shown).names != shown.names:
+            if self._cache.setdefault(first, prompt_images).digests != prompt_images.digests:
                 raise EngineError(
                     "two different images got the same token ids, which happens once in 2³⁶; show one at a time"
                 )
             self._trim(first)
 
-    def plain(self, tokens: Tensor) -> Tensor:
-        """The ids that the model's own vocabulary has for ``tokens``."""
+    def placeholder_ids(self, tokens: Tensor) -> Tensor:
+        """``tokens`` with image tokens replaced by the model's own image token id."""
         return torch.where(tokens >= FIRST, self.token, tokens)
 
-    def words(self, tokens: Tensor) -> dict[str, Tensor]:
-        """``tokens`` [N, L] as the model takes them: ids, or embeddings where some are of images."""
-        seen = tokens >= FIRST
-        if not bool(seen.any()):
+    def model_inputs(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Model inputs for ``tokens`` [N, L]: ids, or embeddings if some are image tokens."""
+        is_image = tokens >= FIRST
+        if not bool(is_image.any()):
             return {"input_ids": tokens}
-        embedded = self.model.get_input_embeddings()(self.plain(tokens))
+        embedded = self.model.get_input_embeddings()(self.placeholder_ids(tokens))
         number = tokens % SPREAD
         first = tokens - number
-        for name in first[seen].unique().tolist():
-            here = seen & (first == name)
-            embedded[here] = self._embeddings(name)[number[here]].to(embedded.dtype)
+        for name in first[is_image].unique().tolist():
+            mask = is_image & (first == name)
+            embedded[mask] = self._embeddings(name)[number[mask]].to(embedded.dtype)
         return {"inputs_embeds": embedded}
 
-    def shown(self, first: int) -> PromptImages:
-        """The images whose tokens begin with ``first``.
+    def prompt_images(self, first: int) -> PromptImages:
+        """The images whose first token is ``first``.
 
-        Raises :class:`~preftilt.errors.EngineError` if the shelf holds them no more.
+        Raises :class:`~preftilt.errors.EngineError` if they were evicted.
         """
         with self._lock:
-            images = self._shelf.get(first)
+            images = self._cache.get(first)
         if images is None:
             raise EngineError(
                 "an image of this prompt is no longer held, because too many others came after it; ask again, or with"
@@ -135,61 +144,63 @@ class ImageEmbedder:
             )
         return images
 
-    def look(self, ids: Tensor, shown: PromptImages, of_tokens: Mapping[str, Tensor]) -> Any:
-        """The model's own forward of ``ids`` [1, L], in its own vocabulary, with images."""
+    def forward(
+        self, ids: Tensor, prompt_images: PromptImages, token_inputs: Mapping[str, Tensor]
+    ) -> Any:
+        """The model's own forward of ``ids`` [1, L] (its own vocabulary) with images."""
         inputs = {
             name: tensor.to(
                 self.model.device, self.model.dtype if tensor.is_floating_point() else None
             )
-            for name, tensor in {**shown.inputs, **of_tokens}.items()
+            for name, tensor in {**prompt_images.inputs, **token_inputs}.items()
         }
         return self.model(input_ids=ids, **inputs, use_cache=False)
 
     def _embeddings(self, first: int) -> Tensor:
-        """[count, H] of the images whose tokens begin with ``first``; made once while they are held."""
-        shown = self.shown(first)
-        if shown.embedded is None:
-            made = self._front(shown)
+        """Embeddings [count, H] of the images whose first token is ``first``; computed once while cached."""
+        prompt_images = self.prompt_images(first)
+        if prompt_images.embedded is None:
+            embedded = self._embed(prompt_images)
             with self._lock:
-                shown.embedded = made
+                prompt_images.embedded = embedded
                 self._trim(first)
-        assert shown.embedded is not None
-        return shown.embedded
+        assert prompt_images.embedded is not None
+        return prompt_images.embedded
 
     def _trim(self, latest: int) -> None:
-        """Drop what was used longest ago, as far as room is needed; ``latest`` stays."""
-        if latest in self._shelf:
-            self._shelf.move_to_end(latest)
-        while len(self._shelf) > 1 and self._held() > self.capacity:
-            self._shelf.popitem(last=False)
+        """Evict the least recently used images beyond ``capacity``; ``latest`` stays."""
+        if latest in self._cache:
+            self._cache.move_to_end(latest)
+        while len(self._cache) > 1 and self._bytes_held() > self.capacity:
+            self._cache.popitem(last=False)
 
-    def _held(self) -> int:
-        return sum(images.bytes for images in self._shelf.values())
+    def _bytes_held(self) -> int:
+        return sum(images.bytes for images in self._cache.values())
 
-    def _front(self, shown: PromptImages) -> Tensor:
-        """Run the model up to its language model on image tokens alone; the embeddings [count, H] that it hands on.
+    def _embed(self, prompt_images: PromptImages) -> Tensor:
+        """Run the model up to its language model on image tokens alone, and capture the embeddings [count, H].
 
-        Positions of several dimensions would be told by the text between images; nobody looks at them here.
+        Three-dimensional position ids would depend on the text between images; here they are not used.
         """
-        ids = torch.full((1, len(shown.places)), self.token, device=self.model.device)
-        caught: list[Tensor] = []
+        ids = torch.full((1, len(prompt_images.places)), self.token, device=self.model.device)
+        captured: list[Tensor] = []
 
-        def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            caught.append(kwargs["inputs_embeds"])
+        def capture(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            captured.append(kwargs["inputs_embeds"])
             raise _ReachedLanguageModel
 
-        hook = self.text.register_forward_pre_hook(catch, with_kwargs=True)
-        places = torch.tensor(shown.places)
-        of_tokens = {k: values[:, places] for k, values in shown.of_tokens.items()}
-        if self.turns:
-            of_tokens["position_ids"] = places[None]
+        hook = self.language_model.register_forward_pre_hook(capture, with_kwargs=True)
+        places = torch.tensor(prompt_images.places)
+        token_inputs = {k: values[:, places] for k, values in prompt_images.token_inputs.items()}
+        if self.has_3d_positions:
+            token_inputs["position_ids"] = places[None]
         try:
-            self.look(ids, shown, of_tokens)
+            self.forward(ids, prompt_images, token_inputs)
         except _ReachedLanguageModel:
             pass
         finally:
             hook.remove()
-        [embedded] = caught
+        [embedded] = captured
         return embedded[0]
 
 

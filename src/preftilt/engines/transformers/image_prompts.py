@@ -1,4 +1,4 @@
-"""Conversations with images as token prompts: the model's template and processor, and a shelf for what they make."""
+"""Renders conversations with images to token prompts, by the model's chat template and processor."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from preftilt.prompt import Moment
 from preftilt.types import Tokens
 
 MOST_PIXELS = 50_000_000
-"""Pictures with more are refused before they are unpacked."""
+"""Larger images are refused before they are decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTokenizer:
     """A :class:`~preftilt.prompt.ChatTokenizer` of a vision-language model.
 
-    ``processor`` is one of transformers; what it makes of images goes to ``sight``. refusal: why images cannot be
-    taken after all, if they cannot.
+    ``processor`` is one of transformers; its outputs for images are cached in ``embedder``. refusal: why images cannot
+    be used after all, if they cannot.
     """
 
     chat: HfChatTokenizer
     processor: Any
-    sight: ImageEmbedder
+    embedder: ImageEmbedder
     refusal: str | None = None
 
     @property
@@ -40,7 +40,7 @@ class ImageTokenizer:
         return self.chat.template
 
     def render(self, messages: Sequence[Message]) -> Tokens:
-        """As the chat tokenizer's; every image takes as many ids as the model reads embeddings of it.
+        """As the chat tokenizer's; an image has as many ids as the model has embeddings for it.
 
         Raises :class:`~preftilt.errors.UnseenImage` for an image that cannot be read or shown.
         """
@@ -48,7 +48,9 @@ class ImageTokenizer:
         if images and self.refusal is not None:
             raise UnseenImage(f"{self.refusal}; leave the image out, or use another model")
         return (
-            self._show(self.chat.spell(messages), images) if images else self.chat.render(messages)
+            self._with_images(self.chat.spell(messages), images)
+            if images
+            else self.chat.render(messages)
         )
 
     @property
@@ -82,12 +84,12 @@ class ImageTokenizer:
     def encode_raw(self, text: str) -> Tokens:
         return self.chat.encode_raw(text)
 
-    def _show(self, text: str, images: Sequence[Image]) -> Tokens:
-        pictures = [kept((_picture, image.digest), partial(_picture, image)) for image in images]
+    def _with_images(self, text: str, images: Sequence[Image]) -> Tokens:
+        decoded = [kept((_decoded, image.digest), partial(_decoded, image)) for image in images]
         try:
-            made: dict[str, Any] = dict(
+            processed: dict[str, Any] = dict(
                 self.processor(
-                    text=[text], images=[pictures], add_special_tokens=False, return_tensors="pt"
+                    text=[text], images=[decoded], add_special_tokens=False, return_tensors="pt"
                 )
             )
         except (ValueError, TypeError, IndexError, KeyError, StopIteration) as error:
@@ -95,42 +97,44 @@ class ImageTokenizer:
                 f"the model's processor does not take this conversation ({error}); its template may leave images out,"
                 f" or the text may contain {self.processor.image_token!r}, which stands for one"
             ) from error
-        ids: list[int] = made.pop("input_ids")[0].tolist()
-        made.pop("attention_mask", None)
-        places = tuple(place for place, token in enumerate(ids) if token == self.sight.token)
+        ids: list[int] = processed.pop("input_ids")[0].tolist()
+        processed.pop("attention_mask", None)
+        places = tuple(place for place, token in enumerate(ids) if token == self.embedder.token)
         if not places:
             raise UnseenImage(
                 "the chat template leaves images out; give another one (--chat-template FILE)"
             )
-        named = image_tokens(images, len(places))
-        of_tokens = {name: tensor for name, tensor in made.items() if tensor.shape == (1, len(ids))}
-        inputs = {name: tensor for name, tensor in made.items() if name not in of_tokens}
+        image_ids = image_tokens(images, len(places))
+        token_inputs = {
+            name: tensor for name, tensor in processed.items() if tensor.shape == (1, len(ids))
+        }
+        inputs = {name: tensor for name, tensor in processed.items() if name not in token_inputs}
         digests = tuple(image.digest for image in images)
-        self.sight.show(named[0], PromptImages(digests, inputs, places, of_tokens))
-        numbers = iter(named)
-        return tuple(next(numbers) if token == self.sight.token else token for token in ids)
+        self.embedder.add(image_ids[0], PromptImages(digests, inputs, places, token_inputs))
+        next_ids = iter(image_ids)
+        return tuple(next(next_ids) if token == self.embedder.token else token for token in ids)
 
 
 def image_tokenizer(model: Any, processor: Any, chat: HfChatTokenizer) -> ImageTokenizer:
-    """The tokenizer of a vision-language model that is in memory."""
+    """The tokenizer of a loaded vision-language model."""
     token = getattr(model.config, "image_token_id", None)
     if token is None:
         token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     return ImageTokenizer(chat, processor, ImageEmbedder(model, token))
 
 
-def _picture(image: Image) -> Any:
-    """The decoded picture, in RGB and upright as its camera was held."""
+def _decoded(image: Image) -> Any:
+    """The decoded image, in RGB, rotated as its EXIF data says."""
     import PIL.Image
     import PIL.ImageOps
 
     try:
-        with PIL.Image.open(BytesIO(image.read())) as opened:
-            if opened.width * opened.height > MOST_PIXELS:
+        with PIL.Image.open(BytesIO(image.read())) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
                 raise UnseenImage(
-                    f"the image {image.label} has {opened.width} × {opened.height} pixels; make it smaller"
+                    f"the image {image.label} has {picture.width} × {picture.height} pixels; make it smaller"
                 )
-            return PIL.ImageOps.exif_transpose(opened).convert("RGB")
+            return PIL.ImageOps.exif_transpose(picture).convert("RGB")
     except BadInput:
         raise
     except (

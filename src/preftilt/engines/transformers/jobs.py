@@ -1,4 +1,4 @@
-"""What the worker works on: one job a request, with the future its caller awaits."""
+"""The worker's jobs: one a request, with the future that its caller awaits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from preftilt.types import Completion, Finish, Guided, Reader, Tokens
 
 @dataclass(eq=False, slots=True)
 class PrefixState:
-    """What a request stands on: a prompt and the response prefix behind it, and who reads them.
+    """The state of a request's prefix: prompt tokens, response prefix, reader, and their caches as far as filled.
 
-    ``prompt`` is set when the prompt's cache is there; ``tail``, with its logits, when that of the whole prefix is.
+    ``prompt`` is set once the prompt is prefilled; ``tail``, with its logits, once the whole prefix is.
     """
 
     tokens: Tokens
@@ -34,13 +34,13 @@ class PrefixState:
 
     @property
     def cache(self) -> CachedPrompt:
-        """The prompt's cache, which must be there."""
+        """The cached prompt; it must be prefilled."""
         assert self.prompt is not None
         return self.prompt
 
     @property
     def logits(self) -> Tensor:
-        """Float32 logits [V] after prompt and prefix, whose caches must be there."""
+        """Float32 logits [V] after prompt and prefix, which must be prefilled."""
         source = self.tail if self.prefix else self.prompt
         assert source is not None
         assert source.logits is not None
@@ -49,47 +49,47 @@ class PrefixState:
 
 @dataclass(eq=False, slots=True)
 class DrawJob:
-    """A request for continuations; one that is guided has a ``rule`` and several grounds, one a view.
+    """A request to draw completions; a guided one has a ``rule`` and a prefix state per view.
 
-    ``started`` counts its rows, ``done`` the tokens drawn for them; ``told`` is given each of them as it is drawn. Made
+    ``started`` counts its rows, ``done`` the tokens drawn for them; ``on_increment`` is called with each of them. Made
     by :func:`draw_job`.
     """
 
     request: SampleRequest | GuideRequest
-    grounds: tuple[PrefixState, ...]
+    prefix_states: tuple[PrefixState, ...]
     rule: GuidanceRule | None
     future: Future[list[Any]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
     drawn: dict[int, Completion | Guided] = field(default_factory=dict)
-    told: Callable[[Increment], None] | None = None
+    on_increment: Callable[[Increment], None] | None = None
 
-    def tell(
-        self, index: int, tokens: list[int], logprobs: list[float], why: Finish | None
+    def emit(
+        self, index: int, tokens: list[int], logprobs: list[float], finish: Finish | None
     ) -> None:
-        """The last of a slot's tokens so far has been drawn, with log-probs of every view."""
-        if self.told is None:
+        """Report the last of a slot's tokens, with its log-probs under every view."""
+        if self.on_increment is None:
             return
         views = np.array(logprobs, dtype=np.float64)
-        self.told(
+        self.on_increment(
             Increment(
                 slot=self.request.slots[index],
                 start=len(tokens) - 1,
                 tokens=(tokens[-1],),
                 logprobs=views if self.rule is None else views[:, None],
-                finish=why,
+                finish=finish,
             )
         )
 
     def finish(
-        self, index: int, tokens: list[int], logprobs: list[list[float]], why: Finish
+        self, index: int, tokens: list[int], logprobs: list[list[float]], finish: Finish
     ) -> None:
-        """One slot is done, with a list of log-probs a token; the request is when all are."""
+        """Complete a slot, with a list of log-probs per token; with the last slot, the request."""
         views = np.array(logprobs, dtype=np.float64).T
         if self.rule is None:
-            self.drawn[index] = Completion(tuple(tokens), views[0], why)
+            self.drawn[index] = Completion(tuple(tokens), views[0], finish)
         else:
-            self.drawn[index] = Guided(tuple(tokens), views, why)
+            self.drawn[index] = Guided(tuple(tokens), views, finish)
         if len(self.drawn) == len(self.request.slots):
             settle(self.future, [self.drawn[i] for i in range(len(self.request.slots))])
 
@@ -99,28 +99,28 @@ class ScoreJob:
     """A request for log-probs; made by :func:`score_job`."""
 
     request: ScoreRequest
-    grounds: tuple[PrefixState]
+    prefix_states: tuple[PrefixState]
     future: Future[np.ndarray] = field(default_factory=Future)
 
     @property
     def done(self) -> int:
-        """Tokens scored so far: all at once."""
+        """Tokens scored so far: none or all."""
         return len(self.request.completion) if self.future.done() else 0
 
 
 @dataclass(eq=False, slots=True)
 class ProposeJob:
-    """A request for the likeliest next tokens: done as soon as its ground is there. Made by :func:`propose_job`."""
+    """A request for the likeliest next tokens: done once its prefix is prefilled. Made by :func:`propose_job`."""
 
     request: ProposeRequest
-    grounds: tuple[PrefixState]
+    prefix_states: tuple[PrefixState]
     future: Future[Proposal] = field(default_factory=Future)
     done: int = 0
 
 
 @dataclass(eq=False, slots=True)
 class NormaliseJob:
-    """A request for the log-probs of guided decoding; ``parts`` read its completion, one a view.
+    """A request for log-probs under guided decoding; ``parts`` score its completion, one a view.
 
     Made by :func:`normalise_job`.
     """
@@ -131,9 +131,9 @@ class NormaliseJob:
     done: int = 0
 
     @property
-    def grounds(self) -> tuple[PrefixState, ...]:
-        """What the parts stand on."""
-        return tuple(ground for part in self.parts for ground in part.grounds)
+    def prefix_states(self) -> tuple[PrefixState, ...]:
+        """The prefix states of all parts."""
+        return tuple(state for part in self.parts for state in part.prefix_states)
 
 
 Job = DrawJob | ScoreJob | ProposeJob | NormaliseJob
@@ -145,8 +145,10 @@ def draw_job(request: SampleRequest | GuideRequest) -> DrawJob:
         return DrawJob(request, (PrefixState(request.prompt, request.prefix),), None)
     weights = tuple(view.weight for view in request.views)
     rule = GuidanceRule(weights, request.mask, request.preferred, request.strength_by)
-    grounds = tuple(PrefixState(view.prompt, request.prefix, view.reader) for view in request.views)
-    return DrawJob(request, grounds, rule)
+    prefix_states = tuple(
+        PrefixState(view.prompt, request.prefix, view.reader) for view in request.views
+    )
+    return DrawJob(request, prefix_states, rule)
 
 
 def score_job(request: ScoreRequest) -> ScoreJob:
@@ -155,7 +157,7 @@ def score_job(request: ScoreRequest) -> ScoreJob:
 
 
 def propose_job(request: ProposeRequest) -> ProposeJob:
-    """The job of a request that asks what may come next."""
+    """The job of a request for the likeliest next tokens."""
     return ProposeJob(request, (PrefixState(request.prompt, request.prefix),))
 
 
@@ -165,7 +167,7 @@ def normalise_job(request: NormaliseRequest) -> NormaliseJob:
 
 
 def settle(future: Future[Any], result: object) -> None:
-    """Give a future its result, or its exception; a cancelled one is left alone."""
+    """Set a future's result or exception, unless it is done or cancelled."""
     if not future.done() and future.set_running_or_notify_cancel():
         if isinstance(result, BaseException):
             future.set_exception(result)

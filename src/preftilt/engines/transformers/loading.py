@@ -1,4 +1,4 @@
-"""From a model's name to a model in memory: local folders first, safetensors only, no remote code, plain errors."""
+"""Loads a model by name: local folders first, safetensors only, no remote code, plain errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTEXT_FIELDS = (
 )
 
 HUB_SECONDS = 10.0
-"""How long the hub may take to say whether it is there."""
+"""Time limit for finding out whether the hub can be reached."""
 
 UNLIMITED = 1 << 20
 """The context of a model whose config names none (recurrent ones do not)."""
@@ -47,9 +47,9 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """A model that was looked for: where it is, and how it will run.
+    """A model that was found: its location, and how it will run.
 
-    name: as the user calls it. place: what transformers loads from, a folder or a hub id.
+    name: as the user gave it. place: what transformers loads from, a folder or a hub id.
     """
 
     name: str
@@ -64,7 +64,7 @@ class ModelSource:
 def find_model(
     name: str, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
 ) -> ModelSource:
-    """Look for a model by short name, hub id or path, and see that it can be run as asked; nothing is loaded.
+    """Find a model by short name, hub id or path, and check that it can be run as requested; nothing is loaded.
 
     A GGUF file is converted, the first time. Raises :class:`UnknownModel` if there is no such model or its hub cannot
     be reached, and :class:`BadInput` if the model exists but cannot be used as asked. So do :func:`load_tokenizer` and
@@ -81,14 +81,14 @@ def find_model(
         place=str(folder) if folder.is_dir() else place,
         device=where,
         dtype=kind,
-        cached_only=not folder.is_dir() and not _hub_answers(name),
+        cached_only=not folder.is_dir() and not _hub_is_reachable(name),
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer (a ``PreTrainedTokenizerBase``): a small file, read before the weights are."""
+    """The model's tokenizer (a ``PreTrainedTokenizerBase``), loaded before the weights."""
     with quiet_transformers(), explained_errors(source):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             source.place,
@@ -99,9 +99,9 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def load_model(source: ModelSource, tokenizer: Any, *, sees: bool = False) -> LoadedModel:
-    """The model in memory, for inference; one that ``sees`` is loaded with its eyes."""
-    kind = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+def load_model(source: ModelSource, tokenizer: Any, *, vision: bool = False) -> LoadedModel:
+    """The model in memory, for inference; ``vision``: with its image encoder."""
+    kind = transformers.AutoModelForImageTextToText if vision else transformers.AutoModelForCausalLM
     with quiet_transformers(), explained_errors(source):
         model: Any = kind.from_pretrained(
             source.place,
@@ -122,7 +122,7 @@ def load_model(source: ModelSource, tokenizer: Any, *, sees: bool = False) -> Lo
 def load_reward_model(source: ModelSource, tokenizer: Any) -> LoadedModel:
     """A sequence-classification model with one output, in memory, for inference.
 
-    Raises :class:`BadInput` for a model without such a head: transformers would invent one and score at random.
+    Raises :class:`BadInput` for a model without such a head: transformers would initialise one at random.
     """
     with quiet_transformers(), explained_errors(source, "a reward model"):
         model, loading_info = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -202,7 +202,7 @@ def _pickle_only(name: str) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice from transformers while it loads; the user's settings come back afterwards."""
+    """No progress bars and warnings from transformers inside the block; the user's settings are restored after it."""
     verbosity, bars = (
         transformers_logging.get_verbosity(),
         transformers_logging.is_progress_bar_enabled(),
@@ -217,13 +217,13 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _hub_answers(name: str) -> bool:
-    """One short question instead of the loaders' many patient ones: without a hub, only the cache can help."""
+def _hub_is_reachable(name: str) -> bool:
+    """Check once, with a short timeout, whether the hub can be reached; the loaders would retry for long."""
     try:
         HfApi().model_info(name, timeout=HUB_SECONDS)
     except (HfHubHTTPError, HFValidationError):
-        return True  # It answers, and what it has to say about this name the loaders will hear.
-    except Exception:  # Whatever the HTTP library of the day raises when nobody answers.
+        return True  # It answers; the loaders will report what is wrong with this name.
+    except Exception:  # Depends on the HTTP library in use.
         return False
     return True
 
@@ -234,16 +234,16 @@ _FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryErr
 
 @contextmanager
 def explained_errors(source: ModelSource, kind: str = "a causal language model") -> Iterator[None]:
-    """Say in our words what transformers and the hub say in theirs; ``kind`` is what the model should have been."""
+    """Translate errors of transformers and the hub into ours; ``kind`` is the expected kind of model."""
     try:
         yield
     except PreftiltError:
         raise
     except _FAILURES as error:
-        raise _reason(source, error, kind) from error
+        raise _translated(source, error, kind) from error
 
 
-def _reason(source: ModelSource, error: Exception, kind: str) -> Exception:
+def _translated(source: ModelSource, error: Exception, kind: str) -> Exception:
     text, name, local = str(error), source.name, Path(source.place).is_dir()
     bundled = "the bundled model needs no hub: use demo"
     if isinstance(error, SafetensorError):

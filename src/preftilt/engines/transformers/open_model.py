@@ -111,15 +111,13 @@ def open_transformers(
         )
     _ = chat.template  # Raises now, before the weights are read, if there is none.
     arms = read_arms(options.arms or {}, tokenizer)
-    weaker = _weaker(source, options.arm_base)
-    loaded = load_model(source, tokenizer, sees=processor is not None)
+    arm_base = _find_arm_base(source, options.arm_base)
+    loaded = load_model(source, tokenizer, vision=processor is not None)
     images = None if processor is None else image_tokenizer(loaded.model, processor, chat)
-    beside = ArmSetup(arms=arms, model=weaker and load_model(weaker, load_tokenizer(weaker)))
-    contexts = [
-        context_of(model_loaded.model.config)
-        for model_loaded in (loaded, beside.model)
-        if model_loaded
-    ]
+    arm_setup = ArmSetup(
+        arms=arms, model=arm_base and load_model(arm_base, load_tokenizer(arm_base))
+    )
+    contexts = [context_of(entry.model.config) for entry in (loaded, arm_setup.model) if entry]
     limits = TransformersLimits(
         max_rows=options.max_rows or (64 if loaded.device.type == "cpu" else 256),
         row_bytes=tuning.row_bytes,
@@ -129,11 +127,11 @@ def open_transformers(
         context=min(contexts),
     )
     return assemble(
-        loaded, chat, limits, model, options.sampler_logprobs, tuning.attention, beside, images
+        loaded, chat, limits, model, options.sampler_logprobs, tuning.attention, arm_setup, images
     )
 
 
-def _weaker(source: ModelSource, name: str | None) -> ModelSource | None:
+def _find_arm_base(source: ModelSource, name: str | None) -> ModelSource | None:
     """The other model that reward models stand on, opened as ``source`` is."""
     if name is None:
         return None
@@ -154,35 +152,37 @@ def assemble(
     label: str,
     sampler_logprobs: Switch,
     attention: Literal["auto", "expanded"],
-    beside: ArmSetup,
+    arm_setup: ArmSetup,
     images: ImageTokenizer | None = None,
 ) -> TransformersEngine:
     """An engine on a model that is in memory; it takes the model over. ``label`` is how it names the model."""
     vocabulary, turn_end, runner = _vocabulary(loaded, chat, label, images)
-    runners = [runner, *attach_arms(runner, beside)]
-    ends = RowLifecycle(runner, vocabulary, limits.context)
-    checked = [probe.reference(each) for each in runners]
-    look = None if images is None else probe_image(images, runner)
+    runners = [runner, *attach_arms(runner, arm_setup)]
+    lifecycle = RowLifecycle(runner, vocabulary, limits.context)
+    probes = [probe.reference(each) for each in runners]
+    image_probe = None if images is None else probe_image(images, runner)
     shared = attention == "auto"
-    if shared and (why := _install(runners, checked)) is not None:
+    if shared and (reason := _install(runners, probes)) is not None:
         LOG.warning(
             "%s does not read a prompt once for all its answers, which takes several times as long: %s",
             label,
-            why,
+            reason,
         )
         shared = False
     if shared:
-        path: TransformersScheduler | ExpandedPath = TransformersScheduler(runner, ends, limits)
+        path: TransformersScheduler | ExpandedPath = TransformersScheduler(
+            runner, lifecycle, limits
+        )
     else:
-        path = ExpandedPath(runner, ends, limits)
-        for each, check in zip(runners, checked, strict=True):
-            _insist(ExpandedPath(each, ends, limits), check, label)
+        path = ExpandedPath(runner, lifecycle, limits)
+        for each, check in zip(runners, probes, strict=True):
+            _require_exact(ExpandedPath(each, lifecycle, limits), check, label)
     trusted = sampler_logprobs == "on" or (
         sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
     )
     keyed = loaded.dtype == torch.float32 or _draws_alike(path)
-    if images is not None and look is not None:
-        images = checked_images(images, look, path, label)
+    if images is not None and image_probe is not None:
+        images = checked_images(images, image_probe, path, label)
     path.forget()
     runner.stats.reset()
     info = TransformersInfo(
@@ -199,22 +199,22 @@ def assemble(
         keyed_streams=keyed,
         guides=True,
         proposes=True,
-        arms=beside.known,
+        arms=arm_setup.known,
         images=images is not None,
     )
     return TransformersEngine(info, runner, path, images or chat, capabilities)
 
 
-def _install(runners: Sequence[ModelRunner], checked: Sequence[probe.Probe]) -> str | None:
+def _install(runners: Sequence[ModelRunner], probes: Sequence[probe.Probe]) -> str | None:
     """Shared-prefix attention for all models of an engine; if one does not take to it, why, and no change."""
-    for runner, check in zip(runners, checked, strict=True):
-        why = probe.install(runner, check)
-        if why is None and runner.arms is not None:
-            why = probe.reads_by_rows(runner, check)
-        if why is not None:
+    for runner, check in zip(runners, probes, strict=True):
+        reason = probe.install(runner, check)
+        if reason is None and runner.arms is not None:
+            reason = probe.reads_by_rows(runner, check)
+        if reason is not None:
             for each in runners:
                 probe.uninstall(each)
-            return why
+            return reason
     for runner in runners:
         if runner.device.type == "cpu":
             patch_small_batch_linears(runner.model)
@@ -237,15 +237,15 @@ def _vocabulary(
         )
     vocabulary = Vocabulary(size, holes, eos, chat)
     marked = torch.tensor(holes, device=loaded.device) if holes else None
-    sight = None if images is None else images.sight
-    runner = ModelRunner(loaded.model, vocabulary=size, holes=marked, sight=sight)
+    embedder = None if images is None else images.embedder
+    runner = ModelRunner(loaded.model, vocabulary=size, holes=marked, embedder=embedder)
     return vocabulary, turn_end, runner
 
 
-def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:
+def _require_exact(path: ExpandedPath, check: probe.Probe, label: str) -> None:
     """Refuse a model on which even plain caching does not reproduce its own forward."""
     try:
-        agrees = path.agrees(checked)
+        agrees = path.agrees(check)
     except Exception as error:  # A foreign architecture may raise anything; say what it means.
         raise BadInput(
             f"{label} cannot be run step by step by preftilt ({error}); use another model"
@@ -259,7 +259,7 @@ def _insist(path: ExpandedPath, checked: probe.Probe, label: str) -> None:
 def _sampler_agrees(path: TransformersScheduler | ExpandedPath, dtype: torch.dtype) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few drawn responses."""
     prompt = tuple(range(min(8, path.runner.vocabulary)))
-    [drawn] = _drawn(path, [_trial(prompt, range(4))])
+    [drawn] = _draw(path, [_trial_request(prompt, range(4))])
     scores = [
         score_job(ScoreRequest(prompt=prompt, completion=completion.tokens)) for completion in drawn
     ]
@@ -277,25 +277,28 @@ def _draws_alike(path: TransformersScheduler | ExpandedPath) -> bool:
     Responses are drawn beside many others, alone, and in two pieces. That a token moved is rare and that a log-prob did
     is not, so log-probs tell. Float32 has been held to the model's own forward already (:func:`~.probe.install`).
     """
-    most = path.runner.vocabulary
-    prompt, other = tuple(range(min(8, most))), tuple(token % most for token in range(40))
-    _, crowd = _drawn(path, [_trial(other, range(7)), _trial(prompt, range(17))])
-    seen = 0
-    for slot, beside in enumerate(crowd):
-        trial = _trial(prompt, [slot])
-        [[alone]] = _drawn(path, [trial])
+    vocabulary = path.runner.vocabulary
+    prompt, other = (
+        tuple(range(min(8, vocabulary))),
+        tuple(token % vocabulary for token in range(40)),
+    )
+    _, crowd = _draw(path, [_trial_request(other, range(7)), _trial_request(prompt, range(17))])
+    compared = 0
+    for slot, in_batch in enumerate(crowd):
+        trial = _trial_request(prompt, [slot])
+        [[alone]] = _draw(path, [trial])
         half = len(alone.tokens) // 2
         rest = replace(trial, prefix=alone.tokens[:half], max_tokens=TRIAL - half)
-        [[later]] = _drawn(path, [rest])
-        if not (_alike(alone, beside, 0) and _alike(alone, later, half)):
+        [[later]] = _draw(path, [rest])
+        if not (_same_draws(alone, in_batch, 0) and _same_draws(alone, later, half)):
             return False
-        seen += len(alone.tokens)
-        if seen >= 2 * TRIAL:
+        compared += len(alone.tokens)
+        if compared >= 2 * TRIAL:
             break
     return True
 
 
-def _alike(whole: Completion, other: Completion, start: int) -> bool:
+def _same_draws(whole: Completion, other: Completion, start: int) -> bool:
     """Whether ``other`` is ``whole`` from ``start`` on, with the same log-probs."""
     gaps = (
         np.abs(whole.logprobs[start:] - other.logprobs)
@@ -305,7 +308,7 @@ def _alike(whole: Completion, other: Completion, start: int) -> bool:
     return gaps is not None and float(gaps.max(initial=0.0)) <= probe.AGREE
 
 
-def _trial(prompt: Tokens, slots: Iterable[int]) -> SampleRequest:
+def _trial_request(prompt: Tokens, slots: Iterable[int]) -> SampleRequest:
     return SampleRequest(
         prompt=prompt,
         slots=tuple(slots),
@@ -315,7 +318,7 @@ def _trial(prompt: Tokens, slots: Iterable[int]) -> SampleRequest:
     )
 
 
-def _drawn(
+def _draw(
     path: TransformersScheduler | ExpandedPath, requests: Sequence[SampleRequest]
 ) -> list[list[Completion]]:
     jobs = [draw_job(request) for request in requests]
@@ -326,4 +329,4 @@ def _drawn(
 def _finish(path: TransformersScheduler | ExpandedPath, jobs: Sequence[Job]) -> None:
     path.add(jobs)
     while not path.idle:
-        path.turn()
+        path.step()

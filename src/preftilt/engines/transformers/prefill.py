@@ -39,7 +39,7 @@ class PromptPrefill:
         shifts = None if self.shifts is None else self.shifts[:, self.done : self.done + len(new)]
         return ExtendSegment(new, self.layers, self.done, {}, 0, self.reader, shifts)
 
-    def grown(self, plan: ExtendPlan, number: int) -> PromptPrefill:
+    def advanced(self, plan: ExtendPlan, number: int) -> PromptPrefill:
         """With what was forwarded as the plan's segment ``number``."""
         done = self.done + len(plan.segments[number].tokens)
         layers = concat_layers(self.layers, plan.layers(number))
@@ -73,8 +73,8 @@ class TailPrefill:
             new, prompt.layers, prompt.length, self.layers, self.done, prompt.reader, prompt.shifts
         )
 
-    def grown(self, plan: ExtendPlan, number: int) -> TailPrefill:
-        """As :meth:`PromptPrefill.grown`."""
+    def advanced(self, plan: ExtendPlan, number: int) -> TailPrefill:
+        """As :meth:`PromptPrefill.advanced`."""
         done = self.done + len(plan.segments[number].tokens)
         return TailPrefill(self.prompt, self.tokens, plan.layers(number), done)
 
@@ -96,35 +96,35 @@ def start_tail(prompt: CachedPrompt, prefix: Tokens, known: CachedTail | None) -
 
 
 def start_prompt(
-    tokens: Tokens, reader: Reader | None, store: PrefixCache, runner: ModelRunner
+    tokens: Tokens, reader: Reader | None, cache: PrefixCache, runner: ModelRunner
 ) -> PromptPrefill:
     """Start from the longest beginning that a stored prompt of the same reader shares.
 
     Raises :class:`~preftilt.errors.EngineError` if an image of the prompt is no longer held.
     """
-    shifts = None if runner.sight is None else runner.sight.shifts(tokens)
-    shared, layers = store.longest_shared(tokens, reader)
+    shifts = None if runner.embedder is None else runner.embedder.shifts(tokens)
+    shared, layers = cache.longest_shared(tokens, reader)
     runner.stats.shared_tokens += shared
-    begun = {i: (k[:, :shared], v[:, :shared]) for i, (k, v) in layers.items()}
-    return PromptPrefill(tokens, begun, shared, reader, shifts)
+    shared_layers = {i: (k[:, :shared], v[:, :shared]) for i, (k, v) in layers.items()}
+    return PromptPrefill(tokens, shared_layers, shared, reader, shifts)
 
 
-def next_segments(growths: Iterable[Prefill], budget: int) -> list[ExtendSegment]:
+def next_segments(prefills: Iterable[Prefill], budget: int) -> list[ExtendSegment]:
     """What a forward of up to ``budget`` tokens holds: a segment for each of the first growths, in order."""
     segments: list[ExtendSegment] = []
-    for growth in growths:
+    for prefill in prefills:
         if budget <= 0:
             break
-        segments.append(growth.segment(budget))
+        segments.append(prefill.segment(budget))
         budget -= len(segments[-1].tokens)
     return segments
 
 
 def forward_segments(
-    growths: Sequence[Prefill],
+    prefills: Sequence[Prefill],
     segments: Sequence[ExtendSegment],
     runner: ModelRunner,
-    store: PrefixCache,
+    cache: PrefixCache,
 ) -> list[Prefill | CachedPrompt | CachedTail]:
     """Forward one segment of each growth; what each has become, a cache in the store if nothing is missing.
 
@@ -134,27 +134,27 @@ def forward_segments(
     last = torch.tensor([stop - 1 for stop in plan.offsets[1:]], device=runner.device)
     logits = runner.logits(plan, plan.tokens, last)
     results: list[Prefill | CachedPrompt | CachedTail] = []
-    for number, growth in enumerate(growths):
-        grown = growth.grown(plan, number)
-        complete = grown.done == len(grown.tokens)
-        results.append(grown.finished(logits[number]) if complete else grown)
-    for growth, segment, result in zip(growths, segments, results, strict=True):
-        _count_and_keep(growth, len(segment.tokens), result, runner, store)
+    for number, prefill in enumerate(prefills):
+        advanced = prefill.advanced(plan, number)
+        complete = advanced.done == len(advanced.tokens)
+        results.append(advanced.finished(logits[number]) if complete else advanced)
+    for prefill, segment, result in zip(prefills, segments, results, strict=True):
+        _count_and_store(prefill, len(segment.tokens), result, runner, cache)
     return results
 
 
-def _count_and_keep(
-    growth: Prefill,
+def _count_and_store(
+    prefill: Prefill,
     new: int,
     result: Prefill | CachedPrompt | CachedTail,
     runner: ModelRunner,
-    store: PrefixCache,
+    cache: PrefixCache,
 ) -> None:
-    if isinstance(growth, PromptPrefill):
+    if isinstance(prefill, PromptPrefill):
         runner.stats.prompt_tokens += new
     else:
         runner.stats.response_tokens += new
         if isinstance(result, CachedTail):
-            store.add_tail(growth.prompt, result)
+            cache.add_tail(prefill.prompt, result)
     if isinstance(result, CachedPrompt):
-        store.add_prompt(result)
+        cache.add_prompt(result)

@@ -1,8 +1,8 @@
 """Key/value caches kept between calls: prompts, and the responses that grow from them.
 
-Token ids are the handle. A prompt is kept at batch 1, once, with the logits after its last token, so the first token
-of any number of rows needs no further forward. A tail is the cache of response tokens under a prompt. Both live in
-one least-recently-used store bounded in bytes; what is in use stays alive by reference even after it was dropped.
+Keys are token ids. A prompt is cached once, at batch size 1, with the logits after its last token, so the first token
+of any number of rows needs no further forward. A *tail* is the key/value cache of response tokens after a prompt. Both
+are in one LRU cache bounded in bytes; what is in use stays alive by reference after it was evicted.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Layers = dict[int, tuple[Tensor, Tensor]]
 """Layer index → keys [Hkv, T, D] and values [Hkv, T, Dv]."""
 
 CacheKey = tuple[Reader | None, Tokens, Tokens]
-"""Who read it, a prompt, and a response prefix after it, which is empty for the prompt's own cache."""
+"""Reader, prompt, and the response prefix after it, which is empty for the prompt's own cache."""
 
 SHORTEST_SHARED = 16
-"""A common beginning of fewer tokens than this is forwarded again: finding it costs more."""
+"""A common prefix of fewer tokens than this is computed again: copying it costs more."""
 
 
 @dataclass(eq=False, slots=True)
 class CachedPrompt:
-    """A prefilled prompt: its cache and the float32 logits [V] that follow it, as ``reader`` has them.
+    """A prefilled prompt: its key/value cache under ``reader``, and the float32 logits [V] after its last token.
 
-    shift: how far the model's positions of all that follows are from its places (``Sight.shifts``).
+    shift: position id minus index, for all tokens that follow (``ImageEmbedder.shifts``).
     """
 
     tokens: Tokens
@@ -41,7 +41,7 @@ class CachedPrompt:
     tails: dict[Tokens, CachedTail] = field(default_factory=dict)
 
     def key(self, tail: Tokens = ()) -> CacheKey:
-        """What the prompt, or a tail of it, is stored under."""
+        """The cache key of the prompt, or of one of its tails."""
         return self.reader, self.tokens, tail
 
     @property
@@ -50,15 +50,15 @@ class CachedPrompt:
 
     @property
     def shifts(self) -> Tensor | None:
-        """``shift`` [3, 1] as a segment that follows takes it."""
+        """``shift`` [3, 1] as :class:`ExtendSegment` takes it."""
         return torch.full((3, 1), self.shift) if self.shift else None
 
 
 @dataclass(eq=False, slots=True)
 class CachedTail:
-    """The cache of the response tokens that were forwarded after a prompt.
+    """The key/value cache of response tokens after a prompt.
 
-    ``logits`` [V] follow the last of them (float32); a tail that was cut out of a batch has none.
+    ``logits`` [V] (float32) follow the last of them; a tail that was copied out of a running batch has none.
     """
 
     tokens: Tokens
@@ -67,12 +67,12 @@ class CachedTail:
 
 
 def layers_bytes(layers: Layers) -> int:
-    """Bytes of a cache."""
+    """Bytes of a key/value cache."""
     return sum(t.numel() * t.element_size() for pair in layers.values() for t in pair)
 
 
 class PrefixCache:
-    """Prompts and tails, least recently used first out; those of one reader are never another's."""
+    """LRU cache of prompts and tails; entries of different readers are never shared."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -88,10 +88,10 @@ class PrefixCache:
         return cached if isinstance(cached, CachedPrompt) else None
 
     def longest_shared(self, tokens: Tokens, reader: Reader | None = None) -> tuple[int, Layers]:
-        """The longest beginning of ``tokens`` that a stored prompt has too, short of the last token.
+        """The longest prefix of ``tokens``, without the last token, that a cached prompt shares.
 
-        The last token is left out because its logits are needed. Returns the length (0 if none) and that prompt's
-        cache.
+        The last token is always computed, because its logits are needed. Returns the length (0 if none) and that
+        prompt's layers.
         """
         tree = self._prompts.get(reader)
         shared, prompt = (0, None) if tree is None else tree.nearest(tokens[:-1])
@@ -100,7 +100,7 @@ class PrefixCache:
         return shared, prompt.layers
 
     def longest_tail(self, prompt: CachedPrompt, tokens: Tokens) -> CachedTail | None:
-        """The longest tail of ``prompt`` that begins ``tokens``."""
+        """The longest tail of ``prompt`` that is a prefix of ``tokens``."""
         for length in sorted(
             {len(known) for known in prompt.tails if len(known) <= len(tokens)}, reverse=True
         ):
@@ -115,20 +115,20 @@ class PrefixCache:
         self._add(prompt.key(), prompt)
 
     def add_tail(self, prompt: CachedPrompt, tail: CachedTail) -> None:
-        """Keep a tail, unless it is empty, known as well as this, or its prompt has been dropped."""
+        """Cache a tail, unless it is empty, already cached with its logits, or its prompt has been evicted."""
         known = prompt.tails.get(tail.tokens)
         if known is not None and known.logits is None and tail.logits is not None:
-            self._drop(prompt.key(tail.tokens))
+            self._evict(prompt.key(tail.tokens))
             known = None
         if tail.tokens and known is None and self._items.get(prompt.key()) is prompt:
             prompt.tails[tail.tokens] = tail
             self._items.move_to_end(prompt.key())
             self._add(prompt.key(tail.tokens), tail)
 
-    def drop_tail(self, prompt: CachedPrompt, tokens: Tokens) -> None:
-        """Forget the tail of exactly these tokens, if it is known."""
+    def evict_tail(self, prompt: CachedPrompt, tokens: Tokens) -> None:
+        """Evict the tail of exactly these tokens, if it is cached."""
         if prompt.key(tokens) in self._items and tokens:
-            self._drop(prompt.key(tokens))
+            self._evict(prompt.key(tokens))
 
     def clear(self) -> None:
         self._items.clear()
@@ -137,21 +137,23 @@ class PrefixCache:
 
     def _add(self, key: CacheKey, item: CachedPrompt | CachedTail) -> None:
         if key in self._items:
-            self._drop(key)
+            self._evict(key)
         self._items[key] = item
         if isinstance(item, CachedPrompt):
             self._prompts.setdefault(item.reader, PrefixTree()).add(item.tokens, item)
         self.bytes += layers_bytes(item.layers)
         while self.bytes > self.capacity and len(self._items) > 1:
-            self._drop(next(iter(self._items)))
+            self._evict(next(iter(self._items)))
 
-    def _drop(self, key: CacheKey) -> None:
+    def _evict(self, key: CacheKey) -> None:
         item = self._items.pop(key)
         self.bytes -= layers_bytes(item.layers)
         if isinstance(item, CachedPrompt):
             tree = self._prompts[item.reader]
             tree.remove(item.tokens)
-            if tree.empty:  # Readers come with their requests: any number of preference vectors.
+            if (
+                tree.empty
+            ):  # Preference vectors come with requests, so there may be any number of readers.
                 del self._prompts[item.reader]
             for tokens in item.tails:
                 tail = self._items.pop(item.key(tokens))
@@ -164,7 +166,7 @@ class PrefixCache:
 
 
 def concat_layers(first: Layers, second: Layers) -> Layers:
-    """One cache of two that follow each other."""
+    """Concatenate two key/value caches along the tokens."""
     if not first:
         return second
     return {

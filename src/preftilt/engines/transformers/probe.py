@@ -49,8 +49,8 @@ def reference(runner: ModelRunner) -> Probe:
     (The fused ones ignore a cap on attention scores, for instance.) The model stays with eager attention where it
     lets itself be told so.
     """
-    if runner.text._can_set_attn_implementation():
-        runner.text.set_attn_implementation("eager")
+    if runner.language_model._can_set_attn_implementation():
+        runner.language_model.set_attn_implementation("eager")
     generator = torch.Generator().manual_seed(20260630)
     known = torch.ones(runner.vocabulary, dtype=torch.bool)
     if runner.holes is not None:
@@ -59,7 +59,7 @@ def reference(runner: ModelRunner) -> Probe:
     chosen = torch.randint(0, len(ids), (PROMPT + RESPONSE,), generator=generator)
     tokens = ids[chosen].to(runner.device)
     logits = runner.model(input_ids=tokens[None], use_cache=False).logits[0]
-    return Probe(tokens, torch.log_softmax(runner.clean(logits), dim=-1))
+    return Probe(tokens, torch.log_softmax(runner.to_float32(logits), dim=-1))
 
 
 def gap(logits: Tensor, reference: Tensor) -> float:
@@ -89,7 +89,7 @@ def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
 
 def install(runner: ModelRunner, probe: Probe) -> str | None:
     """Switch the model to shared-prefix attention; if it does not take to it, why, and no change."""
-    model: Any = runner.text
+    model: Any = runner.language_model
     if not model._can_set_attn_implementation():
         return "transformers cannot exchange its attention"
     before = model.config._attn_implementation
@@ -105,7 +105,7 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
     except (
         Exception
     ) as error:  # Whatever a foreign architecture raises here, it says: not this way.
-        why = _said(error)
+        why = _one_line(error)
     runner.own_logits = False
     model.set_attn_implementation(before)
     return why
@@ -114,8 +114,8 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
 def uninstall(runner: ModelRunner) -> None:
     """Back to transformers' own attention, as it was when :func:`reference` had been taken."""
     runner.own_logits = False
-    if runner.text._can_set_attn_implementation():
-        runner.text.set_attn_implementation("eager")
+    if runner.language_model._can_set_attn_implementation():
+        runner.language_model.set_attn_implementation("eager")
 
 
 def reads_by_rows(runner: ModelRunner, probe: Probe) -> str | None:
@@ -126,13 +126,13 @@ def reads_by_rows(runner: ModelRunner, probe: Probe) -> str | None:
     try:
         logits = runner.logits(plan, plan.tokens)
     except Exception as error:  # As in install.
-        return _said(error)
+        return _one_line(error)
     if same(logits, probe.reference, runner.model.dtype):
         return None
     return "read a row a token, log-probs are not those of the model's own forward"
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 

@@ -66,7 +66,7 @@ class ModelRunner:
     vocabulary: the model's rows that the tokenizer knows come first; padding rows after them are cut off before the
     softmax, so they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
     own_logits: take logits through the model's own forward (models that scale or cap them).
-    sight: how it sees images, if it does; ``text`` is then the language model within it, else the model itself.
+    sight: how it sees images, if it does; ``language_model`` is then the language model within it, else the model itself.
     arms: the reward models attached to it. beside: runners of other models, by the reward models that stand on them.
     """
 
@@ -76,19 +76,21 @@ class ModelRunner:
         *,
         vocabulary: int,
         holes: Tensor | None = None,
-        sight: ImageEmbedder | None = None,
+        embedder: ImageEmbedder | None = None,
     ) -> None:
         self.model: Any = model
-        self.sight = sight
-        self.text: Any = model if sight is None else sight.text
+        self.embedder = embedder
+        self.language_model: Any = model if embedder is None else embedder.language_model
         self.vocabulary = vocabulary
         self.holes = holes
         self.own_logits = False
         self.arms: AttachedArms | None = None
-        self.beside: Mapping[str, ModelRunner] = {}
+        self.arm_runners: Mapping[str, ModelRunner] = {}
         self.stats = TransformersStats()
         self._body: Any = (
-            getattr(model, self.model.base_model_prefix) if sight is None else self.text
+            getattr(model, self.model.base_model_prefix)
+            if embedder is None
+            else self.language_model
         )
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         head = self.model.get_output_embeddings()
@@ -97,20 +99,20 @@ class ModelRunner:
         bias = getattr(head, "bias", None)
         self._bias = None if bias is None else bias.detach()[:vocabulary].float()
 
-    def of(self, reader: Reader | None) -> ModelRunner:
+    def runner_of(self, reader: Reader | None) -> ModelRunner:
         """The runner that ``reader`` reads with: this one, unless its reward model stands on another model."""
-        return self if reader is None else self.beside.get(reader.arm, self)
+        return self if reader is None else self.arm_runners.get(reader.arm, self)
 
-    def logits(self, plan: PackedPlan, tokens: Tensor, where: Tensor | None = None) -> Tensor:
-        """Float32 logits [n, V] after the packed positions ``where`` [n] (None: all, in order)."""
-        return self._finish(self._states(plan, tokens, where))
+    def logits(self, plan: PackedPlan, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Float32 logits [n, V] after the packed positions ``positions`` [n] (None: all, in order)."""
+        return self._to_logits(self._states(plan, tokens, positions))
 
     def logprobs(self, plan: PackedPlan, tokens: Tensor, targets: Tensor) -> Tensor:
         """Log-probs (float64 [M]) of ``targets`` [M], one after each of the packed tokens."""
         states = self._states(plan, tokens, None)
         rows = max(1, LOGIT_NUMBERS // self.vocabulary)
         parts = [
-            logprobs_of(self._finish(states[r : r + rows]), targets[r : r + rows])
+            logprobs_of(self._to_logits(states[r : r + rows]), targets[r : r + rows])
             for r in range(0, len(targets), rows)
         ]
         return torch.cat(parts)
@@ -120,48 +122,48 @@ class ModelRunner:
     ) -> Iterator[Tensor]:
         """As :meth:`logits` at each of ``places`` in turn: one forward, and no more logits at once than one needs."""
         states = self._states(plan, tokens, None)
-        for where in places:
-            yield self._finish(states[where])
+        for positions in places:
+            yield self._to_logits(states[positions])
 
     def run(self, plan: PackedPlan, tokens: Tensor) -> None:
         """Forward for the caches' sake only."""
         self._states(plan, tokens, tokens.new_zeros(1))
 
-    def _states(self, plan: PackedPlan, tokens: Tensor, where: Tensor | None) -> Tensor:
-        """What :meth:`_finish` turns into logits, at ``where``: hidden states, or the model's own logits."""
+    def _states(self, plan: PackedPlan, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        """What :meth:`_to_logits` turns into logits, at ``positions``: hidden states, or the model's own logits."""
         self.stats.forwards += 1
         if plan.readers is not None:
-            return self._read(plan, tokens, where, plan.readers)
+            return self._states_by_rows(plan, tokens, positions, plan.readers)
         inputs = {
-            **self._words(tokens[None]),
-            "position_ids": _positions(plan),
+            **self._inputs(tokens[None]),
+            "position_ids": _packed_position_ids(plan),
             "use_cache": False,
         }
         with attention_plan(plan):
             if self.own_logits:
-                keep = 0 if where is None else where
+                keep = 0 if positions is None else positions
                 return self.model(**inputs, logits_to_keep=keep).logits[0]
             hidden = self._body(**inputs).last_hidden_state[0]
-        return hidden if where is None else hidden[where]
+        return hidden if positions is None else hidden[positions]
 
-    def _read(
-        self, plan: PackedPlan, tokens: Tensor, where: Tensor | None, readers: Readers
+    def _states_by_rows(
+        self, plan: PackedPlan, tokens: Tensor, positions: Tensor | None, readers: Readers
     ) -> Tensor:
         """As :meth:`_states`, for tokens that several read: a batch row each, which is what adapters tell apart."""
         assert self.arms is not None
         inputs = {
-            **self._words(tokens[:, None]),
+            **self._inputs(tokens[:, None]),
             "position_ids": plan.positions[:, None],
             "use_cache": False,
         }
-        with attention_plan(plan), self.arms.reading(readers):
+        with attention_plan(plan), self.arms.active(readers):
             if self.own_logits:
                 states = self.model(**inputs).logits[:, 0]
             else:
                 states = self._body(**inputs).last_hidden_state[:, 0]
-        return states if where is None else states[where]
+        return states if positions is None else states[positions]
 
-    def by_rows(
+    def forward_rows(
         self, tokens: Tensor, cache: Any, reader: Reader | None, shifts: Tensor | None
     ) -> tuple[Tensor, Any]:
         """The model's own forward of ``tokens`` [N, L], all read by ``reader``: its logits [N, L, rows], its cache.
@@ -169,21 +171,23 @@ class ModelRunner:
         ``shifts`` [3, L or 1] as in :class:`PackedPlan`.
         """
         self.stats.forwards += 1
-        with ExitStack() as on:
+        with ExitStack() as stack:
             if reader is not None:
                 assert self.arms is not None
-                on.enter_context(self.arms.reading((reader,) * len(tokens)))
-            inputs = {**self._words(tokens), **self._places(tokens, cache, shifts)}
+                stack.enter_context(self.arms.active((reader,) * len(tokens)))
+            inputs = {**self._inputs(tokens), **self._position_ids(tokens, cache, shifts)}
             out = self.model(**inputs, past_key_values=cache, use_cache=True)
         return out.logits, out.past_key_values
 
-    def _words(self, tokens: Tensor) -> dict[str, Tensor]:
+    def _inputs(self, tokens: Tensor) -> dict[str, Tensor]:
         """Tokens [N, L] as the model takes them: by their ids, or embedded where it sees images."""
-        return {"input_ids": tokens} if self.sight is None else self.sight.words(tokens)
+        return (
+            {"input_ids": tokens} if self.embedder is None else self.embedder.model_inputs(tokens)
+        )
 
-    def _places(self, tokens: Tensor, cache: Any, shifts: Tensor | None) -> dict[str, Tensor]:
+    def _position_ids(self, tokens: Tensor, cache: Any, shifts: Tensor | None) -> dict[str, Tensor]:
         """Positions where the model would go by those of whatever it was shown last; the others know their own."""
-        if self.sight is None or not self.sight.turns:
+        if self.embedder is None or not self.embedder.has_3d_positions:
             return {}
         start = 0 if cache is None else cache.get_seq_length()
         positions = torch.arange(start, start + tokens.shape[1]).expand(3, -1)
@@ -191,12 +195,14 @@ class ModelRunner:
             positions = positions + shifts
         return {"position_ids": positions[:, None].expand(-1, len(tokens), -1).to(self.device)}
 
-    def clean(self, logits: Tensor) -> Tensor:
+    def to_float32(self, logits: Tensor) -> Tensor:
         """The model's own logits [..., rows] in float32, over the ids that exist: [..., V]."""
         return self._masked(logits[..., : self.vocabulary].float())
 
-    def _finish(self, states: Tensor) -> Tensor:
-        return self.clean(states) if self.own_logits else self._masked(self._head(states.float()))
+    def _to_logits(self, states: Tensor) -> Tensor:
+        return (
+            self.to_float32(states) if self.own_logits else self._masked(self._head(states.float()))
+        )
 
     def _masked(self, logits: Tensor) -> Tensor:
         return logits if self.holes is None else logits.index_fill(-1, self.holes, -torch.inf)
@@ -207,7 +213,7 @@ class ModelRunner:
         return nn.functional.linear(hidden, self._weight, self._bias)
 
 
-def _positions(plan: PackedPlan) -> Tensor:
+def _packed_position_ids(plan: PackedPlan) -> Tensor:
     """As the model takes them: [1, M], or [3, 1, M] where they have three dimensions."""
     if plan.shifts is None:
         return plan.positions[None]

@@ -39,8 +39,8 @@ class ViewSequence:
     """A row as one view reads it. ``forwarded`` counts the tokens in its tail; ``number`` is its place in the lane."""
 
     row: SampledRow
-    lane: ModelBatch
-    ground: PrefixState
+    batch: ModelBatch
+    state: PrefixState
     prompt: CachedPrompt | None
     forwarded: int
     number: int = 0
@@ -48,40 +48,40 @@ class ViewSequence:
 
 @dataclass(eq=False, slots=True)
 class ModelBatch:
-    """The strands that one model reads together: row ``r`` of its buffers is strand ``r``.
+    """The strands that one model reads together: row ``r`` of its buffers is sequence ``r``.
 
-    ``begin`` is the number of its first strand among those of all lanes.
+    ``offset`` is the number of its first strand among those of all lanes.
     """
 
     runner: ModelRunner
-    strands: list[ViewSequence] = field(default_factory=list)
+    sequences: list[ViewSequence] = field(default_factory=list)
     buffers: TailBuffers = field(default_factory=lambda: TailBuffers(0))
-    begin: int = 0
+    offset: int = 0
 
     def forward(self) -> Tensor:
         """Logits [S, V] after the last token of every strand."""
         places = [
-            RowPosition(sequence.prompt, sequence.forwarded, sequence.ground.cache.shift)
-            for sequence in self.strands
+            RowPosition(sequence.prompt, sequence.forwarded, sequence.state.cache.shift)
+            for sequence in self.sequences
         ]
         plan = DecodePlan(self.buffers, places, self.runner.device, self._readers())
-        last = plan.tokens_of([strand.row.tokens[-1] for strand in self.strands])
+        last = plan.tokens_of([sequence.row.tokens[-1] for sequence in self.sequences])
         return self.runner.logits(plan, last)
 
     def remove(self, number: int) -> None:
         """Close the gap that a strand leaves, with the then last one."""
-        last = self.strands.pop()
-        if number < len(self.strands):
-            self.buffers.move(len(self.strands), number, last.forwarded)
-            self.strands[number] = last
+        last = self.sequences.pop()
+        if number < len(self.sequences):
+            self.buffers.move(len(self.sequences), number, last.forwarded)
+            self.sequences[number] = last
             last.number = number
 
     def _readers(self) -> Readers | None:
         if self.runner.arms is None or all(
-            sequence.ground.reader is None for sequence in self.strands
+            sequence.state.reader is None for sequence in self.sequences
         ):
             return None
-        return tuple(strand.ground.reader for strand in self.strands)
+        return tuple(sequence.state.reader for sequence in self.sequences)
 
 
 @dataclass(eq=False, slots=True)
@@ -96,17 +96,17 @@ class SampledRow:
     key: int
     longest: int
     room: int = 0
-    strands: list[ViewSequence] = field(default_factory=list)
+    sequences: list[ViewSequence] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[list[float]] = field(default_factory=list)
     text: str = ""
 
-    def ticket(self, strands: tuple[int, ...]) -> RowSampling:
+    def row_sampling(self, logit_rows: tuple[int, ...]) -> RowSampling:
         """How the next token is drawn: by its position in the whole response, from these rows of logits."""
         request = self.job.request
         position = len(request.prefix) + len(self.tokens)
         key = position_key(self.key, position)
-        return RowSampling(request.sampling, key, strands, self.job.rule)
+        return RowSampling(request.sampling, key, logit_rows, self.job.rule)
 
 
 class RowLifecycle:
@@ -124,20 +124,20 @@ class RowLifecycle:
             job=job,
             index=index,
             key=stream_key(request.stream, request.slots[index]),
-            longest=max(len(ground.tokens) for ground in job.grounds) + len(request.prefix),
+            longest=max(len(state.tokens) for state in job.prefix_states) + len(request.prefix),
         )
 
-    def take(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
+    def add_token(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
         """Add a drawn token; True if the row has ended (and its request knows)."""
         row.tokens.append(token)
         row.logprobs.append(logprobs)
         row.job.done += 1
         self._stats.drawn += 1
-        why = self._end(row, token)
-        row.job.tell(row.index, row.tokens, logprobs, why)
-        if why is None:
+        finish = self._end(row, token)
+        row.job.emit(row.index, row.tokens, logprobs, finish)
+        if finish is None:
             return False
-        row.job.finish(row.index, row.tokens, row.logprobs, why)
+        row.job.finish(row.index, row.tokens, row.logprobs, finish)
         return True
 
     def _end(self, row: SampledRow, token: int) -> Finish | None:
@@ -153,69 +153,71 @@ class RowLifecycle:
 
 
 class RunningBatch:
-    """The live batch: ``capacity`` strands at most, as many as ``memory`` bytes of tails allow in the worst case."""
+    """The live batch: ``capacity`` sequences at most, as many as ``memory`` bytes of tails allow in the worst case."""
 
     def __init__(
         self,
         runner: ModelRunner,
-        store: PrefixCache,
-        ends: RowLifecycle,
+        cache: PrefixCache,
+        lifecycle: RowLifecycle,
         *,
         capacity: int,
         memory: int,
     ) -> None:
-        self._lanes = [ModelBatch(runner)]
+        self._batches = [ModelBatch(runner)]
         self._runner = runner
-        self._store = store
-        self._ends = ends
+        self._cache = cache
+        self._lifecycle = lifecycle
         self._capacity = capacity
         self._memory = memory
 
     @property
-    def live(self) -> bool:
+    def active(self) -> bool:
         """Whether there are rows to go on with."""
-        return any(lane.strands for lane in self._lanes)
+        return any(batch.sequences for batch in self._batches)
 
     def admit(self, job: DrawJob, until: int) -> None:
         """Start as many of the request's slots as there is room for, ``until`` so many have been started."""
-        count = min(self._free(job), until - job.started)
+        count = min(self._free_rows(job), until - job.started)
         if count <= 0:
             return
-        private = [self._is_private(job, ground) for ground in job.grounds]
-        rows = [self._ends.new_row(job, job.started + i) for i in range(count)]
+        private = [self._is_private(job, state) for state in job.prefix_states]
+        rows = [self._lifecycle.new_row(job, job.started + i) for i in range(count)]
         job.started += count
         self._runner.stats.rows += count
-        rows = self._first_tokens(job, rows)
-        lanes = [self._lane(ground) for ground in job.grounds]
-        for lane in dict.fromkeys(lanes):
-            lane.buffers.reserve(len(lane.strands) + len(rows) * lanes.count(lane), 1)
+        rows = self._draw_first_tokens(job, rows)
+        batches = [self._batch(state) for state in job.prefix_states]
+        for batch in dict.fromkeys(batches):
+            batch.buffers.reserve(len(batch.sequences) + len(rows) * batches.count(batch), 1)
         # A view's strands stand together: rows that read one prompt, and logits to be mixed, need no sorting.
-        for ground, carries in zip(job.grounds, private, strict=True):
+        for state, owns_prompt in zip(job.prefix_states, private, strict=True):
             for row in rows:
-                self._place(row, ground, carries)
+                self._add_sequence(row, state, owns_prompt)
 
     def step(self) -> None:
         """Draw the next token of every row."""
-        lanes = [lane for lane in self._lanes if lane.strands]
+        batches = [batch for batch in self._batches if batch.sequences]
         parts: list[Tensor] = []
-        begin = 0
-        for lane in lanes:
-            lane.begin = begin
-            parts.append(lane.forward())
-            begin += len(lane.strands)
-        self._runner.stats.response_tokens += begin
+        offset = 0
+        for batch in batches:
+            batch.offset = offset
+            parts.append(batch.forward())
+            offset += len(batch.sequences)
+        self._runner.stats.response_tokens += offset
         rows = self._rows()
-        tickets = [
-            row.ticket(tuple(strand.lane.begin + strand.number for strand in row.strands))
+        row_samplings = [
+            row.row_sampling(
+                tuple(sequence.batch.offset + sequence.number for sequence in row.sequences)
+            )
             for row in rows
         ]
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
-        drawn = zip(rows, *draw(logits, tickets), strict=True)
-        for lane in lanes:
-            for strand in lane.strands:
-                strand.forwarded += 1
+        drawn = zip(rows, *draw(logits, row_samplings), strict=True)
+        for batch in batches:
+            for sequence in batch.sequences:
+                sequence.forwarded += 1
         self._remove(
-            [row for row, token, logprobs in drawn if self._took_last(row, token, logprobs)]
+            [row for row, token, logprobs in drawn if self._add_token(row, token, logprobs)]
         )
 
     def drop_cancelled(self) -> None:
@@ -225,90 +227,101 @@ class RunningBatch:
     def clear(self) -> list[DrawJob]:
         """Forget every row; the requests they belonged to."""
         jobs = list({id(row.job): row.job for row in self._rows()}.values())
-        self._lanes = [ModelBatch(self._runner)]
+        self._batches = [ModelBatch(self._runner)]
         return jobs
 
     def _rows(self) -> list[SampledRow]:
         """The live rows, in the order of their first strands."""
-        strands = (strand for lane in self._lanes for strand in lane.strands)
-        return [strand.row for strand in strands if strand is strand.row.strands[0]]
+        sequences = (sequence for batch in self._batches for sequence in batch.sequences)
+        return [sequence.row for sequence in sequences if sequence is sequence.row.sequences[0]]
 
-    def _lane(self, ground: PrefixState) -> ModelBatch:
-        """The lane of the model that reads ``ground``, made on first sight of it."""
-        runner = self._runner.of(ground.reader)
-        for lane in self._lanes:
-            if lane.runner is runner:
-                return lane
-        self._lanes.append(ModelBatch(runner))
-        return self._lanes[-1]
+    def _batch(self, state: PrefixState) -> ModelBatch:
+        """The lane of the model that reads ``state``, made on first sight of it."""
+        runner = self._runner.runner_of(state.reader)
+        for batch in self._batches:
+            if batch.runner is runner:
+                return batch
+        self._batches.append(ModelBatch(runner))
+        return self._batches[-1]
 
-    def _first_tokens(self, job: DrawJob, rows: list[SampledRow]) -> list[SampledRow]:
+    def _draw_first_tokens(self, job: DrawJob, rows: list[SampledRow]) -> list[SampledRow]:
         """Draw the first token of new rows, which the caches of their grounds tell; those that have not ended."""
-        views, count = len(job.grounds), len(rows)
-        logits = torch.stack([ground.logits for ground in job.grounds])
+        views, count = len(job.prefix_states), len(rows)
+        logits = torch.stack([state.logits for state in job.prefix_states])
         logits = logits[:, None].expand(-1, count, -1).reshape(views * count, -1)
-        strands = [tuple(range(r, views * count, count)) for r in range(count)]
-        tickets = [row.ticket(its) for row, its in zip(rows, strands, strict=True)]
-        drawn = zip(rows, *draw(logits, tickets), strict=True)
-        return [row for row, token, logprobs in drawn if not self._ends.take(row, token, logprobs)]
+        rows_of_logits = [tuple(range(r, views * count, count)) for r in range(count)]
+        row_samplings = [
+            row.row_sampling(logit_rows)
+            for row, logit_rows in zip(rows, rows_of_logits, strict=True)
+        ]
+        drawn = zip(rows, *draw(logits, row_samplings), strict=True)
+        return [
+            row
+            for row, token, logprobs in drawn
+            if not self._lifecycle.add_token(row, token, logprobs)
+        ]
 
-    def _took_last(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
+    def _add_token(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
         """Add a token; True if the row has ended. What its caller will continue is kept."""
-        if not self._ends.take(row, token, logprobs):
+        if not self._lifecycle.add_token(row, token, logprobs):
             return False
         if row.job.request.keep:
-            for strand in row.strands:
-                self._keep(strand)
+            for sequence in row.sequences:
+                self._store_tail(sequence)
         return True
 
-    def _free(self, job: DrawJob) -> int:
+    def _free_rows(self, job: DrawJob) -> int:
         """How many more rows like those of ``job`` fit; one if there are none, however large it is."""
-        each = len(job.grounds)
-        carried = [g.cache.length for g in job.grounds if self._is_private(job, g)]
-        mine = len(job.request.prefix) + job.request.max_tokens + max(carried, default=0) + 1
-        longest = max([mine, *(row.room for row in self._rows())])
-        prompt = job.grounds[0].cache
+        views = len(job.prefix_states)
+        carried = [g.cache.length for g in job.prefix_states if self._is_private(job, g)]
+        tokens_needed = (
+            len(job.request.prefix) + job.request.max_tokens + max(carried, default=0) + 1
+        )
+        longest = max([tokens_needed, *(row.room for row in self._rows())])
+        prompt = job.prefix_states[0].cache
         token = layers_bytes(prompt.layers) // prompt.length
-        live = sum(len(lane.strands) for lane in self._lanes)
-        fit = min(self._capacity, self._memory // max(1, token * longest)) - live
-        return max(fit // each, 0 if self.live else 1)
+        active = sum(len(batch.sequences) for batch in self._batches)
+        room = min(self._capacity, self._memory // max(1, token * longest)) - active
+        return max(room // views, 0 if self.active else 1)
 
-    def _is_private(self, job: DrawJob, ground: PrefixState) -> bool:
+    def _is_private(self, job: DrawJob, state: PrefixState) -> bool:
         """Whether the rows of a request carry this prompt themselves."""
-        alone = len(job.request.slots) == 1 and ground.cache.length <= PRIVATE_PROMPT
-        shared = self._lane(ground).strands
-        return alone and not any(strand.prompt is ground.prompt for strand in shared)
+        alone = len(job.request.slots) == 1 and state.cache.length <= PRIVATE_PROMPT
+        shared = self._batch(state).sequences
+        return alone and not any(sequence.prompt is state.prompt for sequence in shared)
 
-    def _place(self, row: SampledRow, ground: PrefixState, carries: bool) -> None:
+    def _add_sequence(self, row: SampledRow, state: PrefixState, owns_prompt: bool) -> None:
         """Give a row's next strand its buffers, filled with what it continues."""
-        lane, prompt = self._lane(ground), ground.cache
-        number = len(lane.strands)
-        start = prompt.length if carries else 0
-        forwarded = start + len(ground.prefix)
+        batch, prompt = self._batch(state), state.cache
+        number = len(batch.sequences)
+        start = prompt.length if owns_prompt else 0
+        forwarded = start + len(state.prefix)
         row.room = max(row.room, forwarded + row.job.request.max_tokens + 1)
-        lane.buffers.reserve(number + 1, forwarded + 1)
-        if carries:
-            lane.buffers.write(number, 0, prompt.layers)
-        if ground.tail is not None:
-            lane.buffers.write(number, start, ground.tail.layers)
-        strand = ViewSequence(row, lane, ground, None if carries else prompt, forwarded, number)
-        row.strands.append(strand)
-        lane.strands.append(strand)
+        batch.buffers.reserve(number + 1, forwarded + 1)
+        if owns_prompt:
+            batch.buffers.write(number, 0, prompt.layers)
+        if state.tail is not None:
+            batch.buffers.write(number, start, state.tail.layers)
+        sequence = ViewSequence(
+            row, batch, state, None if owns_prompt else prompt, forwarded, number
+        )
+        row.sequences.append(sequence)
+        batch.sequences.append(sequence)
 
-    def _keep(self, strand: ViewSequence) -> None:
+    def _store_tail(self, sequence: ViewSequence) -> None:
         """Store the tail of an ended row's strand."""
-        if strand.prompt is None:
+        if sequence.prompt is None:
             return
-        tokens = (*strand.ground.prefix, *strand.row.tokens[:-1])
-        start = strand.forwarded - len(tokens)
-        layers = strand.lane.buffers.read(strand.number, start, strand.forwarded)
-        self._store.add_tail(strand.prompt, CachedTail(tokens, layers))
+        tokens = (*sequence.state.prefix, *sequence.row.tokens[:-1])
+        start = sequence.forwarded - len(tokens)
+        layers = sequence.batch.buffers.read(sequence.number, start, sequence.forwarded)
+        self._cache.add_tail(sequence.prompt, CachedTail(tokens, layers))
 
     def _remove(self, rows: list[SampledRow]) -> None:
         """Take the strands of ended rows out of their lanes, the last ones first."""
-        gone = [strand for row in rows for strand in row.strands]
-        for strand in sorted(gone, key=lambda sequence: sequence.number, reverse=True):
-            strand.lane.remove(strand.number)
-        for lane in self._lanes:
-            if not lane.strands and lane.buffers.width > WIDTH_KEPT:
-                lane.buffers = TailBuffers(0)
+        ended = [sequence for row in rows for sequence in row.sequences]
+        for sequence in sorted(ended, key=lambda sequence: sequence.number, reverse=True):
+            sequence.batch.remove(sequence.number)
+        for batch in self._batches:
+            if not batch.sequences and batch.buffers.width > WIDTH_KEPT:
+                batch.buffers = TailBuffers(0)

@@ -130,47 +130,53 @@ class GuidanceRule:
 
 @dataclass(frozen=True, slots=True)
 class RowSampling:
-    """How one row draws its next token; ``key`` is of its stream and position, ``strands`` are its rows of logits."""
+    """How one row draws its next token; ``key`` is of its stream and position, ``logit_rows`` are its rows of logits."""
 
     sampling: Sampling
     key: int
-    strands: tuple[int, ...]
+    logit_rows: tuple[int, ...]
     rule: GuidanceRule | None = None
 
 
-def draw(logits: Tensor, tickets: Sequence[RowSampling]) -> tuple[list[int], list[list[float]]]:
+def draw(
+    logits: Tensor, row_samplings: Sequence[RowSampling]
+) -> tuple[list[int], list[list[float]]]:
     """Every row's token and its raw log-prob (temperature 1, unfiltered) in each of the row's views.
 
     ``logits`` float32 [S, V] are those of all strands; every strand belongs to one row.
     """
-    strands = [strand for ticket in tickets for strand in ticket.strands]
-    picked = torch.empty(len(strands), dtype=torch.int64, device=logits.device)
-    tokens = [0] * len(tickets)
+    logit_rows = [
+        logit_row for row_sampling in row_samplings for logit_row in row_sampling.logit_rows
+    ]
+    picked = torch.empty(len(logit_rows), dtype=torch.int64, device=logits.device)
+    tokens = [0] * len(row_samplings)
     groups: dict[tuple[Sampling, GuidanceRule | None], list[int]] = {}
-    for row, ticket in enumerate(tickets):
-        groups.setdefault((ticket.sampling, ticket.rule), []).append(row)
+    for row, row_sampling in enumerate(row_samplings):
+        groups.setdefault((row_sampling.sampling, row_sampling.rule), []).append(row)
     for (sampling, rule), rows in groups.items():
-        views = list(zip(*(tickets[row].strands for row in rows), strict=True))
-        mine = [_rows_of(logits, where) for where in views]
-        scores = mine[0] if rule is None else guided(mine, rule)
-        drawn = _drawn(scores, sampling, [tickets[row].key for row in rows])
+        views = list(zip(*(row_samplings[row].logit_rows for row in rows), strict=True))
+        view_logits = [_select_rows(logits, indices) for indices in views]
+        scores = view_logits[0] if rule is None else guided(view_logits, rule)
+        drawn = _draw_rows(scores, sampling, [row_samplings[row].key for row in rows])
         for row, token in zip(rows, drawn.tolist(), strict=True):
             tokens[row] = token
-        for where in views:
-            picked[torch.tensor(where, device=logits.device)] = drawn
+        for indices in views:
+            picked[torch.tensor(indices, device=logits.device)] = drawn
     raw = logprobs_of(logits, picked).tolist()
-    return tokens, [[raw[strand] for strand in ticket.strands] for ticket in tickets]
+    return tokens, [
+        [raw[logit_row] for logit_row in row_sampling.logit_rows] for row_sampling in row_samplings
+    ]
 
 
-def _rows_of(logits: Tensor, where: Sequence[int]) -> Tensor:
-    """``logits`` at ``where``; a look at them rather than a copy where they stand one after another."""
-    first, stop = where[0], where[0] + len(where)
-    if where == tuple(range(first, stop)):
+def _select_rows(logits: Tensor, indices: Sequence[int]) -> Tensor:
+    """``logits`` at ``indices``; a look at them rather than a copy where they stand one after another."""
+    first, stop = indices[0], indices[0] + len(indices)
+    if indices == tuple(range(first, stop)):
         return logits[first:stop]
-    return logits[list(where)]
+    return logits[list(indices)]
 
 
-def _drawn(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
+def _draw_rows(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
     """The tokens [R] of rows with the same settings: ``scores`` [R, V] in nats."""
     if sampling.temperature == 0:
         return torch.argmax(scores, dim=1)

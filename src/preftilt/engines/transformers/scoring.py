@@ -32,66 +32,66 @@ class PreparedScore:
         return self.job.request.completion[:-1]
 
     @property
-    def ground(self) -> PrefixState:
-        [ground] = self.job.grounds
-        return ground
+    def state(self) -> PrefixState:
+        [state] = self.job.prefix_states
+        return state
 
     @property
     def prompt(self) -> CachedPrompt:
-        return self.ground.cache
+        return self.state.cache
 
 
 def score(
-    readings: Sequence[PreparedScore], runner: ModelRunner, store: PrefixCache
+    batch: Sequence[PreparedScore], runner: ModelRunner, cache: PrefixCache
 ) -> list[np.ndarray]:
     """Log-probs (float64) of every reading's completion."""
-    first = [_first(r) for r in readings]
-    order = [i for i, r in enumerate(readings) if r.new]
-    order.sort(key=lambda i: (id(readings[i].prompt), len(readings[i].new)))
+    first = [_first(prepared) for prepared in batch]
+    order = [i for i, prepared in enumerate(batch) if prepared.new]
+    order.sort(key=lambda i: (id(batch[i].prompt), len(batch[i].new)))
     rest: dict[int, np.ndarray] = {}
     if order:
-        rest = _forward([readings[i] for i in order], order, runner, store)
-    runner.stats.scored += sum(len(r.job.request.completion) for r in readings)
+        rest = _forward([batch[i] for i in order], order, runner, cache)
+    runner.stats.scored += sum(len(prepared.job.request.completion) for prepared in batch)
     return [np.concatenate([logprob, rest.get(i, np.empty(0))]) for i, logprob in enumerate(first)]
 
 
-def _first(r: PreparedScore) -> np.ndarray:
+def _first(prepared: PreparedScore) -> np.ndarray:
     """The log-prob [1] of the completion's first token."""
-    logits = r.ground.logits
-    token = torch.tensor(r.job.request.completion[:1], device=logits.device)
+    logits = prepared.state.logits
+    token = torch.tensor(prepared.job.request.completion[:1], device=logits.device)
     return logprobs_of(logits[None], token).cpu().numpy()
 
 
 def _forward(
-    readings: Sequence[PreparedScore],
+    batch: Sequence[PreparedScore],
     numbers: Sequence[int],
     runner: ModelRunner,
-    store: PrefixCache,
+    cache: PrefixCache,
 ) -> dict[int, np.ndarray]:
-    keep = any(r.job.request.keep for r in readings)
-    plan = ExtendPlan([segment(r) for r in readings], runner.device, capture=keep)
+    keep = any(prepared.job.request.keep for prepared in batch)
+    plan = ExtendPlan([segment(prepared) for prepared in batch], runner.device, capture=keep)
     device = runner.device
     targets = torch.tensor(
-        [t for r in readings for t in r.job.request.completion[1:]], device=device
+        [t for prepared in batch for t in prepared.job.request.completion[1:]], device=device
     )
     logprobs = runner.logprobs(plan, plan.tokens, targets)
     runner.stats.response_tokens += len(plan.tokens)
-    for number, r in enumerate(readings):
-        if r.job.request.keep:
-            request = r.job.request
-            store.add_tail(
-                r.prompt,
+    for number, prepared in enumerate(batch):
+        if prepared.job.request.keep:
+            request = prepared.job.request
+            cache.add_tail(
+                prepared.prompt,
                 CachedTail((request.prefix + request.completion)[:-1], plan.layers(number)),
             )
     pieces = np.split(logprobs.cpu().numpy(), plan.offsets[1:-1])
     return dict(zip(numbers, pieces, strict=True))
 
 
-def segment(r: PreparedScore) -> ExtendSegment:
+def segment(prepared: PreparedScore) -> ExtendSegment:
     """The tokens to forward, behind the caches that are there."""
-    tail = r.ground.tail
+    tail = prepared.state.tail
     layers, length = (tail.layers, len(tail.tokens)) if tail else ({}, 0)
-    prompt = r.prompt
+    prompt = prepared.prompt
     return ExtendSegment(
-        r.new, prompt.layers, prompt.length, layers, length, prompt.reader, prompt.shifts
+        prepared.new, prompt.layers, prompt.length, layers, length, prompt.reader, prompt.shifts
     )

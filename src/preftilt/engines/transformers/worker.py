@@ -24,7 +24,7 @@ class ExecutionPath(Protocol):
         """Take on new requests."""
         ...
 
-    def turn(self) -> None:
+    def step(self) -> None:
         """Some progress on all of them."""
         ...
 
@@ -86,7 +86,7 @@ class TransformersWorker:
                 return self._give_up(new)
             try:
                 self._path.add(new)
-                self._path.turn()
+                self._path.step()
             except (
                 Exception
             ) as error:  # A defect of ours: nobody may be left waiting, and the thread goes on.
