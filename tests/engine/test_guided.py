@@ -200,7 +200,7 @@ async def test_a_long_context_is_held_once_for_all_rows(opened: Opened, monkeypa
     engine = opened("llama", prefill_tokens=32)
     prompts = (prompt(150, 1), prompt(200, 2))
     await guide(engine, ask(prompts=prompts, slots=8, max_tokens=5))
-    assert widest <= 2 * 8 * decode.STEP * 1.5
+    assert widest <= 2 * 8 * decode.GROWTH_STEP * 1.5
     assert engine.stats.prompt_tokens == 350
     assert engine.stats.forwards <= 350 // 32 + 2 + 5
 

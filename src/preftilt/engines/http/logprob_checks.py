@@ -69,8 +69,8 @@ async def check_scores(asking: ProbeContext, dialect: Dialect) -> None:
     if float(np.exp(rows).sum()) > 1 + EXACT:
         asking.note(Fact("which token a score is of", "not the given one"))
         raise BadInput(
-            f"{asking.connection.url} gives {len(completions)} tokens probabilities that add up to more than 1: its log-probs"
-            f" are not those of the given tokens; {OTHER_WAYS}"
+            f"{asking.connection.url} gives {len(completions)} tokens probabilities that add up to more than 1: its"
+            f" log-probs are not those of the given tokens; {OTHER_WAYS}"
         )
     asking.note(Fact("which token a score is of", "the given one", "scores can be used"))
 

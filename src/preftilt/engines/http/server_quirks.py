@@ -98,8 +98,8 @@ class ModelAlias:
         if answered not in (requested, self.name):
             raise EngineError(
                 f"{url} answered with the model {answered} where {requested} was asked"
-                f"{'' if self.name == requested else f', which was {self.name} before'}; name a model that does not change"
-                " (--served-model), or open it again"
+                f"{'' if self.name == requested else f', which was {self.name} before'}; name a model that does not"
+                " change (--served-model), or open it again"
             )
 
     def facts(self, requested: str) -> list[Fact]:

@@ -101,7 +101,7 @@ class ExtendPlan:
         self._masks: dict[object, Tensor | None] = {}
 
     def layers(self, segment: int) -> Layers:
-        """A copy of one segment's tail with its new tokens appended, contiguous with heads first, as attention reads it."""
+        """A copy of one segment's tail with its new tokens appended; contiguous, heads first."""
         start, stop = self.offsets[segment], self.offsets[segment + 1]
         new = {
             layer: (_contiguous_copy(k[:, start:stop]), _contiguous_copy(v[:, start:stop]))

@@ -31,10 +31,10 @@ IMAGE_CACHE_BYTES = 1 << 30
 
 @dataclass(eq=False, slots=True)
 class PromptImages:
-    """The images of one prompt as the processor made them.
+    """The processed images of one prompt.
 
-    names: their digests. inputs: what the model takes besides ids. places: where in the prompt their tokens stand.
-    of_tokens: inputs [1, P] that say something of every token of the prompt. embedded: [count, H], once it was needed.
+    digests: of the images. inputs: the model's inputs besides ids. places: indices of the image tokens in the prompt.
+    token_inputs: inputs [1, P] with a value per token of the prompt. embedded: [count, H], computed when first needed.
     """
 
     digests: tuple[str, ...]

@@ -134,8 +134,9 @@ def load_reward_model(source: ModelSource, tokenizer: Any) -> LoadedModel:
             output_loading_info=True,
         )
         if loading_info["missing_keys"]:
+            missing = ", ".join(sorted(loading_info["missing_keys"])[:3])
             raise BadInput(
-                f"{source.name} is no reward model: its files lack {', '.join(sorted(loading_info['missing_keys'])[:3])};"
+                f"{source.name} is no reward model: its files lack {missing};"
                 " name a sequence-classification model that was trained to score"
             )
         if model.config.num_labels != 1:

@@ -1,4 +1,4 @@
-"""Opening a model: load it, measure which path and which shortcuts are right for it, start its worker."""
+"""Opens a model: loads it, measures which attention and which shortcuts are exact for it, starts its worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOG = logging.getLogger("preftilt.engines.transformers")
 GIB = 1 << 30
 
 TRIAL = 16
-"""Tokens of a response that is drawn to see how the model does."""
+"""Tokens of the responses that are drawn for measurements at opening."""
 
 ROUNDED_RMS = 0.004
 """Root-mean-square gap between a sampled token's log-prob and its score up to which the first stands in for the
@@ -51,10 +51,10 @@ second in 16-bit models: over 128 tokens at λ = 20 it moves a score by 20 · 0.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersTuning:
-    """How the embedded engine uses memory; the defaults suit most machines.
+    """Memory settings of the embedded engine; the defaults suit most machines.
 
-    attention: ``expanded`` forces the slow path that suits every architecture. row_bytes: bound on what is sampled at
-    once; cache_bytes: on prompts and responses kept for later calls; prefill_tokens, score_tokens: on one forward.
+    attention: ``expanded`` forces the slow path that works for every architecture. row_bytes: bound on the key/value
+    cache of running rows; cache_bytes: on the prefix cache; prefill_tokens, score_tokens: on one forward.
     """
 
     attention: Literal["auto", "expanded"] = "auto"
@@ -132,7 +132,7 @@ def open_transformers(
 
 
 def _find_arm_base(source: ModelSource, name: str | None) -> ModelSource | None:
-    """The other model that reward models stand on, opened as ``source`` is."""
+    """The other base model of reward models, with the dtype and device of ``source``."""
     if name is None:
         return None
     return find_model(
@@ -155,7 +155,7 @@ def assemble(
     arm_setup: ArmSetup,
     images: ImageTokenizer | None = None,
 ) -> TransformersEngine:
-    """An engine on a model that is in memory; it takes the model over. ``label`` is how it names the model."""
+    """An engine on a loaded model, which it owns from then on. ``label`` is the model's name in messages."""
     vocabulary, turn_end, runner = _vocabulary(loaded, chat, label, images)
     runners = [runner, *attach_arms(runner, arm_setup)]
     lifecycle = RowLifecycle(runner, vocabulary, limits.context)
@@ -180,7 +180,7 @@ def assemble(
     trusted = sampler_logprobs == "on" or (
         sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
     )
-    keyed = loaded.dtype == torch.float32 or _draws_alike(path)
+    keyed = loaded.dtype == torch.float32 or _sampling_is_batch_invariant(path)
     if images is not None and image_probe is not None:
         images = checked_images(images, image_probe, path, label)
     path.forget()
@@ -206,7 +206,7 @@ def assemble(
 
 
 def _install(runners: Sequence[ModelRunner], probes: Sequence[probe.Probe]) -> str | None:
-    """Shared-prefix attention for all models of an engine; if one does not take to it, why, and no change."""
+    """Install shared-prefix attention in all models of an engine; if a check fails, undo it and return the reason."""
     for runner, check in zip(runners, probes, strict=True):
         reason = probe.install(runner, check)
         if reason is None and runner.arms is not None:
@@ -236,17 +236,17 @@ def _vocabulary(
             f"{label} names no token that ends a response; set eos_token_id in its generation_config.json"
         )
     vocabulary = Vocabulary(size, holes, eos, chat)
-    marked = torch.tensor(holes, device=loaded.device) if holes else None
+    unknown_ids = torch.tensor(holes, device=loaded.device) if holes else None
     embedder = None if images is None else images.embedder
-    runner = ModelRunner(loaded.model, vocabulary=size, holes=marked, embedder=embedder)
+    runner = ModelRunner(loaded.model, vocabulary=size, holes=unknown_ids, embedder=embedder)
     return vocabulary, turn_end, runner
 
 
 def _require_exact(path: ExpandedPath, check: probe.Probe, label: str) -> None:
-    """Refuse a model on which even plain caching does not reproduce its own forward."""
+    """Refuse a model whose own forward with a cache does not reproduce the one without."""
     try:
         agrees = path.agrees(check)
-    except Exception as error:  # A foreign architecture may raise anything; say what it means.
+    except Exception as error:  # An unknown architecture may raise anything.
         raise BadInput(
             f"{label} cannot be run step by step by preftilt ({error}); use another model"
         ) from error
@@ -271,26 +271,26 @@ def _sampler_agrees(path: TransformersScheduler | ExpandedPath, dtype: torch.dty
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
 
 
-def _draws_alike(path: TransformersScheduler | ExpandedPath) -> bool:
-    """Whether 16 bits leave log-probs alone whatever they are computed beside: only then is a draw the same there.
+def _sampling_is_batch_invariant(path: TransformersScheduler | ExpandedPath) -> bool:
+    """Whether sampling in 16 bits is batch-invariant, measured by log-probs.
 
-    Responses are drawn beside many others, alone, and in two pieces. That a token moved is rare and that a log-prob did
-    is not, so log-probs tell. Float32 has been held to the model's own forward already (:func:`~.probe.install`).
+    Responses are drawn in a large batch, alone, and in two chunks. Tokens rarely differ where log-probs do, so log-probs
+    are compared. Float32 has been checked against the model's own forward already (:func:`~.probe.install`).
     """
     vocabulary = path.runner.vocabulary
     prompt, other = (
         tuple(range(min(8, vocabulary))),
         tuple(token % vocabulary for token in range(40)),
     )
-    _, crowd = _draw(path, [_trial_request(other, range(7)), _trial_request(prompt, range(17))])
+    _, batch = _draw(path, [_trial_request(other, range(7)), _trial_request(prompt, range(17))])
     compared = 0
-    for slot, in_batch in enumerate(crowd):
+    for slot, batched in enumerate(batch):
         trial = _trial_request(prompt, [slot])
         [[alone]] = _draw(path, [trial])
         half = len(alone.tokens) // 2
         rest = replace(trial, prefix=alone.tokens[:half], max_tokens=TRIAL - half)
         [[later]] = _draw(path, [rest])
-        if not (_same_draws(alone, in_batch, 0) and _same_draws(alone, later, half)):
+        if not (_equal_from(alone, batched, 0) and _equal_from(alone, later, half)):
             return False
         compared += len(alone.tokens)
         if compared >= 2 * TRIAL:
@@ -298,8 +298,8 @@ def _draws_alike(path: TransformersScheduler | ExpandedPath) -> bool:
     return True
 
 
-def _same_draws(whole: Completion, other: Completion, start: int) -> bool:
-    """Whether ``other`` is ``whole`` from ``start`` on, with the same log-probs."""
+def _equal_from(whole: Completion, other: Completion, start: int) -> bool:
+    """Whether ``other`` equals ``whole`` from token ``start`` on, log-probs included."""
     gaps = (
         np.abs(whole.logprobs[start:] - other.logprobs)
         if whole.tokens[start:] == other.tokens

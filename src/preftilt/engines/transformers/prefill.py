@@ -1,4 +1,4 @@
-"""Filling caches before anything can be drawn: prompts, and response prefixes that no stored tail covers."""
+"""Prefilling: prompts, and response prefixes that no cached tail covers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from preftilt.types import Reader, Tokens
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PromptPrefill:
-    """A prompt on its way into the store: its first ``done`` tokens have been forwarded.
+    """A prompt in prefill: its first ``done`` tokens have been forwarded.
 
-    shifts: [3, P + 1], as ``Sight.shifts`` tells them.
+    shifts: [3, P + 1], by ``ImageEmbedder.shifts``.
     """
 
     tokens: Tokens
@@ -34,26 +34,26 @@ class PromptPrefill:
     shifts: Tensor | None = None
 
     def segment(self, budget: int) -> ExtendSegment:
-        """The next stretch, of at most ``budget`` tokens."""
+        """The next chunk, of at most ``budget`` tokens."""
         new = self.tokens[self.done : self.done + budget]
         shifts = None if self.shifts is None else self.shifts[:, self.done : self.done + len(new)]
         return ExtendSegment(new, self.layers, self.done, {}, 0, self.reader, shifts)
 
     def advanced(self, plan: ExtendPlan, number: int) -> PromptPrefill:
-        """With what was forwarded as the plan's segment ``number``."""
+        """The prefill after the plan's segment ``number`` was forwarded."""
         done = self.done + len(plan.segments[number].tokens)
         layers = concat_layers(self.layers, plan.layers(number))
         return replace(self, layers=layers, done=done)
 
     def finished(self, logits: Tensor) -> CachedPrompt:
-        """The cache, when nothing is missing; ``logits`` [V] follow its last token."""
+        """The finished prompt; ``logits`` [V] follow its last token."""
         shift = 0 if self.shifts is None else int(self.shifts[0, -1])
         return CachedPrompt(self.tokens, self.layers, logits.clone(), self.reader, shift)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TailPrefill:
-    """Response tokens to be forwarded once, for all the rows that continue them."""
+    """A response prefix in prefill, computed once for all rows that continue it."""
 
     prompt: CachedPrompt
     tokens: Tokens
@@ -62,7 +62,7 @@ class TailPrefill:
 
     @property
     def reader(self) -> Reader | None:
-        """Whose cache it is."""
+        """The prompt's reader."""
         return self.prompt.reader
 
     def segment(self, budget: int) -> ExtendSegment:
@@ -87,7 +87,7 @@ Prefill = PromptPrefill | TailPrefill
 
 
 def start_tail(prompt: CachedPrompt, prefix: Tokens, known: CachedTail | None) -> TailPrefill:
-    """Start from a stored tail that begins ``prefix``; its own last token goes again if its logits are needed."""
+    """Start from a cached tail that is a prefix of ``prefix``; its last token is recomputed if its logits are missing."""
     if known is None:
         return TailPrefill(prompt, prefix, {}, 0)
     done = min(len(known.tokens), len(prefix) - 1)
@@ -98,9 +98,9 @@ def start_tail(prompt: CachedPrompt, prefix: Tokens, known: CachedTail | None) -
 def start_prompt(
     tokens: Tokens, reader: Reader | None, cache: PrefixCache, runner: ModelRunner
 ) -> PromptPrefill:
-    """Start from the longest beginning that a stored prompt of the same reader shares.
+    """Start from the longest prefix that a cached prompt of the same reader shares.
 
-    Raises :class:`~preftilt.errors.EngineError` if an image of the prompt is no longer held.
+    Raises :class:`~preftilt.errors.EngineError` if an image of the prompt was evicted.
     """
     shifts = None if runner.embedder is None else runner.embedder.shifts(tokens)
     shared, layers = cache.longest_shared(tokens, reader)
@@ -110,7 +110,7 @@ def start_prompt(
 
 
 def next_segments(prefills: Iterable[Prefill], budget: int) -> list[ExtendSegment]:
-    """What a forward of up to ``budget`` tokens holds: a segment for each of the first growths, in order."""
+    """The segments of a forward of up to ``budget`` tokens: one for each of the first prefills, in order."""
     segments: list[ExtendSegment] = []
     for prefill in prefills:
         if budget <= 0:
@@ -126,9 +126,9 @@ def forward_segments(
     runner: ModelRunner,
     cache: PrefixCache,
 ) -> list[Prefill | CachedPrompt | CachedTail]:
-    """Forward one segment of each growth; what each has become, a cache in the store if nothing is missing.
+    """Forward one segment of each prefill; returns the advanced prefills, or their caches where they are finished.
 
-    All or nothing: after a failure the growths and the store are as they were.
+    All or nothing: after a failure the prefills and the cache are unchanged.
     """
     plan = ExtendPlan(segments, runner.device)
     last = torch.tensor([stop - 1 for stop in plan.offsets[1:]], device=runner.device)

@@ -1,7 +1,7 @@
-"""What is checked when a model is opened, on a few random tokens, before anybody relies on it.
+"""Checks at opening, on a few random tokens.
 
-The fast path reads a model's insides (its attention calls, its output embedding); whether that is right for this model
-is measured against its own plain forward, not guessed from its name.
+The fast path replaces a model's attention and output head; whether it is exact for this model is measured against the
+model's own plain forward, not guessed from its name.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ PROMPT, RESPONSE = 21, 6
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The probe's tokens [27] and the log-probs [27, V] that the model's plain forward gives after each."""
+    """The probe's tokens [27], and log-probs [27, V] of the next token by the model's plain forward."""
 
     tokens: Tensor
     reference: Tensor
 
 
 def reference(runner: ModelRunner) -> Probe:
-    """Plain forward with transformers' eager attention, the one that leaves nothing of an architecture out.
+    """Plain forward with transformers' eager attention, the only one that implements every feature of a model.
 
-    (The fused ones ignore a cap on attention scores, for instance.) The model stays with eager attention where it
-    lets itself be told so.
+    (The fused ones ignore a cap on attention scores, for instance.) The model keeps eager attention, where it can be
+    set.
     """
     if runner.language_model._can_set_attn_implementation():
         runner.language_model.set_attn_implementation("eager")
@@ -63,32 +63,32 @@ def reference(runner: ModelRunner) -> Probe:
 
 
 def gap(logits: Tensor, reference: Tensor) -> float:
-    """Largest difference in log-prob, over the ids that exist (the others are −inf on both sides)."""
+    """Largest difference in log-prob, over the known ids (the others are −inf on both sides)."""
     exists = reference.isfinite()
     return float((torch.log_softmax(logits, dim=-1) - reference)[exists].abs().max())
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """Largest difference (nats) between log-probs of tokens that two paths read alike."""
+    """Largest difference (nats) between log-probs of tokens at which two paths agree."""
     return AGREE if dtype in (torch.float32, torch.float64) else TOKENS_AGREE_ROUNDED
 
 
 def divergence(logits: Tensor, reference: Tensor) -> float:
-    """Largest KL(reference ‖ logits) over the positions (nats), over the ids that exist."""
+    """Largest KL(reference ‖ logits) over the positions (nats), over the known ids."""
     exists = reference.isfinite()
     lost = torch.where(exists, reference - torch.log_softmax(logits, dim=-1), 0.0)
     return float((reference.exp() * lost).sum(dim=-1).max())
 
 
 def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a path's ``logits`` are the plain forward's ``reference`` (log-probs), up to how ``dtype`` rounds."""
+    """Whether a path's ``logits`` agree with the plain forward's ``reference`` (log-probs), up to rounding in ``dtype``."""
     if dtype in (torch.float32, torch.float64):
         return gap(logits, reference) <= AGREE
     return divergence(logits, reference) <= AGREE_ROUNDED
 
 
 def install(runner: ModelRunner, probe: Probe) -> str | None:
-    """Switch the model to shared-prefix attention; if it does not take to it, why, and no change."""
+    """Switch the model to shared-prefix attention; if the check fails, undo it and return the reason."""
     model: Any = runner.language_model
     if not model._can_set_attn_implementation():
         return "transformers cannot exchange its attention"
@@ -102,9 +102,7 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
             runner.own_logits = own
             if _agrees(runner, probe):
                 return None
-    except (
-        Exception
-    ) as error:  # Whatever a foreign architecture raises here, it says: not this way.
+    except Exception as error:  # An unknown architecture may raise anything here.
         why = _one_line(error)
     runner.own_logits = False
     model.set_attn_implementation(before)
@@ -112,14 +110,14 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
 
 
 def uninstall(runner: ModelRunner) -> None:
-    """Back to transformers' own attention, as it was when :func:`reference` had been taken."""
+    """Restore transformers' eager attention, as after :func:`reference`."""
     runner.own_logits = False
     if runner.language_model._can_set_attn_implementation():
         runner.language_model.set_attn_implementation("eager")
 
 
 def reads_by_rows(runner: ModelRunner, probe: Probe) -> str | None:
-    """Why a batch row a token, as reward models read, does not give what the plain forward gives; None if it does."""
+    """Check a batch of one token per row, as reward models need; returns the reason if it disagrees, else None."""
     ids = tuple(probe.tokens.tolist())
     plan = ExtendPlan([ExtendSegment(ids, {}, 0, {}, 0)], runner.device, capture=False)
     plan.readers = (None,) * len(ids)
@@ -133,12 +131,12 @@ def reads_by_rows(runner: ModelRunner, probe: Probe) -> str | None:
 
 
 def _one_line(error: Exception) -> str:
-    """An exception in one line."""
+    """The exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _refuse_unknown_layers(config: Any) -> None:
-    """Kinds of attention that short probes cannot tell from full attention."""
+    """Refuse kinds of attention that a short probe cannot distinguish from full attention."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds or getattr(text, "attention_chunk_size", None):
@@ -146,7 +144,7 @@ def _refuse_unknown_layers(config: Any) -> None:
 
 
 def _agrees(runner: ModelRunner, probe: Probe) -> bool:
-    """Prefill in two pieces, score the response in one, decode it token by token in two rows; all must agree."""
+    """Prefill in two chunks, score the response in one, decode it token by token in two rows; all must agree."""
     with recorded_windows() as windows:
         prompt, first = _prefill(runner, probe.tokens[:PROMPT])
     window = getattr(runner.model.config.get_text_config(), "sliding_window", None)
@@ -190,7 +188,7 @@ def _score(runner: ModelRunner, prompt: CachedPrompt, response: Tensor) -> Tenso
 
 
 def _decode(runner: ModelRunner, prompt: CachedPrompt, response: Tensor) -> Tensor:
-    """The second of two rows, the first of which carries the prompt in its own tail."""
+    """Logits of the second of two rows; the first one has a copy of the prompt in its own tail."""
     buffers = TailBuffers(0)
     buffers.reserve(2, prompt.length + len(response))
     buffers.write(0, 0, prompt.layers)

@@ -1,4 +1,4 @@
-"""The processor of a vision-language model: what prepares pictures for it, with its tokenizer."""
+"""The processor of a vision-language model: its image preprocessing, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from preftilt.engines.transformers.loading import (
 )
 from preftilt.errors import BadInput, MissingPackage, PreftiltError
 
-VIDEOS = "video_processor"
-"""The part of a processor that prepares videos; it needs torchvision, and nobody shows videos here."""
+VIDEO_PROCESSOR = "video_processor"
+"""The video part of a processor, which is not used here; it needs torchvision."""
 
 
 def load_processor(source: ModelSource) -> Any:
-    """The processor of a vision-language model, which has its tokenizer; None for what is read as a model of text.
+    """The processor of a vision-language model, including its tokenizer; None for a model that is used for text alone.
 
-    Pictures are prepared by Pillow, which gives the same numbers everywhere, and needs no torchvision. Raises
+    Images are preprocessed by Pillow, which gives the same values everywhere and needs no torchvision. Raises
     :class:`MissingPackage` without it.
     """
     with quiet_transformers(), explained_errors(source, "a model"):
@@ -43,7 +43,7 @@ def load_processor(source: ModelSource) -> Any:
         return _processor(source, config)
     except PreftiltError:
         if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            return None  # It can be read as a model of text, and then refuses images.
+            return None  # It can be used for text alone, and then refuses images.
         raise
 
 
@@ -55,11 +55,13 @@ def _processor(source: ModelSource, config: Any) -> Any:
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     try:
         with quiet_transformers(), explained_errors(source, "a vision-language model"):
-            if kind is not None and VIDEOS in kind.get_attributes():
+            if kind is not None and VIDEO_PROCESSOR in kind.get_attributes():
                 processor = _without_videos(kind, source)
             else:
-                processor = transformers.AutoProcessor.from_pretrained(source.place, **_how(source))
-    except AttributeError as error:  # What transformers 5.19 raises where a part has no backend.
+                processor = transformers.AutoProcessor.from_pretrained(
+                    source.place, **_load_options(source)
+                )
+    except AttributeError as error:  # transformers 5.19 raises this where a part has no backend.
         raise BadInput(
             f"{source.name} cannot be loaded as a vision-language model: a part of its processor needs a torchvision"
             " that fits the installed torch"
@@ -73,7 +75,7 @@ def _processor(source: ModelSource, config: Any) -> Any:
     return processor
 
 
-def _how(source: ModelSource) -> dict[str, Any]:
+def _load_options(source: ModelSource) -> dict[str, Any]:
     return {
         "backend": "pil",
         "trust_remote_code": source.trust_remote_code,
@@ -82,11 +84,11 @@ def _how(source: ModelSource) -> dict[str, Any]:
 
 
 def _without_videos(kind: Any, source: ModelSource) -> Any:
-    """A processor of class ``kind`` that has None in the place of its part for videos.
+    """A processor of class ``kind`` without its video part.
 
-    transformers 5.19 does not make one: it insists on that part, and on torchvision for it.
+    transformers 5.19 cannot make one: it requires that part, and torchvision for it.
     """
-    others = set(kind.get_attributes()) - {VIDEOS, "image_processor", "tokenizer"}
+    others = set(kind.get_attributes()) - {VIDEO_PROCESSOR, "image_processor", "tokenizer"}
     if others:
         raise BadInput(
             f"{source.name} cannot be loaded as a vision-language model: its processor also needs"
@@ -94,10 +96,10 @@ def _without_videos(kind: Any, source: ModelSource) -> Any:
         )
     parts = {
         "image_processor": transformers.AutoImageProcessor.from_pretrained(
-            source.place, **_how(source)
+            source.place, **_load_options(source)
         ),
         "tokenizer": load_tokenizer(source),
-        VIDEOS: None,
+        VIDEO_PROCESSOR: None,
     }
     settings, _ = kind.get_processor_dict(source.place, local_files_only=source.cached_only)
     known = inspect.signature(kind.__init__).parameters.keys() - parts.keys()

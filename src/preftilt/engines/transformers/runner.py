@@ -1,4 +1,4 @@
-"""The model: packed tokens in, logits where they are needed out; everything that is forwarded is counted here."""
+"""Runs the model: packed tokens in, logits at the requested positions out; counts all forwards."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LOGIT_NUMBERS = 1 << 24
 """Most logits held at once when scoring (64 MiB in float32)."""
 
 SMALL_BATCH_ROWS = (6, 48)
-"""From and up to so many rows a float32 matmul on the CPU is faster with the weight as the left factor."""
+"""Range of row numbers in which a float32 matmul on the CPU is faster with the weight as the left factor."""
 
 
 @dataclass(slots=True)
 class TransformersStats:
-    """What the engine has done so far.
+    """Counters since the engine was opened.
 
     forwards: passes through the model. prompt_tokens, response_tokens: tokens forwarded as part of a prompt and of a
-    response. prompt_hits: requests whose prompt was there already. shared_tokens: prompt tokens taken from another
-    prompt that begins alike. drawn, scored: tokens sampled and scored. rows: rows started.
+    response. prompt_hits: requests whose prompt was cached. shared_tokens: prompt tokens taken from the cache of
+    another prompt with the same prefix. drawn, scored: tokens sampled and scored. rows: rows started.
     """
 
     forwards: int = 0
@@ -43,16 +43,15 @@ class TransformersStats:
     rows: int = 0
 
     def reset(self) -> None:
-        """Count from nothing again."""
+        """Set all counters to 0."""
         for counted in fields(self):
             setattr(self, counted.name, 0)
 
 
 class PackedPlan(AttentionPlan, Protocol):
-    """A plan with the places [M] of the packed tokens it is for.
+    """A plan with the positions [M] of its packed tokens.
 
-    ``shifts`` [3, M] say how far the model's positions are from them; None is not at all. ``readers`` [M] say who reads
-    each of them; None is the base throughout.
+    ``shifts`` [3, M]: position ids minus positions; None if all are 0. ``readers`` [M]: None if all are the base model.
     """
 
     positions: Tensor
@@ -63,11 +62,11 @@ class PackedPlan(AttentionPlan, Protocol):
 class ModelRunner:
     """Runs a causal language model on packed tokens.
 
-    vocabulary: the model's rows that the tokenizer knows come first; padding rows after them are cut off before the
-    softmax, so they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
-    own_logits: take logits through the model's own forward (models that scale or cap them).
-    sight: how it sees images, if it does; ``language_model`` is then the language model within it, else the model itself.
-    arms: the reward models attached to it. beside: runners of other models, by the reward models that stand on them.
+    vocabulary: number of output rows that the tokenizer knows; padding rows after them are cut off before the softmax, so
+    they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
+    own_logits: take logits from the model's own forward (models that scale or cap them).
+    embedder: embeds images, if the model can; ``language_model`` is then the model's language model, else the model.
+    arms: the reward models attached to it. arm_runners: runners of other base models, by the name of the reward model.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class ModelRunner:
         self._bias = None if bias is None else bias.detach()[:vocabulary].float()
 
     def runner_of(self, reader: Reader | None) -> ModelRunner:
-        """The runner that ``reader`` reads with: this one, unless its reward model stands on another model."""
+        """The runner of ``reader``: this one, unless its reward model has another base model."""
         return self if reader is None else self.arm_runners.get(reader.arm, self)
 
     def logits(self, plan: PackedPlan, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -120,13 +119,13 @@ class ModelRunner:
     def each_logits(
         self, plan: PackedPlan, tokens: Tensor, places: Iterable[Tensor]
     ) -> Iterator[Tensor]:
-        """As :meth:`logits` at each of ``places`` in turn: one forward, and no more logits at once than one needs."""
+        """As :meth:`logits` at each of ``places`` in turn: one forward, and logits for one of them at a time."""
         states = self._states(plan, tokens, None)
         for positions in places:
             yield self._to_logits(states[positions])
 
     def run(self, plan: PackedPlan, tokens: Tensor) -> None:
-        """Forward for the caches' sake only."""
+        """Forward without logits, to fill caches."""
         self._states(plan, tokens, tokens.new_zeros(1))
 
     def _states(self, plan: PackedPlan, tokens: Tensor, positions: Tensor | None) -> Tensor:
@@ -149,7 +148,7 @@ class ModelRunner:
     def _states_by_rows(
         self, plan: PackedPlan, tokens: Tensor, positions: Tensor | None, readers: Readers
     ) -> Tensor:
-        """As :meth:`_states`, for tokens that several read: a batch row each, which is what adapters tell apart."""
+        """As :meth:`_states` with one batch row per token, so that every token can have its own adapter."""
         assert self.arms is not None
         inputs = {
             **self._inputs(tokens[:, None]),
@@ -166,7 +165,7 @@ class ModelRunner:
     def forward_rows(
         self, tokens: Tensor, cache: Any, reader: Reader | None, shifts: Tensor | None
     ) -> tuple[Tensor, Any]:
-        """The model's own forward of ``tokens`` [N, L], all read by ``reader``: its logits [N, L, rows], its cache.
+        """The model's own forward of ``tokens`` [N, L], all under ``reader``; returns logits [N, L, rows] and the cache.
 
         ``shifts`` [3, L or 1] as in :class:`PackedPlan`.
         """
@@ -180,13 +179,13 @@ class ModelRunner:
         return out.logits, out.past_key_values
 
     def _inputs(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Tokens [N, L] as the model takes them: by their ids, or embedded where it sees images."""
+        """Tokens [N, L] as model inputs: ids, or embeddings where there are images."""
         return (
             {"input_ids": tokens} if self.embedder is None else self.embedder.model_inputs(tokens)
         )
 
     def _position_ids(self, tokens: Tensor, cache: Any, shifts: Tensor | None) -> dict[str, Tensor]:
-        """Positions where the model would go by those of whatever it was shown last; the others know their own."""
+        """Position ids for models that would otherwise use those of the last images; other models compute their own."""
         if self.embedder is None or not self.embedder.has_3d_positions:
             return {}
         start = 0 if cache is None else cache.get_seq_length()
@@ -196,7 +195,7 @@ class ModelRunner:
         return {"position_ids": positions[:, None].expand(-1, len(tokens), -1).to(self.device)}
 
     def to_float32(self, logits: Tensor) -> Tensor:
-        """The model's own logits [..., rows] in float32, over the ids that exist: [..., V]."""
+        """The model's own logits [..., rows] in float32, over the known ids: [..., V]."""
         return self._masked(logits[..., : self.vocabulary].float())
 
     def _to_logits(self, states: Tensor) -> Tensor:
@@ -214,14 +213,14 @@ class ModelRunner:
 
 
 def _packed_position_ids(plan: PackedPlan) -> Tensor:
-    """As the model takes them: [1, M], or [3, 1, M] where they have three dimensions."""
+    """Position ids [1, M], or [3, 1, M] for models with three-dimensional ones."""
     if plan.shifts is None:
         return plan.positions[None]
     return (plan.positions + plan.shifts)[:, None]
 
 
 def patch_small_batch_linears(model: nn.Module) -> None:
-    """Teach float32 linear layers on the CPU the product that is quick for few rows; results stay the same.
+    """Patch float32 linear layers on the CPU with a matmul that is faster for few rows; results stay the same.
 
     MKL packs the whole weight for every call of x Wᵀ, which for 16 rows takes longer than multiplying; for W xᵀ it
     packs the 16 columns instead (1.6 to 2 times faster, measured on weights that do not fit the cache).

@@ -1,7 +1,7 @@
-"""The rows that are being sampled: started when there is room, one token a turn, gone when they end.
+"""The running batch: rows are admitted when there is room, get one token a step, and are removed when they end.
 
-A row is one response under way. It has a strand for every view that its tokens are drawn from: one if it is sampled,
-several if it is guided. All strands of all rows share a forward and get the same new token.
+A row is one response being drawn. It has a sequence for every view that its tokens are drawn from: one if it is sampled,
+several if it is guided. All sequences of all rows share a forward, and those of a row get the same new token.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PRIVATE_PROMPT = 512
 """A prompt of at most so many tokens that a single row continues is copied into that row's tail."""
 
 WIDTH_KEPT = 512
-"""Buffers wider than so many tokens are given back when no row is left."""
+"""Buffers wider than so many tokens are freed when no row is left."""
 
 
 @dataclass(eq=False, slots=True)
 class ViewSequence:
-    """A row as one view reads it. ``forwarded`` counts the tokens in its tail; ``number`` is its place in the lane."""
+    """A row under one view. ``forwarded`` counts the tokens in its tail; ``number`` is its index in the batch."""
 
     row: SampledRow
     batch: ModelBatch
@@ -48,9 +48,9 @@ class ViewSequence:
 
 @dataclass(eq=False, slots=True)
 class ModelBatch:
-    """The strands that one model reads together: row ``r`` of its buffers is sequence ``r``.
+    """The sequences that one model forwards together: row ``r`` of the buffers is sequence ``r``.
 
-    ``offset`` is the number of its first strand among those of all lanes.
+    ``offset`` is the index of its first sequence among those of all batches.
     """
 
     runner: ModelRunner
@@ -59,7 +59,7 @@ class ModelBatch:
     offset: int = 0
 
     def forward(self) -> Tensor:
-        """Logits [S, V] after the last token of every strand."""
+        """Logits [S, V] after the last token of every sequence."""
         places = [
             RowPosition(sequence.prompt, sequence.forwarded, sequence.state.cache.shift)
             for sequence in self.sequences
@@ -69,7 +69,7 @@ class ModelBatch:
         return self.runner.logits(plan, last)
 
     def remove(self, number: int) -> None:
-        """Close the gap that a strand leaves, with the then last one."""
+        """Remove a sequence; the last one takes its index."""
         last = self.sequences.pop()
         if number < len(self.sequences):
             self.buffers.move(len(self.sequences), number, last.forwarded)
@@ -86,7 +86,7 @@ class ModelBatch:
 
 @dataclass(eq=False, slots=True)
 class SampledRow:
-    """One continuation under way.
+    """One response being drawn.
 
     ``longest`` counts the tokens of its longest prompt and the prefix; ``room`` is the longest that a tail may get.
     """
@@ -102,7 +102,7 @@ class SampledRow:
     text: str = ""
 
     def row_sampling(self, logit_rows: tuple[int, ...]) -> RowSampling:
-        """How the next token is drawn: by its position in the whole response, from these rows of logits."""
+        """The sampling of the next token, from these rows of logits; its key is of its position in the whole response."""
         request = self.job.request
         position = len(request.prefix) + len(self.tokens)
         key = position_key(self.key, position)
@@ -110,7 +110,7 @@ class SampledRow:
 
 
 class RowLifecycle:
-    """Begins rows, adds what was drawn to them and says when they have ended."""
+    """Creates rows, appends their tokens and decides when they end."""
 
     def __init__(self, runner: ModelRunner, vocabulary: Vocabulary, context: int) -> None:
         self._stats = runner.stats
@@ -118,7 +118,7 @@ class RowLifecycle:
         self._context = context
 
     def new_row(self, job: DrawJob, index: int) -> SampledRow:
-        """A row that continues the request's prefix; it has no strands yet."""
+        """A row that continues the request's prefix; it has no sequences yet."""
         request = job.request
         return SampledRow(
             job=job,
@@ -128,7 +128,7 @@ class RowLifecycle:
         )
 
     def add_token(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
-        """Add a drawn token; True if the row has ended (and its request knows)."""
+        """Append a drawn token and report it to the job; True if the row has ended."""
         row.tokens.append(token)
         row.logprobs.append(logprobs)
         row.job.done += 1
@@ -153,7 +153,7 @@ class RowLifecycle:
 
 
 class RunningBatch:
-    """The live batch: ``capacity`` sequences at most, as many as ``memory`` bytes of tails allow in the worst case."""
+    """The batch that is decoded: at most ``capacity`` sequences, and ``memory`` bytes of tails in the worst case."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class RunningBatch:
 
     @property
     def active(self) -> bool:
-        """Whether there are rows to go on with."""
+        """Whether any row is running."""
         return any(batch.sequences for batch in self._batches)
 
     def admit(self, job: DrawJob, until: int) -> None:
@@ -189,7 +189,7 @@ class RunningBatch:
         batches = [self._batch(state) for state in job.prefix_states]
         for batch in dict.fromkeys(batches):
             batch.buffers.reserve(len(batch.sequences) + len(rows) * batches.count(batch), 1)
-        # A view's strands stand together: rows that read one prompt, and logits to be mixed, need no sorting.
+        # Sequences of a view are adjacent, so that rows of one prompt, and logits to be mixed, need no sorting.
         for state, owns_prompt in zip(job.prefix_states, private, strict=True):
             for row in rows:
                 self._add_sequence(row, state, owns_prompt)
@@ -221,22 +221,22 @@ class RunningBatch:
         )
 
     def drop_cancelled(self) -> None:
-        """Forget rows nobody waits for."""
+        """Remove rows whose requests were cancelled."""
         self._remove([row for row in self._rows() if row.job.future.done()])
 
     def clear(self) -> list[DrawJob]:
-        """Forget every row; the requests they belonged to."""
+        """Remove all rows; returns their jobs."""
         jobs = list({id(row.job): row.job for row in self._rows()}.values())
         self._batches = [ModelBatch(self._runner)]
         return jobs
 
     def _rows(self) -> list[SampledRow]:
-        """The live rows, in the order of their first strands."""
+        """The running rows, in the order of their first sequences."""
         sequences = (sequence for batch in self._batches for sequence in batch.sequences)
         return [sequence.row for sequence in sequences if sequence is sequence.row.sequences[0]]
 
     def _batch(self, state: PrefixState) -> ModelBatch:
-        """The lane of the model that reads ``state``, made on first sight of it."""
+        """The batch of the model that computes ``state``, created at first use."""
         runner = self._runner.runner_of(state.reader)
         for batch in self._batches:
             if batch.runner is runner:
@@ -245,7 +245,7 @@ class RunningBatch:
         return self._batches[-1]
 
     def _draw_first_tokens(self, job: DrawJob, rows: list[SampledRow]) -> list[SampledRow]:
-        """Draw the first token of new rows, which the caches of their grounds tell; those that have not ended."""
+        """Draw the first token of new rows from their prefixes' logits; returns the rows that have not ended."""
         views, count = len(job.prefix_states), len(rows)
         logits = torch.stack([state.logits for state in job.prefix_states])
         logits = logits[:, None].expand(-1, count, -1).reshape(views * count, -1)
@@ -262,7 +262,7 @@ class RunningBatch:
         ]
 
     def _add_token(self, row: SampledRow, token: int, logprobs: list[float]) -> bool:
-        """Add a token; True if the row has ended. What its caller will continue is kept."""
+        """Append a token; True if the row has ended. With ``keep`` its tails go into the prefix cache."""
         if not self._lifecycle.add_token(row, token, logprobs):
             return False
         if row.job.request.keep:
@@ -271,7 +271,7 @@ class RunningBatch:
         return True
 
     def _free_rows(self, job: DrawJob) -> int:
-        """How many more rows like those of ``job`` fit; one if there are none, however large it is."""
+        """How many more rows like those of ``job`` fit; at least one if no row is running."""
         views = len(job.prefix_states)
         carried = [g.cache.length for g in job.prefix_states if self._is_private(job, g)]
         tokens_needed = (
@@ -285,13 +285,13 @@ class RunningBatch:
         return max(room // views, 0 if self.active else 1)
 
     def _is_private(self, job: DrawJob, state: PrefixState) -> bool:
-        """Whether the rows of a request carry this prompt themselves."""
+        """Whether the request's only row gets a copy of this prompt."""
         alone = len(job.request.slots) == 1 and state.cache.length <= PRIVATE_PROMPT
         shared = self._batch(state).sequences
         return alone and not any(sequence.prompt is state.prompt for sequence in shared)
 
     def _add_sequence(self, row: SampledRow, state: PrefixState, owns_prompt: bool) -> None:
-        """Give a row's next strand its buffers, filled with what it continues."""
+        """Add a row's sequence under the next view, its buffers filled with what it continues."""
         batch, prompt = self._batch(state), state.cache
         number = len(batch.sequences)
         start = prompt.length if owns_prompt else 0
@@ -309,7 +309,7 @@ class RunningBatch:
         batch.sequences.append(sequence)
 
     def _store_tail(self, sequence: ViewSequence) -> None:
-        """Store the tail of an ended row's strand."""
+        """Put the tail of an ended row's sequence into the prefix cache."""
         if sequence.prompt is None:
             return
         tokens = (*sequence.state.prefix, *sequence.row.tokens[:-1])
@@ -318,7 +318,7 @@ class RunningBatch:
         self._cache.add_tail(sequence.prompt, CachedTail(tokens, layers))
 
     def _remove(self, rows: list[SampledRow]) -> None:
-        """Take the strands of ended rows out of their lanes, the last ones first."""
+        """Remove the sequences of ended rows from their batches, the last ones first."""
         ended = [sequence for row in rows for sequence in row.sequences]
         for sequence in sorted(ended, key=lambda sequence: sequence.number, reverse=True):
             sequence.batch.remove(sequence.number)

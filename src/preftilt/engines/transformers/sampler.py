@@ -1,7 +1,7 @@
-"""Drawing tokens: the torch twin of :mod:`preftilt.streams`, the filters before it, and the rule of guided decoding.
+"""Draws tokens: the torch twin of :mod:`preftilt.streams`, top-k and top-p, and the rule of guided decoding.
 
 All rows of a step are drawn together, yet each row's token is a function of its own logits and its own key only. A row
-has one strand of logits a view: plain sampling has one, guided decoding several (:mod:`preftilt.guided`).
+has one row of logits a view: plain sampling has one, guided decoding several (:mod:`preftilt.guided`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def gumbel_argmax_among(scores: Tensor, tokens: Tensor, keys: Tensor, vocabulary
 
 
 def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Tempered logits [R, V] with what top-k and then top-p leave out at −inf.
+    """Tempered logits [R, V], −inf outside top-k and then top-p.
 
     Top-p keeps the smallest set of most likely tokens whose tempered probability, among those that top-k left,
     reaches ``top_p``.
@@ -95,7 +95,7 @@ def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _tempered(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Tempered logits [R, V], what top-k leaves out at −inf."""
+    """Tempered logits [R, V], −inf outside top-k."""
     scores = logits if sampling.temperature == 1 else logits / sampling.temperature
     if not 0 < sampling.top_k < scores.shape[1]:
         return scores
@@ -120,7 +120,7 @@ def nucleus(scores: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class GuidanceRule:
-    """How the logits of a row's views become one distribution; see :class:`~preftilt.engines.guides.GuideRequest`."""
+    """The mixing of a row's views into one distribution; see :class:`~preftilt.engines.guides.GuideRequest`."""
 
     weights: tuple[float, ...]
     mask: Mask | None = None
@@ -130,7 +130,7 @@ class GuidanceRule:
 
 @dataclass(frozen=True, slots=True)
 class RowSampling:
-    """How one row draws its next token; ``key`` is of its stream and position, ``logit_rows`` are its rows of logits."""
+    """The sampling of one row's next token: ``key`` of its stream and position, ``logit_rows`` of its views."""
 
     sampling: Sampling
     key: int
@@ -143,7 +143,7 @@ def draw(
 ) -> tuple[list[int], list[list[float]]]:
     """Every row's token and its raw log-prob (temperature 1, unfiltered) in each of the row's views.
 
-    ``logits`` float32 [S, V] are those of all strands; every strand belongs to one row.
+    ``logits`` float32 [S, V] of all sequences; every one belongs to one row.
     """
     logit_rows = [
         logit_row for row_sampling in row_samplings for logit_row in row_sampling.logit_rows
@@ -169,7 +169,7 @@ def draw(
 
 
 def _select_rows(logits: Tensor, indices: Sequence[int]) -> Tensor:
-    """``logits`` at ``indices``; a look at them rather than a copy where they stand one after another."""
+    """``logits`` at ``indices``; a view rather than a copy where they are contiguous."""
     first, stop = indices[0], indices[0] + len(indices)
     if indices == tuple(range(first, stop)):
         return logits[first:stop]
@@ -183,7 +183,7 @@ def _draw_rows(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tenso
     signed_keys = torch.tensor([signed(key) for key in keys], device=scores.device)
     if sampling.top_p >= 1:
         return gumbel_argmax(_tempered(scores, sampling), signed_keys)
-    # Numbers are drawn for the nucleus alone: a wide vocabulary's would take longer than the rest of the draw.
+    # Noise is computed for the nucleus alone: over a wide vocabulary it would take longer than the rest of the draw.
     kept, tokens = nucleus(_tempered(scores, sampling), sampling.top_p)
     return gumbel_argmax_among(kept, tokens, signed_keys, scores.shape[1])
 
@@ -203,7 +203,7 @@ def guided(logits: Sequence[Tensor], rule: GuidanceRule) -> Tensor:
         scores = torch.addcmul(scores, strengths[:, None], preferred - first)
     for weight, view in zip(weights, others, strict=True):
         scores = torch.add(scores, view - first, alpha=weight)
-    # A token that one view rules out has no finite sum; what is finite throughout needs no second look.
+    # A token with −inf in one view has no finite sum; if all sums are finite, nothing needs to be masked.
     if not bool(torch.isfinite(scores).all()):
         ruled_out = torch.stack([torch.isneginf(view) for view in logits]).any(dim=0)
         scores = scores.masked_fill(ruled_out, -torch.inf)

@@ -1,7 +1,7 @@
-"""Continuous batching: every turn prefills a little, scores what is there, and draws one token for every row.
+"""Continuous batching: every step prefills a chunk, scores what is ready, and draws one token for every row.
 
-Rows of all requests share the forwards; each request is done when its own rows are, so neither items nor subtrees
-wait for each other. Everything here runs on the engine's one worker thread (``worker.py``).
+Rows of all requests share the forwards; each request is done when its own rows are, so requests do not wait for each
+other. Everything here runs on the engine's one worker thread (``worker.py``).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from preftilt.errors import EngineError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersLimits:
-    """What bounds a turn and the memory behind it.
+    """Bounds on a step and on memory.
 
     max_rows: rows sampled together, a guided one counted once a view. row_bytes: their tails, in the worst case.
-    cache_bytes: prompts and tails kept for later calls. prefill_tokens, score_tokens: tokens of one such forward.
+    cache_bytes: the prefix cache. prefill_tokens, score_tokens: tokens of one such forward.
     context: tokens of prompt and response.
     """
 
@@ -59,7 +59,7 @@ class TransformersLimits:
 
 
 class TransformersScheduler:
-    """The shared-prefix path: decides what each forward holds."""
+    """The scheduler of the shared-prefix path: decides what each forward computes."""
 
     def __init__(
         self, runner: ModelRunner, lifecycle: RowLifecycle, limits: TransformersLimits
@@ -77,18 +77,18 @@ class TransformersScheduler:
 
     @property
     def idle(self) -> bool:
-        """Nothing to do until a job is added."""
+        """Whether there is nothing to do until a job is added."""
         return not (self._waiting or self._draw_queue or self._score_queue or self._running.active)
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Take on new requests."""
+        """Queue new jobs."""
         for job in jobs:
             known = [self.cache.prompt(state.tokens, state.reader) for state in job.prefix_states]
             self.runner.stats.prompt_hits += sum(prompt is not None for prompt in known)
             self._waiting.append(job)
 
     def step(self) -> None:
-        """One round of forwards. A failure reaches the requests it concerns; the rest go on."""
+        """One round of forwards. A failure fails the requests it concerns; the others go on."""
         self._drop_cancelled()
         self._fill_caches()
         self._score()
@@ -102,7 +102,7 @@ class TransformersScheduler:
             self._running.clear()
 
     def abort(self, error: Exception) -> None:
-        """Fail every request and forget them."""
+        """Fail and drop every request."""
         for job in (*self._waiting, *self._draw_queue, *self._score_queue, *self._running.clear()):
             settle(job.future, error)
         self._waiting, self._draw_queue, self._score_queue = [], [], []
@@ -115,21 +115,21 @@ class TransformersScheduler:
         self._running.drop_cancelled()
 
     def _fill_caches(self) -> None:
-        """Send on the requests whose caches are there; forward one chunk for those that wait."""
+        """Queue the requests whose prefixes are cached; prefill one chunk for the others."""
         waiting_for = self._sort_queue()
         self._prefills = {
             key: prefill for key, prefill in self._prefills.items() if key in waiting_for
         }
         if not self._prefills:
             return
-        for keys in self._by_model():
+        for keys in self._prefills_by_model():
             prefills = [self._prefills[key] for key in keys]
             segments = next_segments(prefills, self._limits.prefill_tokens)
             self._prefill_chunk(keys[: len(segments)], segments, waiting_for)
         self._sort_queue()
 
-    def _by_model(self) -> list[list[CacheKey]]:
-        """The caches to be filled, those of one model together."""
+    def _prefills_by_model(self) -> list[list[CacheKey]]:
+        """The prefills, grouped by model."""
         keys_by_runner: dict[ModelRunner, list[CacheKey]] = {}
         for key in self._prefills:
             keys_by_runner.setdefault(self.runner.runner_of(key[0]), []).append(key)
@@ -141,7 +141,7 @@ class TransformersScheduler:
         segments: Sequence[ExtendSegment],
         waiting_for: Mapping[CacheKey, Sequence[Job]],
     ) -> None:
-        """One forward for several caches; if it fails, each by itself, and what fails then fails its own requests."""
+        """One forward for several prefills; if it fails, one each, and a failure then fails its own requests."""
         results = None
         try:
             prefills = [self._prefills[key] for key in keys]
@@ -156,7 +156,7 @@ class TransformersScheduler:
                 self._drop_cancelled()
         if results is not None:
             self._distribute_caches(dict(zip(keys, results, strict=True)), waiting_for)
-        elif len(keys) > 1:  # Out here the memory of the failed forward is free again.
+        elif len(keys) > 1:  # Outside the handler the memory of the failed forward is free again.
             for key, segment in zip(keys, segments, strict=True):
                 self._prefill_chunk([key], [segment], waiting_for)
 
@@ -165,7 +165,7 @@ class TransformersScheduler:
         results: Mapping[CacheKey, Prefill | CachedPrompt | CachedTail],
         waiting_for: Mapping[CacheKey, Sequence[Job]],
     ) -> None:
-        """Give finished caches to the requests that waited: they may be dropped from the store at any time."""
+        """Hand finished caches to the requests that waited: they may be evicted from the prefix cache at any time."""
         for key, result in results.items():
             if not isinstance(result, (CachedPrompt, CachedTail)):
                 self._prefills[key] = result
@@ -180,7 +180,7 @@ class TransformersScheduler:
                     state.tail = result
 
     def _sort_queue(self) -> dict[CacheKey, list[Job]]:
-        """Move requests that can go on to their queues; what the others wait for."""
+        """Move requests that are ready to their queues; returns the jobs that still wait, by missing cache."""
         waiting_for: dict[CacheKey, list[Job]] = {}
         still_waiting: list[Job] = []
         for job in self._waiting:
@@ -203,12 +203,12 @@ class TransformersScheduler:
         return waiting_for
 
     def _missing_caches(self, job: Job) -> list[CacheKey]:
-        """The caches a request still needs."""
+        """The missing caches of a request."""
         keys = (self._missing_cache(state) for state in job.prefix_states)
         return list(dict.fromkeys(key for key in keys if key is not None))
 
     def _missing_cache(self, state: PrefixState) -> CacheKey | None:
-        """The cache a request still needs, after seeing to it that it grows."""
+        """The missing cache of a prefix, after starting its prefill; None if there is none."""
         reader, tokens, prefix = state.reader, state.tokens, state.prefix
         if state.prompt is None:
             state.prompt = self.cache.prompt(tokens, reader)
@@ -229,13 +229,13 @@ class TransformersScheduler:
         return key
 
     def _propose(self, job: ProposeJob) -> None:
-        """Answer at once; the tail that this one grew from has done its work."""
+        """Answer at once, and evict the shorter tail that this one was extended from."""
         [state] = job.prefix_states
         settle(job.future, likeliest(state.logits, job.request.count))
         self.cache.evict_tail(state.cache, state.prefix[:-1])
 
     def _score(self) -> None:
-        """Score up to a forward's worth of the requests that are ready and that one model reads."""
+        """Score ready requests of one model, up to the token budget of a forward."""
         batch: list[PreparedScore] = []
         tokens = 0
         while self._score_queue and (not batch or tokens < self._limits.score_tokens):
@@ -256,13 +256,13 @@ class TransformersScheduler:
             self._normalise(self._score_queue.pop(0))
 
     def _same_model(self, first: PreparedScore, other: PreparedScore) -> bool:
-        """Whether one model reads both."""
+        """Whether one model computes both."""
         return self.runner.runner_of(first.state.reader) is self.runner.runner_of(
             other.state.reader
         )
 
     def _normalise(self, job: ScoreJob | NormaliseJob) -> None:
-        """A forward for one request: it has several views already."""
+        """One forward for one request, which has several views."""
         assert isinstance(job, NormaliseJob)
         try:
             settle(job.future, normalise(job, self.runner))
@@ -270,7 +270,7 @@ class TransformersScheduler:
             settle(job.future, failure("scoring", error))
 
     def _score_together(self, batch: Sequence[PreparedScore]) -> None:
-        """One forward; if it fails, one for each request, so that a failure is only its own request's."""
+        """One forward; if it fails, one per request, so that only the failing request fails."""
         results = None
         try:
             results = score(batch, self.runner.runner_of(batch[0].state.reader), self.cache)
@@ -280,12 +280,12 @@ class TransformersScheduler:
         if results is not None:
             for r, logprobs in zip(batch, results, strict=True):
                 settle(r.job.future, logprobs)
-        elif len(batch) > 1:  # As in _grow.
+        elif len(batch) > 1:  # As in _prefill_chunk.
             for prepared in batch:
                 self._score_together([prepared])
 
     def _admit(self) -> None:
-        """Start rows, requests by turns; the first whose turn does not fit whole holds up the rest."""
+        """Admit rows, requests taking turns; the first whose turn does not fit blocks the others."""
         while self._draw_queue:
             job, slots = self._draw_queue[0], len(self._draw_queue[0].request.slots)
             until = rows_by_turn_end(job.started, slots, alone=len(self._draw_queue) == 1)
@@ -312,7 +312,7 @@ class TransformersScheduler:
 
 
 def failure(activity: str, error: Exception) -> EngineError:
-    """An :class:`EngineError` that says what the engine was at."""
+    """An :class:`EngineError` that names the activity that failed."""
     hint = (
         " Fewer rows at a time (max_rows) need less memory."
         if "memory" in str(error).lower()

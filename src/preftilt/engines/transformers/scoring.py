@@ -1,4 +1,4 @@
-"""Log-probs of given continuations: only their own tokens are forwarded, those of many requests at once."""
+"""Computes scores: log-probs of given completions. Only their own tokens are forwarded, of many requests at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from preftilt.types import Tokens
 
 @dataclass(frozen=True, slots=True)
 class PreparedScore:
-    """One request whose caches are there.
+    """A score request whose prompt and prefix are cached.
 
-    The completion's first token is judged by the logits that follow prompt and prefix; all but the last are forwarded,
-    and judge the token behind them.
+    The first token's log-prob comes from the cached logits; all tokens but the last are forwarded for those of the
+    others.
     """
 
     job: ScoreJob
@@ -44,7 +44,7 @@ class PreparedScore:
 def score(
     batch: Sequence[PreparedScore], runner: ModelRunner, cache: PrefixCache
 ) -> list[np.ndarray]:
-    """Log-probs (float64) of every reading's completion."""
+    """Log-probs (float64) of every request's completion."""
     first = [_first(prepared) for prepared in batch]
     order = [i for i, prepared in enumerate(batch) if prepared.new]
     order.sort(key=lambda i: (id(batch[i].prompt), len(batch[i].new)))
@@ -88,7 +88,7 @@ def _forward(
 
 
 def segment(prepared: PreparedScore) -> ExtendSegment:
-    """The tokens to forward, behind the caches that are there."""
+    """The segment of the tokens to forward, after the cached prompt and tail."""
     tail = prepared.state.tail
     layers, length = (tail.layers, len(tail.tokens)) if tail else ({}, 0)
     prompt = prepared.prompt

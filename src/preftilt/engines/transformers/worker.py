@@ -1,4 +1,4 @@
-"""The engine's one thread: it owns the model, takes requests from any thread or event loop, and outlives failures."""
+"""The engine's worker thread: owns the model, takes jobs from any thread or event loop, survives failures."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from preftilt.errors import EngineError
 
 
 class ExecutionPath(Protocol):
-    """A way to serve jobs: :class:`Scheduler` or :class:`ExpandedPath`."""
+    """A way to run jobs: :class:`TransformersScheduler` or :class:`ExpandedPath`."""
 
     @property
     def idle(self) -> bool:
-        """Nothing to do until a job is added."""
+        """Whether there is nothing to do until a job is added."""
         ...
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """Take on new requests."""
+        """Queue new jobs."""
         ...
 
     def step(self) -> None:
-        """Some progress on all of them."""
+        """One round of forwards."""
         ...
 
     def abort(self, error: Exception) -> None:
-        """Fail all of them."""
+        """Fail all jobs."""
         ...
 
     def forget(self) -> None:
-        """Drop what is kept for later calls; what is under way goes on."""
+        """Empty the prefix cache; running jobs are not affected."""
         ...
 
 
 class TransformersWorker:
-    """Runs a path's turns while there is work."""
+    """Runs a path's steps while there is work."""
 
     def __init__(self, path: ExecutionPath) -> None:
         self._path = path
@@ -50,7 +50,7 @@ class TransformersWorker:
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Hand over requests; together, so that they share their first forward."""
+        """Queue jobs; those submitted together share their first forward."""
         with self._changed:
             if self._closed:
                 raise EngineError("the engine is closed; open it again")
@@ -58,13 +58,13 @@ class TransformersWorker:
             self._changed.notify()
 
     def forget(self) -> None:
-        """Drop what the path keeps for later calls, before the next turn."""
+        """Empty the path's prefix cache before the next step."""
         with self._changed:
             self._forgetting = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Stop after the forward under way; what is unfinished fails."""
+        """Stop after the current forward; unfinished jobs fail."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -89,7 +89,7 @@ class TransformersWorker:
                 self._path.step()
             except (
                 Exception
-            ) as error:  # A defect of ours: nobody may be left waiting, and the thread goes on.
+            ) as error:  # A bug of ours: fail the waiting callers and keep the thread alive.
                 wrapped = EngineError(f"the transformers engine failed: {error!r}")
                 wrapped.__cause__ = error
                 self._path.abort(wrapped)
