@@ -134,7 +134,7 @@ def scheduler(
         ContextSettings(cells=cells, sequences=sequences, batch=batch, outputs=outputs, threads=1)
     )
     limits = LlamaCppLimits(
-        max_rows=max_rows, context=CONTEXT, kept=cells // 2 if kept is None else kept
+        max_rows=max_rows, context=CONTEXT, cached_cells=cells // 2 if kept is None else kept
     )
     tokenizer: Any = Bytes()
     ending = StopCriteria(frozenset({0}), tokenizer)

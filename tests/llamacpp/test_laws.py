@@ -20,8 +20,8 @@ def test_what_is_promised_was_measured(opens: Opens):
     exact = opens()
     assert exact.capabilities.keyed_streams
     assert exact.capabilities.sampler_logprobs
-    assert exact.info.agreement.crowd <= 1e-4
-    assert exact.info.agreement.score <= 1e-4
+    assert exact.info.agreement.batch_gap <= 1e-4
+    assert exact.info.agreement.score_gap <= 1e-4
     assert exact.capabilities.max_context == 2560
     assert exact.capabilities.turn_end in exact.capabilities.eos
     assert exact.versions["attention"] == "plain"

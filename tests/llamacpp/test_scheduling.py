@@ -164,7 +164,7 @@ async def test_nothing_but_what_is_kept_stays_behind(opened: Opened):
     await settled(ours)
     scheduler = ours._worker._scheduler
     held = len(FULL) + len(QUESTION)
-    assert scheduler.context.settings.cells - len(scheduler.strands.free_cells) == held
+    assert scheduler.context.settings.cells - len(scheduler.pool.free_cells) == held
     assert len(scheduler.context.tokens) == held  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -178,8 +178,8 @@ async def test_a_cancelled_call_gives_its_rows_back(opened: Opened):
         await task
     np.testing.assert_array_equal(await score(ours, FULL, QUESTION), before)
     await settled(ours)
-    assert not ours._worker._scheduler.rows
-    assert len(ours._worker._scheduler.strands.free_numbers) >= 64 - 3
+    assert not ours._worker._scheduler.sample_tasks
+    assert len(ours._worker._scheduler.pool.free_seq_ids) >= 64 - 3
 
 
 async def test_a_failed_call_reaches_its_callers_and_the_next_one_works(opened: Opened):

@@ -1,4 +1,4 @@
-"""llama.cpp in this process, over a GGUF file: the engine of people with a laptop.
+"""llama.cpp in this process, over a GGUF file: the engine for laptops.
 
 The life of a request: ``engine.py`` checks it and hands it to the ``worker.py`` thread, where ``scheduler.py`` decides
 what each batch holds. A batch is made of ``batch_tasks.py``: prompts being prefilled, completions being scored,

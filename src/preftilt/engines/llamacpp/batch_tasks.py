@@ -1,6 +1,6 @@
-"""The three kinds of tokens that a batch is made of: beginnings being read, given continuations, rows being drawn.
+"""The three kinds of tasks in a batch: prefilling a prefix, scoring a completion, sampling a response.
 
-A feed owns a strand, offers the tokens to forward next, and takes in the logits that follow them.
+A task owns a sequence, gives the next tokens to forward, and takes the logits that follow them.
 """
 
 from __future__ import annotations
@@ -29,87 +29,87 @@ class TokenChunk:
 
 
 class BatchTask(Protocol):
-    """Something that puts tokens into batches until it is ``done``."""
+    """Adds tokens to batches until it is ``done``."""
 
-    strand: LlamaSequence
+    sequence: LlamaSequence
 
     @property
-    def left(self) -> int:
-        """Cells it will need at most from here on."""
+    def remaining_cells(self) -> int:
+        """Upper bound on the cells that it still needs."""
         ...
 
     @property
     def done(self) -> bool:
-        """It has nothing left to forward."""
+        """Whether it has nothing left to forward."""
         ...
 
-    def offer(self, tokens: int, outputs: int) -> TokenChunk:
-        """What to forward next, within a budget; nothing if the budget is too small."""
+    def next_chunk(self, tokens: int, outputs: int) -> TokenChunk:
+        """The next tokens to forward, within a budget; none if the budget is too small."""
         ...
 
-    def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
-        """Take in the logits of the last offer; a view that is overwritten later."""
+    def take_logits(self, logits: Float[np.ndarray, "outputs V"]) -> None:
+        """Take the logits of the last chunk; the array is overwritten by the next batch."""
         ...
 
 
 @dataclass(eq=False, slots=True)
 class PrefillTask:
-    """A prompt with its prefix, forwarded once for every row and reading that continues it."""
+    """Prefills a prompt and its response prefix, once for all tasks that continue it."""
 
-    strand: LlamaSequence
+    sequence: LlamaSequence
     tokens: Tokens
 
     @property
-    def left(self) -> int:
-        return len(self.tokens) - self.strand.length
+    def remaining_cells(self) -> int:
+        return len(self.tokens) - self.sequence.length
 
     @property
     def done(self) -> bool:
-        return not self.left
+        return not self.remaining_cells
 
-    def offer(self, tokens: int, outputs: int) -> TokenChunk:
-        start = self.strand.length
+    def next_chunk(self, tokens: int, outputs: int) -> TokenChunk:
+        start = self.sequence.length
         if start + tokens < len(self.tokens):
             return TokenChunk(self.tokens[start : start + tokens], 0)
         return TokenChunk(self.tokens[start:], 1) if outputs else TokenChunk((), 0)
 
-    def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
+    def take_logits(self, logits: Float[np.ndarray, "outputs V"]) -> None:
         if len(logits):
-            self.strand.logits = logits[0].copy()
+            self.sequence.logits = logits[0].copy()
 
 
 @dataclass(eq=False, slots=True)
 class ScoreTask:
-    """A given completion: all its tokens but the last are forwarded, and each judges the next."""
+    """Scores a completion: all its tokens but the last are forwarded, each for the log-prob of the next."""
 
-    strand: LlamaSequence
+    sequence: LlamaSequence
     job: LlamaScoreJob
     logprobs: list[Float[np.ndarray, "T"]]
-    read: int = 0
+    scored: int = 0
 
     @property
-    def left(self) -> int:
-        return len(self.job.request.completion) - 1 - self.read
+    def remaining_cells(self) -> int:
+        return len(self.job.request.completion) - 1 - self.scored
 
     @property
     def done(self) -> bool:
-        return not self.left
+        return not self.remaining_cells
 
-    def offer(self, tokens: int, outputs: int) -> TokenChunk:
-        count = min(tokens, outputs, self.left)
-        return TokenChunk(self.job.request.completion[self.read : self.read + count], count)
+    def next_chunk(self, tokens: int, outputs: int) -> TokenChunk:
+        count = min(tokens, outputs, self.remaining_cells)
+        return TokenChunk(self.job.request.completion[self.scored : self.scored + count], count)
 
-    def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
-        start = self.read + 1
-        self.read += len(logits)
-        self.job.done = 1 + self.read
+    def take_logits(self, logits: Float[np.ndarray, "outputs V"]) -> None:
+        start = self.scored + 1
+        self.scored += len(logits)
+        self.job.done = 1 + self.scored
         targets = np.array(self.job.request.completion[start : start + len(logits)], np.int64)
         self.logprobs.append(logprobs_of(logits, targets))
 
 
 @dataclass(frozen=True, slots=True)
 class StopCriteria:
-    """When a response is over: at one of ``eos``, at the end of a step, or where its budget or the context ends."""
+    """What ends a response besides its budget: one of ``eos``, or the end of a search step."""
 
     eos: frozenset[int]
     tokenizer: GgufTokenizer
@@ -117,32 +117,32 @@ class StopCriteria:
 
 @dataclass(eq=False, slots=True)
 class SampleTask:
-    """One continuation being drawn. ``limit``: tokens it may get; ``text``: the bytes drawn, for finding steps."""
+    """Samples one response. ``limit``: its token budget; ``text``: the bytes drawn, for finding the end of a step."""
 
-    strand: LlamaSequence
+    sequence: LlamaSequence
     job: LlamaSampleJob
     index: int
     key: int
     limit: int
-    ending: StopCriteria
+    stop: StopCriteria
     drawn: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: bytes = b""
     finish: Finish | None = None
 
     @property
-    def left(self) -> int:
+    def remaining_cells(self) -> int:
         return 0 if self.done else self.limit - len(self.drawn)
 
     @property
     def done(self) -> bool:
         return self.finish is not None
 
-    def offer(self, tokens: int, outputs: int) -> TokenChunk:
+    def next_chunk(self, tokens: int, outputs: int) -> TokenChunk:
         return TokenChunk((self.drawn[-1],), 1) if tokens and outputs else TokenChunk((), 0)
 
-    def absorb(self, logits: Float[np.ndarray, "outputs V"]) -> None:
-        """Draw the next token, by its position in the whole response."""
+    def take_logits(self, logits: Float[np.ndarray, "outputs V"]) -> None:
+        """Draw the next token; its random key is of its position in the whole response."""
         request = self.job.request
         position = len(request.prefix) + len(self.drawn)
         token = draw(logits[0], request.sampling, position_key(self.key, position))
@@ -151,20 +151,20 @@ class SampleTask:
         self.job.done += 1
         self.logprobs.append(float(logprob))
         self.finish = self._end(token)
-        self.job.tell(self.index, len(self.drawn) - 1, token, float(logprob), self.finish)
+        self.job.emit(self.index, len(self.drawn) - 1, token, float(logprob), self.finish)
 
     @property
     def completion(self) -> Completion:
-        """What was drawn, once it is done."""
+        """The drawn completion, once it is done."""
         assert self.finish is not None
         return Completion(tuple(self.drawn), np.array(self.logprobs), self.finish)
 
     def _end(self, token: int) -> Finish | None:
         step = self.job.request.step
-        if token in self.ending.eos:
+        if token in self.stop.eos:
             return "eos"
         if step is not None:
-            self.text += self.ending.tokenizer.piece(token, special=True)
+            self.text += self.stop.tokenizer.piece(token, special=True)
             if step_ended(self.text.decode("utf-8", "replace"), step.delimiter):
                 return "stop"
         return "length" if len(self.drawn) >= self.limit else None

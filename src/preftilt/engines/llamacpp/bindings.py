@@ -1,6 +1,6 @@
 """llama.cpp through the low-level bindings of llama-cpp-python: a model, a context, and one batch at a time.
 
-Nothing else in this package calls the bindings. Handles are freed when nobody holds their object any more.
+Nothing else in this package calls the bindings. Handles are freed with the objects that own them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from jaxtyping import Float
 from preftilt.errors import EngineError, MissingPackage
 
 CACHE_TYPES = {"float32": 0, "float16": 1}
-"""GGML's numbers for the types of keys and values."""
+"""GGML's type numbers of keys and values."""
 
 _WARNINGS: deque[str] = deque(maxlen=20)
-"""What llama.cpp said last that was a warning or worse; it prints to standard error otherwise."""
+"""llama.cpp's last warnings and errors, which it would print to standard error otherwise."""
 
 _WARNING, _ERROR = 2, 3
 
 
 @lru_cache(maxsize=1)
 def llama_bindings() -> Any:
-    """The bindings, with their log turned to :func:`last_warning` for the whole process.
+    """The bindings, with their log redirected to :func:`last_warning` for the whole process.
 
     Raises :class:`~preftilt.errors.MissingPackage` where they are not installed or do not load.
     """
@@ -47,7 +47,7 @@ def llama_bindings() -> Any:
 
 @lru_cache(maxsize=1)
 def _log_callback(bindings: Any) -> Any:
-    """Held here for good: llama.cpp calls it as long as the process lives."""
+    """Cached for ever: llama.cpp calls it as long as the process lives."""
 
     @bindings.llama_log_callback
     def note(level: int, text: bytes, _: object) -> None:
@@ -59,9 +59,9 @@ def _log_callback(bindings: Any) -> Any:
 
 
 def last_warning() -> str:
-    """The last thing llama.cpp complained of that says more than that it failed."""
-    telling = [line for line in _WARNINGS if "failed to load model" not in line] or [*_WARNINGS]
-    return telling[-1] if telling else "llama.cpp does not say why"
+    """llama.cpp's last warning that says more than that it failed."""
+    informative = [line for line in _WARNINGS if "failed to load model" not in line] or [*_WARNINGS]
+    return informative[-1] if informative else "llama.cpp does not say why"
 
 
 class LlamaModel:
@@ -69,7 +69,7 @@ class LlamaModel:
 
     ``repack`` lets llama.cpp rearrange quantised weights for the processor at hand.
 
-    Raises :class:`~preftilt.errors.EngineError` with llama.cpp's words if the file cannot be loaded.
+    Raises :class:`~preftilt.errors.EngineError` with llama.cpp's message if the file cannot be loaded.
     """
 
     def __init__(self, path: str, gpu_layers: int, *, repack: bool = False) -> None:
@@ -100,9 +100,11 @@ class LlamaModel:
 
     @property
     def is_plain_decoder(self) -> bool:
-        """Whether any prefix of a sequence can be shared and continued: attention alone, left to right."""
-        unlike = ("has_encoder", "is_recurrent", "is_hybrid", "is_diffusion")
-        return not any(getattr(self.lib, f"llama_model_{name}")(self.handle) for name in unlike)
+        """Whether it is a plain causal decoder, so that any prefix of a sequence can be shared and continued."""
+        other_kinds = ("has_encoder", "is_recurrent", "is_hybrid", "is_diffusion")
+        return not any(
+            getattr(self.lib, f"llama_model_{name}")(self.handle) for name in other_kinds
+        )
 
     @property
     def description(self) -> str:
@@ -132,10 +134,10 @@ class LlamaModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextSettings:
-    """How a context computes.
+    """Settings of a context.
 
-    cells: tokens whose keys and values it holds, all sequences together. sequences: ids it knows. batch: tokens of
-    one call. outputs: of them with logits at most. dtype: of keys and values, a key of :data:`CACHE_TYPES`.
+    cells: size of the key/value cache in tokens, for all sequences together. sequences: number of sequence ids. batch:
+    tokens of one call. outputs: tokens with logits in one call. dtype: of keys and values (:data:`CACHE_TYPES`).
     flash: flash attention, which on the CPU is faster and rounds keys and values to 16 bits.
     """
 
@@ -149,9 +151,10 @@ class ContextSettings:
 
 
 class LlamaContext:
-    """Keys and values of many sequences in one store, and the forward pass over them.
+    """A key/value cache of many sequences, and the forward pass over them.
 
-    Raises :class:`~preftilt.errors.EngineError` with llama.cpp's words if it cannot be made (memory, mostly).
+    Raises :class:`~preftilt.errors.EngineError` with llama.cpp's message if it cannot be created (mostly for lack of
+    memory).
     """
 
     def __init__(self, model: LlamaModel, settings: ContextSettings) -> None:
@@ -167,15 +170,15 @@ class LlamaContext:
         self._batch = _Batch(lib, settings.batch)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Let sequence ``target`` begin with the first ``length`` tokens of ``source``; nothing is computed."""
+        """Share the first ``length`` tokens of ``source`` with the new sequence ``target``; nothing is computed."""
         self._lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def remove(self, sequence: int) -> None:
-        """Forget a sequence; what others share with it stays."""
+        """Remove a sequence; cells that others share stay."""
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def clear(self) -> None:
-        """Forget every sequence."""
+        """Remove every sequence."""
         self._lib.llama_memory_clear(self._memory, False)
 
     def forward(
@@ -203,7 +206,7 @@ class LlamaContext:
         return np.ctypeslib.as_array(pointer, (count, self.model.size))
 
     def close(self) -> None:
-        """Give the memory back; the context cannot be used any more."""
+        """Free the memory; the context cannot be used any more."""
         self._free()
 
 
@@ -218,13 +221,13 @@ def _parameters(lib: Any, settings: ContextSettings) -> Any:
     made.type_k = made.type_v = CACHE_TYPES[settings.dtype]
     made.flash_attn_type = int(settings.flash)
     made.kv_unified = True
-    # Windows of attention are masked, not cut out of the cache, so that a prefix can be shared wherever it ends.
+    # Keep cells outside sliding windows (they are masked), so that a prefix can be shared wherever it ends.
     made.swa_full = True
     return made
 
 
 class _Batch:
-    """A ``llama_batch`` over arrays of our own, so that filling it is four copies."""
+    """A ``llama_batch`` over numpy arrays, so that filling it takes four copies."""
 
     def __init__(self, lib: Any, size: int) -> None:
         self._tokens, self._positions = np.zeros(size, np.int32), np.zeros(size, np.int32)

@@ -1,4 +1,4 @@
-"""The engine of a laptop and a GGUF file: llama.cpp in this process."""
+"""The llama.cpp engine: a GGUF file in this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from preftilt.types import Completion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppInfo:
-    """What an open engine says of itself. ``agreement`` is what was measured at opening."""
+    """Model and settings of an open engine. ``agreement`` was measured at opening."""
 
     model: str
     versions: dict[str, str]
@@ -49,7 +49,7 @@ class LlamaCppEngine:
         self.info = info
         self._tokenizer = tokenizer
         self._capabilities = capabilities
-        self._readable = RequestChecker(
+        self._checker = RequestChecker(
             model=info.model,
             max_context=capabilities.max_context,
             vocabulary=scheduler.context.model.size,
@@ -71,7 +71,7 @@ class LlamaCppEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do, measured when it was opened."""
+        """Its abilities, measured when it was opened."""
         return self._capabilities
 
     @property
@@ -81,7 +81,7 @@ class LlamaCppEngine:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Package versions, and how the file is computed with."""
+        """Package versions and settings of the computation."""
         return dict(self.info.versions)
 
     @property
@@ -96,17 +96,17 @@ class LlamaCppEngine:
         :class:`~preftilt.errors.PromptTooLong` if there is no room for a single token.
         """
         for request in requests:
-            self._readable.check_sample(request)
+            self._checker.check_sample(request)
         jobs = [
             LlamaSampleJob(request) if request.slots and request.max_tokens else None
             for request in requests
         ]
-        work = [job for job in jobs if job]
-        with self._submitted(work):
-            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
-        nothing = Completion((), np.empty(0), "length")
+        submitted = [job for job in jobs if job]
+        with self._submitted(submitted):
+            completions = iter(await together(asyncio.wrap_future(job.future) for job in submitted))
+        empty = Completion((), np.empty(0), "length")
         return [
-            next(done) if job else [nothing] * len(request.slots)
+            next(completions) if job else [empty] * len(request.slots)
             for job, request in zip(jobs, requests, strict=True)
         ]
 
@@ -115,10 +115,10 @@ class LlamaCppEngine:
     ) -> AsyncGenerator[Increment, None]:
         """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample`."""
         assert isinstance(request, SampleRequest)
-        self._readable.check_sample(request)
+        self._checker.check_sample(request)
         if not (request.slots and request.max_tokens):
-            nothing = Completion((), np.empty(0), "length")
-            for increment in whole_responses(request, [nothing] * len(request.slots)):
+            empty = Completion((), np.empty(0), "length")
+            for increment in whole_responses(request, [empty] * len(request.slots)):
                 yield increment
             return
         async with aclosing(increments_of(LlamaSampleJob(request), self._submitted)) as increments:
@@ -128,15 +128,15 @@ class LlamaCppEngine:
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
-            self._readable.check_score(request)
+            self._checker.check_score(request)
         jobs = [LlamaScoreJob(request) if request.completion else None for request in requests]
-        work = [job for job in jobs if job]
-        with self._submitted(work):
-            done = iter(await together(asyncio.wrap_future(job.future) for job in work))
-        return [next(done) if job else np.empty(0) for job in jobs]
+        submitted = [job for job in jobs if job]
+        with self._submitted(submitted):
+            completions = iter(await together(asyncio.wrap_future(job.future) for job in submitted))
+        return [next(completions) if job else np.empty(0) for job in jobs]
 
     def progress(self, request: SampleRequest | ScoreRequest) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`: a count that the thread keeps anyway."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: a count that the worker keeps anyway."""
         job = self._under_way.get(id(request))
         return job.done if job else 0
 
@@ -146,7 +146,7 @@ class LlamaCppEngine:
 
     @contextmanager
     def _submitted(self, jobs: Sequence[LlamaJob]) -> Iterator[None]:
-        """Hand jobs over; until they are done :meth:`progress` finds them by their requests."""
+        """Submit jobs to the worker; within the block :meth:`progress` finds them by their requests."""
         self._worker.submit(jobs)
         self._under_way.update({id(job.request): job for job in jobs})
         try:

@@ -1,4 +1,4 @@
-"""What the engine's thread works on: one job a request, with the future its caller awaits."""
+"""The worker's jobs: one a request, with the future that its caller awaits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from preftilt.types import Completion, Finish, Tokens
 
 @dataclass(eq=False, slots=True)
 class LlamaSampleJob:
-    """A request for continuations; ``started`` counts the slots whose rows have begun, ``done`` the tokens drawn.
+    """A request to draw completions; ``started`` counts the slots that were admitted, ``done`` the tokens drawn.
 
-    ``told`` is given each of them as it is drawn.
+    ``on_increment`` is called with each of them.
     """
 
     request: SampleRequest
@@ -26,7 +26,7 @@ class LlamaSampleJob:
     started: int = 0
     done: int = 0
     completions: dict[int, Completion] = field(default_factory=dict)
-    told: Callable[[Increment], None] | None = None
+    on_increment: Callable[[Increment], None] | None = None
 
     @property
     def context(self) -> Tokens:
@@ -35,24 +35,26 @@ class LlamaSampleJob:
 
     @property
     def waiting(self) -> int:
-        """Slots whose rows have not begun."""
+        """Number of slots that were not admitted yet."""
         return len(self.request.slots) - self.started
 
-    def tell(self, index: int, place: int, token: int, logprob: float, why: Finish | None) -> None:
-        """The token at ``place`` of a slot has been drawn."""
-        if self.told is not None:
-            self.told(
+    def emit(
+        self, index: int, start: int, token: int, logprob: float, finish: Finish | None
+    ) -> None:
+        """Report the token at position ``start`` of a slot."""
+        if self.on_increment is not None:
+            self.on_increment(
                 Increment(
                     slot=self.request.slots[index],
-                    start=place,
+                    start=start,
                     tokens=(token,),
                     logprobs=np.array([logprob]),
-                    finish=why,
+                    finish=finish,
                 )
             )
 
     def finish(self, index: int, completion: Completion) -> None:
-        """One slot is done; the request is when all are."""
+        """Complete a slot; with the last one, the request."""
         self.completions[index] = completion
         if len(self.completions) == len(self.request.slots):
             set_future_result(
@@ -62,7 +64,7 @@ class LlamaSampleJob:
 
 @dataclass(eq=False, slots=True)
 class LlamaScoreJob:
-    """A request for log-probs of a completion that is not empty; ``done`` counts its tokens that are scored."""
+    """A request for log-probs of a completion that is not empty; ``done`` counts its scored tokens."""
 
     request: ScoreRequest
     future: Future[np.ndarray] = field(default_factory=Future)
@@ -78,12 +80,12 @@ LlamaJob = LlamaSampleJob | LlamaScoreJob
 
 
 def set_future_result(future: Future[Any], result: object) -> None:
-    """Give a waiting caller its result; one who went away gets none."""
+    """Set a future's result, unless its caller has cancelled."""
     if future.set_running_or_notify_cancel():
         future.set_result(result)
 
 
 def set_future_error(future: Future[Any], error: Exception) -> None:
-    """Give a waiting caller an error, unless it went away or has its answer."""
+    """Set a future's exception, unless it is done or cancelled."""
     if not future.done() and future.set_running_or_notify_cancel():
         future.set_exception(error)

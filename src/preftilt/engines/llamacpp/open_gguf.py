@@ -1,4 +1,4 @@
-"""Opening a GGUF file: refuse what cannot work, load it, size its cache, and measure what company does to it."""
+"""Opens a GGUF file: refuses what cannot work, loads it, sizes its cache, and measures whether it is exact."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROWS = 32
 """Rows drawn together unless ``max_rows`` says otherwise."""
 
 RESPONSE = 512
-"""Tokens of a usual response: the cache has room for a row of so many each."""
+"""Tokens of a usual response: the cache has room for so many per row."""
 
 MOST_SEQUENCES = 256
 """llama.cpp's own bound."""
@@ -45,13 +45,13 @@ MOST_SEQUENCES = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppTuning:
-    """How the engine uses memory; the defaults suit a laptop.
+    """Memory settings of the engine; the defaults suit a laptop.
 
-    cache_bytes: for keys and values of everything under way and kept. batch: tokens of one call of llama.cpp.
+    cache_bytes: the key/value cache, running and cached sequences together. batch: tokens of one call of llama.cpp.
     logits_bytes: bound on the logits of one call. flash: flash attention; None leaves it off for a float32 cache and
     on for a float16 one. repack: let llama.cpp rearrange quantised weights for the processor. That is faster, but those
-    kernels may add up in another order when a batch grows; with Q8_0 weights one build of llama-cpp-python 0.3.36
-    crashed in them, which no program can catch.
+    kernels may sum in another order when a batch grows; with Q8_0 weights one build of llama-cpp-python 0.3.36
+    crashed in them, which cannot be caught.
     """
 
     cache_bytes: int = 2 << 30
@@ -67,7 +67,7 @@ def open_llamacpp(
     """Open the GGUF file ``name``, the only one in a folder ``name``, or the one that a short name means.
 
     Its weights keep the type they have in the file. ``dtype`` is that of keys and values: ``auto`` is float32;
-    float16 takes half the memory and lets flash attention do the work, at a loss in accuracy that is measured.
+    float16 takes half the memory and allows flash attention; the loss in accuracy is measured.
 
     Raises :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
     :class:`~preftilt.errors.MissingPackage`.
@@ -79,13 +79,13 @@ def open_llamacpp(
     model = _load(name, str(path), options.device, tuning)
     gguf = GgufTokenizer(model, name)
     chat = HfChatTokenizer(
-        gguf,  # pyright: ignore[reportArgumentType]  # it answers what is asked of it
+        gguf,  # pyright: ignore[reportArgumentType]  # it has all the methods that are used
         chat_template=options.chat_template,
         thinking=options.thinking,
         template_kwargs=options.template_kwargs,
         now=options.now,
     )
-    ending, turn_end = _ending(gguf, chat, name)
+    stop, turn_end = _stop_criteria(gguf, chat, name)
     settings, limits = _sizes(name, model, options, tuning, dtype)
     try:
         context = LlamaContext(model, settings)
@@ -94,7 +94,7 @@ def open_llamacpp(
             f"there is not enough memory for {name} with {settings.cells} tokens of context in all ({error});"
             " lower --max-context or --max-rows, or use --dtype float16"
         ) from error
-    scheduler = LlamaCppScheduler(context, ending, limits, gguf.unused())
+    scheduler = LlamaCppScheduler(context, stop, limits, gguf.unused())
     return _assembled(name, scheduler, chat, turn_end, options.sampler_logprobs)
 
 
@@ -107,7 +107,7 @@ def _assembled(
     context = scheduler.context
     capabilities = Capabilities(
         max_context=scheduler.limits.context,
-        eos=scheduler.ending.eos,
+        eos=scheduler.stop.eos,
         turn_end=turn_end,
         sampler_logprobs=agreement.exact if trusted == "auto" else trusted == "on",
         keyed_streams=agreement.exact,
@@ -134,7 +134,7 @@ def _cache_type(dtype: str) -> str:
 
 
 def _file(name: str) -> Path:
-    """The GGUF file that the name means."""
+    """The GGUF file of that name."""
     path = gguf_file(name)
     if path is not None:
         return path
@@ -146,7 +146,7 @@ def _file(name: str) -> Path:
 
 
 def _load(name: str, path: str, device: str, tuning: LlamaCppTuning) -> LlamaModel:
-    """The model, if it is one that can be sampled and scored with."""
+    """Load the model, and refuse one that cannot sample and score."""
     layers = _gpu_layers(device)
     try:
         model = LlamaModel(path, layers, repack=tuning.repack)
@@ -175,12 +175,14 @@ def _gpu_layers(device: str) -> int:
     )
 
 
-def _ending(gguf: GgufTokenizer, chat: HfChatTokenizer, name: str) -> tuple[StopCriteria, int]:
+def _stop_criteria(
+    gguf: GgufTokenizer, chat: HfChatTokenizer, name: str
+) -> tuple[StopCriteria, int]:
     try:
         template = chat.template
     except NoChatTemplate:
         template = None
-    eos, turn_end = gguf.ends(template)
+    eos, turn_end = gguf.end_tokens(template)
     if turn_end is None:
         raise BadInput(
             f"{name} names no token that ends a response; set tokenizer.ggml.eos_token_id in the file"
@@ -191,7 +193,7 @@ def _ending(gguf: GgufTokenizer, chat: HfChatTokenizer, name: str) -> tuple[Stop
 def _sizes(
     name: str, model: LlamaModel, options: EngineOptions, tuning: LlamaCppTuning, dtype: str
 ) -> tuple[ContextSettings, LlamaCppLimits]:
-    """Cells for a whole context twice and for a usual response in every row, as far as the memory goes."""
+    """Cells for two full contexts and a usual response per row, as far as memory allows."""
     rows = min(options.max_rows or ROWS, MOST_SEQUENCES // 2)
     wanted = options.max_context or model.trained_context
     if wanted > model.trained_context:
@@ -199,9 +201,9 @@ def _sizes(
             f"{name} was trained on {model.trained_context} tokens of context; --max-context {wanted} is more"
         )
     affordable = tuning.cache_bytes // model.cell_bytes(dtype)
-    # A context that was asked for is made room for, whatever it takes.
-    least = wanted if options.max_context else 0
-    cells = max(least, min(2 * wanted + rows * RESPONSE, affordable), 256)
+    # An explicitly requested context gets its cells, whatever memory it takes.
+    minimum = wanted if options.max_context else 0
+    cells = max(minimum, min(2 * wanted + rows * RESPONSE, affordable), 256)
     context = min(wanted, cells)
     batch = min(max(tuning.batch, rows), cells)
     outputs = max(rows, tuning.logits_bytes // (4 * model.size))
@@ -214,11 +216,11 @@ def _sizes(
         dtype=dtype,
         flash=dtype != "float32" if tuning.flash is None else tuning.flash,
     )
-    return settings, LlamaCppLimits(max_rows=rows, context=context, kept=cells // 2)
+    return settings, LlamaCppLimits(max_rows=rows, context=context, cached_cells=cells // 2)
 
 
 def _threads() -> int:
-    """As torch has it: what OMP_NUM_THREADS says, or else the processors that the process may run on."""
+    """As in torch: OMP_NUM_THREADS, or the number of CPUs that the process may use."""
     setting = os.environ.get("OMP_NUM_THREADS", "")
     if setting.isdecimal() and int(setting):
         return int(setting)

@@ -1,11 +1,11 @@
-"""What is measured when a file is opened: whether company in a batch changes log-probs.
+"""Measures at opening whether log-probs depend on the batch.
 
-Some kernels of llama.cpp add up in another order when a batch grows, and flash attention rounds; how much that moves
+Some kernels of llama.cpp sum in another order when a batch grows, and flash attention rounds; how much that changes
 log-probs depends on the file, the machine and the build, so it is measured and not guessed.
 
-What is measured on few tokens says little of quantised weights. Activations are rounded to 8 bits beside them, which
-swallows differences in the last digits, until one lies at the edge of a step: then a log-prob moves by a hundredth of
-a nat, once in a hundred tokens or once in a thousand. So nothing is concluded from a measurement that finds no gap.
+A few tokens say little about quantised weights. Activations are rounded to 8 bits there, which hides differences in
+the last digits until one falls on a rounding boundary: then a log-prob changes by a hundredth of a nat, once in a
+hundred tokens or once in a thousand. So quantised weights are never called exact, whatever gap was measured.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ ROWS, TOKENS = 8, 12
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Largest gaps in nats. crowd: a token drawn alone and in company; score: drawn and then scored.
+    """Largest gaps in nats. batch_gap: of tokens drawn alone and in a batch; score_gap: of tokens drawn and scored.
 
-    quantised: the gaps that were found are not the largest there are.
+    quantised: weights have fewer than 16 bits, so larger gaps than the measured ones are possible.
     """
 
-    crowd: float
-    score: float
+    batch_gap: float
+    score_gap: float
     quantised: bool
 
     @property
     def exact(self) -> bool:
-        """Whether it may be promised that drawing and scoring are the same in any company."""
-        return max(self.crowd, self.score) <= AGREE and not self.quantised
+        """Whether sampling and scoring are batch-invariant, and agree."""
+        return max(self.batch_gap, self.score_gap) <= AGREE and not self.quantised
 
 
 def measure(scheduler: LlamaCppScheduler) -> Agreement:
-    """Draw tokens alone, then beside others, then score them all together."""
-    encode = scheduler.ending.tokenizer.encode
+    """Draw tokens alone, then in a batch, then score them all in a batch."""
+    encode = scheduler.stop.tokenizer.encode
     prompt, other = encode(TEXT) or (0,), encode(OTHER) or (0,)
     [alone] = _draw(scheduler, [_request(prompt, slots=1)])
-    company = _draw(scheduler, [_request(other, slots=3), _request(prompt, slots=ROWS)])[1]
-    drawn = [*alone, *company]
+    batched = _draw(scheduler, [_request(other, slots=3), _request(prompt, slots=ROWS)])[1]
+    drawn = [*alone, *batched]
     jobs = [
         LlamaScoreJob(ScoreRequest(prompt=prompt, completion=completion.tokens))
         for completion in drawn
@@ -59,8 +59,8 @@ def measure(scheduler: LlamaCppScheduler) -> Agreement:
     _finish(scheduler, jobs)
     scores = [job.future.result() for job in jobs]
     return Agreement(
-        crowd=_gap(alone[0], company[0].tokens, company[0].logprobs),
-        score=max(
+        batch_gap=_gap(alone[0], batched[0].tokens, batched[0].logprobs),
+        score_gap=max(
             _gap(completion, completion.tokens, score)
             for completion, score in zip(drawn, scores, strict=True)
         ),
@@ -95,4 +95,4 @@ def _draw(
 def _finish(scheduler: LlamaCppScheduler, jobs: Sequence[LlamaJob]) -> None:
     scheduler.add(jobs)
     while not scheduler.idle:
-        scheduler.turn()
+        scheduler.step()

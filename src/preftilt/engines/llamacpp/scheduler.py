@@ -1,6 +1,6 @@
-"""Continuous batching: every turn is one call of llama.cpp, with whatever there is to forward.
+"""Continuous batching: every step is one call of llama.cpp.
 
-Rows of all requests go first, one token each; then prompts, then given completions, as far as the batch allows. Each
+Rows that are sampled go first, one token each; then prefills, then completions to score, as far as there is room. Each
 request is done when its own rows are. Everything here runs on the engine's one thread (``worker.py``).
 """
 
@@ -46,8 +46,8 @@ F = TypeVar("F", SampleTask, ScoreTask)
 class LlamaCppStats:
     """Counts since the engine was opened.
 
-    calls: of llama.cpp. forwarded: tokens in them. shared: tokens of prompts and prefixes that were found in the
-    cache instead. drawn, scored: tokens of responses.
+    calls: of llama.cpp. forwarded: tokens in them. shared: tokens of prompts and prefixes that were cached. drawn,
+    scored: tokens of responses.
     """
 
     calls: int = 0
@@ -59,17 +59,17 @@ class LlamaCppStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppLimits:
-    """max_rows: rows drawn together. context: tokens of prompt and response. kept: cells held for later calls."""
+    """max_rows: rows drawn together. context: tokens of prompt and response. cached_cells: of the prefix cache."""
 
     max_rows: int
     context: int
-    kept: int
+    cached_cells: int
 
 
 class Admission(Enum):
-    """What became of a job that was looked at."""
+    """The outcome of trying to admit a job."""
 
-    BEGUN = 1
+    ADMITTED = 1
     WAITING = 2
     NO_ROOM = 3
     TURN_OVER = 4
@@ -77,243 +77,245 @@ class Admission(Enum):
 
 @dataclass(slots=True)
 class LlamaCppScheduler:
-    """Decides what each batch holds. ``holes`` are ids without a token: they take no probability."""
+    """Decides what each batch computes. ``holes`` are ids without a token: they get no probability."""
 
     context: LlamaContext
-    ending: StopCriteria
+    stop: StopCriteria
     limits: LlamaCppLimits
     holes: Int[np.ndarray, "H"]
     stats: LlamaCppStats = field(default_factory=LlamaCppStats)
-    strands: SequencePool = field(init=False)
-    kept: SequenceCache = field(init=False)
-    rows: list[SampleTask] = field(default_factory=list)
-    readings: list[ScoreTask] = field(default_factory=list)
-    growths: dict[Tokens, PrefillTask] = field(default_factory=dict)
-    samples: list[LlamaSampleJob] = field(default_factory=list)
-    scores: list[LlamaScoreJob] = field(default_factory=list)
+    pool: SequencePool = field(init=False)
+    cache: SequenceCache = field(init=False)
+    sample_tasks: list[SampleTask] = field(default_factory=list)
+    score_tasks: list[ScoreTask] = field(default_factory=list)
+    prefills: dict[Tokens, PrefillTask] = field(default_factory=dict)
+    sample_queue: list[LlamaSampleJob] = field(default_factory=list)
+    score_queue: list[LlamaScoreJob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.strands = SequencePool(self.context)
-        self.kept = SequenceCache(self.strands, self.limits.kept)
+        self.pool = SequencePool(self.context)
+        self.cache = SequenceCache(self.pool, self.limits.cached_cells)
 
     @property
     def idle(self) -> bool:
-        """Nothing to do until a job is added."""
-        return not (self.samples or self.scores or self.rows or self.readings)
+        """Whether there is nothing to do until a job is added."""
+        return not (self.sample_queue or self.score_queue or self.sample_tasks or self.score_tasks)
 
     def add(self, jobs: Iterable[LlamaJob]) -> None:
-        """Take on new requests."""
+        """Queue new jobs."""
         for job in jobs:
             if isinstance(job, LlamaSampleJob):
-                self.samples.append(job)
+                self.sample_queue.append(job)
             else:
-                self.scores.append(job)
+                self.score_queue.append(job)
 
-    def turn(self) -> None:
-        """One batch, and what follows from it."""
+    def step(self) -> None:
+        """Admit jobs, run one batch, and collect what is done."""
         self._drop_cancelled()
-        spare = self.context.settings.batch - sum(task.left for task in self.readings)
-        self.scores = _advance(
-            self.scores, self._begin_score, lambda job: len(job.request.completion), spare
+        budget = self.context.settings.batch - sum(
+            task.remaining_cells for task in self.score_tasks
         )
-        self._begin_samples()
+        self.score_queue = _admit_in_order(
+            self.score_queue, self._admit_score, lambda job: len(job.request.completion), budget
+        )
+        self._admit_samples()
         forwarded, collected = self._forward(), self._collect()
         if not (forwarded or collected or self.idle):
             raise EngineError("a request waits for room that nobody will give back")
 
     def forget(self) -> None:
-        """Drop what is kept for later calls; what is under way goes on."""
-        self.kept.clear()
+        """Empty the sequence cache; running tasks are not affected."""
+        self.cache.clear()
 
     def abort(self, error: Exception) -> None:
-        """Fail every request, and begin again with an empty context."""
+        """Fail every request, and start over with an empty context."""
         for job in (
-            *self.samples,
-            *self.scores,
-            *(feed.job for feed in (*self.rows, *self.readings)),
+            *self.sample_queue,
+            *self.score_queue,
+            *(task.job for task in (*self.sample_tasks, *self.score_tasks)),
         ):
             set_future_error(job.future, error)
-        self.samples, self.scores, self.rows, self.readings = [], [], [], []
-        self.growths.clear()
-        self.kept.reset()
-        self.strands.reset()
+        self.sample_queue, self.score_queue, self.sample_tasks, self.score_tasks = [], [], [], []
+        self.prefills.clear()
+        self.cache.reset()
+        self.pool.reset()
 
     def _drop_cancelled(self) -> None:
-        self.samples = [job for job in self.samples if not job.future.done()]
-        self.scores = [job for job in self.scores if not job.future.done()]
-        self.rows = self._still_wanted(self.rows)
-        self.readings = self._still_wanted(self.readings)
-        wanted = {job.context for job in (*self.samples, *self.scores)}
-        for tokens in self.growths.keys() - wanted:
-            self.strands.drop(self.growths.pop(tokens).strand)
+        self.sample_queue = [job for job in self.sample_queue if not job.future.done()]
+        self.score_queue = [job for job in self.score_queue if not job.future.done()]
+        self.sample_tasks = self._still_wanted(self.sample_tasks)
+        self.score_tasks = self._still_wanted(self.score_tasks)
+        wanted = {job.context for job in (*self.sample_queue, *self.score_queue)}
+        for tokens in self.prefills.keys() - wanted:
+            self.pool.drop(self.prefills.pop(tokens).sequence)
 
-    def _still_wanted(self, feeds: Sequence[F]) -> list[F]:
-        for feed in feeds:
-            if feed.job.future.done():
-                self.strands.drop(feed.strand)
-        return [feed for feed in feeds if not feed.job.future.done()]
+    def _still_wanted(self, tasks: Sequence[F]) -> list[F]:
+        for task in tasks:
+            if task.job.future.done():
+                self.pool.drop(task.sequence)
+        return [task for task in tasks if not task.job.future.done()]
 
-    def _feeds(self) -> list[BatchTask]:
-        return [*self.rows, *self.growths.values(), *self.readings]
+    def _tasks(self) -> list[BatchTask]:
+        return [*self.sample_tasks, *self.prefills.values(), *self.score_tasks]
 
-    def _anchor(self, job: LlamaJob) -> LlamaSequence | Admission:
-        """The strand that a job continues, with the logits after it; or why there is none yet."""
+    def _prefix_sequence(self, job: LlamaJob) -> LlamaSequence | Admission:
+        """The sequence of a job's prompt and prefix, with the logits after it; or why there is none yet."""
         tokens = job.context
-        exact = self.kept.anchor(tokens)
-        if exact is not None or tokens in self.growths:
+        exact = self.cache.find_exact(tokens)
+        if exact is not None or tokens in self.prefills:
             return exact or Admission.WAITING
-        nearest, shared = self.kept.nearest(tokens)
+        nearest, shared = self.cache.longest_prefix(tokens)
         if nearest and not self._make_room(len(tokens) - shared, 1, nearest):
-            nearest, shared = (
-                None,
-                0,
-            )  # What is long past the shared beginning may be what is in the way.
+            # The rest of that sequence, after the shared prefix, may take the room that is needed.
+            nearest, shared = None, 0
         if not nearest and not self._make_room(len(tokens), 1, None):
             return Admission.NO_ROOM
-        self.growths[tokens] = PrefillTask(self.strands.fork(nearest, shared), tokens)
+        self.prefills[tokens] = PrefillTask(self.pool.fork(nearest, shared), tokens)
         self.stats.shared += shared
         return Admission.WAITING
 
-    def _make_room(self, cells: int, numbers: int, spare: LlamaSequence | None) -> bool:
-        """Free so many cells beyond those that are promised to what is under way."""
-        promised = sum(feed.left for feed in self._feeds())
-        return self.kept.make_room(promised + cells, numbers, spare)
+    def _make_room(self, cells: int, seq_ids: int, protected: LlamaSequence | None) -> bool:
+        """Free so many cells beyond those that running tasks may still need."""
+        reserved = sum(task.remaining_cells for task in self._tasks())
+        return self.cache.make_room(reserved + cells, seq_ids, protected)
 
-    def _begin_score(self, job: LlamaScoreJob) -> Admission:
-        anchor, completion = self._anchor(job), job.request.completion
-        if isinstance(anchor, Admission):
-            return anchor
-        if not self._make_room(len(completion) - 1, 1, anchor):
+    def _admit_score(self, job: LlamaScoreJob) -> Admission:
+        prefix, completion = self._prefix_sequence(job), job.request.completion
+        if isinstance(prefix, Admission):
+            return prefix
+        if not self._make_room(len(completion) - 1, 1, prefix):
             return Admission.NO_ROOM
-        assert anchor.logits is not None
-        first = logprobs_of(anchor.logits[None], np.array(completion[:1]))
-        strand = self.strands.fork(anchor, anchor.length)
-        self.stats.shared += anchor.length
-        self.readings.append(ScoreTask(strand, job, [first]))
-        return Admission.BEGUN
+        assert prefix.logits is not None
+        first = logprobs_of(prefix.logits[None], np.array(completion[:1]))
+        sequence = self.pool.fork(prefix, prefix.length)
+        self.stats.shared += prefix.length
+        self.score_tasks.append(ScoreTask(sequence, job, [first]))
+        return Admission.ADMITTED
 
-    def _begin_samples(self) -> None:
-        """Begin rows, requests by turns, until there is no room or nobody can begin one."""
-        rows = -1
-        while rows < len(self.rows) < self.limits.max_rows:
-            rows = len(self.rows)
-            self.samples = _advance(
-                self.samples,
-                self._begin_sample,
-                lambda job: self._turn_end(job) - job.started,
-                self.limits.max_rows - rows,
+    def _admit_samples(self) -> None:
+        """Admit rows, requests taking turns, until there is no room or no request is ready."""
+        running = -1
+        while running < len(self.sample_tasks) < self.limits.max_rows:
+            running = len(self.sample_tasks)
+            self.sample_queue = _admit_in_order(
+                self.sample_queue,
+                self._admit_sample,
+                lambda job: self._rows_by_turn_end(job) - job.started,
+                self.limits.max_rows - running,
             )
 
-    def _turn_end(self, job: LlamaSampleJob) -> int:
-        return rows_by_turn_end(job.started, len(job.request.slots), alone=len(self.samples) == 1)
+    def _rows_by_turn_end(self, job: LlamaSampleJob) -> int:
+        return rows_by_turn_end(
+            job.started, len(job.request.slots), alone=len(self.sample_queue) == 1
+        )
 
-    def _begin_sample(self, job: LlamaSampleJob) -> Admission:
-        """Begin as many rows of a request's turn as there is room for."""
-        anchor, request = self._anchor(job), job.request
-        if isinstance(anchor, Admission):
-            return anchor
+    def _admit_sample(self, job: LlamaSampleJob) -> Admission:
+        """Admit as many rows of a request's turn as there is room for."""
+        prefix, request = self._prefix_sequence(job), job.request
+        if isinstance(prefix, Admission):
+            return prefix
         limit = min(request.max_tokens, self.limits.context - len(job.context))
-        until = self._turn_end(job)
-        while job.started < until and len(self.rows) < self.limits.max_rows:
-            if not self._make_room(limit - 1, 1, anchor):
+        until = self._rows_by_turn_end(job)
+        while job.started < until and len(self.sample_tasks) < self.limits.max_rows:
+            if not self._make_room(limit - 1, 1, prefix):
                 return Admission.NO_ROOM
-            assert anchor.logits is not None
-            strand = self.strands.fork(anchor, anchor.length)
+            assert prefix.logits is not None
+            sequence = self.pool.fork(prefix, prefix.length)
             key = stream_key(request.stream, request.slots[job.started])
-            row = SampleTask(strand, job, job.started, key, limit, self.ending)
+            task = SampleTask(sequence, job, job.started, key, limit, self.stop)
             job.started += 1
-            self.stats.shared += anchor.length
-            row.absorb(anchor.logits[None])
-            self.rows.append(row)
+            self.stats.shared += prefix.length
+            task.take_logits(prefix.logits[None])
+            self.sample_tasks.append(task)
         if not job.waiting:
-            return Admission.BEGUN
+            return Admission.ADMITTED
         return Admission.TURN_OVER if job.started == until else Admission.NO_ROOM
 
     def _forward(self) -> bool:
-        """One call of llama.cpp with the next tokens of as many feeds as the batch has room for; False without any."""
+        """One call of llama.cpp with the next tokens of as many tasks as fit into the batch; False if none."""
         tokens, outputs = self.context.settings.batch, self.context.settings.outputs
-        parts: list[tuple[BatchTask, TokenChunk]] = []
-        for feed in self._feeds():
-            offer = TokenChunk((), 0) if feed.done else feed.offer(tokens, outputs)
-            if offer.tokens:
-                parts.append((feed, offer))
-                tokens -= len(offer.tokens)
-                outputs -= offer.outputs
-        if not parts:
+        chunks: list[tuple[BatchTask, TokenChunk]] = []
+        for task in self._tasks():
+            chunk = TokenChunk((), 0) if task.done else task.next_chunk(tokens, outputs)
+            if chunk.tokens:
+                chunks.append((task, chunk))
+                tokens -= len(chunk.tokens)
+                outputs -= chunk.outputs
+        if not chunks:
             return False
-        logits = self.context.forward(*_layout(parts))
+        logits = self.context.forward(*_layout(chunks))
         logits[:, self.holes] = -np.inf
         self.stats.calls += 1
         start = 0
-        for feed, offer in parts:
-            self.stats.forwarded += len(offer.tokens)
-            self.strands.extend(feed.strand, offer.tokens)
-            feed.absorb(logits[start : start + offer.outputs])
-            start += offer.outputs
+        for task, chunk in chunks:
+            self.stats.forwarded += len(chunk.tokens)
+            self.pool.extend(task.sequence, chunk.tokens)
+            task.take_logits(logits[start : start + chunk.outputs])
+            start += chunk.outputs
         return True
 
     def _collect(self) -> bool:
-        """Answer what is done, and keep or drop its strands; False if nothing was."""
-        for tokens, growth in [*self.growths.items()]:
-            if growth.done:
-                self.kept.add(self.growths.pop(tokens).strand)
-        readings = [task for task in self.readings if task.done]
-        rows = [task for task in self.rows if task.done]
-        for reading in readings:
-            self.readings.remove(reading)
-            self.stats.scored += len(reading.job.request.completion)
-            self._release(reading.strand, keep=reading.job.request.keep)
-            set_future_result(reading.job.future, np.concatenate(reading.logprobs))
-        for row in rows:
-            self.rows.remove(row)
-            self.stats.drawn += len(row.drawn)
-            self._release(row.strand, keep=row.job.request.keep)
-            row.job.finish(row.index, row.completion)
-        return bool(readings or rows)
+        """Return results of finished tasks, and cache or free their sequences; False if none was finished."""
+        for tokens, prefill in [*self.prefills.items()]:
+            if prefill.done:
+                self.cache.add(self.prefills.pop(tokens).sequence)
+        score_tasks = [task for task in self.score_tasks if task.done]
+        sample_tasks = [task for task in self.sample_tasks if task.done]
+        for task in score_tasks:
+            self.score_tasks.remove(task)
+            self.stats.scored += len(task.job.request.completion)
+            self._release(task.sequence, keep=task.job.request.keep)
+            set_future_result(task.job.future, np.concatenate(task.logprobs))
+        for task in sample_tasks:
+            self.sample_tasks.remove(task)
+            self.stats.drawn += len(task.drawn)
+            self._release(task.sequence, keep=task.job.request.keep)
+            task.job.finish(task.index, task.completion)
+        return bool(score_tasks or sample_tasks)
 
-    def _release(self, strand: LlamaSequence, *, keep: bool) -> None:
+    def _release(self, sequence: LlamaSequence, *, keep: bool) -> None:
         if keep:
-            self.kept.add(strand)
+            self.cache.add(sequence)
         else:
-            self.strands.drop(strand)
+            self.pool.drop(sequence)
 
 
-def _advance(
-    queue: Sequence[J], begin: Callable[[J], Admission], weigh: Callable[[J], int], budget: int
+def _admit_in_order(
+    queue: Sequence[J], admit: Callable[[J], Admission], cost: Callable[[J], int], budget: int
 ) -> list[J]:
-    """Begin jobs in the order of the queue while there is room and budget; those that still wait.
+    """Admit jobs in the order of the queue while there is room and budget; returns those that still wait.
 
-    Those whose turn is over wait behind the others. The budget keeps prompts from being read long before there is a
-    place for what follows them.
+    Jobs whose turn is over go to the end. The budget keeps prompts from being prefilled long before there is room for
+    their completions.
     """
     waiting: list[J] = []
-    behind: list[J] = []
-    for place, job in enumerate(queue):
+    turn_over: list[J] = []
+    for index, job in enumerate(queue):
         if budget <= 0:
-            return [*waiting, *queue[place:], *behind]
-        budget -= weigh(job)
-        state = begin(job)
+            return [*waiting, *queue[index:], *turn_over]
+        budget -= cost(job)
+        state = admit(job)
         if state is Admission.NO_ROOM:
-            return [*waiting, *queue[place:], *behind]
+            return [*waiting, *queue[index:], *turn_over]
         if state is Admission.WAITING:
             waiting.append(job)
         elif state is Admission.TURN_OVER:
-            behind.append(job)
-    return [*waiting, *behind]
+            turn_over.append(job)
+    return [*waiting, *turn_over]
 
 
 def _layout(
-    parts: Sequence[tuple[BatchTask, TokenChunk]],
+    chunks: Sequence[tuple[BatchTask, TokenChunk]],
 ) -> tuple[list[int], list[int], list[int], list[bool]]:
     """Tokens, their positions, their sequences, and whether logits are wanted after them."""
     tokens: list[int] = []
     positions: list[int] = []
     sequences: list[int] = []
     wanted: list[bool] = []
-    for feed, offer in parts:
-        count, length = len(offer.tokens), feed.strand.length
-        tokens += offer.tokens
+    for task, chunk in chunks:
+        count, length = len(chunk.tokens), task.sequence.length
+        tokens += chunk.tokens
         positions += range(length, length + count)
-        sequences += [feed.strand.number] * count
-        wanted += [place >= count - offer.outputs for place in range(count)]
+        sequences += [task.sequence.seq_id] * count
+        wanted += [index >= count - chunk.outputs for index in range(count)]
     return tokens, positions, sequences, wanted

@@ -1,4 +1,4 @@
-"""Strands kept for later calls: token ids are the handle, the least recently used goes first."""
+"""An LRU cache of sequences for later calls, keyed by token ids."""
 
 from __future__ import annotations
 
@@ -12,88 +12,88 @@ from preftilt.types import Tokens
 
 
 class SequenceCache:
-    """A store of strands that hold at most ``limit`` cells together.
+    """Caches sequences that hold at most ``limit`` cells together.
 
-    Every cell that is held makes all forwards a little slower (llama.cpp reads the whole store under a mask), so the
-    limit is well below what would fit.
+    Every held cell makes all forwards a little slower (llama.cpp attends over all cells under a mask), so the limit is
+    well below what would fit.
     """
 
-    def __init__(self, strands: SequencePool, limit: int) -> None:
-        self._strands = strands
+    def __init__(self, pool: SequencePool, limit: int) -> None:
+        self._pool = pool
         self._limit = limit
         self._items: OrderedDict[Tokens, LlamaSequence] = OrderedDict()
         self._tree: PrefixTree[LlamaSequence] = PrefixTree()
-        self._shares = np.zeros_like(strands.holders)
+        self._held_by_cache = np.zeros_like(pool.holders)
 
-    def anchor(self, tokens: Tokens) -> LlamaSequence | None:
-        """The strand of exactly these tokens, if the logits after them are known."""
+    def find_exact(self, tokens: Tokens) -> LlamaSequence | None:
+        """The sequence of exactly these tokens, if the logits after them are known."""
         sequence = self._items.get(tokens)
         if sequence is None or sequence.logits is None:
             return None
         self._items.move_to_end(tokens)
         return sequence
 
-    def nearest(self, tokens: Tokens) -> tuple[LlamaSequence | None, int]:
-        """The strand with the longest common beginning, short of the last token: its logits are needed."""
-        shared, best = self._tree.nearest(tokens[:-1])
-        if best is not None:
-            self._items.move_to_end(tuple(best.tokens))
-        return best, shared
+    def longest_prefix(self, tokens: Tokens) -> tuple[LlamaSequence | None, int]:
+        """The sequence with the longest common prefix, and its length; the last token is left out: its logits are needed."""
+        shared, sequence = self._tree.nearest(tokens[:-1])
+        if sequence is not None:
+            self._items.move_to_end(tuple(sequence.tokens))
+        return sequence, shared
 
-    def add(self, strand: LlamaSequence) -> None:
-        """Take a strand over; one without logits that is known already is dropped."""
-        key = tuple(strand.tokens)
-        known = self._items.get(key)
-        if known is not None and strand.logits is None:
+    def add(self, sequence: LlamaSequence) -> None:
+        """Cache a sequence; one without logits whose tokens are cached already is removed."""
+        key = tuple(sequence.tokens)
+        cached = self._items.get(key)
+        if cached is not None and sequence.logits is None:
             self._items.move_to_end(key)
-            self._strands.drop(strand)
+            self._pool.drop(sequence)
             return
-        if known is not None:
-            self._forget(key)
-        self._items[key] = strand
-        self._tree.add(key, strand)
-        self._shares[strand.cells] += 1
-        while len(self._items) > 1 and np.count_nonzero(self._shares) > self._limit:
-            self._forget(next(iter(self._items)))
+        if cached is not None:
+            self._evict(key)
+        self._items[key] = sequence
+        self._tree.add(key, sequence)
+        self._held_by_cache[sequence.cells] += 1
+        while len(self._items) > 1 and np.count_nonzero(self._held_by_cache) > self._limit:
+            self._evict(next(iter(self._items)))
 
-    def make_room(self, cells: int, numbers: int, spare: LlamaSequence | None) -> bool:
-        """Let go of strands, ``spare`` apart, until so many cells and ids are free; False if that cannot be.
+    def make_room(self, cells: int, seq_ids: int, protected: LlamaSequence | None) -> bool:
+        """Evict sequences other than ``protected`` until so many cells and ids are free.
 
-        In that case nothing is let go.
+        Returns False, and evicts nothing, if that is impossible.
         """
-        strands = self._strands
-        others = [strand for strand in self._items.values() if strand is not spare]
-        if len(strands.free_numbers) + len(others) < numbers:
+        pool = self._pool
+        evictable = [sequence for sequence in self._items.values() if sequence is not protected]
+        if len(pool.free_seq_ids) + len(evictable) < seq_ids:
             return False
-        if len(strands.free_cells) + self._loose(spare) < cells:
+        if len(pool.free_cells) + self._freeable_cells(protected) < cells:
             return False
-        for strand in others:
-            if len(strands.free_cells) >= cells and len(strands.free_numbers) >= numbers:
+        for sequence in evictable:
+            if len(pool.free_cells) >= cells and len(pool.free_seq_ids) >= seq_ids:
                 break
-            self._forget(tuple(strand.tokens))
+            self._evict(tuple(sequence.tokens))
         return True
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Evict everything."""
         for key in [*self._items]:
-            self._forget(key)
+            self._evict(key)
 
     def reset(self) -> None:
-        """After the strands were reset: there is nothing left to let go of."""
+        """Forget all entries after the pool was reset."""
         self._items.clear()
         self._tree.clear()
-        self._shares[:] = 0
+        self._held_by_cache[:] = 0
 
-    def _loose(self, spare: LlamaSequence | None) -> int:
-        """Cells that nobody but kept strands other than ``spare`` holds."""
-        shares = self._shares
-        if spare is not None:
-            shares = shares.copy()
-            shares[spare.cells] = 0
-        return int(np.count_nonzero((shares > 0) & (shares == self._strands.holders)))
+    def _freeable_cells(self, protected: LlamaSequence | None) -> int:
+        """Number of cells that only cached sequences other than ``protected`` hold."""
+        held_by_cache = self._held_by_cache
+        if protected is not None:
+            held_by_cache = held_by_cache.copy()
+            held_by_cache[protected.cells] = 0
+        return int(np.count_nonzero((held_by_cache > 0) & (held_by_cache == self._pool.holders)))
 
-    def _forget(self, key: Tokens) -> None:
-        strand = self._items.pop(key)
+    def _evict(self, key: Tokens) -> None:
+        sequence = self._items.pop(key)
         self._tree.remove(key)
-        self._shares[strand.cells] -= 1
-        self._strands.drop(strand)
+        self._held_by_cache[sequence.cells] -= 1
+        self._pool.drop(sequence)

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file, and llama.cpp's own tokenizer behind the face of one of transformers."""
+"""The vocabulary of a GGUF file, and llama.cpp's tokenizer with the interface of a transformers tokenizer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from preftilt.engines.llamacpp.bindings import LlamaModel
 from preftilt.types import Tokens
 
 UNUSED, CONTROL, LSTRIP, RSTRIP = 1 << 1, 1 << 3, 1 << 7, 1 << 8
-"""llama.cpp's attributes of tokens: no text stands behind it; it steers and is no text; it takes the white space before
-or behind it."""
+"""llama.cpp's token attributes: unused id; control token; strips the white space before or after it."""
 
 ANSWER = "preftilt"
 
 
 class GgufTokenizer:
-    """What :class:`~preftilt.engines.chat_template.HfChatTokenizer` asks of a tokenizer, answered by llama.cpp.
+    """The tokenizer interface that :class:`~preftilt.engines.chat_template.HfChatTokenizer` uses, over llama.cpp.
 
     Text becomes tokens by llama.cpp's tokenizer, byte for byte as in its other programs; chat templates are rendered
     by transformers, as for every other engine.
@@ -33,13 +32,13 @@ class GgufTokenizer:
         self.chat_template = model.chat_template
         self._lib, self._model = model.lib, model
         first = self.encode("a")[:1]
-        # Tokenizers of the SentencePiece kind put a space before a text's first word; reading takes it off again.
+        # SentencePiece tokenizers add a space before a text's first word; decoding removes it.
         self._adds_space = self.piece(first[0], special=True).startswith(b" ") if first else False
 
     def __call__(
         self, text: str, *, add_special_tokens: bool = False, verbose: bool = False
     ) -> dict[str, list[int]]:
-        """As transformers': ``input_ids`` of a text. Special tokens are read where they are written."""
+        """As in transformers: ``input_ids`` of a text. Special tokens that the text spells are parsed."""
         return {"input_ids": [*self.encode(text, add_special=add_special_tokens)]}
 
     def control_tokens(self) -> GgufControlTokens:
@@ -54,20 +53,20 @@ class GgufTokenizer:
         )
 
     def encode(self, text: str, *, special: bool = True, add_special: bool = False) -> Tokens:
-        """Token ids of a text as it stands; ``special``: control tokens that it spells are read as such.
+        """Token ids of a text; ``special``: control tokens that it spells are parsed as such.
 
         add_special: with the special tokens that the model's file puts around texts.
         """
         data = text.encode()
-        room = len(data) + 8
+        size = len(data) + 8
         while True:
-            buffer = (self._lib.llama_token * room)()
+            buffer = (self._lib.llama_token * size)()
             count = self._lib.llama_tokenize(
-                self._model.vocab, data, len(data), buffer, room, add_special, special
+                self._model.vocab, data, len(data), buffer, size, add_special, special
             )
             if count >= 0:
                 return tuple(buffer[:count])
-            room = -count
+            size = -count
 
     def decode(
         self,
@@ -76,7 +75,7 @@ class GgufTokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool = False,
     ) -> str:
-        """The text of tokens, each as its own bytes; white space is never tidied."""
+        """The text of tokens, from their bytes; white space is never cleaned up."""
         if clean_up_tokenization_spaces:
             raise ValueError("white space stays as the model wrote it")
         data = b"".join(self.piece(token, special=not skip_special_tokens) for token in tokens)
@@ -84,15 +83,15 @@ class GgufTokenizer:
 
     def piece(self, token: int, *, special: bool) -> bytes:
         """The bytes of one token; none for a control token unless ``special``."""
-        room = 64
+        size = 64
         while True:
-            buffer = ctypes.create_string_buffer(room)
+            buffer = ctypes.create_string_buffer(size)
             count = self._lib.llama_token_to_piece(
-                self._model.vocab, token, buffer, room, 0, special
+                self._model.vocab, token, buffer, size, 0, special
             )
             if count >= 0:
                 return buffer.raw[:count]
-            room = -count
+            size = -count
 
     def bytes_of(self, token: int) -> bytes | None:
         """The bytes of one token; None for a control token."""
@@ -107,7 +106,7 @@ class GgufTokenizer:
         add_generation_prompt: bool = False,
         **variables: Any,
     ) -> str:
-        """A conversation as text; the signature is transformers', and so is the machinery."""
+        """Render a conversation with transformers' own function; the signature is transformers', too."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         if tokenize:
@@ -121,15 +120,15 @@ class GgufTokenizer:
         return text
 
     def unused(self) -> np.ndarray:
-        """Ids of rows without a token: the padding of the vocabulary, and holes in it."""
+        """Ids without a token: padding of the vocabulary, and gaps in it."""
         ids = range(self._model.size)
         return np.array([token for token in ids if self.attributes(token) & UNUSED], dtype=np.int64)
 
-    def ends(self, template: str | None) -> tuple[frozenset[int], int | None]:
+    def end_tokens(self, template: str | None) -> tuple[frozenset[int], int | None]:
         """Ids that end a response, and the one that ends an assistant's turn.
 
-        The first are llama.cpp's tokens that end a generation. The second is the control token that ``template``
-        writes right behind an answer; without one, a turn ends as the file says that a text does.
+        The first are llama.cpp's end-of-generation tokens. The second is the control token that ``template`` writes
+        right after an answer, or else the end-of-text token of the file.
         """
         is_end = self._lib.llama_vocab_is_eog
         named = {token for token in range(self._model.size) if is_end(self._model.vocab, token)}
@@ -159,7 +158,7 @@ class GgufTokenizer:
         return token if token >= 0 else None
 
     def _named_tokens(self) -> dict[str, str]:
-        """The tokens that templates may write by their role, as transformers hands them over."""
+        """The tokens that transformers passes to templates by role (``bos_token``, …)."""
         roles = {role: self._id(role) for role in ("bos", "eos", "pad")}
         return {
             f"{role}_token": self.piece(token, special=True).decode("utf-8", "replace")
@@ -179,23 +178,23 @@ class GgufControlTokens:
         return self.ids.keys()
 
     def encode(self, text: str, stand_ins: StandIns) -> Tokens:
-        """The words between control tokens one by one, as llama.cpp does it, but with no eye for control tokens."""
+        """Encode the text between control tokens piece by piece, as llama.cpp does, without parsing control tokens."""
         pieces = re.split(f"({'|'.join(map(re.escape, self.ids))})", text)
-        meant = [None, *(self.ids[piece] for piece in pieces[1::2]), None]
+        control_ids = [None, *(self.ids[piece] for piece in pieces[1::2]), None]
         tokens: list[int] = []
-        for words, before, behind in zip(pieces[::2], meant[:-1], meant[1:], strict=True):
+        for part, before, after in zip(pieces[::2], control_ids[:-1], control_ids[1:], strict=True):
             tokens += [] if before is None else [before]
-            tokens += self._words(words, before, behind, stand_ins)
+            tokens += self._encode_text(part, before, after, stand_ins)
         return tuple(tokens)
 
-    def _words(
-        self, words: str, before: int | None, behind: int | None, stand_ins: StandIns
+    def _encode_text(
+        self, text: str, before: int | None, after: int | None, stand_ins: StandIns
     ) -> Tokens:
         if before is not None and self.tokenizer.attributes(before) & RSTRIP:
-            words = words.lstrip()
-        if behind is not None and self.tokenizer.attributes(behind) & LSTRIP:
-            words = words.rstrip()
-        tokens = self.tokenizer.encode(stand_ins.show(words), special=False) if words else ()
+            text = text.lstrip()
+        if after is not None and self.tokenizer.attributes(after) & LSTRIP:
+            text = text.rstrip()
+        tokens = self.tokenizer.encode(stand_ins.show(text), special=False) if text else ()
         if not set(self.ids.values()).isdisjoint(tokens):
             raise cannot_tell_apart(stand_ins.spelled.values())
         return tokens

@@ -1,4 +1,4 @@
-"""The engine's one thread: it owns the context, takes requests from any thread or event loop, and outlives failures."""
+"""The engine's worker thread: owns the context, takes jobs from any thread or event loop, survives failures."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ CLOSED = "the llama.cpp engine was closed"
 
 
 class LlamaCppWorker:
-    """Runs a scheduler's turns while there is work; ``None`` in its mail means that no more will come."""
+    """Runs a scheduler's steps while there is work; ``None`` in its inbox tells it to stop."""
 
     def __init__(self, scheduler: LlamaCppScheduler) -> None:
         self._scheduler = scheduler
-        self._mail: SimpleQueue[Sequence[LlamaJob] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Sequence[LlamaJob] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="preftilt-llamacpp", daemon=True)
         self._thread.start()
 
     def submit(self, jobs: Sequence[LlamaJob]) -> None:
-        """Hand over requests; together, so that they share their first batch."""
+        """Queue jobs; those submitted together share their first batch."""
         with self._closing:
             if self._closed:
                 raise EngineError(f"{CLOSED}; open it again")
-            self._mail.put(jobs)
+            self._inbox.put(jobs)
 
     def close(self) -> None:
-        """Stop after the batch under way; what is unfinished fails, and the context's memory is given back."""
+        """Stop after the current batch; unfinished jobs fail, and the context's memory is freed."""
         with self._closing:
             if not self._closed:
                 self._closed = True
-                self._mail.put(None)
+                self._inbox.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
         scheduler = self._scheduler
         while True:
-            while scheduler.idle or not self._mail.empty():
-                letter = self._mail.get()
-                if letter is None:
+            while scheduler.idle or not self._inbox.empty():
+                jobs = self._inbox.get()
+                if jobs is None:
                     scheduler.abort(EngineError(f"{CLOSED} while the request was under way"))
                     scheduler.context.close()
                     return
-                scheduler.add(letter)
+                scheduler.add(jobs)
             try:
-                scheduler.turn()
-            except Exception as error:  # Nobody may be left waiting, and the thread goes on.
+                scheduler.step()
+            except Exception as error:  # Fail the waiting callers and keep the thread alive.
                 scheduler.abort(_failure(error))
 
 

@@ -208,7 +208,7 @@ class TransformersEngine:
     def progress(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: reads a count that the worker keeps anyway."""
         job = self._under_way.get(id(request))
-        return job.completions if job else 0
+        return job.done if job else 0
 
     @contextmanager
     def _submitted(self, jobs: Sequence[Job]) -> Iterator[None]:

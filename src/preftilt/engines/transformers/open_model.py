@@ -274,8 +274,8 @@ def _sampler_agrees(path: TransformersScheduler | ExpandedPath, dtype: torch.dty
 def _sampling_is_batch_invariant(path: TransformersScheduler | ExpandedPath) -> bool:
     """Whether sampling in 16 bits is batch-invariant, measured by log-probs.
 
-    Responses are drawn in a large batch, alone, and in two chunks. Tokens rarely differ where log-probs do, so log-probs
-    are compared. Float32 has been checked against the model's own forward already (:func:`~.probe.install`).
+    Responses are drawn in a large batch, alone, and in two chunks. Tokens rarely differ where log-probs do, so
+    log-probs are compared. Float32 has been checked against the model's own forward already (:func:`~.probe.install`).
     """
     vocabulary = path.runner.vocabulary
     prompt, other = (

@@ -87,7 +87,7 @@ Prefill = PromptPrefill | TailPrefill
 
 
 def start_tail(prompt: CachedPrompt, prefix: Tokens, known: CachedTail | None) -> TailPrefill:
-    """Start from a cached tail that is a prefix of ``prefix``; its last token is recomputed if its logits are missing."""
+    """Start from a cached tail that begins ``prefix``; its last token is recomputed if its logits are missing."""
     if known is None:
         return TailPrefill(prompt, prefix, {}, 0)
     done = min(len(known.tokens), len(prefix) - 1)

@@ -81,7 +81,7 @@ def divergence(logits: Tensor, reference: Tensor) -> float:
 
 
 def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
-    """Whether a path's ``logits`` agree with the plain forward's ``reference`` (log-probs), up to rounding in ``dtype``."""
+    """Whether a path's ``logits`` agree with the plain ``reference`` (log-probs), up to rounding in ``dtype``."""
     if dtype in (torch.float32, torch.float64):
         return gap(logits, reference) <= AGREE
     return divergence(logits, reference) <= AGREE_ROUNDED

@@ -51,7 +51,7 @@ class TransformersStats:
 class PackedPlan(AttentionPlan, Protocol):
     """A plan with the positions [M] of its packed tokens.
 
-    ``shifts`` [3, M]: position ids minus positions; None if all are 0. ``readers`` [M]: None if all are the base model.
+    ``shifts`` [3, M]: position ids minus positions; None if all are 0. ``readers`` [M]: None if all are the base.
     """
 
     positions: Tensor
@@ -62,8 +62,8 @@ class PackedPlan(AttentionPlan, Protocol):
 class ModelRunner:
     """Runs a causal language model on packed tokens.
 
-    vocabulary: number of output rows that the tokenizer knows; padding rows after them are cut off before the softmax, so
-    they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
+    vocabulary: number of output rows that the tokenizer knows; padding rows after them are cut off before the softmax,
+    so they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
     own_logits: take logits from the model's own forward (models that scale or cap them).
     embedder: embeds images, if the model can; ``language_model`` is then the model's language model, else the model.
     arms: the reward models attached to it. arm_runners: runners of other base models, by the name of the reward model.
@@ -165,7 +165,7 @@ class ModelRunner:
     def forward_rows(
         self, tokens: Tensor, cache: Any, reader: Reader | None, shifts: Tensor | None
     ) -> tuple[Tensor, Any]:
-        """The model's own forward of ``tokens`` [N, L], all under ``reader``; returns logits [N, L, rows] and the cache.
+        """The model's own forward of ``tokens`` [N, L], all under ``reader``: logits [N, L, rows], and the cache.
 
         ``shifts`` [3, L or 1] as in :class:`PackedPlan`.
         """
@@ -185,7 +185,7 @@ class ModelRunner:
         )
 
     def _position_ids(self, tokens: Tensor, cache: Any, shifts: Tensor | None) -> dict[str, Tensor]:
-        """Position ids for models that would otherwise use those of the last images; other models compute their own."""
+        """Position ids for models that would otherwise use those of the last images; others compute their own."""
         if self.embedder is None or not self.embedder.has_3d_positions:
             return {}
         start = 0 if cache is None else cache.get_seq_length()

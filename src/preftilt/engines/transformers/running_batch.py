@@ -1,7 +1,7 @@
 """The running batch: rows are admitted when there is room, get one token a step, and are removed when they end.
 
-A row is one response being drawn. It has a sequence for every view that its tokens are drawn from: one if it is sampled,
-several if it is guided. All sequences of all rows share a forward, and those of a row get the same new token.
+A row is one response being drawn. It has a sequence for every view that its tokens are drawn from: one if it is
+sampled, several if it is guided. All sequences of all rows share a forward, and those of a row get the same new token.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class SampledRow:
     text: str = ""
 
     def row_sampling(self, logit_rows: tuple[int, ...]) -> RowSampling:
-        """The sampling of the next token, from these rows of logits; its key is of its position in the whole response."""
+        """The sampling of the next token, from these rows of logits; the key is of its position in the response."""
         request = self.job.request
         position = len(request.prefix) + len(self.tokens)
         key = position_key(self.key, position)
