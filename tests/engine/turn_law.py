@@ -32,7 +32,7 @@ class Scheduler(Protocol):
 
     def add(self, jobs: list[Any]) -> None: ...
 
-    def turn(self) -> None: ...
+    def step(self) -> None: ...
 
 
 def one_candidate_waits_for_a_turn_of_every_request(
@@ -41,16 +41,16 @@ def one_candidate_waits_for_a_turn_of_every_request(
     """``late`` asks for one candidate behind ``crowd``, which has begun, and gets what it gets ``alone``."""
     scheduler.add([*crowd])
     for _ in range(4):
-        scheduler.turn()
+        scheduler.step()
     before = [job.started for job in crowd]
     scheduler.add([late])
     while not late.started:
-        scheduler.turn()
+        scheduler.step()
     started = [job.started for job in crowd]
     assert sum(started) - sum(before) <= ROWS_PER_TURN * len(crowd)
     assert max(started) - min(started) <= ROWS_PER_TURN
     while not scheduler.idle:
-        scheduler.turn()
+        scheduler.step()
     for job in crowd:
         assert len(job.future.result()) == len(job.request.slots)
     assert [completion.tokens for completion in late.future.result()] == [alone]

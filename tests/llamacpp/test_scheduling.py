@@ -152,7 +152,7 @@ def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their_candi
     other = scheduler()
     other.add([again])
     while not other.idle:
-        other.turn()
+        other.step()
     [alone] = again.future.result()
     one_candidate_waits_for_a_turn_of_every_request(scheduler(), crowd, late, alone.tokens)
 

@@ -10,7 +10,9 @@ from preftilt.engines.replicas import Replicas, open_replicas
 from preftilt.engines.replicas.health import WatchIntervals
 from tests.replicas.machines import Machine
 
-QUICK = WatchIntervals(ask=0.02, answer=0.1, first=0.01, longest=0.02, opening=5.0)
+QUICK = WatchIntervals(
+    between_pings=0.02, ping_timeout=0.1, first_retry=0.01, longest_retry=0.02, open_timeout=5.0
+)
 
 Together = Callable[..., Replicas]
 
@@ -26,10 +28,10 @@ def together() -> Iterator[Together]:
     engines: list[Replicas] = []
 
     def engine(
-        machines: Sequence[Machine], *, free: int = 64, pace: WatchIntervals = QUICK
+        machines: Sequence[Machine], *, free: int = 64, intervals: WatchIntervals = QUICK
     ) -> Replicas:
         openers = {one.name: one.open for one in machines}
-        engines.append(open_replicas(openers, pace, free=free))
+        engines.append(open_replicas(openers, intervals, free_load=free))
         for one in machines:
             one.prompts.clear()
         return engines[-1]

@@ -384,7 +384,13 @@ async def test_progress_within_a_call_is_the_replica_s(machines: list[Machine], 
 
 async def test_an_engine_that_opens_after_it_was_given_up_is_closed(machines: list[Machine]):
     late: list[Engine] = []
-    patience = WatchIntervals(ask=0.02, answer=0.1, first=0.01, longest=0.01, opening=0.05)
+    patience = WatchIntervals(
+        between_pings=0.02,
+        ping_timeout=0.1,
+        first_retry=0.01,
+        longest_retry=0.01,
+        open_timeout=0.05,
+    )
 
     def slow() -> Engine:
         import time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from preftilt.engines.replicas.routing import SLACK, choose_replica, rank_replicas
+from preftilt.engines.replicas.routing import LOAD_SLACK, choose_replica, rank_replicas
 
 NAMES = [f"vllm+http://10.0.0.{i}:8000" for i in range(1, 5)]
 PROMPTS = [(i, i + 1, 151_000 + i) for i in range(400)]
@@ -45,7 +45,7 @@ def test_no_load_exceeds_its_share_even_if_all_ask_the_same():
     for _ in range(1000):
         loads[choose_replica(PROMPTS[0], loads, 1, free=1)] += 1
     assert sum(loads.values()) == 1000
-    assert max(loads.values()) <= math.ceil(SLACK * 250)
+    assert max(loads.values()) <= math.ceil(LOAD_SLACK * 250)
 
 
 def test_a_loaded_replica_passes_a_prompt_on_to_its_next():

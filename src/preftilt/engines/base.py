@@ -1,8 +1,7 @@
-"""The engine contract: sample continuations, score given ones; token ids in, token ids out.
+"""The engine contract: sample completions, score given ones; token ids in, token ids out.
 
-Both calls are lists in, lists out, in order. No cache handle crosses the interface: token ids are the handle, and
-an engine that keeps key/value caches finds them by the ids. The laws an engine must obey are executable:
-``preftilt.testing.laws``.
+Both calls take lists and return lists in the same order. No cache handle crosses the interface: an engine that keeps
+key/value caches finds them by token ids. The laws that an engine must obey are executable: ``preftilt.testing.laws``.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ from preftilt.types import Completion, Reader, Sampling, Step, Stream, Tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
-    """Draw one continuation of ``prompt + prefix`` for every slot.
+    """Draw one completion of ``prompt + prefix`` for every slot.
 
-    ``prefix`` is the part of the response that exists already; the first new token stands at position
-    ``len(prefix)`` of the stream of its slot, so chunked and one-shot drawing give the same tokens.
-    ``keep`` says that the caller expects to continue or score these continuations further: a hint to hold their
-    caches, never a promise. ``logprobs`` says whether the caller reads the completions' log-probs: where it does not,
-    an engine may save itself the work and give zeros; tokens are the same.
+    ``prefix`` is the part of the response that exists already; the first new token has position ``len(prefix)`` in the
+    random stream of its slot, so drawing in chunks and at once give the same tokens. ``keep``: the caller expects to
+    continue or score these completions, a hint to keep their caches. ``logprobs``: whether the caller needs
+    log-probs; if not, an engine may return zeros; tokens are the same.
     """
 
     prompt: Tokens
@@ -45,7 +43,7 @@ class SampleRequest:
 class ScoreRequest:
     """Log-probs of ``completion`` after ``prompt + prefix``; ``keep`` as in :class:`SampleRequest`.
 
-    ``reader`` is one of the engine's reward models in place of its base model.
+    ``reader``: score under one of the engine's reward models in place of its base model.
     """
 
     prompt: Tokens
@@ -59,7 +57,7 @@ class ScoreRequest:
 class KnownArm:
     """An autoregressive reward model (ARM) that an engine has open.
 
-    name: what a :class:`~preftilt.types.Reader` calls it. objectives: what its preference vector weighs, in order.
+    name: as in :class:`~preftilt.types.Reader`. objectives: those that its preference vector weighs, in order.
     method: how it was made, e.g. ``genarm``.
     """
 
@@ -70,15 +68,15 @@ class KnownArm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an engine can do, established when it is opened.
+    """An engine's abilities, established when it is opened.
 
     max_context: tokens of prompt and response together.
     eos: ids that end a response.
-    turn_end: the one of them that the model's chat template ends an answer with; given responses are closed with it.
-    sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to stand in for them.
+    turn_end: the one of them with which the model's chat template ends an answer; given responses end with it.
+    sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to be used in their place.
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
-    guides, proposes: it draws from several views at once, and tells its likeliest next tokens (``guides.py``).
-    arms: the reward models that can read a view; a reader that is none of them is refused.
+    guides, proposes: it draws from several views at once, and returns the likeliest next tokens (``guides.py``).
+    arms: its reward models; any other reader is refused.
     images: messages may hold images.
     """
 
@@ -95,11 +93,11 @@ class Capabilities:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A model that can sample and score. Safe to call from many tasks at once; it batches what it is given."""
+    """A model that can sample and score. Safe to call from many tasks at once; it batches their requests."""
 
     @property
     def name(self) -> str:
-        """What the engine is and which model it holds, e.g. ``transformers:demo``."""
+        """The kind of engine and its model, e.g. ``transformers:demo``."""
         ...
 
     @property
@@ -109,7 +107,7 @@ class Engine(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """Its abilities."""
         ...
 
     @property
@@ -119,7 +117,7 @@ class Engine(Protocol):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of the packages that made the numbers, for the record."""
+        """Versions of the packages that compute, for the record."""
         ...
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -131,33 +129,33 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back threads and memory; calls under way fail with :class:`~preftilt.errors.EngineError`."""
+        """Free threads and memory; running calls fail with :class:`~preftilt.errors.EngineError`."""
         ...
 
 
 @runtime_checkable
 class ReportsProgress(Protocol):
-    """What an engine may offer besides :class:`Engine`: how far requests under way have come.
+    """An optional ability of an :class:`Engine`: the progress of running requests.
 
-    It is for showing progress and counts for nothing. The driver asks, rather than being called, so that decoding does
-    no work for it and an engine that cannot say (most servers) is left as it is: its progress shows as calls end.
+    It is for display only. The driver polls, rather than being called back, so that decoding does no work for it. For
+    engines without it (most servers) progress shows as calls end.
     """
 
     def progress(self, request: object) -> int:
-        """Tokens drawn or scored for this very object, which a call is under way for; 0 if nothing is known of it.
+        """Tokens drawn or scored so far for this request object (by identity); 0 if it is not running.
 
-        Asked about ten times a second from the caller's event loop: it must return at once.
+        Called about ten times a second from the caller's event loop: it must return at once.
         """
         ...
 
 
 @runtime_checkable
 class Pingable(Protocol):
-    """What an engine may offer besides :class:`Engine` where its model runs elsewhere: whether it is still there."""
+    """An optional ability of an :class:`Engine` whose model runs elsewhere: a health check."""
 
     async def ping(self) -> None:
-        """Ask the cheapest question there is, one that waits behind no work.
+        """Send the cheapest request there is, one that is not queued behind others.
 
-        Raises :class:`~preftilt.errors.EngineError` if there is no answer, or if it is that of another model.
+        Raises :class:`~preftilt.errors.EngineError` if there is no answer, or another model answers.
         """
         ...

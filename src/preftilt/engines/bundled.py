@@ -11,7 +11,7 @@ DEMO = "demo"
 
 
 def demo_folder() -> str:
-    """Where the bundled model lies."""
+    """The folder of the bundled model."""
     with as_file(files("preftilt") / "demo" / "model") as folder:
         if not (folder / "config.json").is_file():
             raise UnknownModel(

@@ -1,9 +1,8 @@
-"""A Hugging Face tokenizer and its chat template, as the ``ChatTokenizer`` that prompts are made
-with.
+"""Applies the chat template of a Hugging Face tokenizer: the ``ChatTokenizer`` that renders prompts.
 
-Everything a template could change between two views, or drop without a word, is pinned or checked
+Everything that a template could change between two views, or drop silently, is fixed or checked
 here: the date, thinking mode, messages that the template leaves out. A template that cannot do what
-is asked is refused, with the remedy in the message, before a token is spent.
+is requested is refused, with the remedy in the message, before the first token.
 """
 
 from __future__ import annotations
@@ -41,22 +40,22 @@ THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Variables that turn thinking on and off in templates: Qwen3's; DeepSeek's and Granite's."""
 
 PROBE = "preftilt"
-"""A text that is looked for in what a template makes of it."""
+"""A text that is searched for in rendered prompts."""
 
 ANSWER = "certainly"
-"""An assistant's answer to it."""
+"""An assistant's answer in probes."""
 
-BEGINNING = 16
-"""Tokens that a tag of thoughts and white space before it take at most."""
+MAX_OPENING_TOKENS = 16
+"""Upper bound on the tokens of an opening thinking tag and white space before it."""
 
-KEPT_SHAPES = 1024
-"""Orders of roles that are known to come out whole; then they are forgotten."""
+MAX_CACHED_ROLE_ORDERS = 1024
+"""Size of the cache of role orders that a template is known to render completely."""
 
 NEUTRAL = ("\n", ".", "a")
-"""What a response is put behind where it would melt into the end of the prompt, as a line break into another one."""
+"""Contexts in which a response is tokenised if it would merge with the end of the prompt (two line breaks, say)."""
 
 DATE_STRING = "%d %b %Y"
-"""How templates of Llama 3.1 are given a date."""
+"""The date format of Llama 3.1 templates."""
 
 _RESERVED = frozenset(
     {"messages", "add_generation_prompt", "strftime_now", "raise_exception"}
@@ -64,7 +63,7 @@ _RESERVED = frozenset(
     | {"padding", "truncation", "max_length", "return_tensors", "return_dict"}
     | {"return_assistant_tokens_mask", "continue_final_message"}
 )
-"""Taken already: by ``render``, by what every template may call, by ``apply_chat_template``."""
+"""Names used by ``render``, by functions of every template, and by ``apply_chat_template``."""
 
 
 class HfChatTokenizer:
@@ -72,9 +71,9 @@ class HfChatTokenizer:
 
     tokenizer: any tokenizer of transformers.
     chat_template: ``None`` for the model's own, the name of a built-in one
-        (:func:`builtin_templates`), or a file in Jinja. The built-in ``plain`` writes the dialogue
-        out for a base model (``User: … Assistant:``); such a model knows no end of a turn, so a
-        response ends at the end of a document or at its token budget.
+        (:func:`builtin_templates`), or a file in Jinja. The built-in ``plain`` renders the dialogue
+        for a base model (``User: … Assistant:``); such a model has no end-of-turn token, so a
+        response ends at the end-of-text token or at its token budget.
     thinking: lets a model that can think before it answers do so, by the template's
         ``enable_thinking`` or ``thinking``. A template without such a switch is refused if True; a
         model that always thinks ignores it.
@@ -84,7 +83,7 @@ class HfChatTokenizer:
         this object; ``None`` takes the request's (:func:`~preftilt.prompt.at`), or the moment this
         is made. A moment given here is also the ``date_string`` of a template that reads one (Llama
         3.1; without it such templates show a constant date of their own).
-    content: makes of a message what the template takes for its content; ``None`` is its text, and
+    content: converts a message to the content that the template expects; ``None`` is its text, and
         a message with images is refused.
     """
 
@@ -103,8 +102,8 @@ class HfChatTokenizer:
         self._pieces: dict[int, str] = {}
         known = isinstance(tokenizer, ByteVocabulary)
         self._bytes: ByteVocabulary = tokenizer if known else TokenBytes(tokenizer)
-        self._fixed, self._made = now, datetime.now()
-        self._whole_shapes: set[tuple[tuple[str, bool], ...]] = set()
+        self._fixed_moment, self._opened_at = now, datetime.now()
+        self._complete_role_orders: set[tuple[tuple[str, bool], ...]] = set()
         self._label = f"the chat template of {tokenizer.name_or_path or 'the model'}"
         if chat_template is None:
             self._template = _own_template(tokenizer)
@@ -137,12 +136,12 @@ class HfChatTokenizer:
 
     @property
     def _now(self) -> datetime:
-        return self._fixed or requested_moment() or self._made
+        return self._fixed_moment or requested_moment() or self._opened_at
 
     @cached_property
     def _date_forms(self) -> tuple[str, ...]:
         """The forms in which the template shows a date."""
-        forms = [DATE_STRING] if "date_string" in self._variables and self._fixed else []
+        forms = [DATE_STRING] if "date_string" in self._variables and self._fixed_moment else []
 
         def strftime_now(form: str) -> str:
             forms.append(form)
@@ -164,7 +163,7 @@ class HfChatTokenizer:
         conversation otherwise, or the tokenizer cannot tell a control token from its spelling.
         """
         shown, spelled = self._without_control_tokens(messages)
-        return self._ids(self._spell(shown), spelled)
+        return self._ids(self._render_checked(shown), spelled)
 
     def spell(self, messages: Sequence[Message]) -> str:
         """The text that :meth:`render` makes token ids of, for who makes them himself; it raises the same errors.
@@ -174,23 +173,23 @@ class HfChatTokenizer:
         _, spelled = self._without_control_tokens(messages)
         if spelled.spelled:
             raise cannot_tell_apart(spelled.spelled.values())
-        return self._spell(messages)
+        return self._render_checked(messages)
 
     def encode(self, text: str) -> Tokens:
-        """Token ids of a text as it stands, control tokens that it spells too; nothing is added."""
-        # Not verbose: whether a prompt is too long is the engine's to say, once and as an error.
+        """Token ids of a text, control tokens that it spells included; nothing is added."""
+        # Not verbose: the engine itself refuses prompts that are too long.
         encoded: Any = self._tokenizer(text, add_special_tokens=False, verbose=False)
         return tuple(int(token) for token in encoded["input_ids"])
 
     def encode_response(self, text: str, after: str = "") -> Tokens:
-        """Token ids of a response's text behind a prompt, as the model draws them; ``after`` is its beginning.
+        """Token ids of a response's text after a prompt, as the model would draw them; ``after`` is its beginning.
 
         A text's first word often has other ids at the beginning of all text (SentencePiece puts a space before it).
-        No id is a control token's: where the text spells one, it is encoded as characters.
+        Control tokens that the text spells are encoded as plain characters.
         """
         spelled = stand_ins((text,), self._control_tokens.texts())
         hidden = spelled.hide(text)
-        for before in (self._lead + after, *NEUTRAL):
+        for before in (self._prompt_end + after, *NEUTRAL):
             head, whole = self.encode(before), self._ids(before + hidden, spelled)
             if whole[: len(head)] == head:
                 return whole[len(head) :]
@@ -199,25 +198,24 @@ class HfChatTokenizer:
     def decode(self, tokens: Tokens) -> str:
         """The text of a response, special tokens left out, white space as the model wrote it.
 
-        It is the text that :meth:`encode_response` makes the tokens of: its first space is left out only if that
-        puts one there.
+        It is the inverse of :meth:`encode_response`: its first space is removed only if that method adds one.
         """
         before, added = self._first_space
-        head, text = self._decode_words(before), self._decode_words((*before, *tokens))
+        head, text = self._decode_text(before), self._decode_text((*before, *tokens))
         if not text.startswith(head):
-            return self._decode_words(tokens)
+            return self._decode_text(tokens)
         return text[len(head) :].removeprefix(added)
 
     @cached_property
     def opens_thoughts(self) -> bool:
         """See :class:`~preftilt.prompt.ReasoningTokenizer`."""
-        opening, closing = (self._lead.rfind(tag) for tag in REASONING_TAGS)
+        opening, closing = (self._prompt_end.rfind(tag) for tag in REASONING_TAGS)
         return opening > closing
 
     def thoughts(self, tokens: Tokens) -> int:
-        """See :class:`~preftilt.prompt.ReasoningTokenizer`; if no prompt opens one, a response must begin with it."""
+        """See :class:`~preftilt.prompt.ReasoningTokenizer`; without an open tag in the prompt, it must begin with one."""
         opening, closing = REASONING_TAGS
-        begins = "".join(self.pieces(tokens[:BEGINNING])).lstrip().startswith(opening)
+        begins = "".join(self.pieces(tokens[:MAX_OPENING_TOKENS])).lstrip().startswith(opening)
         if not (begins or self.opens_thoughts):
             return 0
         text = ""
@@ -244,7 +242,7 @@ class HfChatTokenizer:
     def _piece(self, token: int) -> str:
         if token not in self._pieces:
             # Decoders of the SentencePiece kind strip the space in front of a text's first token;
-            # so look at what the token adds when it stands second.
+            # so take what the token adds as the second of two.
             once, twice = self._decode_raw([token]), self._decode_raw([token, token])
             self._pieces[token] = twice[len(once) :] if twice.startswith(once) else once
         return self._pieces[token]
@@ -255,7 +253,7 @@ class HfChatTokenizer:
         )
         return text
 
-    def _decode_words(self, tokens: Tokens) -> str:
+    def _decode_text(self, tokens: Tokens) -> str:
         text: Any = self._tokenizer.decode(
             list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -270,51 +268,51 @@ class HfChatTokenizer:
         return HfControlTokens(self._tokenizer, with_system or self._probe(turns))
 
     @cached_property
-    def _lead(self) -> str:
-        """What a prompt ends with, from its last control token on: an answer's tokens depend on it."""
+    def _prompt_end(self) -> str:
+        """The end of a prompt, from its last control token on, which an answer's tokenisation depends on."""
         _, question, tail = self._probe([Message("user", PROBE)]).rpartition(PROBE)
         last = max((tail.rfind(token) for token in self._control_tokens.texts()), default=0)
         return tail[max(last, 0) :] if question else ""
 
     @cached_property
     def _first_space(self) -> tuple[Tokens, str]:
-        """Tokens to read a response behind, so that a decoder leaves its first space; and the space that is not its.
+        """Tokens to put before a response so that the decoder keeps its first space, and the space that encoders add.
 
-        Decoders of the SentencePiece kind strip the first space of all text; encoders put it there, and some of them
-        behind a prompt that ends in a control token, too.
+        SentencePiece decoders strip the first space of all text; encoders add it, some of them also after a prompt
+        that ends with a control token.
         """
         letter = NEUTRAL[-1]
         before = self.encode(letter)
-        if self._decode_words(before) != letter:
+        if self._decode_text(before) != letter:
             return (), ""
-        again = self._decode_words((*before, *self.encode_response(letter)))
+        again = self._decode_text((*before, *self.encode_response(letter)))
         return before, " " if again == f"{letter} {letter}" else ""
 
     def _probe(self, messages: Sequence[Message], **variables: object) -> str:
-        """A conversation of our own as the template writes it; empty if it cannot."""
+        """Render a test conversation; empty if the template fails."""
         try:
             return self._render(messages, **variables)
-        except (_Failed, NoChatTemplate):
+        except (_TemplateFailed, NoChatTemplate):
             return ""
 
     def _ids(self, text: str, spelled: StandIns) -> Tokens:
-        """Token ids of a rendered text with stand-ins for the control tokens that are only spelled."""
+        """Token ids of a rendered text with stand-ins for spelled control tokens."""
         return self._control_tokens.encode(text, spelled) if spelled.spelled else self.encode(text)
 
     def _without_control_tokens(
         self, messages: Sequence[Message]
     ) -> tuple[list[Message], StandIns]:
-        """The messages with stand-ins for the control tokens that they spell."""
+        """Replace control tokens that messages spell by stand-ins."""
         spelled = stand_ins([message.content for message in messages], self._control_tokens.texts())
         return [spelled.hide_in(message) for message in messages], spelled
 
-    def _spell(self, messages: Sequence[Message]) -> str:
-        """The conversation as the template writes it, nothing left out."""
+    def _render_checked(self, messages: Sequence[Message]) -> str:
+        """Render the conversation, and check that nothing was left out."""
         try:
             text = self._render(messages)
-        except _Failed as failure:
+        except _TemplateFailed as failure:
             raise self._refusal(messages, failure) from failure.__cause__
-        if not self._begins_answers:
+        if not self._has_generation_prompt:
             raise NoChatTemplate(
                 f"{self._label} has no generation prompt: it ends with the user's turn and writes no beginning of an"
                 " answer; give one that does where add_generation_prompt is true (--chat-template FILE)"
@@ -335,7 +333,7 @@ class HfChatTokenizer:
                 **{"add_generation_prompt": True, **self._variables, **variables},
             )
         except _FAILURES as error:
-            raise _Failed(str(error)) from error
+            raise _TemplateFailed(str(error)) from error
         return text
 
     def _text_alone(self, message: Message) -> str:
@@ -349,7 +347,7 @@ class HfChatTokenizer:
     def _template_variables(
         self, thinking: bool, kwargs: Mapping[str, object], now: datetime | None
     ) -> dict[str, Any]:
-        """Everything the template sees besides the messages."""
+        """The template's variables besides the messages."""
         variables: dict[str, Any] = {"strftime_now": lambda form: self._now.strftime(form)}
         if self._template is None:
             return variables
@@ -372,7 +370,7 @@ class HfChatTokenizer:
         return {**variables, **kwargs}
 
     def _variables_read(self, template: str) -> set[str]:
-        """Names the template takes from outside; its syntax is checked on the way."""
+        """The variables that the template reads; checks its syntax, too."""
         try:
             return meta.find_undeclared_variables(_PARSER.parse(template))
         except TemplateSyntaxError as error:
@@ -381,8 +379,8 @@ class HfChatTokenizer:
                 " mend it or give another one (--chat-template FILE)"
             ) from error
 
-    def _refusal(self, messages: Sequence[Message], failure: _Failed) -> BadInput:
-        """Why the template failed, found out by leaving the system message away."""
+    def _refusal(self, messages: Sequence[Message], failure: _TemplateFailed) -> BadInput:
+        """The reason why the template failed, found by leaving out the system message."""
         if messages[0].role == "system" and self._accepts(messages[1:]):
             return NoChatTemplate(
                 f"{self._label} takes no system message ({failure}); state the preference in the"
@@ -396,17 +394,17 @@ class HfChatTokenizer:
     def _accepts(self, messages: Sequence[Message]) -> bool:
         try:
             self._render(messages)
-        except _Failed:
+        except _TemplateFailed:
             return False
         return True
 
     def _check_nothing_dropped(self, messages: Sequence[Message], text: str) -> None:
-        """Some templates pass over a system message, over earlier turns, or over text where they expect pictures.
+        """Refuse templates that drop a system message, earlier turns, or text where they expect images.
 
-        It is found out once for every order of roles.
+        Checked once for every order of roles.
         """
-        shape = tuple((message.role, bool(message.images)) for message in messages)
-        if shape in self._whole_shapes:
+        role_order = tuple((message.role, bool(message.images)) for message in messages)
+        if role_order in self._complete_role_orders:
             return
         marked = [
             replace(message, content=f"{PROBE}{number}{PROBE}")
@@ -414,14 +412,14 @@ class HfChatTokenizer:
         ]
         read = self._probe(marked)
         for index, message in enumerate(marked):
-            if message.content not in read and self._ignores(messages, index, text):
+            if message.content not in read and self._is_ignored(messages, index, text):
                 raise NoChatTemplate(self._dropped(messages, index))
-        if len(self._whole_shapes) >= KEPT_SHAPES:
-            self._whole_shapes.clear()
-        self._whole_shapes.add(shape)
+        if len(self._complete_role_orders) >= MAX_CACHED_ROLE_ORDERS:
+            self._complete_role_orders.clear()
+        self._complete_role_orders.add(role_order)
 
     def _dropped(self, messages: Sequence[Message], index: int) -> str:
-        """What to say of a message that the template leaves out."""
+        """The error message for a message that the template drops."""
         if messages[index].role == "system":
             return (
                 f"{self._label} ignores system messages; state the preference in the user turn"
@@ -439,26 +437,26 @@ class HfChatTokenizer:
         )
 
     @cached_property
-    def _begins_answers(self) -> bool:
-        """Whether a prompt ends where an answer begins, not where its header is still to come."""
+    def _has_generation_prompt(self) -> bool:
+        """Whether a prompt ends where an answer begins, with the answer's header."""
         question = [Message("user", PROBE)]
         prompt = self._probe(question)
         whole = self._probe([*question, Message("assistant", ANSWER)], add_generation_prompt=False)
         if not prompt or not whole.startswith(prompt):
-            return True  # A conversation is written otherwise than a prompt: nothing can be said.
+            return True  # A conversation is rendered differently from a prompt: this cannot be checked.
         header, answer, _ = whole[len(prompt) :].partition(ANSWER)
         ignored = prompt == self._probe(question, add_generation_prompt=False)
         return not (ignored and answer and header.strip())
 
-    def _ignores(self, messages: Sequence[Message], index: int, text: str) -> bool:
-        """Whether the prompt stays the same when one message says something else."""
+    def _is_ignored(self, messages: Sequence[Message], index: int, text: str) -> bool:
+        """Whether the prompt stays the same when one message changes."""
         other = [*messages]
         other[index] = replace(messages[index], content=messages[index].content + "x")
         return self._render(other) == text
 
 
 def builtin_templates() -> list[str]:
-    """Names of the chat templates in the package."""
+    """Names of the built-in chat templates."""
     suffix = ".jinja"
     entries = (files("preftilt") / "chat_templates").iterdir()
     return sorted(
@@ -491,16 +489,16 @@ def load_template(name: str) -> str:
     return text
 
 
-class _Failed(Exception):
-    """The template raised; its words."""
+class _TemplateFailed(Exception):
+    """The template raised an error, with its message."""
 
 
 _FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
-"""What a template can raise: Jinja's errors, and Python's where it computes with what is missing."""
+"""What rendering can raise: Jinja's errors, and Python's for undefined values."""
 
 
 class _GenerationTag(Extension):
-    """``{% generation %}`` marks answers in templates for training; here its body is all that counts."""
+    """``{% generation %}`` marks answers in templates for training; only its body is rendered."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -510,7 +508,7 @@ class _GenerationTag(Extension):
 
 
 _PARSER = Environment(extensions=[_GenerationTag, "jinja2.ext.loopcontrols"])
-"""Reads what transformers reads; transformers itself runs the template, in its sandbox."""
+"""Parses what transformers parses; transformers itself renders the template, in its sandbox."""
 
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:

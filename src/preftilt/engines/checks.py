@@ -1,4 +1,4 @@
-"""What every engine refuses before anything is computed; one rule and one wording for all of them."""
+"""Request checks that all engines share, before anything is computed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from preftilt.types import Completion, Reader, Tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestChecker:
-    """What a model can read.
+    """Checks requests against a model's limits.
 
     model: its name, for messages. max_context: tokens of prompt and response together. vocabulary: one past its
-    highest token id. arms: the reward models beside it. images: prompts may have tokens of images.
+    highest token id. arms: its reward models. images: prompts may have image tokens.
     """
 
     model: str
@@ -28,7 +28,7 @@ class RequestChecker:
     images: bool = False
 
     def check_sample(self, request: SampleRequest) -> None:
-        """Refuse what cannot be drawn; there must be room for one token at least.
+        """Refuse what cannot be sampled; there must be room for at least one token.
 
         Raises :class:`~preftilt.errors.PromptTooLong` and :class:`~preftilt.errors.BadInput`.
         """
@@ -42,7 +42,7 @@ class RequestChecker:
         self.check_reader(request.reader)
 
     def check_reader(self, reader: Reader | None) -> None:
-        """Refuse a reader that is not there, or a preference vector that is none of its objectives'.
+        """Refuse an unknown reader, or a preference vector that does not fit its objectives.
 
         Raises :class:`~preftilt.errors.BadInput`.
         """
@@ -81,7 +81,7 @@ class RequestChecker:
 
 
 def completions_with_text(completions: Sequence[Completion]) -> list[Completion]:
-    """Those that have a text; raises :class:`~preftilt.errors.EngineError`, with the reasons, if none has."""
+    """The completions that have a text; raises :class:`~preftilt.errors.EngineError`, with the reasons, if none has."""
     present = [completion for completion in completions if not completion.absent]
     if completions and not present:
         reasons = without_text([completion.absent for completion in completions])
@@ -90,7 +90,7 @@ def completions_with_text(completions: Sequence[Completion]) -> list[Completion]
 
 
 def without_text(reasons: Sequence[str]) -> str:
-    """How many answers have no text, and why: every reason once."""
+    """A message: how many answers have no text, and every reason once."""
     answers = "1 answer has" if len(reasons) == 1 else f"{len(reasons)} answers have"
     return f"{answers} no text ({'; '.join(dict.fromkeys(reasons))})"
 

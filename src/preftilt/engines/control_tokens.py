@@ -1,8 +1,8 @@
-"""Words that spell a control token stay words: no text of a user ends a turn or begins another one.
+"""Prevents injection of control tokens: a user's text that spells ``<|im_end|>`` cannot end a turn.
 
-A chat template gives text, and a tokenizer makes control tokens of every ``<|im_end|>`` in it, whoever wrote it. So the
-template is shown the words with a stand-in character for every control token that they spell; in its text the control
-tokens are then its own, and the stand-ins become text again: characters, not the token.
+A chat template renders text, and a tokenizer turns every ``<|im_end|>`` in it into the control token, whoever wrote it.
+So messages are rendered with a stand-in character for every control token that they spell; all control tokens in the
+rendered text are then the template's own, and the stand-ins are encoded as the plain characters that they stand for.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from preftilt.prompt import REASONING_TAGS
 from preftilt.types import Tokens
 
 STAND_INS = range(0x100000, 0x10FFFE)
-"""Characters for private use."""
+"""Private-use characters that serve as stand-ins."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
-    """Control tokens that a text spells, each under the character that stands for it in a rendered text."""
+    """Control tokens that a text spells, by their stand-in characters."""
 
     spelled: Mapping[str, str]
 
@@ -37,7 +37,7 @@ class StandIns:
         return text
 
     def hide_in(self, message: Message) -> Message:
-        """The message so written; its images stay where they are in its text."""
+        """The message with stand-ins; its images keep their places in the text."""
         if not self.spelled:
             return message
         images = tuple(
@@ -54,14 +54,14 @@ class StandIns:
 
 
 class ControlTokens(Protocol):
-    """Which control tokens a tokenizer has, and how it makes ids of a text where some are only spelled."""
+    """The control tokens of a tokenizer, and encoding of text in which some are only spelled."""
 
     def texts(self) -> Collection[str]:
         """The control tokens as they are spelled."""
         ...
 
     def encode(self, text: str, stand_ins: StandIns) -> Tokens:
-        """Token ids of a text in which control tokens are meant, and stand-ins are for those that are only spelled.
+        """Token ids of a text in which control tokens are meant as such, and stand-ins are for spelled ones.
 
         Raises :class:`~preftilt.errors.BadInput` if this tokenizer cannot tell them apart.
         """
@@ -70,13 +70,13 @@ class ControlTokens(Protocol):
 
 @runtime_checkable
 class KnowsControlTokens(Protocol):
-    """A tokenizer that says itself which control tokens it has; for others there is :class:`HfControlTokens`."""
+    """A tokenizer that lists its own control tokens; for others there is :class:`HfControlTokens`."""
 
     def control_tokens(self) -> ControlTokens: ...
 
 
 def stand_ins(texts: Sequence[str], tokens: Iterable[str]) -> StandIns:
-    """Stand-ins for those of ``tokens`` that ``texts`` spell, longest first; no character of the texts is one."""
+    """Stand-ins for those of ``tokens`` that ``texts`` spell, longest first; characters in the texts are not used."""
     spelled = sorted(
         {token for token in tokens if any(token in text for text in texts)}, key=len, reverse=True
     )
@@ -85,7 +85,7 @@ def stand_ins(texts: Sequence[str], tokens: Iterable[str]) -> StandIns:
 
 
 def cannot_tell_apart(spelled: Iterable[str]) -> BadInput:
-    """The refusal of words that spell control tokens, where they would become the tokens themselves."""
+    """The refusal of text that spells control tokens, where they would be encoded as such."""
     names = ", ".join(map(repr, sorted(spelled)))
     return BadInput(
         f"the text spells {names}, a control token of the model, and its tokenizer would take it for one; write it"
@@ -96,7 +96,7 @@ def cannot_tell_apart(spelled: Iterable[str]) -> BadInput:
 class HfControlTokens:
     """The control tokens of a tokenizer of transformers: its special ones, and others that end or begin a turn.
 
-    skeleton: a conversation as the template writes it, in which the latter stand (DeepSeek's are not called special).
+    skeleton: a rendered conversation, to find the latter (DeepSeek's are not marked as special).
     """
 
     def __init__(self, tokenizer: Any, skeleton: str) -> None:
@@ -133,9 +133,9 @@ class HfControlTokens:
 
     @cached_property
     def _renamed(self) -> tuple[dict[str, str], Any] | None:
-        """New names of the control tokens that nobody can guess, and the tokenizer that knows them by these alone.
+        """Secret new names of the control tokens, and a tokenizer that knows them by these names alone.
 
-        None where there is no such tokenizer (of Python alone), or it gives the template's own text other ids.
+        None for pure-Python tokenizers, or if the new tokenizer encodes the template's own text differently.
         """
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
@@ -152,7 +152,7 @@ class HfControlTokens:
 
 
 def _renamed(file: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """A ``tokenizer.json`` in which added tokens have other names, in the model's vocabulary, too."""
+    """A ``tokenizer.json`` in which added tokens are renamed, in the model's vocabulary, too."""
     for token in file["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     model = file["model"]
@@ -168,6 +168,6 @@ def _renamed(file: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _makes(merge: str | Sequence[str], names: Mapping[str, str]) -> bool:
-    """Whether a merge of BPE makes a token that has another name now, or is made of one."""
+    """Whether a BPE merge involves a renamed token."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return not names.keys().isdisjoint((left, right, left + right))

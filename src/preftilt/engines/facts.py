@@ -1,4 +1,4 @@
-"""What people can read of an engine: what a probe found out, and how replicas do."""
+"""What an engine reports about itself to people: facts found by its probe, and the status of replicas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from preftilt.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing the probe found out: what was asked, the answer, and what follows from it."""
+    """One result of a probe: the question, the answer, and what follows from it."""
 
     question: str
     answer: str
@@ -23,7 +23,7 @@ class Probed(Protocol):
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """What was found out."""
+        """The results of the probe."""
         ...
 
     @property
@@ -34,9 +34,9 @@ class Probed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """How a replica does, for people and for ``/metrics``.
+    """The status of a replica, for people and for ``/metrics``.
 
-    load: sequences under way. calls, failed: how many it was given, and how many of them came back undone.
+    load: running sequences. calls, failed: how many it was given, and how many of them failed.
     """
 
     name: str
@@ -49,16 +49,16 @@ class ReplicaStatus:
 
 @runtime_checkable
 class Replicated(Protocol):
-    """An engine that may be several of the same model."""
+    """An engine that may consist of several replicas."""
 
     @property
     def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
-        """How each of them does; empty where there is one alone."""
+        """The status of each replica; empty where there is only one engine."""
         ...
 
 
 class ServerRefused(BadInput):
-    """A server cannot do what is needed; ``facts`` is what was found out before that was clear."""
+    """A server lacks a needed ability; ``facts`` are the results of its probe up to then."""
 
     def __init__(self, message: str, facts: tuple[Fact, ...]) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""What an engine may offer besides :class:`~preftilt.engines.base.Engine`: control over every token it draws.
+"""Optional abilities of an :class:`~preftilt.engines.base.Engine`: guided decoding, token by token.
 
-:class:`Guides` draws from several views at once; :class:`Proposes` tells the likeliest next tokens, so that somebody
-else can choose. ``Capabilities`` says which of them an engine has, so that wrappers can pass both on.
+:class:`Guides` draws from several views at once; :class:`Proposes` returns the likeliest next tokens, so that the
+caller can choose. ``Capabilities`` says which of them an engine has, because wrappers always have both methods.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from preftilt.types import Guided, Mask, Reader, Sampling, Step, Stream, Strengt
 
 @dataclass(frozen=True, slots=True)
 class GuidedView:
-    """A prompt under which the response is read while it is drawn, and its weight in every token's distribution.
+    """A prompt whose log-probs enter every token's distribution, and its weight.
 
     ``reader`` as in :class:`~preftilt.engines.base.ScoreRequest`.
     """
@@ -35,8 +35,8 @@ class GuideRequest:
     """Draw one continuation of ``prefix`` for every slot, each token from the weighted log-probs of all views.
 
     log π(v) = Σ_k w_k log π(v | view k) + const; weights are finite and need not add up to 1. ``strength_by``
-    "divergence" takes the first two for 1 − λ and λ, and λ by token (:func:`preftilt.guided.adapted`). ``mask`` of the
-    preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All else
+    "divergence" takes the first two for 1 − λ and λ, and adapts λ by token (:func:`preftilt.guided.adapted`). ``mask``
+    of the preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All else
     is as in :class:`~preftilt.engines.base.SampleRequest`.
     """
 
@@ -58,7 +58,7 @@ class Guides(Protocol):
     """An engine that can draw from several views."""
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
-        """One list of continuations a request, one a slot; their log-probs in the order of the request's views."""
+        """One list of completions a request, one a slot; log-probs in the order of the request's views."""
         ...
 
 
@@ -81,7 +81,7 @@ class Proposal:
 
 @runtime_checkable
 class Proposes(Protocol):
-    """An engine that tells its next token's likeliest values; asked token by token, it reads only what is new."""
+    """An engine that returns the likeliest next tokens; called token by token, it computes only the new ones."""
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """One proposal a request."""
@@ -89,19 +89,19 @@ class Proposes(Protocol):
 
 
 def can_guide(engine: object) -> TypeGuard[Guides]:
-    """Whether ``engine`` draws from several views; a wrapper has the method even if what it wraps has not."""
+    """Whether ``engine`` draws from several views; wrappers have the method even if the wrapped engine cannot."""
     return isinstance(engine, Engine) and isinstance(engine, Guides) and engine.capabilities.guides
 
 
 def can_propose(engine: object) -> TypeGuard[Proposes]:
-    """Whether ``engine`` tells its next token's likeliest values."""
+    """Whether ``engine`` returns the likeliest next tokens."""
     return (
         isinstance(engine, Engine) and isinstance(engine, Proposes) and engine.capabilities.proposes
     )
 
 
 def check_guide(request: GuideRequest) -> None:
-    """Refuse a request whose views or weights make no sense.
+    """Refuse a request with invalid views or weights.
 
     Raises :class:`~preftilt.errors.BadInput`.
     """
@@ -121,7 +121,7 @@ def check_guide(request: GuideRequest) -> None:
 
 
 def as_sample(request: GuideRequest, view: GuidedView) -> SampleRequest:
-    """Drawing from ``view`` alone, all else as in ``request``."""
+    """The request to sample from ``view`` alone, all else as in ``request``."""
     return SampleRequest(
         prompt=view.prompt,
         prefix=request.prefix,

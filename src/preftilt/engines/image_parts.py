@@ -1,4 +1,4 @@
-"""What chat templates of vision-language models take for a message: parts, or a text with the image's token in it."""
+"""Message content for chat templates of vision-language models: a list of parts, or text with image tokens."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from preftilt.engines.chat_template import load_template
 from preftilt.messages import ROLES, Message
 
 PROBE = "preftilt"
-"""A text that is looked for in what a template makes of it."""
+"""A text that is searched for in rendered prompts."""
 
 
 def content_for(
     tokenizer: Any, image_token: str, chat_template: str | None
 ) -> Callable[[Message], object]:
-    """What the template takes for a message's content: a list of parts, or a text with the image's token in it.
+    """A function from a message to the content that the template expects: a list of parts, or text with image tokens.
 
-    Templates for pictures go through the parts of a message, some of them for some roles only; which ones is tried.
+    Templates for images iterate over the parts of a message, some of them for some roles only; each role is tested.
     image_token: its text in the vocabulary. chat_template: as in
     :class:`~preftilt.engines.chat_template.HfChatTokenizer`.
     """
@@ -38,12 +38,12 @@ def content_for(
 
 
 def _takes_parts(tokenizer: Any, template: str | None, role: str) -> bool:
-    """Whether a message's parts come out of the template as their text."""
+    """Whether the template renders a message's parts as their text."""
     said = {"role": role, "content": [{"type": "text", "text": PROBE}]}
     other = {"role": "user", "content": [{"type": "text", "text": "?"}]}
     turns = {"system": [said, other], "user": [said], "assistant": [other, said]}
     try:
         text = tokenizer.apply_chat_template(turns[role], chat_template=template, tokenize=False)
-    except Exception:  # What a template raises here, it says of parts: no.
+    except Exception:  # Whatever a template raises here, it does not take parts.
         return False
     return PROBE in text and "'type'" not in text

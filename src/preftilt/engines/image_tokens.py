@@ -1,8 +1,8 @@
-"""Token ids of images: beyond every vocabulary, named by what the images are.
+"""Token ids of images: above every vocabulary, derived from the images' contents.
 
-A prompt with images has as many tokens for them as the model reads embeddings. As plain placeholders they would be
-alike for all images, so an engine that sees gives them ids of their own: a digest of the prompt's images, and the
-token's number among them. So prompts stay token ids alone, and two prompts are equal only if their images are.
+A prompt with images has as many image tokens as the model has embeddings for them. Plain placeholders would be the same
+for all images, so they get ids of their own: a digest of the prompt's images, and the token's number among them. So
+prompts are plain token ids, and two prompts are equal only if their images are.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ def image_tokens(images: Sequence[Image], count: int) -> Tokens:
 
 
 def without_images(tokens: Tokens) -> Tokens:
-    """The tokens that a vocabulary has to know."""
+    """The tokens without image tokens, all of which must be in the vocabulary."""
     return tuple(token for token in tokens if token < FIRST)

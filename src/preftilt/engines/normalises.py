@@ -1,7 +1,7 @@
-"""What an engine may offer besides :class:`~preftilt.engines.base.Engine`: what guided decoding gives to given tokens.
+"""Optional ability of an :class:`~preftilt.engines.base.Engine`: log-probs of given tokens under guided decoding.
 
 Guided decoding draws from log π(v) = Σ_k w_k log π(v | view k) − log Z, and log Z is a sum over the vocabulary at every
-position. Log-probs of the given tokens alone do not tell it; an engine that has the logits at hand does.
+position. It cannot be computed from log-probs of the given tokens alone; an engine that has the logits can.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from preftilt.types import Mask, Sampling, Stream
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """How the views become one distribution, as :class:`~preftilt.engines.guides.GuideRequest` has it: weights [K]."""
+    """The mixing of views into one distribution, as in :class:`~preftilt.engines.guides.GuideRequest`: weights [K]."""
 
     weights: tuple[float, ...]
     mask: Mask | None = None
@@ -30,7 +30,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormaliseRequest:
-    """One completion, read under K views (``reads``, which differ in all else), and R ways to mix them."""
+    """One completion, scored under K views (``reads``), and R mixtures of them."""
 
     reads: tuple[ScoreRequest, ...]
     mixtures: tuple[Mixture, ...]
@@ -38,7 +38,7 @@ class NormaliseRequest:
 
 @runtime_checkable
 class Normalises(Protocol):
-    """An engine that tells how likely guided decoding is to draw given tokens."""
+    """An engine that computes log-probs of given tokens under guided decoding."""
 
     async def normalise(
         self, requests: Sequence[NormaliseRequest]
@@ -48,12 +48,12 @@ class Normalises(Protocol):
 
 
 def can_normalise(engine: object) -> TypeGuard[Normalises]:
-    """Whether ``engine`` tells the log-probs of guided decoding."""
+    """Whether ``engine`` computes log-probs under guided decoding."""
     return isinstance(engine, Engine) and isinstance(engine, Normalises)
 
 
 def check_normalise(request: NormaliseRequest) -> None:
-    """Refuse a request without views, with several completions, or with mixtures that make no sense.
+    """Refuse a request without views, with several completions, or with invalid mixtures.
 
     Raises :class:`~preftilt.errors.BadInput`.
     """

@@ -1,4 +1,4 @@
-"""From a name to an engine: a short name, hub id or path, or ``SCHEME:NAME`` for other kinds of engine and for servers.
+"""Opens an engine by name: a short name, hub id or path, or ``SCHEME:NAME`` for other kinds of engine and servers.
 
 ========================  =============================================
 ``transformers:``         the embedded engine; also without a scheme
@@ -43,7 +43,7 @@ PLUGINS = "preftilt.engines"
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """Where in ``preftilt.engines`` an opener is, the packages it needs, and the extra that brings them."""
+    """A kind of engine: its module and opener in ``preftilt.engines``, the packages it needs, and their extra."""
 
     module: str
     opener: str
@@ -80,7 +80,7 @@ SAMPLER_KINDS = {
     "sglang": replace(SERVER_KINDS["sglang"], opener="open_sglang_sampler"),
     "openai": replace(SERVER_KINDS["openai"], opener="open_openai_sampler"),
 }
-"""The same, opened to draw for an engine that is open and scores."""
+"""The same servers, opened for sampling alone; an engine that is already open scores."""
 
 TRANSPORTS = ("http", "https")
 
@@ -100,15 +100,15 @@ def open_engine(spec: str | None = None, options: EngineOptions | None = None) -
     """
     options = options or EngineOptions()
     spec = default_model() if spec is None else spec
-    servers = _listed(spec)
+    servers = _server_specs(spec)
     if len(servers) > 1:
-        return _open_together(servers, options)
-    scheme, name = _parts(spec)
-    return _opener(scheme, spec)(name, options)
+        return _open_replicas(servers, options)
+    scheme, name = _scheme_and_name(spec)
+    return _find_opener(scheme, spec)(name, options)
 
 
-def _listed(spec: str) -> list[str]:
-    """Servers that are named together, each by its whole name: what one leaves out is as in the first."""
+def _server_specs(spec: str) -> list[str]:
+    """The specs of servers that are named together; a missing scheme is taken from the first."""
     scheme = spec.partition(":")[0]
     if "," not in spec or not _is_server(scheme):
         return [spec]
@@ -128,37 +128,37 @@ def _listed(spec: str) -> list[str]:
     return specs
 
 
-def _open_together(servers: list[str], options: EngineOptions) -> Replicas | ScoredBy:
+def _open_replicas(servers: list[str], options: EngineOptions) -> Replicas | ScoredBy:
     if options.scorer is not None:
         return _open_scored(servers, options, options.scorer)
     openers = {}
     for server in servers:
-        scheme, name = _parts(server)
-        openers[server] = partial(_opener(scheme, server), name, options)
+        scheme, name = _scheme_and_name(server)
+        openers[server] = partial(_find_opener(scheme, server), name, options)
     return open_replicas(openers)
 
 
 def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> ScoredBy:
-    """Several servers that draw, and one engine that scores for all: opened once, closed once."""
-    kinds = [(server, *_parts(server)) for server in servers]
-    drawing = {
+    """Several servers that sample, and one engine that scores for all: opened once, closed once."""
+    kinds = [(server, *_scheme_and_name(server)) for server in servers]
+    samplers = {
         scheme: SAMPLER_KINDS[scheme.partition("+")[0]].load(scheme) for _, scheme, _ in kinds
     }
     with ExitStack() as opened:
         scorer = open_scorer(scorer_name, options)
         opened.callback(scorer.close)
-        # Whichever server answers a conversation, it knows it by the tokens that all make of it.
-        lent = SharedScorer(scorer, RememberingTokenizer(scorer.tokenizer))
+        # Any server can look up the conversation of a prompt, because all share the tokenizer.
+        shared_scorer = SharedScorer(scorer, RememberingTokenizer(scorer.tokenizer))
         replicas = open_replicas(
             {
-                server: partial(drawing[scheme], name, options, lent)
+                server: partial(samplers[scheme], name, options, shared_scorer)
                 for server, scheme, name in kinds
             },
-            tokenizer=lent.tokenizer,
+            tokenizer=shared_scorer.tokenizer,
         )
-        both = ScoredBy(replicas, scorer)
+        engine = ScoredBy(replicas, scorer)
         opened.pop_all()
-        return both
+        return engine
 
 
 def _is_server(scheme: str) -> bool:
@@ -166,8 +166,8 @@ def _is_server(scheme: str) -> bool:
     return kind in SERVER_KINDS and transport in TRANSPORTS
 
 
-def _parts(spec: str) -> tuple[str, str]:
-    """Scheme and name; a path may hold a colon, and so may a drive letter."""
+def _scheme_and_name(spec: str) -> tuple[str, str]:
+    """Scheme and name; a path may contain a colon, as in drive letters."""
     scheme, colon, rest = spec.partition(":")
     if not spec.strip() or (colon and not rest.strip("/ ")):
         raise BadInput(f"no model is named in {spec!r}; give a hub id, a path, {SMOLLM2} or {DEMO}")
@@ -179,7 +179,7 @@ def _parts(spec: str) -> tuple[str, str]:
     return scheme, f"{scheme.partition('+')[2]}:{rest}" if _is_server(scheme) else rest
 
 
-def _opener(scheme: str, spec: str) -> Opener:
+def _find_opener(scheme: str, spec: str) -> Opener:
     if scheme in ENGINE_KINDS:
         return ENGINE_KINDS[scheme].load(scheme)
     if _is_server(scheme):
@@ -191,7 +191,7 @@ def _opener(scheme: str, spec: str) -> Opener:
         raise BadInput(f"there is no engine {scheme!r} (in {spec!r}); known: {known}")
     try:
         return plugins[scheme].load()
-    except Exception as error:  # A foreign package may raise anything when it is imported.
+    except Exception as error:  # Importing a plugin may raise anything.
         raise EngineError(
             f"the engine {scheme!r} of {plugins[scheme].value} cannot be loaded ({error}); reinstall or remove it"
         ) from error

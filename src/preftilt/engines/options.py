@@ -1,7 +1,7 @@
-"""How an engine is opened, whatever its kind; the one place that lists the options.
+"""The options of all kinds of engines, in one place.
 
-An opener is a function ``(name, options) -> Engine``. It calls :func:`refuse_others` first, so that an option it cannot
-honour is an error and never ignored.
+An opener is a function ``(name, options) -> Engine``. It calls :func:`refuse_others` first, so that an option that it
+does not support is an error and never ignored.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from preftilt.errors import BadInput
 Switch = Literal["auto", "on", "off"]
 
 CHAT_OPTIONS = frozenset({"chat_template", "thinking", "template_kwargs", "now"})
-"""What every engine honours that renders prompts with a Hugging Face tokenizer."""
+"""Options of every engine that renders prompts with a Hugging Face tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """Options of :func:`~preftilt.engines.open.open_engine`; an engine refuses those it cannot honour.
+    """Options of :func:`~preftilt.engines.open.open_engine`; an engine refuses those that it does not support.
 
     Prompts (see :class:`~preftilt.engines.chat_template.HfChatTokenizer`):
 
@@ -36,9 +36,9 @@ class EngineOptions:
 
     dtype: ``auto`` is float32 on the CPU (16 bits are slower there, and less exact) and bfloat16 elsewhere.
     device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
-    trust_remote_code, allow_pickle: run code, or unpickle weights, that the model brings along.
+    trust_remote_code, allow_pickle: run code, or unpickle weights, that come with the model.
     max_rows: sequences sampled at once at most.
-    max_context: tokens of prompt and response to make room for; None is what the model was made for.
+    max_context: tokens of prompt and response together; None is the model's own limit.
     threads: CPU threads; None leaves it to the engine.
     adapter: a LoRA adapter's folder or hub id, applied to every call.
     arms: autoregressive reward models that views can be read by: names and the folders that ``preftilt train`` made.
@@ -48,13 +48,13 @@ class EngineOptions:
     A model behind a URL:
 
     served_model: which of the server's models; None is its only one.
-    api_key_env: name of the environment variable that holds the key; no key is sent if it is empty or not set.
-    timeout: seconds that one question to the server may take, its retries included.
-    max_connections: questions under way at once at most.
+    api_key_env: name of the environment variable with the API key; no key is sent if it is empty or not set.
+    timeout: seconds that one request to the server may take, retries included.
+    max_connections: number of concurrent requests.
 
     Any:
 
-    sampler_logprobs: whether log-probs of sampling stand in for scores; ``auto`` measures.
+    sampler_logprobs: whether log-probs of sampling are used as scores; ``auto`` measures it.
     scorer: a second engine's name, for one that can only sample; opened with the options about prompts.
     """
 
@@ -109,22 +109,22 @@ def changed_options(options: EngineOptions) -> frozenset[str]:
 def refuse_others(
     options: EngineOptions, engine: str, honoured: Collection[str], *, reason: str = ""
 ) -> None:
-    """Refuse every option that was given and is not among ``honoured``.
+    """Refuse every option that was set and is not among ``honoured``.
 
-    engine: how the message calls the engine, e.g. ``vllm+http``. reason: a half sentence, why it cannot honour them.
+    engine: its name in the message, e.g. ``vllm+http``. reason: why it does not support them, in half a sentence.
     Raises :class:`~preftilt.errors.BadInput`, naming all of them.
     """
-    idle = changed_options(options) - frozenset(honoured)
-    if not idle:
+    unsupported = changed_options(options) - frozenset(honoured)
+    if not unsupported:
         return
     flags = [
         option.metadata.get("flag", "--" + option.name.replace("_", "-"))
         for option in fields(options)
-        if option.name in idle
+        if option.name in unsupported
     ]
     because = f" ({reason})" if reason else ""
     verb, them = ("does", "it") if len(flags) == 1 else ("do", "them")
     remedy = f"leave {them} out"
-    if "arms" in idle:
+    if "arms" in unsupported:
         remedy += ", or open the model in this process (--model with its hub id or path)"
     raise BadInput(f"{', '.join(flags)} {verb} not apply to {engine}{because}; {remedy}")

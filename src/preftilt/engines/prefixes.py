@@ -1,6 +1,6 @@
-"""A prefix tree over token ids: the longest beginning that something stored shares, in time linear in its length.
+"""A prefix tree over token ids: finds the longest prefix shared with a stored sequence, in linear time.
 
-A compressed one (a radix tree), as servers keep their prefix caches in: every edge carries a run of tokens.
+It is a radix tree, as in the prefix caches of inference servers: every edge carries a run of tokens.
 """
 
 from __future__ import annotations

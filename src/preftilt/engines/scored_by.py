@@ -1,4 +1,4 @@
-"""Two engines as one: the first draws, the second scores. For servers that can only sample."""
+"""Two engines as one: the first samples, the second scores. For servers that can only sample."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ SAMPLES = (
 
 
 ANY_MOMENT = datetime(2000, 1, 1)
-"""What templates with a date see while they are compared."""
+"""The date that templates see while they are compared."""
 
 
 class Sampler(Protocol):
-    """What the first engine must be able to do; every :class:`~preftilt.engines.base.Engine` can."""
+    """The interface of the first engine; every :class:`~preftilt.engines.base.Engine` can."""
 
     @property
     def name(self) -> str: ...
@@ -64,10 +64,10 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ScoredBy:
-    """Draws with ``sampler`` and scores with ``scorer``; made by :func:`scored_by`.
+    """Samples with ``sampler`` and scores with ``scorer``; made by :func:`scored_by`.
 
-    Scores are the scorer's: the question's log-prob is then that of another model than the one that wrote the response,
-    which is what best-of-n with a judge of one's own means.
+    All log-probs are the scorer's, so the model that scores is another one than the model that wrote the response, as
+    in best-of-n with a separate judge.
     """
 
     sampler: Sampler
@@ -85,7 +85,7 @@ class ScoredBy:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What both can do; log-probs of drawing are another model's and never stand in for scores."""
+        """The abilities of both; log-probs of sampling are another model's and never used as scores."""
         drawing, scoring = self.sampler.capabilities, self.scorer.capabilities
         return replace(
             scoring,
@@ -110,7 +110,7 @@ class ScoredBy:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """What the sampler's probe found out."""
+        """The facts of the sampler's probe."""
         return self.sampler.facts if isinstance(self.sampler, Probed) else ()
 
     @property
@@ -121,11 +121,11 @@ class ScoredBy:
 
     @property
     def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
-        """How the replicas do, where several draw."""
+        """The status of the sampler's replicas, if there are several."""
         return self.sampler.replica_statuses if isinstance(self.sampler, Replicated) else ()
 
     async def ping(self) -> None:
-        """See :class:`~preftilt.engines.base.Pingable`: whether the sampler is still there."""
+        """See :class:`~preftilt.engines.base.Pingable`: pings the sampler."""
         if isinstance(self.sampler, Pingable):
             await self.sampler.ping()
 
@@ -134,7 +134,7 @@ class ScoredBy:
         return await self.sampler.sample(requests)
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: as the sampler can."""
+        """See :class:`~preftilt.engines.streaming.Streams`: by the sampler."""
         return streamed(self.sampler, request)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
@@ -142,9 +142,9 @@ class ScoredBy:
         return await self.scorer.score(requests)
 
     def progress(self, request: SampleRequest | ScoreRequest) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`: as far as the one of the two that is at it can say."""
-        at_it = self.sampler if isinstance(request, SampleRequest) else self.scorer
-        return at_it.progress(request) if isinstance(at_it, ReportsProgress) else 0
+        """See :class:`~preftilt.engines.base.ReportsProgress`: by the engine that runs the request."""
+        engine = self.sampler if isinstance(request, SampleRequest) else self.scorer
+        return engine.progress(request) if isinstance(engine, ReportsProgress) else 0
 
     def close(self) -> None:
         """Close both."""
@@ -154,9 +154,9 @@ class ScoredBy:
 
 @dataclass(frozen=True, slots=True)
 class SharedScorer:
-    """A scorer that several samplers share: whoever opened it closes it, once.
+    """A scorer that several samplers share; closing it does nothing, since its opener closes it.
 
-    tokenizer: the one that all of them make prompts with.
+    tokenizer: the one that all of them render prompts with.
     """
 
     engine: Engine
@@ -185,39 +185,41 @@ class SharedScorer:
         return await self.engine.score(requests)
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Does nothing: the scorer's opener closes it."""
 
 
 def open_scorer(name: str, options: EngineOptions) -> Engine:
-    """Open the engine that scores, with those of ``options`` that are about prompts."""
-    from preftilt.engines.open import open_engine  # It opens us.
+    """Open the engine that scores, with the chat options among ``options``."""
+    from preftilt.engines.open import open_engine  # Circular at import time.
 
-    about_prompts = {name: getattr(options, name) for name in CHAT_OPTIONS}
-    return open_engine(name, EngineOptions(**about_prompts))
+    chat_options = {name: getattr(options, name) for name in CHAT_OPTIONS}
+    return open_engine(name, EngineOptions(**chat_options))
 
 
 def scored_by(sampler: Sampler, scorer: Engine) -> ScoredBy:
     """Join two engines.
 
-    Raises :class:`~preftilt.errors.BadInput` if they do not speak the same token ids.
+    Raises :class:`~preftilt.errors.BadInput` if they do not have the same token ids.
     """
-    ours, theirs = sampler.tokenizer, scorer.tokenizer
+    sampler_tokenizer, scorer_tokenizer = sampler.tokenizer, scorer.tokenizer
     same = sampler.capabilities.eos == scorer.capabilities.eos
-    same = same and all(ours.encode(text) == theirs.encode(text) for text in SAMPLES)
+    same = same and all(
+        sampler_tokenizer.encode(text) == scorer_tokenizer.encode(text) for text in SAMPLES
+    )
     if not same:
         raise BadInput(
             f"{scorer.name} has another tokenizer than {sampler.name}, so it cannot score what that one draws; name a"
             " scorer of the same family"
         )
-    if _prompts(ours) != _prompts(theirs):
+    if _rendered_samples(sampler_tokenizer) != _rendered_samples(scorer_tokenizer):
         raise BadInput(
             f"{scorer.name} has another chat template than {sampler.name}; give both the same one (--chat-template)"
         )
     return ScoredBy(sampler, scorer)
 
 
-def _prompts(tokenizer: ChatTokenizer) -> list[Tokens] | None:
-    """What the chat template makes of a few texts; None if it cannot be used."""
+def _rendered_samples(tokenizer: ChatTokenizer) -> list[Tokens] | None:
+    """A few texts rendered by the chat template; None if there is none."""
     try:
         with rendered_at(ANY_MOMENT):
             return [tokenizer.render([Message("user", text)]) for text in SAMPLES]

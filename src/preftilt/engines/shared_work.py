@@ -1,7 +1,7 @@
-"""Work that several callers wait for: done once, ended when nobody waits for it any more.
+"""Work that several callers await: run once, cancelled when nobody waits for it any more.
 
-Whoever waits may be cancelled, and that is nobody else's matter: the work goes on for the others. A failure is every
-waiter's. With the last waiter the work ends, too, because nobody would read what it costs.
+Cancelling one waiter does not affect the others. A failure is raised to every waiter. When the last waiter is
+cancelled, so is the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ V = TypeVar("V")
 
 
 class SharedWork(Generic[V]):
-    """Begins at once; belongs to the running event loop."""
+    """Starts at once; belongs to the running event loop."""
 
     def __init__(self, work: Coroutine[Any, Any, V]) -> None:
         self._task = asyncio.ensure_future(work)
@@ -28,16 +28,14 @@ class SharedWork(Generic[V]):
 
     @property
     def open(self) -> bool:
-        """Whether it is under way, and may be waited for."""
+        """Whether it is running and can be awaited."""
         return not (self._left or self._task.done())
 
     async def wait(self) -> V:
-        """Its result, or its failure; the last one who leaves before it is done waits for its end."""
+        """Its result, or its exception; if the last waiter is cancelled, the work is cancelled and waited for."""
         self._waiters += 1
         try:
-            await asyncio.wait(
-                [self._task]
-            )  # Which it does not cancel when it is cancelled itself.
+            await asyncio.wait([self._task])  # Unlike await, this does not cancel the task.
         finally:
             self._waiters -= 1
             if not self._waiters and not self._task.done():
@@ -51,7 +49,7 @@ class SharedWork(Generic[V]):
 
 @dataclass(slots=True)
 class ResultCache(Generic[K, V]):
-    """Results by key, kept for ever; equal keys, also at the same time, are worked for once."""
+    """Results by key, kept for ever; equal keys, also concurrent ones, are computed once."""
 
     _results: dict[K, V] = field(default_factory=dict)
     _under_way: dict[K, SharedWork[None]] = field(default_factory=dict)
@@ -59,9 +57,9 @@ class ResultCache(Generic[K, V]):
     async def get(
         self, keys: Sequence[K], work: Callable[[list[K]], Awaitable[Sequence[V]]]
     ) -> list[V]:
-        """Results of ``keys``; ``work`` is given those that nobody has asked for yet, in one call.
+        """Results of ``keys``; ``work`` gets those that are not cached or running yet, in one call.
 
-        Raises what the work of a key raises; that key is then worked for again when it is asked for again.
+        Raises what the work of a key raises; that key is then computed again when it is requested again.
         """
         missing = [key for key in dict.fromkeys(keys) if key not in self._results]
         new = [key for key in missing if not self._is_under_way(key)]

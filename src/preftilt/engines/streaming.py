@@ -1,7 +1,7 @@
-"""What an engine may offer besides :class:`~preftilt.engines.base.Engine`: its draws as they come, token by token.
+"""Optional ability of an :class:`~preftilt.engines.base.Engine`: streaming completions token by token.
 
-One request to the engine, whoever watches: nobody has to ask again in order to see an answer grow, or to end it when
-time is up. :func:`streamed` is the way in for callers; an engine that cannot stream gives whole responses there.
+One request to the engine, which can be watched, and ended at any time. Callers use :func:`streamed`; from an engine
+that cannot stream it yields whole responses.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ T = TypeVar("T")
 class Increment:
     """What one slot has drawn since its last increment.
 
-    tokens [t] stand from position ``start`` of the new tokens on, in place of what stood there: nearly always behind
-    the last ones; an engine that draws text tokenises it anew. logprobs: [t], or [K, t] of a guided request. finish:
+    tokens [t] replace the new tokens from position ``start`` on: nearly always they are appended; an engine that gets
+    text retokenises it. logprobs: [t], or [K, t] of a guided request. finish:
     set in the last increment of a slot. absent: as in :class:`~preftilt.types.Completion`.
     """
 
@@ -43,26 +43,26 @@ class Increment:
 
 @runtime_checkable
 class Streams(Protocol):
-    """An engine that tells what it draws while it draws it."""
+    """An engine that streams what it draws."""
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """The increments of every slot, each slot's in order, mixed as they come.
+        """The increments of all slots as they come, each slot's in order.
 
-        Together they are what ``sample`` (``guide``) gives. Closing the generator ends the drawing, as cancelling a
-        call does; errors are those of the call, whenever they come.
+        Joined they equal the result of ``sample`` (``guide``). Closing the generator ends the drawing, like cancelling
+        a call; errors are those of the call.
         """
         ...
 
 
 class Samples(Protocol):
-    """What every engine can do."""
+    """An engine that can sample: every engine."""
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]: ...
 
 
 @dataclass(slots=True)
 class Partial:
-    """A response that is being drawn: the increments of one slot so far, joined."""
+    """A partial response: the joined increments of one slot."""
 
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
@@ -70,13 +70,13 @@ class Partial:
     _columns: list[Float[np.ndarray, "*K"]] = field(default_factory=list)
 
     def take(self, increment: Increment) -> None:
-        """Join the next one."""
+        """Append the next increment."""
         self.tokens[increment.start :] = increment.tokens
         self._columns[increment.start :] = np.moveaxis(increment.logprobs, -1, 0)
         self.finish, self.absent = increment.finish, increment.absent
 
     def response(self, request: SampleRequest | GuideRequest, finish: Finish) -> Any:
-        """As ``request`` would have it, a completion or a guided one; ``finish`` where none has come."""
+        """The response as ``request`` returns it (``Completion`` or ``Guided``); ``finish`` if it has not ended."""
         tokens, end = tuple(self.tokens), self.finish or finish
         if isinstance(request, SampleRequest):
             logprobs = np.array(self._columns, dtype=np.float64)
@@ -88,7 +88,7 @@ class Partial:
 async def streamed(
     engine: Samples | Streams, request: SampleRequest | GuideRequest
 ) -> AsyncGenerator[Increment, None]:
-    """The increments of ``request``; one a slot, the whole response, from an engine that does not stream."""
+    """The increments of ``request``; one a slot, the whole response, from an engine that cannot stream."""
     if isinstance(engine, Streams):
         async with aclosing(engine.stream(request)) as increments:
             async for increment in increments:
@@ -106,7 +106,7 @@ async def streamed(
 def whole_responses(
     request: SampleRequest | GuideRequest, drawn: Sequence[Completion | Guided]
 ) -> list[Increment]:
-    """Responses that came at once, as increments."""
+    """Complete responses as increments."""
     return [
         Increment(
             slot=slot,
@@ -121,26 +121,26 @@ def whole_responses(
 
 
 class StreamedJob(Protocol):
-    """Work on one request that tells its increments as it goes, and has a future."""
+    """A job with a callback for its increments and a future for its result."""
 
     on_increment: Callable[[Increment], None] | None
     future: Any
 
 
 async def increments_of(
-    job: StreamedJob, submitted: Callable[[list[Any]], AbstractContextManager[Any]]
+    job: StreamedJob, submit: Callable[[list[Any]], AbstractContextManager[Any]]
 ) -> AsyncGenerator[Increment, None]:
-    """The increments of ``job`` once it is ``submitted`` to its worker; closing the generator cancels it."""
+    """Submit ``job`` and yield its increments; closing the generator cancels it."""
     channel: Channel[Increment] = Channel()
     job.on_increment = channel.put
-    with submitted([job]):
+    with submit([job]):
         async with aclosing(channel.until(job.future)) as increments:
             async for increment in increments:
                 yield increment
 
 
 async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """Items of all as they come; the first failure ends the others and is raised by itself."""
+    """The items of all streams as they come; the first failure ends the others and is raised alone."""
     channel: Channel[T] = Channel()
     work: Coroutine[Any, Any, list[None]] = together(put_all(stream, channel) for stream in streams)
     async with aclosing(channel.until(asyncio.ensure_future(work))) as items:

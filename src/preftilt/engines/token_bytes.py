@@ -1,4 +1,4 @@
-"""The bytes of single tokens, which text cannot show: a character may be spread over several tokens."""
+"""The bytes of single tokens: a character may be split over several tokens."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any, Protocol, runtime_checkable
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "▁"
-"""How SentencePiece writes a space."""
+"""SentencePiece's character for a space."""
 
 SENTENCEPIECE = {"Sequence", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}
-"""The kinds of decoders that tokenizers of the SentencePiece kind are read by."""
+"""The decoder types of SentencePiece tokenizers."""
 
 
 @runtime_checkable
 class ByteVocabulary(Protocol):
-    """A tokenizer that knows the bytes of its tokens itself."""
+    """A tokenizer that knows the bytes of its tokens."""
 
     def bytes_of(self, token: int) -> bytes | None:
-        """The bytes of a token; None if it is one that text leaves out."""
+        """The bytes of a token; None for special tokens, which text leaves out."""
         ...
 
 
 class TokenBytes:
-    """What each token of a transformers tokenizer stands for in a text; None for tokens that text leaves out."""
+    """The bytes of each token of a transformers tokenizer; None for special tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[int, bytes | None] = {}
+        self._cache: dict[int, bytes | None] = {}
         self._kinds = _decoder_kinds(tokenizer)
         self._special = frozenset(getattr(tokenizer, "all_special_ids", ()))
         self._added = {
@@ -40,11 +40,11 @@ class TokenBytes:
 
     def bytes_of(self, token: int) -> bytes | None:
         """See :class:`ByteVocabulary`."""
-        if token not in self._known:
-            self._known[token] = self._look(token)
-        return self._known[token]
+        if token not in self._cache:
+            self._cache[token] = self._compute(token)
+        return self._cache[token]
 
-    def _look(self, token: int) -> bytes | None:
+    def _compute(self, token: int) -> bytes | None:
         if token in self._special:
             return None
         if token in self._added:
@@ -59,10 +59,10 @@ class TokenBytes:
             return bytes.fromhex(match[1])
         if self._kinds and self._kinds <= SENTENCEPIECE:
             return name.replace(_SPACE, " ").encode()
-        return self._second(token)
+        return self._as_second_token(token)
 
-    def _second(self, token: int) -> bytes:
-        """What the token adds behind itself, where it is not known how the tokenizer spells."""
+    def _as_second_token(self, token: int) -> bytes:
+        """What the token adds as the second of two, for tokenizers of unknown type."""
         once, twice = (
             self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
             for tokens in ([token], [token, token])
@@ -71,33 +71,33 @@ class TokenBytes:
 
 
 def spell(vocabulary: ByteVocabulary, tokens: Sequence[int], text: str) -> list[bytes | None]:
-    """The bytes of ``tokens``, which join to those of ``text``, what the tokenizer reads them as.
+    """The bytes of ``tokens``, which join to those of ``text``, their decoded text.
 
-    They differ only where text cannot say what stands there: bytes that are no UTF-8, which text shows as U+FFFD.
-    Decoders may strip white space in front of a text: then the first tokens lose theirs.
+    They differ only for invalid UTF-8, which text shows as U+FFFD. If the decoder strips leading white space, the first
+    tokens lose theirs, too.
     """
     pieces = [vocabulary.bytes_of(token) for token in tokens]
     whole = b"".join(piece for piece in pieces if piece is not None)
-    return _without(pieces, _leading_spaces(whole) - _leading_spaces(text.encode()))
+    return _without_prefix(pieces, _leading_spaces(whole) - _leading_spaces(text.encode()))
 
 
 def _leading_spaces(text: bytes) -> int:
     return len(text) - len(text.lstrip(b" "))
 
 
-def _without(pieces: Sequence[bytes | None], count: int) -> list[bytes | None]:
+def _without_prefix(pieces: Sequence[bytes | None], count: int) -> list[bytes | None]:
     """The pieces without the first ``count`` bytes."""
-    left: list[bytes | None] = []
+    remaining: list[bytes | None] = []
     count = max(0, count)
     for piece in pieces:
         cut = min(count, len(piece or b""))
-        left.append(None if piece is None else piece[cut:])
+        remaining.append(None if piece is None else piece[cut:])
         count -= cut
-    return left
+    return remaining
 
 
 def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
-    """The kinds of the decoders that a tokenizer of the ``tokenizers`` library reads its tokens with."""
+    """The decoder types of a tokenizer of the ``tokenizers`` library."""
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     if decoder is None:
         return frozenset()
@@ -107,7 +107,7 @@ def _decoder_kinds(tokenizer: Any) -> frozenset[str]:
 
 @cache
 def _byte_alphabet() -> dict[str, int]:
-    """The letters that byte-level BPE (GPT-2) writes bytes as: printable ones as themselves, the others from U+0100."""
+    """The characters of bytes in byte-level BPE (GPT-2): printable ones are themselves, the others from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {chr(byte): byte for byte in printable}

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTokenizer:
-    """A tokenizer and what its model's files say beside it.
+    """A tokenizer, and what else its model's files say.
 
-    turn_end: the id that ends an assistant's turn. context: tokens the model was made for, if its files say.
+    turn_end: the id that ends an assistant's turn. context: the model's maximum context, if its files say.
     """
 
     chat: HfChatTokenizer
@@ -33,7 +33,7 @@ class ModelTokenizer:
     raw: PreTrainedTokenizerBase
 
     def spell(self, tokens: Tokens) -> str:
-        """The text of tokens, special ones too: what a server that only takes text is sent."""
+        """The text of tokens, special ones included, for servers that only take text."""
         text: Any = self.raw.decode(
             list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -41,7 +41,7 @@ class ModelTokenizer:
 
 
 def open_tokenizer(name: str, options: EngineOptions) -> ModelTokenizer:
-    """Open the tokenizer of a model by hub id, path or short name, with the options about prompts.
+    """Open the tokenizer of a model by hub id, path or short name, with the chat options.
 
     Raises :class:`~preftilt.errors.UnknownModel` if there is none, and :class:`~preftilt.errors.BadInput` if it cannot
     be used.
@@ -87,7 +87,7 @@ def open_tokenizer(name: str, options: EngineOptions) -> ModelTokenizer:
 
 
 def _config(kind: Any, folder: str) -> Any:
-    """A model's configuration file; a tokenizer may come without one."""
+    """A model's configuration; None if there is none beside the tokenizer."""
     try:
         config = kind.from_pretrained(folder)
     except (OSError, ValueError):

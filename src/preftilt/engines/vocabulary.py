@@ -1,4 +1,4 @@
-"""What an engine has to know of a tokenizer: which ids exist, which of them end a response, how each one reads."""
+"""What an engine needs to know of a tokenizer: the known ids, those that end a response, the text of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROBE = "preftilt"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Ids below ``size``, the holes between them apart, can be drawn; those in ``eos`` end a response."""
+    """Ids below ``size`` other than ``holes`` (ids without a token) can be drawn; those in ``eos`` end a response."""
 
     size: int
     holes: tuple[int, ...]
@@ -22,9 +22,9 @@ class Vocabulary:
     _pieces: dict[int, str] = field(default_factory=dict)
 
     def grown(self, text: str, tokens: Sequence[int], delimiter: str) -> str:
-        """A step's text after its last token was added to ``text``, for finding its end.
+        """The text of a search step, ``text`` extended by its last token, for finding the step's end.
 
-        A delimiter outside ASCII may be cut within a character, so then the whole step is decoded.
+        A delimiter outside ASCII may be split within a character, so then the whole step is decoded.
         """
         if not delimiter.isascii():
             return self.tokenizer.decode(tuple(tokens))
@@ -37,8 +37,8 @@ class Vocabulary:
 def known_ids(tokenizer: Any, rows: int) -> tuple[int, tuple[int, ...]]:
     """One past the highest id that both the tokenizer and the model's ``rows`` output rows have; unknown ids below it.
 
-    Models often pad their vocabulary to a round number. No text stands behind those rows, so they are left out
-    of the softmax altogether: log-probs are normalised over the ids that can be read.
+    Models often pad their vocabulary to a round number. Those rows have no token, so they are left out of the softmax:
+    log-probs are normalised over the known ids.
     """
     known = {token for token in tokenizer.get_vocab().values() if token < rows}
     size = max(known) + 1

@@ -1,7 +1,7 @@
-"""The cache folder of converted models: found again by the file they came from, bounded, safe for several processes.
+"""The cache folder of converted models: keyed by the source file, bounded in size, safe for several processes.
 
-One folder a conversion, named after the file, its path, its state (size and time of change) and the versions that
-made it. It is written under another name and renamed when it is whole, so that what stands there can be used.
+One folder per conversion, named after the file, its path, its state (size and modification time) and the versions that
+converted it. It is written under another name and renamed when complete, so that a folder with the name is complete.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FOLDER_VARIABLE = "PREFTILT_CACHE"
 """Environment variable: the cache folder, in place of the platform's own."""
 
 BOUND_VARIABLE = "PREFTILT_CACHE_GIB"
-"""Environment variable: the size that the cache is held to, in GiB."""
+"""Environment variable: the maximum size of the cache, in GiB."""
 
 BOUND_GIB = 20.0
 
 IN_USE_SECONDS = 600.0
-"""A conversion that was asked for so lately may be just being loaded, and is not removed to make room."""
+"""A conversion used within so many seconds may be loading just now, and is not evicted."""
 
 PARTIAL = ".partial"
 GIB = 1 << 30
@@ -41,7 +41,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """A file's state, and what converts it. source: the file. version: of what makes the conversion."""
+    """The cache key of a conversion. source: the file. version: of the converter."""
 
     source: Path
     version: str
@@ -64,7 +64,7 @@ class Conversion:
         return f"{self.state_key}-{self.version}"
 
     def replaces(self, place: Path) -> bool:
-        """Whether a folder was made of an earlier state of the file."""
+        """Whether a folder is the conversion of an earlier state of the file."""
         of_file = place.name.startswith(f"{self.file_key}-")
         return of_file and not place.name.startswith(f"{self.state_key}-")
 
@@ -76,7 +76,7 @@ def cache_folder() -> Path:
 
 
 def cache_bound() -> int:
-    """Bytes that the cache is held to. Raises :class:`~preftilt.errors.BadInput` if the variable holds no number."""
+    """Maximum size of the cache in bytes. Raises :class:`~preftilt.errors.BadInput` if the variable holds no number."""
     named = os.environ.get(BOUND_VARIABLE)
     try:
         gib = float(named) if named else BOUND_GIB
@@ -88,7 +88,7 @@ def cache_bound() -> int:
 
 
 def find_conversion(conversion: Conversion) -> Path | None:
-    """The folder of a conversion that was made before; it is marked as used now, where it may be written."""
+    """The folder of an existing conversion, whose time of last use is updated if possible; None if there is none."""
     place = cache_folder() / conversion.key
     if not place.is_dir():
         return None
@@ -98,9 +98,9 @@ def find_conversion(conversion: Conversion) -> Path | None:
 
 
 def make_conversion(conversion: Conversion, size: int, convert: Callable[[Path], None]) -> Path:
-    """The folder of ``conversion``, which takes ``size`` bytes and is made by ``convert`` in the folder it is given.
+    """Make the folder of ``conversion``: ``convert`` writes about ``size`` bytes into the folder that it is given.
 
-    Another process that makes it is waited for. Raises :class:`~preftilt.errors.BadInput` if the cache cannot be
+    Waits for another process that is making it. Raises :class:`~preftilt.errors.BadInput` if the cache cannot be
     written or is too small.
     """
     root = cache_folder()
@@ -125,7 +125,7 @@ def make_conversion(conversion: Conversion, size: int, convert: Callable[[Path],
 
 @contextmanager
 def _only_writer(root: Path) -> Iterator[None]:
-    """One process at a time changes what is in the cache; others wait, and say so."""
+    """Lock the cache for writing; other processes wait, with a warning."""
     with _writable(root, 0):
         root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(root / ".lock")
@@ -142,7 +142,7 @@ def _only_writer(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _writable(root: Path, size: int) -> Iterator[None]:
-    """Say of failed writing what to do about it."""
+    """Translate write errors into messages with a remedy."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def _writable(root: Path, size: int) -> Iterator[None]:
 
 
 def _make_room(root: Path, conversion: Conversion, size: int) -> None:
-    """Remove what killed processes left, what earlier states of the file became, then what was used longest ago."""
+    """Evict partial conversions, those of earlier states of the file, then the least recently used."""
     bound = cache_bound()
     if size > bound:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""A GGUF file as a folder that transformers and vLLM open: made by transformers' own reader, kept in the cache."""
+"""Converts a GGUF file, with transformers' own reader, to a cached folder that transformers and vLLM can open."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshe
 transformers 5.19 reads them as GPT-2's own, and makes other tokens of ½ or ²."""
 
 FORMAT = 1
-"""Of what is written here; another number converts every file again."""
+"""Version of the written format; a new number converts every file again."""
 
 
 def converted(path: Path) -> Path:
-    """The folder with the model of the GGUF file ``path``; the first time takes a while, and is told on stderr.
+    """The folder with the model of the GGUF file ``path``; converting takes a while the first time, and is logged.
 
-    Weights are float32: every quantised weight is a float32 number, but not one of 16 bits. Raises
+    Weights are float32, which represents every quantised weight exactly, as 16 bits do not. Raises
     :class:`~preftilt.errors.BadInput` for a file that is damaged or that transformers cannot read, and where the cache
     cannot be written; :class:`~preftilt.errors.MissingPackage`.
     """
@@ -46,13 +46,13 @@ def converted(path: Path) -> Path:
 
 
 def _parameters(path: Path) -> int:
-    """How many numbers the file's tensors hold, by its header, which is checked against the file's length."""
+    """The number of parameters by the file's header, which is checked against the file's length."""
     from transformers.integrations.gguf.reader import GgufHeader
 
     try:
         header = GgufHeader.from_file(str(path))
         end = max(header.data_start + tensor.offset + tensor.nbytes for tensor in header.tensors)
-    except Exception as error:  # A damaged header may make the reader raise anything.
+    except Exception as error:  # The reader may raise anything for a damaged header.
         raise BadInput(
             f"{path} cannot be read as a GGUF file ({error}); it may have been cut off on its way: get it again"
         ) from error
@@ -72,11 +72,11 @@ def _convert(path: Path, folder: Path) -> None:
         with (
             quiet_transformers(),
             redirect_stderr(StringIO()),
-        ):  # A progress bar that nothing else turns off.
+        ):  # This progress bar cannot be turned off otherwise.
             model, tokenizer = _loaded(path)
             _save(model, tokenizer, folder)
     except (PreftiltError, OSError):
-        raise  # Of the disk: the cache says what to do about it.
+        raise  # Disk errors: the cache adds a remedy.
     except SafetensorError as error:
         raise OSError(str(error)) from error
     except MemoryError as error:
@@ -84,7 +84,7 @@ def _convert(path: Path, folder: Path) -> None:
             f"{path} does not fit into memory in float32; open it by llama.cpp, which reads it as it is:"
             f" llamacpp:{path}"
         ) from error
-    except Exception as error:  # transformers raises what it likes for what it cannot read.
+    except Exception as error:  # transformers may raise anything for files that it cannot read.
         raise BadInput(
             f"transformers cannot read {path}: {first_line(error)}; llama.cpp may: llamacpp:{path}"
         ) from error
@@ -119,7 +119,7 @@ def _loaded(path: Path) -> tuple[Any, Any]:
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the folder; the config is made anew, since one that says GGUF is refused by transformers' writer."""
+    """Write the folder; the config is rebuilt, since transformers refuses to save one that says GGUF."""
     values = model.config.to_dict()
     for name in ("quantization_config", "_name_or_path"):
         values.pop(name, None)

@@ -1,4 +1,4 @@
-"""Which GGUF file a path means."""
+"""Finds the GGUF file of a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUFFIX = ".gguf"
 
 
 def gguf_in(name: str) -> Path | None:
-    """The GGUF file at the path ``name``, or the only one of a folder that holds no other model; None if it means none.
+    """The GGUF file at the path ``name``, or the only one in a folder without another model; None if there is none.
 
     Raises :class:`~preftilt.errors.UnknownModel` for a ``.gguf`` that is not there, and
     :class:`~preftilt.errors.BadInput` for a file of another kind and for a folder with several.
@@ -37,7 +37,7 @@ def _only_gguf(folder: Path) -> Path | None:
 
 
 def _checked(path: Path) -> Path:
-    """A file that begins as GGUF files do."""
+    """The path, if the file has GGUF's magic bytes."""
     try:
         with path.open("rb") as file:
             start = file.read(len(MAGIC))

@@ -34,7 +34,7 @@ class SequenceCache:
         return sequence
 
     def longest_prefix(self, tokens: Tokens) -> tuple[LlamaSequence | None, int]:
-        """The sequence with the longest common prefix, and its length; the last token is left out: its logits are needed."""
+        """The sequence with the longest common prefix, and the prefix's length; the last token is always computed."""
         shared, sequence = self._tree.nearest(tokens[:-1])
         if sequence is not None:
             self._items.move_to_end(tuple(sequence.tokens))

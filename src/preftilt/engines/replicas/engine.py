@@ -40,12 +40,12 @@ R = TypeVar("R")
 D = TypeVar("D", SampleRequest, GuideRequest)
 
 TRIES = 3
-"""Replicas that are given the same work at most: a request that brings down whoever takes it shall not reach all."""
+"""Number of replicas that a request is tried on: one that brings down its replica must not bring down all."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedRequest(Generic[R]):
-    """A request, the prompt whose cache it wants, and how many sequences it makes."""
+    """A request, the prompt that it is routed by, and its load in sequences."""
 
     prompt: Tokens
     weight: int
@@ -56,10 +56,10 @@ class Replicas:
     """Gives every request to one of several engines of the same model; made by
     :func:`~preftilt.engines.replicas.start_replicas.open_replicas`.
 
-    All requests of one prompt go to the same replica, where its prefix is in the cache, unless that one has more than
-    its share of work. What a lost replica was at is done by another: the whole call, from its beginning. With keyed
-    streams it draws the same tokens there. Without (servers), it is asked with the same seeds, and draws the same as
-    far as the servers keep to them; it is a fair draw in any case, because nothing of the lost one is used.
+    All requests of one prompt go to the same replica, where its prefix is cached, unless that one has more than its
+    share of load. Calls that a lost replica was running are repeated on another one, from the beginning. With keyed
+    streams it draws the same tokens there. Without (servers), it gets the same seeds, and draws the same tokens as far
+    as the servers honour them; it is a fair draw in any case, because nothing of the lost one is used.
     """
 
     def __init__(
@@ -67,22 +67,22 @@ class Replicas:
         loop: LoopThread,
         replicas: Sequence[Replica],
         first: Engine,
-        common: ModelIdentity,
-        pace: WatchIntervals,
-        free: int,
+        identity: ModelIdentity,
+        intervals: WatchIntervals,
+        free_load: int,
         tokenizer: ChatTokenizer,
     ) -> None:
         self._loop = loop
         self._replicas = tuple(replicas)
-        self._common = common
-        self._free = free
+        self._identity = identity
+        self._free_load = free_load
         self._tokenizer = tokenizer
         self._probed = (first.facts, first.plan) if isinstance(first, Probed) else ((), ())
         self._finalizer = weakref.finalize(
             self, LoopThread.close, loop, lambda: close_all(replicas)
         )
         for replica in replicas:
-            loop.start(watch_replica(replica, common, pace))
+            loop.start(watch_replica(replica, identity, intervals))
 
     @property
     def name(self) -> str:
@@ -91,13 +91,13 @@ class Replicas:
 
     @property
     def model(self) -> str:
-        """The model that all of them hold."""
-        return self._common.model
+        """The model that all of them serve."""
+        return self._identity.model
 
     @property
     def capabilities(self) -> Capabilities:
-        """What every one of them can do."""
-        return self._common.capabilities
+        """The abilities that all of them share."""
+        return self._identity.capabilities
 
     @property
     def tokenizer(self) -> ChatTokenizer:
@@ -106,7 +106,7 @@ class Replicas:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of those that are there now; where they differ, all of them."""
+        """Versions of those that are up now; where they differ, all of them."""
         values_by_name: dict[str, dict[str, None]] = {}
         for engine in self._engines():
             for name, value in engine.versions.items():
@@ -115,7 +115,7 @@ class Replicas:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """Which replicas answer, and what the probe of the first one found out."""
+        """Which replicas answer, and the facts of the first one's probe."""
         answering = tuple(
             Fact(status.name, "answers" if status.up else "does not answer", status.reason)
             for status in self.replica_statuses
@@ -124,18 +124,18 @@ class Replicas:
 
     @property
     def plan(self) -> tuple[str, ...]:
-        """How the first one draws and scores, and who does it."""
+        """How the first one draws and scores, and how requests are routed."""
         return (*self._probed[1], f"replicas: {len(self._replicas)}, by the prompt's tokens")
 
     @property
     def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
-        """How each of them does."""
-        return tuple(replica.standing for replica in self._replicas)
+        """The status of each."""
+        return tuple(replica.status for replica in self._replicas)
 
     def progress(self, request: object) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`; 0 from replicas that cannot say."""
-        able = [engine for engine in self._engines() if isinstance(engine, ReportsProgress)]
-        return sum(engine.progress(request) for engine in able)
+        available = [engine for engine in self._engines() if isinstance(engine, ReportsProgress)]
+        return sum(engine.progress(request) for engine in available)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`."""
@@ -143,21 +143,21 @@ class Replicas:
             self._check_room(request.prompt, len(request.prefix) + 1)
         tasks = [
             RoutedRequest(
-                request.prompt, len(request.slots), self._fitting(request, request.prompt)
+                request.prompt, len(request.slots), self._fit_to_context(request, request.prompt)
             )
             for request in requests
         ]
         return await self._wait(tasks, lambda engine, part: engine.sample(part))
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: as the replica that the prompt belongs to can.
+        """See :class:`~preftilt.engines.streaming.Streams`: by the replica that the prompt is routed to.
 
-        If it fails before anything has come, another one does it; afterwards its failure is the stream's.
+        If it fails before its first increment, another one is tried; a later failure is the stream's.
         """
         if isinstance(request, SampleRequest):
             self._check_room(request.prompt, len(request.prefix) + 1)
-            fitting = self._fitting(request, request.prompt)
-            task = RoutedRequest(request.prompt, len(request.slots), fitting)
+            fitted = self._fit_to_context(request, request.prompt)
+            task = RoutedRequest(request.prompt, len(request.slots), fitted)
         else:
             task = self._guide_task(request)
         return self._loop.stream(lambda: self._stream(task))
@@ -167,7 +167,7 @@ class Replicas:
     ) -> AsyncGenerator[Increment, None]:
         begun = False
 
-        async def pass_on(engine: Engine) -> None:
+        async def forward_increments(engine: Engine) -> None:
             nonlocal begun
             async with aclosing(streamed(engine, task.request)) as increments:
                 async for increment in increments:
@@ -175,7 +175,9 @@ class Replicas:
                     channel.put(increment)
 
         channel: Channel[Increment] = Channel()
-        work = self._carry_out(task.prompt, pass_on, task.weight, again=lambda: not begun)
+        work = self._run_on_replica(
+            task.prompt, forward_increments, task.weight, again=lambda: not begun
+        )
         async with aclosing(channel.until(asyncio.ensure_future(work))) as increments:
             async for increment in increments:
                 yield increment
@@ -188,7 +190,7 @@ class Replicas:
         return await self._wait(tasks, lambda engine, part: engine.score(part))
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
-        """See :class:`~preftilt.engines.guides.Guides`; a request belongs where its first view does."""
+        """See :class:`~preftilt.engines.guides.Guides`; a request is routed by its first view."""
         tasks = [self._guide_task(request) for request in requests]
         return await self._wait(tasks, lambda engine, part: _guides(engine).guide(part))
 
@@ -196,8 +198,8 @@ class Replicas:
         check_guide(request)
         longest = max((view.prompt for view in request.views), key=len)
         self._check_room(longest, len(request.prefix) + 1)
-        fitting = self._fitting(request, longest)
-        return RoutedRequest(request.views[0].prompt, len(request.slots), fitting)
+        fitted = self._fit_to_context(request, longest)
+        return RoutedRequest(request.views[0].prompt, len(request.slots), fitted)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
         """See :class:`~preftilt.engines.guides.Proposes`."""
@@ -215,14 +217,14 @@ class Replicas:
         tasks: Sequence[RoutedRequest[R]],
         work: Callable[[Engine, list[R]], Coroutine[Any, Any, list[T]]],
     ) -> list[T]:
-        return await self._loop.wait(lambda: self._share_out(tasks, work))
+        return await self._loop.wait(lambda: self._run_by_prompt(tasks, work))
 
-    async def _share_out(
+    async def _run_by_prompt(
         self,
         tasks: Sequence[RoutedRequest[R]],
         work: Callable[[Engine, list[R]], Coroutine[Any, Any, list[T]]],
     ) -> list[T]:
-        """One call for every prompt, side by side; results in order."""
+        """One concurrent call per prompt; results in order."""
         groups: dict[Tokens, list[int]] = {}
         for i, task in enumerate(tasks):
             groups.setdefault(task.prompt, []).append(i)
@@ -230,7 +232,7 @@ class Replicas:
         async def call(prompt: Tokens, members: list[int]) -> list[T]:
             part = [tasks[i].request for i in members]
             weight = sum(tasks[i].weight for i in members)
-            return await self._carry_out(prompt, lambda engine: work(engine, part), weight)
+            return await self._run_on_replica(prompt, lambda engine: work(engine, part), weight)
 
         parts = await together(call(prompt, members) for prompt, members in groups.items())
         results_by_index = {
@@ -240,15 +242,14 @@ class Replicas:
         }
         return [results_by_index[i] for i in range(len(tasks))]
 
-    async def _carry_out(
+    async def _run_on_replica(
         self,
         prompt: Tokens,
         work: Callable[[Engine], Coroutine[Any, Any, T]],
         weight: int,
         again: Callable[[], bool] = lambda: True,
     ) -> T:
-        """Have it done by the replica that the prompt belongs to; by another if that one fails, and it may be done
-        ``again``."""
+        """Run ``work`` on the replica that the prompt is routed to; if that fails and ``again``, on another one."""
         tried: list[Replica] = []
         while True:
             replica = await self._choose(prompt, tried, weight)
@@ -257,41 +258,41 @@ class Replicas:
             except EngineError as failure:
                 tried.append(replica)
                 if isinstance(failure, EngineTimeout) and await self._is_up(replica):
-                    raise  # It works, but takes too long: so would another.
-                left = [
+                    raise  # The replica is up, but too slow: so would another be.
+                remaining = [
                     other
                     for other in self._replicas
                     if other not in tried and other.state != "down"
                 ]
-                if len(tried) >= TRIES or not left or not again():
+                if len(tried) >= TRIES or not remaining or not again():
                     raise
 
     async def _choose(self, prompt: Tokens, tried: Sequence[Replica], weight: int) -> Replica:
         while True:
-            left = [replica for replica in self._replicas if replica not in tried]
-            able = {replica.name: replica for replica in left if replica.state == "up"}
-            if able:
-                loads = {name: replica.load for name, replica in able.items()}
-                return able[choose_replica(prompt, loads, weight, self._free)]
-            doubted = [replica for replica in left if replica.state == "doubted"]
-            if not doubted:
-                reasons = "; ".join(replica.reason for replica in left)
+            remaining = [replica for replica in self._replicas if replica not in tried]
+            available = {replica.name: replica for replica in remaining if replica.state == "up"}
+            if available:
+                loads = {name: replica.load for name, replica in available.items()}
+                return available[choose_replica(prompt, loads, weight, self._free_load)]
+            suspects = [replica for replica in remaining if replica.state == "suspect"]
+            if not suspects:
+                reasons = "; ".join(replica.reason for replica in remaining)
                 raise EngineError(f"none of the {len(self._replicas)} replicas answers: {reasons}")
-            await doubted[0].settled.wait()
+            await suspects[0].settled.wait()
 
     async def _is_up(self, replica: Replica) -> bool:
-        """Whether it is there, once it has been asked."""
+        """Whether it is up, once a pending ping has been answered."""
         await replica.settled.wait()
         return replica.state == "up"
 
-    def _fitting(self, request: D, prompt: Tokens) -> D:
-        """The request, cut to the context that all replicas have: none shall draw more than another would."""
+    def _fit_to_context(self, request: D, prompt: Tokens) -> D:
+        """The request, cut to the context that all replicas share, so that all would draw the same."""
         room = self.capabilities.max_context - len(prompt) - len(request.prefix)
         return request if request.max_tokens <= room else replace(request, max_tokens=room)
 
-    def _check_room(self, prompt: Tokens, more: int) -> None:
+    def _check_room(self, prompt: Tokens, new_tokens: int) -> None:
         room = self.capabilities.max_context
-        needed = len(prompt) + more
+        needed = len(prompt) + new_tokens
         if needed > room:
             raise PromptTooLong(
                 f"prompt and response need {needed} tokens, {needed - room} more than the {room} that all replicas of"

@@ -1,4 +1,4 @@
-"""Looking after a replica: ask it now and then whether it is there, and bring it back when it was lost."""
+"""Health checks of a replica: ping it at intervals, and reopen it when it was lost."""
 
 from __future__ import annotations
 
@@ -17,90 +17,92 @@ from preftilt.errors import BadInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchIntervals:
-    """Seconds.
+    """Times in seconds.
 
-    ask: between two questions whether a replica is there. answer: that it may take to answer. first, longest: between
-    two tries to bring one back, each twice the last. opening: that such a try may take.
+    between_pings: interval of pings. ping_timeout: of a ping. first_retry, longest_retry: delay before reopening a lost
+    replica, doubled with every attempt. open_timeout: of an attempt.
     """
 
-    ask: float = 5.0
-    answer: float = 15.0
-    first: float = 0.5
-    longest: float = 30.0
-    opening: float = 300.0
+    between_pings: float = 5.0
+    ping_timeout: float = 15.0
+    first_retry: float = 0.5
+    longest_retry: float = 30.0
+    open_timeout: float = 300.0
 
 
-async def watch_replica(replica: Replica, wanted: ModelIdentity, pace: WatchIntervals) -> None:
-    """For as long as the engine is open; ``wanted`` is what a replica must be to come back."""
+async def watch_replica(replica: Replica, wanted: ModelIdentity, intervals: WatchIntervals) -> None:
+    """Watch a replica for as long as the engine is open; to come back it must agree with ``wanted``."""
     while True:
         if replica.state == "down":
-            await _bring_back(replica, wanted, pace)
+            await _reopen(replica, wanted, intervals)
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(replica.wake.wait(), pace.ask)
+                await asyncio.wait_for(replica.wake.wait(), intervals.between_pings)
             replica.wake.clear()
-            await _ask(replica, pace)
+            await _ping(replica, intervals)
 
 
 async def open_in_thread(work: OpenReplica) -> Engine:
-    """What ``work`` opens, in a thread; if nobody waits for it any more, it is closed again."""
-    opened: Future[Engine] = Future()
+    """Run ``work`` in a thread; if its caller was cancelled meanwhile, the engine is closed again."""
+    future: Future[Engine] = Future()
 
     def run() -> None:
         try:
             engine = work()
         except BaseException as failure:
             with suppress(InvalidStateError):
-                opened.set_exception(failure)
+                future.set_exception(failure)
             return
         try:
-            opened.set_result(engine)
+            future.set_result(engine)
         except InvalidStateError:
             engine.close()
 
     threading.Thread(target=run, name="preftilt-opening", daemon=True).start()
-    return await asyncio.wrap_future(opened)
+    return await asyncio.wrap_future(future)
 
 
-async def _ask(replica: Replica, pace: WatchIntervals) -> None:
+async def _ping(replica: Replica, intervals: WatchIntervals) -> None:
     engine = replica.engine
     if engine is None:
         return
     try:
-        async with asyncio.timeout(pace.answer):
-            # An engine in this process is there; whether it works shows when it is given work.
+        async with asyncio.timeout(intervals.ping_timeout):
+            # An engine in this process needs no ping; whether it works shows when it is used.
             if isinstance(engine, Pingable):
                 await engine.ping()
     except TimeoutError:
-        replica.lose(f"no answer within {pace.answer:g} s when asked whether it is there")
+        replica.mark_down(
+            f"no answer within {intervals.ping_timeout:g} s when asked whether it is there"
+        )
     except Exception as failure:  # Engines from other packages may raise anything.
-        replica.lose(str(failure))
+        replica.mark_down(str(failure))
     else:
-        replica.trust()
+        replica.clear_suspicion()
 
 
-async def _bring_back(replica: Replica, wanted: ModelIdentity, pace: WatchIntervals) -> None:
-    """Open it anew until it is what it must be."""
-    since, wait = time.monotonic(), pace.first
+async def _reopen(replica: Replica, wanted: ModelIdentity, intervals: WatchIntervals) -> None:
+    """Reopen a replica until it agrees with ``wanted``."""
+    down_since, delay = time.monotonic(), intervals.first_retry
     while True:
-        await asyncio.sleep(wait)
-        wait = min(2 * wait, pace.longest)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, intervals.longest_retry)
         try:
-            async with asyncio.timeout(pace.opening):
+            async with asyncio.timeout(intervals.open_timeout):
                 engine = await open_in_thread(replica.open)
-                await _admit(engine, wanted)
+                await _check_identity(engine, wanted)
         except TimeoutError:
-            replica.reason = f"it could not be opened within {pace.opening:g} s"
+            replica.reason = f"it could not be opened within {intervals.open_timeout:g} s"
         except Exception as failure:
-            _note(replica, failure)
+            _record_failure(replica, failure)
         else:
-            replica.join(engine)
-            LOG.warning("%s is back after %.0f s", replica.name, time.monotonic() - since)
+            replica.mark_up(engine)
+            LOG.warning("%s is back after %.0f s", replica.name, time.monotonic() - down_since)
             return
 
 
-async def _admit(engine: Engine, wanted: ModelIdentity) -> None:
-    """Close an engine again that is not what the others are, or cannot do what they can."""
+async def _check_identity(engine: Engine, wanted: ModelIdentity) -> None:
+    """Refuse, and close, an engine that differs from the others or lacks their abilities."""
     try:
         identity = await identify(engine)
         difference = wanted.difference(identity) or _shortfall(wanted, identity)
@@ -112,7 +114,7 @@ async def _admit(engine: Engine, wanted: ModelIdentity) -> None:
 
 
 def _shortfall(wanted: ModelIdentity, identity: ModelIdentity) -> str | None:
-    """What callers were promised when the engine was opened cannot be taken back."""
+    """The ability that this replica lacks, in half a sentence: abilities cannot change while the engine is open."""
     promised, able = wanted.capabilities, identity.capabilities
     if able.max_context < promised.max_context:
         return f"its context is {able.max_context} tokens, less than {promised.max_context}"
@@ -127,8 +129,8 @@ def _shortfall(wanted: ModelIdentity, identity: ModelIdentity) -> str | None:
     return None
 
 
-def _note(replica: Replica, failure: Exception) -> None:
-    """A replica that is not there is normal; one that is there and not wanted is worth a line, once."""
+def _record_failure(replica: Replica, failure: Exception) -> None:
+    """Record why a replica is down; log it once if it answers but differs from the others."""
     reason = str(failure)
     if isinstance(failure, BadInput) and reason != replica.reason:
         LOG.warning("%s", reason)

@@ -1,4 +1,4 @@
-"""Whether two engines hold the same model: the same prompts, the same ends, the same log-probs of a text."""
+"""Checks that two engines serve the same model: same prompts, same end tokens, same log-probs of a text."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SCORED = 8
 """Tokens whose log-probs are compared."""
 
 SAME_MODEL = 0.1
-"""Mean difference (nats a token) up to which log-probs are those of the same weights: 16-bit engines wobble."""
+"""Mean difference (nats a token) up to which log-probs are of the same weights: 16-bit engines differ by rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """What an engine's model is known by.
+    """What identifies an engine's model.
 
-    prompts: what its tokenizer and template make of a few texts. logprobs: [T] nats of the beginning of one of them
+    prompts: a few texts rendered by its tokenizer and template. logprobs: [T] nats of the first tokens of one of them
     after another.
     """
 
@@ -51,7 +51,7 @@ class ModelIdentity:
 
 
 async def identify(engine: Engine) -> ModelIdentity:
-    """Ask an engine who it is; scores a few tokens. Raises what the engine raises."""
+    """The identity of an engine; scores a few tokens. Raises what the engine raises."""
     prompts = _prompts(engine)
     completion = prompts[-1][:SCORED]
     [logprobs] = await engine.score([ScoreRequest(prompt=prompts[0], completion=completion)])
@@ -65,7 +65,7 @@ async def identify(engine: Engine) -> ModelIdentity:
 
 
 def _prompts(engine: Engine) -> tuple[Tokens, ...]:
-    with rendered_at(ANY_MOMENT):  # Templates with a date must not tell them apart.
+    with rendered_at(ANY_MOMENT):  # Rendered dates must be the same for all.
         try:
             return tuple(engine.tokenizer.render([Message("user", text)]) for text in SAMPLES)
         except NoChatTemplate:

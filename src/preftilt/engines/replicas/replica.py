@@ -1,4 +1,4 @@
-"""One replica: what it is at, and whether it is trusted. All of it happens on one event loop."""
+"""One replica: its state and its load. It belongs to one event loop."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from preftilt.errors import EngineError, EngineTimeout
 
 T = TypeVar("T")
 OpenReplica = Callable[[], Engine]
-"""Opens the engine anew; called in a thread."""
+"""Opens the engine; called in a thread."""
 
 LOG = logging.getLogger("preftilt.engines.replicas")
 
-FAILURES = 3
-"""Calls that fail in a row until a replica counts as lost, whatever it answers when it is asked."""
+MAX_FAILURES = 3
+"""Calls that fail in a row until a replica is down, even if it answers pings."""
 
-ReplicaState = Literal["up", "doubted", "down"]
+ReplicaState = Literal["up", "suspect", "down"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Replica:
     """An engine that may be lost and come back.
 
-    state: ``up``: it is given work; ``doubted``: a call failed, and it is being asked whether it is still there;
-    ``down``: it has no engine, for the ``reason``. load: sequences under way. calls, failed: how many it was given, and
-    how many of them came back undone. wake: its watcher is needed. settled: it is not in doubt.
+    state: ``up``: it gets requests; ``suspect``: a call failed, and it is being pinged; ``down``: it has no engine, for
+    the ``reason``. load: running sequences. calls, failed: how many it was given, and how many of them failed. wake:
+    wakes its watcher. settled: set while it is not ``suspect``.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Replica:
     failed: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    _in_a_row: int = 0
+    _failures_in_a_row: int = 0
     _tasks: set[asyncio.Future[Any]] = field(default_factory=set)
 
     @property
-    def standing(self) -> ReplicaStatus:
-        """How it does."""
+    def status(self) -> ReplicaStatus:
+        """Its status for people and metrics."""
         up = self.state != "down"
         return ReplicaStatus(self.name, up, self.load, self.calls, self.failed, self.reason)
 
     async def run(self, work: Callable[[Engine], Coroutine[Any, Any, T]], weight: int) -> T:
-        """Have ``work`` done here; only while it is up.
+        """Run ``work`` on this replica, which must be up.
 
         Raises what the engine raises, and :class:`~preftilt.errors.EngineError` if the replica is lost meanwhile.
         """
@@ -66,42 +66,43 @@ class Replica:
         try:
             result = await task
         except asyncio.CancelledError:
-            here = asyncio.current_task()
-            if here is not None and here.cancelling():
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
                 raise
             self.failed += 1
             raise EngineError(f"{self.name} was lost while it worked: {self.reason}") from None
         except EngineError as failure:
             self.failed += 1
-            self._doubt(counts=not isinstance(failure, EngineTimeout))
+            self._suspect(counts_as_failure=not isinstance(failure, EngineTimeout))
             raise
         finally:
             self._tasks.discard(task)
             self.load -= weight
-        self._in_a_row = 0
+        self._failures_in_a_row = 0
         return result
 
-    def _doubt(self, *, counts: bool) -> None:
-        """A call failed: no work until it has been asked whether it is still there.
+    def _suspect(self, *, counts_as_failure: bool) -> None:
+        """A call failed: no requests until a ping is answered.
 
-        counts: whether the failure speaks against the replica. Its words are not kept: other callers would read them.
+        counts_as_failure: whether it counts towards :data:`MAX_FAILURES`. The message is not kept: other callers would
+        see it.
         """
-        self._in_a_row += counts
-        if self._in_a_row >= FAILURES:
-            self.lose(f"{FAILURES} calls in a row failed there")
+        self._failures_in_a_row += counts_as_failure
+        if self._failures_in_a_row >= MAX_FAILURES:
+            self.mark_down(f"{MAX_FAILURES} calls in a row failed there")
         elif self.state == "up":
-            self.state, self.reason = "doubted", "a call failed there"
+            self.state, self.reason = "suspect", "a call failed there"
             self.settled.clear()
             self.wake.set()
 
-    def trust(self) -> None:
-        """It is still there."""
-        if self.state == "doubted":
+    def clear_suspicion(self) -> None:
+        """A ping was answered."""
+        if self.state == "suspect":
             self.state, self.reason = "up", ""
             self.settled.set()
 
-    def lose(self, reason: str) -> None:
-        """It is not there any more: what it is at fails, so that others can do it."""
+    def mark_down(self, reason: str) -> None:
+        """The replica is lost: its running calls fail, so that other replicas can repeat them."""
         engine, self.engine = self.engine, None
         if self.state == "down":
             return
@@ -112,12 +113,12 @@ class Replica:
         self.settled.set()
         self.wake.set()
         if engine is not None:
-            # Closing may wait for connections that nobody answers on.
+            # Closing may wait for dead connections.
             threading.Thread(target=engine.close, daemon=True).start()
 
-    def join(self, engine: Engine) -> None:
-        """It is there, as ``engine``."""
+    def mark_up(self, engine: Engine) -> None:
+        """The replica is up, as ``engine``."""
         self.engine = engine
         self.state, self.reason = "up", ""
-        self._in_a_row = 0
+        self._failures_in_a_row = 0
         self.settled.set()

@@ -1,4 +1,4 @@
-"""Opening all replicas at once, and the one engine that they are."""
+"""Opens all replicas at once, and makes one engine of them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from preftilt.prompt import ChatTokenizer
 
 def open_replicas(
     openers: Mapping[str, OpenReplica],
-    pace: WatchIntervals | None = None,
+    intervals: WatchIntervals | None = None,
     *,
-    free: int = FREE_LOAD,
+    free_load: int = FREE_LOAD,
     tokenizer: ChatTokenizer | None = None,
 ) -> Replicas:
     """Open engines of the same model, by name, and make one engine of them.
 
-    A replica that does not answer (:class:`~preftilt.errors.EngineError`) is left out and taken in later, when it does.
-    free: sequences under way below which no replica counts as loaded. tokenizer: makes the prompts, instead of the
+    A replica that does not answer (:class:`~preftilt.errors.EngineError`) is left out, and added later when it does.
+    free_load: running sequences below which no replica counts as loaded. tokenizer: renders the prompts, instead of the
     first replica's own.
 
     Raises :class:`~preftilt.errors.BadInput` if they do not hold the same model, :class:`~preftilt.errors.EngineError`
@@ -38,52 +38,60 @@ def open_replicas(
     try:
         wanted = loop.run(lambda: _open_all(replicas))
         [first, *_] = [replica.engine for replica in replicas if replica.engine is not None]
-        made_by = tokenizer or first.tokenizer
-        return Replicas(loop, replicas, first, wanted, pace or WatchIntervals(), free, made_by)
+        prompt_tokenizer = tokenizer or first.tokenizer
+        return Replicas(
+            loop,
+            replicas,
+            first,
+            wanted,
+            intervals or WatchIntervals(),
+            free_load,
+            prompt_tokenizer,
+        )
     except BaseException:
         loop.close(lambda: close_all(replicas))
         raise
 
 
 async def _open_all(replicas: list[Replica]) -> ModelIdentity:
-    """Open and compare; what all that answer have in common."""
-    answers = await together(_join(replica) for replica in replicas)
-    known = [identify for identify in answers if identify is not None]
-    if not known:
+    """Open and compare replicas; returns the identity and abilities that all of those that answer share."""
+    results = await together(_open_or_none(replica) for replica in replicas)
+    identities = [identity for identity in results if identity is not None]
+    if not identities:
         raise EngineError(
             f"none of the {len(replicas)} replicas answers: {'; '.join(replica.reason for replica in replicas)}"
         )
-    first, *others = known
+    first, *others = identities
     for other in others:
         difference = first.difference(other)
         if difference is not None:
             raise BadInput(f"{other.name} is no replica of {first.name}: {difference}")
-    able = reduce(_common, [identity.capabilities for identity in known])
-    return replace(first, capabilities=able)
+    capabilities = reduce(_common_capabilities, [identity.capabilities for identity in identities])
+    return replace(first, capabilities=capabilities)
 
 
-async def _join(replica: Replica) -> ModelIdentity | None:
-    """Open it; None if it does not answer, which its ``reason`` then tells."""
+async def _open_or_none(replica: Replica) -> ModelIdentity | None:
+    """Open a replica; returns None, and sets its ``reason``, if it does not answer."""
     try:
-        return await _opened(replica)
+        return await _open_and_identify(replica)
     except EngineError as failure:
         replica.reason = str(failure)
         return None
 
 
-async def _opened(replica: Replica) -> ModelIdentity:
+async def _open_and_identify(replica: Replica) -> ModelIdentity:
     engine: Engine = await open_in_thread(replica.open)
     try:
         identity = await identify(engine)
     except BaseException:
         engine.close()
         raise
-    replica.join(engine)
+    replica.mark_up(engine)
     return identity
 
 
-def _common(first: Capabilities, other: Capabilities) -> Capabilities:
-    """What both can do; their ends of responses are the same."""
+def _common_capabilities(first: Capabilities, other: Capabilities) -> Capabilities:
+    """The abilities of both; their end-of-response tokens are the same."""
     return replace(
         first,
         max_context=min(first.max_context, other.max_context),

@@ -1,7 +1,7 @@
 """vLLM in this process.
 
-``start_vllm.py`` starts vLLM and measures what is right for it; ``engine.py`` turns requests into sequences
-(``sequences.py``), which the one thread of ``worker.py`` puts through vLLM, all of them together.
+``start_vllm.py`` starts vLLM and measures whether its log-probs and prefix cache can be used; ``engine.py`` turns
+requests into sequences (``sequences.py``), which the thread of ``worker.py`` runs in vLLM, all in one batch.
 """
 
 from preftilt.engines.vllm.engine import VllmEngine

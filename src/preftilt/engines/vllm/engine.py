@@ -31,51 +31,51 @@ from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Completion, Tokens
 
-COLDEST, HOTTEST = 0.01, 2.0
-"""Temperatures besides 0 that vLLM draws at; it would raise a lower one without a word, and refuses a higher one."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
+"""Temperatures besides 0 that vLLM draws at; it would silently raise a lower one, and refuses a higher one."""
 
 
 class VllmEngine:
     """Samples and scores with one model in vLLM; safe to call from many tasks, threads and event loops at once.
 
-    Open it with :func:`~preftilt.engines.vllm.open_vllm`. ``block`` is the number of tokens in a block of vLLM's cache,
-    or None if scores may not take prompts from it. The same request draws the same tokens as long as the
-    batch around it is the same; in another batch, sums are rounded otherwise and a draw can differ.
+    Open it with :func:`~preftilt.engines.vllm.open_vllm`. ``block_size`` is the number of tokens in a block of vLLM's
+    cache, or None if scores must not use the prefix cache. The same request draws the same tokens as long as its batch
+    is the same; in another batch, sums are rounded differently and a draw can differ.
     """
 
     def __init__(
         self,
-        readable: RequestChecker,
+        checker: RequestChecker,
         worker: VllmWorker,
         tokenizer: HfChatTokenizer,
         vocabulary: Vocabulary,
         capabilities: Capabilities,
         versions: Mapping[str, str],
-        block: int | None,
+        block_size: int | None,
     ) -> None:
-        self._readable = readable
+        self._checker = checker
         self._worker = worker
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._capabilities = capabilities
         self._versions = dict(versions)
-        self._block = block
+        self._block_size = block_size
         self._under_way: dict[int, Sequence[SampleSequence | ScoreSequence]] = {}
         self._finalizer = weakref.finalize(self, VllmWorker.close, worker)
 
     @property
     def name(self) -> str:
         """``vllm:`` and the model as given."""
-        return f"vllm:{self._readable.model}"
+        return f"vllm:{self._checker.model}"
 
     @property
     def model(self) -> str:
         """The model's id or path, as given."""
-        return self._readable.model
+        return self._checker.model
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do, measured when it was opened."""
+        """Its abilities, measured when it was opened."""
         return self._capabilities
 
     @property
@@ -103,12 +103,12 @@ class VllmEngine:
             for request in requests
         ]
         work = [sequence for each in drawings for sequence in each]
-        with self._known(requests, drawings):
+        with self._tracked(requests, drawings):
             self._worker.submit(work)
-            drawn = iter(await _all([sequence.future for sequence in work]))
-        nothing = Completion((), np.empty(0), "length")
+            drawn = iter(await _results([sequence.future for sequence in work]))
+        empty = Completion((), np.empty(0), "length")
         return [
-            list(islice(drawn, len(each))) if request.max_tokens else [nothing] * len(request.slots)
+            list(islice(drawn, len(each))) if request.max_tokens else [empty] * len(request.slots)
             for each, request in zip(drawings, requests, strict=True)
         ]
 
@@ -119,85 +119,90 @@ class VllmEngine:
         assert isinstance(request, SampleRequest)
         self._check_sample(request)
         if not (request.slots and request.max_tokens):
-            nothing = Completion((), np.empty(0), "length")
-            for increment in whole_responses(request, [nothing] * len(request.slots)):
+            empty = Completion((), np.empty(0), "length")
+            for increment in whole_responses(request, [empty] * len(request.slots)):
                 yield increment
             return
         channel: Channel[Increment] = Channel()
         drawings = [
-            SampleSequence(request, slot, self._vocabulary, told=channel.put)
+            SampleSequence(request, slot, self._vocabulary, on_increment=channel.put)
             for slot in request.slots
         ]
-        with self._known([request], [drawings]):
+        with self._tracked([request], [drawings]):
             self._worker.submit(drawings)
-            work = asyncio.ensure_future(_all([drawing.future for drawing in drawings]))
+            work = asyncio.ensure_future(_results([drawing.future for drawing in drawings]))
             async with aclosing(channel.until(work)) as increments:
                 async for increment in increments:
                     yield increment
 
     def _check_sample(self, request: SampleRequest) -> None:
-        self._readable.check_sample(request)
+        self._checker.check_sample(request)
         temperature = request.sampling.temperature
-        if temperature and not COLDEST <= temperature <= HOTTEST:
+        if temperature and not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
             raise BadInput(
-                f"temperature is {temperature}; vLLM draws at 0 (greedy) or from {COLDEST} to {HOTTEST}"
+                f"temperature is {temperature}; vLLM draws at 0 (greedy) or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
             )
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
-            self._readable.check_score(request)
+            self._checker.check_score(request)
         results: dict[int, np.ndarray | NotComputed] = {
             i: NotComputed() for i, request in enumerate(requests) if request.completion
         }
-        for shared in (True, False) if self._block else (False,):
+        for shared in (True, False) if self._block_size else (False,):
             missing = [i for i, row in results.items() if isinstance(row, NotComputed)]
-            rows = await self._read([requests[i] for i in missing], shared=shared)
+            rows = await self._score_once([requests[i] for i in missing], shared=shared)
             results.update(zip(missing, rows, strict=True))
-        return [_row(results[i]) if i in results else np.empty(0) for i in range(len(requests))]
+        return [
+            _require_computed(results[i]) if i in results else np.empty(0)
+            for i in range(len(requests))
+        ]
 
-    async def _read(
+    async def _score_once(
         self, requests: Sequence[ScoreRequest], *, shared: bool
     ) -> list[np.ndarray | NotComputed]:
-        """Log-probs of every request, or that they could not be had this way."""
-        firsts: dict[tuple[Tokens, int], FirstTokenScore] = {}
+        """Log-probs of every request, or :class:`NotComputed`."""
+        first_tokens: dict[tuple[Tokens, int], FirstTokenScore] = {}
         readings: list[ScoreSequence] = []
         for request in requests:
-            before = request.prompt + request.prefix
-            skip = int(shared and self._block is not None and len(before) % self._block == 0)
-            readings.append(ScoreSequence(before, request.completion, shared, skip))
-            if skip:
-                key = before, request.completion[0]
-                firsts.setdefault(key, FirstTokenScore(*key))
-        work = [*firsts.values(), *readings]
-        with self._known(requests, [[reading] for reading in readings]):
+            context = request.prompt + request.prefix
+            skipped = int(
+                shared and self._block_size is not None and len(context) % self._block_size == 0
+            )
+            readings.append(ScoreSequence(context, request.completion, shared, skipped))
+            if skipped:
+                key = context, request.completion[0]
+                first_tokens.setdefault(key, FirstTokenScore(*key))
+        work = [*first_tokens.values(), *readings]
+        with self._tracked(requests, [[reading] for reading in readings]):
             self._worker.submit(work)
-            done = await _all([sequence.future for sequence in work])
-        known, rows = dict(zip(firsts, done, strict=False)), done[len(firsts) :]
+            done = await _results([sequence.future for sequence in work])
+        known, rows = dict(zip(first_tokens, done, strict=False)), done[len(first_tokens) :]
         return [
-            np.concatenate([[known[reading.before, reading.completion[0]]], row])
-            if reading.skip and not isinstance(row, NotComputed)
+            np.concatenate([[known[reading.context, reading.completion[0]]], row])
+            if reading.skipped and not isinstance(row, NotComputed)
             else row
             for reading, row in zip(readings, rows, strict=True)
         ]
 
     def progress(self, request: SampleRequest | ScoreRequest) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the thread keeps anyway."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the worker keeps anyway."""
         return sum(sequence.done for sequence in self._under_way.get(id(request), ()))
 
     @contextmanager
-    def _known(
+    def _tracked(
         self,
         requests: Sequence[SampleRequest | ScoreRequest],
         sequences: Sequence[Sequence[SampleSequence | ScoreSequence]],
     ) -> Iterator[None]:
-        """While they are under way, :meth:`progress` finds sequences by their requests."""
-        here = {id(request): each for request, each in zip(requests, sequences, strict=True)}
-        self._under_way.update(here)
+        """Within the block, :meth:`progress` finds sequences by their requests."""
+        by_request = {id(request): each for request, each in zip(requests, sequences, strict=True)}
+        self._under_way.update(by_request)
         try:
             yield
         finally:
-            for key in here:
+            for key in by_request:
                 self._under_way.pop(key, None)
 
     def close(self) -> None:
@@ -205,12 +210,12 @@ class VllmEngine:
         self._finalizer()
 
 
-async def _all(futures: Sequence[Future[Any]]) -> list[Any]:
-    """Results in order; whoever is cancelled here cancels them, and the first failure cancels the rest."""
+async def _results(futures: Sequence[Future[Any]]) -> list[Any]:
+    """Results in order; cancelling the caller cancels all, and the first failure cancels the rest."""
     return await together(asyncio.wrap_future(future) for future in futures)
 
 
-def _row(result: np.ndarray | NotComputed) -> np.ndarray:
+def _require_computed(result: np.ndarray | NotComputed) -> np.ndarray:
     if isinstance(result, NotComputed):
         raise EngineError("vLLM returned no log-probs of given tokens, not even without its cache")
     return result

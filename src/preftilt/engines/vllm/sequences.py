@@ -1,4 +1,4 @@
-"""One sequence, one request to vLLM: what it is asked, and how its answers are read.
+"""The sequences of the engine, each a request to vLLM: its sampling parameters, and how its outputs are read.
 
 vLLM itself turns a request for n continuations into n requests, which share their prompt through the prefix cache.
 Here every slot is a request of its own from the start, so that each has its own seed and can end by itself.
@@ -34,46 +34,46 @@ SEEDS = (1 << 63) - 1
 """Seeds are signed 64-bit numbers."""
 
 INTERVAL = 8
-"""Tokens after which a sequence is heard of while it is drawn: often enough to show progress, and next to no work."""
+"""Tokens between two outputs of a sequence: often enough to show progress, at hardly any cost."""
 
 
 class VllmSequence(Protocol):
-    """What the worker needs to know of a sequence."""
+    """The interface of sequences to the worker."""
 
     @property
     def tokens(self) -> Tokens:
-        """What vLLM reads before it draws."""
+        """The prompt that vLLM gets."""
         ...
 
     @property
     def params(self) -> SamplingParams:
-        """What it shall do then."""
+        """vLLM's sampling parameters."""
         ...
 
     @property
     def future(self) -> Future[Any]:
-        """Where the result goes."""
+        """The future of its result."""
         ...
 
     @property
     def done(self) -> int:
-        """Tokens drawn or read so far, as far as vLLM has told."""
+        """Tokens drawn or scored so far, as far as vLLM has reported."""
         ...
 
-    def read(self, output: RequestOutput) -> object | None:
-        """The result, once an answer completes it, and None before."""
+    def take_output(self, output: RequestOutput) -> object | None:
+        """Process an output; returns the result once it is complete, and None before."""
         ...
 
 
 @dataclass(eq=False, slots=True)
 class SampleSequence:
-    """The continuation of one slot of a request; ``told`` is given what vLLM tells of it."""
+    """Samples one slot of a request; ``on_increment`` is called with its new tokens."""
 
     request: SampleRequest
     slot: int
     vocabulary: Vocabulary
     future: Future[Completion] = field(default_factory=Future)
-    told: Callable[[Increment], None] | None = None
+    on_increment: Callable[[Increment], None] | None = None
     _drawn: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
     _text: str = ""
@@ -84,7 +84,7 @@ class SampleSequence:
 
     @property
     def params(self) -> SamplingParams:
-        """Every setting is named, so that no default of vLLM's or of the model's files changes what is drawn."""
+        """All settings are explicit, so that no default of vLLM or of the model's files changes the distribution."""
         sampling = self.request.sampling
         key = position_key(stream_key(self.request.stream, self.slot), len(self.request.prefix))
         return SamplingParams(
@@ -103,7 +103,7 @@ class SampleSequence:
             logprobs=0,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            # A step may end at any token; what ends by itself, vLLM ends.
+            # A step may end at any token; other ends are left to vLLM.
             stream_interval=1 if self.request.step else INTERVAL,
         )
 
@@ -111,12 +111,12 @@ class SampleSequence:
     def done(self) -> int:
         return len(self._drawn)
 
-    def read(self, output: RequestOutput) -> Completion | None:
-        """Takes in new tokens up to the end of the step, the response or the budget."""
+    def take_output(self, output: RequestOutput) -> Completion | None:
+        """Append new tokens up to the end of the step, the response or the budget."""
         start = len(self._drawn)
-        finish = self._take(output)
-        if self.told is not None:
-            self.told(
+        finish = self._append(output)
+        if self.on_increment is not None:
+            self.on_increment(
                 Increment(
                     slot=self.slot,
                     start=start,
@@ -129,8 +129,8 @@ class SampleSequence:
             return None
         return Completion(tuple(self._drawn), np.array(self._logprobs, dtype=np.float64), finish)
 
-    def _take(self, output: RequestOutput) -> Finish | None:
-        """Why the continuation ends with these tokens; None if it goes on."""
+    def _append(self, output: RequestOutput) -> Finish | None:
+        """Append tokens; returns why the response ends with them, or None if it goes on."""
         [new] = output.outputs
         for token, entry in zip(new.token_ids, new.logprobs or (), strict=True):
             self._drawn.append(token)
@@ -151,33 +151,33 @@ class SampleSequence:
 
 @dataclass(frozen=True, slots=True)
 class NotComputed:
-    """The answer does not hold the log-probs asked for: vLLM took their tokens from its cache."""
+    """vLLM took some of the tokens from its cache, so that their log-probs were not computed."""
 
 
 @dataclass(eq=False, slots=True)
 class ScoreSequence:
-    """Log-probs of ``completion`` after ``before``, but for its first ``skip`` tokens.
+    """Scores ``completion`` after ``context``, without its first ``skipped`` tokens.
 
-    ``shared`` lets vLLM take the beginning of the prompt from its cache, which it does not do for log-probs by
-    itself: the rows it does not compute are memory that nobody has written. So rows are read only where vLLM says
-    it has computed them, and the result is :class:`NotComputed` if any is missing. ``cached`` says afterwards how many
-    tokens came from the cache.
+    ``shared`` lets vLLM take the prompt's prefix from its cache, which it does not do for log-probs by default: the
+    rows that it does not compute are uninitialised memory. So rows are read only where vLLM reports that it computed
+    them, and the result is :class:`NotComputed` if any is missing. ``cached`` says afterwards how many tokens came
+    from the cache.
     """
 
-    before: Tokens
+    context: Tokens
     completion: Tokens
     shared: bool
-    skip: int = 0
+    skipped: int = 0
     future: Future[np.ndarray | NotComputed] = field(default_factory=Future)
     cached: int = 0
 
     @property
     def tokens(self) -> Tokens:
-        return self.before + self.completion
+        return self.context + self.completion
 
     @property
     def params(self) -> SamplingParams:
-        """``detokenize`` must be off: rows that were not computed hold ids that no vocabulary has."""
+        """``detokenize`` must be off: rows that were not computed hold invalid ids."""
         return SamplingParams(
             n=1,
             temperature=0.0,
@@ -194,42 +194,43 @@ class ScoreSequence:
     def done(self) -> int:
         return len(self.completion) if self.future.done() else 0
 
-    def read(self, output: RequestOutput) -> np.ndarray | NotComputed:
+    def take_output(self, output: RequestOutput) -> np.ndarray | NotComputed:
         self.cached = output.num_cached_tokens or 0
-        start = len(self.before) + self.skip
-        # The log-prob of token i comes out of position i − 1, so that one must have been computed.
+        start = len(self.context) + self.skipped
+        # The log-prob of token i is computed at position i − 1, which must not be cached.
         if self.shared and self.cached >= start:
             return NotComputed()
         rows = output.prompt_logprobs or []
-        wanted = self.completion[self.skip :]
-        there = max(0, len(rows) - start)
-        entries = [rows[start + i].get(token) for i, token in enumerate(wanted[:there])]
+        scored_tokens = self.completion[self.skipped :]
+        available = max(0, len(rows) - start)
+        entries = [rows[start + i].get(token) for i, token in enumerate(scored_tokens[:available])]
         values = [
             entry.logprob for entry in entries if entry is not None and is_logprob(entry.logprob)
         ]
-        if len(values) == len(wanted):
+        if len(values) == len(scored_tokens):
             return np.minimum(np.array(values, dtype=np.float64), 0.0)
         if self.shared:
             return NotComputed()
         raise EngineError(
-            f"vLLM returned log-probs of {len(values)} of {len(wanted)} given tokens; use another version of vLLM"
+            f"vLLM returned log-probs of {len(values)} of {len(scored_tokens)} given tokens; use another version of"
+            " vLLM"
         )
 
 
 @dataclass(eq=False, slots=True)
 class FirstTokenScore:
-    """Log-prob of ``token`` after ``before``, by drawing it: it is all that may be drawn, and log-probs are raw.
+    """Scores a first token by drawing it: no other token is allowed, and log-probs are raw.
 
-    Where ``before`` fills its last cache block, a :class:`ScoreSequence` that shares it cannot see its first token.
+    Where ``context`` fills its last cache block, a :class:`ScoreSequence` with ``shared`` cannot score the first token.
     """
 
-    before: Tokens
+    context: Tokens
     token: int
     future: Future[float] = field(default_factory=Future)
 
     @property
     def tokens(self) -> Tokens:
-        return self.before
+        return self.context
 
     @property
     def params(self) -> SamplingParams:
@@ -246,9 +247,9 @@ class FirstTokenScore:
 
     @property
     def done(self) -> int:
-        return 0  # It is counted with the reading that it belongs to.
+        return 0  # Counted with the ScoreSequence that it belongs to.
 
-    def read(self, output: RequestOutput) -> float:
+    def take_output(self, output: RequestOutput) -> float:
         [drawn] = output.outputs
         [entry] = drawn.logprobs or [{}]
         if self.token not in entry or not is_logprob(entry[self.token].logprob):
@@ -259,5 +260,5 @@ class FirstTokenScore:
 
 
 def is_logprob(value: float) -> bool:
-    """Whether it can be one: finite, and not above 0 by more than rounding."""
+    """Whether it is a valid log-prob: finite, and not above 0 by more than rounding."""
     return math.isfinite(value) and value <= ROUNDING

@@ -1,4 +1,4 @@
-"""Starting vLLM in this process, and measuring what may be relied on."""
+"""Starts vLLM in this process, and measures whether its log-probs and its prefix cache can be used."""
 
 # pyright: reportMissingImports=false
 # vLLM is not part of the environment that types are checked in.
@@ -47,21 +47,21 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
-"""What vLLM takes from the environment alone, unless the user has set it: run in this process, report nothing to
-vLLM's makers, log what went wrong and no more."""
+"""vLLM's settings that can only be environment variables; the user's own values win: one process, no usage statistics,
+only errors in the log."""
 
 CPU_CACHE = 2 << 30
 """Bytes of key/value cache on the CPU, where vLLM would take nearly all memory; VLLM_CPU_KVCACHE_SPACE overrides it."""
 
 CPU_BLOCK = 32
-"""Tokens in a block of the cache on the CPU: the least that vLLM's attention there is made for. Prefixes are shared by
-whole blocks."""
+"""Tokens in a block of the cache on the CPU: the minimum of vLLM's attention there. Prefixes are shared by whole
+blocks."""
 
 
 def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
     """Open a causal language model by hub id, path (of a GGUF file, too: it is converted) or short name, in vLLM.
 
-    vLLM decides about the device. Raises :class:`~preftilt.errors.UnknownModel` and
+    vLLM chooses the device. Raises :class:`~preftilt.errors.UnknownModel` and
     :class:`~preftilt.errors.BadInput`.
     """
     options = options or EngineOptions()
@@ -83,14 +83,14 @@ def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
             f"{name} cannot be opened by vLLM: {first_line(error)}; the embedded engine may (leave out vllm:)"
         ) from error
     try:
-        return _measured(name, worker, started, known, options.sampler_logprobs)
+        return _measure(name, worker, started, known, options.sampler_logprobs)
     except BaseException:
         worker.close()
         raise
 
 
 def _arguments(folder: str, context: int | None, options: EngineOptions) -> EngineArgs:
-    """One token of the context is vLLM's: it draws one even when it only reads."""
+    """vLLM needs one token of the context for itself: it draws one even when it only scores."""
     length = options.max_context + 1 if options.max_context else None
     on_cpu = current_platform.is_cpu()
     dtype: Any = ("float32" if on_cpu else "bfloat16") if options.dtype == "auto" else options.dtype
@@ -108,7 +108,7 @@ def _arguments(folder: str, context: int | None, options: EngineOptions) -> Engi
         generation_config="vllm",
         disable_log_stats=True,
         use_tqdm_on_load=False,
-        # Compiling for the CPU takes most of a minute and gains nothing.
+        # Compilation for the CPU takes most of a minute and is of no use.
         enforce_eager=on_cpu,
         block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=CPU_CACHE if on_cpu else None,
@@ -125,14 +125,14 @@ def _start(arguments: EngineArgs) -> LLMEngine:
     )
 
 
-def _measured(
+def _measure(
     name: str, worker: VllmWorker, started: LLMEngine, known: ModelTokenizer, trust_sampler: Switch
 ) -> VllmEngine:
-    """The engine, with what was measured on it."""
+    """Measure, and build the engine."""
     model, vocabulary = started.model_config, known.vocabulary
     context = model.max_model_len - 1
-    block = started.vllm_config.cache_config.block_size
-    shared = _shares_prefixes(worker, vocabulary.size, block, context, model.dtype)
+    block_size = started.vllm_config.cache_config.block_size
+    shared = _shares_prefixes(worker, vocabulary.size, block_size, context, model.dtype)
     trusted = trust_sampler == "on" or (
         trust_sampler == "auto" and _sampler_agrees(worker, vocabulary, model.dtype)
     )
@@ -151,28 +151,34 @@ def _measured(
         "dtype": str(model.dtype).removeprefix("torch."),
         "scoring": "shared prefix" if shared else "plain",
     }
-    readable = RequestChecker(model=name, max_context=context, vocabulary=vocabulary.size)
+    checker = RequestChecker(model=name, max_context=context, vocabulary=vocabulary.size)
     return VllmEngine(
-        readable, worker, known.chat, vocabulary, capabilities, versions, block if shared else None
+        checker,
+        worker,
+        known.chat,
+        vocabulary,
+        capabilities,
+        versions,
+        block_size if shared else None,
     )
 
 
 def _shares_prefixes(
-    worker: VllmWorker, vocabulary: int, block: int, context: int, dtype: torch.dtype
+    worker: VllmWorker, vocabulary: int, block_size: int, context: int, dtype: torch.dtype
 ) -> bool:
-    """Whether log-probs read with the prompt's beginning from the cache are those of the whole prompt.
+    """Whether log-probs with the prompt's prefix from the cache equal those without.
 
     Upstream does not promise this (vllm issue 42019), so it is measured on the model and the version at hand.
     """
-    prompt = _some_tokens(2 * block + 5, vocabulary, 3)
-    responses = [_some_tokens(6, vocabulary, step) for step in (5, 7, 11)]
+    prompt = _test_tokens(2 * block_size + 5, vocabulary, 3)
+    responses = [_test_tokens(6, vocabulary, step) for step in (5, 7, 11)]
     if len(prompt) + 6 > context:
         return False
     rows: dict[bool, list[Any]] = {}
     for shared in (False, True):
         readings = [ScoreSequence(prompt, response, shared) for response in responses]
-        rows[shared] = _ask(worker, readings)
-        if shared and not all(reading.cached >= block for reading in readings):
+        rows[shared] = _run(worker, readings)
+        if shared and not all(reading.cached >= block_size for reading in readings):
             return False
     return all(
         isinstance(got, np.ndarray) and np.abs(got - want).max() <= tolerance(dtype)
@@ -183,14 +189,14 @@ def _shares_prefixes(
 def _sampler_agrees(worker: VllmWorker, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few responses drawn away from temperature 1."""
     request = SampleRequest(
-        prompt=_some_tokens(8, vocabulary.size, 1),
+        prompt=_test_tokens(8, vocabulary.size, 1),
         slots=(0, 1, 2, 3),
         stream=Stream(0),
         sampling=Sampling(temperature=0.8),
         max_tokens=16,
     )
-    drawn = _ask(worker, [SampleSequence(request, slot, vocabulary) for slot in request.slots])
-    rows = _ask(
+    drawn = _run(worker, [SampleSequence(request, slot, vocabulary) for slot in request.slots])
+    rows = _run(
         worker,
         [ScoreSequence(request.prompt, completion.tokens, shared=False) for completion in drawn],
     )
@@ -202,11 +208,11 @@ def _sampler_agrees(worker: VllmWorker, vocabulary: Vocabulary, dtype: torch.dty
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
 
 
-def _some_tokens(length: int, vocabulary: int, step: int) -> Tokens:
+def _test_tokens(length: int, vocabulary: int, step: int) -> Tokens:
     return tuple((step * i + step) % vocabulary for i in range(length))
 
 
-def _ask(worker: VllmWorker, sequences: Iterable[VllmSequence]) -> list[Any]:
+def _run(worker: VllmWorker, sequences: Iterable[VllmSequence]) -> list[Any]:
     submitted = list(sequences)
     worker.submit(submitted)
     return [sequence.future.result() for sequence in submitted]

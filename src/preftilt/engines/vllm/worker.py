@@ -1,4 +1,4 @@
-"""vLLM's one thread: it starts vLLM, puts sequences of all requests through it together, and outlives failures."""
+"""vLLM's worker thread: starts vLLM, runs the sequences of all requests in it, survives failures."""
 
 # pyright: reportMissingImports=false
 # vLLM is not part of the environment that types are checked in.
@@ -22,14 +22,14 @@ from preftilt.errors import EngineError
 class VllmWorker:
     """Runs vLLM's steps while there is work.
 
-    ``start`` is called in the worker's thread, since vLLM binds its threads of computation to the one that starts it.
-    Its result is in ``started``, its error too.
+    ``start`` is called in the worker's thread, since vLLM binds its compute threads to the one that starts it.
+    ``started`` gets its result or exception.
     """
 
     def __init__(self, start: Callable[[], LLMEngine]) -> None:
         self.started: Future[LLMEngine] = Future()
         self._start = start
-        self._names = count()
+        self._request_ids = count()
         self._inbox: list[VllmSequence] = []
         self._running: dict[str, VllmSequence] = {}
         self._changed = threading.Condition()
@@ -38,7 +38,7 @@ class VllmWorker:
         self._thread.start()
 
     def submit(self, sequences: Iterable[VllmSequence]) -> None:
-        """Hand over sequences; together, so that they share their first step."""
+        """Queue sequences; those submitted together share their first step."""
         with self._changed:
             if self._closed:
                 raise EngineError("the engine is closed; open it again")
@@ -46,7 +46,7 @@ class VllmWorker:
             self._changed.notify()
 
     def close(self) -> None:
-        """Stop after the step under way; what is unfinished fails."""
+        """Stop after the current step; unfinished sequences fail."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -56,7 +56,7 @@ class VllmWorker:
     def _run(self) -> None:
         try:
             engine = self._start()
-        except BaseException as error:  # Whoever opens the engine waits for it and explains it.
+        except BaseException as error:  # The opener waits for it and explains it.
             self.started.set_exception(error)
             return
         self.started.set_result(engine)
@@ -64,47 +64,52 @@ class VllmWorker:
             with self._changed:
                 while not (self._inbox or self._running or self._closed):
                     self._changed.wait()
-                new, self._inbox = self._inbox, []
+                submitted, self._inbox = self._inbox, []
                 closed = self._closed
             if closed:
-                self._give_up(engine, new)
+                self._give_up(engine, submitted)
                 return
-            self._turn(engine, new)
+            self._step(engine, submitted)
 
-    def _turn(self, engine: LLMEngine, new: Iterable[VllmSequence]) -> None:
-        for sequence in new:
+    def _step(self, engine: LLMEngine, submitted: Iterable[VllmSequence]) -> None:
+        for sequence in submitted:
             self._add(engine, sequence)
-        self._drop(
-            engine, [name for name, sequence in self._running.items() if sequence.future.done()]
+        self._abort(
+            engine,
+            [
+                request_id
+                for request_id, sequence in self._running.items()
+                if sequence.future.done()
+            ],
         )
         if not self._running:
             return
         try:
             outputs = engine.step()
-        except Exception as error:  # vLLM may raise anything; nobody may be left waiting.
+        except Exception as error:  # vLLM may raise anything; fail the waiting callers.
             self._fail(engine, f"vLLM failed: {error!r}", error)
             return
         for output in outputs:
-            self._answer(engine, output)
+            self._take_output(engine, output)
 
     def _add(self, engine: LLMEngine, sequence: VllmSequence) -> None:
         if sequence.future.cancelled():
             return
-        name = str(next(self._names))
+        request_id = str(next(self._request_ids))
         try:
             prompt = tokens_input(list(sequence.tokens))
-            engine.add_request(name, prompt, sequence.params)
-        except Exception as error:  # What vLLM refuses and our own checks let through.
+            engine.add_request(request_id, prompt, sequence.params)
+        except Exception as error:  # vLLM refuses what our checks accepted.
             _settle(sequence, EngineError(f"vLLM refused a request: {error}"), error)
             return
-        self._running[name] = sequence
+        self._running[request_id] = sequence
 
-    def _answer(self, engine: LLMEngine, output: Any) -> None:
+    def _take_output(self, engine: LLMEngine, output: Any) -> None:
         sequence = self._running.get(output.request_id)
         if sequence is None:
             return
         try:
-            result = sequence.read(output)
+            result = sequence.take_output(output)
         except Exception as error:
             result = error
         if result is None:
@@ -112,35 +117,33 @@ class VllmWorker:
         if output.finished:
             del self._running[output.request_id]
         else:
-            self._drop(engine, [output.request_id])
+            self._abort(engine, [output.request_id])
         _settle(sequence, result)
 
-    def _drop(self, engine: LLMEngine, names: list[str]) -> None:
-        """Stop sequences that ended early, or that nobody waits for any more."""
-        if names:
-            for name in names:
-                del self._running[name]
-            engine.abort_request(names)
+    def _abort(self, engine: LLMEngine, request_ids: list[str]) -> None:
+        """Abort sequences that ended early or were cancelled."""
+        if request_ids:
+            for request_id in request_ids:
+                del self._running[request_id]
+            engine.abort_request(request_ids)
 
     def _fail(self, engine: LLMEngine, why: str, cause: Exception | None = None) -> None:
         running, self._running = self._running, {}
         for sequence in running.values():
             _settle(sequence, EngineError(why), cause)
-        with suppress(
-            Exception
-        ):  # A vLLM that has failed may fail at this too, and has been told of.
+        with suppress(Exception):  # After a failure this may fail, too; the first one was reported.
             engine.abort_request(list(running))
 
-    def _give_up(self, engine: LLMEngine, new: Iterable[VllmSequence]) -> None:
+    def _give_up(self, engine: LLMEngine, submitted: Iterable[VllmSequence]) -> None:
         why = "the engine was closed while the request was under way"
-        for sequence in new:
+        for sequence in submitted:
             _settle(sequence, EngineError(why))
         self._fail(engine, why)
         engine.engine_core.shutdown()
 
 
 def _settle(sequence: VllmSequence, result: object, cause: Exception | None = None) -> None:
-    """Give a sequence its result, or its exception; a cancelled one is left alone."""
+    """Set the result or exception of a sequence, unless it is done or cancelled."""
     if sequence.future.done() or not sequence.future.set_running_or_notify_cancel():
         return
     if isinstance(result, BaseException):
