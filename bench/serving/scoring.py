@@ -31,15 +31,15 @@ WARM_UP = 100
 class Reader(Protocol):
     """A dialect that scores both ways; ``read`` shares prefixes, and reads again plainly what that did not give."""
 
-    def read(
+    def score(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> Awaitable[Sequence[np.ndarray]]: ...
 
-    def read_shared(
+    def score_shared_prefix(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> Awaitable[Sequence[np.ndarray | None]]: ...
 
-    def read_plainly(
+    def score_plain(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> Awaitable[Sequence[np.ndarray]]: ...
 
@@ -85,10 +85,14 @@ async def _row(
 def _reader(kind: str, connection: Connection) -> Reader:
     if kind == "sglang":
         return SglangDialect(
-            connection=connection, model="demo", ends=(), seeded=False, shares=True
+            connection=connection, model="demo", end_ids=(), seeded=False, shares_prefix=True
         )
     return VllmDialect(
-        connection=connection, model="demo", ends=(), reads_without_drawing=True, shares=True
+        connection=connection,
+        model="demo",
+        end_ids=(),
+        scores_without_drawing=True,
+        shares_prefix=True,
     )
 
 
@@ -96,8 +100,8 @@ async def _agree(kind: str, reader: Reader, words: QuestionMaker) -> None:
     """Warms both ways up, and makes sure that they read the same: a fast wrong answer is none."""
     context = words.tokens(WARM_UP)
     completions = [words.tokens(WARM_UP) for _ in range(CANDIDATES)]
-    shared = await reader.read_shared(context, completions)
-    plain = await reader.read_plainly(context, completions)
+    shared = await reader.score_shared_prefix(context, completions)
+    plain = await reader.score_plain(context, completions)
     gaps = [np.abs(a - b).max() for a, b in zip(shared, plain, strict=True) if a is not None]
     if not gaps or max(gaps) > EXACT:
         raise SideFailed(f"{kind}: log-probs with and without the shared prefix differ: {gaps}")
@@ -106,7 +110,7 @@ async def _agree(kind: str, reader: Reader, words: QuestionMaker) -> None:
 async def _once(reader: Reader, side: str, words: QuestionMaker) -> float:
     context = words.tokens(MIDDLE)
     completions = [words.tokens(NEW_TOKENS) for _ in range(CANDIDATES)]
-    read = reader.read if side == "shared" else reader.read_plainly
+    read = reader.score if side == "shared" else reader.score_plain
     began = time.perf_counter()
     rows = await read(context, completions)
     seconds = time.perf_counter() - began

@@ -323,7 +323,9 @@ def sglang_event(ids: Sequence[int], total: int, reason: Any = None, ahead: int 
 )
 async def test_events_of_sglang_are_read_whether_they_repeat_what_was_sent_or_not(sent: Any):
     connection: Any = Sent(sent)
-    dialect = SglangDialect(connection=connection, model="m", ends=(), seeded=False, shares=False)
+    dialect = SglangDialect(
+        connection=connection, model="m", end_ids=(), seeded=False, shares_prefix=False
+    )
     draw = DrawRequest(context=(1,), n=2, max_tokens=9, sampling=Sampling(), seed=1)
     tokens: list[int] = []
     ended = False
@@ -339,7 +341,9 @@ async def test_events_of_sglang_are_read_whether_they_repeat_what_was_sent_or_no
 
 async def test_a_response_that_sglang_gives_up_is_an_error():
     connection: Any = Sent([sglang_event([5], 1, {"type": "abort", "message": "no memory left"})])
-    dialect = SglangDialect(connection=connection, model="m", ends=(), seeded=False, shares=False)
+    dialect = SglangDialect(
+        connection=connection, model="m", end_ids=(), seeded=False, shares_prefix=False
+    )
     draw = DrawRequest(context=(1,), n=2, max_tokens=9, sampling=Sampling(), seed=1)
     with pytest.raises(EngineError, match="no memory left"):
         [part async for part in dialect.stream(draw)]

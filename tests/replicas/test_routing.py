@@ -43,7 +43,7 @@ def test_an_idle_house_keeps_a_prompt_where_it_belongs():
 def test_no_load_exceeds_its_share_even_if_all_ask_the_same():
     loads = dict.fromkeys(NAMES, 0)
     for _ in range(1000):
-        loads[choose_replica(PROMPTS[0], loads, 1, free=1)] += 1
+        loads[choose_replica(PROMPTS[0], loads, 1, free_load=1)] += 1
     assert sum(loads.values()) == 1000
     assert max(loads.values()) <= math.ceil(LOAD_SLACK * 250)
 
@@ -51,5 +51,5 @@ def test_no_load_exceeds_its_share_even_if_all_ask_the_same():
 def test_a_loaded_replica_passes_a_prompt_on_to_its_next():
     first, second, *_ = rank_replicas(PROMPTS[0], NAMES)
     loads = dict.fromkeys(NAMES, 0) | {first: 64}
-    assert choose_replica(PROMPTS[0], loads, 1, free=64) == second
-    assert choose_replica(PROMPTS[0], loads, 1, free=65) == first
+    assert choose_replica(PROMPTS[0], loads, 1, free_load=64) == second
+    assert choose_replica(PROMPTS[0], loads, 1, free_load=65) == first

@@ -21,7 +21,7 @@ class Vocabulary:
     tokenizer: ChatTokenizer
     _pieces: dict[int, str] = field(default_factory=dict)
 
-    def grown(self, text: str, tokens: Sequence[int], delimiter: str) -> str:
+    def extended_step_text(self, text: str, tokens: Sequence[int], delimiter: str) -> str:
         """The text of a search step, ``text`` extended by its last token, for finding the step's end.
 
         A delimiter outside ASCII may be split within a character, so then the whole step is decoded.

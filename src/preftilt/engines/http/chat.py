@@ -50,7 +50,7 @@ class ChatEndpoint:
         """Answers in their order."""
         payload = {"model": self.model} | body
         answer = await self.refusals.post(self.connection, CHAT, payload, ChatCompletions)
-        self.alias.insist(answer.model, self.model, self.connection.url)
+        self.alias.check(answer.model, self.model, self.connection.url)
         return sorted(answer.choices, key=lambda choice: choice.index)
 
     async def stream(
@@ -64,7 +64,7 @@ class ChatEndpoint:
         choices: dict[int, ChatChoice] = {}
         async with aclosing(self.connection.events(CHAT, payload, ChatChunk)) as events:
             async for event in events:
-                self.alias.insist(event.model, self.model, self.connection.url)
+                self.alias.check(event.model, self.model, self.connection.url)
                 for new in event.choices:
                     choice = choices.setdefault(
                         new.index, ChatChoice(index=first + new.index, message=ReplyMessage())
@@ -74,11 +74,11 @@ class ChatEndpoint:
 
 
 def _join(choice: ChatChoice, new: ChatDelta) -> None:
-    said, more = choice.message, new.delta or new.message or ReplyMessage()
+    message, more = choice.message, new.delta or new.message or ReplyMessage()
     for name in ("content", "refusal", "reasoning_content", "reasoning"):
         if (text := getattr(more, name)) is not None:
-            setattr(said, name, (getattr(said, name) or "") + text)
-    said.tool_calls = more.tool_calls or said.tool_calls
+            setattr(message, name, (getattr(message, name) or "") + text)
+    message.tool_calls = more.tool_calls or message.tool_calls
     choice.finish_reason = new.finish_reason or choice.finish_reason
 
 
@@ -147,28 +147,32 @@ class ChatSampler:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`; a response that exists in part cannot be continued."""
-        self._check(requests)
+        self._check_requests(requests)
         return await self._loop.wait(lambda: together(self._draw(request) for request in requests))
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
         """See :class:`~preftilt.engines.streaming.Streams`: the tokens of the text so far, which may change."""
         assert isinstance(request, SampleRequest)
-        self._check([request])
+        self._check_requests([request])
 
         async def at_once() -> list[Increment]:
             return whole_responses(request, await self._draw(request))
 
-        return self._loop.stream(lambda: self._streaming.of(lambda: self._grow(request), at_once))
+        return self._loop.stream(
+            lambda: self._streaming.stream_or_whole(
+                lambda: self._stream_responses(request), at_once
+            )
+        )
 
-    def _check(self, requests: Sequence[SampleRequest]) -> None:
-        readable = RequestChecker(
+    def _check_requests(self, requests: Sequence[SampleRequest]) -> None:
+        checker = RequestChecker(
             model=self.name,
             max_context=self._capabilities.max_context,
             vocabulary=1 << 31,  # The scorer knows its vocabulary; nothing of it is sent.
             images=True,  # The scorer's tokenizer has refused them if it sees none.
         )
         for request in requests:
-            readable.check_sample(request)
+            checker.check_sample(request)
             if request.prefix or request.step:
                 raise BadInput(
                     f"{self.name} only chats, so no search can go on from a step (dvts); use best-of-n"
@@ -192,7 +196,7 @@ class ChatSampler:
         budget = self._budget(request)
         if not budget or not request.slots:
             return [Completion((), np.empty(0), "length")] * len(request.slots)
-        parts = await together(self._endpoint.ask(body) for body in self._questions(request))
+        parts = await together(self._endpoint.ask(body) for body in self._payloads(request))
         choices = [choice for part in parts for choice in part]
         if len(choices) != len(request.slots):
             raise EngineError(
@@ -200,7 +204,7 @@ class ChatSampler:
             )
         return [self._completion(choice, budget) for choice in choices]
 
-    async def _grow(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+    async def _stream_responses(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
         budget = self._budget(request)
         if not budget or not request.slots:
             nothing = [Completion((), np.empty(0), "length")] * len(request.slots)
@@ -208,8 +212,7 @@ class ChatSampler:
                 yield increment
             return
         streams = [
-            self._endpoint.stream(body, first)
-            for first, body in enumerate(self._questions(request))
+            self._endpoint.stream(body, first) for first, body in enumerate(self._payloads(request))
         ]
         left = {*request.slots}
         async with aclosing(merged(streams)) as answers:
@@ -238,12 +241,14 @@ class ChatSampler:
     def _budget(self, request: SampleRequest) -> int:
         return min(request.max_tokens, self._capabilities.max_context - len(request.prompt))
 
-    def _questions(self, request: SampleRequest) -> list[dict[str, Any]]:
+    def _payloads(self, request: SampleRequest) -> list[dict[str, Any]]:
         """One for all answers, or one for each."""
         sampling, n = request.sampling, len(request.slots)
-        said = self._tokenizer.conversation(request.prompt)
+        messages = self._tokenizer.conversation(request.prompt)
         body = {
-            "messages": [{"role": message.role, "content": _content(message)} for message in said],
+            "messages": [
+                {"role": message.role, "content": _content(message)} for message in messages
+            ],
             "max_tokens": self._budget(request),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -255,16 +260,18 @@ class ChatSampler:
 
     def _completion(self, choice: ChatChoice, budget: int) -> Completion:
         """The answer in the scorer's tokens; cut where the budget in those is spent."""
-        able = self._capabilities
+        capabilities = self._capabilities
         content = choice.message.content or ""
         if not content.strip():
             return Completion((), np.empty(0), "length", absent=why_no_text(choice))
-        text = before_end(content, self._tokenizer, able.eos)
+        text = before_end(content, self._tokenizer, capabilities.eos)
         tokens = self._tokenizer.encode_response(text)
-        first_end = next((i for i, token in enumerate(tokens) if token in able.eos), len(tokens))
+        first_end = next(
+            (i for i, token in enumerate(tokens) if token in capabilities.eos), len(tokens)
+        )
         finish = FINISHES.get(choice.finish_reason or "", "unknown")
         ended = finish == "eos" or first_end < len(tokens) or text != content
-        tokens = (*tokens[:first_end], able.turn_end) if ended else tokens
+        tokens = (*tokens[:first_end], capabilities.turn_end) if ended else tokens
         if len(tokens) > budget:
             tokens, ended, finish = tokens[:budget], False, "length"
         # Nobody uses these log-probs: another engine scores.

@@ -67,19 +67,19 @@ class OpenAiDialect:
     ids_out: bool
     many: bool
     top_k: bool
-    reading: ScoringMode | None
+    scoring_mode: ScoringMode | None
     refusals: RefusedFields = field(default_factory=RefusedFields)
     alias: ModelAlias = field(default_factory=ModelAlias)
 
     async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
-        parts = await together(self.complete(body) for body in self._questions(request))
+        parts = await together(self.complete(body) for body in self._payloads(request))
         choices = [choice for part in parts for choice in part]
-        return [self._drawn(answer, request.max_tokens) for answer in choices]
+        return [self._parse_choice(answer, request.max_tokens) for answer in choices]
 
     async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
         streams = [
             self._stream(body, first, request.max_tokens)
-            for first, body in enumerate(self._questions(request))
+            for first, body in enumerate(self._payloads(request))
         ]
         async with aclosing(streams[0] if len(streams) == 1 else merged(streams)) as parts:
             async for part in parts:
@@ -94,18 +94,18 @@ class OpenAiDialect:
         lengths: Counter[int] = Counter()
         async with aclosing(self.connection.events(COMPLETIONS, whole, Completions)) as events:
             async for event in events:
-                self.alias.insist(event.model, self.model, self.connection.url)
+                self.alias.check(event.model, self.model, self.connection.url)
                 for choice in event.choices:
                     index, ended = choice.index, bool(choice.finish_reason)
                     if not self.ids_out:  # The tokens of a text are not those of its parts.
                         texts[index] = texts.get(index, "") + choice.text
                         choice = choice.model_copy(update={"text": texts[index]})
-                    drawn = self._drawn(choice, budget)
+                    drawn = self._parse_choice(choice, budget)
                     yield DrawnChunk(first + index, lengths[index], drawn, ended)
                     if self.ids_out:
                         lengths[index] += len(drawn.tokens)
 
-    def _questions(self, request: DrawRequest) -> list[dict[str, Any]]:
+    def _payloads(self, request: DrawRequest) -> list[dict[str, Any]]:
         """One for all responses, or one for each."""
         sampling = request.sampling
         if sampling.top_k and not self.top_k:
@@ -119,7 +119,7 @@ class OpenAiDialect:
                 " best-of-n"
             )
         body = {
-            "prompt": self.spelled(request.context),
+            "prompt": self.prompt_of(request.context),
             "max_tokens": request.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -134,13 +134,13 @@ class OpenAiDialect:
             return [body | {"n": request.n, "seed": request.seed}]
         return [body | {"n": 1, "seed": request.seed + i} for i in range(request.n)]
 
-    async def read(
+    async def score(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
-        if self.reading is None:
+        if self.scoring_mode is None:
             raise BadInput(f"{self.connection.url} cannot score; name a second engine (--scorer)")
         return await together(
-            self._read(context, completion, self.reading) for completion in completions
+            self._score(context, completion, self.scoring_mode) for completion in completions
         )
 
     async def complete(self, body: dict[str, Any]) -> list[CompletionChoice]:
@@ -152,10 +152,10 @@ class OpenAiDialect:
         """One question to the model; the answer must be of the same one."""
         whole = {"model": self.model} | NEUTRAL | body
         answer = await self.refusals.post(self.connection, COMPLETIONS, whole, Completions)
-        self.alias.insist(answer.model, self.model, self.connection.url)
+        self.alias.check(answer.model, self.model, self.connection.url)
         return answer
 
-    def spelled(self, tokens: Tokens) -> list[int] | str:
+    def prompt_of(self, tokens: Tokens) -> list[int] | str:
         """A prompt as the server takes it.
 
         Raises :class:`~preftilt.errors.EngineError` for ids that text does not lead back to.
@@ -170,44 +170,54 @@ class OpenAiDialect:
             )
         return text
 
-    async def _read(
-        self, context: Tokens, completion: Tokens, reading: ScoringMode
+    async def _score(
+        self, context: Tokens, completion: Tokens, scoring_mode: ScoringMode
     ) -> Float[np.ndarray, "T"]:
         prompt = context + completion
-        body = {"prompt": self.spelled(prompt), "n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0}
-        choices = await self.complete(body | SCORING_MODES[reading])
+        body = {
+            "prompt": self.prompt_of(prompt),
+            "n": 1,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "seed": 0,
+        }
+        choices = await self.complete(body | SCORING_MODES[scoring_mode])
         where = self.connection.url
         if len(choices) != 1:
             raise EngineError(f"{where} sent {len(choices)} answers where one was asked")
         [choice] = choices
-        if reading == "prompt_logprobs":
+        if scoring_mode == "prompt_logprobs":
             return completion_logprobs(choice.prompt_logprobs, context, completion, where)
         echoed = choice.logprobs.token_logprobs if choice.logprobs else []
-        most = len(prompt) + SCORING_MODES[reading]["max_tokens"]
-        if not len(prompt) <= len(echoed) <= most:
+        longest = len(prompt) + SCORING_MODES[scoring_mode]["max_tokens"]
+        if not len(prompt) <= len(echoed) <= longest:
             raise EngineError(
                 f"{where} echoed {len(echoed)} log-probs for {len(prompt)} tokens; does it add a token in front, or is"
                 " --tokenizer another one?"
             )
         return checked_logprobs(echoed[len(context) : len(prompt)], len(completion), where)
 
-    def _drawn(self, choice: CompletionChoice, budget: int) -> DrawnTokens:
+    def _parse_choice(self, choice: CompletionChoice, budget: int) -> DrawnTokens:
         if not self.ids_out:
             chat, ends = self.tokenizer.chat, self.tokenizer.vocabulary.eos
             text = before_end(choice.text, chat, ends)
-            tokens = self._ended(chat.encode_response(text), choice, ended=text != choice.text)
+            tokens = self._with_end_token(
+                chat.encode_response(text), choice, ended=text != choice.text
+            )
             spent = choice.finish_reason == "length" and text == choice.text and bool(tokens)
             return DrawnTokens(tokens[:budget], None, spent=spent)
         ids = ids_of(choice) if choice.text else ids_of(choice) or ()
         if ids is None:
             raise EngineError(f"{self.connection.url} left out the token ids that it gave before")
-        tokens = self._ended(ids, choice)
+        tokens = self._with_end_token(ids, choice)
         logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
         if len(logprobs) != len(tokens):
             return DrawnTokens(tokens, None)
         return DrawnTokens(tokens, checked_logprobs(logprobs, len(tokens), self.connection.url))
 
-    def _ended(self, tokens: Tokens, choice: CompletionChoice, *, ended: bool = False) -> Tokens:
+    def _with_end_token(
+        self, tokens: Tokens, choice: CompletionChoice, *, ended: bool = False
+    ) -> Tokens:
         """The response with the token that it ended with, which many servers leave out; ``ended`` says that it did."""
         closed = any(token in self.tokenizer.vocabulary.eos for token in tokens)
         if (ended or choice.finish_reason == "stop") and not closed:

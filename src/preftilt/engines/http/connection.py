@@ -44,10 +44,10 @@ LONGER = "give it longer (--timeout), or ask for fewer or shorter responses"
 """What helps where an answer takes too long."""
 
 SPARE_CONNECTIONS = 4
-MOST_BYTES = 1 << 28
+MAX_ANSWER_BYTES = 1 << 28
 """No honest answer is longer; what is, would fill the memory."""
 
-QUOTED = 300
+MAX_QUOTED = 300
 """Characters of a server's own words that an error repeats."""
 
 DONE = "[DONE]"
@@ -91,14 +91,16 @@ class Connection:
     async def get(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path``; errors as in :meth:`post`. A question about the server itself waits for no other."""
         async with self._deadline(path, self.timeout):
-            return self._read(path, await self._patiently(self._once, "GET", path, None), answer)
+            return self._parse(
+                path, await self._with_retries(self._request, "GET", path, None), answer
+            )
 
     async def check(self, path: str, answer: type[Answer]) -> Answer:
         """Ask for ``path`` once, and for :data:`CHECK_SECONDS` only, because others wait for it; errors as in
         :meth:`post`."""
         seconds = min(CHECK_SECONDS, self.timeout)
         async with self._deadline(path, seconds, "is the server still running there?"):
-            return self._read(path, await self._once("GET", path, None), answer)
+            return self._parse(path, await self._request("GET", path, None), answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
         """Send ``body`` as JSON and read the answer as ``answer``.
@@ -108,7 +110,9 @@ class Connection:
         """
         data = json.dumps(body, allow_nan=False).encode()
         async with self.slots, self._deadline(path, self.timeout):
-            return self._read(path, await self._patiently(self._once, "POST", path, data), answer)
+            return self._parse(
+                path, await self._with_retries(self._request, "POST", path, data), answer
+            )
 
     async def events(
         self, path: str, body: Mapping[str, Any], event: type[Answer]
@@ -120,15 +124,15 @@ class Connection:
         """
         data = json.dumps(body, allow_nan=False).encode()
         async with self.slots, self._deadline(path, self.timeout):
-            response = await self._patiently(self._begun, "POST", path, data)
+            response = await self._with_retries(self._open_response, "POST", path, data)
             try:
-                with self._named(path):
+                with self._translated_errors(path):
                     if not _is_event_stream(response):
-                        yield self._read(path, await self._body(response, path), event)
+                        yield self._parse(path, await self._read_body(response, path), event)
                         return
-                    async for sent in httpx2.EventSource(response, max_event_size=MOST_BYTES):
+                    async for sent in httpx2.EventSource(response, max_event_size=MAX_ANSWER_BYTES):
                         if sent.data != DONE:
-                            yield self._read(path, sent.data.encode(), event)
+                            yield self._parse(path, sent.data.encode(), event)
             finally:
                 await response.aclose()
 
@@ -148,48 +152,48 @@ class Connection:
                 f"{self.url}{path} did not answer within {seconds:g} s; {remedy}"
             ) from None
 
-    async def _patiently(
+    async def _with_retries(
         self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object
     ) -> T:
         """Try again for as long as nothing can have been executed."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Later),
-            wait=_pause,
-            stop=self._enough,
+            wait=_retry_delay,
+            stop=self._give_up,
             reraise=True,
         )
         return await retrying(attempt, *arguments)
 
-    def _enough(self, state: RetryCallState) -> bool:
+    def _give_up(self, state: RetryCallState) -> bool:
         failure = state.outcome.exception() if state.outcome else None
         limit = UNREACHABLE_SECONDS if isinstance(failure, Unreachable) else self.timeout
         spent = (state.seconds_since_start or 0.0) + state.upcoming_sleep
         return state.attempt_number >= ATTEMPTS or spent >= limit
 
-    async def _once(self, method: str, path: str, body: bytes | None) -> bytes:
-        response = await self._begun(method, path, body)
+    async def _request(self, method: str, path: str, body: bytes | None) -> bytes:
+        response = await self._open_response(method, path, body)
         try:
-            with self._named(path):
-                return await self._body(response, path)
+            with self._translated_errors(path):
+                return await self._read_body(response, path)
         finally:
             await response.aclose()
 
-    async def _begun(self, method: str, path: str, body: bytes | None) -> httpx2.Response:
+    async def _open_response(self, method: str, path: str, body: bytes | None) -> httpx2.Response:
         """An answer that has begun and is no error; whoever asks for it closes it."""
         request = self.client.build_request(method, self.url + path, content=body)
-        with self._named(path):
+        with self._translated_errors(path):
             response = await self.client.send(request, stream=True)
         if response.status_code == httpx2.codes.OK:
             return response
         try:
-            with self._named(path):
-                data = await self._body(response, path)
+            with self._translated_errors(path):
+                data = await self._read_body(response, path)
         finally:
             await response.aclose()
-        raise self._declined(response, path, data)
+        raise self._status_error(response, path, data)
 
     @contextmanager
-    def _named(self, path: str) -> Iterator[None]:
+    def _translated_errors(self, path: str) -> Iterator[None]:
         """Failures of the connection in our words."""
         try:
             yield
@@ -203,47 +207,47 @@ class Connection:
                 " look at the server's log"
             ) from None
 
-    async def _body(self, response: httpx2.Response, path: str) -> bytes:
+    async def _read_body(self, response: httpx2.Response, path: str) -> bytes:
         parts, size = [], 0
         async for part in response.aiter_bytes():
             size += len(part)
-            if size > MOST_BYTES:
+            if size > MAX_ANSWER_BYTES:
                 raise EngineError(f"{self.url}{path} answers without end ({size >> 20} MiB so far)")
             parts.append(part)
         return b"".join(parts)
 
-    def _read(self, path: str, data: bytes, answer: type[Answer]) -> Answer:
+    def _parse(self, path: str, data: bytes, answer: type[Answer]) -> Answer:
         try:
             return answer.model_validate_json(data)
         except ValidationError as error:
-            complaint = _complaint(error)
+            complaint = _first_error(error)
         if (status := _error_status(data)) is not None:
             raise Declined(
-                f"{self.url}{path} answered with an error, though with HTTP 200: {self._words(data)}",
+                f"{self.url}{path} answered with an error, though with HTTP 200: {self._server_message(data)}",
                 status,
             )
         raise EngineError(
             f"{self.url}{path} answered with something else than {answer.__name__}: {complaint}"
         )
 
-    def _words(self, data: bytes) -> str:
-        words = _words(data)
-        return words.replace(self.secret, "…") if self.secret else words
+    def _server_message(self, data: bytes) -> str:
+        server_message = _server_message(data)
+        return server_message.replace(self.secret, "…") if self.secret else server_message
 
-    def _declined(self, response: httpx2.Response, path: str, data: bytes) -> Declined:
+    def _status_error(self, response: httpx2.Response, path: str, data: bytes) -> Declined:
         status = response.status_code
-        words = self._words(data)
-        said = f"{self.url}{path} answered {status}: {words or response.reason_phrase}"
+        server_message = self._server_message(data)
+        message = f"{self.url}{path} answered {status}: {server_message or response.reason_phrase}"
         if status in BUSY:
-            return Later(said, status, _seconds(response.headers.get("retry-after", "")))
+            return Later(message, status, _retry_after(response.headers.get("retry-after", "")))
         if status in (401, 403):
             which = "is set, but refused" if self.secret else "is not set"
-            said += (
+            message += (
                 f" (the key comes from the environment variable {self.key_variable}, which {which})"
             )
         if 300 <= status < 400:
-            said += " (redirects are not followed; give the server's final URL)"
-        return Declined(said, status)
+            message += " (redirects are not followed; give the server's final URL)"
+        return Declined(message, status)
 
 
 def connect(url: str, *, key_variable: str, timeout: float, max_connections: int) -> Connection:
@@ -252,7 +256,7 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
     Call it on the event loop that will ask. Nothing is sent yet. Raises :class:`~preftilt.errors.BadInput` for a URL
     that is none, or that holds a password.
     """
-    parts = _checked(url)
+    parts = _checked_url(url)
     secret = os.environ.get(key_variable, "").strip()
     if secret and not (secret.isascii() and secret.isprintable()):
         raise BadInput(f"the key in {key_variable} has characters that no HTTP header can hold")
@@ -279,7 +283,7 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
     )
 
 
-def _checked(url: str) -> str:
+def _checked_url(url: str) -> str:
     """The URL without a slash, or a ``/v1`` that clients of other makes want, at its end."""
     parts = urlsplit(url)
     if not parts.hostname or parts.scheme not in ("http", "https"):
@@ -299,7 +303,7 @@ def _is_event_stream(response: httpx2.Response) -> bool:
     return kind.strip().lower() == "text/event-stream"
 
 
-def _pause(state: RetryCallState) -> float:
+def _retry_delay(state: RetryCallState) -> float:
     """Seconds until the next try: what the server asks for, else longer each time, with jitter."""
     failure = state.outcome.exception() if state.outcome else None
     if isinstance(failure, Later) and failure.after is not None:
@@ -307,7 +311,7 @@ def _pause(state: RetryCallState) -> float:
     return BACK_OFF(state)
 
 
-def _seconds(text: str) -> float | None:
+def _retry_after(text: str) -> float | None:
     """``Retry-After`` in seconds; its other form, a date, is left to our own back-off."""
     try:
         return max(0.0, min(float(text), 3600.0))
@@ -328,7 +332,7 @@ def _error_status(data: bytes) -> int | None:
     return code if isinstance(code, int) and 400 <= code < 600 else 200
 
 
-def _words(data: bytes) -> str:
+def _server_message(data: bytes) -> str:
     """What the server says is wrong, in one line."""
     try:
         message = json.loads(data)
@@ -341,14 +345,14 @@ def _words(data: bytes) -> str:
     return shortened(str(message))
 
 
-def shortened(said: str) -> str:
-    """A server's words in one printable line of :data:`QUOTED` characters at most."""
-    text = " ".join(said.split())
+def shortened(message: str) -> str:
+    """A server's words in one printable line of :data:`MAX_QUOTED` characters at most."""
+    text = " ".join(message.split())
     shown = "".join(character for character in text if character.isprintable())
-    return shown if len(shown) <= QUOTED else shown[: QUOTED - 1] + "…"
+    return shown if len(shown) <= MAX_QUOTED else shown[: MAX_QUOTED - 1] + "…"
 
 
-def _complaint(error: ValidationError) -> str:
+def _first_error(error: ValidationError) -> str:
     """What is wrong first, without repeating the answer."""
     [first, *others] = error.errors(include_url=False, include_input=False)
     where = ".".join(str(key) for key in first["loc"])

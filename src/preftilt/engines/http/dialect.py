@@ -82,7 +82,7 @@ class Dialect(Protocol):
         """What :meth:`draw` gives, as it comes; closing the generator ends the drawing."""
         ...
 
-    async def read(
+    async def score(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
         """Raw log-probs of every completion (none is empty) after ``context``, float64."""

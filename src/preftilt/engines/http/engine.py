@@ -36,7 +36,7 @@ from preftilt.types import Completion, Step, Tokens
 SEEDS = (1 << 31) - 1
 """Seeds are kept to 31 bits: every server takes those."""
 
-TOGETHER = 64
+MAX_BATCH = 64
 """Completions scored by one question at most."""
 
 RECHECK_SECONDS = 30.0
@@ -91,9 +91,9 @@ class ServerEngine:
         self._capabilities = capabilities
         self._canary = canary
         self._streaming = StreamSupport()
-        self._check: SharedWork[None] | None = None
+        self._pending_check: SharedWork[None] | None = None
         self._checked = time.monotonic()
-        self._readable = RequestChecker(
+        self._checker = RequestChecker(
             model=info.name,
             max_context=capabilities.max_context,
             vocabulary=tokenizer.vocabulary.size,
@@ -138,7 +138,7 @@ class ServerEngine:
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`."""
         for request in requests:
-            self._readable.check_sample(request)
+            self._checker.check_sample(request)
         return await self._loop.wait(lambda: self._sample(requests))
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
@@ -147,13 +147,13 @@ class ServerEngine:
         From a server that refuses to stream (which is remembered), responses come whole.
         """
         assert isinstance(request, SampleRequest)
-        self._readable.check_sample(request)
+        self._checker.check_sample(request)
         return self._loop.stream(lambda: self._stream(request))
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
-            self._readable.check_score(request)
+            self._checker.check_score(request)
         return await self._loop.wait(lambda: self._score(requests))
 
     async def ping(self) -> None:
@@ -165,34 +165,36 @@ class ServerEngine:
         self._finalizer()
 
     async def _sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        await self._same_model()
+        await self._check_same_model()
         return await together(self._draw(request) for request in requests)
 
     async def _stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
-        await self._same_model()
+        await self._check_same_model()
 
         async def at_once() -> list[Increment]:
             return whole_responses(request, await self._draw(request))
 
-        async with aclosing(self._streaming.of(lambda: self._grow(request), at_once)) as increments:
+        async with aclosing(
+            self._streaming.stream_or_whole(lambda: self._stream_response(request), at_once)
+        ) as increments:
             async for increment in increments:
                 yield increment
 
-    async def _grow(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+    async def _stream_response(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
         """What the server draws, as it comes; the ends are those of :meth:`_finish`."""
-        draw = self._asked_for(request)
+        draw = self._draw_request(request)
         if draw is None:
-            for increment in whole_responses(request, _nothing(request)):
+            for increment in whole_responses(request, _empty_completions(request)):
                 yield increment
             return
         scored = draw.logprobs and self._capabilities.sampler_logprobs
         # A greedy draw serves every slot.
-        served = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
+        slots_of_responses = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
         responses = [
             StreamedResponse(
                 slots, StopFinder(self._tokenizer.vocabulary, request.step, draw.max_tokens), scored
             )
-            for slots in served
+            for slots in slots_of_responses
         ]
         async with aclosing(self._dialect.stream(draw)) as parts:
             async for part in parts:
@@ -202,15 +204,15 @@ class ServerEngine:
                     )
                 response = responses[part.index]
                 length = part.start + len(part.drawn.tokens)
-                self._insist_on_fitting(part.drawn.tokens, draw, length)
+                self._check_tokens(part.drawn.tokens, draw, length)
                 if response.complete:
                     continue
-                response.take(part)
-                if part.ended or response.ending.end:
+                response.add(part)
+                if part.ended or response.stop_finder.end:
                     completion = await self._finish(draw, response.drawn, request.step)
-                    increments = response.last(completion)
+                    increments = response.final_increments(completion)
                 else:
-                    increments = response.news()
+                    increments = response.new_increments()
                 for increment in increments:
                     yield increment
         if not all(response.complete for response in responses):
@@ -219,7 +221,7 @@ class ServerEngine:
                 " look at the server's log"
             )
 
-    def _asked_for(self, request: SampleRequest) -> DrawRequest | None:
+    def _draw_request(self, request: SampleRequest) -> DrawRequest | None:
         """The question to the server, None where there is nothing to draw."""
         context = request.prompt + request.prefix
         budget = min(request.max_tokens, self._capabilities.max_context - len(context))
@@ -237,25 +239,23 @@ class ServerEngine:
         )
 
     async def _draw(self, request: SampleRequest) -> list[Completion]:
-        draw = self._asked_for(request)
+        draw = self._draw_request(request)
         if draw is None:
-            return _nothing(request)
-        drawn = await self._drawn(draw)
+            return _empty_completions(request)
+        drawn = await self._draw_responses(draw)
         if draw.n < len(request.slots):
             drawn = drawn * len(request.slots)
         return await together(self._finish(draw, response, request.step) for response in drawn)
 
-    async def _drawn(self, draw: DrawRequest) -> list[DrawnTokens]:
+    async def _draw_responses(self, draw: DrawRequest) -> list[DrawnTokens]:
         drawn = await self._dialect.draw(draw)
         if len(drawn) != draw.n:
             raise EngineError(f"{self.name} sent {len(drawn)} responses where {draw.n} were asked")
         for response in drawn:
-            self._insist_on_fitting(response.tokens, draw)
+            self._check_tokens(response.tokens, draw)
         return drawn
 
-    def _insist_on_fitting(
-        self, tokens: Tokens, draw: DrawRequest, length: int | None = None
-    ) -> None:
+    def _check_tokens(self, tokens: Tokens, draw: DrawRequest, length: int | None = None) -> None:
         """Raise :class:`~preftilt.errors.EngineError` for tokens that cannot be meant, ``length`` in all."""
         length = len(tokens) if length is None else length
         if length > draw.max_tokens:
@@ -271,8 +271,8 @@ class ServerEngine:
     async def _finish(self, draw: DrawRequest, first: DrawnTokens, step: Step | None) -> Completion:
         """Cut a response where it ends; a step that a server ended too early goes on."""
         tokens, parts = first.tokens, [first]
-        ending = StopFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
-        while (end := ending.read(tokens)) is None:
+        stop_finder = StopFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
+        while (end := stop_finder.find_stop(tokens)) is None:
             if first.spent:
                 end = len(tokens), "length"
                 break
@@ -281,7 +281,7 @@ class ServerEngine:
                     f"{self.name} ended a response after {len(tokens)} of {draw.max_tokens} tokens without an end"
                     " token; does it stop at strings of its own?"
                 )
-            [more] = await self._drawn(
+            [more] = await self._draw_responses(
                 replace(
                     draw,
                     context=draw.context + tokens,
@@ -307,22 +307,22 @@ class ServerEngine:
             return np.concatenate(rows)[: len(tokens)]
         if not (tokens and draw.logprobs and self._capabilities.sampler_logprobs):
             return np.zeros(len(tokens))
-        [row] = await self._dialect.read(draw.context, [tokens])
+        [row] = await self._dialect.score(draw.context, [tokens])
         return row
 
     async def _score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        await self._same_model()
+        await self._check_same_model()
         groups: dict[Tokens, list[int]] = {}
         for i, request in enumerate(requests):
             if request.completion:
                 groups.setdefault(request.prompt + request.prefix, []).append(i)
         parts = [
-            (context, members[start : start + TOGETHER])
+            (context, members[start : start + MAX_BATCH])
             for context, members in groups.items()
-            for start in range(0, len(members), TOGETHER)
+            for start in range(0, len(members), MAX_BATCH)
         ]
         read = await together(
-            self._dialect.read(context, [requests[i].completion for i in members])
+            self._dialect.score(context, [requests[i].completion for i in members])
             for context, members in parts
         )
         rows_by_index = {
@@ -332,23 +332,23 @@ class ServerEngine:
         }
         return [rows_by_index.get(i, np.empty(0)) for i in range(len(requests))]
 
-    async def _same_model(self) -> None:
+    async def _check_same_model(self) -> None:
         """Notice a server that changes its model while we are connected to it; all who wait share one check."""
         if time.monotonic() - self._checked < RECHECK_SECONDS:
             return
-        if self._check is None or not self._check.open:
-            self._check = SharedWork(self._check_model())
-        await self._check.wait()
+        if self._pending_check is None or not self._pending_check.open:
+            self._pending_check = SharedWork(self._check_server())
+        await self._pending_check.wait()
 
-    async def _check_model(self) -> None:
+    async def _check_server(self) -> None:
         await check_model_served(self._connection, self.name, self.model)
-        await self._same_weights()
+        await self._check_same_weights()
         self._checked = time.monotonic()
 
-    async def _same_weights(self) -> None:
+    async def _check_same_weights(self) -> None:
         if self._canary.logprobs is None:
             return
-        [row] = await self._dialect.read(self._canary.context, [self._canary.completion])
+        [row] = await self._dialect.score(self._canary.context, [self._canary.completion])
         gap = float(np.abs(row - self._canary.logprobs).mean())
         if gap > SAME_MODEL:
             raise EngineError(
@@ -379,6 +379,6 @@ def seed_of(request: SampleRequest) -> int:
     return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
 
 
-def _nothing(request: SampleRequest) -> list[Completion]:
+def _empty_completions(request: SampleRequest) -> list[Completion]:
     """What is drawn where no token may be."""
     return [Completion((), np.empty(0), "length")] * len(request.slots)

@@ -26,7 +26,7 @@ ROUNDED = 0.1
 """Mean gap up to which two readings differ by rounding; a wrong token, scale or place moves them by far more."""
 
 QUESTION = "Name a way to relax."
-DIFFERENT, RESPONSE, ENOUGH = 12, 12, 20
+SCORED_TOKENS, RESPONSE_TOKENS, COMPARED_TOKENS = 12, 12, 20
 """How many different tokens are scored, how many are drawn in a response, and how many of those are compared."""
 
 OPEN_ENDED = (
@@ -50,29 +50,31 @@ SPREAD = 6.0
 as much as :data:`ROUNDED`, slopes of 1 and of 1/2 are then twelve standard errors apart."""
 
 
-async def check_scores(asking: ProbeContext, dialect: Dialect) -> None:
+async def check_scores(probe: ProbeContext, dialect: Dialect) -> None:
     """Insist that scores are the given tokens' log-probs: not the likeliest token's, not the token's before.
 
     Raises :class:`~preftilt.errors.BadInput` for a server whose scores cannot be used.
     """
-    context = asking.tokenizer.chat.encode(QUESTION)
-    tokens = list(dict.fromkeys(probe_tokens(asking.tokenizer)))[:DIFFERENT]
+    context = probe.tokenizer.chat.encode(QUESTION)
+    tokens = list(dict.fromkeys(probe_tokens(probe.tokenizer)))[:SCORED_TOKENS]
     # A server that takes text only can be asked about what survives being spelled out.
-    completions = [(token,) for token in tokens if _survives(asking.tokenizer, (*context, token))]
-    rows = np.concatenate(await dialect.read(context, completions))
+    completions = [
+        (token,) for token in tokens if _survives_as_text(probe.tokenizer, (*context, token))
+    ]
+    rows = np.concatenate(await dialect.score(context, completions))
     if np.ptp(rows) == 0:
-        asking.note(Fact("which token a score is of", "always the same one"))
+        probe.note(Fact("which token a score is of", "always the same one"))
         raise BadInput(
-            f"{asking.connection.url} gives every token the same log-prob: it reports the likeliest token's or the one"
+            f"{probe.connection.url} gives every token the same log-prob: it reports the likeliest token's or the one"
             f" before (echo shifted by one); {OTHER_WAYS}"
         )
     if float(np.exp(rows).sum()) > 1 + EXACT:
-        asking.note(Fact("which token a score is of", "not the given one"))
+        probe.note(Fact("which token a score is of", "not the given one"))
         raise BadInput(
-            f"{asking.connection.url} gives {len(completions)} tokens probabilities that add up to more than 1: its"
+            f"{probe.connection.url} gives {len(completions)} tokens probabilities that add up to more than 1: its"
             f" log-probs are not those of the given tokens; {OTHER_WAYS}"
         )
-    asking.note(Fact("which token a score is of", "the given one", "scores can be used"))
+    probe.note(Fact("which token a score is of", "the given one", "scores can be used"))
 
 
 OTHER_WAYS = (
@@ -81,7 +83,7 @@ OTHER_WAYS = (
 )
 
 
-async def check_sampler(asking: ProbeContext, dialect: Dialect) -> bool:
+async def check_sampler(probe: ProbeContext, dialect: Dialect) -> bool:
     """Whether log-probs of drawing stand in for scores.
 
     They do if they are raw: at a temperature other than 1, a token drawn is told with its log-prob at temperature 1.
@@ -90,32 +92,32 @@ async def check_sampler(asking: ProbeContext, dialect: Dialect) -> bool:
     Raises :class:`~preftilt.errors.BadInput` if they contradict the scores even at temperature 1: then one of the two
     is wrong, and nobody knows which.
     """
-    switch = asking.options.sampler_logprobs
-    plain = await _gaps(asking.tokenizer, dialect)
-    if not plain.size:
-        asking.note(Fact("log-probs of drawing", "none", "every response is scored"))
-        return _insist_on(switch, possible=False, url=asking.connection.url)
-    if plain.mean() > ROUNDED:
-        asking.note(Fact("log-probs of drawing", f"{plain.mean():.2g} nats from the scores"))
+    switch = probe.options.sampler_logprobs
+    gaps_at_1 = await _sampler_gaps(probe.tokenizer, dialect)
+    if not gaps_at_1.size:
+        probe.note(Fact("log-probs of drawing", "none", "every response is scored"))
+        return _trust_if_requested(switch, possible=False, url=probe.connection.url)
+    if gaps_at_1.mean() > ROUNDED:
+        probe.note(Fact("log-probs of drawing", f"{gaps_at_1.mean():.2g} nats from the scores"))
         raise BadInput(
-            f"{asking.connection.url} contradicts itself: log-probs of what it draws and scores of the same tokens"
-            f" differ by {plain.mean():.2g} nats a token, shifted by one or of another model; {OTHER_WAYS}"
+            f"{probe.connection.url} contradicts itself: log-probs of what it draws and scores of the same tokens"
+            f" differ by {gaps_at_1.mean():.2g} nats a token, shifted by one or of another model; {OTHER_WAYS}"
         )
-    relation = await _relation(asking.tokenizer, dialect)
-    agree = bool(plain.max() <= EXACT or np.sqrt(np.mean(plain**2)) <= ROUNDED_RMS)
+    relation = await _measure_scale(probe.tokenizer, dialect)
+    exact = bool(gaps_at_1.max() <= EXACT or np.sqrt(np.mean(gaps_at_1**2)) <= ROUNDED_RMS)
     raw = relation is not None and relation.raw
     if relation is None:
         answer = "cannot be told from scaled ones"
     elif raw:
-        answer = f"raw, within {plain.max():.1g} nats of scores"
+        answer = f"raw, within {gaps_at_1.max():.1g} nats of scores"
     else:
         answer = "scaled by temperature" if relation.scaled else "changed by sampling settings"
-    meaning = "stand in for scores" if raw and agree else "every response is scored"
-    if raw and not agree:
+    meaning = "stand in for scores" if raw and exact else "every response is scored"
+    if raw and not exact:
         meaning = f"too rough; {meaning}"
-    asking.note(Fact("log-probs of drawing", answer, meaning))
-    trusted = _insist_on(switch, possible=raw, url=asking.connection.url)
-    return trusted or (switch == "auto" and agree and raw)
+    probe.note(Fact("log-probs of drawing", answer, meaning))
+    trusted = _trust_if_requested(switch, possible=raw, url=probe.connection.url)
+    return trusted or (switch == "auto" and exact and raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +145,11 @@ class SamplerScale:
 _HALFWAY = (1 - 1 / HIGH_TEMPERATURE.temperature) / 2
 
 
-def _survives(tokenizer: ModelTokenizer, tokens: Tokens) -> bool:
+def _survives_as_text(tokenizer: ModelTokenizer, tokens: Tokens) -> bool:
     return tokenizer.chat.encode(tokenizer.spell(tokens)) == tokens
 
 
-def _insist_on(switch: str, *, possible: bool, url: str) -> bool:
+def _trust_if_requested(switch: str, *, possible: bool, url: str) -> bool:
     if switch == "on" and not possible:
         raise BadInput(
             f"{url} does not report raw log-probs of what it draws, as far as can be told; leave out --sampler-logprobs"
@@ -156,51 +158,53 @@ def _insist_on(switch: str, *, possible: bool, url: str) -> bool:
     return switch == "on"
 
 
-async def _relation(tokenizer: ModelTokenizer, dialect: Dialect) -> SamplerScale | None:
+async def _measure_scale(tokenizer: ModelTokenizer, dialect: Dialect) -> SamplerScale | None:
     """Draws first tokens behind one text after the other until their scores differ enough to tell.
 
     None if they never do (a model that is certain everywhere gives the same log-probs at any temperature), or if the
     server refuses to draw at that temperature: then nothing is known.
     """
-    gaps, told, scores = (np.empty(0) for _ in range(3))
-    for context in _contexts(tokenizer):
+    gaps, sampled, scores = (np.empty(0) for _ in range(3))
+    for context in _probe_contexts(tokenizer):
         draw = DrawRequest(
             context=context, n=FIRST_TOKENS, max_tokens=1, sampling=HIGH_TEMPERATURE, seed=11
         )
         try:
-            rows = await _rows(dialect, draw)
+            rows = await _sampler_and_scores(dialect, draw)
         except Declined:
             return None
         if rows is None:
             continue
         drawing, scoring = rows
         gaps = np.append(gaps, np.abs(drawing - scoring))
-        told = np.append(told, drawing - drawing.mean())
+        sampled = np.append(sampled, drawing - drawing.mean())
         scores = np.append(scores, scoring - scoring.mean())
         spread = float(scores @ scores)
         if spread >= SPREAD:
-            return SamplerScale(slope=float(scores @ told) / spread, gap=float(gaps.mean()))
+            return SamplerScale(slope=float(scores @ sampled) / spread, gap=float(gaps.mean()))
     return None
 
 
-async def _gaps(tokenizer: ModelTokenizer, dialect: Dialect) -> Float[np.ndarray, "T"]:
+async def _sampler_gaps(tokenizer: ModelTokenizer, dialect: Dialect) -> Float[np.ndarray, "T"]:
     """Absolute differences between log-probs of drawing at temperature 1 and scores; empty where there are none."""
     gaps = np.empty(0)
-    for context in _contexts(tokenizer):
-        draw = DrawRequest(context=context, n=2, max_tokens=RESPONSE, sampling=Sampling(), seed=11)
-        if (rows := await _rows(dialect, draw)) is not None:
+    for context in _probe_contexts(tokenizer):
+        draw = DrawRequest(
+            context=context, n=2, max_tokens=RESPONSE_TOKENS, sampling=Sampling(), seed=11
+        )
+        if (rows := await _sampler_and_scores(dialect, draw)) is not None:
             gaps = np.append(gaps, np.abs(rows[0] - rows[1]))
-        if gaps.size >= ENOUGH:
+        if gaps.size >= COMPARED_TOKENS:
             break
     return gaps
 
 
-def _contexts(tokenizer: ModelTokenizer) -> Iterator[Tokens]:
+def _probe_contexts(tokenizer: ModelTokenizer) -> Iterator[Tokens]:
     contexts = (tokenizer.chat.encode(text) for text in OPEN_ENDED)
-    return (context for context in contexts if _survives(tokenizer, context))
+    return (context for context in contexts if _survives_as_text(tokenizer, context))
 
 
-async def _rows(
+async def _sampler_and_scores(
     dialect: Dialect, draw: DrawRequest
 ) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]] | None:
     """Log-probs of drawing and scores of all different responses; None if the server gives none of the former.
@@ -208,8 +212,8 @@ async def _rows(
     A server may leave them out of responses that ended, with the end's.
     """
     drawn = {row.tokens: row.logprobs for row in await dialect.draw(draw) if row.tokens}
-    told = {tokens: logprobs for tokens, logprobs in drawn.items() if logprobs is not None}
-    if not told:
+    sampled = {tokens: logprobs for tokens, logprobs in drawn.items() if logprobs is not None}
+    if not sampled:
         return None
-    scores = await dialect.read(draw.context, [*told])
-    return np.concatenate([*told.values()]), np.concatenate(scores)
+    scores = await dialect.score(draw.context, [*sampled])
+    return np.concatenate([*sampled.values()]), np.concatenate(scores)

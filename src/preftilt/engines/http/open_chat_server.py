@@ -114,13 +114,13 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
         card = loop.run(lambda: chosen_model(connection, options.served_model))
         facts.append(Fact("model", card.id))
         endpoint = ChatEndpoint(connection, card.id)
-        many = loop.run(lambda: _many(endpoint, facts))
+        many = loop.run(lambda: _probe_many(endpoint, facts))
     except BaseException:
         loop.close(connection.close if connection is not None else close_nothing)
         raise
-    able = scorer.capabilities
-    known = (card.max_model_len, options.max_context, able.max_context)
-    context = min(limit for limit in known if limit is not None)
+    scorer_capabilities = scorer.capabilities
+    limits = (card.max_model_len, options.max_context, scorer_capabilities.max_context)
+    context = min(limit for limit in limits if limit is not None)
     facts.append(Fact("context", f"{context:,} tokens"))
     plan = f"draw: POST {CHAT}, {'n answers a question' if many else 'one question an answer'}"
     info = ServerEngineInfo(
@@ -132,11 +132,11 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
     )
     capabilities = Capabilities(
         max_context=context,
-        eos=able.eos,
-        turn_end=able.turn_end,
+        eos=scorer_capabilities.eos,
+        turn_end=scorer_capabilities.turn_end,
         sampler_logprobs=False,
         keyed_streams=False,
-        images=able.images,
+        images=scorer_capabilities.images,
     )
     tokenizer = scorer.tokenizer
     if not isinstance(tokenizer, RememberingTokenizer):
@@ -144,7 +144,7 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
     return ChatSampler(info, loop, endpoint, tokenizer, capabilities, many=many)
 
 
-async def _many(endpoint: ChatEndpoint, facts: list[Fact]) -> bool:
+async def _probe_many(endpoint: ChatEndpoint, facts: list[Fact]) -> bool:
     """Whether n answers come from one question; on the way, what the server refuses, and what it calls its model."""
     body = QUESTION | {"max_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 5}
     many = False

@@ -56,9 +56,9 @@ def open_server(kind: ServerKind, url: str, options: EngineOptions) -> ServerEng
         opened.callback(engine.close)
         scorer = open_scorer(options.scorer, options)
         opened.callback(scorer.close)
-        both = scored_by(engine, scorer)
+        engine = scored_by(engine, scorer)
         opened.pop_all()
-        return both
+        return engine
 
 
 def open_sampler(kind: ServerKind, url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
@@ -92,10 +92,10 @@ def _open(
         facts.append(Fact("model", card.id))
         tokenizer = find_tokenizer(card, options)
         facts.append(Fact("tokenizer", tokenizer.raw.name_or_path))
-        asking = ProbeContext(
+        probe = ProbeContext(
             connection=connection, options=options, tokenizer=tokenizer, note=facts.append
         )
-        result = loop.run(lambda: kind.probe(asking, card))
+        result = loop.run(lambda: kind.probe(probe, card))
         if needs_scores and not result.scores:
             raise BadInput(
                 f"{connection.url} can draw but not score; name a second engine that scores (--scorer SPEC, a model"
@@ -187,7 +187,7 @@ async def _canary(result: ProbeResult, tokenizer: ModelTokenizer) -> Canary:
     context, completion = tokens[:-CANARY], tokens[-CANARY:]
     if not result.scores:
         return Canary(context, completion, None)
-    [row] = await result.dialect.read(context, [completion])
+    [row] = await result.dialect.score(context, [completion])
     return Canary(context, completion, row)
 
 
@@ -195,9 +195,9 @@ def _context(
     result: ProbeResult, tokenizer: ModelTokenizer, options: EngineOptions, url: str
 ) -> int:
     """Tokens of prompt and response: by the server, by the user if less, by the model's files if both are silent."""
-    known = [limit for limit in (result.max_context, options.max_context) if limit is not None]
-    if known:
-        return min(known)
+    limits = [limit for limit in (result.max_context, options.max_context) if limit is not None]
+    if limits:
+        return min(limits)
     if tokenizer.context is None:
         raise BadInput(f"{url} does not say how long its context is; give it (--max-context N)")
     return tokenizer.context

@@ -29,52 +29,52 @@ from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling
 
-TOKENIZER = "tokenizer matches"
+TOKENIZER_MATCHES = "tokenizer matches"
 """What a server is said to be asked that makes another number of tokens of a text."""
 
 
-async def probe_openai(asking: ProbeContext, card: ModelCard) -> ProbeResult:
+async def probe_openai(probe: ProbeContext, card: ModelCard) -> ProbeResult:
     """Ask a server what of the completions API it has."""
     dialect = OpenAiDialect(
-        connection=asking.connection,
+        connection=probe.connection,
         model=card.id,
-        tokenizer=asking.tokenizer,
+        tokenizer=probe.tokenizer,
         ids_in=True,
         ids_out=False,
         many=False,
         top_k=False,
-        reading=None,
+        scoring_mode=None,
     )
-    dialect = await _ids_in(asking, dialect)
-    dialect = await _ids_out(asking, dialect)
-    dialect = await _many(asking, dialect)
-    dialect = await _top_k(asking, dialect)
-    if asking.options.scorer is None:
-        dialect = await _reading(asking, dialect)
+    dialect = await _ids_in(probe, dialect)
+    dialect = await _ids_out(probe, dialect)
+    dialect = await _many(probe, dialect)
+    dialect = await _top_k(probe, dialect)
+    if probe.options.scorer is None:
+        dialect = await _find_scoring_mode(probe, dialect)
     trusted = False
-    if dialect.reading is not None:
-        await check_scores(asking, dialect)
-        trusted = await check_sampler(asking, dialect)
+    if dialect.scoring_mode is not None:
+        await check_scores(probe, dialect)
+        trusted = await check_sampler(probe, dialect)
     for fact in (*dialect.alias.facts(card.id), *dialect.refusals.facts):
-        asking.note(fact)
+        probe.note(fact)
     prompts = "token ids" if dialect.ids_in else "text"
     responses = "token ids" if dialect.ids_out else "text"
     many = "n responses a question" if dialect.many else "one question a response"
     return ProbeResult(
         dialect=dialect,
         model=card.id,
-        scores=dialect.reading is not None,
+        scores=dialect.scoring_mode is not None,
         sampler_logprobs=trusted,
         max_context=card.max_model_len - 1 if card.max_model_len else None,
         plan=(
             f"draw: POST {COMPLETIONS}, {prompts} in, {responses} out, {many}",
-            f"score: {dialect.reading or 'by another engine (--scorer)'}",
+            f"score: {dialect.scoring_mode or 'by another engine (--scorer)'}",
         ),
-        versions={"scoring": dialect.reading or "none"},
+        versions={"scoring": dialect.scoring_mode or "none"},
     )
 
 
-def _tiny(prompt: list[int] | str) -> dict[str, Any]:
+def _one_token_payload(prompt: list[int] | str) -> dict[str, Any]:
     return {
         "prompt": prompt,
         "n": 1,
@@ -86,9 +86,9 @@ def _tiny(prompt: list[int] | str) -> dict[str, Any]:
     }
 
 
-async def _ids_in(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _ids_in(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """Token ids, or a text that the server turns into the same number of tokens."""
-    tokens = asking.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
+    tokens = probe.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
     try:
         counted = await _prompt_tokens(dialect, list(tokens))
     except Declined as failure:
@@ -96,85 +96,85 @@ async def _ids_in(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect
             raise
         counted = -1
     if counted in (len(tokens), None):
-        asking.note(Fact("token ids in", "yes", "prompts are sent as they are scored"))
+        probe.note(Fact("token ids in", "yes", "prompts are sent as they are scored"))
         return dialect
-    counted = await _prompt_tokens(dialect, asking.tokenizer.spell(tokens))
+    counted = await _prompt_tokens(dialect, probe.tokenizer.spell(tokens))
     if counted not in (len(tokens), None):
-        asking.note(Fact(TOKENIZER, f"{counted} tokens, not {len(tokens)}"))
+        probe.note(Fact(TOKENIZER_MATCHES, f"{counted} tokens, not {len(tokens)}"))
         raise BadInput(
-            f"{asking.connection.url} makes {counted} tokens of a text that has {len(tokens)} by the tokenizer here: it"
+            f"{probe.connection.url} makes {counted} tokens of a text that has {len(tokens)} by the tokenizer here: it"
             " is another tokenizer (--tokenizer), or the server adds tokens of its own; use one that takes token ids"
         )
-    asking.note(Fact("token ids in", "no", "prompts are sent as text"))
+    probe.note(Fact("token ids in", "no", "prompts are sent as text"))
     return replace(dialect, ids_in=False)
 
 
 async def _prompt_tokens(dialect: OpenAiDialect, prompt: list[int] | str) -> int | None:
-    usage = (await dialect.ask(_tiny(prompt))).usage
+    usage = (await dialect.ask(_one_token_payload(prompt))).usage
     return usage.prompt_tokens if usage else None
 
 
-async def _ids_out(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
-    prompt = dialect.spelled(asking.tokenizer.chat.encode("Name a way to relax."))
+async def _ids_out(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
+    prompt = dialect.prompt_of(probe.tokenizer.chat.encode("Name a way to relax."))
     try:
-        choices = await dialect.complete(_tiny(prompt) | IDS_OUT | {"logprobs": 1})
+        choices = await dialect.complete(_one_token_payload(prompt) | IDS_OUT | {"logprobs": 1})
     except Declined:
         choices = []
     if choices and ids_of(choices[0]) is not None:
-        asking.note(Fact("token ids out", "yes", "responses are never tokenised again"))
+        probe.note(Fact("token ids out", "yes", "responses are never tokenised again"))
         return replace(dialect, ids_out=True)
-    asking.note(Fact("token ids out", "no", "responses are tokenised here, once"))
+    probe.note(Fact("token ids out", "no", "responses are tokenised here, once"))
     return dialect
 
 
-async def _many(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _many(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """Whether ``n`` is honoured; with a seed, some servers send the same response n times."""
-    tokens = asking.tokenizer.chat.encode("Name a way to relax.")
+    tokens = probe.tokenizer.chat.encode("Name a way to relax.")
     draw = DrawRequest(context=tokens, n=3, max_tokens=12, sampling=HIGH_TEMPERATURE, seed=5)
-    able = replace(dialect, many=True)
+    candidate = replace(dialect, many=True)
     try:
-        drawn = {response.tokens for response in await able.draw(draw)}
+        drawn = {response.tokens for response in await candidate.draw(draw)}
     except Declined:
         drawn = set()
     if len(drawn) > 1:
-        asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
-        return able
-    asking.note(Fact("n responses in one question", "no", "one question a response"))
+        probe.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+        return candidate
+    probe.note(Fact("n responses in one question", "no", "one question a response"))
     return dialect
 
 
-async def _top_k(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _top_k(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """Whether the likeliest tokens alone are drawn when that is asked, where other ones are otherwise."""
-    tokens = asking.tokenizer.chat.encode("Name a way to relax.")
-    able = replace(dialect, top_k=True)
+    tokens = probe.tokenizer.chat.encode("Name a way to relax.")
+    candidate = replace(dialect, top_k=True)
     free = DrawRequest(context=tokens, n=2, max_tokens=12, sampling=HIGH_TEMPERATURE, seed=5)
     likeliest = replace(free, sampling=replace(HIGH_TEMPERATURE, top_k=1))
     greedy = replace(free, n=1, sampling=Sampling(temperature=0.0))
     try:
-        [best] = await able.draw(greedy)
-        kept = {row.tokens for row in await able.draw(likeliest)}
-        others = {row.tokens for row in await able.draw(free)}
+        [best] = await candidate.draw(greedy)
+        kept = {row.tokens for row in await candidate.draw(likeliest)}
+        others = {row.tokens for row in await candidate.draw(free)}
     except Declined:
         best, kept, others = None, set(), set()
     if best is not None and kept == {best.tokens} and others != kept:
-        asking.note(Fact("top_k", "yes"))
-        return able
-    asking.note(Fact("top_k", "no", "use top_p"))
+        probe.note(Fact("top_k", "yes"))
+        return candidate
+    probe.note(Fact("top_k", "no", "use top_p"))
     return dialect
 
 
-async def _reading(asking: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
+async def _find_scoring_mode(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
     """The first way to have a prompt's log-probs that works."""
-    tokens = asking.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
-    for reading in SCORING_MODES:
-        able = replace(dialect, reading=reading)
+    tokens = probe.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
+    for scoring_mode in SCORING_MODES:
+        candidate = replace(dialect, scoring_mode=scoring_mode)
         try:
-            await able.read(tokens[:-3], [tokens[-3:]])
+            await candidate.score(tokens[:-3], [tokens[-3:]])
         except EngineError:
             continue
-        asking.note(Fact("log-probs of given text", reading, "it can score"))
-        return able
-    asking.note(Fact("log-probs of given text", "no", "a second engine must score (--scorer)"))
+        probe.note(Fact("log-probs of given text", scoring_mode, "it can score"))
+        return candidate
+    probe.note(Fact("log-probs of given text", "no", "a second engine must score (--scorer)"))
     return dialect
 
 
@@ -185,7 +185,7 @@ def open_openai_server(url: str, options: EngineOptions) -> Engine:
     try:
         return open_server(ServerKind("openai", probe_openai), url, options)
     except ServerRefused as refused:
-        why = _counts_otherwise(refused)
+        why = _other_token_count(refused)
         if why is None or options.scorer is None:
             raise
         return open_chat_server(url, options, why)
@@ -198,12 +198,12 @@ def open_openai_sampler(url: str, options: EngineOptions, scorer: Engine) -> Eng
     try:
         return open_sampler(ServerKind("openai", probe_openai), url, options, scorer)
     except ServerRefused as refused:
-        if (why := _counts_otherwise(refused)) is None:
+        if (why := _other_token_count(refused)) is None:
             raise
         return open_chat_sampler(url, options, scorer, why)
 
 
-def _counts_otherwise(refused: ServerRefused) -> Fact | None:
+def _other_token_count(refused: ServerRefused) -> Fact | None:
     """Why a server is asked by chat that makes another number of tokens of a text than the tokenizer here."""
-    counts = [fact.answer for fact in refused.facts if fact.question == TOKENIZER]
+    counts = [fact.answer for fact in refused.facts if fact.question == TOKENIZER_MATCHES]
     return applies_template(counts[-1]) if counts else None

@@ -28,7 +28,7 @@ class StopFinder:
     _length: int = 0
     _text: str = ""
 
-    def read(self, tokens: Sequence[int]) -> tuple[int, Finish] | None:
+    def find_stop(self, tokens: Sequence[int]) -> tuple[int, Finish] | None:
         """How many of the tokens belong to the response, and why it ends there; None if it does not end.
 
         ``tokens`` begin with those of the last call, which are not read again.
@@ -43,7 +43,7 @@ class StopFinder:
                 self.end = self._length, "length"
         return self.end
 
-    def forget(self) -> None:
+    def restart(self) -> None:
         """The next tokens are others, from the first one on."""
         self.end, self._length, self._text = None, 0, ""
 
@@ -51,7 +51,9 @@ class StopFinder:
         if self.step is None:
             return False
         delimiter = self.step.delimiter
-        self._text = self.vocabulary.grown(self._text, tokens[: self._length], delimiter)
+        self._text = self.vocabulary.extended_step_text(
+            self._text, tokens[: self._length], delimiter
+        )
         return step_ended(self._text, delimiter)
 
 
@@ -63,23 +65,23 @@ class StreamedResponse:
     """
 
     slots: Sequence[int]
-    ending: StopFinder
+    stop_finder: StopFinder
     scored: bool
     complete: bool = False
     _tokens: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
-    _without: bool = False
+    _logprobs_missing: bool = False
     _spent: bool = False
-    _told: int = 0
+    _sent: int = 0
     _new_from: int = 0
 
     @property
     def drawn(self) -> DrawnTokens:
         """All so far, as if it had come at once."""
-        logprobs = None if self._without else np.array(self._logprobs)
+        logprobs = None if self._logprobs_missing else np.array(self._logprobs)
         return DrawnTokens(tuple(self._tokens), logprobs, spent=self._spent)
 
-    def take(self, part: DrawnChunk) -> None:
+    def add(self, part: DrawnChunk) -> None:
         """Add what came.
 
         Raises :class:`~preftilt.errors.EngineError` if something before it is missing.
@@ -90,28 +92,30 @@ class StreamedResponse:
         pairs = zip(self._tokens[part.start :], new.tokens, strict=False)
         same = part.start + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if same < len(self._tokens):
-            self.ending.forget()
+            self.stop_finder.restart()
         self._new_from = min(self._new_from, same)
         self._tokens[part.start :] = new.tokens
         if new.logprobs is None:
-            self._without |= bool(new.tokens)
+            self._logprobs_missing |= bool(new.tokens)
         else:
             self._logprobs[part.start :] = new.logprobs.tolist()
         self._spent = new.spent
-        self.ending.read(self._tokens)
+        self.stop_finder.find_stop(self._tokens)
 
-    def news(self) -> list[Increment]:
+    def new_increments(self) -> list[Increment]:
         """What has not been told, for every slot."""
-        if self._without and self.scored:
+        if self._logprobs_missing and self.scored:
             return []
-        if self._new_from == self._told == len(self._tokens):
+        if self._new_from == self._sent == len(self._tokens):
             return []
         start = self._new_from
         tokens = self._tokens[start:]
-        logprobs = np.zeros(len(tokens)) if self._without else np.array(self._logprobs[start:])
+        logprobs = (
+            np.zeros(len(tokens)) if self._logprobs_missing else np.array(self._logprobs[start:])
+        )
         return self._increments(tuple(tokens), logprobs, None)
 
-    def last(self, completion: Completion) -> list[Increment]:
+    def final_increments(self, completion: Completion) -> list[Increment]:
         """The rest of what the response turns out to be."""
         self.complete = True
         start = self._new_from
@@ -122,7 +126,7 @@ class StreamedResponse:
         self, tokens: Tokens, logprobs: Float[np.ndarray, "T"], finish: Finish | None
     ) -> list[Increment]:
         start = self._new_from
-        self._told = self._new_from = start + len(tokens)
+        self._sent = self._new_from = start + len(tokens)
         return [
             Increment(slot=slot, start=start, tokens=tokens, logprobs=logprobs, finish=finish)
             for slot in self.slots

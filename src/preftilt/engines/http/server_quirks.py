@@ -73,7 +73,7 @@ class RefusedFields:
             try:
                 result = await connection.post(path, sent, answer)
             except Declined as failure:
-                named = {name for name in sent if _names(str(failure), name)}
+                named = {name for name in sent if _mentions(str(failure), name)}
                 fields = fields | self.fields | named
                 if failure.status not in REFUSED or _without(body, fields) == sent:
                     raise
@@ -91,7 +91,7 @@ class ModelAlias:
 
     name: str | None = None
 
-    def insist(self, answered: str, requested: str, url: str) -> None:
+    def check(self, answered: str, requested: str, url: str) -> None:
         """Raise :class:`~preftilt.errors.EngineError` for an answer of another model than the first one's."""
         if self.name is None:
             self.name = answered
@@ -115,7 +115,7 @@ class StreamSupport:
 
     refused: bool = False
 
-    async def of(
+    async def stream_or_whole(
         self,
         stream: Callable[[], AsyncGenerator[Increment, None]],
         whole: Callable[[], Awaitable[Sequence[Increment]]],
@@ -161,6 +161,6 @@ def _removable(name: str, body: Mapping[str, Any]) -> bool:
     return name in RENAMED or (name in NEUTRAL and body.get(name) == NEUTRAL[name])
 
 
-def _names(words: str, field: str) -> bool:
+def _mentions(message: str, field: str) -> bool:
     """Whether a refusal is about the field; of one with a newer name, whether it names that one."""
-    return re.search(rf"\b{re.escape(RENAMED.get(field, field))}\b", words) is not None
+    return re.search(rf"\b{re.escape(RENAMED.get(field, field))}\b", message) is not None

@@ -102,23 +102,27 @@ class SglangDialect:
 
     connection: Connection
     model: str
-    ends: tuple[int, ...]
+    end_ids: tuple[int, ...]
     seeded: bool
-    shares: bool
+    shares_prefix: bool
 
     async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
-        answers = await self._generate(self._drawing(request), logprobs=request.logprobs)
-        return [self._drawn(answer, request.logprobs) for answer in answers]
+        answers = await self._generate(self._payload(request), logprobs=request.logprobs)
+        return [self._parse_output(answer, request.logprobs) for answer in answers]
 
     async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
-        whole = self._whole(self._drawing(request), logprobs=request.logprobs) | {"stream": True}
-        async with aclosing(self.connection.events(GENERATE, whole, Generated)) as events:
+        payload = self._with_defaults(self._payload(request), logprobs=request.logprobs) | {
+            "stream": True
+        }
+        async with aclosing(self.connection.events(GENERATE, payload, Generated)) as events:
             async for event in events:
                 ended = self._has_ended(event)
                 # Before the end, the lists may be ahead of the counts: SGLang writes them while it goes on.
                 start = max(0, event.meta_info.completion_tokens - len(event.output_ids))
-                there = event if ended else _matched(event, request.logprobs)
-                yield DrawnChunk(event.index, start, self._drawn(there, request.logprobs), ended)
+                event_so_far = event if ended else _up_to_logprobs(event, request.logprobs)
+                yield DrawnChunk(
+                    event.index, start, self._parse_output(event_so_far, request.logprobs), ended
+                )
 
     def _has_ended(self, event: Generated) -> bool:
         """Raises :class:`~preftilt.errors.EngineError` for one that the server gave up."""
@@ -128,7 +132,7 @@ class SglangDialect:
             raise EngineError(f"{self.connection.url}{GENERATE} gave up a response: {said}")
         return reason is not None
 
-    def _drawing(self, request: DrawRequest) -> dict[str, Any]:
+    def _payload(self, request: DrawRequest) -> dict[str, Any]:
         """One prompt with ``n``, or, where that would be n times the same response, n prompts with a seed each."""
         sampling = request.sampling
         params = NEUTRAL | {
@@ -138,7 +142,7 @@ class SglangDialect:
             "max_new_tokens": request.max_tokens,
             "stop": [request.stop] if request.stop else None,
             "no_stop_trim": True,
-            "stop_token_ids": list(self.ends),
+            "stop_token_ids": list(self.end_ids),
             "ignore_eos": True,
         }
         if self.seeded:
@@ -148,20 +152,20 @@ class SglangDialect:
             prompts, each = [list(request.context)], [params | {"n": request.n}]
         return {"input_ids": prompts, "sampling_params": each, "logprob_start_len": -1}
 
-    async def read(
+    async def score(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
-        if self.shares:
-            return await self.read_shared(context, completions)
-        return await self.read_plainly(context, completions)
+        if self.shares_prefix:
+            return await self.score_shared_prefix(context, completions)
+        return await self.score_plain(context, completions)
 
-    async def read_plainly(
+    async def score_plain(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
         """All prompts in one question; each is computed from its first token on."""
-        return await self._read(context, completions, 0)
+        return await self._score(context, completions, 0)
 
-    async def read_shared(
+    async def score_shared_prefix(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
         """One question that puts the context into the cache, where several share it, and one for all completions."""
@@ -169,19 +173,19 @@ class SglangDialect:
             await self._generate(
                 {
                     "input_ids": [list(context)],
-                    "sampling_params": [_reading_only()],
+                    "sampling_params": [_scoring_params()],
                     "logprob_start_len": -1,
                 }
             )
-        return await self._read(context, completions, len(context) - 1)
+        return await self._score(context, completions, len(context) - 1)
 
-    async def _read(
+    async def _score(
         self, context: Tokens, completions: Sequence[Tokens], start: int
     ) -> list[Float[np.ndarray, "T"]]:
         answers = await self._generate(
             {
                 "input_ids": [list(context + completion) for completion in completions],
-                "sampling_params": [_reading_only()] * len(completions),
+                "sampling_params": [_scoring_params()] * len(completions),
                 "logprob_start_len": start,
             }
         )
@@ -190,7 +194,7 @@ class SglangDialect:
                 f"{self.connection.url} sent {len(answers)} answers for {len(completions)} prompts"
             )
         return [
-            self._row(
+            self._completion_logprobs(
                 answer.meta_info.input_token_logprobs,
                 (context + completion)[start:],
                 len(completion),
@@ -198,19 +202,19 @@ class SglangDialect:
             for answer, completion in zip(answers, completions, strict=True)
         ]
 
-    def _row(
-        self, entries: list[Entry] | None, tokens: Tokens, wanted: int
+    def _completion_logprobs(
+        self, entries: list[Entry] | None, tokens: Tokens, count: int
     ) -> Float[np.ndarray, "T"]:
-        """The last ``wanted`` log-probs of entries that must be those of ``tokens``, one each."""
+        """The last ``count`` log-probs of entries that must be those of ``tokens``, one each."""
         where = f"{self.connection.url}{GENERATE}"
-        if entries is None or not _names([token for _, token, _ in entries], tokens):
+        if entries is None or not _same_tokens([token for _, token, _ in entries], tokens):
             raise EngineError(
                 f"{where} did not send the log-probs of the tokens that it was asked about; use another version of"
                 " SGLang"
             )
-        return checked_logprobs([logprob for logprob, _, _ in entries[-wanted:]], wanted, where)
+        return checked_logprobs([logprob for logprob, _, _ in entries[-count:]], count, where)
 
-    def _drawn(self, answer: Generated, logprobs: bool) -> DrawnTokens:
+    def _parse_output(self, answer: Generated, logprobs: bool) -> DrawnTokens:
         where = f"{self.connection.url}{GENERATE}"
         tokens = tuple(answer.output_ids)
         if not logprobs:
@@ -225,93 +229,95 @@ class SglangDialect:
         )
 
     async def _generate(self, body: dict[str, Any], *, logprobs: bool = True) -> list[Generated]:
-        whole = self._whole(body, logprobs=logprobs)
-        return (await self.connection.post(GENERATE, whole, Answers)).root
+        payload = self._with_defaults(body, logprobs=logprobs)
+        return (await self.connection.post(GENERATE, payload, Answers)).root
 
-    def _whole(self, body: dict[str, Any], *, logprobs: bool) -> dict[str, Any]:
+    def _with_defaults(self, body: dict[str, Any], *, logprobs: bool) -> dict[str, Any]:
         """Prompts always go as a list, so that answers come as one."""
         return body | {"stream": False, "return_logprob": logprobs, "top_logprobs_num": 0}
 
 
-async def probe_sglang(asking: ProbeContext, card: ModelCard) -> ProbeResult:
+async def probe_sglang(probe: ProbeContext, card: ModelCard) -> ProbeResult:
     """Ask an SGLang server what it can do."""
     if card.parent is not None:
         raise BadInput(
             f"{card.id} is an adapter of {card.parent}, which preftilt cannot ask an SGLang server for; serve the two"
             " merged, or by vLLM"
         )
-    info = await asking.connection.get("/server_info", ServerInfo)
-    asking.note(Fact("server", f"SGLang {info.version}"))
+    info = await probe.connection.get("/server_info", ServerInfo)
+    probe.note(Fact("server", f"SGLang {info.version}"))
     dialect = SglangDialect(
-        connection=asking.connection,
+        connection=probe.connection,
         model=card.id,
-        ends=tuple(sorted(asking.tokenizer.vocabulary.eos)),
+        end_ids=tuple(sorted(probe.tokenizer.vocabulary.eos)),
         seeded=info.enable_deterministic_inference,
-        shares=False,
+        shares_prefix=False,
     )
-    await _check_drawing(asking, dialect)
-    await check_scores(asking, dialect)
-    trusted = await check_sampler(asking, dialect)
-    dialect = await _sharing(asking, dialect)
+    await _probe_sampling(probe, dialect)
+    await check_scores(probe, dialect)
+    trusted = await check_sampler(probe, dialect)
+    dialect = await _probe_shared_prefix(probe, dialect)
     many = "one prompt a response" if dialect.seeded else "n responses a prompt"
-    reading = (
+    scoring = (
         "the prompt once, then only the responses"
-        if dialect.shares
+        if dialect.shares_prefix
         else "prompt and response every time"
     )
-    again = "" if trusted else f", also under the prompt they were drawn from ({RAW_FLAG} saves it)"
+    rescored = (
+        "" if trusted else f", also under the prompt they were drawn from ({RAW_FLAG} saves it)"
+    )
     return ProbeResult(
         dialect=dialect,
         model=card.id,
         scores=True,
         sampler_logprobs=trusted,
-        max_context=_context(info, card),
+        max_context=_max_context(info, card),
         plan=(
             f"draw: POST {GENERATE}, token ids, {many}",
-            f"score: POST {GENERATE} with logprob_start_len: {reading}{again}",
+            f"score: POST {GENERATE} with logprob_start_len: {scoring}{rescored}",
         ),
         versions={
             "sglang": info.version,
-            "scoring": "shared prefix" if dialect.shares else "plain",
+            "scoring": "shared prefix" if dialect.shares_prefix else "plain",
         },
     )
 
 
-async def _check_drawing(asking: ProbeContext, dialect: SglangDialect) -> None:
-    context = probe_tokens(asking.tokenizer)
+async def _probe_sampling(probe: ProbeContext, dialect: SglangDialect) -> None:
+    context = probe_tokens(probe.tokenizer)
     draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
     drawn = await dialect.draw(draw)
-    asking.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
+    probe.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
     if len(drawn) != 3:
-        raise BadInput(f"{asking.connection.url} sends {len(drawn)} responses for n = 3")
-    asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
-    asking.note(
+        raise BadInput(f"{probe.connection.url} sends {len(drawn)} responses for n = 3")
+    probe.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+    probe.note(
         Fact("seeds", "kept", "draws can be had again")
         if dialect.seeded
         else Fact("seeds", "not kept", "--enable-deterministic-inference would keep them")
     )
 
 
-async def _sharing(asking: ProbeContext, dialect: SglangDialect) -> SglangDialect:
+async def _probe_shared_prefix(probe: ProbeContext, dialect: SglangDialect) -> SglangDialect:
     """Whether scores with the prompt from the cache can be had, and equal those without."""
-    context = probe_tokens(asking.tokenizer, PREFIX)
+    context = probe_tokens(probe.tokenizer, PREFIX)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
     question = "prompt from the cache when scoring"
     try:
-        shared = await dialect.read_shared(context, completions)
+        shared = await dialect.score_shared_prefix(context, completions)
     except Declined as failure:
-        asking.note(Fact(question, f"not offered ({failure.status})", "prompts are read again"))
+        probe.note(Fact(question, f"not offered ({failure.status})", "prompts are read again"))
         return dialect
-    plain = await dialect.read_plainly(context, completions)
+    plain = await dialect.score_plain(context, completions)
     gaps = np.abs(np.concatenate(shared) - np.concatenate(plain))
     if gaps.max() > EXACT and gaps.mean() > ROUNDED:
-        asking.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
+        probe.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
         return dialect
-    asking.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
-    return replace(dialect, shares=True)
+    probe.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
+    return replace(dialect, shares_prefix=True)
 
 
-def _matched(event: Generated, logprobs: bool) -> Generated:
+def _up_to_logprobs(event: Generated, logprobs: bool) -> Generated:
     """The event as far as tokens and their log-probs are both there."""
     if not logprobs:
         return event
@@ -321,18 +327,18 @@ def _matched(event: Generated, logprobs: bool) -> Generated:
     return Generated(output_ids=event.output_ids[:length], meta_info=meta, index=event.index)
 
 
-def _names(told: Sequence[int], tokens: Tokens) -> bool:
-    """Whether ``told`` are ``tokens``, but for clipped ones."""
-    same = (sent in (token, CLIPPED) for sent, token in zip(told, tokens, strict=False))
-    return len(told) == len(tokens) and all(same)
+def _same_tokens(sent_tokens: Sequence[int], tokens: Tokens) -> bool:
+    """Whether ``sent_tokens`` are ``tokens``, but for clipped ones."""
+    same = (sent in (token, CLIPPED) for sent, token in zip(sent_tokens, tokens, strict=False))
+    return len(sent_tokens) == len(tokens) and all(same)
 
 
-def _reading_only() -> dict[str, Any]:
+def _scoring_params() -> dict[str, Any]:
     """Sampling settings of a question that draws nothing."""
     return NEUTRAL | {"n": 1, "max_new_tokens": 0, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
 
 
-def _context(info: ServerInfo, card: ModelCard) -> int | None:
+def _max_context(info: ServerInfo, card: ModelCard) -> int | None:
     """SGLang takes inputs shorter than ``max_req_input_len``; a scored response is input."""
     if info.max_req_input_len is not None:
         return info.max_req_input_len - 1

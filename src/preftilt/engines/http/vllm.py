@@ -44,7 +44,7 @@ from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling, Tokens
 
-COLDEST = 0.01
+MIN_TEMPERATURE = 0.01
 """The lowest temperature besides 0 that vLLM draws at; it would raise a lower one to this without a word."""
 
 COMPLETIONS = "/v1/completions"
@@ -53,7 +53,7 @@ GENERATE = "/inference/v1/generate"
 PREFIX = 300
 """Tokens of the prompt that shows whether prefixes are shared: more than two blocks of any usual size."""
 
-UNWRITABLE = "not JSON compliant"
+NOT_JSON = "not JSON compliant"
 """What vLLM says of NaN in an answer: with a 500 in older versions, in 0.32 with a 400."""
 
 DRAWING = f"draw: POST {COMPLETIONS}, token ids, n responses a question"
@@ -70,37 +70,37 @@ NEUTRAL: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmDialect:
-    """How a vLLM server is asked. ``ends``: ids that end a response; ``shares``: scores may use its prefix cache."""
+    """How a vLLM server is asked. ``end_ids``: ids that end a response; ``shares_prefix``: scores may use its prefix cache."""
 
     connection: Connection
     model: str
-    ends: tuple[int, ...]
-    reads_without_drawing: bool
-    shares: bool
+    end_ids: tuple[int, ...]
+    scores_without_drawing: bool
+    shares_prefix: bool
 
     async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
-        choices = (await self._complete(self._drawing(request))).choices
+        choices = (await self._complete(self._payload(request))).choices
         ordered = sorted(choices, key=lambda choice: choice.index)
-        return [self._drawn(answer, request.logprobs) for answer in ordered]
+        return [self._parse_choice(answer, request.logprobs) for answer in ordered]
 
     async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
-        whole = self._whole(self._drawing(request)) | {"stream": True}
+        payload = self._with_defaults(self._payload(request)) | {"stream": True}
         lengths: Counter[int] = Counter()
-        async with aclosing(self.connection.events(COMPLETIONS, whole, Completions)) as events:
+        async with aclosing(self.connection.events(COMPLETIONS, payload, Completions)) as events:
             async for event in events:
-                self._insist_on_model(event)
+                self._check_model(event)
                 for choice in event.choices:
-                    drawn = self._drawn(choice, request.logprobs)
+                    drawn = self._parse_choice(choice, request.logprobs)
                     ended = choice.finish_reason is not None
                     yield DrawnChunk(choice.index, lengths[choice.index], drawn, ended)
                     lengths[choice.index] += len(drawn.tokens)
 
-    def _drawing(self, request: DrawRequest) -> dict[str, Any]:
+    def _payload(self, request: DrawRequest) -> dict[str, Any]:
         """The question that asks for ``request``."""
         sampling = request.sampling
-        if 0 < sampling.temperature < COLDEST:
+        if 0 < sampling.temperature < MIN_TEMPERATURE:
             raise BadInput(
-                f"temperature is {sampling.temperature}; vLLM draws at 0 (greedy) or at {COLDEST} and above"
+                f"temperature is {sampling.temperature}; vLLM draws at 0 (greedy) or at {MIN_TEMPERATURE} and above"
             )
         return {
             "prompt": list(request.context),
@@ -112,40 +112,40 @@ class VllmDialect:
             "seed": request.seed,
             "stop": [request.stop] if request.stop else [],
             "include_stop_str_in_output": True,
-            "stop_token_ids": list(self.ends),
+            "stop_token_ids": list(self.end_ids),
             "ignore_eos": True,
             "logprobs": 0 if request.logprobs else None,
             "echo": False,
             "return_token_ids": True,
         }
 
-    async def read(
+    async def score(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
-        if not self.shares:
-            return await self.read_plainly(context, completions)
-        rows = await self.read_shared(context, completions)
+        if not self.shares_prefix:
+            return await self.score_plain(context, completions)
+        rows = await self.score_shared_prefix(context, completions)
         missing = [i for i, row in enumerate(rows) if row is None]
         if missing:
-            plain = await self.read_plainly(context, [completions[i] for i in missing])
+            plain = await self.score_plain(context, [completions[i] for i in missing])
             rows = [*rows]
             for i, row in zip(missing, plain, strict=True):
                 rows[i] = row
         return [row for row in rows if row is not None]
 
-    async def read_plainly(
+    async def score_plain(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
         """All prompts in one question; each is computed from its first token on."""
         body = {
             "prompt": [list(context + completion) for completion in completions],
             "n": 1,
-            "max_tokens": 0 if self.reads_without_drawing else 1,
+            "max_tokens": 0 if self.scores_without_drawing else 1,
             "temperature": 0.0,
             "top_p": 1.0,
             "top_k": 0,
             "seed": 0,
-            "echo": self.reads_without_drawing,
+            "echo": self.scores_without_drawing,
             "prompt_logprobs": 0,
         }
         choices = (await self._complete(body)).choices
@@ -159,15 +159,17 @@ class VllmDialect:
             for answer, completion in zip(ordered, completions, strict=True)
         ]
 
-    async def read_shared(
+    async def score_shared_prefix(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"] | None]:
         """One question a completion, after one that puts the context into the cache; None where rows were cached."""
         if len(completions) > 1:
             await self._generate(context, {})
-        return await together(self._read_behind(context, completion) for completion in completions)
+        return await together(
+            self._score_after_cached(context, completion) for completion in completions
+        )
 
-    async def _read_behind(
+    async def _score_after_cached(
         self, context: Tokens, completion: Tokens
     ) -> Float[np.ndarray, "T"] | None:
         wanted = {"prompt_logprobs": 0, "skip_reading_prefix_cache": False}
@@ -175,10 +177,10 @@ class VllmDialect:
             answer = await self._generate(context + completion, wanted)
         except Declined as failure:
             # Rows of the cached part are uninitialised; one that is no number cannot be sent as JSON.
-            if failure.status == 500 or UNWRITABLE in str(failure):
+            if failure.status == 500 or NOT_JSON in str(failure):
                 return None
             raise
-        cached = _cached(answer)
+        cached = _cached_tokens(answer)
         if cached is None or cached >= len(context):
             return None
         return completion_logprobs(answer.prompt_logprobs, context, completion, self.connection.url)
@@ -190,21 +192,21 @@ class VllmDialect:
         return await self.connection.post(GENERATE, body, GenerateResponse)
 
     async def _complete(self, body: dict[str, Any]) -> Completions:
-        answer = await self.connection.post(COMPLETIONS, self._whole(body), Completions)
-        self._insist_on_model(answer)
+        answer = await self.connection.post(COMPLETIONS, self._with_defaults(body), Completions)
+        self._check_model(answer)
         return answer
 
-    def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _with_defaults(self, body: dict[str, Any]) -> dict[str, Any]:
         return {"model": self.model, "stream": False, "add_special_tokens": False} | NEUTRAL | body
 
-    def _insist_on_model(self, answer: Completions) -> None:
+    def _check_model(self, answer: Completions) -> None:
         if answer.model != self.model:
             raise EngineError(
                 f"{self.connection.url} answered with the model {answer.model} where {self.model} was asked; open it"
                 " again"
             )
 
-    def _drawn(self, choice: CompletionChoice, logprobs: bool) -> DrawnTokens:
+    def _parse_choice(self, choice: CompletionChoice, logprobs: bool) -> DrawnTokens:
         where = f"{self.connection.url}{COMPLETIONS}"
         if choice.token_ids is None or (logprobs and choice.logprobs is None):
             raise EngineError(
@@ -218,29 +220,29 @@ class VllmDialect:
         )
 
 
-async def probe_vllm(asking: ProbeContext, card: ModelCard) -> ProbeResult:
+async def probe_vllm(probe: ProbeContext, card: ModelCard) -> ProbeResult:
     """Ask a vLLM server what it can do."""
-    connection, note = asking.connection, asking.note
+    connection, note = probe.connection, probe.note
     version = (await connection.get("/version", Version)).version
     note(Fact("server", f"vLLM {version}"))
-    ends = tuple(sorted(asking.tokenizer.vocabulary.eos))
+    end_ids = tuple(sorted(probe.tokenizer.vocabulary.eos))
     dialect = VllmDialect(
         connection=connection,
         model=card.id,
-        ends=ends,
-        reads_without_drawing=False,
-        shares=False,
+        end_ids=end_ids,
+        scores_without_drawing=False,
+        shares_prefix=False,
     )
-    await _check_drawing(asking, dialect)
-    if asking.options.scorer is not None:
-        return _drawing_only(asking, dialect, card, version)
-    dialect = await _without_drawing(asking, dialect)
-    await check_scores(asking, dialect)
-    trusted = await check_sampler(asking, dialect)
-    dialect = await _sharing(asking, dialect, card.max_model_len)
-    reading = (
+    await _probe_sampling(probe, dialect)
+    if probe.options.scorer is not None:
+        return _sampling_only(probe, dialect, card, version)
+    dialect = await _probe_scoring_without_drawing(probe, dialect)
+    await check_scores(probe, dialect)
+    trusted = await check_sampler(probe, dialect)
+    dialect = await _probe_shared_prefix(probe, dialect, card.max_model_len)
+    scoring = (
         f"POST {GENERATE}: the prompt once, then only the responses"
-        if dialect.shares
+        if dialect.shares_prefix
         else f"POST {COMPLETIONS} with prompt_logprobs: prompt and response every time"
     )
     return ProbeResult(
@@ -248,14 +250,17 @@ async def probe_vllm(asking: ProbeContext, card: ModelCard) -> ProbeResult:
         model=card.id,
         scores=True,
         sampler_logprobs=trusted,
-        max_context=_room(card),
-        plan=(DRAWING, f"score: {reading}"),
-        versions={"vllm": version, "scoring": "shared prefix" if dialect.shares else "plain"},
+        max_context=_max_context(card),
+        plan=(DRAWING, f"score: {scoring}"),
+        versions={
+            "vllm": version,
+            "scoring": "shared prefix" if dialect.shares_prefix else "plain",
+        },
     )
 
 
-def _drawing_only(
-    asking: ProbeContext, dialect: VllmDialect, card: ModelCard, version: str
+def _sampling_only(
+    probe: ProbeContext, dialect: VllmDialect, card: ModelCard, version: str
 ) -> ProbeResult:
     """Another engine scores, so nothing about scores needs to be known."""
     return ProbeResult(
@@ -263,61 +268,63 @@ def _drawing_only(
         model=card.id,
         scores=False,
         sampler_logprobs=False,
-        max_context=_room(card),
-        plan=(DRAWING, f"score: by {asking.options.scorer}"),
+        max_context=_max_context(card),
+        plan=(DRAWING, f"score: by {probe.options.scorer}"),
         versions={"vllm": version},
     )
 
 
-def _room(card: ModelCard) -> int | None:
+def _max_context(card: ModelCard) -> int | None:
     """One token of the context is vLLM's: it draws one even when it only reads."""
     return card.max_model_len - 1 if card.max_model_len else None
 
 
-async def _check_drawing(asking: ProbeContext, dialect: VllmDialect) -> None:
-    context = probe_tokens(asking.tokenizer)
+async def _probe_sampling(probe: ProbeContext, dialect: VllmDialect) -> None:
+    context = probe_tokens(probe.tokenizer)
     draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
     drawn = await dialect.draw(draw)
-    asking.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
+    probe.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
     if len(drawn) != 3:
-        raise BadInput(f"{asking.connection.url} sends {len(drawn)} responses for n = 3")
-    asking.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+        raise BadInput(f"{probe.connection.url} sends {len(drawn)} responses for n = 3")
+    probe.note(Fact("n responses in one question", "yes", "prompts are sent once"))
 
 
-async def _without_drawing(asking: ProbeContext, dialect: VllmDialect) -> VllmDialect:
+async def _probe_scoring_without_drawing(probe: ProbeContext, dialect: VllmDialect) -> VllmDialect:
     """Whether the server reads a prompt without drawing a token."""
-    context = probe_tokens(asking.tokenizer)
-    able = replace(dialect, reads_without_drawing=True)
+    context = probe_tokens(probe.tokenizer)
+    candidate = replace(dialect, scores_without_drawing=True)
     try:
-        await able.read(context[:-2], [context[-2:]])
+        await candidate.score(context[:-2], [context[-2:]])
     except Declined:
-        asking.note(Fact("max_tokens = 0", "refused", "scoring draws one token in vain"))
+        probe.note(Fact("max_tokens = 0", "refused", "scoring draws one token in vain"))
         return dialect
-    asking.note(Fact("max_tokens = 0", "yes", "scoring draws nothing"))
-    return able
+    probe.note(Fact("max_tokens = 0", "yes", "scoring draws nothing"))
+    return candidate
 
 
-async def _sharing(asking: ProbeContext, dialect: VllmDialect, room: int | None) -> VllmDialect:
+async def _probe_shared_prefix(
+    probe: ProbeContext, dialect: VllmDialect, max_model_len: int | None
+) -> VllmDialect:
     """Whether scores with the prompt from the cache can be had, and equal those without."""
-    length = min(PREFIX, (room or PREFIX + 16) - 16)
-    context = probe_tokens(asking.tokenizer, length)
+    length = min(PREFIX, (max_model_len or PREFIX + 16) - 16)
+    context = probe_tokens(probe.tokenizer, length)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
     question = "prompt from the cache when scoring"
     try:
-        rows = await dialect.read_shared(context, completions)
+        rows = await dialect.score_shared_prefix(context, completions)
     except Declined as failure:
         remedy = "start the server with --enable-scale-out to score faster"
-        asking.note(Fact(question, f"not offered ({failure.status})", remedy))
+        probe.note(Fact(question, f"not offered ({failure.status})", remedy))
         return dialect
     except EngineError:
-        asking.note(Fact(question, "wrong rows", "not used"))
+        probe.note(Fact(question, "wrong rows", "not used"))
         return dialect
     # A single row may be missing by chance: what is in its cached part cannot always be written.
     if all(row is None for row in rows):
         remedy = "start the server with --enable-prompt-tokens-details to score faster"
-        asking.note(Fact(question, "not told what was cached", remedy))
+        probe.note(Fact(question, "not told what was cached", remedy))
         return dialect
-    plain = await dialect.read_plainly(context, completions)
+    plain = await dialect.score_plain(context, completions)
     gaps = np.concatenate(
         [
             np.abs(row - plain_row)
@@ -326,13 +333,13 @@ async def _sharing(asking: ProbeContext, dialect: VllmDialect, room: int | None)
         ]
     )
     if gaps.max() > EXACT and gaps.mean() > ROUNDED:
-        asking.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
+        probe.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
         return dialect
-    asking.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
-    return replace(dialect, shares=True)
+    probe.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
+    return replace(dialect, shares_prefix=True)
 
 
-def _cached(answer: GenerateResponse) -> int | None:
+def _cached_tokens(answer: GenerateResponse) -> int | None:
     details = answer.usage.prompt_tokens_details if answer.usage else None
     return details.cached_tokens if details else None
 

@@ -145,7 +145,9 @@ class RowLifecycle:
         if token in self._vocabulary.eos:
             return "eos"
         if request.step is not None:
-            row.text = self._vocabulary.grown(row.text, row.tokens, request.step.delimiter)
+            row.text = self._vocabulary.extended_step_text(
+                row.text, row.tokens, request.step.delimiter
+            )
             if step_ended(row.text, request.step.delimiter):
                 return "stop"
         full = row.longest + len(row.tokens) >= self._context

@@ -145,7 +145,7 @@ class SampleSequence:
         if self.request.step is None:
             return False
         delimiter = self.request.step.delimiter
-        self._text = self.vocabulary.grown(self._text, self._drawn, delimiter)
+        self._text = self.vocabulary.extended_step_text(self._text, self._drawn, delimiter)
         return step_ended(self._text, delimiter)
 
 
