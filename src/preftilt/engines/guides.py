@@ -36,8 +36,8 @@ class GuideRequest:
 
     log π(v) = Σ_k w_k log π(v | view k) + const; weights are finite and need not add up to 1. ``strength_by``
     "divergence" takes the first two for 1 − λ and λ, and adapts λ by token (:func:`preftilt.guided.adapted`). ``mask``
-    of the preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All else
-    is as in :class:`~preftilt.engines.base.SampleRequest`.
+    of the preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All
+    else is as in :class:`~preftilt.engines.base.SampleRequest`.
     """
 
     views: tuple[GuidedView, ...]

@@ -1,6 +1,6 @@
-"""Servers that only chat: they can draw answers, and a second engine must score them.
+"""Servers with chat completions alone: they sample, and a second engine must score.
 
-Such a server takes messages, not tokens: the conversation behind a prompt is looked up (``remembering.py``).
+Such a server takes messages, not tokens: the conversation of a prompt is looked up (``remembering.py``).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class ChatEndpoint:
-    """The model of a server that is asked by chat. Nothing is sent that was not asked for, or that it refuses."""
+    """The chat-completions endpoint of a model; fields that the server refuses are left out."""
 
     connection: Connection
     model: str
@@ -47,7 +47,7 @@ class ChatEndpoint:
     alias: ModelAlias = field(default_factory=ModelAlias)
 
     async def ask(self, body: dict[str, Any]) -> list[ChatChoice]:
-        """Answers in their order."""
+        """The choices in order."""
         payload = {"model": self.model} | body
         answer = await self.refusals.post(self.connection, CHAT, payload, ChatCompletions)
         self.alias.check(answer.model, self.model, self.connection.url)
@@ -56,9 +56,9 @@ class ChatEndpoint:
     async def stream(
         self, body: dict[str, Any], first: int
     ) -> AsyncGenerator[tuple[ChatChoice, bool], None]:
-        """Answers as far as they have come, one after every event, and whether they have ended.
+        """After every event the choice so far, and whether it has ended.
 
-        ``first`` is added to their numbers.
+        ``first`` is added to its index.
         """
         payload = self.refusals.without({"model": self.model} | body | {"stream": True})
         choices: dict[int, ChatChoice] = {}
@@ -88,13 +88,13 @@ FINISHES: dict[str, Finish] = {
     "content_filter": "content_filter",
     "tool_calls": "tool_calls",
 }
-"""What chat servers' reasons to end an answer are to us."""
+"""Our finish reasons, by those of chat servers."""
 
 
 class ChatSampler:
-    """Draws answers from a chat server; the first half of a :class:`~preftilt.engines.scored_by.ScoredBy`.
+    """Samples from a chat server; the sampler of a :class:`~preftilt.engines.scored_by.ScoredBy`.
 
-    Answers come as text and are tokenised once, with the scorer's tokenizer. many: n answers come from one question.
+    Answers come as text and are tokenised once, with the scorer's tokenizer. many: one request returns n answers.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ChatSampler:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """What the probe found out."""
+        """The results of the probe."""
         return self.info.facts
 
     @property
@@ -146,12 +146,12 @@ class ChatSampler:
         return self.info.plan
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """See :class:`~preftilt.engines.base.Engine`; a response that exists in part cannot be continued."""
+        """See :class:`~preftilt.engines.base.Engine`; a partial response cannot be continued."""
         self._check_requests(requests)
         return await self._loop.wait(lambda: together(self._draw(request) for request in requests))
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: the tokens of the text so far, which may change."""
+        """See :class:`~preftilt.engines.streaming.Streams`: tokens of the text so far, which may be retokenised."""
         assert isinstance(request, SampleRequest)
         self._check_requests([request])
 
@@ -168,8 +168,8 @@ class ChatSampler:
         checker = RequestChecker(
             model=self.name,
             max_context=self._capabilities.max_context,
-            vocabulary=1 << 31,  # The scorer knows its vocabulary; nothing of it is sent.
-            images=True,  # The scorer's tokenizer has refused them if it sees none.
+            vocabulary=1 << 31,  # The scorer checks its vocabulary; token ids are not sent.
+            images=True,  # The scorer's tokenizer has refused images if it takes none.
         )
         for request in requests:
             checker.check_sample(request)
@@ -242,7 +242,7 @@ class ChatSampler:
         return min(request.max_tokens, self._capabilities.max_context - len(request.prompt))
 
     def _payloads(self, request: SampleRequest) -> list[dict[str, Any]]:
-        """One for all answers, or one for each."""
+        """One request body for all answers, or one for each."""
         sampling, n = request.sampling, len(request.slots)
         messages = self._tokenizer.conversation(request.prompt)
         body = {
@@ -259,7 +259,7 @@ class ChatSampler:
         return [body | {"seed": seed + i} for i in range(n)]
 
     def _completion(self, choice: ChatChoice, budget: int) -> Completion:
-        """The answer in the scorer's tokens; cut where the budget in those is spent."""
+        """The answer in the scorer's tokens, cut to the token budget."""
         capabilities = self._capabilities
         content = choice.message.content or ""
         if not content.strip():
@@ -274,12 +274,12 @@ class ChatSampler:
         tokens = (*tokens[:first_end], capabilities.turn_end) if ended else tokens
         if len(tokens) > budget:
             tokens, ended, finish = tokens[:budget], False, "length"
-        # Nobody uses these log-probs: another engine scores.
+        # These log-probs are not used: another engine scores.
         return Completion(tokens, np.zeros(len(tokens)), "eos" if ended else finish)
 
 
 def why_no_text(choice: ChatChoice) -> str:
-    """Why an answer has no text, in the server's words as far as it has any."""
+    """Why an answer has no text, as far as the server says."""
     message, finish = choice.message, choice.finish_reason
     if message.refusal:
         return f"it refused: {shortened(message.refusal)}"
@@ -295,7 +295,7 @@ def why_no_text(choice: ChatChoice) -> str:
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
-    """A message's content as OpenAI's API takes it: parts where there are images."""
+    """A message's content for OpenAI's API: a list of parts if there are images."""
     if not message.images:
         return message.content
     return [

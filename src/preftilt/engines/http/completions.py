@@ -1,7 +1,7 @@
-"""The dialect of OpenAI's completions API, as far as a server really has it.
+"""The dialect of OpenAI's completions API, as far as a server implements it.
 
-Prompts go as token ids, or as text where ids are refused; responses come back as ids, or as text that is tokenised
-once. Scores come from ``echo``: the prompt's own log-probs. What works is found out by asking.
+Prompts are sent as token ids, or as text if ids are refused; responses are ids, or text that is tokenised once. Scores
+come from ``echo``: the prompt's own log-probs. The probe (``openai.py``) finds out what works.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from preftilt.types import Tokens
 COMPLETIONS = "/v1/completions"
 
 NEUTRAL: dict[str, Any] = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
-"""Named in every question, because servers apply defaults of their own."""
+"""Sent in every request, because servers have defaults of their own."""
 
 IDS_OUT: dict[str, Any] = {"return_token_ids": True, "return_tokens_as_token_ids": True}
-"""What servers that can return token ids want to be asked; strict ones refuse the fields."""
+"""Fields that make servers return token ids; strict ones refuse them."""
 
 AS_ID = "token_id:"
 
@@ -48,16 +48,15 @@ SCORING_MODES: dict[ScoringMode, dict[str, Any]] = {
     "echo and one token": {"echo": True, "logprobs": 1, "max_tokens": 1},
     "prompt_logprobs": {"echo": False, "prompt_logprobs": 0, "max_tokens": 1},
 }
-"""Ways to have a prompt's log-probs, in the order in which they are tried."""
+"""Ways to get a prompt's log-probs, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAiDialect:
-    """How such a server is asked; every flag is what its probe found.
+    """The dialect of such a server, by the results of its probe.
 
-    ids_in: prompts go as token ids, else as text. ids_out: responses come back as ids, else as text. many: ``n``
-    responses come from one question. top_k: it is honoured, though it is not OpenAI's. reading: how prompts are scored,
-    None if they cannot be.
+    ids_in: prompts are sent as token ids, else as text. ids_out: responses are ids, else text. many: one request
+    returns ``n`` responses. top_k: it is honoured, though it is not OpenAI's. scoring_mode: None if it cannot score.
     """
 
     connection: Connection
@@ -88,7 +87,7 @@ class OpenAiDialect:
     async def _stream(
         self, body: dict[str, Any], first: int, budget: int
     ) -> AsyncGenerator[DrawnChunk, None]:
-        """One question's responses; ``first`` is the number of its first one."""
+        """The responses of one request; ``first`` is added to their indices."""
         whole = self.refusals.without({"model": self.model} | NEUTRAL | body | {"stream": True})
         texts: dict[int, str] = {}
         lengths: Counter[int] = Counter()
@@ -97,7 +96,7 @@ class OpenAiDialect:
                 self.alias.check(event.model, self.model, self.connection.url)
                 for choice in event.choices:
                     index, ended = choice.index, bool(choice.finish_reason)
-                    if not self.ids_out:  # The tokens of a text are not those of its parts.
+                    if not self.ids_out:  # Tokens of a text differ from those of its parts.
                         texts[index] = texts.get(index, "") + choice.text
                         choice = choice.model_copy(update={"text": texts[index]})
                     drawn = self._parse_choice(choice, budget)
@@ -106,7 +105,7 @@ class OpenAiDialect:
                         lengths[index] += len(drawn.tokens)
 
     def _payloads(self, request: DrawRequest) -> list[dict[str, Any]]:
-        """One for all responses, or one for each."""
+        """One request body for all responses, or one for each."""
         sampling = request.sampling
         if sampling.top_k and not self.top_k:
             raise BadInput(
@@ -144,21 +143,21 @@ class OpenAiDialect:
         )
 
     async def complete(self, body: dict[str, Any]) -> list[CompletionChoice]:
-        """Choices in their order."""
+        """The choices in order."""
         answer = await self.ask(body)
         return sorted(answer.choices, key=lambda choice: choice.index)
 
     async def ask(self, body: dict[str, Any]) -> Completions:
-        """One question to the model; the answer must be of the same one."""
+        """Send a request; the answer must be of the same model."""
         whole = {"model": self.model} | NEUTRAL | body
         answer = await self.refusals.post(self.connection, COMPLETIONS, whole, Completions)
         self.alias.check(answer.model, self.model, self.connection.url)
         return answer
 
     def prompt_of(self, tokens: Tokens) -> list[int] | str:
-        """A prompt as the server takes it.
+        """The prompt field: token ids, or text.
 
-        Raises :class:`~preftilt.errors.EngineError` for ids that text does not lead back to.
+        Raises :class:`~preftilt.errors.EngineError` for ids whose text is tokenised differently.
         """
         if self.ids_in:
             return list(tokens)
@@ -218,7 +217,7 @@ class OpenAiDialect:
     def _with_end_token(
         self, tokens: Tokens, choice: CompletionChoice, *, ended: bool = False
     ) -> Tokens:
-        """The response with the token that it ended with, which many servers leave out; ``ended`` says that it did."""
+        """The response with its end token, which many servers leave out; ``ended``: the text had one."""
         closed = any(token in self.tokenizer.vocabulary.eos for token in tokens)
         if (ended or choice.finish_reason == "stop") and not closed:
             return (*tokens, self.tokenizer.turn_end)
@@ -226,7 +225,7 @@ class OpenAiDialect:
 
 
 def ids_of(choice: CompletionChoice) -> Tokens | None:
-    """Token ids of a response, if the server tells them in either way."""
+    """Token ids of a response, if the server sent them in one of two ways."""
     if choice.token_ids is not None:
         return tuple(choice.token_ids)
     texts = choice.logprobs.tokens if choice.logprobs else []

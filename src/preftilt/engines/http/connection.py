@@ -1,9 +1,9 @@
-"""HTTP client for one server: pooled and limited connections, a deadline, retries of what cannot have been executed.
+"""HTTP client for one server: pooled, with a deadline; retries only what cannot have been executed.
 
-Tried again: what never reached the server (no connection, for some seconds) and what it declined to start (429 and
-503), no sooner than it says (``Retry-After``). Never: what broke off in the middle, and what a proxy gave up waiting
-for (502, 504), because the server may have done the work. A cancelled question closes its connection, which is how
-servers learn that nobody waits any more.
+Retried: requests that never reached the server (no connection, for some seconds) or that it declined to start (429 and
+503), no sooner than ``Retry-After`` says. Not retried: connections that broke in the middle, and timeouts of a proxy
+(502, 504), because the server may have done the work. Cancelling a request closes its connection, which tells the
+server to stop.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ T = TypeVar("T")
 ATTEMPTS = 6
 CONNECT_SECONDS = 5.0
 UNREACHABLE_SECONDS = 4.0
-"""How long a server that takes no connections is tried; one that starts anew takes longer anyway."""
+"""How long connecting is retried; a server that restarts takes longer anyway."""
 
 CHECK_SECONDS = 5.0
-"""How long a question about the server itself may take that others wait for: no longer than a connection."""
+"""Time limit of a health check, which other requests wait for: no longer than a connection."""
 
 LONGER = "give it longer (--timeout), or ask for fewer or shorter responses"
-"""What helps where an answer takes too long."""
+"""The remedy for an answer that takes too long."""
 
 SPARE_CONNECTIONS = 4
 MAX_ANSWER_BYTES = 1 << 28
-"""No honest answer is longer; what is, would fill the memory."""
+"""Longer answers are refused, before they fill the memory."""
 
 MAX_QUOTED = 300
-"""Characters of a server's own words that an error repeats."""
+"""Characters of a server's message that an error quotes."""
 
 DONE = "[DONE]"
-"""The event that ends a stream; it is no JSON."""
+"""The event that ends a stream; it is not JSON."""
 
 BACK_OFF = wait_random_exponential(multiplier=0.25, max=8)
 BUSY = frozenset({429, 503})
@@ -66,7 +66,7 @@ class Declined(EngineError):
 
 
 class Later(Declined):
-    """The server cannot have begun; ``after`` is how many seconds it asks to wait, if it says."""
+    """The request cannot have been started, and may be retried; ``after``: seconds by ``Retry-After``, if sent."""
 
     def __init__(self, message: str, status: int = 0, after: float | None = None) -> None:
         super().__init__(message, status)
@@ -74,7 +74,7 @@ class Later(Declined):
 
 
 class Unreachable(Later):
-    """There is no connection to the server."""
+    """No connection to the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +89,21 @@ class Connection:
     secret: str = field(repr=False)
 
     async def get(self, path: str, answer: type[Answer]) -> Answer:
-        """Ask for ``path``; errors as in :meth:`post`. A question about the server itself waits for no other."""
+        """GET ``path``; errors as in :meth:`post`. It does not count towards ``max_connections``."""
         async with self._deadline(path, self.timeout):
             return self._parse(
                 path, await self._with_retries(self._request, "GET", path, None), answer
             )
 
     async def check(self, path: str, answer: type[Answer]) -> Answer:
-        """Ask for ``path`` once, and for :data:`CHECK_SECONDS` only, because others wait for it; errors as in
+        """GET ``path`` once, within :data:`CHECK_SECONDS`, because other requests wait for it; errors as in
         :meth:`post`."""
         seconds = min(CHECK_SECONDS, self.timeout)
         async with self._deadline(path, seconds, "is the server still running there?"):
             return self._parse(path, await self._request("GET", path, None), answer)
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[Answer]) -> Answer:
-        """Send ``body`` as JSON and read the answer as ``answer``.
+        """POST ``body`` as JSON and parse the answer as ``answer``.
 
         Raises :class:`Declined` if the server answers with an error, and :class:`~preftilt.errors.EngineError` if it
         does not answer, not in time, or with something else than ``answer``.
@@ -117,10 +117,10 @@ class Connection:
     async def events(
         self, path: str, body: Mapping[str, Any], event: type[Answer]
     ) -> AsyncGenerator[Answer, None]:
-        """Send ``body`` as JSON and read the server-sent events of the answer, each as ``event``, as they come.
+        """POST ``body`` as JSON and yield the server-sent events of the answer, each parsed as ``event``.
 
-        A server that answers at once all the same has its answer read as the only one. Errors as in :meth:`post`; one
-        in the middle comes after the events before it. Closing the generator closes the connection.
+        An answer that is no event stream is parsed as the only event. Errors as in :meth:`post`; one in the middle is
+        raised after the events before it. Closing the generator closes the connection.
         """
         data = json.dumps(body, allow_nan=False).encode()
         async with self.slots, self._deadline(path, self.timeout):
@@ -155,7 +155,7 @@ class Connection:
     async def _with_retries(
         self, attempt: Callable[..., Coroutine[Any, Any, T]], *arguments: object
     ) -> T:
-        """Try again for as long as nothing can have been executed."""
+        """Retry as long as the request cannot have been executed."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Later),
             wait=_retry_delay,
@@ -179,7 +179,7 @@ class Connection:
             await response.aclose()
 
     async def _open_response(self, method: str, path: str, body: bytes | None) -> httpx2.Response:
-        """An answer that has begun and is no error; whoever asks for it closes it."""
+        """Send a request and return the response if its status is 200; the caller closes it."""
         request = self.client.build_request(method, self.url + path, content=body)
         with self._translated_errors(path):
             response = await self.client.send(request, stream=True)
@@ -194,7 +194,7 @@ class Connection:
 
     @contextmanager
     def _translated_errors(self, path: str) -> Iterator[None]:
-        """Failures of the connection in our words."""
+        """Translate httpx errors into ours."""
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -251,10 +251,10 @@ class Connection:
 
 
 def connect(url: str, *, key_variable: str, timeout: float, max_connections: int) -> Connection:
-    """A connection to the server at ``url`` (``http://host:port``, a path may follow).
+    """A client of the server at ``url`` (``http://host:port``, a path may follow).
 
-    Call it on the event loop that will ask. Nothing is sent yet. Raises :class:`~preftilt.errors.BadInput` for a URL
-    that is none, or that holds a password.
+    Call it on the event loop that will use it. Nothing is sent yet. Raises :class:`~preftilt.errors.BadInput` for an
+    invalid URL, or one with a password.
     """
     parts = _checked_url(url)
     secret = os.environ.get(key_variable, "").strip()
@@ -265,10 +265,10 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
         headers["authorization"] = f"Bearer {secret}"
     client = httpx2.AsyncClient(
         headers=headers,
-        # The deadline is on the whole question; a long silence before the answer is what generation looks like.
+        # The deadline is for the whole request; generation is silent for long before its answer.
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(
-            # Those in need of a slot, and questions about the server itself.
+            # Requests that need a slot, and health checks.
             max_connections=max_connections + SPARE_CONNECTIONS,
             max_keepalive_connections=max_connections,
         ),
@@ -284,7 +284,7 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
 
 
 def _checked_url(url: str) -> str:
-    """The URL without a slash, or a ``/v1`` that clients of other makes want, at its end."""
+    """The URL without a slash or ``/v1`` at its end."""
     parts = urlsplit(url)
     if not parts.hostname or parts.scheme not in ("http", "https"):
         raise BadInput(f"{url!r} is no server's URL; it looks like http://HOST:PORT")
@@ -304,7 +304,7 @@ def _is_event_stream(response: httpx2.Response) -> bool:
 
 
 def _retry_delay(state: RetryCallState) -> float:
-    """Seconds until the next try: what the server asks for, else longer each time, with jitter."""
+    """Seconds until the next attempt: ``Retry-After``, or exponential back-off with jitter."""
     failure = state.outcome.exception() if state.outcome else None
     if isinstance(failure, Later) and failure.after is not None:
         return failure.after
@@ -312,7 +312,7 @@ def _retry_delay(state: RetryCallState) -> float:
 
 
 def _retry_after(text: str) -> float | None:
-    """``Retry-After`` in seconds; its other form, a date, is left to our own back-off."""
+    """``Retry-After`` in seconds; None for its other form, a date."""
     try:
         return max(0.0, min(float(text), 3600.0))
     except ValueError:
@@ -320,7 +320,7 @@ def _retry_after(text: str) -> float | None:
 
 
 def _error_status(data: bytes) -> int | None:
-    """The status of an error that came with HTTP 200: its own ``code``, else 200; None if the answer is no error."""
+    """The status of an error sent with HTTP 200: its ``code``, or 200; None if the answer is no error."""
     try:
         answer = json.loads(data)
     except ValueError:
@@ -333,7 +333,7 @@ def _error_status(data: bytes) -> int | None:
 
 
 def _server_message(data: bytes) -> str:
-    """What the server says is wrong, in one line."""
+    """The message in a server's error, in one line."""
     try:
         message = json.loads(data)
     except ValueError:
@@ -346,14 +346,14 @@ def _server_message(data: bytes) -> str:
 
 
 def shortened(message: str) -> str:
-    """A server's words in one printable line of :data:`MAX_QUOTED` characters at most."""
+    """A server's message in one printable line of at most :data:`MAX_QUOTED` characters."""
     text = " ".join(message.split())
     shown = "".join(character for character in text if character.isprintable())
     return shown if len(shown) <= MAX_QUOTED else shown[: MAX_QUOTED - 1] + "…"
 
 
 def _first_error(error: ValidationError) -> str:
-    """What is wrong first, without repeating the answer."""
+    """The first validation error, without the answer's content."""
     [first, *others] = error.errors(include_url=False, include_input=False)
     where = ".".join(str(key) for key in first["loc"])
     more = f" (and {len(others)} more)" if others else ""

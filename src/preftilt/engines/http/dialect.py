@@ -1,7 +1,7 @@
-"""How one kind of server is asked: what a dialect has to do, and what its probe reports.
+"""The interface of dialects (one kind of server each), and of the probes that set them up.
 
-A dialect speaks token ids with the engine and whatever its server wants with the server. It neither cuts responses nor
-counts them; the engine (``engine.py``) does that for all dialects.
+A dialect takes and returns token ids, and translates them to its server's API. It neither cuts responses nor counts
+them; the engine (``engine.py``) does that for all dialects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from preftilt.errors import EngineError
 from preftilt.types import Sampling, Tokens
 
 PROBE_TEXT = "What shall we do on a rainy day, and why? We could read, paint, cook or play cards."
-"""What servers are asked to read."""
+"""The text that probes score."""
 
 ROUNDING = 1e-3
 """By how much (nats) a log-prob may exceed 0: a softmax in float32 does not add up to exactly 1."""
@@ -30,10 +30,10 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawRequest:
-    """``n`` continuations of ``context``, of at most ``max_tokens`` tokens each.
+    """``n`` completions of ``context``, of at most ``max_tokens`` tokens each.
 
-    seed: 31 bits that name this request's randomness. stop: a text at which the server may end early; the engine cuts.
-    logprobs: whether they are read; where not, a dialect may leave them out of its question.
+    seed: 31 bits. stop: a text at which the server may end early; the engine cuts there. logprobs: whether they are
+    needed; if not, a dialect need not request them.
     """
 
     context: Tokens
@@ -47,10 +47,10 @@ class DrawRequest:
 
 @dataclass(frozen=True, slots=True)
 class DrawnTokens:
-    """Tokens as they were drawn, an end token included.
+    """Drawn tokens, an end token included.
 
-    logprobs: [T] nats, whatever scale the server uses; None where it gives none or was not asked. spent: the server
-    says that it used its budget up, though text that was tokenised here may have fewer tokens.
+    logprobs: [T] nats, raw or scaled; None if the server sent none. spent: the server reports that its token budget is
+    used up, though text that was tokenised here may have fewer tokens.
     """
 
     tokens: Tokens
@@ -60,9 +60,9 @@ class DrawnTokens:
 
 @dataclass(frozen=True, slots=True)
 class DrawnChunk:
-    """What came of response number ``index``: ``drawn`` stands from token ``start`` on, in place of what stood there.
+    """A chunk of response ``index``: ``drawn`` replaces its tokens from ``start`` on.
 
-    ended: the server says that this was all.
+    ended: the server reports the end of the response.
     """
 
     index: int
@@ -72,14 +72,14 @@ class DrawnChunk:
 
 
 class Dialect(Protocol):
-    """One server, as its probe found it."""
+    """The API of one server."""
 
     async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
-        """``request.n`` continuations."""
+        """``request.n`` completions."""
         ...
 
     def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
-        """What :meth:`draw` gives, as it comes; closing the generator ends the drawing."""
+        """As :meth:`draw`, streamed; closing the generator ends the drawing."""
         ...
 
     async def score(
@@ -91,10 +91,10 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What a probe makes of a server.
+    """The result of a probe.
 
-    scores: whether it can score; without, it needs a scorer. sampler_logprobs: whether log-probs of drawing are raw and
-    equal to scores. max_context: by the server's own word, None if it gives none. plan: how it will be asked, in words.
+    scores: whether the server can score; if not, it needs a scorer. sampler_logprobs: whether log-probs of sampling are
+    raw and equal to scores. max_context: as the server reports it, or None. plan: how it will be used, in words.
     """
 
     dialect: Dialect
@@ -108,7 +108,7 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeContext:
-    """What a probe may use; ``note`` takes every fact as soon as it is known."""
+    """What a probe gets; it reports every fact with ``note`` as soon as it is known."""
 
     connection: Connection
     options: EngineOptions
@@ -117,11 +117,11 @@ class ProbeContext:
 
 
 Probe = Callable[[ProbeContext, ModelCard], Coroutine[Any, Any, ProbeResult]]
-"""Asks a server a handful of tiny questions; raises ``BadInput`` with the remedy if it will not do."""
+"""Probes a server with a few tiny requests; raises ``BadInput`` with a remedy if it cannot be used."""
 
 
 def probe_tokens(tokenizer: ModelTokenizer, length: int | None = None) -> Tokens:
-    """The tokens of a plain text, which survive being spelled out; repeated up to ``length`` if that is given."""
+    """The tokens of a plain text, which detokenises and retokenises to itself; repeated up to ``length``, if given."""
     once = tokenizer.chat.encode(PROBE_TEXT)
     if length is None:
         return once
@@ -131,7 +131,7 @@ def probe_tokens(tokenizer: ModelTokenizer, length: int | None = None) -> Tokens
 def checked_logprobs(
     logprobs: Sequence[float | None], expected: int, where: str
 ) -> Float[np.ndarray, "T"]:
-    """Log-probs that a server sent, as an array of ``expected`` entries.
+    """Check a server's log-probs; returns them as an array of ``expected`` entries.
 
     Raises :class:`~preftilt.errors.EngineError` for a wrong number of them, for gaps, NaN and values above 0.
     """

@@ -1,7 +1,7 @@
 """A server as an engine: the contract of ``engines/base.py`` over a dialect.
 
-What all servers have in common is here: what is refused, which seed a request gets, where a response ends, that the
-server still holds the model it was opened with.
+Common to all servers: request checks, seeds, where responses end, and checks that the server still serves the model
+that it was opened with.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SEEDS = (1 << 31) - 1
 """Seeds are kept to 31 bits: every server takes those."""
 
 MAX_BATCH = 64
-"""Completions scored by one question at most."""
+"""Completions scored by one request at most."""
 
 RECHECK_SECONDS = 30.0
-"""How long a server is believed to hold the model that it held last."""
+"""Interval of checks that the server still serves the same model."""
 
 SAME_MODEL = 0.1
-"""Mean difference (nats) of a re-read text's log-probs that is still the same model: 16-bit servers wobble."""
+"""Mean difference (nats) of a text's log-probs up to which the model is the same: 16-bit servers differ by rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A text and its log-probs when the engine was opened; without any, only the model's name is watched."""
+    """A text and its log-probs when the engine was opened; if None, only the model's name is checked."""
 
     context: Tokens
     completion: Tokens
@@ -57,7 +57,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerEngineInfo:
-    """What an engine on a server says of itself. ``facts`` and ``plan`` are what its probe found and concluded."""
+    """Name, model and probe results of an engine on a server."""
 
     name: str
     model: str
@@ -69,8 +69,8 @@ class ServerEngineInfo:
 class ServerEngine:
     """Samples and scores on a server; safe to call from many tasks, threads and event loops at once.
 
-    Open it with :func:`~preftilt.engines.open.open_engine`. Draws are seeded, but a server's batches are not ours: the
-    same request draws the same tokens only as far as the server keeps to its seeds.
+    Open it with :func:`~preftilt.engines.open.open_engine`. Draws are seeded: the same request draws the same
+    tokens as far as the server honours seeds.
     """
 
     def __init__(
@@ -112,22 +112,22 @@ class ServerEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do, established by the probe."""
+        """Its abilities, established by the probe."""
         return self._capabilities
 
     @property
     def tokenizer(self) -> HfChatTokenizer:
-        """The chat template and vocabulary that prompts are made with."""
+        """The chat template and vocabulary that prompts are rendered with."""
         return self._tokenizer.chat
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions as far as the server tells them."""
+        """Versions, as far as the server reports them."""
         return dict(self.info.versions)
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """What the probe found out."""
+        """The results of the probe."""
         return self.info.facts
 
     @property
@@ -142,9 +142,9 @@ class ServerEngine:
         return await self._loop.wait(lambda: self._sample(requests))
 
     def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: one question to the server, whose answer is a stream.
+        """See :class:`~preftilt.engines.streaming.Streams`: one request with a streamed answer.
 
-        From a server that refuses to stream (which is remembered), responses come whole.
+        From a server that refuses to stream, responses come whole.
         """
         assert isinstance(request, SampleRequest)
         self._checker.check_sample(request)
@@ -181,14 +181,14 @@ class ServerEngine:
                 yield increment
 
     async def _stream_response(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
-        """What the server draws, as it comes; the ends are those of :meth:`_finish`."""
+        """Stream the server's responses; they end as in :meth:`_finish`."""
         draw = self._draw_request(request)
         if draw is None:
             for increment in whole_responses(request, _empty_completions(request)):
                 yield increment
             return
         scored = draw.logprobs and self._capabilities.sampler_logprobs
-        # A greedy draw serves every slot.
+        # A greedy response is shared by all slots.
         slots_of_responses = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
         responses = [
             StreamedResponse(
@@ -222,14 +222,14 @@ class ServerEngine:
             )
 
     def _draw_request(self, request: SampleRequest) -> DrawRequest | None:
-        """The question to the server, None where there is nothing to draw."""
+        """The request to the dialect, None if there is nothing to draw."""
         context = request.prompt + request.prefix
         budget = min(request.max_tokens, self._capabilities.max_context - len(context))
         if not budget or not request.slots:
             return None
         return DrawRequest(
             context=context,
-            # A greedy draw is one draw, and servers refuse to make it twice.
+            # Greedy responses are all the same, and servers refuse n > 1 for them.
             n=len(request.slots) if request.sampling.temperature else 1,
             max_tokens=budget,
             sampling=request.sampling,
@@ -256,7 +256,7 @@ class ServerEngine:
         return drawn
 
     def _check_tokens(self, tokens: Tokens, draw: DrawRequest, length: int | None = None) -> None:
-        """Raise :class:`~preftilt.errors.EngineError` for tokens that cannot be meant, ``length`` in all."""
+        """Raise :class:`~preftilt.errors.EngineError` for invalid tokens, or too many (``length`` in all)."""
         length = len(tokens) if length is None else length
         if length > draw.max_tokens:
             raise EngineError(
@@ -269,7 +269,7 @@ class ServerEngine:
             )
 
     async def _finish(self, draw: DrawRequest, first: DrawnTokens, step: Step | None) -> Completion:
-        """Cut a response where it ends; a step that a server ended too early goes on."""
+        """Cut a response where it ends; a search step that the server ended too early is continued."""
         tokens, parts = first.tokens, [first]
         stop_finder = StopFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
         while (end := stop_finder.find_stop(tokens)) is None:
@@ -298,9 +298,9 @@ class ServerEngine:
     async def _logprobs(
         self, draw: DrawRequest, parts: Sequence[DrawnTokens], tokens: Tokens
     ) -> Float[np.ndarray, "T"]:
-        """Those of drawing; where a server left some out (many do, of an end) that stand in for scores, the scores.
+        """Log-probs of sampling; where the server left some out (often of an end token) and they are needed, scores.
 
-        Zeros stand in for those that nobody asked for, or that ``sampler_logprobs`` says not to use.
+        Zeros where they were not requested, or are not used (``sampler_logprobs``).
         """
         rows = [part.logprobs for part in parts if part.logprobs is not None]
         if len(rows) == len(parts):
@@ -333,7 +333,7 @@ class ServerEngine:
         return [rows_by_index.get(i, np.empty(0)) for i in range(len(requests))]
 
     async def _check_same_model(self) -> None:
-        """Notice a server that changes its model while we are connected to it; all who wait share one check."""
+        """Detect a server that changed its model; concurrent callers share one check."""
         if time.monotonic() - self._checked < RECHECK_SECONDS:
             return
         if self._pending_check is None or not self._pending_check.open:
@@ -360,7 +360,7 @@ class ServerEngine:
 async def check_model_served(connection: Connection, name: str, model: str) -> None:
     """Raise :class:`~preftilt.errors.EngineError` if the server is gone, or lists ``model`` no longer.
 
-    It is asked once, and for seconds. One that is too busy to answer is there.
+    It is asked once, for a few seconds. A server that is too busy to answer passes.
     """
     try:
         cards = (await connection.check("/v1/models", ModelList)).data
@@ -375,10 +375,10 @@ async def check_model_served(connection: Connection, name: str, model: str) -> N
 
 
 def seed_of(request: SampleRequest) -> int:
-    """A seed that names the request's first slot and its place in the response."""
+    """The seed of the request's first slot and position."""
     return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
 
 
 def _empty_completions(request: SampleRequest) -> list[Completion]:
-    """What is drawn where no token may be."""
+    """Empty completions, where no token may be drawn."""
     return [Completion((), np.empty(0), "length")] * len(request.slots)

@@ -1,4 +1,4 @@
-"""Measuring whether a server's log-probs are what they must be; the same for every dialect."""
+"""Checks of a server's log-probs, the same for every dialect: scores of the right tokens, raw sampler log-probs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from preftilt.errors import BadInput
 from preftilt.types import Sampling, Tokens
 
 EXACT = 1e-3
-"""Largest gap (nats) at which two readings of a float32 model are the same."""
+"""Largest gap (nats) at which two scores of a float32 model are the same."""
 
 ROUNDED_RMS = 0.004
-"""Root-mean-square gap up to which log-probs of drawing stand in for scores in 16-bit models; see the embedded
-engine's figure of the same name."""
+"""Root-mean-square gap up to which log-probs of sampling are used as scores in 16-bit models; as in the embedded
+engine."""
 
 ROUNDED = 0.1
-"""Mean gap up to which two readings differ by rounding; a wrong token, scale or place moves them by far more."""
+"""Mean gap up to which two scores differ by rounding; a wrong token, scale or position changes them far more."""
 
 QUESTION = "Name a way to relax."
 SCORED_TOKENS, RESPONSE_TOKENS, COMPARED_TOKENS = 12, 12, 20
-"""How many different tokens are scored, how many are drawn in a response, and how many of those are compared."""
+"""Number of different tokens that are scored, of tokens per response, and of tokens that are compared."""
 
 OPEN_ENDED = (
     "They said that the",
@@ -37,27 +37,27 @@ OPEN_ENDED = (
     QUESTION,
     "1",
 )
-"""Texts that can go on in many ways: what is drawn behind them differs in probability."""
+"""Texts with many continuations, so that drawn tokens differ in probability."""
 
 HIGH_TEMPERATURE = Sampling(temperature=2.0)
-"""Away from temperature 1, in the direction in which unlikely tokens are drawn, and as far as OpenAI's API goes."""
+"""A temperature other than 1, high so that unlikely tokens are drawn; the maximum of OpenAI's API."""
 
 FIRST_TOKENS = 16
-"""How many first tokens are drawn at once behind one text."""
+"""Number of first tokens that are drawn after one text."""
 
 SPREAD = 6.0
-"""Sum of squares (nats²) of the scores about their text's mean that settles their scale: with readings that differ by
-as much as :data:`ROUNDED`, slopes of 1 and of 1/2 are then twelve standard errors apart."""
+"""Sum of squares (nats²) of the scores about their text's mean that is enough to measure their scale: with errors as
+large as :data:`ROUNDED`, slopes of 1 and of 1/2 are then twelve standard errors apart."""
 
 
 async def check_scores(probe: ProbeContext, dialect: Dialect) -> None:
-    """Insist that scores are the given tokens' log-probs: not the likeliest token's, not the token's before.
+    """Check that scores are the given tokens' log-probs: not the likeliest token's, not the previous token's.
 
     Raises :class:`~preftilt.errors.BadInput` for a server whose scores cannot be used.
     """
     context = probe.tokenizer.chat.encode(QUESTION)
     tokens = list(dict.fromkeys(probe_tokens(probe.tokenizer)))[:SCORED_TOKENS]
-    # A server that takes text only can be asked about what survives being spelled out.
+    # A server that takes only text can score only tokens that retokenise to themselves.
     completions = [
         (token,) for token in tokens if _survives_as_text(probe.tokenizer, (*context, token))
     ]
@@ -84,13 +84,13 @@ OTHER_WAYS = (
 
 
 async def check_sampler(probe: ProbeContext, dialect: Dialect) -> bool:
-    """Whether log-probs of drawing stand in for scores.
+    """Whether log-probs of sampling can be used as scores.
 
-    They do if they are raw: at a temperature other than 1, a token drawn is told with its log-prob at temperature 1.
-    Where that cannot be told from log-probs of the distribution that was drawn from, they are not used.
+    They can if they are raw: at another temperature, drawn tokens still have their log-probs at temperature 1. If raw
+    and scaled log-probs cannot be distinguished, they are not used.
 
-    Raises :class:`~preftilt.errors.BadInput` if they contradict the scores even at temperature 1: then one of the two
-    is wrong, and nobody knows which.
+    Raises :class:`~preftilt.errors.BadInput` if they differ from the scores even at temperature 1: then one of the two
+    is wrong.
     """
     switch = probe.options.sampler_logprobs
     gaps_at_1 = await _sampler_gaps(probe.tokenizer, dialect)
@@ -122,10 +122,10 @@ async def check_sampler(probe: ProbeContext, dialect: Dialect) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SamplerScale:
-    """How log-probs of drawing at :data:`HIGH_TEMPERATURE` go with the scores of the same tokens.
+    """The regression of log-probs of sampling at :data:`HIGH_TEMPERATURE` on the scores of the same tokens.
 
-    slope: nats a nat of score, between tokens that were drawn behind the same text: what they were normalised with
-    is the same for all of those and drops out. gap: mean difference from the scores, in nats.
+    slope: between tokens drawn after the same text, for which the normalising constant cancels. gap: mean difference
+    from the scores, in nats.
     """
 
     slope: float
@@ -133,12 +133,12 @@ class SamplerScale:
 
     @property
     def raw(self) -> bool:
-        """Whether they are the scores: the slope is 1, and nothing is added."""
+        """Whether they are the scores: slope 1, no gap."""
         return abs(self.slope - 1) < _HALFWAY and self.gap <= ROUNDED
 
     @property
     def scaled(self) -> bool:
-        """Whether they are those of the distribution that was drawn from."""
+        """Whether they are scaled by the temperature."""
         return abs(self.slope - 1 / HIGH_TEMPERATURE.temperature) < _HALFWAY
 
 
@@ -159,10 +159,10 @@ def _trust_if_requested(switch: str, *, possible: bool, url: str) -> bool:
 
 
 async def _measure_scale(tokenizer: ModelTokenizer, dialect: Dialect) -> SamplerScale | None:
-    """Draws first tokens behind one text after the other until their scores differ enough to tell.
+    """Draw first tokens after one text after the other until their scores vary enough to measure the slope.
 
-    None if they never do (a model that is certain everywhere gives the same log-probs at any temperature), or if the
-    server refuses to draw at that temperature: then nothing is known.
+    None if they never do (a model that is always certain has the same log-probs at any temperature), or if the server
+    refuses that temperature.
     """
     gaps, sampled, scores = (np.empty(0) for _ in range(3))
     for context in _probe_contexts(tokenizer):
@@ -186,7 +186,7 @@ async def _measure_scale(tokenizer: ModelTokenizer, dialect: Dialect) -> Sampler
 
 
 async def _sampler_gaps(tokenizer: ModelTokenizer, dialect: Dialect) -> Float[np.ndarray, "T"]:
-    """Absolute differences between log-probs of drawing at temperature 1 and scores; empty where there are none."""
+    """Absolute differences between log-probs of sampling at temperature 1 and scores; empty if there are none."""
     gaps = np.empty(0)
     for context in _probe_contexts(tokenizer):
         draw = DrawRequest(
@@ -207,9 +207,9 @@ def _probe_contexts(tokenizer: ModelTokenizer) -> Iterator[Tokens]:
 async def _sampler_and_scores(
     dialect: Dialect, draw: DrawRequest
 ) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]] | None:
-    """Log-probs of drawing and scores of all different responses; None if the server gives none of the former.
+    """Log-probs of sampling, and scores, of all different responses; None if the server sends none of the former.
 
-    A server may leave them out of responses that ended, with the end's.
+    A server may leave them out of responses that ended, with those of the end token.
     """
     drawn = {row.tokens: row.logprobs for row in await dialect.draw(draw) if row.tokens}
     sampled = {tokens: logprobs for tokens, logprobs in drawn.items() if logprobs is not None}

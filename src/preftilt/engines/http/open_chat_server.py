@@ -1,7 +1,7 @@
-"""Opening a server that is asked by chat: because it has no other way, or because that is the only one without harm.
+"""Opens a server by chat completions, because it has no others, or none that can be used.
 
-Some servers (Ollama) put what they are sent at ``/v1/completions`` through their chat template. Prompts that are made
-here would have two templates; so the conversation is sent instead.
+Some servers (Ollama) apply their chat template to prompts at ``/v1/completions``, too. Rendered prompts would get two
+templates; so the conversation is sent instead.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ COMPLETIONS = "/v1/completions"
 NO_COMPLETIONS = frozenset({404, 405, 501})
 
 ONE_LETTER = 4
-"""Tokens that a prompt of one character has at most, with one for its beginning; a chat template adds more."""
+"""Upper bound on the tokens of a prompt of one character, a begin token included; a chat template adds more."""
 
 QUESTION = {"messages": [{"role": "user", "content": "Name a way to relax."}]}
 
 
 def why_chat(url: str, options: EngineOptions) -> Fact | None:
-    """Why the server must be asked by chat: it has no completions, or puts them through a template; None otherwise."""
+    """Why chat completions must be used: there are no others, or they apply a template; None otherwise."""
 
     async def ask() -> Fact | None:
         connection = await connected(url, options)
@@ -60,13 +60,13 @@ def why_chat(url: str, options: EngineOptions) -> Fact | None:
 
 
 def applies_template(counted: str) -> Fact:
-    """That a server puts prompts through its chat template, as its count of their tokens shows."""
+    """The fact that a server applies its chat template to prompts, as its token count shows."""
     meaning = "it applies its chat template: it is asked by chat, a second engine scores with its own tokenizer"
     return Fact(COMPLETIONS, f"makes {counted}", meaning)
 
 
 def open_chat_server(url: str, options: EngineOptions, why: Fact) -> ScoredBy:
-    """Open a server that is asked by chat because of ``why``, together with the engine that scores."""
+    """Open a server by chat completions, because of ``why``, together with the engine that scores."""
     if options.scorer is None:
         can = "only chats" if why.answer == "no" else "applies its chat template to every prompt"
         raise ServerRefused(
@@ -84,9 +84,9 @@ def open_chat_server(url: str, options: EngineOptions, why: Fact) -> ScoredBy:
 
 
 def open_chat_sampler(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ScoredBy:
-    """Open a server that is asked by chat because of ``why``.
+    """Open a server by chat completions, because of ``why``.
 
-    What it answers is scored by ``scorer``, which stays open if this fails.
+    Its answers are scored by ``scorer``, which stays open if this fails.
     """
     _check_options(url, options, why)
     if opens_thoughts(scorer.tokenizer):
@@ -145,14 +145,14 @@ def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ChatSa
 
 
 async def _probe_many(endpoint: ChatEndpoint, facts: list[Fact]) -> bool:
-    """Whether n answers come from one question; on the way, what the server refuses, and what it calls its model."""
+    """Whether one request returns n answers; also finds refused fields and the model's alias."""
     body = QUESTION | {"max_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 5}
     many = False
     try:
         await endpoint.ask(body)
         choices = await endpoint.ask(body | {"n": 3})
         texts = [choice.message.content for choice in choices if choice.message.content]
-        # A server that reasons first may not come to a text within so few tokens.
+        # A reasoning model may not reach its answer within so few tokens.
         many = len(choices) == 3 and (not texts or len(set(texts)) > 1)
     except Declined as failure:
         if failure.status in (401, 403, 404):

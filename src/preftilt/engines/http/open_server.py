@@ -1,4 +1,4 @@
-"""Opening a server: which model it holds, which tokenizer goes with it, what its probe finds, and what follows."""
+"""Opens a server: connects, finds its model and tokenizer, probes it, and builds the engine."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class ServerKind:
 
 
 def open_server(kind: ServerKind, url: str, options: EngineOptions) -> ServerEngine | ScoredBy:
-    """Open the server at ``url``; with ``scorer``, an engine that samples there and scores elsewhere.
+    """Open the server at ``url``; with ``options.scorer``, an engine that samples there and scores elsewhere.
 
-    Raises :class:`ServerRefused`, with the remedy, for a server that cannot do what is needed, and
+    Raises :class:`ServerRefused`, with a remedy, for a server that lacks a needed ability, and
     :class:`~preftilt.errors.EngineError` for one that does not answer.
     """
     _check_options(kind, url, options)
@@ -62,7 +62,7 @@ def open_server(kind: ServerKind, url: str, options: EngineOptions) -> ServerEng
 
 
 def open_sampler(kind: ServerKind, url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
-    """Open the server at ``url`` to draw there; what is drawn is scored by ``scorer``, which stays open if this fails.
+    """Open the server at ``url`` for sampling; ``scorer`` scores, and stays open if this fails.
 
     Raises what :func:`open_server` does.
     """
@@ -107,7 +107,7 @@ def _open(
         return _engine(kind, loop, connection, tokenizer, result, canary, context, tuple(facts))
     except BaseException as failure:
         loop.close(connection.close if connection is not None else close_nothing)
-        if type(failure) is BadInput:  # Its subclasses say something more precise.
+        if type(failure) is BadInput:  # Not its subclasses, which are more specific.
             raise ServerRefused(str(failure), tuple(facts)) from failure
         raise
 
@@ -149,11 +149,11 @@ async def connected(url: str, options: EngineOptions) -> Connection:
 
 
 async def close_nothing() -> None:
-    """There is no connection to close yet."""
+    """Close nothing: there is no connection yet."""
 
 
 async def chosen_model(connection: Connection, wanted: str | None) -> ModelCard:
-    """The model that is asked for, or the only one."""
+    """The requested model, or the only one."""
     cards = (await connection.get("/v1/models", ModelList)).data
     names = ", ".join(card.id for card in cards) or "none"
     if wanted is not None:
@@ -161,7 +161,7 @@ async def chosen_model(connection: Connection, wanted: str | None) -> ModelCard:
         if not matching:
             raise UnknownModel(f"{connection.url} does not serve {wanted}; it serves: {names}")
         return matching[0]
-    # Adapters are listed beside the model that they belong to.
+    # Adapters are listed beside their base model.
     models = [card for card in cards if card.parent is None] or cards
     if len(models) != 1:
         raise BadInput(f"{connection.url} serves {names}; name one of them (--served-model ID)")
@@ -169,7 +169,7 @@ async def chosen_model(connection: Connection, wanted: str | None) -> ModelCard:
 
 
 def find_tokenizer(card: ModelCard, options: EngineOptions) -> ModelTokenizer:
-    """The tokenizer that the user names, or the one where the server says that its model comes from."""
+    """The tokenizer that the user names, or that of the model that the server names."""
     if options.tokenizer is not None:
         return open_tokenizer(options.tokenizer, options)
     for name in dict.fromkeys(name for name in (card.root, card.parent, card.id) if name):
@@ -194,7 +194,7 @@ async def _canary(result: ProbeResult, tokenizer: ModelTokenizer) -> Canary:
 def _context(
     result: ProbeResult, tokenizer: ModelTokenizer, options: EngineOptions, url: str
 ) -> int:
-    """Tokens of prompt and response: by the server, by the user if less, by the model's files if both are silent."""
+    """Maximum context: the smaller of the server's and the user's, or else that of the model's files."""
     limits = [limit for limit in (result.max_context, options.max_context) if limit is not None]
     if limits:
         return min(limits)

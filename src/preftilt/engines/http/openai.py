@@ -1,4 +1,4 @@
-"""Servers with OpenAI's completions API: what of it they really have, found out by asking."""
+"""Probes and opens servers with OpenAI's completions API, or with chat completions alone."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling
 
 TOKENIZER_MATCHES = "tokenizer matches"
-"""What a server is said to be asked that makes another number of tokens of a text."""
+"""The question of the fact that a server counts other tokens of a text."""
 
 
 async def probe_openai(probe: ProbeContext, card: ModelCard) -> ProbeResult:
-    """Ask a server what of the completions API it has."""
+    """Probe which parts of the completions API a server implements."""
     dialect = OpenAiDialect(
         connection=probe.connection,
         model=card.id,
@@ -87,7 +87,7 @@ def _one_token_payload(prompt: list[int] | str) -> dict[str, Any]:
 
 
 async def _ids_in(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
-    """Token ids, or a text that the server turns into the same number of tokens."""
+    """Whether prompts can be token ids, or else text with the same number of tokens."""
     tokens = probe.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
     try:
         counted = await _prompt_tokens(dialect, list(tokens))
@@ -144,7 +144,7 @@ async def _many(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
 
 
 async def _top_k(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
-    """Whether the likeliest tokens alone are drawn when that is asked, where other ones are otherwise."""
+    """Whether ``top_k`` 1 draws the greedy response alone, where other ones are drawn without it."""
     tokens = probe.tokenizer.chat.encode("Name a way to relax.")
     candidate = replace(dialect, top_k=True)
     free = DrawRequest(context=tokens, n=2, max_tokens=12, sampling=HIGH_TEMPERATURE, seed=5)
@@ -164,7 +164,7 @@ async def _top_k(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
 
 
 async def _find_scoring_mode(probe: ProbeContext, dialect: OpenAiDialect) -> OpenAiDialect:
-    """The first way to have a prompt's log-probs that works."""
+    """The first scoring mode that works."""
     tokens = probe.tokenizer.chat.encode("What shall we do on a rainy day, and why?")
     for scoring_mode in SCORING_MODES:
         candidate = replace(dialect, scoring_mode=scoring_mode)
@@ -192,7 +192,7 @@ def open_openai_server(url: str, options: EngineOptions) -> Engine:
 
 
 def open_openai_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
-    """Open a server that draws, or only chats, and whose responses an open engine scores."""
+    """Open a server that only samples, by completions or chat; ``scorer``, which is open, scores."""
     if (why := why_chat(url, options)) is not None:
         return open_chat_sampler(url, options, scorer, why)
     try:
@@ -204,6 +204,6 @@ def open_openai_sampler(url: str, options: EngineOptions, scorer: Engine) -> Eng
 
 
 def _other_token_count(refused: ServerRefused) -> Fact | None:
-    """Why a server is asked by chat that makes another number of tokens of a text than the tokenizer here."""
+    """The reason to use chat completions: the server counts other tokens of a text than the tokenizer here."""
     counts = [fact.answer for fact in refused.facts if fact.question == TOKENIZER_MATCHES]
     return applies_template(counts[-1]) if counts else None

@@ -1,4 +1,4 @@
-"""A response that a server draws while we look: its tokens so far, what is new of it, and where it ends."""
+"""A streamed response: its tokens so far, new increments, and where it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from preftilt.types import Completion, Finish, Step, Tokens
 
 @dataclass(slots=True)
 class StopFinder:
-    """Where a response ends: at an end token, at the end of a step, or where its ``budget`` does."""
+    """Finds where a response ends: at an end token, at the end of a search step, or at its token ``budget``."""
 
     vocabulary: Vocabulary
     step: Step | None
@@ -29,9 +29,9 @@ class StopFinder:
     _text: str = ""
 
     def find_stop(self, tokens: Sequence[int]) -> tuple[int, Finish] | None:
-        """How many of the tokens belong to the response, and why it ends there; None if it does not end.
+        """The response's length in tokens and its finish reason; None if it has not ended.
 
-        ``tokens`` begin with those of the last call, which are not read again.
+        ``tokens`` begin with those of the last call, which are not checked again.
         """
         while self.end is None and self._length < len(tokens):
             self._length += 1
@@ -44,7 +44,7 @@ class StopFinder:
         return self.end
 
     def restart(self) -> None:
-        """The next tokens are others, from the first one on."""
+        """Start over: earlier tokens have changed."""
         self.end, self._length, self._text = None, 0, ""
 
     def _ends_step(self, tokens: Sequence[int]) -> bool:
@@ -59,9 +59,10 @@ class StopFinder:
 
 @dataclass(slots=True)
 class StreamedResponse:
-    """One response of a stream, which serves all of ``slots``.
+    """One response of a stream, for all of ``slots``.
 
-    scored: its log-probs stand in for scores, so tokens without are not told before the end, when they are looked up.
+    scored: its log-probs are used as scores, so tokens without log-probs are held back until the end, when they are
+    scored.
     """
 
     slots: Sequence[int]
@@ -77,14 +78,14 @@ class StreamedResponse:
 
     @property
     def drawn(self) -> DrawnTokens:
-        """All so far, as if it had come at once."""
+        """The response so far."""
         logprobs = None if self._logprobs_missing else np.array(self._logprobs)
         return DrawnTokens(tuple(self._tokens), logprobs, spent=self._spent)
 
     def add(self, part: DrawnChunk) -> None:
-        """Add what came.
+        """Add a chunk.
 
-        Raises :class:`~preftilt.errors.EngineError` if something before it is missing.
+        Raises :class:`~preftilt.errors.EngineError` if tokens before it are missing.
         """
         if part.start > len(self._tokens):
             raise EngineError("the server left out a part of its stream; use another version of it")
@@ -103,7 +104,7 @@ class StreamedResponse:
         self.stop_finder.find_stop(self._tokens)
 
     def new_increments(self) -> list[Increment]:
-        """What has not been told, for every slot."""
+        """Increments of the tokens that were not sent yet, one per slot."""
         if self._logprobs_missing and self.scored:
             return []
         if self._new_from == self._sent == len(self._tokens):
@@ -116,7 +117,7 @@ class StreamedResponse:
         return self._increments(tuple(tokens), logprobs, None)
 
     def final_increments(self, completion: Completion) -> list[Increment]:
-        """The rest of what the response turns out to be."""
+        """The last increments, one per slot, of the finished response."""
         self.complete = True
         start = self._new_from
         tokens, logprobs = completion.tokens[start:], completion.logprobs[start:]

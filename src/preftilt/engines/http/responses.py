@@ -1,4 +1,4 @@
-"""What servers answer, as far as it is read: pydantic models that refuse what would be guessed otherwise."""
+"""Servers' responses: pydantic models of the fields that are used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class PromptLogprob(BaseModel):
-    """vLLM's entry for one token at one place of a prompt."""
+    """vLLM's log-prob of one token at one position of a prompt."""
 
     logprob: float | None
 
@@ -75,14 +75,14 @@ class Completions(BaseModel):
 
 
 class GenerateResponse(BaseModel):
-    """``POST /inference/v1/generate`` of vLLM, asked for the log-probs of its prompt."""
+    """``POST /inference/v1/generate`` of vLLM, with the log-probs of its prompt."""
 
     prompt_logprobs: PromptLogprobs | None = None
     usage: TokenUsage | None = None
 
 
 class ReplyMessage(BaseModel):
-    """What a chat server says. A refusal, or reasoning alone, comes without content."""
+    """The message of a chat completion. A refusal, or reasoning alone, has no content."""
 
     content: str | None = None
     refusal: str | None = None
@@ -92,7 +92,7 @@ class ReplyMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """One answer of a chat server."""
+    """One choice of a chat completion."""
 
     index: int
     message: ReplyMessage
@@ -100,7 +100,7 @@ class ChatChoice(BaseModel):
 
 
 class ChatDelta(BaseModel):
-    """What is new of one answer in an event of a stream; ``message`` is that of an answer that came at once."""
+    """One choice in an event of a stream: its ``delta``, or the ``message`` of an answer that was not streamed."""
 
     index: int
     delta: ReplyMessage | None = None

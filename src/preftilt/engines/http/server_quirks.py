@@ -1,8 +1,9 @@
-"""What a server refuses of a question, learned from its words, once.
+"""Differences between servers with OpenAI's API, learned from their first answers: refused fields, model aliases,
+streams.
 
-OpenAI's API has as many forms as it has servers: newer models want ``max_completion_tokens`` in place of
-``max_tokens``, some take no seed, or no field that other servers need to be told. Only fields that change nothing of
-what was asked are left out, or renamed; all else that is refused is an error with the server's words.
+Newer models take ``max_completion_tokens`` in place of ``max_tokens``, some take no seed, or refuse fields that other
+servers need. Only fields whose absence does not change the request are left out, or renamed; any other refusal is an
+error with the server's message.
 """
 
 from __future__ import annotations
@@ -33,39 +34,39 @@ NEUTRAL: dict[str, Any] = {
     "echo": False,
     "stop": None,
 }
-"""Values that are the API's own defaults: leaving the field out asks for the same."""
+"""The API's own defaults: leaving the field out does not change the request."""
 
 REFUSED = frozenset({200, 400, 422})
-"""Statuses of a refusal; some servers send it with 200."""
+"""HTTP statuses of a refusal; some servers send it with 200."""
 
 
 @dataclass(slots=True)
 class RefusedFields:
-    """The fields that one server has refused; shared by all who ask it.
+    """The fields that a server has refused.
 
-    seed: it is left out, too, where the server takes none, and draws are then not reproducible.
+    If ``seed`` is refused it is left out, too; draws are then not reproducible.
     """
 
     fields: frozenset[str] = frozenset()
 
     @property
     def facts(self) -> list[Fact]:
-        """What people should know of it."""
+        """The facts to report."""
         if not self.fields:
             return []
         refused = ", ".join(sorted(self.fields))
         return [Fact("fields it refuses", refused, "left out, or sent by their newer name")]
 
     def without(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The question without what the server is known to refuse."""
+        """The request body without refused fields."""
         return _without(body, self.fields)
 
     async def post(
         self, connection: Connection, path: str, body: Mapping[str, Any], answer: type[Answer]
     ) -> Answer:
-        """Ask without what the server is known to refuse; errors as in :meth:`Connection.post`.
+        """POST without refused fields; errors as in :meth:`Connection.post`.
 
-        A refusal that names a field is tried without it, and remembered if that helps.
+        After a refusal that names a field, the request is retried without it; the field is remembered if that helps.
         """
         fields = self.fields
         while True:
@@ -84,15 +85,15 @@ class RefusedFields:
 
 @dataclass(slots=True)
 class ModelAlias:
-    """What a server calls its model in its answers, where that is not what it was asked for.
+    """The model name in a server's answers, if it differs from the requested one.
 
-    Hosted models have names that stand for one of a date. The first answer tells, when the engine is opened.
+    Hosted models have names that stand for a dated version. It is taken from the first answer, at opening.
     """
 
     name: str | None = None
 
     def check(self, answered: str, requested: str, url: str) -> None:
-        """Raise :class:`~preftilt.errors.EngineError` for an answer of another model than the first one's."""
+        """Raise :class:`~preftilt.errors.EngineError` for an answer of another model."""
         if self.name is None:
             self.name = answered
         if answered not in (requested, self.name):
@@ -103,7 +104,7 @@ class ModelAlias:
             )
 
     def facts(self, requested: str) -> list[Fact]:
-        """What people should know of it."""
+        """The facts to report."""
         if self.name in (None, requested):
             return []
         return [Fact("model in answers", str(self.name), "an answer of another one is an error")]
@@ -111,7 +112,7 @@ class ModelAlias:
 
 @dataclass(slots=True)
 class StreamSupport:
-    """Whether a server streams: until it refuses it, once."""
+    """Whether a server can stream; assumed until it refuses."""
 
     refused: bool = False
 
@@ -120,8 +121,8 @@ class StreamSupport:
         stream: Callable[[], AsyncGenerator[Increment, None]],
         whole: Callable[[], Awaitable[Sequence[Increment]]],
     ) -> AsyncGenerator[Increment, None]:
-        """What ``stream`` gives, or ``whole`` where the server does not stream; a stream that has begun is not asked
-        for again in any way."""
+        """The increments of ``stream``, or of ``whole`` if the server cannot stream; a stream that has begun is not
+        repeated."""
         begun = False
         if not self.refused:
             try:
@@ -152,9 +153,9 @@ def _without(body: Mapping[str, Any], fields: frozenset[str]) -> dict[str, Any]:
 
 
 def _removable(name: str, body: Mapping[str, Any]) -> bool:
-    """Whether the question stays the same without the field, or under its newer name.
+    """Whether the request stays the same without the field, or under its newer name.
 
-    Where n answers are asked for and a seed is refused, it is the two together: they can be asked for one by one.
+    If ``seed`` is refused together with ``n`` > 1, it must not be dropped: answers can be requested one by one.
     """
     if name == "seed":
         return body.get("n", 1) == 1
@@ -162,5 +163,5 @@ def _removable(name: str, body: Mapping[str, Any]) -> bool:
 
 
 def _mentions(message: str, field: str) -> bool:
-    """Whether a refusal is about the field; of one with a newer name, whether it names that one."""
+    """Whether a refusal mentions the field, or its newer name if it has one."""
     return re.search(rf"\b{re.escape(RENAMED.get(field, field))}\b", message) is not None

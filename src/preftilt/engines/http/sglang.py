@@ -1,9 +1,9 @@
 """The dialect of SGLang's server: its own ``/generate``, token ids in and out.
 
-SGLang keeps the caches of prompts in a tree, token by token, and reads log-probs from any place of a prompt on. So a
-response is scored with its prompt from the cache by asking for the log-probs behind it (``logprob_start_len``).
-Log-probs of what it draws are those after temperature scaling, unless the server was started with
-``SGLANG_RETURN_ORIGINAL_LOGPROB=1``: the probe measures which, and where they are scaled, every response is scored.
+SGLang keeps prompts in a radix cache, token by token, and computes log-probs from any position of a prompt on
+(``logprob_start_len``). So a response is scored with its prompt from the cache. Log-probs of sampling are those after
+temperature scaling, unless the server was started with ``SGLANG_RETURN_ORIGINAL_LOGPROB=1``: the probe measures which,
+and if they are scaled, every response is scored.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ GENERATE = "/generate"
 RAW_FLAG = "SGLANG_RETURN_ORIGINAL_LOGPROB=1"
 
 PREFIX = 100
-"""Tokens of the prompt that shows whether prefixes are shared."""
+"""Tokens of the probe's prompt for prefix sharing."""
 
 CLIPPED = 0
-"""What SGLang (0.5.23) calls the vocabulary's last id in a prompt's log-probs: it takes it for a picture's."""
+"""The id by which SGLang (0.5.23) replaces the vocabulary's last id in a prompt's log-probs, as an image's."""
 
 NEUTRAL: dict[str, Any] = {
     "min_p": 0.0,
@@ -53,14 +53,14 @@ NEUTRAL: dict[str, Any] = {
     "min_new_tokens": 0,
     "skip_special_tokens": False,
 }
-"""Named in every question, so that no default of the server's or of the model's files changes what is drawn."""
+"""Sent in every request, so that no default of the server or of the model's files changes the distribution."""
 
 Entry = tuple[float | None, TokenId, str | None]
-"""Log-prob, token id and, where it was asked for, the token's text."""
+"""Log-prob, token id and, if requested, the token's text."""
 
 
 class MetaInfo(BaseModel):
-    """What ``/generate`` says of an answer."""
+    """``meta_info`` of ``/generate``."""
 
     cached_tokens: int | None = None
     completion_tokens: int = 0
@@ -70,9 +70,9 @@ class MetaInfo(BaseModel):
 
 
 class Generated(BaseModel):
-    """One answer of ``/generate``, or an event of a stream: of response ``index``, what is there so far.
+    """One answer of ``/generate``, or an event of a stream: response ``index`` so far.
 
-    A server with ``--incremental-streaming-output`` sends what is new instead; ``completion_tokens`` are all of them.
+    A server with ``--incremental-streaming-output`` sends only what is new; ``completion_tokens`` counts all tokens.
     """
 
     output_ids: list[TokenId]
@@ -81,11 +81,11 @@ class Generated(BaseModel):
 
 
 class Answers(RootModel[list[Generated]]):
-    """What ``/generate`` sends for several prompts, or for several responses to one."""
+    """The answer of ``/generate`` to several prompts, or with several responses to one."""
 
 
 class ServerInfo(BaseModel):
-    """``GET /server_info``, as far as it matters here."""
+    """``GET /server_info``: the fields that are used."""
 
     version: str
     max_req_input_len: int | None = None
@@ -94,10 +94,10 @@ class ServerInfo(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SglangDialect:
-    """How an SGLang server is asked.
+    """The dialect of an SGLang server.
 
-    ends: ids that end a response. seeded: the server keeps to seeds, and gives equal questions equal answers. shares:
-    scores may use its prefix cache.
+    end_ids: ids that end a response. seeded: the server honours seeds, so equal requests get equal answers.
+    shares_prefix: scores may use its prefix cache.
     """
 
     connection: Connection
@@ -117,7 +117,7 @@ class SglangDialect:
         async with aclosing(self.connection.events(GENERATE, payload, Generated)) as events:
             async for event in events:
                 ended = self._has_ended(event)
-                # Before the end, the lists may be ahead of the counts: SGLang writes them while it goes on.
+                # Before the end, the lists may be ahead of the counts: SGLang writes them while it generates.
                 start = max(0, event.meta_info.completion_tokens - len(event.output_ids))
                 event_so_far = event if ended else _up_to_logprobs(event, request.logprobs)
                 yield DrawnChunk(
@@ -125,7 +125,7 @@ class SglangDialect:
                 )
 
     def _has_ended(self, event: Generated) -> bool:
-        """Raises :class:`~preftilt.errors.EngineError` for one that the server gave up."""
+        """Whether the response has ended; raises :class:`~preftilt.errors.EngineError` if the server aborted it."""
         reason = event.meta_info.finish_reason
         if isinstance(reason, dict) and reason.get("type") == "abort":
             said = shortened(str(reason.get("message", "no reason given")))
@@ -133,7 +133,7 @@ class SglangDialect:
         return reason is not None
 
     def _payload(self, request: DrawRequest) -> dict[str, Any]:
-        """One prompt with ``n``, or, where that would be n times the same response, n prompts with a seed each."""
+        """One prompt with ``n``; with seeds, which would make all n equal, n prompts with a seed each."""
         sampling = request.sampling
         params = NEUTRAL | {
             "temperature": sampling.temperature,
@@ -162,13 +162,13 @@ class SglangDialect:
     async def score_plain(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
-        """All prompts in one question; each is computed from its first token on."""
+        """All prompts in one request; each is computed from its first token on."""
         return await self._score(context, completions, 0)
 
     async def score_shared_prefix(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
-        """One question that puts the context into the cache, where several share it, and one for all completions."""
+        """One request that caches the context, if several share it, and one for all completions."""
         if len(completions) > 1:
             await self._generate(
                 {
@@ -205,7 +205,7 @@ class SglangDialect:
     def _completion_logprobs(
         self, entries: list[Entry] | None, tokens: Tokens, count: int
     ) -> Float[np.ndarray, "T"]:
-        """The last ``count`` log-probs of entries that must be those of ``tokens``, one each."""
+        """The last ``count`` log-probs of ``entries``, which must be of ``tokens``."""
         where = f"{self.connection.url}{GENERATE}"
         if entries is None or not _same_tokens([token for _, token, _ in entries], tokens):
             raise EngineError(
@@ -233,12 +233,12 @@ class SglangDialect:
         return (await self.connection.post(GENERATE, payload, Answers)).root
 
     def _with_defaults(self, body: dict[str, Any], *, logprobs: bool) -> dict[str, Any]:
-        """Prompts always go as a list, so that answers come as one."""
+        """The body with the fields of every request; prompts are always a list, so answers are one, too."""
         return body | {"stream": False, "return_logprob": logprobs, "top_logprobs_num": 0}
 
 
 async def probe_sglang(probe: ProbeContext, card: ModelCard) -> ProbeResult:
-    """Ask an SGLang server what it can do."""
+    """Probe an SGLang server."""
     if card.parent is not None:
         raise BadInput(
             f"{card.id} is an adapter of {card.parent}, which preftilt cannot ask an SGLang server for; serve the two"
@@ -299,7 +299,7 @@ async def _probe_sampling(probe: ProbeContext, dialect: SglangDialect) -> None:
 
 
 async def _probe_shared_prefix(probe: ProbeContext, dialect: SglangDialect) -> SglangDialect:
-    """Whether scores with the prompt from the cache can be had, and equal those without."""
+    """Whether the server can score with the prompt from its cache, and gets the same scores."""
     context = probe_tokens(probe.tokenizer, PREFIX)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
     question = "prompt from the cache when scoring"
@@ -318,7 +318,7 @@ async def _probe_shared_prefix(probe: ProbeContext, dialect: SglangDialect) -> S
 
 
 def _up_to_logprobs(event: Generated, logprobs: bool) -> Generated:
-    """The event as far as tokens and their log-probs are both there."""
+    """The event, cut to the tokens that have log-probs."""
     if not logprobs:
         return event
     entries = event.meta_info.output_token_logprobs or []
@@ -328,18 +328,18 @@ def _up_to_logprobs(event: Generated, logprobs: bool) -> Generated:
 
 
 def _same_tokens(sent_tokens: Sequence[int], tokens: Tokens) -> bool:
-    """Whether ``sent_tokens`` are ``tokens``, but for clipped ones."""
+    """Whether ``sent_tokens`` are ``tokens``, except for clipped ids."""
     same = (sent in (token, CLIPPED) for sent, token in zip(sent_tokens, tokens, strict=False))
     return len(sent_tokens) == len(tokens) and all(same)
 
 
 def _scoring_params() -> dict[str, Any]:
-    """Sampling settings of a question that draws nothing."""
+    """Sampling parameters of a request that draws nothing."""
     return NEUTRAL | {"n": 1, "max_new_tokens": 0, "temperature": 0.0, "top_p": 1.0, "top_k": -1}
 
 
 def _max_context(info: ServerInfo, card: ModelCard) -> int | None:
-    """SGLang takes inputs shorter than ``max_req_input_len``; a scored response is input."""
+    """SGLang accepts inputs shorter than ``max_req_input_len``; a scored response is input."""
     if info.max_req_input_len is not None:
         return info.max_req_input_len - 1
     return card.max_model_len - 1 if card.max_model_len else None
@@ -351,5 +351,5 @@ def open_sglang_server(url: str, options: EngineOptions) -> Engine:
 
 
 def open_sglang_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
-    """Open an SGLang server that draws what an open engine scores."""
+    """Open an SGLang server that only samples; ``scorer``, which is open, scores."""
     return open_sampler(ServerKind("sglang", probe_sglang), url, options, scorer)

@@ -1,9 +1,9 @@
-"""The dialect of vLLM's server: token ids in and out, n responses a question, scores by ``prompt_logprobs``.
+"""The dialect of vLLM's server: token ids in and out, n responses per request, scores by ``prompt_logprobs``.
 
-vLLM never takes a prompt from its cache when log-probs of it are wanted, because it keeps none for what is cached.
-Where its token-in/token-out endpoint is switched on (``--enable-scale-out``), it can be told to do so all the same;
-then only rows behind the cached part are read, and only if they equal those of the plain way when the engine is opened.
-This makes scoring many responses to one prompt several times cheaper.
+vLLM does not use its prefix cache when log-probs of a prompt are requested, because log-probs are not cached. Its
+token-in/token-out endpoint (``--enable-scale-out``) can be told to use it all the same; then only log-probs after the
+cached part are read, and only if they equal those without the cache when the engine is opened. This makes scoring many
+responses to one prompt several times cheaper.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from preftilt.errors import BadInput, EngineError
 from preftilt.types import Sampling, Tokens
 
 MIN_TEMPERATURE = 0.01
-"""The lowest temperature besides 0 that vLLM draws at; it would raise a lower one to this without a word."""
+"""The lowest temperature besides 0 that vLLM draws at; it would silently raise a lower one to this."""
 
 COMPLETIONS = "/v1/completions"
 GENERATE = "/inference/v1/generate"
 
 PREFIX = 300
-"""Tokens of the prompt that shows whether prefixes are shared: more than two blocks of any usual size."""
+"""Tokens of the probe's prompt for prefix sharing: more than two blocks of any usual size."""
 
 NOT_JSON = "not JSON compliant"
-"""What vLLM says of NaN in an answer: with a 500 in older versions, in 0.32 with a 400."""
+"""vLLM's message for NaN in an answer: with status 500 in older versions, with 400 in 0.32."""
 
 DRAWING = f"draw: POST {COMPLETIONS}, token ids, n responses a question"
 
@@ -65,12 +65,16 @@ NEUTRAL: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "min_tokens": 0,
 }
-"""Named in every question, so that no default of the server's or of the model's files changes what is drawn."""
+"""Sent in every request, so that no default of the server or of the model's files changes the distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmDialect:
-    """How a vLLM server is asked. ``end_ids``: ids that end a response; ``shares_prefix``: scores may use its prefix cache."""
+    """The dialect of a vLLM server.
+
+    end_ids: ids that end a response. scores_without_drawing: it accepts ``max_tokens`` 0. shares_prefix: scores may use
+    its prefix cache.
+    """
 
     connection: Connection
     model: str
@@ -96,7 +100,7 @@ class VllmDialect:
                     lengths[choice.index] += len(drawn.tokens)
 
     def _payload(self, request: DrawRequest) -> dict[str, Any]:
-        """The question that asks for ``request``."""
+        """The request body."""
         sampling = request.sampling
         if 0 < sampling.temperature < MIN_TEMPERATURE:
             raise BadInput(
@@ -136,7 +140,7 @@ class VllmDialect:
     async def score_plain(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"]]:
-        """All prompts in one question; each is computed from its first token on."""
+        """All prompts in one request; each is computed from its first token on."""
         body = {
             "prompt": [list(context + completion) for completion in completions],
             "n": 1,
@@ -162,7 +166,7 @@ class VllmDialect:
     async def score_shared_prefix(
         self, context: Tokens, completions: Sequence[Tokens]
     ) -> list[Float[np.ndarray, "T"] | None]:
-        """One question a completion, after one that puts the context into the cache; None where rows were cached."""
+        """One request per completion, after one that caches the context; None where needed log-probs were cached."""
         if len(completions) > 1:
             await self._generate(context, {})
         return await together(
@@ -176,7 +180,7 @@ class VllmDialect:
         try:
             answer = await self._generate(context + completion, wanted)
         except Declined as failure:
-            # Rows of the cached part are uninitialised; one that is no number cannot be sent as JSON.
+            # Log-probs of the cached part are uninitialised; NaN cannot be sent as JSON.
             if failure.status == 500 or NOT_JSON in str(failure):
                 return None
             raise
@@ -221,7 +225,7 @@ class VllmDialect:
 
 
 async def probe_vllm(probe: ProbeContext, card: ModelCard) -> ProbeResult:
-    """Ask a vLLM server what it can do."""
+    """Probe a vLLM server."""
     connection, note = probe.connection, probe.note
     version = (await connection.get("/version", Version)).version
     note(Fact("server", f"vLLM {version}"))
@@ -262,7 +266,7 @@ async def probe_vllm(probe: ProbeContext, card: ModelCard) -> ProbeResult:
 def _sampling_only(
     probe: ProbeContext, dialect: VllmDialect, card: ModelCard, version: str
 ) -> ProbeResult:
-    """Another engine scores, so nothing about scores needs to be known."""
+    """The result for a server that only samples, while another engine scores."""
     return ProbeResult(
         dialect=dialect,
         model=card.id,
@@ -275,7 +279,7 @@ def _sampling_only(
 
 
 def _max_context(card: ModelCard) -> int | None:
-    """One token of the context is vLLM's: it draws one even when it only reads."""
+    """vLLM needs one token of the context for itself: it draws one even when it only scores."""
     return card.max_model_len - 1 if card.max_model_len else None
 
 
@@ -290,7 +294,7 @@ async def _probe_sampling(probe: ProbeContext, dialect: VllmDialect) -> None:
 
 
 async def _probe_scoring_without_drawing(probe: ProbeContext, dialect: VllmDialect) -> VllmDialect:
-    """Whether the server reads a prompt without drawing a token."""
+    """Whether the server scores a prompt without drawing a token."""
     context = probe_tokens(probe.tokenizer)
     candidate = replace(dialect, scores_without_drawing=True)
     try:
@@ -305,7 +309,7 @@ async def _probe_scoring_without_drawing(probe: ProbeContext, dialect: VllmDiale
 async def _probe_shared_prefix(
     probe: ProbeContext, dialect: VllmDialect, max_model_len: int | None
 ) -> VllmDialect:
-    """Whether scores with the prompt from the cache can be had, and equal those without."""
+    """Whether the server can score with the prompt from its cache, and gets the same scores."""
     length = min(PREFIX, (max_model_len or PREFIX + 16) - 16)
     context = probe_tokens(probe.tokenizer, length)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
@@ -319,7 +323,7 @@ async def _probe_shared_prefix(
     except EngineError:
         probe.note(Fact(question, "wrong rows", "not used"))
         return dialect
-    # A single row may be missing by chance: what is in its cached part cannot always be written.
+    # A single row may be missing by chance: uninitialised values in its cached part may be NaN.
     if all(row is None for row in rows):
         remedy = "start the server with --enable-prompt-tokens-details to score faster"
         probe.note(Fact(question, "not told what was cached", remedy))
@@ -350,5 +354,5 @@ def open_vllm_server(url: str, options: EngineOptions) -> Engine:
 
 
 def open_vllm_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
-    """Open a vLLM server that draws what an open engine scores."""
+    """Open a vLLM server that only samples; ``scorer``, which is open, scores."""
     return open_sampler(ServerKind("vllm", probe_vllm), url, options, scorer)
