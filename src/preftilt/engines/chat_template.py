@@ -213,7 +213,7 @@ class HfChatTokenizer:
         return opening > closing
 
     def thoughts(self, tokens: Tokens) -> int:
-        """See :class:`~preftilt.prompt.ReasoningTokenizer`; without one in the prompt, a response must begin with it."""
+        """See :class:`~preftilt.prompt.ReasoningTokenizer`; without one in the prompt, it must come first."""
         opening, closing = REASONING_TAGS
         begins = "".join(self.pieces(tokens[:MAX_OPENING_TOKENS])).lstrip().startswith(opening)
         if not (begins or self.opens_thoughts):

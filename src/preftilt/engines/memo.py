@@ -12,46 +12,25 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
+from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Guides, Proposal, ProposeRequest, Proposes
 from preftilt.engines.loop import together
 from preftilt.engines.shared_work import ResultCache
-from preftilt.prompt import ChatTokenizer
+from preftilt.engines.wrapper import EngineWrapper
 from preftilt.types import Completion, Guided
 
 
 @dataclass(slots=True)
-class MemoEngine:
+class MemoEngine(EngineWrapper):
     """``inner`` with a cache of results; equal requests, also concurrent ones, are made once.
 
     A cancelled caller does not cancel others that wait for the same result.
     """
 
-    inner: Engine
     _samples: ResultCache[SampleRequest, Completion] = field(default_factory=lambda: ResultCache())
     _scores: ResultCache[ScoreRequest, Float[np.ndarray, "T"]] = field(
         default_factory=lambda: ResultCache()
     )
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def model(self) -> str:
-        return self.inner.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        return self.inner.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.inner.versions
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """As the engine's; every slot is cached by itself, so overlapping sets of slots share."""
@@ -70,9 +49,6 @@ class MemoEngine:
         """The engine's, if it has the capability; not cached."""
         assert isinstance(self.inner, Proposes)
         return await self.inner.propose(requests)
-
-    def close(self) -> None:
-        self.inner.close()
 
     async def _sample_one(self, request: SampleRequest) -> list[Completion]:
         async def draw(missing: Sequence[SampleRequest]) -> list[Completion]:

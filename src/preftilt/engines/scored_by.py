@@ -22,6 +22,7 @@ from preftilt.engines.facts import Fact, Probed, ReplicaStatus, Replicated
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.engines.streaming import Increment, streamed
+from preftilt.engines.wrapper import EngineWrapper
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
 from preftilt.prompt import ChatTokenizer, rendered_at
@@ -152,37 +153,18 @@ class ScoredBy:
         self.scorer.close()
 
 
-@dataclass(frozen=True, slots=True)
-class SharedScorer:
+@dataclass(slots=True)
+class SharedScorer(EngineWrapper):
     """A scorer that several samplers share; closing it does nothing, since its opener closes it.
 
-    tokenizer: the one that all of them render prompts with.
+    prompt_tokenizer: the one that all of them render prompts with.
     """
 
-    engine: Engine
-    tokenizer: ChatTokenizer
+    prompt_tokenizer: ChatTokenizer
 
     @property
-    def name(self) -> str:
-        return self.engine.name
-
-    @property
-    def model(self) -> str:
-        return self.engine.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.engine.capabilities
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.engine.versions
-
-    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        return await self.engine.sample(requests)
-
-    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        return await self.engine.score(requests)
+    def tokenizer(self) -> ChatTokenizer:
+        return self.prompt_tokenizer
 
     def close(self) -> None:
         """Does nothing: the scorer's opener closes it."""

@@ -15,14 +15,11 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, TypeVar
 
-import numpy as np
-from jaxtyping import Float
-
-from preftilt.engines.base import Capabilities, Engine, ReportsProgress, SampleRequest, ScoreRequest
+from preftilt.engines.base import ReportsProgress, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuideRequest, Guides
 from preftilt.engines.streaming import Increment, Partial, streamed
+from preftilt.engines.wrapper import EngineWrapper
 from preftilt.errors import EngineError
-from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Guided, Step, Tokens
 
 D = TypeVar("D", bound=Completion | Guided)
@@ -62,7 +59,7 @@ class OpenAnswer:
 
 
 @dataclass(slots=True)
-class Drawing:
+class Drawing(EngineWrapper):
     """``inner`` for one request.
 
     stops: an answer ends with the token that completes one of them (finish ``stop_string``).
@@ -73,7 +70,6 @@ class Drawing:
     spilled: tokens drawn behind a stop string. late: answers cut off by the deadline.
     """
 
-    inner: Engine
     stops: tuple[str, ...] = ()
     deadline: float | None = None
     single: bool = False
@@ -83,26 +79,6 @@ class Drawing:
     late: int = 0
     _lines: dict[int, Tokens] = field(default_factory=dict)
     _progress: dict[int, RequestProgress] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def model(self) -> str:
-        return self.inner.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        return self.inner.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.inner.versions
 
     @property
     def settled(self) -> Tokens:
@@ -127,10 +103,6 @@ class Drawing:
         if at is None or not isinstance(self.inner, ReportsProgress):
             return progress.arrived
         return self.inner.progress(at)
-
-    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        """The engine's."""
-        return await self.inner.score(requests)
 
     def close(self) -> None:
         """Nothing: the engine is not this request's to close."""
