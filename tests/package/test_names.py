@@ -8,7 +8,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "preftilt"
 
-STILL_RENAMED = ("engines", "eval", "server", "cli")
+STILL_RENAMED = ("server",)
 """Folders whose classes may still have a namesake: the aim is none."""
 
 
