@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from preftilt.demo.world import Preference, preferences
+from preftilt.demo.world import WorldPreference, preferences
 from preftilt.demo.world.checking import mentions
 from preftilt.rivals import Pair
 
@@ -31,5 +31,5 @@ def _reward(stated: str, response: str) -> float:
 
 
 @cache
-def _tastes() -> dict[str, Preference]:
+def _tastes() -> dict[str, WorldPreference]:
     return {text: preference for preference in preferences() for text in preference.texts}

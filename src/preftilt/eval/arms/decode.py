@@ -63,7 +63,9 @@ def _base(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple
 def _conditioned(name: str) -> Views:
     """log π_base + w log π_ARM(α)."""
 
-    def views(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+    def views(
+        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
+    ) -> tuple[GuidedView, ...]:
         prompt = prompt_of(engine, item)
         return GuidedView(prompt, 1.0), GuidedView(prompt, weight, Reader(name, alpha))
 
@@ -73,7 +75,9 @@ def _conditioned(name: str) -> Views:
 def _each(kind: str, base: float) -> Views:
     """base · log π_base + Σ_i w α_i log π_i, one adapter an objective."""
 
-    def views(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
+    def views(
+        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
+    ) -> tuple[GuidedView, ...]:
         prompt = prompt_of(engine, item)
         read = [
             GuidedView(prompt, weight * share, Reader(f"{kind}-{name}", (1.0,)))
@@ -142,7 +146,9 @@ class RewardedSample:
     logprobs: dict[str, float]
 
 
-async def pooled(engine: Engine, items: Sequence[WorldItem], seed: int) -> list[list[RewardedSample]]:
+async def pooled(
+    engine: Engine, items: Sequence[WorldItem], seed: int
+) -> list[list[RewardedSample]]:
     """:data:`SAMPLES` samples of every item from the model as it is, read by everything that may pick one."""
     requests = [
         SampleRequest(

@@ -141,7 +141,9 @@ async def _bare(engine: Engine, item: CheckedRow, raters: Sequence[Rater]) -> di
     return await _rated(raters, item, text, len(drawn.tokens))
 
 
-async def _rated(raters: Sequence[Rater], item: CheckedRow, text: str, tokens: int) -> dict[str, Any]:
+async def _rated(
+    raters: Sequence[Rater], item: CheckedRow, text: str, tokens: int
+) -> dict[str, Any]:
     rewards = {rater.name: await _reward(rater, item.messages, text) for rater in raters}
     return {"rewards": rewards, "tokens": tokens, "text": text}
 

@@ -75,7 +75,11 @@ def choose_method(
             )
     kind = own.get("name") or protocol.search
     searched = {"name": kind, **protocol.searches.get(kind, {}), **own}
-    kept = {k: v for k, v in protocol.settings.items() if k not in ignored_by_search(kind, protocol.settings)}
+    kept = {
+        k: v
+        for k, v in protocol.settings.items()
+        if k not in ignored_by_search(kind, protocol.settings)
+    }
     merged = {**kept, **changes, "search": searched}
     patched(Settings(), merged)
     return TaskMethod(

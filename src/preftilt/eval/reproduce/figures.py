@@ -11,8 +11,8 @@ from preftilt.eval.reproduce import token_level_report
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.plots.curves import (
     Curve,
-    LineStyle,
     Estimate,
+    LineStyle,
     doubling_axis,
     draw_bars,
     draw_curves,
@@ -266,7 +266,9 @@ def _looked(curves: Json) -> list[Curve]:
     return _drawn(curves, line_styles(len(curves)), 100, False)
 
 
-def _drawn(curves: Json, line_styles: Sequence[LineStyle], scale: float, inverted: bool) -> list[Curve]:
+def _drawn(
+    curves: Json, line_styles: Sequence[LineStyle], scale: float, inverted: bool
+) -> list[Curve]:
     """A curve that was measured on fewer items than others says on how many."""
     known = {
         name: [point for point in each if point["mean"] is not None]
