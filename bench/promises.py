@@ -26,6 +26,7 @@ from typing import Any
 import httpx2
 import transformers
 import uvicorn
+from preftilt.engines.chat_template import HfChatTokenizer
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.stand_in import StandIn, served
 
@@ -34,13 +35,12 @@ from bench.report import circumstances
 from preftilt.api import Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import demo_folder
-from preftilt.engines.chat import HfChatTokenizer
 from preftilt.engines.http import engine as http_engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.search import BestOfN
 from preftilt.server.app import create_app
-from preftilt.server.resolve import Site
+from preftilt.server.resolve import ServerConfig
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
 
 CALLERS = 8
@@ -93,7 +93,7 @@ class Server:
 
     def __init__(self, engine: Engine) -> None:
         settings = Settings(lam=5.0, search=BestOfN(n=2), max_tokens=2)
-        app = create_app(engine, Site(model="bench", settings=settings, seeded=True))
+        app = create_app(engine, ServerConfig(model="bench", settings=settings, seeded=True))
         self.gap = 0.0
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))

@@ -21,7 +21,7 @@ from preftilt.api import Realigner, Settings
 from preftilt.messages import Message
 from preftilt.search import BestOfN
 from preftilt.server.app import create_app
-from preftilt.server.resolve import Site
+from preftilt.server.resolve import ServerConfig
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
 
@@ -77,7 +77,7 @@ async def measure(url: str, clients: int) -> LoadResult:
 
 def crowd(clients: int) -> LoadResult:
     """Start the server, ask it, stop it."""
-    app = create_app(ToyEngine(), Site(model="toy", settings=SETTINGS, seeded=True))
+    app = create_app(ToyEngine(), ServerConfig(model="toy", settings=SETTINGS, seeded=True))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, ws="none", backlog=clients + 1)
     )

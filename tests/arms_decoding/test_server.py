@@ -11,7 +11,7 @@ import pytest
 from preftilt.api import Settings
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, ScoreFlags
-from preftilt.cli.serve import KnobFlags, LimitFlags, _site
+from preftilt.cli.serve import KnobFlags, LimitFlags, _server_config
 from preftilt.readers import ArmSettings
 from preftilt.search import ArmGuided, BestOfN
 from tests.arms_decoding.toys import by, realign, toy
@@ -118,8 +118,10 @@ def test_defaults_that_are_about_reward_models_turn_them_all_on(tmp_path: Any):
     model = ModelFlags(arm=[f"a={tmp_path}", f"b={tmp_path}"])
 
     def arms(draw: DrawFlags, score: ScoreFlags) -> ArmSettings:
-        site = _site(None, (draw, score), KnobFlags(), LimitFlags(), model, log_words=False)
-        return site.settings.arms
+        config = _server_config(
+            None, (draw, score), KnobFlags(), LimitFlags(), model, log_words=False
+        )
+        return config.settings.arms
 
     assert arms(DrawFlags(), ScoreFlags()) == ArmSettings()
     assert arms(DrawFlags(search="uniarm-recon"), ScoreFlags()).names == ("a", "b")

@@ -14,7 +14,7 @@ from preftilt.errors import BadInput
 from preftilt.records import SEARCHES
 from preftilt.rivals import METHODS, ByJudge, ByLogprob, ByVote
 from preftilt.search import ARGS, CFG, Amulet
-from preftilt.server.resolve import Site
+from preftilt.server.resolve import ServerConfig
 from preftilt.types import Mask, RewardGuide, Sampling, Step, check_whole
 
 WRONG: list[tuple[Callable[..., Any], dict[str, Any]]] = [
@@ -44,9 +44,9 @@ WRONG: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Step, {"delimiter": ""}),
     (Mask, {"top_p": 2}),
     (RewardGuide, {"weight": 1.0, "shortlist": 0}),
-    (Site, {"model": "m", "max_concurrency": 0}),
-    (Site, {"model": "m", "timeout_s": 0}),
-    (Site, {"model": "m", "deadline_s": -1}),
+    (ServerConfig, {"model": "m", "max_concurrency": 0}),
+    (ServerConfig, {"model": "m", "timeout_s": 0}),
+    (ServerConfig, {"model": "m", "deadline_s": -1}),
 ]
 
 

@@ -10,7 +10,7 @@ from preftilt.engines.base import Engine, ReportsProgress
 from preftilt.reward import Reward
 from preftilt.run import OnProgress, Progress, Run, watch
 from preftilt.search import BestOfN
-from preftilt.server.drawing import Drawing
+from preftilt.server.request_engine import RequestEngine
 from preftilt.types import Query, Sampling, Stream, View
 from tests.engine.asking import draw, prompt, request
 from tests.engine.conftest import Opened
@@ -53,7 +53,7 @@ async def test_progress_ticks_through_the_server_s_view_of_an_engine_too(
 ):
     monkeypatch.setattr(watch, "TICK_SECONDS", 0.001)
     seen: list[Progress] = []
-    view = Drawing(opened(score_tokens=1), deadline=deadline)
+    view = RequestEngine(opened(score_tokens=1), deadline=deadline)
     run = run_on(view, seen.append)
     await run.search(BestOfN(n=24))
     sampled, scored = run.usage.sampled, run.usage.scored["question"]

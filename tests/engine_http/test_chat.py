@@ -16,7 +16,7 @@ from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.result import Realigned
 from preftilt.search import BestOfN
-from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.types import Preference, Sampling, Stream
 from tests.engine_http.conftest import Opened, Running
 
@@ -241,9 +241,9 @@ async def test_a_deadline_keeps_the_text_that_a_chat_server_has_sent(
     asked = _asked(engine)
     [called] = await engine.sample([asked])
     chatting.manners.events = 6
-    view = Drawing(engine, deadline=math.inf)
+    view = RequestEngine(engine, deadline=math.inf)
 
-    def time_is_up(news: Drawn) -> None:
+    def time_is_up(news: NewTokens) -> None:
         view.deadline = time.monotonic()
 
     view.tell = time_is_up
@@ -265,7 +265,7 @@ async def test_a_chat_server_that_refuses_to_stream_is_asked_whole(
     [called] = await engine.sample([asked])
     before = len(chatting.seen.asked(CHAT))
     for posts in (2, 3):
-        [drawn] = await Drawing(engine, deadline=math.inf).sample([asked])
+        [drawn] = await RequestEngine(engine, deadline=math.inf).sample([asked])
         assert [one.tokens for one in drawn] == [one.tokens for one in called]
         assert len(chatting.seen.asked(CHAT)) - before == posts
 
@@ -276,7 +276,7 @@ async def test_a_chat_that_breaks_off_is_an_error(
     engine = opened("openai", tokenizer=None, scorer=scorer_folder)
     chatting.manners.events, chatting.manners.then = 4, "ends"
     with pytest.raises(EngineError, match="broke off in the middle"):
-        await Drawing(engine, deadline=math.inf).sample([_asked(engine)])
+        await RequestEngine(engine, deadline=math.inf).sample([_asked(engine)])
 
 
 def _asked(engine: Engine) -> SampleRequest:

@@ -18,7 +18,7 @@ from preftilt.engines.http.dialect import DrawRequest
 from preftilt.engines.http.sglang import Generated, SglangDialect
 from preftilt.engines.streaming import Partial, Streams
 from preftilt.errors import BadInput, EngineError
-from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.types import Completion, Sampling, Step, Stream
 from tests.engine_http.conftest import Opened, Running
 from tests.engine_http.test_laws import SERVERS
@@ -59,11 +59,11 @@ async def streamed(engine: Engine, asked: SampleRequest) -> list[Completion]:
     return [partial.response(asked, "length") for partial in partials.values()]
 
 
-def late_after(tokens: int, engine: Engine, told: list[Drawn]) -> Drawing:
+def late_after(tokens: int, engine: Engine, told: list[NewTokens]) -> RequestEngine:
     """Time is up when so many tokens have come."""
-    view = Drawing(engine, deadline=math.inf)
+    view = RequestEngine(engine, deadline=math.inf)
 
-    def tell(news: Drawn) -> None:
+    def tell(news: NewTokens) -> None:
         told.append(news)
         if sum(each.tokens for each in told) == tokens:
             view.deadline = time.monotonic()
@@ -143,7 +143,7 @@ async def test_when_time_is_up_what_has_come_is_kept_and_the_connection_is_close
     engine = opened(kind)
     server.seen.bodies.clear()
     behave(server, events=40, then="hangs")
-    told: list[Drawn] = []
+    told: list[NewTokens] = []
     view = late_after(40, engine, told)
     asked = request(engine, slots=tuple(range(16)), max_tokens=512)
     [drawn] = await view.sample([asked])
@@ -170,7 +170,7 @@ async def test_answers_that_have_not_begun_when_time_is_up_are_no_candidates(
 async def test_time_that_was_up_before_costs_a_token_each(server: Running, opened: Opened):
     engine = opened("vllm")
     server.seen.bodies.clear()
-    [drawn] = await Drawing(engine, deadline=time.monotonic()).sample([request(engine)])
+    [drawn] = await RequestEngine(engine, deadline=time.monotonic()).sample([request(engine)])
     assert [len(one.tokens) for one in drawn] == [1, 1, 1]
     assert [body["max_tokens"] for body in server.seen.asked(DRAWS)] == [1]
 
@@ -181,8 +181,8 @@ async def test_all_answers_at_their_stop_strings_end_the_stream(
 ):
     behave(server, **LONG)
     engine = opened("vllm")
-    whole = Drawing(engine, stops=stops)
-    view = Drawing(engine, stops=stops, tell=lambda news: None)
+    whole = RequestEngine(engine, stops=stops)
+    view = RequestEngine(engine, stops=stops, tell=lambda news: None)
     asked = request(engine, max_tokens=512)
     [[*want], [*got]] = [(await each.sample([asked]))[0] for each in (whole, view)]
     assert [(one.tokens, one.finish) for one in got] == [(one.tokens, one.finish) for one in want]

@@ -18,7 +18,7 @@ from preftilt.messages import Message
 from preftilt.records.schemas import schema_text
 from preftilt.search import CFG, AutoSearch, Score, default_search, defaults
 from preftilt.server.names import read_suffix
-from preftilt.server.resolve import Site, defaults_of
+from preftilt.server.resolve import ServerConfig, defaults_of
 from preftilt.server.wire import Knob
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Candidate
@@ -205,11 +205,11 @@ def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_no
     monkeypatch: pytest.MonkeyPatch,
 ):
     presets = {"kind": Knob.model_validate({"search": "dvts", "lambda": 5.0})}
-    site = Site(model="toy", presets=presets)
+    config = ServerConfig(model="toy", presets=presets)
     monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
-    found = [defaults_of("toy", site, guides=guides) for guides in (True, False)]
+    found = [defaults_of("toy", config, guides=guides) for guides in (True, False)]
     assert [(one.search.name, one.lam) for one in found] == [("cfg", 3.0), ("best-of-n", 20.0)]
-    kind = defaults_of("toy:kind", site, guides=True)
+    kind = defaults_of("toy:kind", config, guides=True)
     assert (kind.search.name, kind.lam) == ("dvts", 5.0)
 
 

@@ -8,9 +8,6 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "preftilt"
 
-STILL_RENAMED = ("server",)
-"""Folders whose classes may still have a namesake: the aim is none."""
-
 
 def classes() -> dict[str, list[str]]:
     """The files, below the package, that define each class at their top."""
@@ -23,8 +20,4 @@ def classes() -> dict[str, list[str]]:
 
 
 def test_no_class_has_a_namesake():
-    settled = {
-        name: [place for place in places if not place.startswith(STILL_RENAMED)]
-        for name, places in classes().items()
-    }
-    assert {name: places for name, places in settled.items() if len(places) > 1} == {}
+    assert {name: places for name, places in classes().items() if len(places) > 1} == {}

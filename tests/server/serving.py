@@ -20,8 +20,8 @@ from preftilt.engines.base import Engine
 from preftilt.rivals import Judges
 from preftilt.search import BestOfN
 from preftilt.server.app import create_app
-from preftilt.server.guard import Door
-from preftilt.server.resolve import Site
+from preftilt.server.middleware import AccessPolicy
+from preftilt.server.resolve import ServerConfig
 from preftilt.testing.toy import ToyEngine
 
 QUESTION = [{"role": "user", "content": "How do I study maths?"}]
@@ -57,10 +57,10 @@ class Running:
         return float(value)
 
 
-def site(**changes: Any) -> Site:
+def server_config(**changes: Any) -> ServerConfig:
     """Small and repeatable, unless a test says otherwise."""
     settings = Settings(lam=5.0, search=BestOfN(n=4), max_tokens=24)
-    return Site(**({"model": "toy", "settings": settings, "seeded": True} | changes))
+    return ServerConfig(**({"model": "toy", "settings": settings, "seeded": True} | changes))
 
 
 @contextmanager
@@ -73,7 +73,9 @@ def serving(
     **changes: Any,
 ) -> Iterator[Running]:
     """A server on a free port of this machine, stopped in the end."""
-    app = create_app(engine or ToyEngine(), site(**changes), Door(key=key), page, judges=judges)
+    app = create_app(
+        engine or ToyEngine(), server_config(**changes), AccessPolicy(key=key), page, judges=judges
+    )
     config = uvicorn.Config(
         app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
     )

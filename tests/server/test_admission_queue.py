@@ -13,7 +13,7 @@ from preftilt.server.admission_queue import AdmissionQueue
 from preftilt.server.app import create_app
 from preftilt.server.failures import ApiError
 from tests.server.odd import Odd
-from tests.server.serving import QUESTION, site
+from tests.server.serving import QUESTION, server_config
 
 
 async def settle() -> None:
@@ -105,7 +105,7 @@ async def test_a_request_that_leaves_while_it_waits_holds_nobody_up() -> None:
 async def test_the_server_tells_clients_apart_by_their_addresses(stream: bool) -> None:
     engine = Odd()
     queue = AdmissionQueue(running=1, waiting=9)
-    app = create_app(engine, site(), queue=queue)
+    app = create_app(engine, server_config(), queue=queue)
 
     async def ask(address: str, seed: int) -> int:
         body = {"model": "toy", "messages": QUESTION, "seed": seed, "stream": stream}

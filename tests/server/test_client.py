@@ -18,7 +18,7 @@ from preftilt.search import DVTS, BestOfN
 from preftilt.server.wire import Knob
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Completion, Finish, Preference, Sampling, Stream
-from tests.server.serving import QUESTION, WISH, Running, serving, site
+from tests.server.serving import QUESTION, WISH, Running, server_config, serving
 
 ASKED = [Message("user", QUESTION[0]["content"])]
 
@@ -41,7 +41,7 @@ def create(server: Running, **changes: Any) -> Any:
 
 def test_the_answer_is_the_one_that_the_library_gives(server: Running) -> None:
     said = create(server)
-    whole = expected(site().settings)
+    whole = expected(server_config().settings)
     assert said.choices[0].message.content == whole.text
     assert said.choices[0].message.role == "assistant"
     assert said.choices[0].finish_reason == "stop"
@@ -198,7 +198,7 @@ def test_the_system_message_is_the_preference_where_the_operator_says_so() -> No
     system = [{"role": "system", "content": "No games."}, *QUESTION]
     with serving(preference_from="system") as server:
         said = create(server, messages=system, extra_body=None)
-        assert said.choices[0].message.content == expected(site().settings).text
+        assert said.choices[0].message.content == expected(server_config().settings).text
         plain = create(server, model="toy:bon-8-l3", extra_body=None)
         assert plain.usage.model_extra["preftilt"]["candidates"] == 1
 

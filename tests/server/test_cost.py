@@ -18,7 +18,7 @@ from preftilt.server.work import check
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
 from tests.server.odd import Odd
-from tests.server.serving import QUESTION, WISH, serving, site
+from tests.server.serving import QUESTION, WISH, server_config, serving
 
 
 @pytest.mark.parametrize("reuses", [True, False])
@@ -29,7 +29,7 @@ from tests.server.serving import QUESTION, WISH, serving, site
 )
 def test_no_run_costs_more_than_was_told(search: Search, wishes: int, reuses: bool) -> None:
     engine = ToyEngine(sampler_logprobs=reuses)
-    settings = replace(site().settings, search=search, max_tokens=20)
+    settings = replace(server_config().settings, search=search, max_tokens=20)
     preferences = tuple(Preference(str(i)) for i in range(wishes))
     for seed in range(15):
         job = Job(

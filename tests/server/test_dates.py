@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from preftilt.server import guard
+from preftilt.server import middleware
 from preftilt.testing.toy import ToyEngine
 from tests.cli.toys import Dated
 from tests.server.serving import QUESTION, WISH, serving
@@ -22,7 +22,7 @@ def test_every_request_is_answered_on_its_own_day(monkeypatch: pytest.MonkeyPatc
         def now(cls) -> datetime:
             return cls.today
 
-    monkeypatch.setattr(guard, "datetime", Clock)
+    monkeypatch.setattr(middleware, "datetime", Clock)
     with serving(ToyEngine(tokenizer=Dated())) as running, running.http as http:
 
         def answered() -> dict:

@@ -14,9 +14,9 @@ from schemathesis.specs.openapi.checks import (
 
 from preftilt.server.app import create_app
 from preftilt.testing.toy import ToyEngine
-from tests.server.serving import site
+from tests.server.serving import server_config
 
-APP = create_app(ToyEngine(), site())
+APP = create_app(ToyEngine(), server_config())
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 CHECKS = (
     not_a_server_error,

@@ -24,7 +24,7 @@ from preftilt.messages import Message
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
 from tests.server.odd import Odd
-from tests.server.serving import QUESTION, WISH, Running, ask, serving, site
+from tests.server.serving import QUESTION, WISH, Running, ask, server_config, serving
 
 CLIENTS = 50
 
@@ -48,7 +48,7 @@ def test_the_answers_of_many_clients_are_not_mixed_up() -> None:
         ThreadPoolExecutor(CLIENTS) as pool,
     ):
         got = list(pool.map(lambda wish: one(server, wish), wishes))
-    realigner = Realigner(ToyEngine(), site().settings)
+    realigner = Realigner(ToyEngine(), server_config().settings)
     asked = [Message("user", QUESTION[0]["content"])]
     want = [run_sync(realigner.realign(asked, [Preference(wish)])).text for wish in wishes]
     assert got == want

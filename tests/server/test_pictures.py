@@ -18,7 +18,7 @@ from preftilt.messages import Message
 from preftilt.server import pictures
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
-from tests.server.serving import Running, ask, serving, site
+from tests.server.serving import Running, ask, server_config, serving
 
 
 def url(data: bytes, kind: str = "image/png") -> str:
@@ -58,7 +58,7 @@ def test_a_picture_is_shown_to_the_model(form: str, server: Running) -> None:
     message = Message("user", "What is it?", (load_image(given),))
     whole = run_sync(
         Realigner(ToyEngine()).realign(
-            [message], [Preference("No games.")], settings=site().settings
+            [message], [Preference("No games.")], settings=server_config().settings
         )
     )
     assert said.json()["choices"][0]["message"]["content"] == whole.text

@@ -17,7 +17,7 @@ from preftilt.errors import EngineError
 from preftilt.messages import Message
 from preftilt.search import DVTS, BestOfN, Search
 from preftilt.server import streaming
-from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
 from tests.server.odd import Odd
@@ -132,9 +132,9 @@ def test_what_is_settled_is_how_the_answer_begins(search: Search) -> None:
     committed = 0
     for seed in range(60):
         seen: list[tuple[int, ...]] = []
-        drawing = Drawing(ToyEngine(), lines=getattr(search, "subtrees", 0))
+        drawing = RequestEngine(ToyEngine(), lines=getattr(search, "subtrees", 0))
 
-        def look(_: Drawn, drawing: Drawing = drawing, seen: list = seen) -> None:
+        def look(_: NewTokens, drawing: RequestEngine = drawing, seen: list = seen) -> None:
             seen.append(drawing.settled)
 
         drawing.tell = look
@@ -151,7 +151,7 @@ def test_what_is_settled_is_how_the_answer_begins(search: Search) -> None:
 def test_a_deadline_that_is_not_reached_changes_no_token() -> None:
     for stops in ((), (".",), ("\n", "maths.")):
         whole, streamed = (
-            Drawing(ToyEngine(), stops=stops, deadline=deadline)
+            RequestEngine(ToyEngine(), stops=stops, deadline=deadline)
             for deadline in (None, time.monotonic() + 100)
         )
         settings = Settings(search=BestOfN(n=8), max_tokens=60)
@@ -203,7 +203,7 @@ def test_completions_stream_too(server: Running) -> None:
 
 def test_a_deadline_takes_the_best_finished_answer_so_far() -> None:
     async def late(search: Search) -> Any:
-        drawing = Drawing(ToyEngine(), deadline=time.monotonic())
+        drawing = RequestEngine(ToyEngine(), deadline=time.monotonic())
         settings = Settings(search=search, max_tokens=60, seed=4)
         asked = [Message("user", "Q?")], [Preference("x")]
         return drawing, await Realigner(drawing, settings).realign(*asked)
@@ -218,10 +218,12 @@ def test_a_deadline_takes_the_best_finished_answer_so_far() -> None:
 def test_a_deadline_in_the_middle_keeps_what_has_come_and_takes_the_best_finished_answer() -> None:
     for most in (4, 40):
         engine = Odd()
-        drawing = Drawing(engine, deadline=math.inf)
+        drawing = RequestEngine(engine, deadline=math.inf)
         seen: list[int] = []
 
-        def tell(news: Drawn, most: int = most, seen: list = seen, view: Drawing = drawing) -> None:
+        def tell(
+            news: NewTokens, most: int = most, seen: list = seen, view: RequestEngine = drawing
+        ) -> None:
             seen.append(news.tokens)
             if len(seen) == most:
                 view.deadline = time.monotonic()

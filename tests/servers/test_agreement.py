@@ -16,7 +16,7 @@ from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.streaming import Partial, Streams
 from preftilt.messages import Message
 from preftilt.search import BestOfN
-from preftilt.server.drawing import Drawing, Drawn
+from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.types import Completion, Preference, Sampling, Stream, Tokens
 
 ENGINES = ("vllm_engine", "vllm_over_http", "openai_over_http", "sglang_over_http")
@@ -126,9 +126,9 @@ async def test_a_streamed_greedy_answer_is_the_same_and_comes_in_parts(
 async def test_a_deadline_in_the_middle_ends_the_one_request_and_keeps_what_has_come(
     engine: Engine, prompts: tuple[Tokens, Tokens]
 ):
-    view = Drawing(engine, deadline=math.inf)
+    view = RequestEngine(engine, deadline=math.inf)
 
-    def time_is_up(news: Drawn) -> None:
+    def time_is_up(news: NewTokens) -> None:
         view.deadline = time.monotonic()
 
     view.tell = time_is_up

@@ -43,7 +43,7 @@ REFRESH_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AskRequest:
     """One question with everything that shapes its answer."""
 
     messages: Sequence[Message]
@@ -68,7 +68,7 @@ def ask(
     conversation, wanted = request_from(question, messages, preferences, settings, images)
     check_strengths(lam, wanted, settings)
     check_judges(model, [settings])
-    request = Request(conversation, wanted, settings)
+    request = AskRequest(conversation, wanted, settings)
     compare = not show.json if show.compare is None else show.compare
     result, plain = _answer(request, model, compare and not _is_plain(request.settings))
     try:  # Files first: whoever reads the output may stop reading (| head), which ends the program.
@@ -78,7 +78,7 @@ def ask(
 
 
 def _answer(
-    request: Request, model: ModelFlags, compare: bool
+    request: AskRequest, model: ModelFlags, compare: bool
 ) -> tuple[Realigned, Realigned | None]:
     with spinner() as say:
         say(f"opening {model.model}")
@@ -91,7 +91,7 @@ def _answer(
 
 
 async def _both(
-    realigner: Realigner, request: Request, compare: bool, say: Callable[[str], None]
+    realigner: Realigner, request: AskRequest, compare: bool, say: Callable[[str], None]
 ) -> tuple[Realigned, Realigned | None]:
     """The realigned answer and, side by side with it, what the model says by itself."""
     settings = realigner.settled(request.settings)  # Both are scored at one λ.

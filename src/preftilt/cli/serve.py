@@ -122,10 +122,10 @@ def serve(
     """
     _need_packages()
     flags = (draw, method, score, prompt)
-    site = _site(lam, flags, knob, limits, model, log_words=network.log_words)
-    door = _door(network)
+    config = _server_config(lam, flags, knob, limits, model, log_words=network.log_words)
+    access = _access(network)
     _check_level(network.log_level)
-    _run(site, door, network, limits, model)
+    _run(config, access, network, limits, model)
 
 
 def _need_packages() -> None:
@@ -134,7 +134,7 @@ def _need_packages() -> None:
             raise MissingPackage(f'serving needs {package}: pip install "preftilt[server]"')
 
 
-def _site(
+def _server_config(
     lam: float | None,
     flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags],
     knob: KnobFlags,
@@ -145,11 +145,11 @@ def _site(
 ) -> Any:
     from preftilt.cli.configure import arms_from, settings_from
     from preftilt.server.names import read_presets
-    from preftilt.server.resolve import Site
+    from preftilt.server.resolve import ServerConfig
 
     if knob.preference_from not in SOURCES:
         raise BadInput(f"--preference-from must be none or system, not {knob.preference_from!r}")
-    return Site(
+    return ServerConfig(
         model=knob.served_model_name or model.model,
         settings=settings_from(lam, flags, list(arms_from(model)) if _reads(flags) else ()),
         seeded=any(isinstance(one, DrawFlags) and one.seed is not None for one in flags),
@@ -177,9 +177,9 @@ def _reads(flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]) 
     return by_arm or any("=" in (one.alpha or "") or one.arm_weight for one in mixed)
 
 
-def _door(network: NetworkFlags) -> Any:
+def _access(network: NetworkFlags) -> Any:
     """Who may come in; a public address needs a key, or the word of the operator that it needs none."""
-    from preftilt.server.guard import Door, is_loopback
+    from preftilt.server.middleware import AccessPolicy, is_loopback
 
     key = None
     if network.client_key_env is not None:
@@ -194,7 +194,7 @@ def _door(network: NetworkFlags) -> Any:
             f"{network.host} can be reached from other machines: give a key (--client-key-env VAR), or say"
             " --without-key if anybody may use the model"
         )
-    return Door(key=key, local_only=key is None and local)
+    return AccessPolicy(key=key, local_only=key is None and local)
 
 
 def _check_level(level: str) -> None:
@@ -203,7 +203,7 @@ def _check_level(level: str) -> None:
 
 
 def _run(
-    site: Any, door: Any, network: NetworkFlags, limits: LimitFlags, model: ModelFlags
+    config: Any, access: Any, network: NetworkFlags, limits: LimitFlags, model: ModelFlags
 ) -> None:
     """Take the address, open the model, serve until told to stop."""
     from preftilt.cli.configure import check_model, engine_from
@@ -215,15 +215,15 @@ def _run(
 
     check_model(model)
     set_up(network.log_level)
-    check_served(model, site.settings)
+    check_served(model, config.settings)
     with _bound(network.host, network.port) as listener:
         engine = engine_from(model)
         judges = open_judges(model)
         host, port, *_ = listener.getsockname()
         shown = f"[{host}]" if ":" in host else host
         log("opened", engine=engine.name, url=f"http://{shown}:{port}")
-        queue = AdmissionQueue(site.max_concurrency, site.max_queue)
-        app = create_app(engine, site, door, queue=queue, judges=judges)
+        queue = AdmissionQueue(config.max_concurrency, config.max_queue)
+        app = create_app(engine, config, access, queue=queue, judges=judges)
         stoppable(app, queue, limits.grace).run([listener])
 
 

@@ -24,14 +24,14 @@ from preftilt.reward import Reward
 from preftilt.run import watch
 from preftilt.run.guiding import (
     GENERATION,
-    Drawn,
+    DrawnCompletions,
     Guiding,
     Rows,
     Source,
     by_base,
     check_guided,
 )
-from preftilt.run.watch import Clock, OnProgress, Progress, UnderWay
+from preftilt.run.watch import CallsInProgress, Clock, OnProgress, Progress
 from preftilt.search import Plan, Score, Search, rear
 from preftilt.types import (
     Candidate,
@@ -73,10 +73,10 @@ class Run:
     usage: Usage = field(default_factory=Usage)
     clock: Clock = field(default_factory=Clock)
     absent: list[str] = field(default_factory=list)
-    _under_way: UnderWay = field(init=False)
+    _under_way: CallsInProgress = field(init=False)
 
     def __post_init__(self) -> None:
-        self._under_way = UnderWay(self.engine)
+        self._under_way = CallsInProgress(self.engine)
 
     async def search(self, search: Search) -> Outcome:
         """Drive every plan of ``search`` to its end, side by side, and join what they found.
@@ -149,7 +149,7 @@ class Run:
         ]
         return slots, present
 
-    async def _draw(self, expand: Expand) -> Drawn:
+    async def _draw(self, expand: Expand) -> DrawnCompletions:
         """What ``expand`` asks for, by plain sampling or guided."""
         greedy = replace(self.sampling, temperature=0.0)
         guiding = Guiding(
@@ -180,7 +180,7 @@ class Run:
         with self._under_way.holding([request]):
             [completions] = await self.engine.sample([request])
         rows = {one.tokens: one.logprobs for one in reversed(completions)}
-        return Drawn(tuple(completions), {(self.query.prompt, None): rows})
+        return DrawnCompletions(tuple(completions), {(self.query.prompt, None): rows})
 
     async def _judge(
         self,

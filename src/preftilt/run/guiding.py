@@ -49,7 +49,7 @@ GENERATION = "generation"
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnCompletions:
     """Continuations, and by prompt and reader the log-probs that came with them."""
 
     completions: tuple[Completion, ...]
@@ -154,7 +154,7 @@ class Guiding:
             keep=expand.step is not None,
         )
 
-    async def by_views(self, request: GuideRequest, guide: Guide) -> Drawn:
+    async def by_views(self, request: GuideRequest, guide: Guide) -> DrawnCompletions:
         """Draw what ``request`` asks for; each token is taken from one distribution a view."""
         assert isinstance(self.engine, Guides)
         [guided] = await self.engine.guide([request])
@@ -170,15 +170,15 @@ class Guiding:
             Completion(response.tokens, response.logprobs[0], response.finish, response.absent)
             for response in guided
         ]
-        return Drawn(tuple(first), known)
+        return DrawnCompletions(tuple(first), known)
 
-    async def by_reward(self, expand: Expand, guide: RewardGuide) -> Drawn:
+    async def by_reward(self, expand: Expand, guide: RewardGuide) -> DrawnCompletions:
         """Draw what ``expand`` asks for with the help of the reward model."""
         draws = [self._reward_draw(expand, guide, slot) for slot in expand.slots]
         work = [draw_by_reward(draw, self._propose(guide), self._reward) for draw in draws]
         drawn = await together(work)
         rows = {one.tokens: one.logprobs for one in reversed(drawn)}
-        return Drawn(tuple(drawn), {(self.query.prompt, None): rows})
+        return DrawnCompletions(tuple(drawn), {(self.query.prompt, None): rows})
 
     def _reward_draw(self, expand: Expand, guide: RewardGuide, slot: int) -> RewardGuidedDraw:
         return RewardGuidedDraw(

@@ -55,7 +55,7 @@ class Clock:
 
 
 @dataclass(slots=True)
-class UnderWay:
+class CallsInProgress:
     """The requests that an engine is at, and what it has done of them as far as it can say."""
 
     engine: Engine

@@ -18,7 +18,7 @@ from preftilt.server.failures import overloaded, stopping
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class QueuedRequest:
     """Where one request stands in the queue."""
 
     state: Literal["waiting", "working", "refused"] = "waiting"
@@ -37,12 +37,12 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Client:
+class ClientQueue:
     """What one client has here. served: the number of its request that began to work last; 0 for none."""
 
     working: int = 0
     served: int = 0
-    waiting: deque[Turn] = field(default_factory=deque)
+    waiting: deque[QueuedRequest] = field(default_factory=deque)
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class AdmissionQueue:
     closed: bool = False
     _working: int = 0
     _begun: int = 0
-    _clients: dict[str, Client] = field(default_factory=dict)
+    _clients: dict[str, ClientQueue] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
@@ -68,18 +68,18 @@ class AdmissionQueue:
         return self.admitted >= self.running + self.waiting
 
     @contextmanager
-    def admit(self, name: str) -> Iterator[Turn]:
+    def admit(self, name: str) -> Iterator[QueuedRequest]:
         """The turn of a request of the client ``name``, who leaves at the end of the block.
 
         Raises at once if there is no room (429) or the server stops (503).
         """
         if self.closed:
             raise stopping()
-        client = self._clients.get(name, Client())
+        client = self._clients.get(name, ClientQueue())
         if self.full:
             self._make_room_for(client)
         self._clients[name] = client
-        turn = Turn()
+        turn = QueuedRequest()
         self.admitted += 1
         client.waiting.append(turn)
         self._begin()
@@ -92,7 +92,7 @@ class AdmissionQueue:
             if idle and self._clients.get(name) is client:
                 del self._clients[name]
 
-    def _make_room_for(self, newcomer: Client) -> None:
+    def _make_room_for(self, newcomer: ClientQueue) -> None:
         """Refuse the newest request of whoever has more of them waiting than the newcomer would have."""
         longest = max(self._clients.values(), key=lambda client: len(client.waiting))
         if len(longest.waiting) <= len(newcomer.waiting) + 1:
@@ -112,7 +112,7 @@ class AdmissionQueue:
         self._begun += 1
         client.served = self._begun
 
-    def _leave(self, client: Client, turn: Turn) -> None:
+    def _leave(self, client: ClientQueue, turn: QueuedRequest) -> None:
         if turn.state == "refused":
             return
         self.admitted -= 1

@@ -31,24 +31,24 @@ from preftilt.server.admission_queue import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
 from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
-from preftilt.server.guard import Door, Guard, note, request_id
 from preftilt.server.jsons import JsonReply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
+from preftilt.server.middleware import AccessPolicy, RequestMiddleware, note, request_id
 from preftilt.server.names import model_names, read_name
 from preftilt.server.openapi import DOCUMENTED, document
-from preftilt.server.replies import Kind, Letterhead
-from preftilt.server.resolve import Site, defaults_of, resolve
-from preftilt.server.streaming import EventStream, Teller, Write, until_gone
+from preftilt.server.replies import Kind, ResponseMeta
+from preftilt.server.resolve import ServerConfig, defaults_of, resolve
+from preftilt.server.streaming import ChunkWriter, EventStream, Write, until_gone
 from preftilt.server.wire import ChatBody, CompletionBody, check_body
-from preftilt.server.work import Answer, Checked, Watch, answer, check, drawing
+from preftilt.server.work import Answer, CheckedJob, JobCallbacks, answer, check, engine_for
 
 PAGE = Path(__file__).with_name("page")
 
 LONG_BODY = LONG_CHARACTERS
 """Bytes of a body from which on it is read and made into prompts beside the event loop."""
 
-EYES = 2
+MAX_CONCURRENT_IMAGE_DECODES = 2
 """Requests whose pictures are unpacked at a time."""
 
 
@@ -57,12 +57,14 @@ class Service:
     """What the routes share: the engine, the operator's decisions, the queue and the counters."""
 
     engine: Engine
-    site: Site
+    config: ServerConfig
     queue: AdmissionQueue
     metrics: Metrics
     started: int
     judges: Judges
-    eyes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EYES))
+    image_decodes: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MAX_CONCURRENT_IMAGE_DECODES)
+    )
 
     @property
     def readiness(self) -> str:
@@ -76,46 +78,50 @@ class Service:
             return "no replica answers"
         return "ready"
 
-    async def read(self, request: Request, model: type[ChatBody] | type[CompletionBody]) -> Checked:
+    async def read(
+        self, request: Request, model: type[ChatBody] | type[CompletionBody]
+    ) -> CheckedJob:
         """The body as a job that passed every check."""
-        limit = self.site.body_limit(self.engine.capabilities.images)
+        limit = self.config.body_limit(self.engine.capabilities.images)
         raw = await read_body(request, limit)
         if len(raw) <= LONG_BODY:
             return self._checked(request, check_body(parse_body(raw), model))
         # Long texts and pictures take a while, and must not hold up the streams of others.
         body = await asyncio.to_thread(lambda: check_body(parse_body(raw), model))
         shows = isinstance(body, ChatBody) and body.shows
-        async with self.eyes if shows else nullcontext():  # Pictures take much memory, too.
+        async with (
+            self.image_decodes if shows else nullcontext()
+        ):  # Pictures take much memory, too.
             return await asyncio.to_thread(self._checked, request, body)
 
-    def _checked(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
+    def _checked(self, request: Request, body: ChatBody | CompletionBody) -> CheckedJob:
         with image_cache():
             return self._check(request, body)
 
-    def _check(self, request: Request, body: ChatBody | CompletionBody) -> Checked:
-        job = resolve(body, self.site, guides=can_guide(self.engine))
-        if self.site.log_words:
+    def _check(self, request: Request, body: ChatBody | CompletionBody) -> CheckedJob:
+        job = resolve(body, self.config, guides=can_guide(self.engine))
+        if self.config.log_words:
             note(request.scope, words=job.words)
         return check(self.engine, job, self.judges)
 
     async def work(
-        self, client: str, checked: Checked, teller: Teller | None, began: float
+        self, client: str, checked: CheckedJob, writer: ChunkWriter | None, began: float
     ) -> Answer:
         """Wait for its turn among those of other clients, and do it; all of it within the server's hard limit."""
-        watch: Watch | None = None if teller is None else teller.watch
-        drawn = drawing(self.engine, checked.job, watch, began)
-        limit = asyncio.timeout(self.site.timeout_s)
+        callbacks: JobCallbacks | None = None if writer is None else writer.callbacks
+        engine = engine_for(self.engine, checked.job, callbacks, began)
+        limit = asyncio.timeout(self.config.timeout_s)
         try:
             with self.queue.admit(client) as turn:
                 async with limit:
-                    if teller is not None:
-                        teller.drawing = drawn
-                        teller.begin()
+                    if writer is not None:
+                        writer.engine = engine
+                        writer.begin()
                     await turn.come()
-                    found = await answer(drawn, checked, watch, self.judges)
+                    found = await answer(engine, checked, callbacks, self.judges)
         except TimeoutError:
             if limit.expired():
-                raise timed_out(self.site.timeout_s) from None
+                raise timed_out(self.config.timeout_s) from None
             raise
         self.metrics.count(found)
         return found
@@ -123,23 +129,23 @@ class Service:
 
 def create_app(
     engine: Engine,
-    site: Site,
-    door: Door | None = None,
+    config: ServerConfig,
+    access: AccessPolicy | None = None,
     page: Path = PAGE,
     queue: AdmissionQueue | None = None,
     judges: Judges | None = None,
 ) -> FastAPI:
     """The server for an open engine, which is closed when the application shuts down, and so are ``judges``.
 
-    queue: for whoever wants to close it; one of the site's size if None.
+    queue: for whoever wants to close it; one of the configured size if None.
     """
-    queue = queue or AdmissionQueue(site.max_concurrency, site.max_queue)
+    queue = queue or AdmissionQueue(config.max_concurrency, config.max_queue)
     judges = judges or Judges()
-    service = Service(engine, site, queue, Metrics(queue, engine), int(time.time()), judges)
+    service = Service(engine, config, queue, Metrics(queue, engine), int(time.time()), judges)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        log("ready", model=site.model, engine=engine.name)
+        log("ready", model=config.model, engine=engine.name)
         yield
         judges.close()
         engine.close()
@@ -156,9 +162,12 @@ def create_app(
     _answer_failures(app, service)
     _add_routes(app, service)
     app.openapi = lambda: document(app.title, app.version)
-    _add_page(app, page, site.settings.reward)
+    _add_page(app, page, config.settings.reward)
     app.add_middleware(
-        Guard, door=door or Door(), metrics=service.metrics, endpoints=sorted(DOCUMENTED)
+        RequestMiddleware,
+        access=access or AccessPolicy(),
+        metrics=service.metrics,
+        endpoints=sorted(DOCUMENTED),
     )
     return app
 
@@ -175,12 +184,12 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return JsonReply(cost(checked, service.engine.capabilities))
 
     async def models(_: Request) -> Response:
-        names = model_names(service.site.model, service.site.presets)
+        names = model_names(service.config.model, service.config.presets)
         return JsonReply({"object": "list", "data": [_model(one, service) for one in names]})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
-        read_name(name, service.site.model, service.site.presets)
+        read_name(name, service.config.model, service.config.presets)
         return JsonReply(_model(name, service))
 
     async def health(_: Request) -> Response:
@@ -229,9 +238,9 @@ async def _complete(
     began = time.monotonic()
     checked = await service.read(request, model)
     job = checked.job
-    letterhead = Letterhead(kind, request_id(request.scope), job.model)
+    meta = ResponseMeta(kind, request_id(request.scope), job.model)
     if job.stream:
-        return _stream(service, request, checked, letterhead, began)
+        return _stream(service, request, checked, meta, began)
     found = await _unless_gone(
         request.receive, service.work(client_of(request.scope), checked, None, began)
     )
@@ -240,7 +249,7 @@ async def _complete(
     def reply() -> JsonReply:
         return JsonReply(
             replies.whole(
-                letterhead,
+                meta,
                 found,
                 service.engine.tokenizer,
                 logprobs=job.logprobs,
@@ -254,13 +263,13 @@ async def _complete(
 
 
 def _stream(
-    service: Service, request: Request, checked: Checked, letterhead: Letterhead, began: float
+    service: Service, request: Request, checked: CheckedJob, meta: ResponseMeta, began: float
 ) -> EventStream:
     async def work(write: Write) -> None:
-        teller = Teller(letterhead, checked, write)
-        found = await service.work(client_of(request.scope), checked, teller, began)
+        writer = ChunkWriter(meta, checked, write)
+        found = await service.work(client_of(request.scope), checked, writer, began)
         _note(request, found)
-        teller.finish(found)
+        writer.finish(found)
 
     def gone() -> None:
         service.metrics.disconnects.inc()
@@ -335,7 +344,7 @@ def _model(name: str, service: Service) -> dict[str, Any]:
     Reward models that requests may name stand beside them, with their objectives.
     """
     card = {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
-    settings = defaults_of(name, service.site, guides=can_guide(service.engine))
+    settings = defaults_of(name, service.config, guides=can_guide(service.engine))
     defaults = {"search": asdict(settings.search), "lambda": settings.lam}
     arms = service.engine.capabilities.arms
     known = {arm.name: [goal.name for goal in arm.objectives] for arm in arms}

@@ -6,10 +6,10 @@ from typing import Any
 
 from preftilt.engines.base import Capabilities
 from preftilt.search import DVTS, Search
-from preftilt.server.work import Checked
+from preftilt.server.work import CheckedJob
 
 
-def cost(checked: Checked, able: Capabilities) -> dict[str, Any]:
+def cost(checked: CheckedJob, able: Capabilities) -> dict[str, Any]:
     """Bounds on the tokens of a job; nothing is drawn.
 
     ``at_most`` holds whatever happens. ``if_even`` is the bound for a tree whose siblings are equally long: a step of

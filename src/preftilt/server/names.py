@@ -25,7 +25,7 @@ PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ParsedModelName:
     """What a model's name says: a preset, and the search and λ of its suffix; ``asks`` whether it says any."""
 
     preset: Knob
@@ -36,18 +36,18 @@ class Named:
         return bool(self.suffix) or bool(self.preset.model_fields_set)
 
 
-def read_name(name: str, served: str, presets: Mapping[str, Knob]) -> Named:
+def read_name(name: str, served: str, presets: Mapping[str, Knob]) -> ParsedModelName:
     """The parts of a model's name; a preset may also stand alone. Raises a 404 for any other name."""
     if name == served:
-        return Named(Knob(), {})
+        return ParsedModelName(Knob(), {})
     head, colon, rest = name.rpartition(":")
     preset = presets.get(rest if colon and head == served else name)
     if preset is not None:
-        return Named(preset, {})
+        return ParsedModelName(preset, {})
     suffix = read_suffix(rest) if head == served else None
     if suffix is None:
         raise unknown_model(name, model_names(served, presets))
-    return Named(Knob(), suffix)
+    return ParsedModelName(Knob(), suffix)
 
 
 def model_names(served: str, presets: Mapping[str, Knob]) -> list[str]:

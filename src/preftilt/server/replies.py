@@ -19,7 +19,7 @@ FINGERPRINT = f"preftilt-{preftilt.__version__}"
 
 
 @dataclass(frozen=True, slots=True)
-class Letterhead:
+class ResponseMeta:
     """What every object of one reply begins with. ``kind`` tells the two endpoints apart."""
 
     kind: Kind
@@ -42,7 +42,7 @@ class Letterhead:
 
 
 def whole(
-    letterhead: Letterhead,
+    meta: ResponseMeta,
     answer: Answer,
     tokenizer: ChatTokenizer,
     *,
@@ -51,10 +51,10 @@ def whole(
     pieces: bool,
 ) -> dict[str, Any]:
     """The reply to a request that does not stream."""
-    say = _chat_choice if letterhead.kind == "chat" else _text_choice
-    reply = letterhead.head(chunk=False) | {
+    say = _chat_choice if meta.kind == "chat" else _text_choice
+    reply = meta.head(chunk=False) | {
         "choices": [
-            say(index, one, token_logprobs(letterhead.kind, one, tokenizer) if logprobs else None)
+            say(index, one, token_logprobs(meta.kind, one, tokenizer) if logprobs else None)
             for index, one in enumerate(answer.choices)
         ],
         "usage": usage(answer),
@@ -70,9 +70,9 @@ def details_of(answer: Answer, wanted: bool, pieces: bool) -> dict[str, Any]:
     return {"preftilt": answer.record.to_json() | more}
 
 
-def chunk(letterhead: Letterhead, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def chunk(meta: ResponseMeta, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One object of a stream."""
-    return letterhead.head(chunk=True) | {"choices": list(choices)}
+    return meta.head(chunk=True) | {"choices": list(choices)}
 
 
 def delta(

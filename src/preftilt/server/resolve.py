@@ -13,7 +13,7 @@ from preftilt.readers import ArmSettings
 from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
-from preftilt.server.names import Named, read_name
+from preftilt.server.names import ParsedModelName, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
 from preftilt.settings import settled
@@ -30,7 +30,7 @@ TEXT_BODY, IMAGES_BODY = 1 << 20, 32 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class ServerConfig:
     """What the operator decided: the model's public name, the defaults, the limits.
 
     seeded: whether requests without a seed take that of ``settings``; else each takes a fresh one.
@@ -115,26 +115,26 @@ class Job:
         ]
 
 
-def resolve(body: ChatBody | CompletionBody, site: Site, *, guides: bool) -> Job:
+def resolve(body: ChatBody | CompletionBody, config: ServerConfig, *, guides: bool) -> Job:
     """The job that ``body`` asks for; ``guides`` is whether the engine can choose every token.
 
     Raises :class:`ApiError` and :class:`~preftilt.errors.BadInput`.
     """
-    _refuse_tools(body, site)
-    named = read_name(body.model, site.model, site.presets)
+    _refuse_tools(body, config)
+    named = read_name(body.model, config.model, config.presets)
     knob = body.preftilt or Knob()
     prompts: tuple[str, ...] = ()
     if isinstance(body, CompletionBody):
         messages, preferences, prompts = (), (), tuple(body.prompt)
         _refuse_knob(knob, named)
     else:
-        messages, preferences = _words(body, knob, named.preset, site)
+        messages, preferences = _words(body, knob, named.preset, config)
     pieces = bool(_first(knob.pieces, named.preset.pieces))
     job = Job(
         model=body.model,
         messages=messages,
         preferences=preferences,
-        settings=settled(_settings(body, knob, named, site), guides, several=(body.n or 1) > 1),
+        settings=settled(_settings(body, knob, named, config), guides, several=(body.n or 1) > 1),
         prompts=prompts,
         choices=(body.n or 1) * max(1, len(prompts)),
         stops=tuple(body.stop or ()),
@@ -144,17 +144,17 @@ def resolve(body: ChatBody | CompletionBody, site: Site, *, guides: bool) -> Job
         progress=body.preftilt is not None and knob.progress is not False,
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        deadline_s=_first(knob.deadline_s, named.preset.deadline_s, site.deadline_s),
+        deadline_s=_first(knob.deadline_s, named.preset.deadline_s, config.deadline_s),
     )
-    _check(job, body, knob, named, site)
+    _check(job, body, knob, named, config)
     return job
 
 
-def _refuse_tools(body: ChatBody | CompletionBody, site: Site) -> None:
+def _refuse_tools(body: ChatBody | CompletionBody, config: ServerConfig) -> None:
     """The model never hears of tools: only where none may be called, or by the operator's word, is that harmless."""
     if isinstance(body, CompletionBody) or not body.tools:
         return
-    if body.tool_choice != "none" and not site.ignore_tools:
+    if body.tool_choice != "none" and not config.ignore_tools:
         raise ApiError(
             400,
             '"tools" is not implemented; turn them off in the client, or start the server with --ignore-tools, which'
@@ -163,7 +163,7 @@ def _refuse_tools(body: ChatBody | CompletionBody, site: Site) -> None:
         )
 
 
-def _refuse_knob(knob: Knob, named: Named) -> None:
+def _refuse_knob(knob: Knob, named: ParsedModelName) -> None:
     """A raw prompt has no place for a preference, so there is nothing to turn."""
     if named.asks or _turned(knob):
         raise ApiError(
@@ -174,24 +174,26 @@ def _refuse_knob(knob: Knob, named: Named) -> None:
 
 
 def _words(
-    body: ChatBody, knob: Knob, preset: Knob, site: Site
+    body: ChatBody, knob: Knob, preset: Knob, config: ServerConfig
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
     """The conversation and the preferences; a system message that is the preference leaves the conversation."""
     turns = [(OTHER_ROLES.get(turn.role, turn.role), turn.parts) for turn in body.messages]
-    messages = tuple(join_leading_system(read_turns(turns, site.max_images)))
+    messages = tuple(join_leading_system(read_turns(turns, config.max_images)))
     check_messages(messages)
     preferences = knob.wishes or preset.wishes
-    source = _first(knob.preference_from, preset.preference_from, site.preference_from)
+    source = _first(knob.preference_from, preset.preference_from, config.preference_from)
     first = messages[0]
     if preferences or source != "system" or first.role != "system" or not first.content.strip():
         return messages, preferences
     return messages[1:], (Preference(first.content),)
 
 
-def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> Settings:
-    """The site's settings, changed by the preset, the suffix and the body, in this order."""
-    settings = site.settings
-    if not site.seeded:
+def _settings(
+    body: ChatBody | CompletionBody, knob: Knob, named: ParsedModelName, config: ServerConfig
+) -> Settings:
+    """The server's settings, changed by the preset, the suffix and the body, in this order."""
+    settings = config.settings
+    if not config.seeded:
         settings = replace(settings, seed=secrets.randbits(31))
     own = knob.changes()
     for name, value in _openai_settings(body).items():
@@ -204,13 +206,13 @@ def _settings(body: ChatBody | CompletionBody, knob: Knob, named: Named, site: S
     return SettingsPatch.model_validate(own).apply(_named_settings(settings, named))
 
 
-def defaults_of(name: str, site: Site, *, guides: bool) -> Settings:
+def defaults_of(name: str, config: ServerConfig, *, guides: bool) -> Settings:
     """What requests to the model ``name`` get that say nothing else; ``guides`` as for :func:`resolve`."""
-    named = read_name(name, site.model, site.presets)
-    return settled(_named_settings(site.settings, named), guides)
+    named = read_name(name, config.model, config.presets)
+    return settled(_named_settings(config.settings, named), guides)
 
 
-def _named_settings(settings: Settings, named: Named) -> Settings:
+def _named_settings(settings: Settings, named: ParsedModelName) -> Settings:
     for changes in (named.preset.changes(), named.suffix):
         settings = SettingsPatch.model_validate(changes).apply(settings)
     return settings
@@ -234,14 +236,20 @@ def _openai_settings(body: ChatBody | CompletionBody) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _check(job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site) -> None:
+def _check(
+    job: Job,
+    body: ChatBody | CompletionBody,
+    knob: Knob,
+    named: ParsedModelName,
+    config: ServerConfig,
+) -> None:
     if job.plain:
-        _check_plain(job, body, knob, named, site)
-    elif job.settings.search.candidates > site.max_candidates:
+        _check_plain(job, body, knob, named, config)
+    elif job.settings.search.candidates > config.max_candidates:
         raise ApiError(
             400,
             f"the search draws {job.settings.search.candidates} candidates; this server draws"
-            f" {site.max_candidates} a request at most",
+            f" {config.max_candidates} a request at most",
             param="preftilt.search",
         )
     if isinstance(job.settings.search, ARGS):
@@ -250,7 +258,7 @@ def _check(job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, 
             "the search 'args' keeps neither stop strings nor deadlines, so it is not served: use preftilt run",
             param="preftilt.search",
         )
-    most = site.max_candidates if job.plain else answers_of(job.settings.search)
+    most = config.max_candidates if job.plain else answers_of(job.settings.search)
     if job.prompts and job.choices > most:
         raise ApiError(
             400,
@@ -270,10 +278,14 @@ def answers_of(search: Search) -> int:
 
 
 def _check_plain(
-    job: Job, body: ChatBody | CompletionBody, knob: Knob, named: Named, site: Site
+    job: Job,
+    body: ChatBody | CompletionBody,
+    knob: Knob,
+    named: ParsedModelName,
+    config: ServerConfig,
 ) -> None:
     """A knob that is turned without a preference would do nothing; the operator's defaults may."""
-    from_system = _first(knob.preference_from, named.preset.preference_from, site.preference_from)
+    from_system = _first(knob.preference_from, named.preset.preference_from, config.preference_from)
     if job.details or _turned(knob) or (named.asks and from_system != "system"):
         raise ApiError(
             400,

@@ -16,11 +16,11 @@ from preftilt.records import json_line
 from preftilt.result import number
 from preftilt.run import Progress
 from preftilt.server import replies
-from preftilt.server.drawing import Drawing, Drawn
 from preftilt.server.failures import ClientGone, as_api_error
-from preftilt.server.replies import Letterhead
+from preftilt.server.replies import ResponseMeta
+from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.server.resolve import Job
-from preftilt.server.work import Answer, Checked, Watch, before_stop
+from preftilt.server.work import Answer, CheckedJob, JobCallbacks, before_stop
 from preftilt.types import Candidate, Completion, Guided, Tokens
 
 KEEP_ALIVE_SECONDS = 1.5
@@ -37,17 +37,17 @@ def event(value: object) -> bytes:
 
 
 @dataclass(slots=True)
-class Teller:
-    """Says in chunks what a job does. The drawing is set before the work begins.
+class ChunkWriter:
+    """Says in chunks what a job does. Its engine is set before the work begins.
 
-    sampled: tokens that the drawing has told of. reported: those that the driver has, by which engines that can say
+    sampled: tokens that the engine has told of. reported: those that the driver has, by which engines that can say
     are ahead of it while they draw.
     """
 
-    letterhead: Letterhead
-    checked: Checked
+    meta: ResponseMeta
+    checked: CheckedJob
     write: Write
-    drawing: Drawing | None = None
+    engine: RequestEngine | None = None
     sampled: int = 0
     reported: int = 0
     scored: int = 0
@@ -63,18 +63,18 @@ class Teller:
         return self.checked.job
 
     @property
-    def watch(self) -> Watch:
+    def callbacks(self) -> JobCallbacks:
         """What the work reports to."""
-        return Watch(self.drawn, self.phased)
+        return JobCallbacks(self.drawn, self.phased)
 
     def begin(self) -> None:
         """The first chunk names the role, and that the stream works."""
-        if self.letterhead.kind == "chat":
+        if self.meta.kind == "chat":
             for index in range(self.job.choices):
                 self._chunk(index, text="", more={"role": "assistant"})
         self._progress()
 
-    def drawn(self, news: Drawn) -> None:
+    def drawn(self, news: NewTokens) -> None:
         """New tokens, perhaps a whole candidate."""
         self.phase = "sampling"
         self.sampled += news.tokens
@@ -97,29 +97,29 @@ class Teller:
 
     def finish(self, answer: Answer) -> None:
         """The rest of the text, how it ended, and what it cost."""
-        assert self.drawing is not None
-        kind = self.letterhead.kind
+        assert self.engine is not None
+        kind = self.meta.kind
         for index, one in enumerate(answer.choices):
             logprobs = None
             if self.job.logprobs:
-                logprobs = replies.token_logprobs(kind, one, self.drawing.tokenizer)
+                logprobs = replies.token_logprobs(kind, one, self.engine.tokenizer)
             rest = one.text[len(self._sent) :] if index == 0 else one.text
             self._chunk(index, text=rest, logprobs=logprobs)
             self._chunk(index, finish=one.finish)
-        last = replies.chunk(self.letterhead, [])
+        last = replies.chunk(self.meta, [])
         last |= replies.details_of(answer, self.job.details, self.job.pieces)
         if self.job.include_usage:
             last["usage"] = replies.usage(answer)
-        if len(last) > len(replies.chunk(self.letterhead, [])):
+        if len(last) > len(replies.chunk(self.meta, [])):
             self.write(event(last))
         self.write(b"data: [DONE]\n\n")
 
     def _commit(self) -> None:
         """Send what the search has settled; nothing while log-probs must go with the text, or several texts are due."""
         self._committed = time.monotonic()
-        if self.drawing is None or self.job.choices > 1 or self.job.logprobs:
+        if self.engine is None or self.job.choices > 1 or self.job.logprobs:
             return
-        text = self._answer(self.drawing.settled)
+        text = self._answer(self.engine.settled)
         held_back = max((len(one) for one in self.job.stops), default=1) - 1
         text = before_stop(text, self.job.stops).rstrip("\N{REPLACEMENT CHARACTER}")
         text = text[: len(text) - held_back]
@@ -143,13 +143,13 @@ class Teller:
         ]
 
     def _text(self, tokens: Tokens) -> str:
-        assert self.drawing is not None
+        assert self.engine is not None
         return before_stop(self._answer(tokens), self.job.stops)
 
     def _answer(self, tokens: Tokens) -> str:
         """The text behind what was thought; nothing of a text that may still turn out to begin with thoughts."""
-        assert self.drawing is not None
-        tokenizer = self.drawing.tokenizer
+        assert self.engine is not None
+        tokenizer = self.engine.tokenizer
         if self.job.prompts:
             return tokenizer.decode(tokens)
         text = answer_text(tokenizer, tokens)
@@ -166,8 +166,8 @@ class Teller:
         self._chunk(0, more={"preftilt": said})
 
     def _chunk(self, index: int, **fields: Any) -> None:
-        choice = replies.delta(self.letterhead.kind, index, **fields)
-        self.write(event(replies.chunk(self.letterhead, [choice])))
+        choice = replies.delta(self.meta.kind, index, **fields)
+        self.write(event(replies.chunk(self.meta, [choice])))
 
 
 def _candidate(slot: int, one: Candidate | Completion | Guided, text: str) -> dict[str, Any]:

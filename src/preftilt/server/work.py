@@ -17,8 +17,8 @@ from preftilt.result import Realigned, ScoredCandidate
 from preftilt.rivals import Judges
 from preftilt.run import Progress, fit_max_tokens
 from preftilt.search import DVTS
-from preftilt.server.drawing import Drawing, Drawn, side_by_side
 from preftilt.server.failures import ApiError
+from preftilt.server.request_engine import NewTokens, RequestEngine, side_by_side
 from preftilt.server.resolve import Job
 from preftilt.types import Completion, Finish, Query, Stream, Tokens, Usage, View
 
@@ -38,7 +38,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedJob:
     """A job that passed every check: its query, and its budget of tokens for a response.
 
     ``prompts`` are what a plain job draws from; any other is ``prepared`` for a realigner.
@@ -63,36 +63,38 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class JobCallbacks:
     """Who is told what a job does while it does it."""
 
-    drawn: Callable[[Drawn], None]
+    drawn: Callable[[NewTokens], None]
     phase: Callable[[Progress], None]
 
 
-def drawing(engine: Engine, job: Job, watch: Watch | None, began: float) -> Drawing:
+def engine_for(
+    engine: Engine, job: Job, callbacks: JobCallbacks | None, began: float
+) -> RequestEngine:
     """The engine as ``job`` uses it; ``began`` is when the request came, on the monotonic clock."""
     search = job.settings.search
     single = (job.choices if job.plain else search.candidates) == 1
     lines = 1 if single else search.subtrees if isinstance(search, DVTS) and not job.plain else 0
-    return Drawing(
+    return RequestEngine(
         engine,
         stops=job.stops,
         deadline=None if job.deadline_s is None else began + job.deadline_s,
-        single=single and watch is not None,
+        single=single and callbacks is not None,
         lines=lines,
-        tell=None if watch is None else watch.drawn,
+        tell=None if callbacks is None else callbacks.drawn,
     )
 
 
-def check(engine: Engine, job: Job, judges: Judges) -> Checked:
+def check(engine: Engine, job: Job, judges: Judges) -> CheckedJob:
     """Raises for all that can be refused before the first token."""
     if job.plain:
         prompts = _plain_prompts(engine, job)
         query = plain_query(max(prompts, key=len))
         room = engine.capabilities.max_context
         budget = fit_max_tokens(query, room, job.settings.max_tokens)
-        return Checked(job, query, budget, prompts)
+        return CheckedJob(job, query, budget, prompts)
     prepared = Realigner(engine, judges=judges).prepare(
         job.messages, job.preferences, settings=job.settings
     )
@@ -104,23 +106,25 @@ def check(engine: Engine, job: Job, judges: Judges) -> Checked:
             " leave logprobs out, or take preftilt.details, which has the log-probs of every view",
             param="logprobs",
         )
-    return Checked(job, query, prepared.max_tokens, prepared=prepared)
+    return CheckedJob(job, query, prepared.max_tokens, prepared=prepared)
 
 
-async def answer(drawn: Drawing, checked: Checked, watch: Watch | None, judges: Judges) -> Answer:
-    """Do the work; the drawing is that of :func:`drawing`. The request's stop strings do not bind a judge."""
+async def answer(
+    engine: RequestEngine, checked: CheckedJob, callbacks: JobCallbacks | None, judges: Judges
+) -> Answer:
+    """Do the work; the engine is that of :func:`engine_for`. The request's stop strings do not bind a judge."""
     job, query = checked.job, checked.query
     if checked.prepared is None:
-        return await _plain(drawn, checked)
-    judges = replace(judges, judge=judges.judge or drawn.inner)
-    realigner = Realigner(drawn, job.settings, judges=judges)
+        return await _plain(engine, checked)
+    judges = replace(judges, judge=judges.judge or engine.inner)
+    realigner = Realigner(engine, job.settings, judges=judges)
     result = await realigner.answer(
-        checked.prepared, on_progress=None if watch is None else watch.phase
+        checked.prepared, on_progress=None if callbacks is None else callbacks.phase
     )
-    if drawn.late:
-        result = replace(result, notes=(*result.notes, _late_note(drawn, job)))
+    if engine.late:
+        result = replace(result, notes=(*result.notes, _late_note(engine, job)))
     usage = Usage(**result.usage)
-    usage.sampled += drawn.spilled
+    usage.sampled += engine.spilled
     view = _drawn_view(query.prompt, query.views)
     chosen = _distinct_first(result.candidates, job.stops)[: job.choices]
     return Answer(
@@ -136,12 +140,12 @@ async def answer(drawn: Drawing, checked: Checked, watch: Watch | None, judges: 
         ),
         usage=usage,
         candidates=job.settings.search.candidates,
-        late=drawn.late,
+        late=engine.late,
         record=replace(result, usage={**result.usage, "sampled": usage.sampled}),
     )
 
 
-async def _plain(drawn: Drawing, checked: Checked) -> Answer:
+async def _plain(engine: RequestEngine, checked: CheckedJob) -> Answer:
     """``n`` independent draws of the model as it is for every prompt, in the order of their slots."""
     job = checked.job
     each = job.choices // len(checked.prompts)
@@ -156,15 +160,15 @@ async def _plain(drawn: Drawing, checked: Checked) -> Answer:
         )
         for place, prompt in enumerate(checked.prompts)
     ]
-    drawn_each = await side_by_side([drawn.sample([request]) for request in requests])
+    drawn_each = await side_by_side([engine.sample([request]) for request in requests])
     completions = [completion for [some] in drawn_each for completion in some]
     completions_with_text(completions)
-    sampled = sum(len(one.tokens) for one in completions) + drawn.spilled
+    sampled = sum(len(one.tokens) for one in completions) + engine.spilled
     return Answer(
-        choices=tuple(_plain_choice(drawn, one, job) for one in completions),
+        choices=tuple(_plain_choice(engine, completion, job) for completion in completions),
         usage=Usage(prompt={"question": sum(map(len, checked.prompts))}, sampled=sampled),
         candidates=job.choices,
-        late=drawn.late,
+        late=engine.late,
     )
 
 
@@ -229,8 +233,8 @@ def _finish_reason(finish: Finish) -> str:
     return "stop" if finish in ("eos", "stop_string", "stop", "unknown") else finish
 
 
-def _late_note(drawn: Drawing, job: Job) -> str:
+def _late_note(engine: RequestEngine, job: Job) -> str:
     return (
-        f"the deadline of {job.deadline_s:g} s passed: {drawn.late} answers or steps were cut off, and the best"
+        f"the deadline of {job.deadline_s:g} s passed: {engine.late} answers or steps were cut off, and the best"
         " finished answer so far was taken (a cut-off one if none had finished)"
     )

@@ -32,7 +32,7 @@ TOO_LATE = "the deadline passed before its first token"
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class NewTokens:
     """New tokens are there. ``ended`` is the whole answer, if it just ended, with its ``slot``."""
 
     tokens: int
@@ -59,7 +59,7 @@ class OpenAnswer:
 
 
 @dataclass(slots=True)
-class Drawing(EngineWrapper):
+class RequestEngine(EngineWrapper):
     """``inner`` for one request.
 
     stops: an answer ends with the token that completes one of them (finish ``stop_string``).
@@ -74,7 +74,7 @@ class Drawing(EngineWrapper):
     deadline: float | None = None
     single: bool = False
     lines: int = 0
-    tell: Callable[[Drawn], None] | None = None
+    tell: Callable[[NewTokens], None] | None = None
     spilled: int = 0
     late: int = 0
     _lines: dict[int, Tokens] = field(default_factory=dict)
@@ -180,7 +180,9 @@ class Drawing(EngineWrapper):
         if self.single:
             tokens = answer.cut.tokens if answer.cut else tuple(partial.tokens)
             self._lines[increment.slot] = request.prefix + tokens
-        self._say(Drawn(grown, increment.slot, ended=answer.cut if request.step is None else None))
+        self._say(
+            NewTokens(grown, increment.slot, ended=answer.cut if request.step is None else None)
+        )
         return grown
 
     def _is_stopped(self, request: SampleRequest | GuideRequest, answer: OpenAnswer) -> bool:
@@ -201,7 +203,7 @@ class Drawing(EngineWrapper):
     def _finish(self, request: SampleRequest | GuideRequest, drawn: Sequence[D]) -> list[D]:
         cut = [self._cut(request.prefix, one) for one in drawn]
         for slot, one in zip(request.slots, cut, strict=True):
-            self._say(Drawn(len(one.tokens), slot))
+            self._say(NewTokens(len(one.tokens), slot))
         return cut
 
     def _until_stop(self, request: R) -> R:
@@ -235,7 +237,7 @@ class Drawing(EngineWrapper):
     def _is_late(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def _say(self, news: Drawn) -> None:
+    def _say(self, news: NewTokens) -> None:
         if self.tell is not None:
             self.tell(news)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers
 
-from preftilt.server.guard import Door, is_loopback
+from preftilt.server.middleware import AccessPolicy, is_loopback
 from preftilt.server.openapi import document
 from tests.server.odd import Odd
 from tests.server.serving import QUESTION, WISH, Running, ask, serving
@@ -36,14 +36,14 @@ def test_the_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
     compared = []
     real = hmac.compare_digest
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
-    door = Door(key="käse")
+    access = AccessPolicy(key="käse")
     given = Headers(raw=[(b"authorization", b"Bearer k\xe4s")])
-    assert door.refusal("/v1/models", given) is not None
+    assert access.refusal("/v1/models", given) is not None
     assert compared == [(b"k\xe4s", "käse".encode())]
 
 
 def test_without_a_key_only_a_local_name_is_answered() -> None:
-    door = Door(local_only=True)
+    access = AccessPolicy(local_only=True)
     for host, fine in (
         ("127.0.0.1:8100", True),
         ("localhost", True),
@@ -51,7 +51,7 @@ def test_without_a_key_only_a_local_name_is_answered() -> None:
         ("evil.example:8100", False),
         ("", False),
     ):
-        refusal = door.refusal("/v1/models", Headers({"host": host}))
+        refusal = access.refusal("/v1/models", Headers({"host": host}))
         assert (refusal is None) == fine
     assert not is_loopback("0.0.0.0")
 

@@ -1,4 +1,4 @@
-"""At the door, before any route: request ids, the key, the Host, safe headers, the log line and the counters."""
+"""Around every route: request ids, the key, the Host, safe headers, the log line and the counters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAFE_HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessPolicy:
     """Who may come in.
 
     key: what ``Authorization: Bearer`` must hold for ``/v1``; None asks for none.
@@ -63,14 +63,14 @@ class Door:
         )
 
 
-class Guard:
+class RequestMiddleware:
     """The outermost layer of the application. A failure that nobody foresaw becomes a 500 in OpenAI's shape here."""
 
     def __init__(
-        self, app: ASGIApp, door: Door, metrics: Metrics, endpoints: Sequence[str]
+        self, app: ASGIApp, access: AccessPolicy, metrics: Metrics, endpoints: Sequence[str]
     ) -> None:
         self._app = app
-        self._door = door
+        self._access = access
         self._metrics = metrics
         self._endpoints = frozenset(endpoints)
 
@@ -83,7 +83,7 @@ class Guard:
         facts = _begin(scope, headers)
         sender = _Sender(send, facts["request_id"])
         try:
-            refusal = self._door.refusal(scope["path"], headers)
+            refusal = self._access.refusal(scope["path"], headers)
             if refusal is not None:
                 await refusal.reply()(scope, receive, sender)
             else:
