@@ -112,18 +112,18 @@ async def _both(
 
     telling = asyncio.create_task(tell())
     try:
-        found = await together(
+        results = await together(
             realigner.realign(
                 request.messages,
                 request.preferences,
-                settings=one,
+                settings=settings,
                 on_progress=meter.reporter(key),
             )
-            for key, one in requests.items()
+            for key, settings in requests.items()
         )
     finally:
         telling.cancel()
-    return found[0], beside(*found) if compare else None
+    return results[0], beside(*results) if compare else None
 
 
 def _is_utf8() -> bool:

@@ -86,8 +86,8 @@ def behaviour(
     drawing = _drawing(n, temperature, top_p, reduction, max_tokens, seed)
     questions = read(form, QuestionSource(location=source, outputs=outputs, limit=files.limit))
     names = method or default_methods(
-        preferences=all(one.preferences for one in questions),
-        examples=all(one.examples for one in questions),
+        preferences=all(question.preferences for question in questions),
+        examples=all(question.examples for question in questions),
     )
     options = StudyOptions(
         identity=model_identity(model) | {"command": "behaviour"},
@@ -109,11 +109,11 @@ def _drawing(
     from preftilt.eval.behaviour.methods import AnswerSettings
 
     draw = DrawFlags(n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    found = settings_from(None, [draw, ScoreFlags(reduction=reduction)])
+    settings = settings_from(None, [draw, ScoreFlags(reduction=reduction)])
     return AnswerSettings(
         n=n,
-        sampling=found.sampling,
-        reduction=found.reward.reduction,
+        sampling=settings.sampling,
+        reduction=settings.reward.reduction,
         max_tokens=max_tokens,
         seed=seed,
     )

@@ -39,31 +39,31 @@ def calibrate_files(
         raise BadInput(f"--reduction is {reduction!r}; it must be one of {', '.join(CHOICES)}")
     if plot is not None:
         check_picture(plot)
-    asked = _numbers(lambdas) or LAMBDAS
-    pools = read_pools([Path(one) for one in sources], split=split, qualities=qualities)
-    found = calibrate(
+    tried = _numbers(lambdas) or LAMBDAS
+    pools = read_pools([Path(source) for source in sources], split=split, qualities=qualities)
+    calibration = calibrate(
         pools,
-        lambdas=asked,
+        lambdas=tried,
         reductions=CHOICES[reduction],
         n=n,
         min_items=min_items,
         seed=seed,
     )
     if output is not None:
-        write_json(output, to_json(found))
+        write_json(output, to_json(calibration))
     if plot is not None:
-        draw(found, plot)
-    print(markdown(found), end="")
-    chosen = found.chosen.option
+        draw(calibration, plot)
+    print(markdown(calibration), end="")
+    chosen = calibration.chosen.option
     print(f"use it with: --lambda {chosen.lam:g} --reduction {chosen.reduction}", file=sys.stderr)
 
 
-def _numbers(given: Sequence[str]) -> list[float]:
-    found = []
-    for text in ",".join(given).split(","):
+def _numbers(texts: Sequence[str]) -> list[float]:
+    numbers = []
+    for text in ",".join(texts).split(","):
         if text.strip():
             try:
-                found.append(float(text))
+                numbers.append(float(text))
             except ValueError:
                 raise BadInput(f"--lambda: {text!r} is not a number") from None
-    return found
+    return numbers

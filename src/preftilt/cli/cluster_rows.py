@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def check_cluster(cluster: ClusterFlags) -> None:
     """What can be refused before the rows are read; a cluster that is asked for must answer."""
     if cluster.ray is None:
-        for one in fields(cluster):
-            if getattr(cluster, one.name) is not None:
-                raise BadInput(f"{flag(one.name)} does nothing without --ray")
+        for field in fields(cluster):
+            if getattr(cluster, field.name) is not None:
+                raise BadInput(f"{flag(field.name)} does nothing without --ray")
         return
     from preftilt.cluster import check_address, require_ray
 

@@ -52,28 +52,28 @@ Flags = Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]
 
 def settings_from(lam: float | None, flags: Flags, arms: Sequence[str] = ()) -> Settings:
     """The settings that the flags ask for, over the defaults; ``arms`` are the reward models that read along."""
-    given: dict[str, Any] = {} if lam is None else {"lambda": lam}
+    values: dict[str, Any] = {} if lam is None else {"lambda": lam}
     for group in flags:
-        given |= {name: value for name, value in asdict(group).items() if value is not None}
+        values |= {name: value for name, value in asdict(group).items() if value is not None}
     if arms:
-        given["arm"] = list(arms)
-    if "arm_weight" in given:
-        given["arm_weight"] = _arm_weights(given["arm_weight"])
-    name = given.pop("search", "auto")
-    mixed = {"alpha": given.pop("alpha")} if "=" in given.get("alpha", "") else {}
-    own = {key: given.pop(key) for key in SearchPatch.model_fields if key in given}
+        values["arm"] = list(arms)
+    if "arm_weight" in values:
+        values["arm_weight"] = _arm_weights(values["arm_weight"])
+    name = values.pop("search", "auto")
+    mixed = {"alpha": values.pop("alpha")} if "=" in values.get("alpha", "") else {}
+    own = {key: values.pop(key) for key in SearchPatch.model_fields if key in values}
     if "alpha" in own:
         own["alpha"] = _utility(own["alpha"])
-    method = {key: given.pop(key) for key in MethodPatch.model_fields if key in given}
-    picked_by = given.pop("method", "rear")
+    method = {key: values.pop(key) for key in MethodPatch.model_fields if key in values}
+    picked_by = values.pop("method", "rear")
     if picked_by in METHODS:
         _refuse_idle_method_flags(picked_by, list(method))
     if search_of(name) in SEARCHES:
-        _refuse_idle_flags(search_of(name), [*own, *given])
+        _refuse_idle_flags(search_of(name), [*own, *values])
     if "delimiter" in own:
         own["delimiter"] = unescape(own["delimiter"])
-    given |= {"search": {"name": name, **own}, "method": {"name": picked_by, **method}, **mixed}
-    patch = _checked(SettingsPatch, given)
+    values |= {"search": {"name": name, **own}, "method": {"name": picked_by, **method}, **mixed}
+    patch = _checked(SettingsPatch, values)
     return patch.apply(Settings())
 
 
@@ -95,13 +95,13 @@ def request_from(
         raise BadInput(
             "--image belongs to a QUESTION; in --messages an image is a part of a message's content"
         )
-    shown = tuple(load_image(one, where=f"--image {one}") for one in images)
-    found = (
+    shown = tuple(load_image(image, where=f"--image {image}") for image in images)
+    conversation = (
         [Message("user", question, shown)]
         if question is not None
         else _conversation(messages or "")
     )
-    return tuple(found), tuple(parse_preference(one) for one in preferences)
+    return tuple(conversation), tuple(parse_preference(text) for text in preferences)
 
 
 def check_strengths(
@@ -112,7 +112,11 @@ def check_strengths(
         raise BadInput(
             "--lambda does nothing without a preference; reward models have --arm-weight"
         )
-    if lam is not None and preferences and all(one.strength is not None for one in preferences):
+    if (
+        lam is not None
+        and preferences
+        and all(preference.strength is not None for preference in preferences)
+    ):
         raise BadInput(
             "--lambda does nothing here: every --preference has its own strength (TEXT=STRENGTH)"
         )
@@ -165,65 +169,65 @@ def check_model(model: ModelFlags) -> None:
 
 def arms_from(model: ModelFlags) -> dict[str, str]:
     """``--arm [NAME=]FOLDER`` as folders by name; a folder without a name is called as it is itself."""
-    found: dict[str, str] = {}
-    for given in model.arm or ():
-        name, equals, folder = given.partition("=")
-        if not equals or Path(given).exists():
-            name, folder = Path(given).name, given
+    folders: dict[str, str] = {}
+    for spec in model.arm or ():
+        name, equals, folder = spec.partition("=")
+        if not equals or Path(spec).exists():
+            name, folder = Path(spec).name, spec
         if not (name and folder):
-            raise BadInput(f"--arm {given!r} is not NAME=FOLDER")
-        if name in found:
+            raise BadInput(f"--arm {spec!r} is not NAME=FOLDER")
+        if name in folders:
             raise BadInput(f"--arm {name} is given twice; name them apart, NAME=FOLDER")
-        found[name] = folder
-    return found
+        folders[name] = folder
+    return folders
 
 
-def _arm_weights(given: Sequence[str]) -> dict[str, float]:
+def _arm_weights(options: Sequence[str]) -> dict[str, float]:
     """``--arm-weight [NAME=]W``; a weight of all is under the name ""."""
-    found: dict[str, float] = {}
-    for one in given:
-        name, _, number = one.rpartition("=")
-        if name in found:
+    weights: dict[str, float] = {}
+    for option in options:
+        name, _, number = option.rpartition("=")
+        if name in weights:
             raise BadInput(f"--arm-weight {name or 'of all'} is given twice")
         try:
-            found[name] = float(number)
+            weights[name] = float(number)
         except ValueError:
-            raise BadInput(f"--arm-weight {one!r} is not [NAME=]NUMBER") from None
-    return found
+            raise BadInput(f"--arm-weight {option!r} is not [NAME=]NUMBER") from None
+    return weights
 
 
-def _utility(given: str) -> float:
+def _utility(text: str) -> float:
     try:
-        return float(given)
+        return float(text)
     except ValueError:
         raise BadInput(
-            f"--alpha {given!r} is neither NAME=NUMBER,… (reward models) nor a number (the search amulet)"
+            f"--alpha {text!r} is neither NAME=NUMBER,… (reward models) nor a number (the search amulet)"
         ) from None
 
 
 def template_arguments(model: ModelFlags) -> dict[str, Any]:
     """``--template-arg NAME=VALUE`` as the template's variables; a value that is no JSON is text."""
-    found: dict[str, Any] = {}
-    for given in model.template_arg or ():
-        name, equals, value = given.partition("=")
+    arguments: dict[str, Any] = {}
+    for option in model.template_arg or ():
+        name, equals, value = option.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
-            raise BadInput(f"--template-arg {given!r} is not NAME=VALUE")
-        if name in found:
+            raise BadInput(f"--template-arg {option!r} is not NAME=VALUE")
+        if name in arguments:
             raise BadInput(f"--template-arg {name} is given twice")
         check_encodable(value, f"--template-arg {name}")
         try:
-            found[name] = parse_json(value.encode())
+            arguments[name] = parse_json(value.encode())
         except ValueError:
-            found[name] = value
-    return found
+            arguments[name] = value
+    return arguments
 
 
-def _switch(given: str) -> Switch:
+def _switch(text: str) -> Switch:
     for known in SWITCHES:
-        if given == known:
+        if text == known:
             return known
-    raise BadInput(f"--sampler-logprobs must be {', '.join(SWITCHES)}, not {given!r}")
+    raise BadInput(f"--sampler-logprobs must be {', '.join(SWITCHES)}, not {text!r}")
 
 
 def model_identity(model: ModelFlags) -> dict[str, Any]:
@@ -257,24 +261,24 @@ def source_lines(path: str) -> Iterator[bytes]:
     return file_lines(Path(path))
 
 
-def _refuse_idle_flags(search: str, given: Sequence[str]) -> None:
-    for name in ignored_by_search(search, given):
+def _refuse_idle_flags(search: str, flags: Sequence[str]) -> None:
+    for name in ignored_by_search(search, flags):
         raise BadInput(
             f"{flag(name)} does not apply to --search {search}; it belongs to {', '.join(searches_with(name))}: name"
             " that with --search"
         )
 
 
-def _refuse_idle_method_flags(method: str, given: Sequence[str]) -> None:
-    for name in ignored_by_method(method, given):
+def _refuse_idle_method_flags(method: str, flags: Sequence[str]) -> None:
+    for name in ignored_by_method(method, flags):
         raise BadInput(
             f"{flag(name)} does not apply to --method {method}; it belongs to {', '.join(methods_with(name))}"
         )
 
 
-def _checked(model: type[SettingsPatch], given: Mapping[str, Any]) -> SettingsPatch:
+def _checked(model: type[SettingsPatch], values: Mapping[str, Any]) -> SettingsPatch:
     try:
-        return model.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as failure:
         problems = "; ".join(complaints(failure, model))
         named = r'"(?:(search|method)\.)?([a-z_.]+)"'

@@ -40,7 +40,7 @@ def demo_pairs(
     from preftilt.types import Sampling
 
     try:
-        train, validation, test = (int(one) for one in items.split(","))
+        train, validation, test = (int(count) for count in items.split(","))
     except ValueError:
         raise BadInput(f"--items {items}: give three whole numbers, N,N,N") from None
     settings = PairSettings(

@@ -72,7 +72,7 @@ def _frame(ranges: list[str], reference: str):
         names.append(name)
         lows.append(_number(low, f"--range {text}"))
         highs.append(_number(high, f"--range {text}"))
-    point = tuple(_number(one, f"--reference {reference}") for one in reference.split(","))
+    point = tuple(_number(text, f"--reference {reference}") for text in reference.split(","))
     return RewardScale(objectives=tuple(names), low=tuple(lows), high=tuple(highs), reference=point)
 
 

@@ -45,14 +45,14 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             )
 
     @wraps(command, assigned=("__name__", "__doc__", "__module__"), updated=())
-    def flattened(**given: Any) -> None:
+    def flattened(**values: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{one.name: given.pop(one.name) for one in fields(group)})
-        command(**given)
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
 
     shown: Any = flattened
     shown.__signature__ = inspect.Signature([*flat.values()])
-    shown.__annotations__ = {name: one.annotation for name, one in flat.items()}
+    shown.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
     del shown.__wrapped__
     return flattened
 

@@ -23,9 +23,9 @@ def check_judges(model: ModelFlags, settings: Iterable[Settings]) -> None:
     """Refuse a judge that none of the requests would ask, and a request whose judge is not named."""
     every = list(settings)
     rewarded = [
-        one.method.name if isinstance(one.method, ByRewardModel) else one.search.name
-        for one in every
-        if isinstance(one.method, ByRewardModel) or isinstance(one.search, ARGS)
+        settings.method.name if isinstance(settings.method, ByRewardModel) else settings.search.name
+        for settings in every
+        if isinstance(settings.method, ByRewardModel) or isinstance(settings.search, ARGS)
     ]
     if model.reward_model is None and rewarded:
         raise BadInput(f"{rewarded[0]} needs a reward model: name one with --reward-model SPEC")
@@ -35,7 +35,9 @@ def check_judges(model: ModelFlags, settings: Iterable[Settings]) -> None:
         )
     if model.reward_model is None and model.reward_tokenizer is not None:
         raise BadInput("--reward-tokenizer belongs to --reward-model")
-    if model.judge_model is not None and not any(isinstance(one.method, ByJudge) for one in every):
+    if model.judge_model is not None and not any(
+        isinstance(settings.method, ByJudge) for settings in every
+    ):
         raise BadInput("--judge-model does nothing here: add --method generative-reward-model")
 
 

@@ -167,12 +167,12 @@ def _differences(
     if isinstance(
         search, AutoSearch
     ):  # What it came to then still holds, but for what is asked of it.
-        asked = {} if search.n is None else {"n": search.n}
-        now["search"] = {**settings_then.get("search", {}), **asked}
+        size = {} if search.n is None else {"n": search.n}
+        now["search"] = {**settings_then.get("search", {}), **size}
     else:
         now["search"] = {"name": search.name} | asdict(search)
     now |= asdict(settings.reward) | asdict(settings.prompt) | asdict(settings.sampling)
-    if all(one.strength is None for one in item.preferences):
+    if all(preference.strength is None for preference in item.preferences):
         now["lambda"] = settings.lam
     then = {**settings_then, "seed": record.get("seed")}
     kinds = {schema: kind for kind, schema in SCHEMAS.items()}
@@ -190,6 +190,6 @@ def _differences(
 def _brief(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(
-            str(one) if key == "name" else f"{key}={one!r}" for key, one in value.items()
+            str(part) if key == "name" else f"{key}={part!r}" for key, part in value.items()
         )
     return str(value)

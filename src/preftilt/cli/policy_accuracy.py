@@ -129,18 +129,18 @@ def policy_accuracy(
         raise BadInput("--alpha belongs to --arm; name a reward model")
     compared = ComparisonSource(
         location=source,
-        preferences=tuple(parse_preference(one) for one in preference or ()),
+        preferences=tuple(parse_preference(text) for text in preference or ()),
         topics=tuple(topic or ()),
         split=split,
         limit=files.limit,
     )
-    found = read(form, compared)
-    states = settings.prompt.history == "preference" or _all_state(found)
-    rules = _chosen_rules(rule or [], found, model, preference_in, states=states)
-    about = {"source": Path(source).name, "format": form, "left_out": found.left_out}
+    loaded = read(form, compared)
+    states = settings.prompt.history == "preference" or _all_state(loaded)
+    rules = _chosen_rules(rule or [], loaded, model, preference_in, states=states)
+    about = {"source": Path(source).name, "format": form, "left_out": loaded.left_out}
     options = _options(model, files, lam, mode, states=states)
     options = replace(options, seed=seed, drop_long=drop_long, about=about)
-    _report(model, (settings.prompt, arms), found.comparisons, rules, output, options)
+    _report(model, (settings.prompt, arms), loaded.comparisons, rules, output, options)
 
 
 def _options(
@@ -159,7 +159,7 @@ def _options(
         raise BadInput("--lambda needs a preference in every pair (--preference TEXT)")
     return StudyOptions(
         lambdas=tuple(parse_lambdas(lam) if lam else LAMBDAS) if states else (),
-        modes=tuple(_mode(one) for one in dict.fromkeys(mode or ())),
+        modes=tuple(_mode(name) for name in dict.fromkeys(mode or ())),
         identity=model_identity(model) | {"command": "policy-accuracy"},
         in_flight=files.concurrency,
         resume=files.resume,
@@ -167,13 +167,13 @@ def _options(
     )
 
 
-def _mode(given: str) -> Mode:
+def _mode(name: str) -> Mode:
     from preftilt.eval.accuracy.rules import MODES
 
     for known in MODES:
-        if given == known:
+        if name == known:
             return known
-    raise BadInput(f"--mode must be {', '.join(MODES)}, not {given!r}")
+    raise BadInput(f"--mode must be {', '.join(MODES)}, not {name!r}")
 
 
 def _check_judges(model: ModelFlags, preference_in: str) -> None:
@@ -185,13 +185,13 @@ def _check_judges(model: ModelFlags, preference_in: str) -> None:
         raise BadInput(f"--preference-in must be system or user, not {preference_in!r}")
 
 
-def _all_state(found: LoadedComparisons) -> bool:
-    return all(one.preferences for one in found.comparisons)
+def _all_state(loaded: LoadedComparisons) -> bool:
+    return all(comparison.preferences for comparison in loaded.comparisons)
 
 
 def _chosen_rules(
     named: list[str],
-    found: LoadedComparisons,
+    loaded: LoadedComparisons,
     model: ModelFlags,
     preference_in: str,
     *,
@@ -204,12 +204,12 @@ def _chosen_rules(
     place = "user" if preference_in == "user" else "system"
     rules = parse_rules(named, place) or default_rules(
         preferences=states,
-        examples=all(one.examples for one in found.comparisons),
+        examples=all(comparison.examples for comparison in loaded.comparisons),
         reward_model=model.reward_model is not None,
         arms=bool(model.arm),
         place=place,
     )
-    asks = [one.name for one in rules if isinstance(one, ArgsRule | RewardModelRule)]
+    asks = [rule.name for rule in rules if isinstance(rule, ArgsRule | RewardModelRule)]
     if asks and model.reward_model is None:
         raise BadInput(
             f"the rule {asks[0]} needs a reward model: name one with --reward-model SPEC"

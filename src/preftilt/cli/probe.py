@@ -69,7 +69,7 @@ def _abilities(engine: Engine) -> dict[str, Any]:
         "turn_end": able.turn_end,
         "sampler_logprobs": able.sampler_logprobs,
         "keyed_streams": able.keyed_streams,
-        "arms": {one.name: [goal.name for goal in one.objectives] for one in able.arms},
+        "arms": {arm.name: [goal.name for goal in arm.objectives] for arm in able.arms},
         "versions": engine.versions,
     }
 
@@ -84,12 +84,12 @@ def _show(
     refused: str | None = None,
 ) -> None:
     if as_json:
-        asked = [
-            {"question": one.question, "answer": one.answer, "meaning": one.meaning}
-            for one in facts
+        answers = [
+            {"question": fact.question, "answer": fact.answer, "meaning": fact.meaning}
+            for fact in facts
         ]
-        found = {"engine": name, "facts": asked, "plan": list(plan), "capabilities": abilities}
-        print(json.dumps(found | {"refused": refused}, allow_nan=False))
+        report = {"engine": name, "facts": answers, "plan": list(plan), "capabilities": abilities}
+        print(json.dumps(report | {"refused": refused}, allow_nan=False))
         return
     from rich import box
     from rich.console import Console
@@ -99,8 +99,8 @@ def _show(
     table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("asked", "answer", "so"):
         table.add_column(column, overflow="fold")
-    for one in facts:
-        table.add_row(one.question, one.answer, one.meaning)
+    for fact in facts:
+        table.add_row(fact.question, fact.answer, fact.meaning)
     if facts:
         console.print(table)
     for line in plan:

@@ -57,10 +57,10 @@ def run_experiments(
     report.output.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["preftilt", *sys.argv[1:]])
     with _bars() as on_item:
-        found = reproduce(plan, benchmarks, command, on_item)
-    write_json(report.output / "report.json", found)
-    _tell(found, report.output)
-    if found["unmeasured"]:
+        results = reproduce(plan, benchmarks, command, on_item)
+    write_json(report.output / "report.json", results)
+    _tell(results, report.output)
+    if results["unmeasured"]:
         print("the budget of tokens is spent: the report is partial", file=sys.stderr)
     print(f"written to {report.output}; records in {records}", file=sys.stderr)
 
@@ -80,26 +80,26 @@ def _by_benchmark(
     return [*rest, TOKEN_LEVEL], replace(what, benchmark=benchmarks)
 
 
-def _tell(found: dict[str, Any], folder: Path) -> None:
-    pictures = draw_figures(found, folder)
-    told = blocks(found, pictures)
+def _tell(results: dict[str, Any], folder: Path) -> None:
+    pictures = draw_figures(results, folder)
+    told = blocks(results, pictures)
     text = markdown(told)
     write_text(folder / "report.md", text)
-    write_text(folder / "report.html", page(told, title_of(found), folder))
+    write_text(folder / "report.html", page(told, title_of(results), folder))
     print(text, end="")
 
 
 def _saved(folder: Path) -> dict[str, Any]:
     path = folder / "report.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
+        results = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         raise BadInput(
             f"there is no report in {path}: leave --figures-only out once, or name its folder (-o)"
         ) from None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise BadInput(f"{path} is not a report of this version of preftilt reproduce")
-    return found
+    return results
 
 
 def _opening(what: ExperimentFlags, sizes: SizeFlags, folder: Path) -> Opening:
@@ -181,27 +181,27 @@ def _models(model: ModelFlags) -> MeasuredModels:
 
 def _check(plan: ReproducePlan, benchmarks: Sequence[Benchmark]) -> None:
     """What can be refused before a model is opened: settings that cannot be, lengths that there are no turns for."""
-    for one in benchmarks:
-        how = plan.how(one, plan.pool)
+    for benchmark in benchmarks:
+        how = plan.how(benchmark, plan.pool)
         reference_of(plan.reference, how)
         for search in ("greedy", "best-of-n", "dvts"):
             how.settings_for({"name": search})
-        if one.contexts and any(name in ("table2", "fig5") for name in plan.experiments):
+        if benchmark.contexts and any(name in ("table2", "fig5") for name in plan.experiments):
             for inserted in plan.inserted:
-                one.test(inserted)
+                benchmark.test(inserted)
 
 
-def _numbers(given: str, flag: str, kind: Callable[[str], Any]) -> list[Any]:
-    found = []
-    for text in given.split(","):
+def _numbers(texts: str, flag: str, kind: Callable[[str], Any]) -> list[Any]:
+    numbers = []
+    for text in texts.split(","):
         try:
             value = kind(text)
         except ValueError:
             raise BadInput(f"{flag}: {text!r} is not a number it can be") from None
         if value < 0 or not math.isfinite(value):
             raise BadInput(f"{flag}: {text!r} is not a number it can be")
-        found.append(value)
-    return found
+        numbers.append(value)
+    return numbers
 
 
 @contextmanager

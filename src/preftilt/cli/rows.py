@@ -245,7 +245,7 @@ def _interrupted(output: Output, meter: Meter) -> str:
     done = f"interrupted after {output.done + meter.rows} of {output.done + output.todo} rows"
     if output.path is None:
         return done
-    call = [one for one in sys.argv[1:] if one not in ("--resume", "--force")]
+    call = [word for word in sys.argv[1:] if word not in ("--resume", "--force")]
     return f"{done}; {output.path} is valid; go on with: preftilt {shlex.join([*call, '--resume'])}"
 
 

@@ -152,7 +152,7 @@ def _server_config(
     return ServerConfig(
         model=knob.served_model_name or model.model,
         settings=settings_from(lam, flags, list(arms_from(model)) if _reads(flags) else ()),
-        seeded=any(isinstance(one, DrawFlags) and one.seed is not None for one in flags),
+        seeded=any(isinstance(group, DrawFlags) and group.seed is not None for group in flags),
         presets=read_presets(knob.preset or (), knob.presets),
         preference_from="system" if knob.preference_from == "system" else "none",
         max_candidates=limits.max_candidates,
@@ -171,10 +171,10 @@ def _reads(flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]) 
     """Whether the defaults are about reward models, so that all of them read unless a request says otherwise."""
     from preftilt.records import search_of
 
-    drawn = [one.search for one in flags if isinstance(one, DrawFlags) and one.search]
-    mixed = [one for one in flags if isinstance(one, ScoreFlags)]
+    drawn = [group.search for group in flags if isinstance(group, DrawFlags) and group.search]
+    mixed = [group for group in flags if isinstance(group, ScoreFlags)]
     by_arm = any(search_of(name) == "arm" for name in drawn)
-    return by_arm or any("=" in (one.alpha or "") or one.arm_weight for one in mixed)
+    return by_arm or any("=" in (group.alpha or "") or group.arm_weight for group in mixed)
 
 
 def _access(network: NetworkFlags) -> Any:

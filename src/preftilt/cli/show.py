@@ -48,8 +48,8 @@ class Show:
             grid.add_row(*shown)
             self._print(grid)
             return
-        for one in shown:
-            self._print(one)
+        for panel in shown:
+            self._print(panel)
 
     def candidates(self, result: Realigned, plain: Realigned | None) -> None:
         """A table, best first: equal answers share a row."""
@@ -58,13 +58,13 @@ class Show:
         for name in ("", "#", *picked_by, "score", "question", "gain", "tokens"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("answer", no_wrap=True, overflow="ellipsis", ratio=1)
-        times = Counter(one.tokens for one in result.candidates)
-        for one in result.candidates:
-            count = times.pop(one.tokens, 0)
+        times = Counter(candidate.tokens for candidate in result.candidates)
+        for candidate in result.candidates:
+            count = times.pop(candidate.tokens, 0)
             if count:
-                mark, style = (WINNER, "bold") if one.rank == 1 else ("", "")
-                first = (mark, str(one.rank), *(_method_cell(one) for _ in picked_by))
-                table.add_row(*first, *_cells(one, count), style=style)
+                mark, style = (WINNER, "bold") if candidate.rank == 1 else ("", "")
+                first = (mark, str(candidate.rank), *(_method_cell(candidate) for _ in picked_by))
+                table.add_row(*first, *_cells(candidate, count), style=style)
         if plain is not None:
             [alone] = plain.candidates
             table.add_row(ALONE, "", *("" for _ in picked_by), *_cells(alone, 1), style="dim")
@@ -76,7 +76,7 @@ class Show:
             note += "; question: with the contrast in the prompt"
         if plain is not None:
             note += f"; {ALONE} the model alone"
-        if any(one.finish == "length" for one in result.candidates):
+        if any(candidate.finish == "length" for candidate in result.candidates):
             note += "; + is cut off"
         self._print(Text(f"{note}\n", style="dim"))
 
@@ -87,11 +87,13 @@ class Show:
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for one in result.path:
-            candidate = result.candidates[one.candidate]
+        for segment in result.path:
+            candidate = result.candidates[segment.candidate]
             same = candidate.tokens == result.candidates[0].tokens
             words = Text("this answer", style="bold green") if same else Text(_brief(candidate))
-            table.add_row(f"  λ {_interval(one.start, one.stop)}", f"#{candidate.rank}", words)
+            table.add_row(
+                f"  λ {_interval(segment.start, segment.stop)}", f"#{candidate.rank}", words
+            )
         self._print(table)
         self._print(Text(""))
 
@@ -106,21 +108,23 @@ class Show:
         if self.console.is_terminal:
             self._print(Padding(explained(result), (0, 2)))
             self._print(Padding(legend(result), (0, 2)))
-        for name, found in zip(("for", "against"), strongest(result), strict=True):
-            told = ", ".join(f"“{visible(one.text).strip()}” {signed(one.gain)}" for one in found)
+        for name, tokens in zip(("for", "against"), strongest(result), strict=True):
+            told = ", ".join(
+                f"“{visible(token.text).strip()}” {signed(token.gain)}" for token in tokens
+            )
             self._print(Text(f"  most {name} it: {told or 'none'}"))
         self._print(Text(""))
 
     def cost(self, result: Realigned, plain: Realigned | None) -> None:
         """One line: tokens, seconds, and what to repeat the answer with."""
-        both = [one for one in (result, plain) if one is not None]
+        both = [run for run in (result, plain) if run is not None]
         judged = result.usage.get("method", {})
-        sampled = sum(one.usage["sampled"] for one in both)
-        scored = sum(sum(one.usage["scored"].values()) for one in both)
-        reused = sum(one.usage["reused"] for one in both)
+        sampled = sum(run.usage["sampled"] for run in both)
+        scored = sum(sum(run.usage["scored"].values()) for run in both)
+        reused = sum(run.usage["reused"] for run in both)
         free = f" ({reused:,} more came with the sampling)" if reused else ""
         picking = f", {judged['tokens']:,} read to pick" if judged.get("tokens") else ""
-        seconds = max(one.timing["total"] for one in both)
+        seconds = max(run.timing["total"] for run in both)
         self._print(
             Text(
                 f"{sampled:,} tokens sampled, {scored:,} scored{free}{picking}, {seconds:.1f} s; "
@@ -153,31 +157,34 @@ class Show:
 
 def safe(text: str) -> str:
     """An answer without control characters that a terminal would obey."""
-    return "".join(one if one in "\n\t" or one.isprintable() else "\ufffd" for one in text)
-
-
-def _method_cell(one: ScoredCandidate) -> str:
-    """What the method made of a candidate: its score, and the answer it votes for."""
-    if one.method is None or one.method.score is None:
-        return "none"
-    voted = f" ({safe(one.method.answer)})" if one.method.answer else ""
-    return f"{one.method.score:.2f}{voted}"
-
-
-def _cells(one: ScoredCandidate, count: int) -> Sequence[str]:
-    many = f"×{count} " if count > 1 else ""
-    cut = "+" if one.finish == "length" else ""
-    return (
-        f"{one.score:.2f}",
-        f"{one.question_logprob:.2f}",
-        f"{one.preference_gain:+.2f}",
-        f"{len(one.tokens)}{cut}",
-        many + _brief(one),
+    return "".join(
+        character if character in "\n\t" or character.isprintable() else "\ufffd"
+        for character in text
     )
 
 
-def _brief(one: ScoredCandidate) -> str:
-    return " ".join(safe(one.text).split()) or "(empty)"
+def _method_cell(candidate: ScoredCandidate) -> str:
+    """What the method made of a candidate: its score, and the answer it votes for."""
+    if candidate.method is None or candidate.method.score is None:
+        return "none"
+    voted = f" ({safe(candidate.method.answer)})" if candidate.method.answer else ""
+    return f"{candidate.method.score:.2f}{voted}"
+
+
+def _cells(candidate: ScoredCandidate, count: int) -> Sequence[str]:
+    many = f"×{count} " if count > 1 else ""
+    cut = "+" if candidate.finish == "length" else ""
+    return (
+        f"{candidate.score:.2f}",
+        f"{candidate.question_logprob:.2f}",
+        f"{candidate.preference_gain:+.2f}",
+        f"{len(candidate.tokens)}{cut}",
+        many + _brief(candidate),
+    )
+
+
+def _brief(candidate: ScoredCandidate) -> str:
+    return " ".join(safe(candidate.text).split()) or "(empty)"
 
 
 def _effect_line(effect: StrengthEffect, lam: float) -> str:

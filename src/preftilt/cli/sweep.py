@@ -72,15 +72,15 @@ def sweep_file(
         raise typer.Exit(1)
 
 
-def _named(given: list[str], sign: int) -> list[tuple[str, str, int]]:
+def _named(options: list[str], sign: int) -> list[tuple[str, str, int]]:
     flag = "--reward" if sign > 0 else "--cost"
-    found = []
-    for one in given:
-        name, equals, spec = one.partition("=")
+    named = []
+    for option in options:
+        name, equals, spec = option.partition("=")
         if not (name and equals and spec):
-            raise BadInput(f"{flag} {one}: write OBJECTIVE=SPEC, e.g. help=org/reward-model")
-        found.append((name, spec, sign))
-    return found
+            raise BadInput(f"{flag} {option}: write OBJECTIVE=SPEC, e.g. help=org/reward-model")
+        named.append((name, spec, sign))
+    return named
 
 
 def _check(items: list[CheckedRow], output: Path, named: list[tuple[str, str, int]]) -> None:

@@ -16,18 +16,18 @@ from preftilt.reward import lines
 from preftilt.types import ArmTerm, Candidate
 
 
-def parse_lambdas(given: Sequence[str]) -> list[float]:
+def parse_lambdas(texts: Sequence[str]) -> list[float]:
     """``--lambda 1,3 --lambda 20`` as numbers, in order, each once."""
-    found: dict[float, None] = {}
-    for text in ",".join(given).split(",") if given else ():
+    lambdas: dict[float, None] = {}
+    for text in ",".join(texts).split(",") if texts else ():
         try:
             lam = float(text)
         except ValueError:
             raise BadInput(f"--lambda {text!r} is not a number") from None
         if not math.isfinite(lam):
             raise BadInput(f"--lambda must be finite, not {text.strip()}")
-        found[lam] = None
-    return list(found)
+        lambdas[lam] = None
+    return list(lambdas)
 
 
 def score_table(result: Realigned, item: CheckedRow, more: Sequence[float]) -> dict[str, Any]:
@@ -37,12 +37,14 @@ def score_table(result: Realigned, item: CheckedRow, more: Sequence[float]) -> d
     """
     rows: list[dict[str, Any]] = []
     own = item.settings.strength if item.preferred else result.lam
-    arms = tuple(ArmTerm(one.weight, 0.0) for one in result.views if one.arm is not None)
+    arms = tuple(ArmTerm(view.weight, 0.0) for view in result.views if view.arm is not None)
     for lam in dict.fromkeys([own, *more]):
         scores = _scores(result.candidates, lam, item, arms)
         cut_off = [candidate.cut_off for candidate in result.candidates]
         best = order(scores, cut_off, item.settings.reward.cut_off)[0]
-        rows.append({"lambda": lam, "candidate": best, "scores": [number(one) for one in scores]})
+        rows.append(
+            {"lambda": lam, "candidate": best, "scores": [number(score) for score in scores]}
+        )
     return {"scores": rows}
 
 
@@ -55,8 +57,11 @@ def _scores(
         strengths = (lam,)
     pool = [
         Candidate(
-            one.tokens, np.stack(list(one.logprobs.values())), one.finish, thoughts=one.thoughts
+            response.tokens,
+            np.stack(list(response.logprobs.values())),
+            response.finish,
+            thoughts=response.thoughts,
         )
-        for one in scored
+        for response in scored
     ]
     return [line.at(1.0) for line in lines(pool, strengths, item.settings.reward, arms)]

@@ -66,8 +66,8 @@ def train(
     from preftilt.train import train as train_model
 
     share = _share(validation)
-    given = {"bad_rows": bad_rows, "validation": share}
-    settings = _settings(method, given, (adapter, loss, steps, base))
+    values = {"bad_rows": bad_rows, "validation": share}
+    settings = _settings(method, values, (adapter, loss, steps, base))
     with _bar() as on_step:
         trained = train_model(
             data,
@@ -81,19 +81,19 @@ def train(
     print(f"written to {trained.folder}", file=sys.stderr)
 
 
-def _settings(method: str, given: dict[str, Any], groups: Sequence[Any]) -> TrainSettings:
+def _settings(method: str, values: dict[str, Any], groups: Sequence[Any]) -> TrainSettings:
     """The settings of everything that was given; the rest are the defaults."""
     from preftilt.train.settings import TrainSettings
 
     for group in groups:
-        given |= {one.name: getattr(group, one.name) for one in fields(group)}
-    objectives, betas = given.pop("objective"), given.pop("beta") or []
-    targets = given.pop("target")
-    given |= _told(objectives or [], betas)
+        values |= {field.name: getattr(group, field.name) for field in fields(group)}
+    objectives, betas = values.pop("objective"), values.pop("beta") or []
+    targets = values.pop("target")
+    values |= _told(objectives or [], betas)
     if targets:
-        given["targets"] = tuple(targets)
+        values["targets"] = tuple(targets)
     known: Any = {"method": method} | {
-        name: value for name, value in given.items() if value is not None
+        name: value for name, value in values.items() if value is not None
     }
     return TrainSettings(**known)
 
@@ -112,7 +112,7 @@ def _told(objectives: Sequence[str], betas: Sequence[str]) -> dict[str, Any]:
         else:
             common = value
     named: list[Objective] = [_objective(text, own, common) for text in objectives]
-    if unknown := own.keys() - {one.name for one in named}:
+    if unknown := own.keys() - {objective.name for objective in named}:
         raise BadInput(
             f"--beta names {', '.join(sorted(unknown))}, which no --objective does; name it there too"
         )

@@ -94,7 +94,7 @@ class Run:
         """Score responses that exist already, under every view; nothing is drawn. Slots count them up."""
         self._count_prompts()
         [scored] = await self._together([self._judge(self._root(), completions, {})])
-        candidates = [replace(one, slot=slot) for slot, one in enumerate(scored)]
+        candidates = [replace(candidate, slot=slot) for slot, candidate in enumerate(scored)]
         self._report("scoring", tuple(candidates))
         return candidates
 
@@ -103,7 +103,7 @@ class Run:
         try:
             async with asyncio.TaskGroup() as group:
                 ticker = group.create_task(self._tick())
-                tasks = [group.create_task(one) for one in work]
+                tasks = [group.create_task(coroutine) for coroutine in work]
                 await asyncio.wait(tasks)
                 ticker.cancel()
         except BaseExceptionGroup as failures:
@@ -129,11 +129,11 @@ class Run:
             self.clock.leave("sampling")
         _check_completions(drawn.completions, expand)
         slots, completions = self._present(drawn.completions, expand)
-        self.usage.sampled += sum(len(one.tokens) for one in completions)
+        self.usage.sampled += sum(len(completion.tokens) for completion in completions)
         self._report("sampling")
         judged = await self._judge(expand.parent, completions, drawn.known)
-        children = [replace(one, slot=slot) for one, slot in zip(judged, slots, strict=True)]
-        self._report("scoring", tuple(one for one in children if one.finish != "stop"))
+        children = [replace(child, slot=slot) for child, slot in zip(judged, slots, strict=True)]
+        self._report("scoring", tuple(child for child in children if child.finish != "stop"))
         return children
 
     def _present(
@@ -163,9 +163,9 @@ class Run:
         if isinstance(expand.guide, RewardGuide):
             return await guiding.by_reward(expand, expand.guide)
         if isinstance(expand.guide, Guide):
-            asked = guiding.request(expand, expand.guide)
-            with self._under_way.holding([asked]):
-                return await guiding.by_views(asked, expand.guide)
+            request = guiding.request(expand, expand.guide)
+            with self._under_way.holding([request]):
+                return await guiding.by_views(request, expand.guide)
         request = SampleRequest(
             prompt=self.query.prompt,
             prefix=expand.parent.tokens,
@@ -179,7 +179,7 @@ class Run:
         )
         with self._under_way.holding([request]):
             [completions] = await self.engine.sample([request])
-        rows = {one.tokens: one.logprobs for one in reversed(completions)}
+        rows = {completion.tokens: completion.logprobs for completion in reversed(completions)}
         return DrawnCompletions(tuple(completions), {(self.query.prompt, None): rows})
 
     async def _judge(
@@ -203,16 +203,16 @@ class Run:
             )
         finally:
             self.clock.leave("scoring")
-        found = {
-            one.tokens: np.concatenate(
+        logprobs = {
+            completion.tokens: np.concatenate(
                 [parent.logprobs, np.stack([row[i] for row in rows])], axis=1
             )
-            for i, one in enumerate(distinct)
+            for i, completion in enumerate(distinct)
         }
         return [
             Candidate(
                 tokens := parent.tokens + completion.tokens,
-                found[completion.tokens],
+                logprobs[completion.tokens],
                 completion.finish,
                 thoughts=thoughts_in(self.engine.tokenizer, tokens),
             )
@@ -226,26 +226,28 @@ class Run:
         completions: Sequence[Completion],
         known: Rows | None,
     ) -> list[Float[np.ndarray, "T"]]:
-        tokens = sum(len(one.tokens) for one in completions)
+        tokens = sum(len(completion.tokens) for completion in completions)
         if known is not None:
             self.usage.reused += tokens
-            return [known[one.tokens] for one in completions]
+            return [known[completion.tokens] for completion in completions]
         requests = [
             ScoreRequest(
                 prompt=view.prompt,
                 prefix=parent.tokens,
-                completion=one.tokens,
-                keep=one.finish == "stop",
+                completion=completion.tokens,
+                keep=completion.finish == "stop",
                 reader=view.reader,
             )
-            for one in completions
+            for completion in completions
         ]
         with self._under_way.holding(requests):
             logprobs = await self.engine.score(requests)
         self._count_scored(view.name, tokens)
-        for one, row in zip(completions, logprobs, strict=True):
-            if len(row) != len(one.tokens):
-                raise EngineError(f"{len(row)} log-probs came back for {len(one.tokens)} tokens")
+        for completion, row in zip(completions, logprobs, strict=True):
+            if len(row) != len(completion.tokens):
+                raise EngineError(
+                    f"{len(row)} log-probs came back for {len(completion.tokens)} tokens"
+                )
         return logprobs
 
     def _count_scored(self, name: str, tokens: int) -> None:
@@ -290,7 +292,7 @@ class Run:
             )
 
 
-def fit_max_tokens(query: Query, max_context: int, asked: int | None) -> int:
+def fit_max_tokens(query: Query, max_context: int, max_tokens: int | None) -> int:
     """The response's token budget; refuses what does not fit into the context, naming the view and the excess."""
     prompts = {view.name: view.prompt for view in query.views} | {GENERATION: query.prompt}
     name, prompt = max(prompts.items(), key=lambda named: len(named[1]))
@@ -300,32 +302,32 @@ def fit_max_tokens(query: Query, max_context: int, asked: int | None) -> int:
             f"the {name} prompt has {len(prompt)} tokens, {1 - room} too many for the model's context "
             f"of {max_context}: shorten the question, the preference or the history"
         )
-    if asked is None:
+    if max_tokens is None:
         return min(DEFAULT_MAX_TOKENS, room)
-    if asked < 1:
-        raise BadInput(f"max_tokens must be at least 1, not {asked}")
-    if asked > room:
+    if max_tokens < 1:
+        raise BadInput(f"max_tokens must be at least 1, not {max_tokens}")
+    if max_tokens > room:
         raise PromptTooLong(
-            f"the {name} prompt has {len(prompt)} tokens; with max_tokens {asked} that is {asked - room} "
+            f"the {name} prompt has {len(prompt)} tokens; with max_tokens {max_tokens} that is {max_tokens - room} "
             f"more than the model's context of {max_context}: lower max_tokens to {room} or shorten the prompt"
         )
-    return asked
+    return max_tokens
 
 
 def _distinct(completions: Sequence[Completion]) -> list[Completion]:
     """The first of every group of equal completions, in order."""
     first: dict[Tokens, Completion] = {}
-    for one in completions:
-        first.setdefault(one.tokens, one)
+    for completion in completions:
+        first.setdefault(completion.tokens, completion)
     return list(first.values())
 
 
 def _check_completions(completions: Sequence[Completion], expand: Expand) -> None:
     if len(completions) != len(expand.slots):
         raise EngineError(f"{len(completions)} completions came back for {len(expand.slots)} slots")
-    for one in completions:
-        missing = not (one.tokens or one.absent)
-        if missing or len(one.tokens) != len(one.logprobs):
+    for completion in completions:
+        missing = not (completion.tokens or completion.absent)
+        if missing or len(completion.tokens) != len(completion.logprobs):
             raise EngineError(
-                f"a completion has {len(one.tokens)} tokens and {len(one.logprobs)} log-probs"
+                f"a completion has {len(completion.tokens)} tokens and {len(completion.logprobs)} log-probs"
             )

@@ -122,8 +122,8 @@ def by_base(query: Query) -> Sequence[View]:
 
 def _drawn_from(query: Query) -> str:
     """The name of the view whose prompt answers are drawn from."""
-    found = (view.name for view in by_base(query) if view.prompt == query.prompt)
-    return next(found, GENERATION)
+    names = (view.name for view in by_base(query) if view.prompt == query.prompt)
+    return next(names, GENERATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +159,10 @@ class Guiding:
         assert isinstance(self.engine, Guides)
         [guided] = await self.engine.guide([request])
         names, _ = guided_views(self.query, guide)
-        self._count(dict.fromkeys(names, sum(len(one.tokens) for one in guided)))
+        self._count(dict.fromkeys(names, sum(len(response.tokens) for response in guided)))
         known: dict[Source, Rows] = {
             (view.prompt, view.reader): {
-                one.tokens: one.logprobs[number] for one in reversed(guided)
+                response.tokens: response.logprobs[number] for response in reversed(guided)
             }
             for number, view in enumerate(request.views)
         }
@@ -177,7 +177,7 @@ class Guiding:
         draws = [self._reward_draw(expand, guide, slot) for slot in expand.slots]
         work = [draw_by_reward(draw, self._propose(guide), self._reward) for draw in draws]
         drawn = await together(work)
-        rows = {one.tokens: one.logprobs for one in reversed(drawn)}
+        rows = {completion.tokens: completion.logprobs for completion in reversed(drawn)}
         return DrawnCompletions(tuple(drawn), {(self.query.prompt, None): rows})
 
     def _reward_draw(self, expand: Expand, guide: RewardGuide, slot: int) -> RewardGuidedDraw:

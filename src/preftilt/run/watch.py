@@ -66,18 +66,18 @@ class CallsInProgress:
         self, requests: Sequence[SampleRequest | ScoreRequest | GuideRequest]
     ) -> Iterator[None]:
         """Around the call for ``requests``."""
-        here = {id(one): one for one in requests}
+        here = {id(request): request for request in requests}
         self._requests.update(here)
         try:
             yield
         finally:
-            for one in here:
-                del self._requests[one]
+            for key in here:
+                del self._requests[key]
 
     @property
     def phase(self) -> str:
         """``sampling`` while anything is drawn, otherwise ``scoring``."""
-        scoring = all(isinstance(one, ScoreRequest) for one in self._requests.values())
+        scoring = all(isinstance(request, ScoreRequest) for request in self._requests.values())
         return "scoring" if scoring else "sampling"
 
     def tokens(self) -> tuple[int, int]:

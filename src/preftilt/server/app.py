@@ -74,7 +74,7 @@ class Service:
         if self.queue.full:
             return "full"
         replicas = self.engine.replica_statuses if isinstance(self.engine, Replicated) else ()
-        if replicas and not any(one.up for one in replicas):
+        if replicas and not any(replica.up for replica in replicas):
             return "no replica answers"
         return "ready"
 
@@ -118,13 +118,13 @@ class Service:
                         writer.engine = engine
                         writer.begin()
                     await turn.come()
-                    found = await answer(engine, checked, callbacks, self.judges)
+                    result = await answer(engine, checked, callbacks, self.judges)
         except TimeoutError:
             if limit.expired():
                 raise timed_out(self.config.timeout_s) from None
             raise
-        self.metrics.count(found)
-        return found
+        self.metrics.count(result)
+        return result
 
 
 def create_app(
@@ -185,7 +185,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     async def models(_: Request) -> Response:
         names = model_names(service.config.model, service.config.presets)
-        return JsonReply({"object": "list", "data": [_model(one, service) for one in names]})
+        return JsonReply({"object": "list", "data": [_model(name, service) for name in names]})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
@@ -241,16 +241,16 @@ async def _complete(
     meta = ResponseMeta(kind, request_id(request.scope), job.model)
     if job.stream:
         return _stream(service, request, checked, meta, began)
-    found = await _unless_gone(
+    result = await _unless_gone(
         request.receive, service.work(client_of(request.scope), checked, None, began)
     )
-    _note(request, found)
+    _note(request, result)
 
     def reply() -> JsonReply:
         return JsonReply(
             replies.whole(
                 meta,
-                found,
+                result,
                 service.engine.tokenizer,
                 logprobs=job.logprobs,
                 details=job.details,
@@ -267,9 +267,9 @@ def _stream(
 ) -> EventStream:
     async def work(write: Write) -> None:
         writer = ChunkWriter(meta, checked, write)
-        found = await service.work(client_of(request.scope), checked, writer, began)
-        _note(request, found)
-        writer.finish(found)
+        result = await service.work(client_of(request.scope), checked, writer, began)
+        _note(request, result)
+        writer.finish(result)
 
     def gone() -> None:
         service.metrics.disconnects.inc()
@@ -298,15 +298,15 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Answer]) -> A
         await asyncio.gather(task, leaving, return_exceptions=True)
 
 
-def _note(request: Request, found: Answer) -> None:
+def _note(request: Request, result: Answer) -> None:
     """What the log line tells of an answer: counts, never words."""
-    spent = found.usage
+    spent = result.usage
     note(
         request.scope,
-        candidates=found.candidates,
+        candidates=result.candidates,
         sampled=spent.sampled,
         scored=sum(spent.scored.values()),
-        late=found.late,
+        late=result.late,
     )
 
 

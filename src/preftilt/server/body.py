@@ -61,13 +61,13 @@ def _too_large(limit: int) -> ApiError:
 def _check_shape(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
-        if any(isinstance(one, int) and abs(one) > MAX_WHOLE for one in level):
+        if any(isinstance(value, int) and abs(value) > MAX_WHOLE for value in level):
             raise BadInput("a whole number is beyond 64 bits; send a smaller one")
         level = [
             inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
         ]
         if not level:
             return

@@ -33,7 +33,7 @@ def failure_places(failure: BaseException) -> dict[str, Any]:
     places = traceback.extract_tb(failure.__traceback__)
     return {
         "type": type(failure).__name__,
-        "places": [f"{one.filename}:{one.lineno} {one.name}" for one in places[-8:]],
+        "places": [f"{place.filename}:{place.lineno} {place.name}" for place in places[-8:]],
     }
 
 

@@ -34,11 +34,11 @@ class ReplicaMetrics(Collector):
         failed = CounterMetricFamily(
             "preftilt_replica_failed", "Calls that came back undone.", labels=labels
         )
-        for one in self.engine.replica_statuses:
-            up.add_metric([one.name], one.up)
-            load.add_metric([one.name], one.load)
-            calls.add_metric([one.name], one.calls)
-            failed.add_metric([one.name], one.failed)
+        for replica in self.engine.replica_statuses:
+            up.add_metric([replica.name], replica.up)
+            load.add_metric([replica.name], replica.load)
+            calls.add_metric([replica.name], replica.calls)
+            failed.add_metric([replica.name], replica.failed)
         yield from (up, load, calls, failed)
 
 

@@ -51,8 +51,8 @@ class AccessPolicy:
             )
         if self.key is None or not (path == "/v1" or path.startswith("/v1/")):
             return None
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self.key.encode())
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        same = hmac.compare_digest(key.strip().encode("latin-1", "replace"), self.key.encode())
         if scheme.lower() == "bearer" and same:
             return None
         return ApiError(
@@ -134,8 +134,8 @@ def request_id(scope: Scope) -> str:
 
 
 def _begin(scope: Scope, headers: Headers) -> dict[str, Any]:
-    given = headers.get("x-request-id", "")
-    facts = {"request_id": given if REQUEST_ID.fullmatch(given) else uuid4().hex}
+    named = headers.get("x-request-id", "")
+    facts = {"request_id": named if REQUEST_ID.fullmatch(named) else uuid4().hex}
     scope["preftilt"] = facts
     return facts
 

@@ -60,33 +60,35 @@ def read_suffix(text: str) -> Mapping[str, Any] | None:
     match = SUFFIX.fullmatch(text)
     if not text or match is None:
         return None
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if match["n"]:
-        found["search"] = {"name": "best-of-n", "n": int(match["n"])}
+        changes["search"] = {"name": "best-of-n", "n": int(match["n"])}
     if match["subtrees"]:
         sizes = {"subtrees": int(match["subtrees"]), "width": int(match["width"])}
-        found["search"] = {"name": "dvts", **sizes}
+        changes["search"] = {"name": "dvts", **sizes}
     if text.startswith("cfg"):
-        found["search"] = {"name": "cfg"} | ({"n": int(match["guided"])} if match["guided"] else {})
+        changes["search"] = {"name": "cfg"} | (
+            {"n": int(match["guided"])} if match["guided"] else {}
+        )
     if match["single"]:
-        found["search"] = {"name": match["single"]}
+        changes["search"] = {"name": match["single"]}
     if match["lam"]:
-        found["lambda"] = float(match["lam"])
-    return found
+        changes["lambda"] = float(match["lam"])
+    return changes
 
 
-def read_presets(given: Sequence[str], file: Path | None) -> dict[str, Knob]:
+def read_presets(options: Sequence[str], file: Path | None) -> dict[str, Knob]:
     """Presets of ``--preset NAME=JSON`` and of a TOML file with a table for each; raises BadInput."""
-    found: dict[str, Knob] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
+    presets: dict[str, Knob] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
         if not equals:
-            raise BadInput(f"--preset {one!r} is not NAME=JSON")
+            raise BadInput(f"--preset {option!r} is not NAME=JSON")
         check_encodable(value, f"--preset {name.strip()}")
-        _add(found, name.strip(), parse_json(value.encode()))
+        _add(presets, name.strip(), parse_json(value.encode()))
     for name, value in (_tables(file) if file is not None else {}).items():
-        _add(found, name, value)
-    return found
+        _add(presets, name, value)
+    return presets
 
 
 def _tables(file: Path) -> dict[str, Any]:

@@ -71,12 +71,12 @@ def _responses(path: str, reply: str | None) -> dict[str, Any]:
     content = {"text/plain": {"schema": {"type": "string"}}} if reply is None else _json(reply)
     if path in STREAMS:
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    found: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+    responses: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     for status, description in STATUSES.items():
-        found[str(status)] = {"description": description, "content": _json("Failure")}
+        responses[str(status)] = {"description": description, "content": _json("Failure")}
     if path == "/ready":
-        found["503"] = {"description": "The queue is full.", "content": _json("Status")}
-    return found
+        responses["503"] = {"description": "The queue is full.", "content": _json("Status")}
+    return responses
 
 
 def _json(name: str) -> dict[str, Any]:

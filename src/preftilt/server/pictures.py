@@ -72,11 +72,11 @@ class Part(Strict):
 
     @model_validator(mode="after")
     def _one(self) -> Part:
-        given = {"text": self.text, "image_url": self.image_url}
-        if given.pop(self.type) is None:
+        contents = {"text": self.text, "image_url": self.image_url}
+        if contents.pop(self.type) is None:
             raise ValueError(f"is of type {self.type} and needs {self.type}")
-        [other] = given
-        if given[other] is not None:
+        [other] = contents
+        if contents[other] is not None:
             raise ValueError(f"is of type {self.type} and has {other}, too")
         return self
 
@@ -90,7 +90,7 @@ def read_turns(turns: Sequence[tuple[str, Sequence[Part]]], most: int) -> tuple[
             f"the request has {count} images, and this server takes {most} at most",
             param="messages",
         )
-    found: dict[tuple[int, int], Image] = {}
+    images: dict[tuple[int, int], Image] = {}
     pixels = 0
     for turn, (role, parts) in enumerate(turns):
         for place, part in enumerate(parts):
@@ -99,8 +99,8 @@ def read_turns(turns: Sequence[tuple[str, Sequence[Part]]], most: int) -> tuple[
             where = f"messages.{turn}.content.{place}"
             if role != "user":
                 raise ApiError(400, f"the {role} shows no images; only users do", param=where)
-            found[turn, place] = _image(part.image_url.url, f"{where}.image_url.url")
-            pixels += _pixels(found[turn, place], f"{where}.image_url.url")
+            images[turn, place] = _image(part.image_url.url, f"{where}.image_url.url")
+            pixels += _pixels(images[turn, place], f"{where}.image_url.url")
             if pixels > MAX_PIXELS:
                 raise ApiError(
                     400,
@@ -108,7 +108,7 @@ def read_turns(turns: Sequence[tuple[str, Sequence[Part]]], most: int) -> tuple[
                     param=f"{where}.image_url.url",
                 )
     return tuple(
-        message_of(role, [found.get((turn, i), one.text or "") for i, one in enumerate(parts)])
+        message_of(role, [images.get((turn, i), part.text or "") for i, part in enumerate(parts)])
         for turn, (role, parts) in enumerate(turns)
     )
 
@@ -136,9 +136,9 @@ def _image(url: str, param: str) -> Image:
         image = load_image(url)
     except BadInput as failure:
         raise ApiError(400, str(failure), param=param) from failure
-    kind, given = kind_of(image.read()), declared[1].replace("jpg", "jpeg")
-    if kind != given:
-        raise ApiError(400, f"the URL says {given}, and the image is {kind}", param=param)
+    kind, declared_kind = kind_of(image.read()), declared[1].replace("jpg", "jpeg")
+    if kind != declared_kind:
+        raise ApiError(400, f"the URL says {declared_kind}, and the image is {kind}", param=param)
     return image
 
 

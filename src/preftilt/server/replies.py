@@ -54,8 +54,8 @@ def whole(
     say = _chat_choice if meta.kind == "chat" else _text_choice
     reply = meta.head(chunk=False) | {
         "choices": [
-            say(index, one, token_logprobs(meta.kind, one, tokenizer) if logprobs else None)
-            for index, one in enumerate(answer.choices)
+            say(index, choice, token_logprobs(meta.kind, choice, tokenizer) if logprobs else None)
+            for index, choice in enumerate(answer.choices)
         ],
         "usage": usage(answer),
     }
@@ -66,7 +66,7 @@ def details_of(answer: Answer, wanted: bool, pieces: bool) -> dict[str, Any]:
     """The ``preftilt`` object, if asked for: the record of ``preftilt ask --json``, and perhaps its tokens' texts."""
     if not wanted or answer.record is None:
         return {}
-    more = {"pieces": [list(one) for one in answer.record.pieces]} if pieces else {}
+    more = {"pieces": [list(texts) for texts in answer.record.pieces]} if pieces else {}
     return {"preftilt": answer.record.to_json() | more}
 
 
@@ -116,22 +116,32 @@ def usage(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _chat_choice(index: int, one: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": one.text, "refusal": None}
-    if one.reasoning:
-        message["reasoning_content"] = one.reasoning
-    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": one.finish}
+def _chat_choice(index: int, choice: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.reasoning:
+        message["reasoning_content"] = choice.reasoning
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": logprobs,
+        "finish_reason": choice.finish,
+    }
 
 
-def _text_choice(index: int, one: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
-    return {"index": index, "text": one.text, "logprobs": logprobs, "finish_reason": one.finish}
+def _text_choice(index: int, choice: Choice, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "index": index,
+        "text": choice.text,
+        "logprobs": logprobs,
+        "finish_reason": choice.finish,
+    }
 
 
-def token_logprobs(kind: Kind, one: Choice, tokenizer: ChatTokenizer) -> dict[str, Any] | None:
+def token_logprobs(kind: Kind, choice: Choice, tokenizer: ChatTokenizer) -> dict[str, Any] | None:
     """The log-probs (nats, raw) of the tokens that the text is made of; alternatives are not known."""
-    if one.logprobs is None:
+    if choice.logprobs is None:
         return None
-    shown = _shown(one, tokenizer)
+    shown = _shown(choice, tokenizer)
     if kind == "chat":
         return {"content": [_chat_token(piece, at) for piece, at, _ in shown], "refusal": None}
     return {
@@ -142,19 +152,19 @@ def token_logprobs(kind: Kind, one: Choice, tokenizer: ChatTokenizer) -> dict[st
     }
 
 
-def _shown(one: Choice, tokenizer: ChatTokenizer) -> list[tuple[bytes, float | None, int]]:
+def _shown(choice: Choice, tokenizer: ChatTokenizer) -> list[tuple[bytes, float | None, int]]:
     """Bytes, log-prob and place in the text of every token that the text is made of, part of a character or not.
 
     Special tokens are no part of it, nor is what begins behind a text that was cut at a stop string.
     """
-    assert one.logprobs is not None
+    assert choice.logprobs is not None
     shown: list[tuple[bytes, float | None, int]] = []
-    cut = len(tokenizer.decode(one.tokens)) > len(one.text)
+    cut = len(tokenizer.decode(choice.tokens)) > len(choice.text)
     characters, offset = codecs.getincrementaldecoder("utf-8")("replace"), 0
-    for piece, logprob in zip(tokenizer.spell_bytes(one.tokens), one.logprobs, strict=True):
+    for piece, logprob in zip(tokenizer.spell_bytes(choice.tokens), choice.logprobs, strict=True):
         if piece is None:
             continue
-        if cut and offset >= len(one.text):
+        if cut and offset >= len(choice.text):
             break
         shown.append((piece, number(logprob), offset))
         offset += len(characters.decode(piece))

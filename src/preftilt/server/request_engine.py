@@ -126,12 +126,12 @@ class RequestEngine(EngineWrapper):
     async def _draw_whole(
         self, request: SampleRequest | GuideRequest, progress: RequestProgress
     ) -> list[Any]:
-        progress.at = asked = self._until_stop(request)
-        if isinstance(asked, SampleRequest):
-            [drawn] = await self.inner.sample([asked])
+        progress.at = until_stop = self._until_stop(request)
+        if isinstance(until_stop, SampleRequest):
+            [drawn] = await self.inner.sample([until_stop])
         else:
             assert isinstance(self.inner, Guides)
-            [drawn] = await self.inner.guide([asked])
+            [drawn] = await self.inner.guide([until_stop])
         return self._finish(request, [_ended(request, response) for response in drawn])
 
     async def _draw_streamed(
@@ -201,9 +201,9 @@ class RequestEngine(EngineWrapper):
         return answer.cut
 
     def _finish(self, request: SampleRequest | GuideRequest, drawn: Sequence[D]) -> list[D]:
-        cut = [self._cut(request.prefix, one) for one in drawn]
-        for slot, one in zip(request.slots, cut, strict=True):
-            self._say(NewTokens(len(one.tokens), slot))
+        cut = [self._cut(request.prefix, response) for response in drawn]
+        for slot, response in zip(request.slots, cut, strict=True):
+            self._say(NewTokens(len(response.tokens), slot))
         return cut
 
     def _until_stop(self, request: R) -> R:
@@ -212,14 +212,16 @@ class RequestEngine(EngineWrapper):
             return request
         return replace(request, step=Step(self.stops[0]))
 
-    def _cut(self, prefix: Tokens, one: D) -> D:
-        """``one`` up to the token that completes a stop string; that is its end."""
-        length = self._stop_at(prefix, one.tokens)
+    def _cut(self, prefix: Tokens, response: D) -> D:
+        """``response`` up to the token that completes a stop string; that is its end."""
+        length = self._stop_at(prefix, response.tokens)
         if length is None:
-            return one
-        self.spilled += len(one.tokens) - length
-        kept = one.logprobs[..., :length]
-        return replace(one, tokens=one.tokens[:length], logprobs=kept, finish="stop_string")
+            return response
+        self.spilled += len(response.tokens) - length
+        kept = response.logprobs[..., :length]
+        return replace(
+            response, tokens=response.tokens[:length], logprobs=kept, finish="stop_string"
+        )
 
     def _stop_at(self, prefix: Tokens, tokens: Tokens) -> int | None:
         """How many of the tokens there are up to the one that completes a stop string; None if none does."""
@@ -253,7 +255,7 @@ async def side_by_side(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     """Results in order; the first failure stops the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(coroutine) for coroutine in work]
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -97,16 +97,22 @@ class Job:
     @property
     def plain(self) -> bool:
         """Whether there is nothing to realign with."""
-        asked = self.settings
-        bare = not self.preferences and asked.prompt.history == "both" and asked.arms == NO_ARMS
+        settings = self.settings
+        bare = (
+            not self.preferences and settings.prompt.history == "both" and settings.arms == NO_ARMS
+        )
         return bool(self.prompts) or bare
 
     @property
     def words(self) -> list[dict[str, Any]]:
         """Messages, prompts and preferences for an operator's log; images by their digests, never their data."""
         said = [
-            {"role": one.role, "content": one.content, "images": [i.digest for i in one.images]}
-            for one in self.messages
+            {
+                "role": message.role,
+                "content": message.content,
+                "images": [image.digest for image in message.images],
+            }
+            for message in self.messages
         ]
         return [
             *said,
@@ -227,13 +233,13 @@ def _openai_settings(body: ChatBody | CompletionBody) -> dict[str, Any]:
                 400, "max_tokens and max_completion_tokens differ; give one", param="max_tokens"
             )
         limit = body.max_completion_tokens
-    found = {
+    sampling = {
         "max_tokens": limit,
         "temperature": body.temperature,
         "top_p": body.top_p,
         "seed": body.seed,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in sampling.items() if value is not None}
 
 
 def _check(
@@ -310,4 +316,4 @@ def _wants_logprobs(body: ChatBody | CompletionBody) -> bool:
 
 def _first(*values: Any) -> Any:
     """The first value that is given."""
-    return next((one for one in values if one is not None), None)
+    return next((value for value in values if value is not None), None)

@@ -99,13 +99,13 @@ class ChunkWriter:
         """The rest of the text, how it ended, and what it cost."""
         assert self.engine is not None
         kind = self.meta.kind
-        for index, one in enumerate(answer.choices):
+        for index, choice in enumerate(answer.choices):
             logprobs = None
             if self.job.logprobs:
-                logprobs = replies.token_logprobs(kind, one, self.engine.tokenizer)
-            rest = one.text[len(self._sent) :] if index == 0 else one.text
+                logprobs = replies.token_logprobs(kind, choice, self.engine.tokenizer)
+            rest = choice.text[len(self._sent) :] if index == 0 else choice.text
             self._chunk(index, text=rest, logprobs=logprobs)
-            self._chunk(index, finish=one.finish)
+            self._chunk(index, finish=choice.finish)
         last = replies.chunk(self.meta, [])
         last |= replies.details_of(answer, self.job.details, self.job.pieces)
         if self.job.include_usage:
@@ -120,7 +120,7 @@ class ChunkWriter:
         if self.engine is None or self.job.choices > 1 or self.job.logprobs:
             return
         text = self._answer(self.engine.settled)
-        held_back = max((len(one) for one in self.job.stops), default=1) - 1
+        held_back = max((len(stop) for stop in self.job.stops), default=1) - 1
         text = before_stop(text, self.job.stops).rstrip("\N{REPLACEMENT CHARACTER}")
         text = text[: len(text) - held_back]
         if len(text) > len(self._sent) and text.startswith(self._sent):
@@ -170,8 +170,8 @@ class ChunkWriter:
         self.write(event(replies.chunk(self.meta, [choice])))
 
 
-def _candidate(slot: int, one: Candidate | Completion | Guided, text: str) -> dict[str, Any]:
-    return {"slot": slot, "text": text, "finish": one.finish, "tokens": len(one.tokens)}
+def _candidate(slot: int, response: Candidate | Completion | Guided, text: str) -> dict[str, Any]:
+    return {"slot": slot, "text": text, "finish": response.finish, "tokens": len(response.tokens)}
 
 
 async def until_gone(receive: Receive) -> None:
@@ -197,8 +197,8 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.ensure_future(self.work(self._queue.put_nowait))
         leaving = asyncio.ensure_future(until_gone(receive))
-        for one in (task, leaving):
-            one.add_done_callback(lambda _: self._queue.put_nowait(None))
+        for future in (task, leaving):
+            future.add_done_callback(lambda _: self._queue.put_nowait(None))
         try:
             await self._send(scope, receive, send, task, leaving)
         except ClientGone:

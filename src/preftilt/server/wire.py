@@ -34,7 +34,7 @@ StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 Stops = Annotated[
     StopTexts,
     BeforeValidator(
-        lambda given: [given] if isinstance(given, str) else given,
+        lambda value: [value] if isinstance(value, str) else value,
         json_schema_input_type=Union[StopText, StopTexts],  # noqa: UP007
     ),
 ]
@@ -59,14 +59,14 @@ class Wish(PreferenceRow):
 WishField = Annotated[
     Wish,
     BeforeValidator(
-        lambda given: {"text": given} if isinstance(given, str) else given,
+        lambda value: {"text": value} if isinstance(value, str) else value,
         json_schema_input_type=Visible | Wish,
     ),
 ]
 SearchField = Annotated[
     SearchPatch | None,
     BeforeValidator(
-        lambda given: {"name": given} if isinstance(given, str) else given,
+        lambda value: {"name": value} if isinstance(value, str) else value,
         json_schema_input_type=str | SearchPatch | None,
     ),
 ]
@@ -103,16 +103,16 @@ class Knob(SettingsPatch):
     def wishes(self) -> tuple[Preference, ...]:
         """The preferences it states."""
         stated = self.preferences or ([self.preference] if self.preference else [])
-        return tuple(one.preference() for one in stated)
+        return tuple(preference.preference() for preference in stated)
 
     def changes(self) -> dict[str, Any]:
         """The changes to settings alone, as JSON of a :class:`SettingsPatch`."""
-        given = self.model_dump(
+        changes = self.model_dump(
             by_alias=True, exclude_none=True, include=set(SettingsPatch.model_fields)
         )
         if self.n is not None:
-            given["search"] = {**given.get("search", {}), "n": self.n}
-        return given
+            changes["search"] = {**changes.get("search", {}), "n": self.n}
+        return changes
 
 
 class StreamOptions(Strict):
@@ -145,8 +145,8 @@ class Common(Strict):
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = _only("{}")
 
 
-def _parts(given: Any) -> Any:
-    return [{"type": "text", "text": given}] if isinstance(given, str) else given
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 WITHOUT_EFFECT = "Accepted, without effect: chat templates do not show it."
@@ -228,7 +228,9 @@ class ChatBody(Common):
     @property
     def shows(self) -> bool:
         """Whether it has pictures."""
-        return any(part.image_url is not None for one in self.messages for part in one.parts)
+        return any(
+            part.image_url is not None for message in self.messages for part in message.parts
+        )
 
 
 Prompt = Annotated[str, Field(min_length=1)]
@@ -241,7 +243,7 @@ class CompletionBody(Common):
     prompt: Annotated[
         Prompts,
         BeforeValidator(
-            lambda given: [given] if isinstance(given, str) else given,
+            lambda value: [value] if isinstance(value, str) else value,
             json_schema_input_type=Union[Prompt, Prompts],  # noqa: UP007
         ),
     ] = Field(description="A text, or several: their choices follow each other, n a prompt.")

@@ -130,13 +130,13 @@ async def answer(
     return Answer(
         choices=tuple(
             Choice(
-                before_stop(one.text, job.stops),
-                _finish_reason(one.finish),
-                one.tokens[one.thoughts :],
-                one.logprobs[view.name][one.thoughts :] if view else None,
-                one.reasoning,
+                before_stop(candidate.text, job.stops),
+                _finish_reason(candidate.finish),
+                candidate.tokens[candidate.thoughts :],
+                candidate.logprobs[view.name][candidate.thoughts :] if view else None,
+                candidate.reasoning,
             )
-            for one in _padded(chosen, job.choices)
+            for candidate in _padded(chosen, job.choices)
         ),
         usage=usage,
         candidates=job.settings.search.candidates,
@@ -163,7 +163,7 @@ async def _plain(engine: RequestEngine, checked: CheckedJob) -> Answer:
     drawn_each = await side_by_side([engine.sample([request]) for request in requests])
     completions = [completion for [some] in drawn_each for completion in some]
     completions_with_text(completions)
-    sampled = sum(len(one.tokens) for one in completions) + engine.spilled
+    sampled = sum(len(completion.tokens) for completion in completions) + engine.spilled
     return Answer(
         choices=tuple(_plain_choice(engine, completion, job) for completion in completions),
         usage=Usage(prompt={"question": sum(map(len, checked.prompts))}, sampled=sampled),
@@ -172,16 +172,16 @@ async def _plain(engine: RequestEngine, checked: CheckedJob) -> Answer:
     )
 
 
-def _plain_choice(engine: Engine, one: Completion, job: Job) -> Choice:
+def _plain_choice(engine: Engine, completion: Completion, job: Job) -> Choice:
     tokenizer = engine.tokenizer
-    thoughts = 0 if job.prompts else thoughts_in(tokenizer, one.tokens)
-    tokens = one.tokens[thoughts:]
+    thoughts = 0 if job.prompts else thoughts_in(tokenizer, completion.tokens)
+    tokens = completion.tokens[thoughts:]
     return Choice(
         before_stop(tokenizer.decode(tokens), job.stops),
-        _finish_reason(one.finish),
+        _finish_reason(completion.finish),
         tokens,
-        one.logprobs[thoughts:] if job.logprobs else None,
-        tokenizer.decode(one.tokens[:thoughts]),
+        completion.logprobs[thoughts:] if job.logprobs else None,
+        tokenizer.decode(completion.tokens[:thoughts]),
     )
 
 
@@ -211,10 +211,10 @@ def _distinct_first(
 ) -> list[ScoredCandidate]:
     """Best first, every text once; then the repeats, in the same order."""
     first: dict[str, ScoredCandidate] = {}
-    for one in candidates:
-        first.setdefault(before_stop(one.text, stops), one)
-    distinct = {one.slot for one in first.values()}
-    return sorted(candidates, key=lambda one: one.slot not in distinct)
+    for candidate in candidates:
+        first.setdefault(before_stop(candidate.text, stops), candidate)
+    distinct = {candidate.slot for candidate in first.values()}
+    return sorted(candidates, key=lambda candidate: candidate.slot not in distinct)
 
 
 def _padded(chosen: list[ScoredCandidate], choices: int) -> list[ScoredCandidate]:
