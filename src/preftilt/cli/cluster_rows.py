@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check_cluster(cluster: ClusterFlags) -> None:
-    """What can be refused before the rows are read; a cluster that is asked for must answer."""
+    """Refuse flags that do nothing, and a cluster that does not answer, before the rows are read."""
     if cluster.ray is None:
         for field in fields(cluster):
             if getattr(cluster, field.name) is not None:

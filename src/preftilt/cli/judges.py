@@ -1,4 +1,4 @@
-"""The models besides the one that answers: checked against what asks for them, then opened."""
+"""Reward models and judges: checked against the settings that use them, then opened."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check_served(model: ModelFlags, settings: Settings) -> None:
 
 
 def open_judges(model: ModelFlags) -> Judges:
-    """The reward model and the judge that the flags name; of the model's flags they share none but about weights."""
+    """Open the reward model and the judge; of the model's flags they share only those about weights."""
     with ExitStack() as opened:
         reward_model = judge = None
         if model.reward_model is not None:

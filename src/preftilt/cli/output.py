@@ -38,7 +38,7 @@ class Output:
 
     @property
     def records(self) -> tuple[Mapping[str, Any], ...]:
-        """Of the records that are in the file already, the first of every moment that prompts showed."""
+        """Of the records in the file, the first of every date that prompts showed."""
         if self.path is None or self.known is None:
             return ()
         first: dict[Shown, JournalEntry] = {}
@@ -52,7 +52,7 @@ class Output:
         )
 
     def open(self) -> Journal:
-        """Open it for writing: from here on the old content of a file to overwrite is gone."""
+        """Open it for writing; a file to overwrite loses its content here."""
         if self.path is None:
             return Journal.standard_output()
         if self.known is None:
@@ -103,7 +103,7 @@ def plan_output(
 
 
 def _place(source: str, output: str, files: FileFlags) -> tuple[Path | None, Survey | None]:
-    """The output file, None for standard output, and what it holds, if it is gone on with."""
+    """The output file, None for standard output, and its records if the run is resumed."""
     if files.resume and files.force:
         raise BadInput("--resume and --force exclude each other")
     if output == "-":

@@ -27,7 +27,7 @@ from preftilt.run import Progress as Report
 
 @contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
-    """A line that says what is being done; call it with the words."""
+    """A status line on a terminal; call it with its text."""
     if not sys.stderr.isatty():
         yield lambda words: None
         return

@@ -136,7 +136,7 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class MethodsSeen:
-    """The settings of rows, one for every search and method that there is among them."""
+    """The rows' settings, one for every distinct search and method."""
 
     _seen: dict[tuple[Search, Method], Settings] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ class MethodsSeen:
 
 
 def _records_identity(kind: RecordKind) -> dict[str, str]:
-    """Smaller records are another output than whole ones."""
+    """The kind of record is a part of the run's identity, unless it is the full one."""
     return {} if kind == "full" else {"records": kind}
 
 
@@ -199,7 +199,7 @@ def _answer_here(
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What is done with rows, and what becomes of their records."""
+    """The work on a row, and how its record is made."""
 
     work: Work
     realigner: Realigner

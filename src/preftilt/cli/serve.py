@@ -168,7 +168,7 @@ def _server_config(
 
 
 def _reads(flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]) -> bool:
-    """Whether the defaults are about reward models, so that all of them read unless a request says otherwise."""
+    """Whether the defaults use reward models; then all of them score unless a request says otherwise."""
     from preftilt.records import search_of
 
     drawn = [group.search for group in flags if isinstance(group, DrawFlags) and group.search]
@@ -178,7 +178,7 @@ def _reads(flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]) 
 
 
 def _access(network: NetworkFlags) -> Any:
-    """Who may come in; a public address needs a key, or the word of the operator that it needs none."""
+    """The access policy; a public address needs a key, or ``--without-key``."""
     from preftilt.server.middleware import AccessPolicy, is_loopback
 
     key = None
@@ -228,7 +228,7 @@ def _run(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """The address, taken before the model is opened; nobody is let in until it is."""
+    """The listening socket, bound before the model is opened; connections are accepted after that."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

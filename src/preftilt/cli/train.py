@@ -82,7 +82,7 @@ def train(
 
 
 def _settings(method: str, values: dict[str, Any], groups: Sequence[Any]) -> TrainSettings:
-    """The settings of everything that was given; the rest are the defaults."""
+    """The settings from the flags that were set, over the method's defaults."""
     from preftilt.train.settings import TrainSettings
 
     for group in groups:

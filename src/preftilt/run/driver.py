@@ -139,7 +139,7 @@ class Run:
     def _present(
         self, completions: Sequence[Completion], expand: Expand
     ) -> tuple[list[int], list[Completion]]:
-        """Those that have a text, with their slots: one without is no candidate."""
+        """The completions that have a text, with their slots; one without a text is no candidate."""
         present = completions_with_text(completions)
         self.absent += [completion.absent for completion in completions if completion.absent]
         slots = [
@@ -251,7 +251,7 @@ class Run:
         return logprobs
 
     def _count_scored(self, name: str, tokens: int) -> None:
-        """In the order of the views, not of their scores' arrival: the same record each time."""
+        """Keep the counts in the order of the views, whichever is scored first, so that records do not differ."""
         scored = self.usage.scored | {name: self.usage.scored.get(name, 0) + tokens}
         names = [view.name for view in self.query.views if view.name in scored]
         self.usage.scored = {view_name: scored[view_name] for view_name in names}
@@ -268,7 +268,7 @@ class Run:
             self.usage.prompt[GENERATION] = len(self.query.prompt)
 
     async def _tick(self) -> None:
-        """Report what calls under way have done, whenever that has grown; only cancelling ends it."""
+        """Report the progress of engine calls whenever it has grown; runs until it is cancelled."""
         if self.on_progress is None or not isinstance(self.engine, ReportsProgress):
             return
         told = (0, 0)

@@ -1,4 +1,4 @@
-"""Drawing with guidance: from what a search asks for to what the engine is asked, and back."""
+"""Guided decoding: a search's expansion becomes an engine request, and its responses become completions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ GENERATION = "generation"
 
 @dataclass(frozen=True, slots=True)
 class DrawnCompletions:
-    """Continuations, and by prompt and reader the log-probs that came with them."""
+    """Completions, with the log-probs that came with them, by prompt and reader."""
 
     completions: tuple[Completion, ...]
     known: Mapping[Source, Rows]
@@ -138,7 +138,7 @@ class Guiding:
     reward: TrajectoryReward | None
 
     def request(self, expand: Expand, guide: Guide) -> GuideRequest:
-        """What the engine is asked for ``expand``."""
+        """The engine request for ``expand``."""
         views, preferred = guided_views(self.query, guide)
         return GuideRequest(
             views=tuple(views.values()),

@@ -1,4 +1,4 @@
-"""What can be seen of a request from outside while it runs: its progress and its clock."""
+"""Progress reports and phase times of a request while it runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Clock:
 
 @dataclass(slots=True)
 class CallsInProgress:
-    """The requests that an engine is at, and what it has done of them as far as it can say."""
+    """Engine calls in progress, and their token counts where the engine reports progress."""
 
     engine: Engine
     _requests: dict[int, SampleRequest | ScoreRequest | GuideRequest] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class CallsInProgress:
     def holding(
         self, requests: Sequence[SampleRequest | ScoreRequest | GuideRequest]
     ) -> Iterator[None]:
-        """Around the call for ``requests``."""
+        """Registers ``requests`` for the duration of their engine call."""
         here = {id(request): request for request in requests}
         self._requests.update(here)
         try:

@@ -54,7 +54,7 @@ MAX_CONCURRENT_IMAGE_DECODES = 2
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes share: the engine, the operator's decisions, the queue and the counters."""
+    """What the routes share: the engine, the configuration, the admission queue and the metrics."""
 
     engine: Engine
     config: ServerConfig
@@ -81,7 +81,7 @@ class Service:
     async def read(
         self, request: Request, model: type[ChatBody] | type[CompletionBody]
     ) -> CheckedJob:
-        """The body as a job that passed every check."""
+        """Validate the body and render its prompts; raises for all that can be refused before the first token."""
         limit = self.config.body_limit(self.engine.capabilities.images)
         raw = await read_body(request, limit)
         if len(raw) <= LONG_BODY:
@@ -107,7 +107,7 @@ class Service:
     async def work(
         self, client: str, checked: CheckedJob, writer: ChunkWriter | None, began: float
     ) -> Answer:
-        """Wait for its turn among those of other clients, and do it; all of it within the server's hard limit."""
+        """Wait in the admission queue, then answer; raises a 504 once the request's hard time limit is over."""
         callbacks: JobCallbacks | None = None if writer is None else writer.callbacks
         engine = engine_for(self.engine, checked.job, callbacks, began)
         limit = asyncio.timeout(self.config.timeout_s)
@@ -135,9 +135,9 @@ def create_app(
     queue: AdmissionQueue | None = None,
     judges: Judges | None = None,
 ) -> FastAPI:
-    """The server for an open engine, which is closed when the application shuts down, and so are ``judges``.
+    """The ASGI application over an open engine; the engine and ``judges`` are closed when it shuts down.
 
-    queue: for whoever wants to close it; one of the configured size if None.
+    queue: the admission queue, for callers that close it at shutdown; None makes one of the configured size.
     """
     queue = queue or AdmissionQueue(config.max_concurrency, config.max_queue)
     judges = judges or Judges()
@@ -213,9 +213,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI, page: Path, reward: Reward) -> None:
-    """The page at ``/`` and its files below ``/page``: elsewhere, an unknown path stays one for every method.
+    """The page at ``/`` and its files below ``/page``: elsewhere, an unknown path is a 404 for every method.
 
-    ``reward`` is the server's, which the page's form begins with.
+    ``reward`` holds the server's defaults, which the form shows at first.
     """
     index = page / "index.html"
     if not index.is_file():
@@ -234,7 +234,7 @@ def _add_page(app: FastAPI, page: Path, reward: Reward) -> None:
 async def _complete(
     service: Service, request: Request, kind: Kind, model: type[ChatBody] | type[CompletionBody]
 ) -> Response | EventStream:
-    """Answer at once or as a stream; a client that leaves takes its work with it."""
+    """Answer in one response or as a stream; a client that disconnects cancels its work."""
     began = time.monotonic()
     checked = await service.read(request, model)
     job = checked.job
@@ -284,7 +284,7 @@ def _stream(
 
 
 async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """The result of ``work``, which is cancelled if the client leaves first (:class:`ClientGone`)."""
+    """The result of ``work``; if the client disconnects first it is cancelled and :class:`ClientGone` raised."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(until_gone(receive))
     try:
@@ -299,7 +299,7 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Answer]) -> A
 
 
 def _note(request: Request, result: Answer) -> None:
-    """What the log line tells of an answer: counts, never words."""
+    """Add the counts of an answer to the log line; never its text."""
     spent = result.usage
     note(
         request.scope,
@@ -316,7 +316,7 @@ def _log_failure(request: Request, failure: Exception, error: ApiError) -> None:
 
 
 def _answer_failures(app: FastAPI, service: Service) -> None:
-    """Every failure that is foreseen becomes an error in OpenAI's shape."""
+    """Register the handlers that turn known exceptions into errors in OpenAI's format."""
 
     async def foreseen(request: Request, failure: Exception) -> Response:
         error = as_api_error(failure)

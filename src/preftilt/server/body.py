@@ -38,7 +38,7 @@ def parse_body(raw: bytes) -> Any:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    """The body's bytes. What is too large is read on for a while, so that the client gets to see the answer."""
+    """The body's bytes. A body that is too large is read on for a while, or the client would not see the 413."""
     parts, size = [], 0
     try:
         async for part in request.stream():

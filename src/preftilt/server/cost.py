@@ -1,4 +1,4 @@
-"""What a job can cost at most, told before it runs."""
+"""Upper bounds on the tokens of a job, computed before it runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from preftilt.server.work import CheckedJob
 
 
 def cost(checked: CheckedJob, able: Capabilities) -> dict[str, Any]:
-    """Bounds on the tokens of a job; nothing is drawn.
+    """Upper bounds on the tokens that a job samples and scores; nothing is drawn.
 
-    ``at_most`` holds whatever happens. ``if_even`` is the bound for a tree whose siblings are equally long: a step of
-    a tree can waste the whole rest of the budget on every sibling that it drops, and hardly ever does.
+    ``at_most`` always holds. ``if_even`` is the bound for a tree search whose siblings are equally long: in the worst
+    case every sibling that a step drops has used up the rest of the budget, which hardly ever happens.
     """
     job, query = checked.job, checked.query
     prompts = {view.name: len(view.prompt) for view in query.views}

@@ -1,4 +1,4 @@
-"""What can go wrong, in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}`` and a status."""
+"""Errors in OpenAI's format: ``{"error": {"message", "type", "param", "code"}}`` and an HTTP status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETRY_SECONDS = 1
 
 @dataclass(slots=True)
 class ApiError(Exception):
-    """An answer that is an error; ``param`` names the field at fault, where one is."""
+    """An error response; ``param`` names the field at fault, if there is one."""
 
     status: int
     message: str
@@ -53,7 +53,7 @@ class ClientGone(Exception):
 
 
 def overloaded() -> ApiError:
-    """Too many requests are here already."""
+    """429: the admission queue is full."""
     return ApiError(
         429,
         "the server has as many requests as it can queue; try again in a moment",
@@ -63,7 +63,7 @@ def overloaded() -> ApiError:
 
 
 def stopping() -> ApiError:
-    """The server was told to stop; it finishes what it has."""
+    """503: the server is shutting down, and finishes the requests that it has admitted."""
     return ApiError(
         503,
         "the server is stopping and takes no more requests; ask another one, or this one again when it is back",
@@ -73,12 +73,12 @@ def stopping() -> ApiError:
 
 
 def timed_out(seconds: float) -> ApiError:
-    """The server's hard limit passed."""
+    """504: the request's hard time limit is over."""
     return ApiError(504, f"no answer within {seconds:g} seconds; ask for less, or set deadline_s")
 
 
 def unknown_model(name: str, known: list[str]) -> ApiError:
-    """Neither the served model, nor with a preset or a suffix that is known."""
+    """404: a name that is neither the served model's nor that of one of its presets or suffixes."""
     shown = name if len(name) <= 100 else name[:99] + "…"
     return ApiError(
         404,
@@ -90,7 +90,7 @@ def unknown_model(name: str, known: list[str]) -> ApiError:
 
 
 def as_api_error(failure: Exception) -> ApiError:
-    """The status and words of any failure; one that nobody foresaw tells the client nothing about itself."""
+    """The HTTP error for any exception; an unexpected one is a 500 without details."""
     if isinstance(failure, ApiError):
         return failure
     if isinstance(failure, PromptTooLong):

@@ -1,4 +1,4 @@
-"""JSON on its way out: compact, without NaN, and never failing on what a client smuggled in."""
+"""JSON responses: compact, without NaN; lone surrogates from a client's text are escaped and never fail."""
 
 from __future__ import annotations
 

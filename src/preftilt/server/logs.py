@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 
 
 def failure_places(failure: BaseException) -> dict[str, Any]:
-    """The type of a failure and where it rose; its words may quote a user's, so they stay out."""
+    """The type of an exception and its stack; not its message, which may quote a user's text."""
     places = traceback.extract_tb(failure.__traceback__)
     return {
         "type": type(failure).__name__,

@@ -32,7 +32,7 @@ SAFE_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Who may come in.
+    """Who may use the server.
 
     key: what ``Authorization: Bearer`` must hold for ``/v1``; None asks for none.
     local_only: refuse a ``Host`` that is not this machine's own name, so that no web page can reach a server without
@@ -43,7 +43,7 @@ class AccessPolicy:
     local_only: bool = False
 
     def refusal(self, path: str, headers: Headers) -> ApiError | None:
-        """The error to answer with, or None to let the request in."""
+        """The error to answer with, or None if the request may pass."""
         if self.local_only and not is_loopback(_host_name(headers.get("host", ""))):
             return ApiError(
                 403,
@@ -64,7 +64,7 @@ class AccessPolicy:
 
 
 class RequestMiddleware:
-    """The outermost layer of the application. A failure that nobody foresaw becomes a 500 in OpenAI's shape here."""
+    """The outermost layer of the application. An unexpected exception becomes a 500 in OpenAI's format here."""
 
     def __init__(
         self, app: ASGIApp, access: AccessPolicy, metrics: Metrics, endpoints: Sequence[str]
@@ -149,7 +149,7 @@ def _host_name(host: str) -> str:
 
 @dataclass(slots=True)
 class _Sender:
-    """``send``, noting the status and adding the headers that every response has."""
+    """Wraps ``send``: notes the status and adds the headers that every response has."""
 
     send: Send
     request_id: str

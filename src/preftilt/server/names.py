@@ -26,7 +26,7 @@ PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class ParsedModelName:
-    """What a model's name says: a preset, and the search and λ of its suffix; ``asks`` whether it says any."""
+    """A parsed model name: its preset, and the search and λ of its suffix; ``asks``: whether it has either."""
 
     preset: Knob
     suffix: Mapping[str, Any]

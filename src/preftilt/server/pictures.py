@@ -143,7 +143,7 @@ def _image(url: str, param: str) -> Image:
 
 
 def _pixels(image: Image, param: str) -> int:
-    """By the picture's own account; nothing is unpacked."""
+    """The number of pixels by the picture's header; nothing is decoded."""
     if find_spec("PIL") is None:
         return 0  # A model that sees needs Pillow: the one here sees none, and will say so.
     import PIL.Image

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words: chat completions, completions, their chunks, and usage."""
+"""Responses in OpenAI's format: chat completions, completions, their chunks, and usage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINGERPRINT = f"preftilt-{preftilt.__version__}"
 
 @dataclass(frozen=True, slots=True)
 class ResponseMeta:
-    """What every object of one reply begins with. ``kind`` tells the two endpoints apart."""
+    """The fields that every object of one response begins with. ``kind``: chat or text completion."""
 
     kind: Kind
     id: str
@@ -94,7 +94,7 @@ def delta(
 
 
 def usage(answer: Answer) -> dict[str, Any]:
-    """All tokens really spent, losing candidates' too.
+    """All tokens that were spent, those of candidates that were not picked too.
 
     ``prompt_tokens`` were read: the prompt of every view once, and every token that was scored. ``completion_tokens``
     were sampled.

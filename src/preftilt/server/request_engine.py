@@ -1,8 +1,8 @@
-"""The engine as one request sees it: answers end at stop strings, a deadline is kept, and what is drawn is told.
+"""A wrapper of the engine for one request: stop strings, the deadline, and callbacks for new tokens.
 
-Where somebody waits for news or time may run out, the engine is asked once, too, and streams what it draws
-(:mod:`preftilt.engines.streaming`): watching an answer does not change it. When time is up the stream is closed, which
-ends the work behind it.
+A request that streams or has a deadline is one engine call, too, whose tokens are streamed
+(:mod:`preftilt.engines.streaming`), so that streaming does not change an answer. At the deadline the stream is closed,
+which cancels the work behind it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ D = TypeVar("D", bound=Completion | Guided)
 R = TypeVar("R", bound=SampleRequest | GuideRequest)
 
 LOOK = 8
-"""Tokens drawn between two looks for a stop string."""
+"""A stop string is looked for every so many tokens."""
 
 TOO_LATE = "the deadline passed before its first token"
 
 
 @dataclass(frozen=True, slots=True)
 class NewTokens:
-    """New tokens are there. ``ended`` is the whole answer, if it just ended, with its ``slot``."""
+    """How many new tokens a slot has; ``ended`` is its whole response, if it has just ended."""
 
     tokens: int
     slot: int
@@ -42,7 +42,7 @@ class NewTokens:
 
 @dataclass(slots=True)
 class RequestProgress:
-    """How far a request has come: the tokens that have arrived, or what the engine, which can say, is asked for it."""
+    """Tokens of a request that have arrived; ``at``: the engine's request, where the engine reports progress itself."""
 
     arrived: int = 0
     at: SampleRequest | GuideRequest | None = None
@@ -50,8 +50,8 @@ class RequestProgress:
 
 @dataclass(slots=True)
 class OpenAnswer:
-    """One slot's response while it is drawn. cut: what it is, once nothing more of it is wanted; looked: tokens that
-    were searched for a stop string."""
+    """One slot's response while it is drawn. cut: the final response, once it has ended; looked: how many tokens were
+    searched for a stop string."""
 
     partial: Partial = field(default_factory=Partial)
     looked: int = 0
@@ -62,12 +62,12 @@ class OpenAnswer:
 class RequestEngine(EngineWrapper):
     """``inner`` for one request.
 
-    stops: an answer ends with the token that completes one of them (finish ``stop_string``).
-    deadline: of ``time.monotonic``; afterwards answers that have not ended are cut off (finish ``length``).
-    single: one answer is drawn and somebody watches, so each of its tokens is settled when it is there.
-    lines: how many lines the search grows, each known by its first slot; 0 where lines do not last.
-    settled: tokens that the final answer is bound to begin with: what all lines of the search have in common.
-    spilled: tokens drawn behind a stop string. late: answers cut off by the deadline.
+    stops: stop strings; an answer ends with the token that completes one (finish ``stop_string``).
+    deadline: on the clock of ``time.monotonic``; answers that have not ended then are cut off (finish ``length``).
+    single: one answer is drawn and streamed, so each of its tokens is settled as soon as it is drawn.
+    lines: subtrees that the search grows, each identified by its first slot; 0 for a search without any.
+    settled: tokens that the final answer begins with in any case: the common prefix of all subtrees.
+    spilled: tokens drawn after a stop string. late: answers cut off by the deadline.
     """
 
     stops: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class RequestEngine(EngineWrapper):
         return [await self._draw(request) for request in requests]
 
     def progress(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`: what has arrived of it, or what the engine can say."""
+        """See :class:`~preftilt.engines.base.ReportsProgress`: the engine's own count, else the tokens that arrived."""
         progress = self._progress.get(id(request), RequestProgress())
         at = request if isinstance(request, ScoreRequest) else progress.at
         if at is None or not isinstance(self.inner, ReportsProgress):
@@ -105,7 +105,7 @@ class RequestEngine(EngineWrapper):
         return self.inner.progress(at)
 
     def close(self) -> None:
-        """Nothing: the engine is not this request's to close."""
+        """Does nothing: the engine is shared with other requests."""
 
     async def _draw(self, request: SampleRequest | GuideRequest) -> list[Any]:
         self._lines[request.slots[0]] = request.prefix
@@ -137,7 +137,7 @@ class RequestEngine(EngineWrapper):
     async def _draw_streamed(
         self, request: SampleRequest | GuideRequest, progress: RequestProgress
     ) -> list[Any]:
-        """All slots by one request, until all have ended or time is up, though not before the first token."""
+        """Stream all slots by one engine call until they have ended or, after a first token, the deadline passes."""
         answers = {slot: OpenAnswer() for slot in request.slots}
         late = False
         async with aclosing(streamed(self.inner, self._until_stop(request))) as increments:
@@ -155,7 +155,7 @@ class RequestEngine(EngineWrapper):
         return [answer.cut for answer in answers.values()]
 
     async def _next(self, increments: AsyncGenerator[Increment, None], *, begun: bool) -> Increment:
-        """Raises ``TimeoutError`` once time is up and nothing more is there; what has not ``begun`` is waited for."""
+        """The next increment; raises ``TimeoutError`` at the deadline if the stream has ``begun``."""
         left = None
         if begun and self.deadline is not None:
             left = self.deadline - time.monotonic()
@@ -168,7 +168,7 @@ class RequestEngine(EngineWrapper):
     def _take(
         self, request: SampleRequest | GuideRequest, increment: Increment, answer: OpenAnswer
     ) -> int:
-        """Add news to its answer; how many tokens longer that is."""
+        """Add an increment to its response; returns by how many tokens that grew."""
         if answer.cut is not None:
             self.spilled += len(increment.tokens)
             return 0
@@ -207,7 +207,7 @@ class RequestEngine(EngineWrapper):
         return cut
 
     def _until_stop(self, request: R) -> R:
-        """Where there is one stop string, the engine itself can end there: a step's end is drawn the same way."""
+        """``request`` with a single stop string left to the engine, as the delimiter of a step."""
         if len(self.stops) != 1 or request.step is not None:
             return request
         return replace(request, step=Step(self.stops[0]))
@@ -224,7 +224,7 @@ class RequestEngine(EngineWrapper):
         )
 
     def _stop_at(self, prefix: Tokens, tokens: Tokens) -> int | None:
-        """How many of the tokens there are up to the one that completes a stop string; None if none does."""
+        """The number of tokens up to the one that completes a stop string; None if none does."""
         if not self.stops:
             return None
         pieces = self.inner.tokenizer.pieces(prefix + tokens)
@@ -245,14 +245,14 @@ class RequestEngine(EngineWrapper):
 
 
 def _ended(request: SampleRequest | GuideRequest, response: D) -> D:
-    """A whole answer that the engine stopped at a stop string has ended; a step has not."""
+    """The finish of a whole answer that the engine ended at a stop string is ``stop_string``; a step goes on."""
     if request.step is None and response.finish == "stop":
         return replace(response, finish="stop_string")
     return response
 
 
 async def side_by_side(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Results in order; the first failure stops the others and is raised as it is."""
+    """Await all; results in order. The first failure cancels the others and is raised itself, not in a group."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(coroutine) for coroutine in work]

@@ -1,4 +1,4 @@
-"""From a body to a job: one request, one immutable configuration, everything that is asked for honoured or refused."""
+"""A validated body becomes a job: one immutable configuration; every field is honoured or refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXT_BODY, IMAGES_BODY = 1 << 20, 32 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """What the operator decided: the model's public name, the defaults, the limits.
+    """The operator's configuration: the model's public name, the defaults, the limits.
 
     seeded: whether requests without a seed take that of ``settings``; else each takes a fresh one.
     deadline_s: soft, the best finished answer is taken; timeout_s: hard, the request fails with 504.
@@ -74,7 +74,7 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """All there is to know of one request. Without preferences and reward models it is ``plain``: the bare model.
+    """One request, resolved. Without preferences and reward models it is ``plain``: ordinary sampling from the model.
 
     prompts: raw texts to continue, in place of messages; ``choices`` are those of all of them.
     """
@@ -157,7 +157,7 @@ def resolve(body: ChatBody | CompletionBody, config: ServerConfig, *, guides: bo
 
 
 def _refuse_tools(body: ChatBody | CompletionBody, config: ServerConfig) -> None:
-    """The model never hears of tools: only where none may be called, or by the operator's word, is that harmless."""
+    """The model is never shown tools: refused unless the request forbids calling them or the operator ignores them."""
     if isinstance(body, CompletionBody) or not body.tools:
         return
     if body.tool_choice != "none" and not config.ignore_tools:
@@ -170,7 +170,7 @@ def _refuse_tools(body: ChatBody | CompletionBody, config: ServerConfig) -> None
 
 
 def _refuse_knob(knob: Knob, named: ParsedModelName) -> None:
-    """A raw prompt has no place for a preference, so there is nothing to turn."""
+    """Preference fields are refused for a raw prompt, which has no place for a preference."""
     if named.asks or _turned(knob):
         raise ApiError(
             400,
@@ -213,7 +213,7 @@ def _settings(
 
 
 def defaults_of(name: str, config: ServerConfig, *, guides: bool) -> Settings:
-    """What requests to the model ``name`` get that say nothing else; ``guides`` as for :func:`resolve`."""
+    """The settings of a request to the model ``name`` that sets nothing itself; ``guides`` as for :func:`resolve`."""
     named = read_name(name, config.model, config.presets)
     return settled(_named_settings(config.settings, named), guides)
 
@@ -290,7 +290,7 @@ def _check_plain(
     named: ParsedModelName,
     config: ServerConfig,
 ) -> None:
-    """A knob that is turned without a preference would do nothing; the operator's defaults may."""
+    """Refuse fields that have no effect without a preference; the operator's defaults may have such."""
     from_system = _first(knob.preference_from, named.preset.preference_from, config.preference_from)
     if job.details or _turned(knob) or (named.asks and from_system != "system"):
         raise ApiError(
@@ -302,7 +302,7 @@ def _check_plain(
 
 
 def _turned(knob: Knob) -> set[str]:
-    """The fields of the knob that change nothing without a preference, as far as they are set."""
+    """The fields that are set and have no effect without a preference."""
     return {name for name, value in knob if value not in (None, False, [])} - HARMLESS
 
 
@@ -315,5 +315,5 @@ def _wants_logprobs(body: ChatBody | CompletionBody) -> bool:
 
 
 def _first(*values: Any) -> Any:
-    """The first value that is given."""
+    """The first value that is not None."""
     return next((value for value in values if value is not None), None)

@@ -38,7 +38,7 @@ def event(value: object) -> bytes:
 
 @dataclass(slots=True)
 class ChunkWriter:
-    """Says in chunks what a job does. Its engine is set before the work begins.
+    """Writes the chunks of a streamed response while a job runs. Its engine is set before the work begins.
 
     sampled: tokens that the engine has told of. reported: those that the driver has, by which engines that can say
     are ahead of it while they draw.
