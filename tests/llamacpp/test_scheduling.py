@@ -220,9 +220,9 @@ async def test_steps_end_at_their_delimiter_and_can_be_continued(opened: Opened)
 async def test_progress_can_be_watched(opened: Opened):
     ours = opened()
     asked = request(FULL, 4)
-    assert ours.so_far(asked) == 0
+    assert ours.progress(asked) == 0
     [drawn] = await ours.sample([asked])
-    assert ours.so_far(asked) == 0
+    assert ours.progress(asked) == 0
     assert ours.stats.drawn == sum(len(one.tokens) for one in drawn)
 
 
