@@ -50,8 +50,8 @@ def fronts(
 
     if plot is not None:
         check_picture(plot)
-    frame = _frame(ranges, reference)
-    report = measure(read_rewards(sources, frame.objectives), frame, seed)
+    scale = _scale(ranges, reference)
+    report = measure(read_rewards(sources, scale.objectives), scale, seed)
     print(f"{scale_in_words(report)}\n\n{table(report)}")
     if out is not None:
         write_json(out, report)
@@ -60,7 +60,7 @@ def fronts(
         print(f"picture: {plot}", file=sys.stderr)
 
 
-def _frame(ranges: list[str], reference: str):
+def _scale(ranges: list[str], reference: str):
     from preftilt.eval.fronts.metrics import RewardScale
 
     names, lows, highs = [], [], []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from preftilt.rank import order
 from preftilt.reward import HasSums, Reward, reduced
@@ -31,3 +32,12 @@ def best_of(pool: Sequence[CandidateT], lam: float, reward: Reward) -> Candidate
 def scores(pool: Sequence[HasSums], lam: float, reward: Reward) -> list[float]:
     """S at λ of every candidate of a pool; −inf for one that must not win."""
     return [line.at(lam) for line in reduced(pool, reward)]
+
+
+def recorded_sums(candidate: Mapping[str, Any]) -> tuple[float, float]:
+    """Question log-prob and preference gain (nats) that a candidate's record keeps under ``sums``.
+
+    −inf and 0 for one with a token that some view holds impossible.
+    """
+    question, gain = (candidate["sums"][name] for name in ("question_logprob", "preference_gain"))
+    return (-math.inf, 0.0) if question is None or gain is None else (question, gain)

@@ -101,10 +101,10 @@ async def carry_out(
         on_item=on_item,
     )
     study_records = StudyRecords([context.item for context in contexts], records)
-    told = {"model": engine.name, "versions": engine.versions, "notes": notes, **options.about}
-    told["left_out"] = {**told.get("left_out", {}), **left_out}
+    about = {"model": engine.name, "versions": engine.versions, "notes": notes, **options.about}
+    about["left_out"] = {**about.get("left_out", {}), **left_out}
     write_text(out / "users.csv", users_table(study_records, study))
-    return study_records, study, told
+    return study_records, study, about
 
 
 def prepare(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from preftilt.eval.harness.cells import cell
+from preftilt.eval.harness.cells import cell, percent
 
 WORDS = {"own": "each method's own mode"}
 
@@ -59,10 +59,10 @@ def _rules(report: Mapping[str, Any]) -> list[str]:
     for row in report["rules"]:
         cells = [f"`{row['rule']}`"]
         for mode in modes:
-            text = _percent(row["accuracy"][mode])
+            text = percent(row["accuracy"][mode])
             cells.append(f"**{text}**" if mode == row["mode"] and text != "–" else text)
-        cells.append(_percent(row["reward_accuracy"]))
-        cells += [_percent((row["top_one"] or {}).get(mode)) for mode in tops]
+        cells.append(percent(row["reward_accuracy"]))
+        cells += [percent((row["top_one"] or {}).get(mode)) for mode in tops]
         if covered:
             cells.append("–" if row["coverage"] is None else f"{100 * row['coverage']:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
@@ -73,15 +73,15 @@ def _small_print(report: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for row in report["rules"]:
         own = row["accuracy"][row["mode"]] or {}
-        told = []
+        remarks = []
         if own.get("ties"):
-            told.append(f"{own['ties']} ties")
+            remarks.append(f"{own['ties']} ties")
         if own.get("unscored"):
-            told.append(f"{own['unscored']} pairs without a score")
+            remarks.append(f"{own['unscored']} pairs without a score")
         if row["examples"] is not None:
-            told.append(f"{row['examples']:.1f} examples in the prompt on average")
-        if told:
-            lines.append(f"- `{row['rule']}`: {', '.join(told)}.")
+            remarks.append(f"{row['examples']:.1f} examples in the prompt on average")
+        if remarks:
+            lines.append(f"- `{row['rule']}`: {', '.join(remarks)}.")
     return [*lines, ""] if lines else []
 
 
@@ -91,7 +91,7 @@ def _sweep(report: Mapping[str, Any]) -> list[str]:
     modes = report["modes"]
     lines = ["| λ | " + " | ".join(modes) + " |", "|---|" + "---|" * len(modes)]
     for row in report["sweep"]:
-        cells = " | ".join(_percent(row["accuracy"][mode]) for mode in modes)
+        cells = " | ".join(percent(row["accuracy"][mode]) for mode in modes)
         lines.append(f"| {row['lambda']:g} | {cells} |")
     return ["## REAR over λ, from one scoring pass", "", *lines, ""]
 
@@ -129,13 +129,6 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
     ]
     for group, row in report["groups"].items():
         pairs = next((interval["n"] for interval in row.values() if interval), 0)
-        cells = " | ".join(_percent(row[name]) for name in names)
+        cells = " | ".join(percent(row[name]) for name in names)
         lines.append(f"| {cell(group)} | {pairs} | {cells} |")
     return ["## Groups", "", *lines, ""]
-
-
-def _percent(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return "–"
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"

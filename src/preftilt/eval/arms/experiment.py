@@ -61,15 +61,15 @@ def experiment(
     _soups(folder / "adapters")
     sweep = Sweep(folder / "adapters", folder / "records.jsonl", sizes, processes, on_unit)
     chosen, answers = sweep.run()
-    swept = folder / "rewards.jsonl"
-    with swept.open("wb") as file:
+    rewards_file = folder / "rewards.jsonl"
+    with rewards_file.open("wb") as file:
         for name, by_alpha in answers.items():
             for alpha, some in by_alpha.items():
                 mix = dict(zip(OBJECTIVES, alpha, strict=True))
                 for answer in some:
                     row = {"method": _title(name), "alpha": mix, **asdict(answer)}
                     file.write(json_line(row) + b"\n")
-    report = fronts(read_rewards([swept], OBJECTIVES), SCALE)
+    report = fronts(read_rewards([rewards_file], OBJECTIVES), SCALE)
     report |= {
         "command": command,
         "sizes": asdict(sizes),

@@ -13,7 +13,7 @@ OBJECTIVES = (HELPFUL, BRIEF)
 """They pull apart: an answer that helps more is longer. The third reward, ``keeping``, is recorded beside them."""
 
 SCALE = RewardScale(objectives=OBJECTIVES, low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0))
-"""The rewards lie in [0, 1] by their making, so their units are the frame's."""
+"""The rewards lie in [0, 1] by their making, so their units are the scale's."""
 
 ASKED_FOR = {HELPFUL: "Give me plenty of ideas.", BRIEF: "Please keep it short."}
 """The objectives as preferences in words, which is all that REAR needs of them; the bundled model knows both wishes."""

@@ -108,7 +108,7 @@ class Sweep:
                     [
                         picked(method.name, pools, alpha, weight)
                         if method.name in PICKED
-                        else _told(known[_unit("validation", method.name, alpha, weight)])
+                        else _answers_of(known[_unit("validation", method.name, alpha, weight)])
                         for alpha in TUNING_ALPHAS
                     ]
                 )
@@ -124,7 +124,7 @@ class Sweep:
         by_method: dict[str, dict[Alpha, list[RewardedAnswer]]] = {}
         for name in DECODED:
             by_method[name] = {
-                alpha: _told(
+                alpha: _answers_of(
                     known[
                         _unit(
                             "test",
@@ -174,7 +174,7 @@ def _records(path: Path) -> dict[str, dict]:
     return {record["id"]: record for record in read_records(path)}
 
 
-def _told(record: Mapping) -> list[RewardedAnswer]:
+def _answers_of(record: Mapping) -> list[RewardedAnswer]:
     return [RewardedAnswer(**answer) for answer in record["answers"]]
 
 

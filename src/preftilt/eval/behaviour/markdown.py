@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from preftilt.eval.behaviour.rouge import METRICS
+from preftilt.eval.harness.cells import percent
 
-TOLD = {"none": "nothing", "stated": "the stated preference", "examples": "past examples"}
+EVIDENCE = {"none": "nothing", "stated": "the stated preference", "examples": "past examples"}
 
 
 def markdown(report: Mapping[str, Any], command: str, picture: str | None) -> str:
@@ -53,11 +54,11 @@ def _generation(report: Mapping[str, Any]) -> list[str]:
     header = ["method", "told", *names, *(f"Δ {name}" for name in names), "tokens"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row in report["methods"]:
-        told = TOLD[row["told"]]
+        evidence = EVIDENCE[row["told"]]
         if row["examples"] is not None:
-            told = f"{row['examples']:.1f} past examples"
-        cells = [f"`{row['method']}`", told]
-        cells += [_percent(row["scores"][metric]) for metric in metrics]
+            evidence = f"{row['examples']:.1f} past examples"
+        cells = [f"`{row['method']}`", evidence]
+        cells += [percent(row["scores"][metric]) for metric in metrics]
         beyond = row["beyond_reference"]
         cells += ["–" if beyond is None else _difference(beyond[metric]) for metric in metrics]
         cells.append(f"{row['tokens']:.0f}")
@@ -83,9 +84,9 @@ def _beside(report: Mapping[str, Any]) -> list[str]:
         "|" + "---|" * len(header),
     ]
     for row in rows:
-        cells = [f"`{row['method']}`", _percent(row["reward_accuracy"])]
-        cells += [f"{_percent(row['policy_accuracy'])} ({row['mode']})"]
-        cells += [_percent(row["scores"][metric]) for metric in shown]
+        cells = [f"`{row['method']}`", percent(row["reward_accuracy"])]
+        cells += [f"{percent(row['policy_accuracy'])} ({row['mode']})"]
+        cells += [percent(row["scores"][metric]) for metric in shown]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, "", *_taus(report)]
 
@@ -104,13 +105,6 @@ def _taus(report: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(f"- {name}: τ = {tau['value']:.2f} [{tau['low']:.2f}, {tau['high']:.2f}].")
     return [*lines, ""]
-
-
-def _percent(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return "–"
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _difference(interval: Mapping[str, float]) -> str:

@@ -102,8 +102,8 @@ def parse_method(name: str, drawing: AnswerSettings) -> AnswerMethod:
             return AnswerMethod(rule=rule, evidence="examples", search=Greedy(), count=count)
     if rule.name in ("base", "prompted"):
         assert isinstance(rule, MixingRule)
-        told: Evidence = "none" if rule.name == "base" else "stated"
-        return AnswerMethod(rule=rule, evidence=told, search=Greedy())
+        evidence: Evidence = "none" if rule.name == "base" else "stated"
+        return AnswerMethod(rule=rule, evidence=evidence, search=Greedy())
     raise BadInput(
         f"{name} ranks answers and does not write any here; the methods are base, prompted, icl=K, rear=λ, rear-icl=λ,"
         " cfg=λ, cfg-icl=λ, linear-alignment, amulet, amulet-icl, la-author"

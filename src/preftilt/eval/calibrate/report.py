@@ -32,7 +32,7 @@ def markdown(calibration: Calibration) -> str:
 def _words(calibration: Calibration) -> list[str]:
     chosen = calibration.chosen
     left_out = f"; {calibration.left_out} left out, not fully rated" if calibration.left_out else ""
-    told = [
+    words = [
         f"λ = {chosen.option.lam:g}, {chosen.option.reduction}: chosen on {calibration.items} items with"
         f" {calibration.n} candidates each{left_out}.",
         "",
@@ -42,14 +42,14 @@ def _words(calibration: Calibration) -> list[str]:
     ]
     over = chosen.over_plain
     if chosen.option.lam == 1:
-        told += ["", "λ = 1 is the model's own likelihood: no λ did better than that here."]
+        words += ["", "λ = 1 is the model's own likelihood: no λ did better than that here."]
     else:
-        told += [
+        words += [
             "",
             f"Against λ = 1: {_signed(over.difference)} (p = {over.p:.2g}, {over.test}, uncorrected: the best of"
             f" {len(calibration.standings)} options was looked for).",
         ]
-    return told
+    return words
 
 
 def _range(calibration: Calibration) -> str:

@@ -1,7 +1,7 @@
 """Hypervolume and mean inner product of rewards over preference vectors, as PARM (ICML 2025) and UniARM measure them.
 
 Both depend on units and on a reference point, and no published code states either: so both are arguments without a
-default here, are recorded with every result, and numbers of different frames are not comparable.
+default here, are recorded with every result, and numbers of different scales are not comparable.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ class RewardScale:
                 raise BadInput(f"the range of {name} goes from {low:g} to {high:g}; give LOW:HIGH")
 
     def normalised(self, rewards: Float[np.ndarray, "*n k"]) -> Float[np.ndarray, "*n k"]:
-        """``rewards`` in the frame's units."""
+        """``rewards`` in the scale's units."""
         low, high = np.asarray(self.low), np.asarray(self.high)
         return (np.asarray(rewards, np.float64) - low) / (high - low)
 
 
-def hypervolume(points: Float[np.ndarray, "A k"], frame: RewardScale) -> float:
-    """The volume that mean rewards ``points`` (the caller's units) dominate above the frame's reference point.
+def hypervolume(points: Float[np.ndarray, "A k"], scale: RewardScale) -> float:
+    """The volume that mean rewards ``points`` (the caller's units) dominate above the scale's reference point.
 
     Raises :class:`~preftilt.errors.BadInput` if the reference point does not bound them.
     """
-    return _volume(_bounded(points, frame), frame)
+    return _volume(_bounded(points, scale), scale)
 
 
 def mean_inner_product(
-    points: Float[np.ndarray, "A k"], alphas: Float[np.ndarray, "A k"], frame: RewardScale
+    points: Float[np.ndarray, "A k"], alphas: Float[np.ndarray, "A k"], scale: RewardScale
 ) -> float:
-    """MIP: the mean over the tested α of αᵀ r(α), r in the frame's units."""
-    return float((np.asarray(alphas) * frame.normalised(points)).sum(axis=1).mean())
+    """MIP: the mean over the tested α of αᵀ r(α), r in the scale's units."""
+    return float((np.asarray(alphas) * scale.normalised(points)).sum(axis=1).mean())
 
 
 def on_the_front(points: Float[np.ndarray, "A k"]) -> Bool[np.ndarray, "A"]:
@@ -82,7 +82,7 @@ class ResampledValue:
 def bootstrapped(
     rewards: Float[np.ndarray, "A P k"],
     alphas: Float[np.ndarray, "A k"],
-    frame: RewardScale,
+    scale: RewardScale,
     resamples: Float[np.ndarray, "R P"],
 ) -> tuple[ResampledValue, ResampledValue]:
     """Hypervolume and MIP of the rewards of P prompts under A preference vectors, prompts resampled R times.
@@ -91,13 +91,13 @@ def bootstrapped(
     figures of two methods comparable. The means of a resample are bounded by the rewards, so the same reference holds.
     """
     means = rewards.mean(axis=1)
-    _bounded(means, frame)
+    _bounded(means, scale)
     drawn = np.einsum("rp,apk->rak", resamples, rewards)
-    volumes = [_volume(frame.normalised(means_drawn), frame) for means_drawn in drawn]
-    products = [mean_inner_product(means_drawn, alphas, frame) for means_drawn in drawn]
+    volumes = [_volume(scale.normalised(means_drawn), scale) for means_drawn in drawn]
+    products = [mean_inner_product(means_drawn, alphas, scale) for means_drawn in drawn]
     return (
-        _interval(hypervolume(means, frame), volumes),
-        _interval(mean_inner_product(means, alphas, frame), products),
+        _interval(hypervolume(means, scale), volumes),
+        _interval(mean_inner_product(means, alphas, scale), products),
     )
 
 
@@ -106,11 +106,11 @@ def _interval(value: float, drawn: list[float]) -> ResampledValue:
     return ResampledValue(value, float(low), float(high))
 
 
-def _bounded(points: Float[np.ndarray, "A k"], frame: RewardScale) -> Float[np.ndarray, "A k"]:
-    """The points in the frame's units, none of them below the reference."""
-    within = frame.normalised(points)
+def _bounded(points: Float[np.ndarray, "A k"], scale: RewardScale) -> Float[np.ndarray, "A k"]:
+    """The points in the scale's units, none of them below the reference."""
+    within = scale.normalised(points)
     for name, least, bound in zip(
-        frame.objectives, within.min(axis=0), frame.reference, strict=True
+        scale.objectives, within.min(axis=0), scale.reference, strict=True
     ):
         if least < bound - SLACK:
             raise BadInput(
@@ -120,8 +120,8 @@ def _bounded(points: Float[np.ndarray, "A k"], frame: RewardScale) -> Float[np.n
     return within
 
 
-def _volume(within: Float[np.ndarray, "A k"], frame: RewardScale) -> float:
-    return float(_moocore().hypervolume(within, ref=list(frame.reference), maximise=True))
+def _volume(within: Float[np.ndarray, "A k"], scale: RewardScale) -> float:
+    return float(_moocore().hypervolume(within, ref=list(scale.reference), maximise=True))
 
 
 def _moocore():

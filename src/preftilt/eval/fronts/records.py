@@ -81,12 +81,12 @@ def _swept(
             )
     lines = [[cells[alpha][name] for name in prompts] for alpha in ordered]
     lengths = [line.tokens for each in lines for line in each]
-    told = [length for length in lengths if length is not None]
+    known = [length for length in lengths if length is not None]
     return MethodRewards(
         method,
         np.array(ordered, np.float64),
         np.array([[line.rewards for line in each] for each in lines], np.float64),
-        float(np.mean(told)) if len(told) == len(lengths) else None,
+        float(np.mean(known)) if len(known) == len(lengths) else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Fronts as a table and as JSON: every method's hypervolume and mean inner product, with intervals and the frame."""
+"""Fronts as a table and as JSON: every method's hypervolume and mean inner product, with intervals and the scale."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class MethodFront:
     tokens: float | None
 
 
-def fronts(swept: Sequence[MethodRewards], frame: RewardScale, seed: int = 0) -> dict[str, Any]:
+def fronts(methods: Sequence[MethodRewards], scale: RewardScale, seed: int = 0) -> dict[str, Any]:
     """The report's JSON. Raises :class:`~preftilt.errors.BadInput` where methods are not comparable.
 
     Prompts are resampled alike for all methods; ``front`` counts the α whose point no other α of the method dominates.
     """
-    first = swept[0]
-    for method in swept:
+    first = methods[0]
+    for method in methods:
         if not np.array_equal(method.alphas, first.alphas):
             raise BadInput(
                 f"{method.method} and {first.method} were measured under different preference vectors; their figures"
@@ -54,9 +54,9 @@ def fronts(swept: Sequence[MethodRewards], frame: RewardScale, seed: int = 0) ->
         if method.rewards.shape[1] != first.rewards.shape[1]:
             raise BadInput(f"{method.method} and {first.method} answer different prompts")
     resamples = weights(first.rewards.shape[1], seed)[:RESAMPLES]
-    rows = [_row(method, first, frame, resamples) for method in swept]
+    rows = [_row(method, first, scale, resamples) for method in methods]
     return {
-        "frame": asdict(frame),
+        "frame": asdict(scale),
         "prompts": first.rewards.shape[1],
         "alphas": first.alphas.tolist(),
         "resamples": RESAMPLES,
@@ -68,10 +68,10 @@ def fronts(swept: Sequence[MethodRewards], frame: RewardScale, seed: int = 0) ->
 def _row(
     method: MethodRewards,
     first: MethodRewards,
-    frame: RewardScale,
+    scale: RewardScale,
     resamples: Float[np.ndarray, "R P"],
 ) -> MethodFront:
-    volume, product = bootstrapped(method.rewards, method.alphas, frame, resamples)
+    volume, product = bootstrapped(method.rewards, method.alphas, scale, resamples)
     means = method.rewards.mean(axis=1)
     low, high = np.percentile(
         np.einsum("rp,apk->rak", resamples, method.rewards), [2.5, 97.5], axis=0
@@ -80,7 +80,7 @@ def _row(
         method.method,
         volume,
         product,
-        None if method is first else _beyond(method, first, frame, resamples),
+        None if method is first else _beyond(method, first, scale, resamples),
         int(on_the_front(means).sum()),
         _rows(method.alphas),
         _rows(means),
@@ -97,10 +97,10 @@ def _rows(matrix: Float[np.ndarray, "A k"]) -> tuple[tuple[float, ...], ...]:
 def _beyond(
     method: MethodRewards,
     first: MethodRewards,
-    frame: RewardScale,
+    scale: RewardScale,
     resamples: Float[np.ndarray, "R P"],
 ) -> ResampledValue:
-    difference = frame.normalised(method.rewards) - frame.normalised(first.rewards)
+    difference = scale.normalised(method.rewards) - scale.normalised(first.rewards)
     products = np.einsum("apk,ak->p", difference, method.alphas) / len(method.alphas)
     low, high = np.percentile(resamples @ products, [2.5, 97.5])
     return ResampledValue(float(products.mean()), float(low), float(high))
@@ -109,8 +109,8 @@ def _beyond(
 def table(report: Mapping[str, Any], beside: Mapping[str, Sequence[str]] | None = None) -> str:
     """The Markdown table; ``beside`` has more columns, title → a cell for every method."""
     beside = beside or {}
-    frame = report["frame"]
-    ends = [f"{name}, only {name} asked for" for name in frame["objectives"]]
+    scale = report["frame"]
+    ends = [f"{name}, only {name} asked for" for name in scale["objectives"]]
     first = report["methods"][0]["method"]
     head = [
         "method",
@@ -135,24 +135,24 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         for i in range(len(row["points"][0]))
     ]
     tokens = "–" if row["tokens"] is None else f"{row['tokens']:.0f}"
-    told = [_told(row[name]) for name in ("hypervolume", "inner_product")]
-    told.append("–" if row["beyond"] is None else _told(row["beyond"], "+"))
-    return [cell(row["method"]), *told, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
+    figures = [_with_interval(row[name]) for name in ("hypervolume", "inner_product")]
+    figures.append("–" if row["beyond"] is None else _with_interval(row["beyond"], "+"))
+    return [cell(row["method"]), *figures, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
 
 
-def _told(interval: Mapping[str, float], sign: str = "") -> str:
+def _with_interval(interval: Mapping[str, float], sign: str = "") -> str:
     value, low, high = (f"{interval[name]:{sign}.3f}" for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
 def scale_in_words(report: Mapping[str, Any]) -> str:
     """What the figures are measured in, in a sentence."""
-    frame = report["frame"]
+    scale = report["frame"]
     ranges = ", ".join(
         f"{name} from {low:g} to {high:g}"
-        for name, low, high in zip(frame["objectives"], frame["low"], frame["high"], strict=True)
+        for name, low, high in zip(scale["objectives"], scale["low"], scale["high"], strict=True)
     )
-    point = ", ".join(f"{value:g}" for value in frame["reference"])
+    point = ", ".join(f"{value:g}" for value in scale["reference"])
     return (
         f"Rewards are normalised to [0, 1] ({ranges}); the reference point is ({point}). There are {report['prompts']}"
         f" prompts under each of {len(report['alphas'])} preference vectors; 95 % intervals by {report['resamples']}"

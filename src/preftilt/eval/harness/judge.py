@@ -127,7 +127,7 @@ class InspectJudge:
             except (
                 Exception
             ) as error:  # A provider may raise anything; the item is recorded and the run goes on.
-                judgement = Judgement(None, "", attempt, "failed", _told(error, model))
+                judgement = Judgement(None, "", attempt, "failed", _described(error, model))
                 continue
             text = output.completion
             value = parse(text)
@@ -223,7 +223,7 @@ async def probe_judge(model: Model) -> ModelOutput:
         raise
     except Exception as error:  # As in InspectJudge.ask.
         raise PrerequisiteError(
-            f"the judge {model} cannot be asked: {_told(error, model)}; check its name, address and key"
+            f"the judge {model} cannot be asked: {_described(error, model)}; check its name, address and key"
         ) from error
 
 
@@ -233,7 +233,7 @@ def _from_cache(output: ModelOutput) -> bool:
     return any(event.output is output and event.cache == "read" for event in recent)
 
 
-def _told(error: Exception, model: Model) -> str:
+def _described(error: Exception, model: Model) -> str:
     """What went wrong, shortly, without the key that some providers repeat."""
     text = str(error)
     if model.api.api_key:

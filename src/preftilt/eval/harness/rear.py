@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from preftilt.eval.harness.method import BenchmarkProtocol
+from preftilt.eval.harness.method import BenchmarkProtocol, Json
 
 TREES = {"subtrees": 4, "width": 4}
+
+LINE_SEARCHES: Mapping[str, Json] = {
+    "best-of-n": {"n": 16},
+    "dvts": {**TREES, "delimiter": "\n"},
+}
+"""Each search's own settings where a step of a tree search is a line."""
 
 
 def rear_protocol(
@@ -36,5 +43,5 @@ def rear_protocol(
         )
     return BenchmarkProtocol(
         settings={**common, "reduction": "sum", "top_p": 1.0, "top_k": 0},
-        searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
+        searches=LINE_SEARCHES,
     )

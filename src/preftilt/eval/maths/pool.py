@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from preftilt.eval.stored import best_of, scores
+from preftilt.eval.stored import best_of, recorded_sums, scores
 from preftilt.rank import order
 from preftilt.reward import Reward
 from preftilt.rivals.answers import final_answer, maths
@@ -107,16 +107,13 @@ def _right(solution: Solution, right: Check) -> float | None:
 
 
 def _solution(candidate: Mapping[str, Any]) -> Solution:
-    sums = candidate["sums"]
-    question, gain = sums["question_logprob"], sums["preference_gain"]
-    if question is None or gain is None:  # A token that some view holds impossible.
-        question, gain = -math.inf, 0.0
+    question, gain = recorded_sums(candidate)
     return Solution(
         slot=candidate["slot"],
         finished=candidate["finish"] == "eos",
         answer=final_answer(candidate["text"]),
         key=maths(candidate["text"]),
-        length=sums["length"],
+        length=candidate["sums"]["length"],
         question_logprob=question,
         preference_gain=gain,
     )

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
 from preftilt.eval.harness.method import BenchmarkProtocol, Json, TaskMethod, one_of
-from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.rear import LINE_SEARCHES, rear_protocol
 from preftilt.eval.harness.request import BenchmarkRequest
 from preftilt.eval.harness.switches import switched
 from preftilt.eval.mmhal.data import MMHalItem
@@ -90,7 +90,7 @@ def method_protocol(rules: MMHalRules) -> BenchmarkProtocol:
     return BenchmarkProtocol(
         settings={"lambda": 20.0, "reduction": "sum", "temperature": 1.0, "max_tokens": 1024},
         search="greedy",
-        searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
+        searches=LINE_SEARCHES,
     )
 
 

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
 from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
-from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.rear import LINE_SEARCHES, rear_protocol
 from preftilt.eval.harness.request import BenchmarkRequest
 from preftilt.eval.harness.switches import switched
 from preftilt.eval.multifaceted.data import MultifacetedItem
@@ -90,7 +90,7 @@ def method_protocol(rules: MultifacetedRules) -> BenchmarkProtocol:
             "max_tokens": 1024,
         },
         search="sample",
-        searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
+        searches=LINE_SEARCHES,
     )
 
 

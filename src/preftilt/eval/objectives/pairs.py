@@ -116,11 +116,11 @@ def _row(item: WorldItem, first: str, second: str) -> dict[str, Any] | None:
     """A row, or None for two answers between which no objective tells a difference."""
     if not (first.strip() and second.strip()):
         return None
-    told = [rewards(item, text) for text in (first, second)]
+    both = [rewards(item, text) for text in (first, second)]
     preferred = {
-        name: int(told[1][name] > told[0][name])
-        for name in told[0]
-        if abs(told[0][name] - told[1][name]) > SAME
+        name: int(both[1][name] > both[0][name])
+        for name in both[0]
+        if abs(both[0][name] - both[1][name]) > SAME
     }
     if not preferred:
         return None
@@ -131,5 +131,5 @@ def _row(item: WorldItem, first: str, second: str) -> dict[str, Any] | None:
         ],
         "responses": [first, second],
         "preferred": preferred,
-        "rewards": {name: [of_answer[name] for of_answer in told] for name in told[0]},
+        "rewards": {name: [of_answer[name] for of_answer in both] for name in both[0]},
     }

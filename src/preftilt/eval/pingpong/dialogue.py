@@ -83,9 +83,9 @@ def request_for(
 
 def asking_the_user(item: PingPongItem, said: Sequence[Message], roles: Roles) -> list[Message]:
     """What the interrogator is given; it knows the character's summary alone."""
-    told = {"summary": item.character.summary, "situation": item.situation.text}
+    gaps = {"summary": item.character.summary, "situation": item.situation.text}
     return [
-        Message("system", roles.interrogator.fill(told)),
+        Message("system", roles.interrogator.fill(gaps)),
         Message("user", roles.asking.fill({"dialogue": _chat(said) or "(nothing yet)"})),
     ]
 

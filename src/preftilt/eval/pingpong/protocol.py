@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 from preftilt.errors import BadInput
 from preftilt.eval.harness.judge import JudgeSettings
 from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
-from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.rear import LINE_SEARCHES, rear_protocol
 from preftilt.eval.harness.switches import switched
 from preftilt.eval.pingpong.data import GREETINGS, Character
 from preftilt.types import GenerateWith
@@ -105,7 +105,7 @@ def method_protocol(rules: PingPongRules) -> BenchmarkProtocol:
             "max_tokens": 1536,
         },
         search="sample",
-        searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
+        searches=LINE_SEARCHES,
     )
 
 

@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
 from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
-from preftilt.eval.harness.rear import TREES, rear_protocol
+from preftilt.eval.harness.rear import LINE_SEARCHES, rear_protocol
 from preftilt.eval.harness.switches import switched
 from preftilt.eval.prefeval.data import Form
 from preftilt.types import GenerateWith
@@ -116,5 +116,5 @@ def method_protocol(rules: PrefEvalRules, *, mcq: bool) -> BenchmarkProtocol:
     return BenchmarkProtocol(
         settings={"lambda": 20.0, "reduction": "sum", "max_tokens": longest},
         search="greedy",
-        searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
+        searches=LINE_SEARCHES,
     )

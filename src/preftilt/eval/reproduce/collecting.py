@@ -145,7 +145,7 @@ def _own(part: str, how: MeasureSettings) -> dict[str, Any]:
 
 
 def collect(
-    place: RecordFile,
+    file: RecordFile,
     cases: Sequence[Case],
     processes: int,
     pools: Mapping[str, Sequence[str]],
@@ -153,41 +153,41 @@ def collect(
     on_item: OnItem | None = None,
     first: Callable[[], None] | None = None,
 ) -> Unmeasured | None:
-    """Measure what ``place`` has no record of, as far as ``budget`` goes; gives what it did not allow.
+    """Measure what ``file`` has no record of, as far as ``budget`` goes; gives what it did not allow.
 
     pools: the texts of the pools, by the case's key. budget: is told what all records cost, those of earlier runs too.
     first: called before anything is measured, not if there is nothing to measure.
     """
-    after = place.part in AFTER_POOLS
+    after = file.part in AFTER_POOLS
     tasks = {case.key: case for case in cases if not after or case.key in pools}
     texts = {key: pools[key] for key in tasks} if after else {}
-    gather(place.path)
-    before = _cost(place, tasks)
+    gather(file.path)
+    before = _cost(file, tasks)
     budget.spend(sum(before.values()))
     left = len(tasks) - len(before)
 
-    def told(done: int) -> None:
+    def report_progress(done: int) -> None:
         if on_item is not None:
-            on_item(place.title, done, len(tasks))
+            on_item(file.title, done, len(tasks))
 
     if not left or budget.spent:
-        told(len(before))
-        return Unmeasured(place.title, left, len(tasks)) if left else None
+        report_progress(len(before))
+        return Unmeasured(file.title, left, len(tasks)) if left else None
     if first is not None:
         first()
     share = None if budget.tokens_left is None else budget.tokens_left / left
-    work = partial(_share, place.models, place.how, place.part, tasks, texts, share)
-    alone = place.part in TIMED or not runs_here(place.models.model)
-    in_shares(work, list(tasks), place.path, 1 if alone else processes, told)
-    now = _cost(place, tasks)
+    work = partial(_share, file.models, file.how, file.part, tasks, texts, share)
+    alone = file.part in TIMED or not runs_here(file.models.model)
+    in_shares(work, list(tasks), file.path, 1 if alone else processes, report_progress)
+    now = _cost(file, tasks)
     budget.spend(sum(now.values()) - sum(before.values()))
     left = len(tasks) - len(now)
-    return Unmeasured(place.title, left, len(tasks)) if left else None
+    return Unmeasured(file.title, left, len(tasks)) if left else None
 
 
-def _cost(place: RecordFile, tasks: Mapping[str, Case]) -> dict[str, int]:
+def _cost(file: RecordFile, tasks: Mapping[str, Case]) -> dict[str, int]:
     """The tokens of every record there is of ``tasks``."""
-    lines = read_lines(place.path)
+    lines = read_lines(file.path)
     return {
         key: read_measurements(case, [lines[key]]).tokens
         for key, case in tasks.items()
@@ -195,11 +195,11 @@ def _cost(place: RecordFile, tasks: Mapping[str, Case]) -> dict[str, int]:
     }
 
 
-def read_records(places: Sequence[RecordFile], cases: Sequence[Case]) -> list[ItemMeasurements]:
-    """What the files of ``places`` hold of each case."""
-    files = [read_lines(place.path) for place in places]
+def read_records(files: Sequence[RecordFile], cases: Sequence[Case]) -> list[ItemMeasurements]:
+    """What the ``files`` hold of each case."""
+    lines_of_files = [read_lines(file.path) for file in files]
     return [
-        read_measurements(case, [file[case.key] for file in files if case.key in file])
+        read_measurements(case, [lines[case.key] for lines in lines_of_files if case.key in lines])
         for case in cases
     ]
 

@@ -7,7 +7,6 @@ answers a few items with one method after the other, alone, as a user would.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from preftilt.eval.reproduce.measured import (
     answer_record,
     costed_record,
 )
+from preftilt.eval.stored import recorded_sums
 from preftilt.prompt import stated
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
@@ -446,13 +446,10 @@ def _spent(drawn: DrawnAnswer) -> AnswerCost:
 
 def _answer(candidate: Json) -> RecordedAnswer:
     """A candidate of a short record."""
-    sums = candidate["sums"]
-    question, gain = sums["question_logprob"], sums["preference_gain"]
-    if question is None or gain is None:  # A token that some view holds impossible.
-        question, gain = -math.inf, 0.0
+    question, gain = recorded_sums(candidate)
     return RecordedAnswer(
         text=candidate["text"],
-        length=max(sums["length"], 1),
+        length=max(candidate["sums"]["length"], 1),
         finished=candidate["finish"] == "eos",
         question_logprob=question,
         preference_gain=gain,

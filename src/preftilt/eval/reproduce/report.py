@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from preftilt.eval.calibrate.choice import MIN_ITEMS
+from preftilt.eval.harness.cells import percent
 from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce import token_level_report
 from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
@@ -171,7 +172,7 @@ def _table(data: Json, benchmark: Json, before: str) -> Table:
             _name(row),
             _lambda(row),
             str(row["items"]),
-            *(_percent(row["metrics"].get(metric)) for metric in benchmark["metrics"]),
+            *(percent(row["metrics"].get(metric)) for metric in benchmark["metrics"]),
             *_over(row["over"]),
             f"{row['length']:.0f}",
             f"{row['sampled']:.0f}",
@@ -207,13 +208,6 @@ def _lambda(row: Json) -> str:
     return f"*{row['lam']:g}*" if row["chosen"] else f"{row['lam']:g}"
 
 
-def _percent(interval: Json | None) -> str:
-    if interval is None:
-        return "–"
-    mean, low, high = (100 * interval[key] for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
 def _over(over: Json | None) -> list[str]:
     if over is None:
         return ["–", "–"]
@@ -223,9 +217,9 @@ def _over(over: Json | None) -> list[str]:
         *(round(number, 1) + 0 for number in (mean, low, high))
     )
     p = over["p"]
-    told = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    p_value = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
     clear = (low > 0 or high < 0) and over["difference"]["n"] >= MIN_ITEMS
-    return [f"**{text}**" if clear else text, told]
+    return [f"**{text}**" if clear else text, p_value]
 
 
 def _paper(published: Sequence[PublishedTable]) -> list[Block]:

@@ -118,7 +118,7 @@ class ReproducePlan:
             drawn=self.drawn,
         )
 
-    def place(self, benchmark: Benchmark, part: str, inserted: int, pool: int) -> RecordFile:
+    def record_file(self, benchmark: Benchmark, part: str, inserted: int, pool: int) -> RecordFile:
         return RecordFile(
             benchmark=benchmark,
             models=self.models,
@@ -296,15 +296,15 @@ def _measured(
             continue
         if part == REWARD_MODEL and plan.models.reward_model is None:
             continue
-        place = plan.place(benchmark, part, inserted, pool)
+        record_file = plan.record_file(benchmark, part, inserted, pool)
         some = _some(cases, part, plan.sizes)
-        drawn = plan.place(benchmark, "pool", inserted, pool)
-        pools = _texts(drawn, some) if part in AFTER_POOLS else {}
-        left = collect(place, some, plan.processes, pools, run.budget, run.on_item, run.first)
+        pool_file = plan.record_file(benchmark, "pool", inserted, pool)
+        pools = _texts(pool_file, some) if part in AFTER_POOLS else {}
+        left = collect(record_file, some, plan.processes, pools, run.budget, run.on_item, run.first)
         if left is not None:
             run.unmeasured.append(replace(left, what=left.what + whose))
-    places = [plan.place(benchmark, part, inserted, pool) for part in PARTS]
-    return read_records(places, cases)
+    files = [plan.record_file(benchmark, part, inserted, pool) for part in PARTS]
+    return read_records(files, cases)
 
 
 def _some(cases: Sequence[Case], part: str, sizes: ItemCounts) -> list[Case]:
@@ -319,11 +319,11 @@ def _some(cases: Sequence[Case], part: str, sizes: ItemCounts) -> list[Case]:
     return [case for case in cases if case.id in first and (case.repeat == 1 or part not in ONCE)]
 
 
-def _texts(place: RecordFile, cases: Sequence[Case]) -> dict[str, list[str]]:
+def _texts(record_file: RecordFile, cases: Sequence[Case]) -> dict[str, list[str]]:
     """The pools that were drawn, by the case's key."""
     return {
         item.case.key: [each.text for each in item.pool.answers]
-        for item in read_records([place], cases)
+        for item in read_records([record_file], cases)
         if item.pool is not None
     }
 
@@ -336,14 +336,16 @@ def _sight(
     """The items with what methods picked judged, once."""
     benchmark = run.benchmark
 
-    def told(done: int, total: int) -> None:
+    def report_progress(done: int, total: int) -> None:
         run.on_item(f"{benchmark.name}: verdicts", done, total)
 
     judge = None if benchmark.exact else run.plan.judged_by
     known = repr((preftilt.__version__, benchmark.verdicts, judge))
     mark = sha256(known.encode()).hexdigest()[:10]
     path = run.plan.records / f"{benchmark.name}-verdicts-{mark}.jsonl"
-    return JudgedItems(benchmark, items, settle(benchmark, picked(compared, items), path, told))
+    return JudgedItems(
+        benchmark, items, settle(benchmark, picked(compared, items), path, report_progress)
+    )
 
 
 def _chosen(run: _BenchmarkRun, how: MeasureSettings, cases: Sequence[Case]) -> list[Calibration]:

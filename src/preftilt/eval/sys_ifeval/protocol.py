@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preftilt.eval.harness.method import BenchmarkProtocol
-from preftilt.eval.harness.rear import TREES
+from preftilt.eval.harness.rear import LINE_SEARCHES
 from preftilt.eval.harness.request import BenchmarkRequest
 from preftilt.eval.sys_ifeval.data import SysIFEvalItem
 from preftilt.messages import Message
@@ -14,7 +14,7 @@ MAX_TOKENS = 200
 
 PROTOCOL = BenchmarkProtocol(
     settings={"temperature": 0.8, "top_p": 0.9, "max_tokens": MAX_TOKENS},
-    searches={"best-of-n": {"n": 16}, "dvts": {**TREES, "delimiter": "\n"}},
+    searches=LINE_SEARCHES,
 )
 """Sampling as in the first trial on SmolLM2; λ, reduction and search are preftilt's defaults."""
 
