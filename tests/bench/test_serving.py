@@ -54,7 +54,7 @@ def test_what_is_counted_is_told_as_a_count():
 
 async def test_calls_dealt_in_turn_read_a_prompt_on_every_engine():
     machines = [Machine("a"), Machine("b")]
-    engines = [one.open() for one in machines]
+    engines = [machine.open() for machine in machines]
     engine = RoundRobin(engines, itertools.cycle(engines))
     for seed in range(2):
         stream, sampling = Stream(seed), Sampling()
@@ -64,7 +64,7 @@ async def test_calls_dealt_in_turn_read_a_prompt_on_every_engine():
         await engine.sample([request])
     for completion in ((3,), (4,)):
         await engine.score([ScoreRequest(prompt=(5, 6), completion=completion)])
-    assert [one.prompts for one in machines] == [[(1, 2), (5, 6)], [(1, 2), (5, 6)]]
+    assert [machine.prompts for machine in machines] == [[(1, 2), (5, 6)], [(1, 2), (5, 6)]]
 
 
 def test_every_side_begins_equally_often():

@@ -38,15 +38,21 @@ def realign(realigner: pt.Realigner, preferences=DISLIKE, **changes) -> pt.Reali
 def test_candidates_come_best_first_with_everything_their_score_is_made_of(realigner):
     result = realign(realigner, lam=5.0)
     assert result.text == result.candidates[0].text
-    assert [one.rank for one in result.candidates] == list(range(1, 17))
-    assert sorted(one.slot for one in result.candidates) == list(range(16))
-    for one in result.candidates:
-        q, p = one.logprobs["question"], one.logprobs["full"]
-        assert one.question_logprob == pytest.approx(q.sum())
-        assert one.preference_gain == pytest.approx((p - q).sum()) == pytest.approx(one.gains.sum())
-        assert one.score == pytest.approx(one.question_logprob + 5.0 * one.preference_gain)
-        assert len(one.tokens) == len(q) == len(p)
-    ranked = [(one.finish != "eos", -one.score) for one in result.candidates]
+    assert [candidate.rank for candidate in result.candidates] == list(range(1, 17))
+    assert sorted(candidate.slot for candidate in result.candidates) == list(range(16))
+    for candidate in result.candidates:
+        q, p = candidate.logprobs["question"], candidate.logprobs["full"]
+        assert candidate.question_logprob == pytest.approx(q.sum())
+        assert (
+            candidate.preference_gain
+            == pytest.approx((p - q).sum())
+            == pytest.approx(candidate.gains.sum())
+        )
+        assert candidate.score == pytest.approx(
+            candidate.question_logprob + 5.0 * candidate.preference_gain
+        )
+        assert len(candidate.tokens) == len(q) == len(p)
+    ranked = [(candidate.finish != "eos", -candidate.score) for candidate in result.candidates]
     assert ranked == sorted(ranked)
 
 
@@ -57,7 +63,7 @@ def test_the_path_says_what_another_lambda_would_have_chosen(realigner, reductio
     reward = pt.Reward(reduction=reduction, cut_off=cut_off)
     here = realign(realigner, lam=2.0, reward=reward, max_tokens=6)
     there = realign(realigner, lam=lam, reward=reward, max_tokens=6)
-    assert {one.finish for one in here.candidates} == {"eos", "length"}
+    assert {candidate.finish for candidate in here.candidates} == {"eos", "length"}
     assert here.candidates[winner(here.path, lam)].text == there.text
 
 
@@ -78,7 +84,7 @@ def test_a_centred_record_is_relative_to_its_own_candidates(realigner):
 
 def test_one_candidate_has_a_centred_score_of_nothing_and_a_note_says_so(realigner):
     result = realign(realigner, search=pt.BestOfN(n=1), reward=pt.Reward(reduction="centred"))
-    assert [one.score for one in result.candidates] == [0.0]
+    assert [candidate.score for candidate in result.candidates] == [0.0]
     assert any("one candidate" in note for note in result.notes)
 
 
@@ -87,7 +93,7 @@ def test_a_centred_score_beside_others_is_that_of_their_pool(realigner):
     result = realign(realigner, lam=5.0, reward=reward)
     alone = realign(realigner, lam=5.0, reward=reward, search=pt.BestOfN(n=1))
     [placed] = beside(result, alone).candidates
-    [same] = [one for one in result.candidates if one.slot == 0]
+    [same] = [candidate for candidate in result.candidates if candidate.slot == 0]
     assert alone.candidates[0].score == 0.0
     assert (placed.score, placed.preference_gain) == (same.score, same.preference_gain)
     plain = realign(realigner, lam=5.0, search=pt.BestOfN(n=1))
@@ -116,10 +122,10 @@ def test_methods_over_log_probs_are_reduced_as_the_reward_says(realigner, method
     reward = pt.Reward(reduction="centred")
     picked = realign(realigner, lam=5.0, reward=reward, method=METHODS[method])
     at = {"question-logprob": 0.0, "full-logprob": 1.0, "preference-gain": math.inf}[method]
-    for one in picked.candidates:
-        assert one.method is not None
-        line = ScoreLine(one.question_logprob, one.preference_gain)
-        assert one.method.score == pytest.approx(line.at(at))
+    for candidate in picked.candidates:
+        assert candidate.method is not None
+        line = ScoreLine(candidate.question_logprob, candidate.preference_gain)
+        assert candidate.method.score == pytest.approx(line.at(at))
 
 
 def test_several_preferences_keep_the_record_s_identity(realigner):
@@ -127,11 +133,13 @@ def test_several_preferences_keep_the_record_s_identity(realigner):
     result = realign(realigner, both)
     assert result.lam == 4.0
     assert set(result.prompts) == {"question", "preference_1", "preference_2"}
-    for one in result.candidates:
-        q, first, second = one.logprobs.values()
+    for candidate in result.candidates:
+        q, first, second = candidate.logprobs.values()
         by_hand = q.sum() + 4.0 * (first - q).sum() - 2.0 * (second - q).sum()
-        assert one.score == pytest.approx(by_hand)
-        assert one.score == pytest.approx(one.question_logprob + 4.0 * one.preference_gain)
+        assert candidate.score == pytest.approx(by_hand)
+        assert candidate.score == pytest.approx(
+            candidate.question_logprob + 4.0 * candidate.preference_gain
+        )
 
 
 def test_a_negative_strength_turns_away_and_its_path_reaches_it(realigner):
@@ -151,7 +159,9 @@ def test_the_same_item_gives_the_same_answer_alone_and_beside_others(realigner):
     company = asyncio.run(together())
     alone = asyncio.run(realigner.realign(QUESTION, DISLIKE, item="2"))
     assert alone.id == "2"
-    assert [one.tokens for one in company[2].candidates] == [one.tokens for one in alone.candidates]
+    assert [candidate.tokens for candidate in company[2].candidates] == [
+        one.tokens for one in alone.candidates
+    ]
     texts = {one.candidates[0].tokens for one in company}
     assert len(texts) > 1
 
@@ -177,11 +187,13 @@ def test_given_responses_are_scored_and_ranked(realigner):
     texts = ["maths play", "read sleep.", "maths play"]
     result = asyncio.run(realigner.score(QUESTION, DISLIKE, texts))
     assert result.settings["search"] == {"name": "given"}
-    assert sorted(one.slot for one in result.candidates) == [0, 1, 2]
-    assert {one.slot: one.text for one in result.candidates} == dict(enumerate(texts))
+    assert sorted(candidate.slot for candidate in result.candidates) == [0, 1, 2]
+    assert {candidate.slot: candidate.text for candidate in result.candidates} == dict(
+        enumerate(texts)
+    )
     assert result.usage["sampled"] == 0
     assert result.usage["duplicates"] == 1
-    assert all(one.tokens[-1] == 0 for one in result.candidates)
+    assert all(candidate.tokens[-1] == 0 for candidate in result.candidates)
 
 
 def test_a_call_works_inside_a_running_event_loop():
@@ -216,12 +228,12 @@ def test_stored_logprobs_reproduce_any_lambda_gamma_and_reduction(realigner):
     base = realign(realigner, lam=1.0)
     for lam, gamma in itertools.product((0.0, 3.0, 20.0), (1.0, 0.9)):
         other = realign(realigner, lam=lam, reward=pt.Reward(gamma=gamma, reduction="mean"))
-        by_slot = {one.slot: one for one in other.candidates}
-        for one in base.candidates:
-            q, p = one.logprobs["question"], one.logprobs["full"]
+        by_slot = {candidate.slot: candidate for candidate in other.candidates}
+        for candidate in base.candidates:
+            q, p = candidate.logprobs["question"], candidate.logprobs["full"]
             weights = gamma ** np.arange(len(q))
             by_hand = weights @ (q + lam * (p - q)) / len(q)
-            assert by_slot[one.slot].score == pytest.approx(by_hand)
+            assert by_slot[candidate.slot].score == pytest.approx(by_hand)
 
 
 def test_notes_say_when_nothing_finished_or_length_matters(realigner):
@@ -236,7 +248,7 @@ def test_notes_say_when_nothing_finished_or_length_matters(realigner):
     )
     spread = realign(realigner, lam=20.0)
     assert not any("whatever λ" in note for note in spread.notes)
-    lengths = [len(one.tokens) for one in spread.candidates]
+    lengths = [len(candidate.tokens) for candidate in spread.candidates]
     assert max(lengths) > 3 * min(lengths)
     assert any("depends much on length" in note for note in spread.notes)
     mean = realign(realigner, lam=20.0, reward=pt.Reward(reduction="mean"))
@@ -248,7 +260,7 @@ def test_the_only_candidate_that_ended_is_told_to_win_whatever_lambda_is(realign
     counts: set[int] = set()
     for seed in range(10):
         drawn = realign(realigner, lam=3.0, seed=seed, max_tokens=2)
-        ended = [one.finish != "length" for one in drawn.candidates]
+        ended = [candidate.finish != "length" for candidate in drawn.candidates]
         told = [note for note in drawn.notes if "chosen whatever λ is" in note]
         assert len(told) == (sum(ended) == 1)
         counts.add(sum(ended))
@@ -292,7 +304,7 @@ def test_a_response_that_brings_its_end_of_turn_gets_no_second_one():
     engine = ToyEngine(hashed_bigrams(1), tokenizer=Literal())
     realigner = pt.Realigner(engine)
     scored = asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|END", "maths"]))
-    assert len({one.tokens for one in scored.candidates}) == 1
+    assert len({candidate.tokens for candidate in scored.candidates}) == 1
     with pytest.raises(BadInput, match="response 1 has an end-of-turn token before its end"):
         asyncio.run(realigner.score(QUESTION, DISLIKE, ["maths|END|play"]))
     with pytest.raises(BadInput, match=r"response 2: it ends with '<end>', .*: take it out"):

@@ -109,7 +109,10 @@ def realign(**settings) -> pt.Realigned:
 
 def test_a_result_tells_its_effect_from_its_own_candidates():
     result = realign(reward=pt.Reward(cut_off="as-is"))
-    lines = [ScoreLine(one.question_logprob, one.preference_gain) for one in result.candidates]
+    lines = [
+        ScoreLine(candidate.question_logprob, candidate.preference_gain)
+        for candidate in result.candidates
+    ]
     gains = result.candidates[0].gains
     assert result.effect is not None
     assert result.effect == strength_effect(lines, gains, result.path, 30.0, NoteThresholds())

@@ -39,8 +39,8 @@ def test_overlapping_slots_are_drawn_once(engine):
         return small, drawn, large
 
     small, drawn, large = asyncio.run(both())
-    assert drawn == sum(len(one.tokens) for one in small.ranked)
-    assert engine.counts["sampled"] == sum(len(one.tokens) for one in large.ranked)
+    assert drawn == sum(len(candidate.tokens) for candidate in small.ranked)
+    assert engine.counts["sampled"] == sum(len(candidate.tokens) for candidate in large.ranked)
 
 
 def test_a_failure_reaches_its_callers_and_is_not_remembered(engine):

@@ -64,7 +64,9 @@ def test_a_whole_number_is_no_fraction_and_no_truth_value() -> None:
 
 def test_the_name_of_a_search_or_method_of_one_kind_is_no_argument() -> None:
     kinds = [*SEARCHES.values(), *{type(method) for method in METHODS.values()}]
-    named = [kind for kind in kinds for one in fields(kind) if one.name == "name" and one.init]
+    named = [
+        kind for kind in kinds for field in fields(kind) if field.name == "name" and field.init
+    ]
     assert set(named) == {ByLogprob, ByVote}
     with pytest.raises(TypeError):
         pt.BestOfN(name="dvts")  # pyright: ignore[reportCallIssue]

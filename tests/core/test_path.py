@@ -30,10 +30,10 @@ starts = st.sampled_from([0.0, -3.0, -20.0])
 @given(lines, starts)
 def test_the_path_s_winner_has_the_highest_score_everywhere(candidates, start):
     path = upper_envelope(candidates, start)
-    inner = [x for one in path for x in (one.start, min(one.stop, one.start + 1e6))]
+    inner = [x for segment in path for x in (segment.start, min(segment.stop, segment.start + 1e6))]
     middles = [(a + b) / 2 for a, b in itertools.pairwise(inner)]
     for lam in [*np.linspace(start, 60, 49), *inner, *middles]:
-        best = max(one.at(lam) for one in candidates)
+        best = max(candidate.at(lam) for candidate in candidates)
         chosen = candidates[winner(path, lam)].at(lam)
         assert chosen == pytest.approx(best, rel=1e-9, abs=1e-7 * (1 + abs(lam)))
 

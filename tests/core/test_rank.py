@@ -128,13 +128,13 @@ rewards = st.builds(
 
 @given(kept, rewards)
 def test_the_path_names_the_winner_of_every_lambda_by_every_reduction_and_rule(pool, reward):
-    able = contenders([not one.finished for one in pool], reward.cut_off)
+    able = contenders([not candidate.finished for candidate in pool], reward.cut_off)
     found = [
         line if may_win else IMPOSSIBLE
         for line, may_win in zip(reduced(pool, reward), able, strict=True)
     ]
     path = upper_envelope(found)
-    inside = [(one.start + min(one.stop, one.start + 1)) / 2 for one in path]
+    inside = [(segment.start + min(segment.stop, segment.start + 1)) / 2 for segment in path]
     for lam in [*np.linspace(0, 30, 31), *inside]:
         picked = best_of(pool, float(lam), reward)
         if math.isfinite(picked.question_logprob):
@@ -150,9 +150,13 @@ def test_records_rank_as_the_candidates_they_were_made_of():
         for n, end in zip((3, 7, 9, 2, 9, 4), ends, strict=True)
     ]
     stored = [
-        Kept(len(one.tokens), one.finished, *map(float, (one.logprobs[0].sum(), gain.sum())))
-        for one in pool
-        for gain in [one.logprobs[1] - one.logprobs[0]]
+        Kept(
+            len(candidate.tokens),
+            candidate.finished,
+            *map(float, (candidate.logprobs[0].sum(), gain.sum())),
+        )
+        for candidate in pool
+        for gain in [candidate.logprobs[1] - candidate.logprobs[0]]
     ]
     for reward in (
         Reward(reduction=r, cut_off=c)

@@ -298,7 +298,8 @@ def test_reward_models_are_centred_like_the_rest():
     logprobs = np.array([[-1.0, -2.0, -1.5], [-0.5, -2.5, -1.0], [-3.0, -1.0, -6.0]])
     pool = [Candidate((1, 2), logprobs[:, :2], "eos"), Candidate((1, 2, 3), logprobs, "eos")]
     shifted = [
-        replace(one, logprobs=one.logprobs - np.array([[0.0], [0.0], [5.0]])) for one in pool
+        replace(candidate, logprobs=candidate.logprobs - np.array([[0.0], [0.0], [5.0]]))
+        for candidate in pool
     ]
     for term in (ArmTerm(0.7, 0.0), ArmTerm(0.0, 0.3)):
         found = [lines(each, (1.0,), CENTRED, (term,)) for each in (pool, shifted)]

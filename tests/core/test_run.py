@@ -55,7 +55,7 @@ def best_of_two_exactly(lam: float, max_tokens: int) -> dict[Tokens, float]:
 
 
 def test_every_response_is_enumerated():
-    total = sum(np.exp(one.logprobs[1].sum()) for one in responses(3).values())
+    total = sum(np.exp(response.logprobs[1].sum()) for response in responses(3).values())
     assert total == pytest.approx(1.0)
 
 
@@ -88,8 +88,10 @@ async def test_best_of_two_selects_with_the_enumerated_probabilities(lam: float)
 
 def test_best_of_eight_is_the_first_half_of_best_of_sixteen(search_toy):
     small, large = search_toy(BestOfN(n=8)), search_toy(BestOfN(n=16))
-    by_slot = {one.slot: one.tokens for one in large.ranked}
-    assert {one.slot: one.tokens for one in small.ranked} == {s: by_slot[s] for s in range(8)}
+    by_slot = {candidate.slot: candidate.tokens for candidate in large.ranked}
+    assert {candidate.slot: candidate.tokens for candidate in small.ranked} == {
+        s: by_slot[s] for s in range(8)
+    }
 
 
 def test_more_samples_never_score_lower(engine, search_toy):
@@ -107,13 +109,13 @@ def test_best_of_one_and_dvts_of_width_one_are_sampling(search_toy):
     assert search_toy(DVTS(subtrees=1, width=1)).ranked[0].tokens == sample.ranked[0].tokens
     trees = search_toy(DVTS(subtrees=8, width=1)).ranked
     samples = search_toy(BestOfN(n=8)).ranked
-    assert {one.slot: one.tokens for one in trees} == {one.slot: one.tokens for one in samples}
+    assert {tree.slot: tree.tokens for tree in trees} == {one.slot: one.tokens for one in samples}
 
 
 def test_dvts_without_its_delimiter_is_best_of_n_within_each_subtree(search_toy):
     trees = search_toy(DVTS(subtrees=3, width=4, delimiter="never"))
-    samples = {one.slot: one.tokens for one in search_toy(BestOfN(n=12)).ranked}
-    assert all(samples[one.slot] == one.tokens for one in trees.ranked)
+    samples = {candidate.slot: candidate.tokens for candidate in search_toy(BestOfN(n=12)).ranked}
+    assert all(samples[candidate.slot] == candidate.tokens for candidate in trees.ranked)
     assert trees.ranked[0].tokens == search_toy(BestOfN(n=12)).ranked[0].tokens
 
 
@@ -123,10 +125,11 @@ def test_one_subtree_without_a_delimiter_is_best_of_n(search_toy):
 
 
 def test_a_response_s_logprobs_are_the_model_s_under_both_prompts(engine, search_toy):
-    for one in search_toy(DVTS(subtrees=2, width=3)).ranked:
-        for row, view in zip(one.logprobs, (QUESTION, FULL), strict=True):
+    for candidate in search_toy(DVTS(subtrees=2, width=3)).ranked:
+        for row, view in zip(candidate.logprobs, (QUESTION, FULL), strict=True):
             by_hand = [
-                engine.next_logprobs(view + one.tokens[:t])[x] for t, x in enumerate(one.tokens)
+                engine.next_logprobs(view + candidate.tokens[:t])[x]
+                for t, x in enumerate(candidate.tokens)
             ]
             np.testing.assert_allclose(row, by_hand, rtol=0, atol=1e-12)
 
@@ -211,39 +214,42 @@ def test_progress_is_reported_with_running_totals(engine):
     seen = []
     run = toy_run(engine, item="x", on_progress=seen.append)
     asyncio.run(run.search(DVTS(subtrees=2, width=2)))
-    assert {one.phase for one in seen} == {"sampling", "scoring"}
+    assert {progress.phase for progress in seen} == {"sampling", "scoring"}
     assert seen[-1].sampled == run.usage.sampled
-    assert [one.sampled for one in seen] == sorted(one.sampled for one in seen)
+    assert [progress.sampled for progress in seen] == sorted(one.sampled for one in seen)
 
 
 def test_whole_responses_are_reported_once_each_when_they_are_scored(engine):
     seen = []
     outcome = asyncio.run(toy_run(engine, on_progress=seen.append).search(BestOfN(n=6)))
-    [reported] = [one.candidates for one in seen if one.candidates]
-    assert [one.slot for one in reported] == [0, 1, 2, 3, 4, 5]
-    assert {one.slot: one.tokens for one in reported} == {
-        one.slot: one.tokens for one in outcome.ranked
+    [reported] = [progress.candidates for progress in seen if progress.candidates]
+    assert [candidate.slot for candidate in reported] == [0, 1, 2, 3, 4, 5]
+    assert {candidate.slot: candidate.tokens for candidate in reported} == {
+        candidate.slot: candidate.tokens for candidate in outcome.ranked
     }
-    assert all(one.logprobs.shape == (2, len(one.tokens)) for one in reported)
+    assert all(candidate.logprobs.shape == (2, len(candidate.tokens)) for candidate in reported)
 
 
 def test_steps_of_a_tree_are_not_reported_as_responses(engine):
     seen = []
     run = toy_run(engine, on_progress=seen.append)
     outcome = asyncio.run(run.search(DVTS(subtrees=2, width=3)))
-    reported = [one for report in seen for one in report.candidates]
-    assert all(one.finish != "stop" for one in reported)
-    assert {one.tokens for one in outcome.ranked if one.finish != "stop"} <= {
-        one.tokens for one in reported
+    reported = [candidate for report in seen for candidate in report.candidates]
+    assert all(candidate.finish != "stop" for candidate in reported)
+    assert {candidate.tokens for candidate in outcome.ranked if candidate.finish != "stop"} <= {
+        candidate.tokens for candidate in reported
     }
 
 
 def test_given_responses_are_scored_without_drawing(engine):
     drawn = asyncio.run(toy_run(engine).search(BestOfN(n=3)))
-    given = [Completion(one.tokens, np.zeros(len(one.tokens)), one.finish) for one in drawn.ranked]
+    given = [
+        Completion(candidate.tokens, np.zeros(len(candidate.tokens)), candidate.finish)
+        for candidate in drawn.ranked
+    ]
     scored = asyncio.run(toy_run(engine, stream=Stream(9)).score_given(given))
-    for one, other in zip(drawn.ranked, scored, strict=True):
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-12)
+    for candidate, other in zip(drawn.ranked, scored, strict=True):
+        np.testing.assert_allclose(candidate.logprobs, other.logprobs, atol=1e-12)
 
 
 def test_max_tokens_defaults_to_what_fits():

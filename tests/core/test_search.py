@@ -29,7 +29,7 @@ def drive(
     cut_off: CutOff = "last",
 ) -> tuple[Outcome, list[Expand]]:
     """Run every plan with children made by hand; also returns what was asked for."""
-    score = Score(lambda pool: [score_of(one) for one in pool], cut_off)
+    score = Score(lambda pool: [score_of(candidate) for candidate in pool], cut_off)
     asked: list[Expand] = []
     outcomes = []
     for plan in search.plans(ROOT, score, max_tokens):
@@ -54,7 +54,7 @@ def test_best_of_n_asks_once_and_ranks_what_comes_back():
     outcome, asked = drive(BestOfN(n=4), children, by_last_token)
     assert [one.slots for one in asked] == [(0, 1, 2, 3)]
     assert asked[0].step is None
-    assert [one.tokens[-1] for one in outcome.ranked] == [9, 9, 3, 1]
+    assert [candidate.tokens[-1] for candidate in outcome.ranked] == [9, 9, 3, 1]
 
 
 def test_an_unfinished_response_wins_only_if_none_finished():
@@ -66,7 +66,7 @@ def test_an_unfinished_response_wins_only_if_none_finished():
         ]
 
     outcome, _ = drive(BestOfN(n=3), children, by_last_token)
-    assert [one.tokens[-1] for one in outcome.ranked] == [2, 9, 5]
+    assert [candidate.tokens[-1] for candidate in outcome.ranked] == [2, 9, 5]
 
 
 def test_an_unfinished_response_may_win_by_its_score_if_it_is_asked_for_as_is():
@@ -74,7 +74,7 @@ def test_an_unfinished_response_may_win_by_its_score_if_it_is_asked_for_as_is():
         return [grow(expand.parent, (2,), "eos"), grow(expand.parent, (9,), "length")]
 
     outcome, _ = drive(BestOfN(n=2), children, by_last_token, cut_off="as-is")
-    assert [one.tokens[-1] for one in outcome.ranked] == [9, 2]
+    assert [candidate.tokens[-1] for candidate in outcome.ranked] == [9, 2]
 
 
 def test_the_pool_of_a_step_is_its_children_and_of_the_answer_the_leaves():
@@ -85,8 +85,8 @@ def test_the_pool_of_a_step_is_its_children_and_of_the_answer_the_leaves():
         return [grow(expand.parent, (slot,), finish) for slot in expand.slots]
 
     def of(pool: Sequence[Candidate]) -> list[float]:
-        pools.append([one.tokens for one in pool])
-        return [float(one.tokens[-1]) for one in pool]
+        pools.append([candidate.tokens for candidate in pool])
+        return [float(candidate.tokens[-1]) for candidate in pool]
 
     search, score = DVTS(subtrees=2, width=2), Score(of, "last")
     leaves = []
@@ -110,7 +110,7 @@ def test_a_constant_score_keeps_the_first_drawn():
         return [grow(expand.parent, (value,), "eos") for value in (4, 5, 6)]
 
     outcome, _ = drive(BestOfN(n=3), children, lambda _: 0.0)
-    assert [one.tokens for one in outcome.ranked] == [(4,), (5,), (6,)]
+    assert [candidate.tokens for candidate in outcome.ranked] == [(4,), (5,), (6,)]
 
 
 # A golden tree, two subtrees wide: each expansion's children, by (first slot, parent's tokens).
@@ -136,7 +136,7 @@ def test_dvts_grows_the_golden_tree():
         ((2, 3), ()),
     ]
     # Subtree 0's best-scored last child was cut off by the budget, so its finished sibling ends the path.
-    assert [one.tokens for one in outcome.ranked] == [(7, 40), (2, 12, 3, 7, 5, 20)]
+    assert [candidate.tokens for candidate in outcome.ranked] == [(7, 40), (2, 12, 3, 7, 5, 20)]
     assert outcome.steps == 3
     assert outcome.stopped == "end of the response"
 

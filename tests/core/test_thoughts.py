@@ -59,12 +59,14 @@ def test_answers_are_scored_and_shown_without_their_thoughts(reduction: Reductio
     asked = realigner(reward=Reward(reduction=reduction), search=pt.BestOfN(n=12))
     found = asyncio.run(asked.realign(QUESTION, WISH))
     tokenizer = Thinking()
-    thoughtful = [one for one in found.candidates if one.thoughts < len(one.tokens)]
+    thoughtful = [
+        candidate for candidate in found.candidates if candidate.thoughts < len(candidate.tokens)
+    ]
     assert thoughtful
-    for one in found.candidates:
-        assert one.text == tokenizer.decode(one.tokens[one.thoughts :])
-        assert one.reasoning == tokenizer.decode(one.tokens[: one.thoughts])
-        assert one.sums.length == len(one.tokens) - one.thoughts
+    for candidate in found.candidates:
+        assert candidate.text == tokenizer.decode(candidate.tokens[candidate.thoughts :])
+        assert candidate.reasoning == tokenizer.decode(candidate.tokens[: candidate.thoughts])
+        assert candidate.sums.length == len(candidate.tokens) - candidate.thoughts
     for one in thoughtful:
         scored = one.logprobs["question"][one.thoughts :].sum()
         assert one.sums.question_logprob == pytest.approx(scored)
@@ -98,7 +100,9 @@ def test_a_response_that_ended_within_its_thoughts_stands_behind_those_with_an_a
 def test_candidates_without_an_answer_do_not_win_and_are_told_of():
     asked = realigner(search=pt.BestOfN(n=12), seed=3)
     found = asyncio.run(asked.realign(QUESTION, WISH))
-    unanswered = [one for one in found.candidates if one.thoughts == len(one.tokens)]
+    unanswered = [
+        candidate for candidate in found.candidates if candidate.thoughts == len(candidate.tokens)
+    ]
     assert unanswered
     assert found.candidates[0] not in unanswered
     assert all(one.score == -np.inf for one in unanswered)
@@ -108,8 +112,8 @@ def test_candidates_without_an_answer_do_not_win_and_are_told_of():
 
 def test_given_responses_are_scored_from_their_answers_on():
     found = asyncio.run(realigner().score(QUESTION, WISH, ["maths\nplay.", "draw\nplay."]))
-    assert [one.text for one in found.candidates] == ["play.", "play."]
-    assert {one.reasoning for one in found.candidates} == {"maths\n", "draw\n"}
+    assert [candidate.text for candidate in found.candidates] == ["play.", "play."]
+    assert {candidate.reasoning for candidate in found.candidates} == {"maths\n", "draw\n"}
     with pytest.raises(BadInput, match="response 2 has thoughts and no answer"):
         asyncio.run(realigner().score(QUESTION, WISH, ["maths\nplay.", "play."]))
 

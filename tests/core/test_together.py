@@ -44,7 +44,7 @@ async def test_a_view_that_fails_ends_the_scoring_of_the_others(engine):
 async def test_futures_of_another_thread_are_cancelled_with_the_first_failure():
     """As the embedded engines' threads see it: they drop jobs whose futures are cancelled."""
     futures: list[Future[int]] = [Future() for _ in range(3)]
-    waiting = asyncio.ensure_future(together(asyncio.wrap_future(one) for one in futures))
+    waiting = asyncio.ensure_future(together(asyncio.wrap_future(future) for future in futures))
     await asyncio.sleep(0)
     futures[1].set_exception(EngineError("out of memory"))
     with pytest.raises(EngineError, match="out of memory"):

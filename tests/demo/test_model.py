@@ -58,7 +58,7 @@ def test_any_text_survives_the_tokenizer(tokenizer):
 @pytest.mark.model
 def test_a_line_break_is_a_token_of_its_own(tokenizer):
     ids = tokenizer("Have fun!\nTry it.", add_special_tokens=False).input_ids
-    assert [tokenizer.decode([one]) for one in ids].count("\n") == 1
+    assert [tokenizer.decode([id]) for id in ids].count("\n") == 1
 
 
 @pytest.mark.model

@@ -29,24 +29,26 @@ def test_the_world_is_large_enough():
     assert len(topics()) >= 8
     assert len(preferences()) >= 60
     assert sum(len(questions(split)) for split in SPLITS) >= 1000
-    assert all(len(one.texts) >= 6 for one in preferences())
+    assert all(len(preference.texts) >= 6 for preference in preferences())
     assert len(items("validation")) >= 200
     assert len(items("test")) >= 400
 
 
 def test_names_and_ids_are_unique():
-    ids = [one.id for one in preferences()]
+    ids = [preference.id for preference in preferences()]
     assert len(set(ids)) == len(ids)
-    recommendations = [one for each in topics() for one in each.recommendations]
-    assert len({one.id for one in recommendations}) == len(recommendations)
+    recommendations = [
+        recommendation for each in topics() for recommendation in each.recommendations
+    ]
+    assert len({recommendation.id for recommendation in recommendations}) == len(recommendations)
 
 
 def test_no_phrase_of_a_recommendation_occurs_in_another():
     forms = [
-        (one.id, f" {form} ")
+        (recommendation.id, f" {form} ")
         for each in topics()
-        for one in each.recommendations
-        for form in (one.imperative.lower(), one.gerund.lower())
+        for recommendation in each.recommendations
+        for form in (recommendation.imperative.lower(), recommendation.gerund.lower())
     ]
     clashes = [
         (a, b) for (a, short), (b, long) in itertools.permutations(forms, 2) if short in long
@@ -56,7 +58,7 @@ def test_no_phrase_of_a_recommendation_occurs_in_another():
 
 def test_reasons_of_a_topic_are_given_by_one_row_only():
     for each in topics():
-        rows = {one.reasons for one in each.recommendations}
+        rows = {recommendation.reasons for recommendation in each.recommendations}
         reasons = [reason for row in rows for reason in row]
         assert len(set(reasons)) == len(reasons)
 
@@ -98,8 +100,8 @@ def test_every_word_of_validation_and_test_occurs_in_training():
 
     rng = random.Random(4)
     known = words([q.text for q in questions("train")])
-    known |= words([text for one in preferences() for text in wordings(one, "train")])
-    known |= words([clause for one in preferences() for clause in one.you])
+    known |= words([text for preference in preferences() for text in wordings(preference, "train")])
+    known |= words([clause for preference in preferences() for clause in preference.you])
     known |= words([m["content"] for _ in range(3000) for m in conversation(rng)])
     for split in ("validation", "test"):
         for item in items(split):
@@ -127,8 +129,8 @@ def test_only_training_material_gets_into_training_conversations():
     hidden |= {
         text
         for split in ("validation", "test")
-        for one in preferences()
-        for text in wordings(one, split)
+        for preference in preferences()
+        for text in wordings(preference, split)
     }
     for _ in range(1500):
         for message in conversation(rng):

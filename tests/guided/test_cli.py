@@ -77,7 +77,7 @@ def test_rows_choose_guided_searches_of_their_own(real_cli: Cli, rows, tmp_path:
     out = tmp_path / "out.jsonl"
     said = real_cli("run", source, "-o", out, "--max-tokens", 8)
     assert said.code == 0, said.err
-    found = {one["id"]: one["settings"] for one in records(out)}
+    found = {record["id"]: record["settings"] for record in records(out)}
     assert found["plain"]["search"]["name"] == "best-of-n"
     assert found["guided"]["lambda"] == 4
     assert (found["preset"]["search"]["ratio"], found["preset"]["temperature"]) == (2, 0)

@@ -88,7 +88,10 @@ def test_a_negative_strength_turns_away():
 
 def test_a_search_with_a_strength_of_its_own_draws_the_same_under_every_lambda():
     weak, strong = (run(LinearAlignment(ratio=2.0, n=3), lam=lam)[0] for lam in (0.5, 9.0))
-    drawn = [{one.slot: one.tokens for one in outcome.ranked} for outcome in (weak, strong)]
+    drawn = [
+        {candidate.slot: candidate.tokens for candidate in outcome.ranked}
+        for outcome in (weak, strong)
+    ]
     assert drawn[0] == drawn[1]
     assert drawn[0][0] == by_hand(3.0, Sampling())
 
@@ -112,12 +115,14 @@ def test_the_candidates_logprobs_are_raw_and_of_every_view():
 def test_the_best_of_several_guided_responses_is_taken():
     outcome, _ = run(CFG(n=6), lam=2.0)
     query = toy_query(2.0)
-    found = scores([one for one in outcome.ranked if one.finished], query, Reward())
+    found = scores(
+        [candidate for candidate in outcome.ranked if candidate.finished], query, Reward()
+    )
     assert len(outcome.ranked) == 6
     assert found == sorted(found, reverse=True)
-    assert sorted(one.slot for one in outcome.ranked) == list(range(6))
-    for one in outcome.ranked:
-        assert one.tokens == by_hand(2.0, Sampling(), one.slot)
+    assert sorted(candidate.slot for candidate in outcome.ranked) == list(range(6))
+    for candidate in outcome.ranked:
+        assert candidate.tokens == by_hand(2.0, Sampling(), candidate.slot)
 
 
 def test_fewer_guided_responses_are_the_first_of_more():
@@ -128,10 +133,10 @@ def test_fewer_guided_responses_are_the_first_of_more():
 
 def test_scores_come_with_the_drawing_and_are_counted_for_every_view():
     outcome, usage = run(CFG(n=3))
-    drawn = sum(len(one.tokens) for one in outcome.ranked)
+    drawn = sum(len(candidate.tokens) for candidate in outcome.ranked)
     assert usage.sampled == drawn
     assert usage.guided == {"question": drawn, "full": drawn}
-    distinct = {one.tokens: len(one.tokens) for one in outcome.ranked}
+    distinct = {candidate.tokens: len(candidate.tokens) for candidate in outcome.ranked}
     assert usage.scored == {}
     assert usage.reused == 2 * sum(distinct.values())
 
@@ -178,7 +183,7 @@ def test_a_mask_looks_at_the_prompt_that_answers_are_drawn_from():
 def test_progress_tells_of_guided_responses():
     seen: list[Progress] = []
     run(CFG(n=2), on_progress=seen.append)
-    assert [one.phase for one in seen] == ["sampling", "scoring"]
+    assert [progress.phase for progress in seen] == ["sampling", "scoring"]
     assert len(seen[-1].candidates) == 2
 
 
@@ -233,7 +238,7 @@ def test_such_an_engine_still_does_every_other_search():
 
 async def maths(responses: Sequence[Tokens]) -> list[float | None]:
     """A reward for the token 2."""
-    return [float(sum(token == 2 for token in one)) for one in responses]
+    return [float(sum(token == 2 for token in response)) for response in responses]
 
 
 async def nothing(responses: Sequence[Tokens]) -> list[float | None]:
@@ -268,7 +273,7 @@ def test_args_with_a_shortlist_of_one_is_greedy():
 
 def test_a_token_without_a_reward_is_not_chosen():
     async def silent(responses: Sequence[Tokens]) -> list[float | None]:
-        return [None if one[-1] != 4 else 0.0 for one in responses]
+        return [None if response[-1] != 4 else 0.0 for response in responses]
 
     outcome, _ = run(ARGS(shortlist=12), trajectory=silent, max_tokens=3)
     assert outcome.ranked[0].tokens == (4, 4, 4)

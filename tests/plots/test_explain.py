@@ -73,7 +73,7 @@ def test_the_terminal_text_is_the_answer_with_line_breaks_shown(result: Realigne
 def test_the_strongest_gain_has_full_colour_and_losses_are_underlined(result: Realigned) -> None:
     styles = [str(span.style) for span in explained(result).spans]
     assert len(styles) == 3
-    assert ["underline" in one for one in styles] == [False, True, False]
+    assert ["underline" in style for style in styles] == [False, True, False]
     assert "bold" in styles[1]
 
 

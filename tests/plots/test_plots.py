@@ -22,7 +22,7 @@ from tests.plots.results import random_lines, realigned, result_of, scored
 
 def spots(axes: Axes) -> list[np.ndarray]:
     """The points (data coordinates) of everything drawn as a line: marks have one, the hull has several."""
-    return [np.asarray(one.get_xydata()) for one in axes.lines]
+    return [np.asarray(line.get_xydata()) for line in axes.lines]
 
 
 STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -43,7 +43,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def labels(axes: Axes) -> list[str]:
-    return [one.get_text() for one in axes.texts]
+    return [text.get_text() for text in axes.texts]
 
 
 @pytest.mark.parametrize("suffix", STARTS)
@@ -58,10 +58,10 @@ def test_no_label_covers_another_or_a_mark(seed: int, tmp_path: Path, drawn: lis
     plain = result_of([ScoreLine(-25.0, 1.0)])
     plot_realigned(result_of(random_lines(seed, 16)), tmp_path / "a.svg", plain=plain)
     plane, _ = drawn[0].axes
-    boxes = [one.get_window_extent() for one in plane.texts if isinstance(one, Annotation)]
+    boxes = [text.get_window_extent() for text in plane.texts if isinstance(text, Annotation)]
     assert len(boxes) == 16
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    marks = [one[0] for one in spots(plane) if len(one) == 1]
+    assert not any(combination.overlaps(other) for combination, other in combinations(boxes, 2))
+    marks = [spot[0] for spot in spots(plane) if len(spot) == 1]
     assert len(marks) == 17
     for x, y in plane.transData.transform(marks):
         assert not any(box.contains(x, y) for box in boxes)
@@ -76,7 +76,9 @@ def test_every_winner_of_the_path_is_on_the_hull_and_named_above_its_interval(
     plot_realigned(result, tmp_path / "a.svg")
     plane, path = drawn[0].axes
     assert labels(plane) == ["1", "2", "3", "4"]
-    assert labels(path) == [str(result.candidates[one.candidate].rank) for one in result.path]
+    assert labels(path) == [
+        str(result.candidates[segment.candidate].rank) for segment in result.path
+    ]
     assert len(result.path) == 3
     assert len(result.path) in map(len, spots(plane))
 
@@ -150,7 +152,9 @@ def test_ticks_of_lambda_do_not_crowd_and_include_the_one_in_use(
     _, path = drawn[0].axes
     ticks = sorted(path.get_xticks())
     assert min(b - a for a, b in pairwise(ticks)) > 0.07
-    assert style.plain_number(lam) in [one.get_text() for one in path.get_xticklabels()]
+    assert style.plain_number(lam) in [
+        get_xticklabel.get_text() for get_xticklabel in path.get_xticklabels()
+    ]
 
 
 def test_text_in_an_svg_stays_text(tmp_path: Path) -> None:

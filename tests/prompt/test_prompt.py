@@ -23,7 +23,7 @@ class Spelled:
     """A tokenizer whose tokens are characters: every prompt can be read back."""
 
     def render(self, messages: Sequence[Message]) -> Tokens:
-        turns = [f"[{one.role}]{one.content}" for one in messages]
+        turns = [f"[{message.role}]{message.content}" for message in messages]
         return tuple(map(ord, "".join(turns) + "[assistant]"))
 
     def encode(self, text: str) -> Tokens:
@@ -63,7 +63,7 @@ class Headless(Spelled):
     """Its template ends with the user's own words."""
 
     def render(self, messages: Sequence[Message]) -> Tokens:
-        return tuple(ord(character) for one in messages for character in one.content)
+        return tuple(ord(character) for message in messages for character in message.content)
 
 
 USER = Message("user", "What now?")

@@ -27,8 +27,8 @@ def path(tmp_path: Path) -> Path:
 
 def write(path: Path, *records: dict[str, Any]) -> None:
     journal = Journal.create(path)
-    for one in records:
-        journal.write(one)
+    for record in records:
+        journal.write(record)
     journal.close()
 
 

@@ -65,7 +65,7 @@ def plain_score(folder: str, messages: Sequence[Message], response: str) -> floa
         folder, dtype=torch.float32
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    turns = [{"role": one.role, "content": one.content} for one in messages]
+    turns = [{"role": message.role, "content": message.content} for message in messages]
     text = tokenizer.apply_chat_template(
         [*turns, {"role": "assistant", "content": response}], tokenize=False
     )

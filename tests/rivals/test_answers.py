@@ -54,4 +54,4 @@ def test_a_vote_adds_up_the_weights_of_equal_answers() -> None:
 
 def test_equal_weights_are_the_majority_vote() -> None:
     answers = ["a", "b", "b", "c"]
-    assert tally(answers, [2.0] * 4) == [2.0 * answers.count(one) for one in answers]
+    assert tally(answers, [2.0] * 4) == [2.0 * answers.count(answer) for answer in answers]

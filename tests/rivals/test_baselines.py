@@ -31,12 +31,17 @@ def by_formula(one: ScoredCandidate, name: str) -> float:
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_log_prob_method_ranks_the_same_candidates_by_its_formula(name: str, ask: Ask) -> None:
     by_rear, found = ask(METHODS["rear"]), ask(METHODS[name])
-    assert {one.tokens for one in found.candidates} == {one.tokens for one in by_rear.candidates}
-    keys = [(one.finish != "eos", -by_formula(one, name), one.slot) for one in found.candidates]
+    assert {candidate.tokens for candidate in found.candidates} == {
+        one.tokens for one in by_rear.candidates
+    }
+    keys = [
+        (candidate.finish != "eos", -by_formula(candidate, name), candidate.slot)
+        for candidate in found.candidates
+    ]
     assert keys == sorted(keys)
-    for one in found.candidates:
-        assert one.method is not None
-        assert one.method.score == pytest.approx(by_formula(one, name))
+    for candidate in found.candidates:
+        assert candidate.method is not None
+        assert candidate.method.score == pytest.approx(by_formula(candidate, name))
     assert found.method == {"name": name, "missing": 0}
 
 
@@ -51,7 +56,9 @@ def test_rear_s_own_record_names_no_other_method(ask: Ask) -> None:
 def test_the_ends_of_lambda_are_rear_at_that_lambda(name: str, lam: float, ask: Ask) -> None:
     by_rear = ask(METHODS["rear"], lam=lam)
     found = ask(METHODS[name], lam=20.0)
-    assert [one.tokens for one in found.candidates] == [one.tokens for one in by_rear.candidates]
+    assert [candidate.tokens for candidate in found.candidates] == [
+        one.tokens for one in by_rear.candidates
+    ]
 
 
 def test_the_gain_alone_is_what_a_very_large_lambda_picks(ask: Ask) -> None:
@@ -61,8 +68,8 @@ def test_the_gain_alone_is_what_a_very_large_lambda_picks(ask: Ask) -> None:
 
 def test_turning_away_turns_the_gain_around(ask: Ask) -> None:
     found = ask(METHODS["preference-gain"], preferences=(pt.Preference("No games.", -2.0),))
-    ended = [one for one in found.candidates if one.finish == "eos"]
-    gains = [one.preference_gain for one in ended]
+    ended = [candidate for candidate in found.candidates if candidate.finish == "eos"]
+    gains = [candidate.preference_gain for candidate in ended]
     assert gains == sorted(gains)
 
 
@@ -70,7 +77,9 @@ def test_a_log_prob_method_guides_the_steps_of_a_tree(ask: Ask) -> None:
     search = pt.DVTS(subtrees=2, width=3, max_steps=6)
     as_rear = ask(METHODS["rear"], lam=1.0, search=search)
     found = ask(METHODS["full-logprob"], lam=50.0, search=search)
-    assert [one.tokens for one in found.candidates] == [one.tokens for one in as_rear.candidates]
+    assert [candidate.tokens for candidate in found.candidates] == [
+        one.tokens for one in as_rear.candidates
+    ]
     assert not any("guided the steps" in note for note in found.notes)
 
 
@@ -78,7 +87,9 @@ def test_another_method_picks_among_what_rear_s_tree_ends_with(ask: Ask) -> None
     search = pt.DVTS(subtrees=3, width=2, max_steps=6)
     as_rear = ask(METHODS["rear"], search=search)
     found = ask(AtRandom(), search=search)
-    assert {one.tokens for one in found.candidates} == {one.tokens for one in as_rear.candidates}
+    assert {candidate.tokens for candidate in found.candidates} == {
+        one.tokens for one in as_rear.candidates
+    }
     assert any("REAR's score guided the steps" in note for note in found.notes)
 
 
@@ -90,7 +101,7 @@ def test_the_random_pick_is_the_item_s_own_and_uniform() -> None:
     def picked(item: str) -> int:
         # All four are cut off after one token, so nothing but the draw decides.
         result = pt.run_sync(realigner.realign(QUESTION, WISH, item=item))
-        ended = [one for one in result.candidates if one.finish == "eos"]
+        ended = [candidate for candidate in result.candidates if candidate.finish == "eos"]
         return -1 if ended else result.candidates[0].slot
 
     assert picked("7") == picked("7")
@@ -108,8 +119,12 @@ def score(responses: list[str], method: ByVote) -> pt.Realigned:
 
 def test_the_majority_wins_and_its_first_candidate_speaks_for_it() -> None:
     found = score(["A", "B", "play", "B."], ByVote())
-    assert [one.slot for one in found.candidates] == [1, 3, 0, 2]
-    told = {one.slot: one.method.to_json() for one in found.candidates if one.method}
+    assert [candidate.slot for candidate in found.candidates] == [1, 3, 0, 2]
+    told = {
+        candidate.slot: candidate.method.to_json()
+        for candidate in found.candidates
+        if candidate.method
+    }
     assert told[1] == {"score": 2.0, "answer": "B"}
     assert told[2] == {"score": None}
     assert found.method == {"name": "majority-vote", "missing": 1}
@@ -119,15 +134,15 @@ def test_the_majority_wins_and_its_first_candidate_speaks_for_it() -> None:
 def test_a_weighted_vote_weighs_by_one_plus_the_mean_score() -> None:
     found = score(["A", "B", "B."], ByVote(name="weighted-vote"))
     weights: dict[str, float] = {}
-    for one in found.candidates:
-        q, p = one.logprobs["question"], one.logprobs["full"]
-        assert one.method is not None
-        assert one.method.answer is not None
+    for candidate in found.candidates:
+        q, p = candidate.logprobs["question"], candidate.logprobs["full"]
+        assert candidate.method is not None
+        assert candidate.method.answer is not None
         mean = float(np.mean(q + 2.0 * (p - q)))
-        weights[one.method.answer] = weights.get(one.method.answer, 0.0) + 1 + mean
-    for one in found.candidates:
-        assert one.method is not None
-        assert one.method.score == pytest.approx(weights[one.method.answer or ""])
+        weights[candidate.method.answer] = weights.get(candidate.method.answer, 0.0) + 1 + mean
+    for candidate in found.candidates:
+        assert candidate.method is not None
+        assert candidate.method.score == pytest.approx(weights[candidate.method.answer or ""])
     assert found.candidates[0].method is not None
     assert found.candidates[0].method.answer == max(weights, key=weights.__getitem__)
 

@@ -65,14 +65,20 @@ def test_the_pick_is_the_best_score_with_the_preference_where_it_was_put(
     method = ByRewardModel(preference_in="user" if place == "user" else "system")
     found = ask(method, judges=Judges(reward_model=model))
     read = CONVERSATION if place == "system" else [Message("user", "No games.\n\nA or B?")]
-    for one in found.candidates:
-        assert one.method is not None
-        assert one.method.score == pytest.approx(plain_score(folder, read, one.text), abs=1e-5)
+    for candidate in found.candidates:
+        assert candidate.method is not None
+        assert candidate.method.score == pytest.approx(
+            plain_score(folder, read, candidate.text), abs=1e-5
+        )
     ended = [
-        one.method.score or 0 for one in found.candidates if one.finish == "eos" and one.method
+        candidate.method.score or 0
+        for candidate in found.candidates
+        if candidate.finish == "eos" and candidate.method
     ]
     assert ended == sorted(ended, reverse=True)
-    assert found.usage["method"]["forwards"] == len({one.text for one in found.candidates})
+    assert found.usage["method"]["forwards"] == len(
+        {candidate.text for candidate in found.candidates}
+    )
     assert found.method == {"name": "reward-model", "model": folder, "missing": 0}
     assert found.versions["reward model torch"] == torch.__version__
     model.close()
@@ -82,7 +88,7 @@ def test_what_does_not_fit_has_no_score_and_nothing_is_cut_off(tmp_path: Path) -
     model = open_reward_model(save_reward_model(tmp_path / "rm"))
     pairs = [(CONVERSATION, "A"), (CONVERSATION, "x" * 200), (CONVERSATION, "B")]
     rated = pt.run_sync(model.score(pairs))
-    assert [one is None for one in rated.scores] == [False, True, False]
+    assert [score is None for score in rated.scores] == [False, True, False]
     assert rated.forwards == 2
     with pytest.raises(PromptTooLong, match="shorten the conversation"):
         model.check([Message("user", "y" * 130)])

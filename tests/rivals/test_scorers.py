@@ -49,14 +49,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
     def entry_points(*, group: str) -> EntryPoints:
-        return EntryPoints(one for one in points if one.group == group)
+        return EntryPoints(point for point in points if point.group == group)
 
     monkeypatch.setattr(functions, "entry_points", entry_points)
 
 
 def test_a_function_of_one_s_own_picks(ask: Ask) -> None:
     found = ask(ByRewardModel(), judges=Judges(reward_model=open_reward_model(f"{PLACE}:brevity")))
-    ended = [len(one.text) for one in found.candidates if one.finish == "eos"]
+    ended = [len(candidate.text) for candidate in found.candidates if candidate.finish == "eos"]
     assert ended == sorted(ended)
     assert found.method == {"name": "reward-model", "model": f"{PLACE}:brevity", "missing": 0}
 
@@ -65,15 +65,19 @@ def test_it_may_be_async_and_may_have_no_score(ask: Ask) -> None:
     model = open_reward_model(f"{PLACE}:patience")
     found = ask(ByRewardModel(), judges=Judges(reward_model=model))
     assert found.method is not None
-    assert found.method["missing"] == sum("A" in one.text for one in found.candidates) > 0
-    ended = [one for one in found.candidates if one.finish == "eos"]
-    assert ["A" in one.text for one in ended] == sorted("A" in one.text for one in ended)
+    assert (
+        found.method["missing"] == sum("A" in candidate.text for candidate in found.candidates) > 0
+    )
+    ended = [candidate for candidate in found.candidates if candidate.finish == "eos"]
+    assert ["A" in candidate.text for candidate in ended] == sorted(
+        "A" in one.text for one in ended
+    )
 
 
 def test_it_reads_the_preference(ask: Ask) -> None:
     model = open_reward_model(f"{PLACE}:hears_the_preference")
     found = ask(ByRewardModel(), judges=Judges(reward_model=model))
-    assert all(one.method and one.method.score == 1.0 for one in found.candidates)
+    assert all(candidate.method and candidate.method.score == 1.0 for candidate in found.candidates)
 
 
 @pytest.mark.usefixtures("installed")

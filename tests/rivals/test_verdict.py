@@ -41,10 +41,10 @@ def test_a_forced_verdict_is_the_log_ratio_of_the_added_up_spellings() -> None:
 def test_the_judge_s_order_is_the_answers_order_and_its_cost_is_counted(ask: Ask) -> None:
     engine = toy()
     found = ask(ByJudge(), engine=engine)
-    ended = [one for one in found.candidates if one.finish == "eos"]
-    by_hand = [verdict_by_hand(engine, one.text, FORCED)[0] for one in ended]
+    ended = [candidate for candidate in found.candidates if candidate.finish == "eos"]
+    by_hand = [verdict_by_hand(engine, candidate.text, FORCED)[0] for candidate in ended]
     assert by_hand == sorted(by_hand, reverse=True)
-    distinct = len({one.text for one in found.candidates})
+    distinct = len({candidate.text for candidate in found.candidates})
     assert found.usage["method"]["forwards"] == distinct
     # Five tokens of prompt, one of "Preferred:", eight spellings of one token.
     assert found.usage["method"]["tokens"] == distinct * (5 + 1 + 8)
@@ -53,7 +53,9 @@ def test_the_judge_s_order_is_the_answers_order_and_its_cost_is_counted(ask: Ask
 
 
 def test_spellings_that_are_the_same_tokens_count_once() -> None:
-    words = tuple(one for one in SPELLED if one.strip() == one or one == "\n")
+    words = tuple(
+        spelling for spelling in SPELLED if spelling.strip() == spelling or spelling == "\n"
+    )
     spaceless = ToyTokenizer(words=(*words, " "))
     engine = ToyEngine(hashed_bigrams(1, len(words) + 1), tokenizer=spaceless)
     judge = GenerativeRewardModel(engine, ByJudge())
@@ -112,7 +114,7 @@ def test_a_verdict_that_never_comes_is_counted_and_is_no_number(
     assert found.method["missing"] == len(found.candidates)
     assert found.to_json()["candidates"][0]["method"] == {"score": None}
     assert any("no score by generative-reward-model" in note for note in found.notes)
-    ended = [one.slot for one in found.candidates if one.finish == "eos"]
+    ended = [candidate.slot for candidate in found.candidates if candidate.finish == "eos"]
     assert ended == sorted(ended)
     assert found.usage["method"]["sampled"] > 0
 

@@ -62,8 +62,8 @@ def test_a_style_is_kept_or_not():
     item = item_of("style")
     rows = make_pairs(replace(SMALL, sizes=(200, 1, 1)))["train"]
     styles = [one for one in some_items("train", 200, 0) if one.kind == "style"]
-    by_id = {one.id: one for one in styles}
-    assert item.id in {one.id.rpartition("-")[0] for one in styles}
+    by_id = {style.id: style for style in styles}
+    assert item.id in {style.id.rpartition("-")[0] for style in styles}
     told = [row for row in rows if row["id"] in by_id]
     assert told
     for row in told:
@@ -117,7 +117,7 @@ def test_training_reads_what_the_command_writes(tmp_path, capsys):
     read = read_pairs(str(tmp_path / "pairs" / "train.jsonl"))
     assert f"{len(read.pairs)} train" in capsys.readouterr().out
     assert 20 < len(read.pairs) <= 60
-    assert set(objective_names(read.pairs)) == {one.name for one in objectives()}
+    assert set(objective_names(read.pairs)) == {objective.name for objective in objectives()}
 
 
 @pytest.mark.model

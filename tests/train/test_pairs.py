@@ -30,7 +30,7 @@ def test_a_pair_can_have_verdicts_of_several_objectives_and_a_whole_conversation
         "preferred": {"help": 1, "safe": 0},
     }
     [pair] = read_pairs(write(tmp_path / "p.jsonl", [given])).pairs
-    assert [one.content for one in pair.messages] == ["s", "q"]
+    assert [message.content for message in pair.messages] == ["s", "q"]
     assert pair.preferred == {"help": 1, "safe": 0}
     assert objective_names([pair]) == ("help", "safe")
 
@@ -63,7 +63,7 @@ def test_rows_of_hh_rlhf_are_taken_apart_into_turns(tmp_path):
     start = "\n\nHuman: one\n\nAssistant: two\n\nHuman: three\n\nAssistant:"
     given = {"chosen": start + " good\n\nindeed", "rejected": start + " bad"}
     [pair] = read_pairs(write(tmp_path / "p.jsonl", [given])).pairs
-    assert [(one.role, one.content) for one in pair.messages] == [
+    assert [(message.role, message.content) for message in pair.messages] == [
         ("user", "one"),
         ("assistant", "two"),
         ("user", "three"),

@@ -80,19 +80,19 @@ def test_gradients_reach_the_adapter_alone(method, model, pairs, tmp_path):
     base = training.lm.model
     before = {name: one.clone() for name, one in base.state_dict().items()}
     trained = training.arm.weights.trained()
-    for one in trained.values():
-        one.requires_grad_(True)
+    for weight in trained.values():
+        weight.requires_grad_(True)
         # B is zero at the start, so that nothing before it would get a gradient yet.
-        if not one.detach().any():
-            one.data.normal_(0, 0.1)
+        if not weight.detach().any():
+            weight.data.normal_(0, 0.1)
     k = len(given.objectives)
     with training.arm.rows(torch.full((16, k), 1 / k)):
         gaps = margins(training.lm, make_batch(training.train, "cpu"))
-    signs = torch.tensor([one.signs for one in training.train]).float()
+    signs = torch.tensor([pair.signs for pair in training.train]).float()
     counts = signs.abs().sum(dim=0)
     batch_loss(given, training.arm, gaps, signs, torch.full((8, k), 1 / k), counts, 8).backward()
-    assert all(one.grad is None for one in base.parameters())
-    assert all(one.grad is not None and one.grad.any() for one in trained.values())
+    assert all(parameter.grad is None for parameter in base.parameters())
+    assert all(weight.grad is not None and weight.grad.any() for weight in trained.values())
     assert same(base.state_dict(), before)
     fixed = training.arm.weights.named().keys() - trained.keys()
     assert fixed == ({"preftilt.embeddings"} if method == "uniarm" else set())
@@ -275,7 +275,7 @@ def test_the_folder_tells_how_it_came_about(model, pairs, tmp_path):
     record = json.loads((folder / "training.json").read_text("utf-8"))
     spec = read_spec(folder)
     tensors = weights(folder)
-    assert record["parameters"]["trained"] == sum(one.numel() for one in tensors.values())
+    assert record["parameters"]["trained"] == sum(tensor.numel() for tensor in tensors.values())
     assert record["pairs"] == {"train": 8, "validation": 8, "left_out": 0}
     assert record["seconds"] > 0
     assert len(record["curve"]["steps"]) == record["steps"] == 80
@@ -283,7 +283,7 @@ def test_the_folder_tells_how_it_came_about(model, pairs, tmp_path):
     told = (folder / "README.md").read_text("utf-8")
     assert "kind=0.5,brief=0.5" in told
     assert "| brief | 100.0 % |" in told
-    assert [one.name for one in spec.objectives] == ["kind", "brief"]
+    assert [objective.name for objective in spec.objectives] == ["kind", "brief"]
 
 
 @pytest.mark.parametrize("method", ["parm", "uniarm"])
@@ -292,7 +292,7 @@ def test_a_trained_model_learns_an_objective_more(method, model, pairs, tmp_path
     old = train(pairs, tmp_path / "old", first).folder
     more = replace(first, objectives=(KIND, BRIEF), start=str(old), epochs=40)
     new = train(pairs, tmp_path / "new", more, validation=pairs)
-    assert [one.name for one in read_spec(new.folder).objectives] == ["kind", "brief"]
+    assert [objective.name for objective in read_spec(new.folder).objectives] == ["kind", "brief"]
     assert new.record["accuracy"] == 1
     with pytest.raises(BadInput, match="name these objectives first"):
         train(pairs, tmp_path / "odd", replace(more, objectives=(BRIEF, KIND)))
