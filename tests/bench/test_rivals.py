@@ -21,8 +21,8 @@ pytestmark = pytest.mark.model
 def test_the_reward_model_opens_as_any_other_and_tells_responses_apart(tmp_path: Path):
     model = open_reward_model(str(write_reward_model(tmp_path / "reward")))
     try:
-        asked = [pt.Message("user", "What could I cook?")]
-        rated = asyncio.run(model.score([(asked, "Soup."), (asked, "A salad with nuts.")]))
+        messages = [pt.Message("user", "What could I cook?")]
+        rated = asyncio.run(model.score([(messages, "Soup."), (messages, "A salad with nuts.")]))
     finally:
         model.close()
     first, second = rated.scores
@@ -34,8 +34,8 @@ def test_the_reward_model_opens_as_any_other_and_tells_responses_apart(tmp_path:
 
 def test_the_sweep_reads_off_every_lambda_size_and_reduction():
     settings = pt.Settings(search=pt.BestOfN(n=max(SIZES)), max_tokens=6)
-    asked = [pt.Message("user", "How?")], [pt.Preference("No games.")]
-    result = asyncio.run(pt.Realigner(ToyEngine(), settings).realign(*asked))
+    request = [pt.Message("user", "How?")], [pt.Preference("No games.")]
+    result = asyncio.run(pt.Realigner(ToyEngine(), settings).realign(*request))
     assert sweep(result) == len(LAMBDAS) * len(SIZES) * len(REDUCTIONS)
 
 

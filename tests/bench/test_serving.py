@@ -86,10 +86,10 @@ def test_the_endless_model_is_the_bundled_one_with_an_end_that_is_never_drawn(tm
 
 def test_questions_have_the_length_that_is_asked_for_and_are_never_the_same():
     words = QuestionMaker(0)
-    asked = [words.question(200) for _ in range(4)]
-    lengths = [len(words.tokenizer.chat.encode(one)) for one in asked]
+    questions = [words.question(200) for _ in range(4)]
+    lengths = [len(words.tokenizer.chat.encode(question)) for question in questions]
     assert all(200 <= length <= 250 for length in lengths)
-    assert len({one[:9] for one in asked}) == 4
+    assert len({question[:9] for question in questions}) == 4
 
 
 def test_a_helper_s_noise_is_no_answer_and_its_end_is_an_error(tmp_path: Path):

@@ -69,16 +69,16 @@ def test_the_path_says_what_another_lambda_would_have_chosen(realigner, reductio
 
 def test_a_centred_record_is_relative_to_its_own_candidates(realigner):
     result = realign(realigner, lam=5.0, reward=pt.Reward(reduction="centred"))
-    found = result.candidates
-    q = [one.logprobs["question"].sum() for one in found]
-    a_token = sum(q) / sum(len(one.tokens) for one in found)
-    for one, total in zip(found, q, strict=True):
+    candidates = result.candidates
+    q = [candidate.logprobs["question"].sum() for candidate in candidates]
+    a_token = sum(q) / sum(len(candidate.tokens) for candidate in candidates)
+    for one, total in zip(candidates, q, strict=True):
         n = len(one.tokens)
         assert one.question_logprob == pytest.approx((total - n * a_token) / n**0.5, abs=1e-9)
         assert one.score == pytest.approx(one.question_logprob + 5.0 * one.preference_gain)
         assert one.sums.question_logprob == pytest.approx(total)
     assert (result.settings["reduction"], result.unit) == ("centred", "nats a √token")
-    ranked = [(one.finish != "eos", -one.score) for one in found]
+    ranked = [(candidate.finish != "eos", -candidate.score) for candidate in candidates]
     assert ranked == sorted(ranked)
 
 
@@ -112,9 +112,11 @@ def test_an_answer_that_was_cut_off_and_won_by_its_score_is_noted(realigner):
         for seed in range(4)
         for lam in (1.0, 20.0)
     ]
-    cut = [one for one in won if one.candidates[0].finish == "length"]
+    cut = [candidate for candidate in won if candidate.candidates[0].finish == "length"]
     assert cut
-    assert all(any("was cut off at 6 tokens" in note for note in one.notes) for one in cut)
+    assert all(
+        any("was cut off at 6 tokens" in note for note in candidate.notes) for candidate in cut
+    )
 
 
 @pytest.mark.parametrize("method", ["question-logprob", "full-logprob", "preference-gain"])
@@ -162,7 +164,7 @@ def test_the_same_item_gives_the_same_answer_alone_and_beside_others(realigner):
     assert [candidate.tokens for candidate in company[2].candidates] == [
         one.tokens for one in alone.candidates
     ]
-    texts = {one.candidates[0].tokens for one in company}
+    texts = {result.candidates[0].tokens for result in company}
     assert len(texts) > 1
 
 
@@ -289,9 +291,9 @@ def test_the_short_call_keeps_one_model_and_lets_the_others_go(monkeypatch):
 def test_several_draws_at_temperature_0_are_told_to_be_one(realigner):
     note = "temperature 0 draws one answer"
     cold = pt.Sampling(temperature=0)
-    assert any(note in one for one in realign(realigner, sampling=cold).notes)
+    assert any(note in text for text in realign(realigner, sampling=cold).notes)
     for changes in ({}, {"sampling": cold, "search": pt.BestOfN(n=1)}):
-        assert not any(note in one for one in realign(realigner, **changes).notes)
+        assert not any(note in text for text in realign(realigner, **changes).notes)
 
 
 def test_a_response_that_brings_its_end_of_turn_gets_no_second_one():
@@ -299,7 +301,7 @@ def test_a_response_that_brings_its_end_of_turn_gets_no_second_one():
         """Its end of a turn is a word."""
 
         def encode_response(self, text: str, after: str = "") -> tuple[int, ...]:
-            return tuple(self.words.index(one.replace("END", "<end>")) for one in text.split("|"))
+            return tuple(self.words.index(part.replace("END", "<end>")) for part in text.split("|"))
 
     engine = ToyEngine(hashed_bigrams(1), tokenizer=Literal())
     realigner = pt.Realigner(engine)

@@ -52,8 +52,8 @@ def test_there_is_no_share_without_a_choice(lines: list[ScoreLine]):
 
 
 def test_the_difference_is_the_mean_gain_whatever_its_sign_and_of_possible_tokens():
-    found = effect(gains=np.array([0.5, -1.5, 1.0, -math.inf]))
-    assert (found.difference, found.agrees) == (1.0, False)
+    measured = effect(gains=np.array([0.5, -1.5, 1.0, -math.inf]))
+    assert (measured.difference, measured.agrees) == (1.0, False)
     assert effect(gains=np.full(3, -math.inf)).difference == 0.0
 
 
@@ -61,9 +61,9 @@ def test_the_difference_is_the_mean_gain_whatever_its_sign_and_of_possible_token
 def test_views_agree_below_the_threshold_and_a_note_says_so_and_nothing_else(
     gain: float, agrees: bool
 ):
-    found = effect(gains=np.full(20, gain), lam=50.0)
-    assert found.agrees is agrees
-    assert ("changes nothing here" in effect_notes(found, 50.0, ["a"] * 20)[0]) is agrees
+    measured = effect(gains=np.full(20, gain), lam=50.0)
+    assert measured.agrees is agrees
+    assert ("changes nothing here" in effect_notes(measured, 50.0, ["a"] * 20)[0]) is agrees
     gains = np.zeros(40)
     gains[7] = gain
     assert effect(gains=gains).agrees
@@ -75,9 +75,9 @@ def test_beyond_the_last_change_of_the_winner_a_note_names_it():
     last = upper_envelope(POOL)[-1].start
     assert last == pytest.approx(5 / 3)
     assert effect(lam=1.5).same_from is None
-    found = effect(lam=last + 1)
-    assert found.same_from == last
-    [note] = effect_notes(found, last + 1, ["a"] * 20)
+    measured = effect(lam=last + 1)
+    assert measured.same_from == last
+    [note] = effect_notes(measured, last + 1, ["a"] * 20)
     assert "the same for every λ from 1.67 on" in note
 
 
@@ -89,11 +89,11 @@ def test_where_there_is_nothing_to_change_the_last_change_is_not_told(given: dic
 def test_few_tokens_that_carry_most_of_the_gain_are_named():
     gains = np.full(20, 0.1)
     gains[[4, 9]] = -3.0, 2.0
-    found = effect(gains=gains, lam=1.0)
-    assert (found.carriers, found.carried) == ((4, 9), pytest.approx(5.0 / 6.8))
+    measured = effect(gains=gains, lam=1.0)
+    assert (measured.carriers, measured.carried) == ((4, 9), pytest.approx(5.0 / 6.8))
     pieces = [f" w{i}" for i in range(20)]
     pieces[9] = "\x1b"
-    [note] = effect_notes(found, 1.0, pieces)
+    [note] = effect_notes(measured, 1.0, pieces)
     assert note == r"2 of 20 tokens of the answer at λ = 1 carry 74% of its gain: “w4”, “\x1b”"
     assert effect(gains=gains[:11]).carriers == ()
     assert effect(gains=FLAT).carriers == ()
@@ -102,8 +102,8 @@ def test_few_tokens_that_carry_most_of_the_gain_are_named():
 
 def realign(**settings) -> pt.Realigned:
     question, wish = pt.Message("user", "How do I study maths?"), pt.Preference("No games.")
-    given = {"search": pt.BestOfN(n=6), "lam": 30.0, "max_tokens": 16} | settings
-    realigner = pt.Realigner(ToyEngine(), pt.Settings(**given))
+    values = {"search": pt.BestOfN(n=6), "lam": 30.0, "max_tokens": 16} | settings
+    realigner = pt.Realigner(ToyEngine(), pt.Settings(**values))
     return asyncio.run(realigner.realign([question], [wish]))
 
 

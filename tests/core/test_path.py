@@ -49,9 +49,9 @@ def test_the_path_covers_every_lambda_once(candidates, start):
 @given(lines, starts)
 def test_gain_rises_and_question_logprob_falls_along_the_path(candidates, start):
     won = [candidates[one.candidate] for one in upper_envelope(candidates, start)]
-    gains = [one.preference_gain for one in won]
+    gains = [candidate.preference_gain for candidate in won]
     assert gains == sorted(gains)
-    questions = [one.question_logprob for one in won]
+    questions = [candidate.question_logprob for candidate in won]
     if all(map(math.isfinite, questions)) and start == 0.0:
         assert all(b <= a + 1e-6 for a, b in itertools.pairwise(questions))
 

@@ -83,9 +83,11 @@ def test_swapping_the_views_mirrors_lambda(row, lam):
 @given(rows, lambdas, st.floats(0, 1))
 def test_the_score_is_linear_in_lambda(row, lam, share):
     q, p = row
-    one, reward = candidate(q, p), Reward()
-    between = score(one, query(share * lam), reward)
-    ends = (1 - share) * score(one, query(0), reward) + share * score(one, query(lam), reward)
+    response, reward = candidate(q, p), Reward()
+    between = score(response, query(share * lam), reward)
+    ends = (1 - share) * score(response, query(0), reward) + share * score(
+        response, query(lam), reward
+    )
     assert between == pytest.approx(ends, abs=1e-7)
 
 
@@ -104,10 +106,10 @@ def test_scores_add_up_over_a_split(row, cut, lam, gamma):
 
 @given(rows, lambdas, gammas)
 def test_the_mean_times_the_length_is_the_sum(row, lam, gamma):
-    one = candidate(*row)
-    total = score(one, query(lam), Reward(gamma=gamma))
-    mean = score(one, query(lam), Reward(gamma=gamma, reduction="mean"))
-    assert mean * len(one.tokens) == pytest.approx(total, abs=1e-7)
+    response = candidate(*row)
+    total = score(response, query(lam), Reward(gamma=gamma))
+    mean = score(response, query(lam), Reward(gamma=gamma, reduction="mean"))
+    assert mean * len(response.tokens) == pytest.approx(total, abs=1e-7)
 
 
 @given(rows)
@@ -130,15 +132,15 @@ def test_a_response_that_ended_at_a_stop_string_has_no_eos_to_leave_out(row):
 def test_several_preferences_add_their_weighted_gains():
     logprobs = np.array([[-1.0, -2.0], [-0.5, -2.5], [-3.0, -1.0]])
     strengths = (4.0, -2.0)
-    one = Candidate((5, 0), logprobs, "eos")
+    response = Candidate((5, 0), logprobs, "eos")
     by_hand = logprobs[0].sum() + sum(
         strength * (view - logprobs[0]).sum()
         for strength, view in zip(strengths, logprobs[1:], strict=True)
     )
     ratios = (1.0, -0.5)
-    assert line(one, ratios, Reward()).at(4.0) == pytest.approx(by_hand)
+    assert line(response, ratios, Reward()).at(4.0) == pytest.approx(by_hand)
     assert token_gains(logprobs, ratios).sum() == pytest.approx(
-        line(one, ratios, Reward()).preference_gain
+        line(response, ratios, Reward()).preference_gain
     )
 
 
@@ -155,9 +157,9 @@ def test_a_one_token_response_s_scores_are_the_guided_policy_s_logits():
 
 @pytest.mark.parametrize("impossible", [[-math.inf, -1.0], [-1.0, -math.inf]])
 def test_a_token_impossible_under_a_view_never_wins(impossible):
-    one = candidate([impossible[0], -1.0], [impossible[1], -1.0])
-    assert line(one, (1.0,), Reward()) is IMPOSSIBLE
-    assert score(one, query(20), Reward()) == -math.inf
+    response = candidate([impossible[0], -1.0], [impossible[1], -1.0])
+    assert line(response, (1.0,), Reward()) is IMPOSSIBLE
+    assert score(response, query(20), Reward()) == -math.inf
 
 
 def test_an_empty_response_loses_to_every_other():
@@ -245,17 +247,17 @@ def test_a_constant_a_token_in_any_view_changes_no_centred_score(pairs, lam, gam
 
 @given(pools, lambdas, gammas)
 def test_centred_scores_times_the_root_of_their_lengths_add_up_to_nothing(pairs, lam, gamma):
-    found = scores(pool_of(pairs), query(lam), Reward(reduction="centred", gamma=gamma))
+    values = scores(pool_of(pairs), query(lam), Reward(reduction="centred", gamma=gamma))
     roots = [math.sqrt((gamma ** (2 * np.arange(len(q)))).sum()) for q, _ in pairs]
-    assert sum(map(math.prod, zip(roots, found, strict=True))) == pytest.approx(0, abs=1e-6)
+    assert sum(map(math.prod, zip(roots, values, strict=True))) == pytest.approx(0, abs=1e-6)
 
 
 @given(pools, lambdas, st.randoms(use_true_random=False))
 def test_the_order_of_a_pool_changes_no_centred_score(pairs, lam, random):
     order = random.sample(range(len(pairs)), len(pairs))
-    found = scores(pool_of(pairs), query(lam), CENTRED)
+    values = scores(pool_of(pairs), query(lam), CENTRED)
     shuffled = scores(pool_of([pairs[i] for i in order]), query(lam), CENTRED)
-    assert shuffled == [found[i] for i in order]
+    assert shuffled == [values[i] for i in order]
 
 
 @given(
@@ -276,9 +278,9 @@ def test_what_cannot_win_is_no_part_of_the_means(pairs, at, lam):
     for hopeless in (candidate([-math.inf, -9.0], [-1.0, -9.0]), candidate([], [])):
         pool = pool_of(pairs)
         pool.insert(at, hopeless)
-        found = scores(pool, query(lam), CENTRED)
-        assert found.pop(at) == -math.inf
-        assert found == alone
+        values = scores(pool, query(lam), CENTRED)
+        assert values.pop(at) == -math.inf
+        assert values == alone
     assert scores([candidate([], [])], query(lam), CENTRED) == [-math.inf]
 
 
@@ -302,7 +304,7 @@ def test_reward_models_are_centred_like_the_rest():
         for candidate in pool
     ]
     for term in (ArmTerm(0.7, 0.0), ArmTerm(0.0, 0.3)):
-        found = [lines(each, (1.0,), CENTRED, (term,)) for each in (pool, shifted)]
-        for ours, theirs in zip(*found, strict=True):
+        measured = [lines(each, (1.0,), CENTRED, (term,)) for each in (pool, shifted)]
+        for ours, theirs in zip(*measured, strict=True):
             assert ours.at(4.0) == pytest.approx(theirs.at(4.0))
-        assert found[0] != lines(pool, (1.0,), CENTRED, (ArmTerm(0.0, 0.0),))
+        assert measured[0] != lines(pool, (1.0,), CENTRED, (ArmTerm(0.0, 0.0),))

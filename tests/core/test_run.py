@@ -99,8 +99,8 @@ def test_more_samples_never_score_lower(engine, search_toy):
     winners = [search_toy(BestOfN(n=n)).ranked[0] for n in (1, 2, 4, 8, 16, 32)]
     finished_from_the_start = search_toy(BestOfN(n=1)).ranked[0].finished
     assert finished_from_the_start
-    found = scores(winners, query, reward)
-    assert found == sorted(found)
+    values = scores(winners, query, reward)
+    assert values == sorted(values)
 
 
 def test_best_of_one_and_dvts_of_width_one_are_sampling(search_toy):
@@ -177,12 +177,12 @@ def test_an_engine_whose_sampler_is_not_exact_is_asked_to_score_every_view(engin
         toy_run(engine),
         toy_run(ToyEngine(engine.next_logprobs, sampler_logprobs=False)),
     )
-    one = asyncio.run(exact.search(BestOfN(n=4)))
+    outcome = asyncio.run(exact.search(BestOfN(n=4)))
     other = asyncio.run(measured.search(BestOfN(n=4)))
     assert set(exact.usage.scored) == {"question"}
     assert set(measured.usage.scored) == {"question", "full"}
     assert measured.usage.reused == 0
-    assert [c.tokens for c in one.ranked] == [c.tokens for c in other.ranked]
+    assert [c.tokens for c in outcome.ranked] == [c.tokens for c in other.ranked]
 
 
 def test_candidates_from_the_question_prompt_are_scored_under_the_full_one(engine):
@@ -243,11 +243,11 @@ def test_steps_of_a_tree_are_not_reported_as_responses(engine):
 
 def test_given_responses_are_scored_without_drawing(engine):
     drawn = asyncio.run(toy_run(engine).search(BestOfN(n=3)))
-    given = [
+    completions = [
         Completion(candidate.tokens, np.zeros(len(candidate.tokens)), candidate.finish)
         for candidate in drawn.ranked
     ]
-    scored = asyncio.run(toy_run(engine, stream=Stream(9)).score_given(given))
+    scored = asyncio.run(toy_run(engine, stream=Stream(9)).score_given(completions))
     for candidate, other in zip(drawn.ranked, scored, strict=True):
         np.testing.assert_allclose(candidate.logprobs, other.logprobs, atol=1e-12)
 

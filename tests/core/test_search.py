@@ -30,17 +30,17 @@ def drive(
 ) -> tuple[Outcome, list[Expand]]:
     """Run every plan with children made by hand; also returns what was asked for."""
     score = Score(lambda pool: [score_of(candidate) for candidate in pool], cut_off)
-    asked: list[Expand] = []
+    expansions: list[Expand] = []
     outcomes = []
     for plan in search.plans(ROOT, score, max_tokens):
         try:
             expand = next(plan)
             while True:
-                asked.append(expand)
+                expansions.append(expand)
                 expand = plan.send(children(expand))
         except StopIteration as end:
             outcomes.append(end.value)
-    return search.conclude(outcomes, score), asked
+    return search.conclude(outcomes, score), expansions
 
 
 def by_last_token(candidate: Candidate) -> float:
@@ -51,9 +51,9 @@ def test_best_of_n_asks_once_and_ranks_what_comes_back():
     def children(expand: Expand) -> list[Candidate]:
         return [grow(expand.parent, (value,), "eos") for value in (3, 9, 9, 1)]
 
-    outcome, asked = drive(BestOfN(n=4), children, by_last_token)
-    assert [one.slots for one in asked] == [(0, 1, 2, 3)]
-    assert asked[0].step is None
+    outcome, expansions = drive(BestOfN(n=4), children, by_last_token)
+    assert [expand.slots for expand in expansions] == [(0, 1, 2, 3)]
+    assert expansions[0].step is None
     assert [candidate.tokens[-1] for candidate in outcome.ranked] == [9, 9, 3, 1]
 
 
@@ -128,8 +128,8 @@ def golden_children(expand: Expand) -> list[Candidate]:
 
 
 def test_dvts_grows_the_golden_tree():
-    outcome, asked = drive(DVTS(subtrees=2, width=2), golden_children, by_last_token)
-    assert [(one.slots, one.parent.tokens) for one in asked] == [
+    outcome, expansions = drive(DVTS(subtrees=2, width=2), golden_children, by_last_token)
+    assert [(expand.slots, expand.parent.tokens) for expand in expansions] == [
         ((0, 1), ()),
         ((0, 1), (2, 12)),
         ((0, 1), (2, 12, 3, 7)),
@@ -155,8 +155,8 @@ def test_the_last_step_of_dvts_runs_to_the_end_of_the_response():
         finish: Finish = "stop" if expand.step else "eos"
         return [grow(expand.parent, (1,), finish) for _ in expand.slots]
 
-    outcome, asked = drive(DVTS(subtrees=1, width=2, max_steps=3), children, by_last_token)
-    assert [one.step for one in asked] == [Step("\n"), Step("\n"), None]
+    outcome, expansions = drive(DVTS(subtrees=1, width=2, max_steps=3), children, by_last_token)
+    assert [expand.step for expand in expansions] == [Step("\n"), Step("\n"), None]
     assert outcome.ranked[0].finished
 
 
@@ -165,8 +165,8 @@ def test_dvts_spends_no_more_than_its_token_budget_and_never_loops():
         assert expand.max_tokens > 0
         return [grow(expand.parent, (1,), "stop") for _ in expand.slots]
 
-    outcome, asked = drive(DVTS(subtrees=1, width=2, max_steps=50), children, by_last_token, 5)
-    assert len(asked) == 5
+    outcome, expansions = drive(DVTS(subtrees=1, width=2, max_steps=50), children, by_last_token, 5)
+    assert len(expansions) == 5
     assert outcome.ranked[0].finish == "length"
     assert outcome.stopped == "token budget spent"
 
@@ -178,9 +178,9 @@ def test_every_subtree_s_answer_is_a_path_of_its_own_children(values, subtrees, 
         finish: Finish = "eos" if depth + 1 == len(values) else "stop"
         return [grow(expand.parent, (10 * slot + values[depth],), finish) for slot in expand.slots]
 
-    outcome, asked = drive(DVTS(subtrees=subtrees, width=width), children, by_last_token)
+    outcome, expansions = drive(DVTS(subtrees=subtrees, width=width), children, by_last_token)
     assert len(outcome.ranked) == subtrees
-    assert len(asked) == subtrees * len(values)
+    assert len(expansions) == subtrees * len(values)
     for leaf in outcome.ranked:
         trees = {token // 10 // width for token in leaf.tokens}
         assert len(trees) == 1
@@ -191,9 +191,9 @@ def test_greedy_and_sample_draw_one_response():
         return [grow(expand.parent, (1,), "eos")]
 
     for search in (Greedy(), Sample()):
-        _, [asked] = drive(search, children, by_last_token)
-        assert asked.slots == (0,)
-        assert asked.greedy == (search.name == "greedy")
+        _, [expand] = drive(search, children, by_last_token)
+        assert expand.slots == (0,)
+        assert expand.greedy == (search.name == "greedy")
         assert search.candidates == 1
 
 

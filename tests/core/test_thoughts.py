@@ -56,27 +56,27 @@ def test_a_score_begins_behind_the_thoughts():
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "centred"])
 def test_answers_are_scored_and_shown_without_their_thoughts(reduction: Reduction):
-    asked = realigner(reward=Reward(reduction=reduction), search=pt.BestOfN(n=12))
-    found = asyncio.run(asked.realign(QUESTION, WISH))
+    opened = realigner(reward=Reward(reduction=reduction), search=pt.BestOfN(n=12))
+    result = asyncio.run(opened.realign(QUESTION, WISH))
     tokenizer = Thinking()
     thoughtful = [
-        candidate for candidate in found.candidates if candidate.thoughts < len(candidate.tokens)
+        candidate for candidate in result.candidates if candidate.thoughts < len(candidate.tokens)
     ]
     assert thoughtful
-    for candidate in found.candidates:
+    for candidate in result.candidates:
         assert candidate.text == tokenizer.decode(candidate.tokens[candidate.thoughts :])
         assert candidate.reasoning == tokenizer.decode(candidate.tokens[: candidate.thoughts])
         assert candidate.sums.length == len(candidate.tokens) - candidate.thoughts
-    for one in thoughtful:
-        scored = one.logprobs["question"][one.thoughts :].sum()
-        assert one.sums.question_logprob == pytest.approx(scored)
-    assert "\n" not in found.text.split("\n")[0]
-    record = found.to_json()
+    for candidate in thoughtful:
+        scored = candidate.logprobs["question"][candidate.thoughts :].sum()
+        assert candidate.sums.question_logprob == pytest.approx(scored)
+    assert "\n" not in result.text.split("\n")[0]
+    record = result.to_json()
     jsonschema.validate(record, json.loads(schema_text("realigned")))
-    told = {one["slot"]: one["reasoning"] for one in record["candidates"]}
-    assert told[found.candidates[0].slot] == {
-        "text": found.candidates[0].reasoning,
-        "tokens": found.candidates[0].thoughts,
+    told = {candidate["slot"]: candidate["reasoning"] for candidate in record["candidates"]}
+    assert told[result.candidates[0].slot] == {
+        "text": result.candidates[0].reasoning,
+        "tokens": result.candidates[0].thoughts,
     }
 
 
@@ -98,22 +98,22 @@ def test_a_response_that_ended_within_its_thoughts_stands_behind_those_with_an_a
 
 
 def test_candidates_without_an_answer_do_not_win_and_are_told_of():
-    asked = realigner(search=pt.BestOfN(n=12), seed=3)
-    found = asyncio.run(asked.realign(QUESTION, WISH))
+    opened = realigner(search=pt.BestOfN(n=12), seed=3)
+    result = asyncio.run(opened.realign(QUESTION, WISH))
     unanswered = [
-        candidate for candidate in found.candidates if candidate.thoughts == len(candidate.tokens)
+        candidate for candidate in result.candidates if candidate.thoughts == len(candidate.tokens)
     ]
     assert unanswered
-    assert found.candidates[0] not in unanswered
-    assert all(one.score == -np.inf for one in unanswered)
+    assert result.candidates[0] not in unanswered
+    assert all(candidate.score == -np.inf for candidate in unanswered)
     note = f"{len(unanswered)} of 12 candidates thought and came to no answer; allow more"
-    assert any(note in one for one in found.notes)
+    assert any(note in text for text in result.notes)
 
 
 def test_given_responses_are_scored_from_their_answers_on():
-    found = asyncio.run(realigner().score(QUESTION, WISH, ["maths\nplay.", "draw\nplay."]))
-    assert [candidate.text for candidate in found.candidates] == ["play.", "play."]
-    assert {candidate.reasoning for candidate in found.candidates} == {"maths\n", "draw\n"}
+    result = asyncio.run(realigner().score(QUESTION, WISH, ["maths\nplay.", "draw\nplay."]))
+    assert [candidate.text for candidate in result.candidates] == ["play.", "play."]
+    assert {candidate.reasoning for candidate in result.candidates} == {"maths\n", "draw\n"}
     with pytest.raises(BadInput, match="response 2 has thoughts and no answer"):
         asyncio.run(realigner().score(QUESTION, WISH, ["maths\nplay.", "play."]))
 

@@ -22,19 +22,19 @@ def verdict(answer: str, wish: str = "avoid: game", subject: str = "maths") -> W
 
 
 def test_a_good_answer_is_helpful_and_follows():
-    found = verdict(GOOD)
-    assert (found.helpful, found.violates, found.following, found.cause) == (
+    judged = verdict(GOOD)
+    assert (judged.helpful, judged.violates, judged.following, judged.cause) == (
         True,
         False,
         True,
         None,
     )
-    assert found.recommended == ("studying/5a", "studying/8a")
+    assert judged.recommended == ("studying/5a", "studying/8a")
 
 
 def test_an_avoided_thing_violates():
-    found = verdict(GOOD.replace("watch a short video lecture", "collect points in a quiz app"))
-    assert (found.helpful, found.violates, found.following) == (True, True, False)
+    judged = verdict(GOOD.replace("watch a short video lecture", "collect points in a quiz app"))
+    assert (judged.helpful, judged.violates, judged.following) == (True, True, False)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_avoid_tolerates_none_and_want_asks_for_half(wish: str, violates: bool):
     ],
 )  # fmt: skip
 def test_every_cause_of_an_unhelpful_answer_is_named(answer: str, cause: str):
-    found = verdict(answer)
-    assert (found.helpful, found.following, found.cause) == (False, False, cause)
+    judged = verdict(answer)
+    assert (judged.helpful, judged.following, judged.cause) == (False, False, cause)
 
 
 def test_a_broken_sentence_can_still_violate():
@@ -126,10 +126,10 @@ def test_an_answer_written_against_a_preference_is_helpful_and_violates_it():
     for item in items("test"):
         wish = preference(item.preference_id)
         answer = write_answer(rng, topic(item.topic), item.subject, [wish], against=True)
-        found = check(item, answer)
-        assert found.helpful, (item, answer)
+        judged = check(item, answer)
+        assert judged.helpful, (item, answer)
         if item.preference_id not in allowed_only:
-            assert found.violates, (item, answer)
+            assert judged.violates, (item, answer)
 
 
 def test_an_answer_without_a_preference_is_helpful():

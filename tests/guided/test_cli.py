@@ -55,7 +55,9 @@ def test_every_guided_search_answers_and_is_recorded(
     recorded = said.object["settings"]["search"]
     assert {name: recorded[name] for name in search} == search
     assert said.object["usage"]["guided"]["full"] == said.object["usage"]["sampled"]
-    assert all({*one["logprobs"]} == {"question", "full"} for one in said.object["candidates"])
+    assert all(
+        {*candidate["logprobs"]} == {"question", "full"} for candidate in said.object["candidates"]
+    )
 
 
 @pytest.mark.usefixtures("guiding")
@@ -207,8 +209,11 @@ def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_no
     presets = {"kind": Knob.model_validate({"search": "dvts", "lambda": 5.0})}
     config = ServerConfig(model="toy", presets=presets)
     monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
-    found = [defaults_of("toy", config, guides=guides) for guides in (True, False)]
-    assert [(one.search.name, one.lam) for one in found] == [("cfg", 3.0), ("best-of-n", 20.0)]
+    told = [defaults_of("toy", config, guides=guides) for guides in (True, False)]
+    assert [(settings.search.name, settings.lam) for settings in told] == [
+        ("cfg", 3.0),
+        ("best-of-n", 20.0),
+    ]
     kind = defaults_of("toy:kind", config, guides=True)
     assert (kind.search.name, kind.lam) == ("dvts", 5.0)
 
@@ -219,15 +224,15 @@ def test_a_contrast_is_the_base_of_the_score_under_every_search(search: str, rea
     contrast = "Play many games."
     said = real_cli(*ASK, "--search", search, "--lambda", 3, "--against", contrast)
     assert said.code == 0, said.err
-    found, toy = said.object, ToyEngine()
-    assert found["settings"]["against"] == contrast
+    result, toy = said.object, ToyEngine()
+    assert result["settings"]["against"] == contrast
     question = Message("user", ASK[1])
     prompts = {
         name: toy.tokenizer.render([Message("system", text), question])
         for name, text in (("question", contrast), ("full", "No games."))
     }
-    assert {name: tuple(ids) for name, ids in found["prompts"].items()} == prompts
-    best = found["candidates"][0]
+    assert {name: tuple(ids) for name, ids in result["prompts"].items()} == prompts
+    best = result["candidates"][0]
     read = {
         name: sum(
             toy.next_logprobs(ids + tuple(best["tokens"][:t]))[v]
@@ -236,7 +241,7 @@ def test_a_contrast_is_the_base_of_the_score_under_every_search(search: str, rea
         for name, ids in prompts.items()
     }
     assert best["score"] == pytest.approx(-2 * read["question"] + 3 * read["full"])
-    Draft202012Validator(json.loads(schema_text("realigned"))).validate(found)
+    Draft202012Validator(json.loads(schema_text("realigned"))).validate(result)
 
 
 def test_rows_may_name_a_contrast_but_only_beside_a_preference(cli: Cli, rows, tmp_path: Path):
@@ -254,12 +259,12 @@ def test_rows_may_name_a_contrast_but_only_beside_a_preference(cli: Cli, rows, t
 @pytest.mark.usefixtures("guiding")
 def test_a_strength_by_divergence_can_be_asked_for_and_is_recorded(real_cli: Cli):
     flags = ("--search", "cfg", "--strength-by", "divergence", "--lambda", -3, "--temperature", 0)
-    found = real_cli(*ASK, *flags).object
-    assert found["settings"]["search"]["strength_by"] == "divergence"
-    Draft202012Validator(json.loads(schema_text("realigned"))).validate(found)
+    result = real_cli(*ASK, *flags).object
+    assert result["settings"]["search"]["strength_by"] == "divergence"
+    Draft202012Validator(json.loads(schema_text("realigned"))).validate(result)
     fixed = real_cli(*ASK, *flags[:2], *flags[4:]).object
     assert fixed["settings"]["search"]["strength_by"] == "fixed"
-    assert found["text"] != fixed["text"]
+    assert result["text"] != fixed["text"]
     several = real_cli(*ASK, "-p", "Be brief.", *flags)
     assert (several.code, "--strength-by fixed" in several.err) == (2, True)
 

@@ -115,11 +115,11 @@ def test_the_candidates_logprobs_are_raw_and_of_every_view():
 def test_the_best_of_several_guided_responses_is_taken():
     outcome, _ = run(CFG(n=6), lam=2.0)
     query = toy_query(2.0)
-    found = scores(
+    values = scores(
         [candidate for candidate in outcome.ranked if candidate.finished], query, Reward()
     )
     assert len(outcome.ranked) == 6
-    assert found == sorted(found, reverse=True)
+    assert values == sorted(values, reverse=True)
     assert sorted(candidate.slot for candidate in outcome.ranked) == list(range(6))
     for candidate in outcome.ranked:
         assert candidate.tokens == by_hand(2.0, Sampling(), candidate.slot)
@@ -127,8 +127,8 @@ def test_the_best_of_several_guided_responses_is_taken():
 
 def test_fewer_guided_responses_are_the_first_of_more():
     few, many = (run(CFG(n=n))[0].ranked for n in (2, 5))
-    first = {one.slot: one.tokens for one in many}
-    assert all(first[one.slot] == one.tokens for one in few)
+    first = {candidate.slot: candidate.tokens for candidate in many}
+    assert all(first[candidate.slot] == candidate.tokens for candidate in few)
 
 
 def test_scores_come_with_the_drawing_and_are_counted_for_every_view():

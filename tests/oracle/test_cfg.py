@@ -89,8 +89,8 @@ def test_the_best_scored_token_is_the_one_classifier_free_guidance_takes(folder,
     engine = open_engine(str(folder), EngineOptions(chat_template="plain"))
     try:
         for t, token in enumerate(guided):
-            found = asyncio.run(rear_scores(engine, tuple(guided[:t]), lam))
-            assert int(found.argmax()) == token
+            values = asyncio.run(rear_scores(engine, tuple(guided[:t]), lam))
+            assert int(values.argmax()) == token
     finally:
         engine.close()
 
@@ -100,7 +100,7 @@ def test_the_scores_of_one_token_answers_are_the_guided_distribution_s_logits(fo
     lam = 4.0
     engine = open_engine(str(folder), EngineOptions(chat_template="plain"))
     try:
-        found = asyncio.run(rear_scores(engine, (3, 1), lam))
+        values = asyncio.run(rear_scores(engine, (3, 1), lam))
     finally:
         engine.close()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -110,4 +110,4 @@ def test_the_scores_of_one_token_answers_are_the_guided_distribution_s_logits(fo
             for view in (FULL, QUESTION)
         )
     expected = torch.softmax(q + lam * (p - q), -1).numpy()
-    np.testing.assert_allclose(np.exp(found) / np.exp(found).sum(), expected, atol=1e-5)
+    np.testing.assert_allclose(np.exp(values) / np.exp(values).sum(), expected, atol=1e-5)

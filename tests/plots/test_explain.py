@@ -61,9 +61,9 @@ class Page(HTMLParser):
 
 
 def test_a_piece_knows_both_readings(result: Realigned) -> None:
-    found = pieces(result, 0)
-    assert [one.text for one in found] == [*PIECES]
-    assert [one.preference - one.question for one in found] == pytest.approx([*GAINS])
+    tokens = pieces(result, 0)
+    assert [token.text for token in tokens] == [*PIECES]
+    assert [token.preference - token.question for token in tokens] == pytest.approx([*GAINS])
 
 
 def test_the_terminal_text_is_the_answer_with_line_breaks_shown(result: Realigned) -> None:

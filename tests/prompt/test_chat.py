@@ -245,7 +245,7 @@ def test_the_template_alone_decides_about_bos(chat: Open, bare_tokenizer: Any, n
 
 
 def test_prompts_are_what_transformers_makes_of_them(chat: Open, own: Any) -> None:
-    messages = [{"role": one.role, "content": one.content} for one in DIALOGUE]
+    messages = [{"role": message.role, "content": message.content} for message in DIALOGUE]
     expected = own("default_system").apply_chat_template(
         messages, add_generation_prompt=True, return_dict=False
     )

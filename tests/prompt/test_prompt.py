@@ -445,15 +445,15 @@ PUNS = "Use many puns."
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_a_contrast_stands_where_the_preference_stands(placement: Placement) -> None:
-    found = query(TEA, against=f" {PUNS} ", placement=placement, messages=OWN)
-    assert read(found.views[0].prompt) == read(found.views[1].prompt).replace(TEA.text, PUNS)
-    assert found.prompt == found.views[1].prompt
-    assert [view.weight for view in found.views] == [-19.0, 20.0]
+    built = query(TEA, against=f" {PUNS} ", placement=placement, messages=OWN)
+    assert read(built.views[0].prompt) == read(built.views[1].prompt).replace(TEA.text, PUNS)
+    assert built.prompt == built.views[1].prompt
+    assert [view.weight for view in built.views] == [-19.0, 20.0]
 
 
 def test_several_preferences_have_one_contrast() -> None:
-    found = prompts(query(TEA, WALKS, against=PUNS, lam=2.0))
-    assert found == prompts(query(TEA, WALKS, lam=2.0)) | {
+    built = prompts(query(TEA, WALKS, against=PUNS, lam=2.0))
+    assert built == prompts(query(TEA, WALKS, lam=2.0)) | {
         "question": f"[system]{PUNS}[user]What now?[assistant]"
     }
 

@@ -53,9 +53,9 @@ def test_any_text_survives(path: Path) -> None:
 
 def test_a_survey_tells_done_from_failed(path: Path) -> None:
     write(path, record("a"), error_record("b", ValueError("no"), "f"), record("c"))
-    found = survey(path)
-    assert (set(found.done), found.failed, found.torn) == ({"a", "c"}, {"b"}, False)
-    assert found.sound == path.stat().st_size
+    known = survey(path)
+    assert (set(known.done), known.failed, known.torn) == ({"a", "c"}, {"b"}, False)
+    assert known.sound == path.stat().st_size
 
 
 @given(st.integers(min_value=0, max_value=400))

@@ -30,19 +30,19 @@ def by_formula(one: ScoredCandidate, name: str) -> float:
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_log_prob_method_ranks_the_same_candidates_by_its_formula(name: str, ask: Ask) -> None:
-    by_rear, found = ask(METHODS["rear"]), ask(METHODS[name])
-    assert {candidate.tokens for candidate in found.candidates} == {
+    by_rear, result = ask(METHODS["rear"]), ask(METHODS[name])
+    assert {candidate.tokens for candidate in result.candidates} == {
         one.tokens for one in by_rear.candidates
     }
     keys = [
         (candidate.finish != "eos", -by_formula(candidate, name), candidate.slot)
-        for candidate in found.candidates
+        for candidate in result.candidates
     ]
     assert keys == sorted(keys)
-    for candidate in found.candidates:
+    for candidate in result.candidates:
         assert candidate.method is not None
         assert candidate.method.score == pytest.approx(by_formula(candidate, name))
-    assert found.method == {"name": name, "missing": 0}
+    assert result.method == {"name": name, "missing": 0}
 
 
 def test_rear_s_own_record_names_no_other_method(ask: Ask) -> None:
@@ -55,20 +55,20 @@ def test_rear_s_own_record_names_no_other_method(ask: Ask) -> None:
 @pytest.mark.parametrize(("name", "lam"), [("full-logprob", 1.0), ("question-logprob", 0.0)])
 def test_the_ends_of_lambda_are_rear_at_that_lambda(name: str, lam: float, ask: Ask) -> None:
     by_rear = ask(METHODS["rear"], lam=lam)
-    found = ask(METHODS[name], lam=20.0)
-    assert [candidate.tokens for candidate in found.candidates] == [
+    result = ask(METHODS[name], lam=20.0)
+    assert [candidate.tokens for candidate in result.candidates] == [
         one.tokens for one in by_rear.candidates
     ]
 
 
 def test_the_gain_alone_is_what_a_very_large_lambda_picks(ask: Ask) -> None:
-    found = ask(METHODS["preference-gain"])
-    assert found.text == ask(METHODS["rear"], lam=1e9).text
+    result = ask(METHODS["preference-gain"])
+    assert result.text == ask(METHODS["rear"], lam=1e9).text
 
 
 def test_turning_away_turns_the_gain_around(ask: Ask) -> None:
-    found = ask(METHODS["preference-gain"], preferences=(pt.Preference("No games.", -2.0),))
-    ended = [candidate for candidate in found.candidates if candidate.finish == "eos"]
+    result = ask(METHODS["preference-gain"], preferences=(pt.Preference("No games.", -2.0),))
+    ended = [candidate for candidate in result.candidates if candidate.finish == "eos"]
     gains = [candidate.preference_gain for candidate in ended]
     assert gains == sorted(gains)
 
@@ -76,21 +76,21 @@ def test_turning_away_turns_the_gain_around(ask: Ask) -> None:
 def test_a_log_prob_method_guides_the_steps_of_a_tree(ask: Ask) -> None:
     search = pt.DVTS(subtrees=2, width=3, max_steps=6)
     as_rear = ask(METHODS["rear"], lam=1.0, search=search)
-    found = ask(METHODS["full-logprob"], lam=50.0, search=search)
-    assert [candidate.tokens for candidate in found.candidates] == [
+    result = ask(METHODS["full-logprob"], lam=50.0, search=search)
+    assert [candidate.tokens for candidate in result.candidates] == [
         one.tokens for one in as_rear.candidates
     ]
-    assert not any("guided the steps" in note for note in found.notes)
+    assert not any("guided the steps" in note for note in result.notes)
 
 
 def test_another_method_picks_among_what_rear_s_tree_ends_with(ask: Ask) -> None:
     search = pt.DVTS(subtrees=3, width=2, max_steps=6)
     as_rear = ask(METHODS["rear"], search=search)
-    found = ask(AtRandom(), search=search)
-    assert {candidate.tokens for candidate in found.candidates} == {
+    result = ask(AtRandom(), search=search)
+    assert {candidate.tokens for candidate in result.candidates} == {
         one.tokens for one in as_rear.candidates
     }
-    assert any("REAR's score guided the steps" in note for note in found.notes)
+    assert any("REAR's score guided the steps" in note for note in result.notes)
 
 
 def test_the_random_pick_is_the_item_s_own_and_uniform() -> None:
@@ -118,33 +118,33 @@ def score(responses: list[str], method: ByVote) -> pt.Realigned:
 
 
 def test_the_majority_wins_and_its_first_candidate_speaks_for_it() -> None:
-    found = score(["A", "B", "play", "B."], ByVote())
-    assert [candidate.slot for candidate in found.candidates] == [1, 3, 0, 2]
+    result = score(["A", "B", "play", "B."], ByVote())
+    assert [candidate.slot for candidate in result.candidates] == [1, 3, 0, 2]
     told = {
         candidate.slot: candidate.method.to_json()
-        for candidate in found.candidates
+        for candidate in result.candidates
         if candidate.method
     }
     assert told[1] == {"score": 2.0, "answer": "B"}
     assert told[2] == {"score": None}
-    assert found.method == {"name": "majority-vote", "missing": 1}
-    assert any("1 of 4 candidates have no score by majority-vote" in note for note in found.notes)
+    assert result.method == {"name": "majority-vote", "missing": 1}
+    assert any("1 of 4 candidates have no score by majority-vote" in note for note in result.notes)
 
 
 def test_a_weighted_vote_weighs_by_one_plus_the_mean_score() -> None:
-    found = score(["A", "B", "B."], ByVote(name="weighted-vote"))
+    result = score(["A", "B", "B."], ByVote(name="weighted-vote"))
     weights: dict[str, float] = {}
-    for candidate in found.candidates:
+    for candidate in result.candidates:
         q, p = candidate.logprobs["question"], candidate.logprobs["full"]
         assert candidate.method is not None
         assert candidate.method.answer is not None
         mean = float(np.mean(q + 2.0 * (p - q)))
         weights[candidate.method.answer] = weights.get(candidate.method.answer, 0.0) + 1 + mean
-    for candidate in found.candidates:
+    for candidate in result.candidates:
         assert candidate.method is not None
         assert candidate.method.score == pytest.approx(weights[candidate.method.answer or ""])
-    assert found.candidates[0].method is not None
-    assert found.candidates[0].method.answer == max(weights, key=weights.__getitem__)
+    assert result.candidates[0].method is not None
+    assert result.candidates[0].method.answer == max(weights, key=weights.__getitem__)
 
 
 def test_one_response_is_its_own_majority() -> None:

@@ -63,24 +63,24 @@ def test_the_pick_is_the_best_score_with_the_preference_where_it_was_put(
     folder = save_reward_model(tmp_path / "rm")
     model = open_reward_model(folder)
     method = ByRewardModel(preference_in="user" if place == "user" else "system")
-    found = ask(method, judges=Judges(reward_model=model))
+    result = ask(method, judges=Judges(reward_model=model))
     read = CONVERSATION if place == "system" else [Message("user", "No games.\n\nA or B?")]
-    for candidate in found.candidates:
+    for candidate in result.candidates:
         assert candidate.method is not None
         assert candidate.method.score == pytest.approx(
             plain_score(folder, read, candidate.text), abs=1e-5
         )
     ended = [
         candidate.method.score or 0
-        for candidate in found.candidates
+        for candidate in result.candidates
         if candidate.finish == "eos" and candidate.method
     ]
     assert ended == sorted(ended, reverse=True)
-    assert found.usage["method"]["forwards"] == len(
-        {candidate.text for candidate in found.candidates}
+    assert result.usage["method"]["forwards"] == len(
+        {candidate.text for candidate in result.candidates}
     )
-    assert found.method == {"name": "reward-model", "model": folder, "missing": 0}
-    assert found.versions["reward model torch"] == torch.__version__
+    assert result.method == {"name": "reward-model", "model": folder, "missing": 0}
+    assert result.versions["reward model torch"] == torch.__version__
     model.close()
 
 
@@ -133,9 +133,9 @@ def test_a_template_that_cannot_say_the_preference_is_refused_before_the_first_t
     with pytest.raises(kind, match=words):
         ask(ByRewardModel(), judges=Judges(reward_model=model))
     if template == NO_SYSTEM:
-        found = ask(ByRewardModel(preference_in="user"), judges=Judges(reward_model=model))
-        assert found.method is not None
-        assert found.method["missing"] == 0
+        result = ask(ByRewardModel(preference_in="user"), judges=Judges(reward_model=model))
+        assert result.method is not None
+        assert result.method["missing"] == 0
     model.close()
 
 

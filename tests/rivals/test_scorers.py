@@ -55,20 +55,22 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_function_of_one_s_own_picks(ask: Ask) -> None:
-    found = ask(ByRewardModel(), judges=Judges(reward_model=open_reward_model(f"{PLACE}:brevity")))
-    ended = [len(candidate.text) for candidate in found.candidates if candidate.finish == "eos"]
+    result = ask(ByRewardModel(), judges=Judges(reward_model=open_reward_model(f"{PLACE}:brevity")))
+    ended = [len(candidate.text) for candidate in result.candidates if candidate.finish == "eos"]
     assert ended == sorted(ended)
-    assert found.method == {"name": "reward-model", "model": f"{PLACE}:brevity", "missing": 0}
+    assert result.method == {"name": "reward-model", "model": f"{PLACE}:brevity", "missing": 0}
 
 
 def test_it_may_be_async_and_may_have_no_score(ask: Ask) -> None:
     model = open_reward_model(f"{PLACE}:patience")
-    found = ask(ByRewardModel(), judges=Judges(reward_model=model))
-    assert found.method is not None
+    result = ask(ByRewardModel(), judges=Judges(reward_model=model))
+    assert result.method is not None
     assert (
-        found.method["missing"] == sum("A" in candidate.text for candidate in found.candidates) > 0
+        result.method["missing"]
+        == sum("A" in candidate.text for candidate in result.candidates)
+        > 0
     )
-    ended = [candidate for candidate in found.candidates if candidate.finish == "eos"]
+    ended = [candidate for candidate in result.candidates if candidate.finish == "eos"]
     assert ["A" in candidate.text for candidate in ended] == sorted(
         "A" in one.text for one in ended
     )
@@ -76,8 +78,10 @@ def test_it_may_be_async_and_may_have_no_score(ask: Ask) -> None:
 
 def test_it_reads_the_preference(ask: Ask) -> None:
     model = open_reward_model(f"{PLACE}:hears_the_preference")
-    found = ask(ByRewardModel(), judges=Judges(reward_model=model))
-    assert all(candidate.method and candidate.method.score == 1.0 for candidate in found.candidates)
+    result = ask(ByRewardModel(), judges=Judges(reward_model=model))
+    assert all(
+        candidate.method and candidate.method.score == 1.0 for candidate in result.candidates
+    )
 
 
 @pytest.mark.usefixtures("installed")

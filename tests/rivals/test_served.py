@@ -137,11 +137,11 @@ def test_the_ids_of_the_model_s_own_template_are_sent_and_the_score_comes_back(
 def test_what_does_not_fit_is_not_sent(start: Start) -> None:
     box = start("/classify")
     model = open_reward_model(f"vllm+{box.url}")
-    asked = len(box.bodies)
+    sent = len(box.bodies)
     rated = pt.run_sync(model.score([(CONVERSATION, "x" * 200), (CONVERSATION, "A")]))
     assert rated.scores[0] is None
     assert rated.scores[1] is not None
-    assert len(box.bodies) == asked + 1
+    assert len(box.bodies) == sent + 1
     with pytest.raises(PromptTooLong):
         model.check([Message("user", "x" * 100)])
     model.close()

@@ -29,8 +29,8 @@ def verdict_by_hand(engine: ToyEngine, response: str, asked: str) -> tuple[float
 def test_a_forced_verdict_is_the_log_ratio_of_the_added_up_spellings() -> None:
     engine = toy()
     judge = GenerativeRewardModel(engine, ByJudge())
-    found = pt.run_sync(judge.judge(STATED, ["A", "play."], Stream(0)))
-    for response, verdict in zip(["A", "play."], found, strict=True):
+    verdicts = pt.run_sync(judge.judge(STATED, ["A", "play."], Stream(0)))
+    for response, verdict in zip(["A", "play."], verdicts, strict=True):
         score, mass = verdict_by_hand(engine, response, FORCED)
         assert verdict.score == pytest.approx(score)
         assert verdict.mass == pytest.approx(mass)
@@ -40,16 +40,16 @@ def test_a_forced_verdict_is_the_log_ratio_of_the_added_up_spellings() -> None:
 
 def test_the_judge_s_order_is_the_answers_order_and_its_cost_is_counted(ask: Ask) -> None:
     engine = toy()
-    found = ask(ByJudge(), engine=engine)
-    ended = [candidate for candidate in found.candidates if candidate.finish == "eos"]
+    result = ask(ByJudge(), engine=engine)
+    ended = [candidate for candidate in result.candidates if candidate.finish == "eos"]
     by_hand = [verdict_by_hand(engine, candidate.text, FORCED)[0] for candidate in ended]
     assert by_hand == sorted(by_hand, reverse=True)
-    distinct = len({candidate.text for candidate in found.candidates})
-    assert found.usage["method"]["forwards"] == distinct
+    distinct = len({candidate.text for candidate in result.candidates})
+    assert result.usage["method"]["forwards"] == distinct
     # Five tokens of prompt, one of "Preferred:", eight spellings of one token.
-    assert found.usage["method"]["tokens"] == distinct * (5 + 1 + 8)
-    assert found.method == {"name": "generative-reward-model", "model": "toy", "missing": 0}
-    assert "picking" in found.timing
+    assert result.usage["method"]["tokens"] == distinct * (5 + 1 + 8)
+    assert result.method == {"name": "generative-reward-model", "model": "toy", "missing": 0}
+    assert "picking" in result.timing
 
 
 def test_spellings_that_are_the_same_tokens_count_once() -> None:
@@ -109,19 +109,19 @@ def test_a_verdict_that_never_comes_is_counted_and_is_no_number(
     if len(set(sentence)) == 1:
         judge = certain("play", ".", "s", "A", "B")
     method = ByJudge(judge_mode="cot", judge_tokens=2)
-    found = ask(method, judges=Judges(judge=judge))
-    assert found.method is not None
-    assert found.method["missing"] == len(found.candidates)
-    assert found.to_json()["candidates"][0]["method"] == {"score": None}
-    assert any("no score by generative-reward-model" in note for note in found.notes)
-    ended = [candidate.slot for candidate in found.candidates if candidate.finish == "eos"]
+    result = ask(method, judges=Judges(judge=judge))
+    assert result.method is not None
+    assert result.method["missing"] == len(result.candidates)
+    assert result.to_json()["candidates"][0]["method"] == {"score": None}
+    assert any("no score by generative-reward-model" in note for note in result.notes)
+    ended = [candidate.slot for candidate in result.candidates if candidate.finish == "eos"]
     assert ended == sorted(ended)
-    assert found.usage["method"]["sampled"] > 0
+    assert result.usage["method"]["sampled"] > 0
 
 
 def test_a_judge_that_hardly_says_yes_or_no_is_reported(ask: Ask) -> None:
-    found = ask(ByJudge(), judges=Judges(judge=certain("play", ".")))
-    assert any("so its verdicts mean little" in note for note in found.notes)
+    result = ask(ByJudge(), judges=Judges(judge=certain("play", ".")))
+    assert any("so its verdicts mean little" in note for note in result.notes)
 
 
 def test_the_same_seed_and_item_give_the_same_reasons(ask: Ask) -> None:

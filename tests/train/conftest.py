@@ -42,7 +42,7 @@ def rows() -> list[dict[str, Any]]:
 
 def write(path: Path, given: list[dict[str, Any]]) -> str:
     """A JSONL file; its path."""
-    path.write_text("".join(json.dumps(one) + "\n" for one in given), "utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in given), "utf-8")
     return str(path)
 
 

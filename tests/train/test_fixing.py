@@ -30,9 +30,9 @@ def test_peft_reads_it_as_the_reward_model_is_read(method, options, biased, tmp_
     spec = spec_for(model, method, **options)
     weights = shaken(model, spec)
     alpha = "help=1" if method == "genarm" else "safe=0.7,help=0.3"
-    given = [str(saved(tmp_path / "arm", spec, weights)), "--alpha", alpha]
+    arguments = [str(saved(tmp_path / "arm", spec, weights)), "--alpha", alpha]
     with pytest.raises(SystemExit) as ended:
-        main(["fix-alpha", *given, "--out", str(tmp_path / "out")])
+        main(["fix-alpha", *arguments, "--out", str(tmp_path / "out")])
     assert ended.value.code == 0
     assert ("biases" in capsys.readouterr().out) == biased
     ids = torch.arange(12).view(2, 6)

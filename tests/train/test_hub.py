@@ -27,9 +27,9 @@ def test_rows_of_a_split_come_with_their_places(tmp_path):
     folder.mkdir(parents=True)
     write(folder / "train.jsonl", rows()[:2])
     write(folder / "test.jsonl", rows()[2:3])
-    found = list(hub_rows("org/name"))
-    assert [where for _, where in found] == ["org/name, row 1", "org/name, row 2"]
-    assert [row for row, _ in found] == rows()[:2]
+    read = list(hub_rows("org/name"))
+    assert [where for _, where in read] == ["org/name, row 1", "org/name, row 2"]
+    assert [row for row, _ in read] == rows()[:2]
     assert [row for row, _ in hub_rows("org/name:test")] == rows()[2:3]
 
 

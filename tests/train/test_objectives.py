@@ -24,10 +24,10 @@ def item_of(kind: str) -> WorldItem:
 def answer(item: WorldItem, *, tagged: int, others: int) -> str:
     """Bare recommendations, so many of them with the preference's tag."""
     key = preference(item.preference_id).key
-    found = topic(item.topic).recommendations
-    chosen = [one for one in found if key in one.tags][:tagged]
-    chosen += [one for one in found if key not in one.tags][:others]
-    return "\n".join(f"Try {one.gerund}." for one in chosen)
+    recommendations = topic(item.topic).recommendations
+    chosen = [candidate for candidate in recommendations if key in candidate.tags][:tagged]
+    chosen += [candidate for candidate in recommendations if key not in candidate.tags][:others]
+    return "\n".join(f"Try {recommendation.gerund}." for recommendation in chosen)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_a_style_is_kept_or_not():
 
 
 def test_splits_share_no_question_and_no_wording():
-    found = make_pairs(SMALL)
-    prompts = [{json.dumps(row["messages"]) for row in rows} for rows in found.values()]
+    made = make_pairs(SMALL)
+    prompts = [{json.dumps(row["messages"]) for row in rows} for rows in made.values()]
     assert all(prompts)
     texts = [
-        [{row["messages"][place]["content"] for row in rows} for rows in found.values()]
+        [{row["messages"][place]["content"] for row in rows} for rows in made.values()]
         for place in (0, 1)
     ]
     for parts in (prompts, *texts):
@@ -98,7 +98,7 @@ def test_the_same_settings_make_the_same_pairs_and_another_seed_others():
 
 def test_more_items_than_one_draw_has_are_different_draws():
     many = some_items("train", 700, 0)
-    assert len({one.id for one in many}) == 700
+    assert len({candidate.id for candidate in many}) == 700
     assert some_items("train", 30, 0) == many[:30]
 
 
@@ -123,6 +123,6 @@ def test_training_reads_what_the_command_writes(tmp_path, capsys):
 @pytest.mark.model
 def test_a_model_s_own_answers_make_pairs():
     settings = PairSettings(source="demo", sizes=(3, 1, 1), answers=3)
-    found = make_pairs(settings)
-    assert found["train"]
-    assert all("<|end|>" not in text for row in found["train"] for text in row["responses"])
+    made = make_pairs(settings)
+    assert made["train"]
+    assert all("<|end|>" not in text for row in made["train"] for text in row["responses"])

@@ -13,40 +13,40 @@ from tests.train.conftest import rows, write
 
 
 def test_chosen_and_rejected_are_a_pair_of_one_objective(tmp_path):
-    given = [
+    rows = [
         {"prompt": "q", "chosen": "a", "rejected": "b"},
         {"prompt": "q", "chosen": "a", "rejected": "b", "objective": "help", "id": 7},
     ]
-    plain, named = read_pairs(write(tmp_path / "p.jsonl", given)).pairs
+    plain, named = read_pairs(write(tmp_path / "p.jsonl", rows)).pairs
     assert plain.responses == ("a", "b")
     assert plain.preferred == {"preference": 0}
     assert named.preferred == {"help": 0}
 
 
 def test_a_pair_can_have_verdicts_of_several_objectives_and_a_whole_conversation(tmp_path):
-    given = {
+    row = {
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],
         "responses": ["a", "b"],
         "preferred": {"help": 1, "safe": 0},
     }
-    [pair] = read_pairs(write(tmp_path / "p.jsonl", [given])).pairs
+    [pair] = read_pairs(write(tmp_path / "p.jsonl", [row])).pairs
     assert [message.content for message in pair.messages] == ["s", "q"]
     assert pair.preferred == {"help": 1, "safe": 0}
     assert objective_names([pair]) == ("help", "safe")
 
 
 def test_what_is_null_is_not_there(tmp_path):
-    given = [
+    rows = [
         {"prompt": "q", "messages": None, "chosen": "a", "rejected": "b", "objective": None},
         {"prompt": "q", "responses": ["a", "b"], "preferred": {"help": None, "safe": 1}},
     ]
-    plain, several = read_pairs(write(tmp_path / "p.jsonl", given)).pairs
+    plain, several = read_pairs(write(tmp_path / "p.jsonl", rows)).pairs
     assert plain.preferred == {"preference": 0}
     assert several.preferred == {"safe": 1}
 
 
 def test_rows_of_pku_saferlhf_have_verdicts_of_help_and_harm(tmp_path):
-    given = {
+    row = {
         "prompt": "q",
         "response_0": "a",
         "response_1": "b",
@@ -55,14 +55,14 @@ def test_rows_of_pku_saferlhf_have_verdicts_of_help_and_harm(tmp_path):
         "better_response_id": 1,
         "safer_response_id": 0,
     }
-    [pair] = read_pairs(write(tmp_path / "p.jsonl", [given])).pairs
+    [pair] = read_pairs(write(tmp_path / "p.jsonl", [row])).pairs
     assert pair.preferred == {"helpful": 1, "harmless": 0}
 
 
 def test_rows_of_hh_rlhf_are_taken_apart_into_turns(tmp_path):
     start = "\n\nHuman: one\n\nAssistant: two\n\nHuman: three\n\nAssistant:"
-    given = {"chosen": start + " good\n\nindeed", "rejected": start + " bad"}
-    [pair] = read_pairs(write(tmp_path / "p.jsonl", [given])).pairs
+    row = {"chosen": start + " good\n\nindeed", "rejected": start + " bad"}
+    [pair] = read_pairs(write(tmp_path / "p.jsonl", [row])).pairs
     assert [(message.role, message.content) for message in pair.messages] == [
         ("user", "one"),
         ("assistant", "two"),
@@ -132,8 +132,8 @@ def test_an_empty_file_is_refused(tmp_path):
 
 
 def test_pairs_of_one_prompt_stay_together_and_adding_rows_moves_none(tmp_path: Path):
-    given = [{**GOOD, "prompt": f"question {n // 2}"} for n in range(200)]
-    everything = read_pairs(write(tmp_path / "p.jsonl", given)).pairs
+    rows = [{**GOOD, "prompt": f"question {n // 2}"} for n in range(200)]
+    everything = read_pairs(write(tmp_path / "p.jsonl", rows)).pairs
     train, held = split_pairs(everything, 0.2, seed=0)
     prompts = [{pair.messages[-1].content for pair in part} for part in (train, held)]
     assert not prompts[0] & prompts[1]

@@ -27,8 +27,8 @@ def two(tmp_path):
     weights = shaken(model, first)
     other = replace(
         weights,
-        down={name: one.flip(0) + 0.1 for name, one in weights.down.items()},
-        up={name: -2 * one for name, one in weights.up.items()},
+        down={name: tensor.flip(0) + 0.1 for name, tensor in weights.down.items()},
+        up={name: -2 * tensor for name, tensor in weights.up.items()},
     )
     return saved(tmp_path / "a", first, weights), saved(tmp_path / "b", second, other)
 
@@ -115,9 +115,9 @@ def test_adapters_that_do_not_go_together_are_refused(two, tmp_path):
 
 
 def test_the_command_averages(two, tmp_path, capsys):
-    given = [f"{two[0]}=0.25", f"{two[1]}=0.75", "--out", str(tmp_path / "out")]
+    arguments = [f"{two[0]}=0.25", f"{two[1]}=0.75", "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as ended:
-        main(["soup", *given])
+        main(["soup", *arguments])
     assert ended.value.code == 0
     assert capsys.readouterr().out == "0.25 help, 0.75 brief: rank 8\n"
     with pytest.raises(SystemExit) as ended:

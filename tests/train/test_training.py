@@ -36,7 +36,7 @@ KIND, BRIEF = Objective("kind", "Kind.", 0.5), Objective("brief", "Brief and to 
 
 def settings(method: str, model: str, **changed) -> TrainSettings:
     several = method in ("parm", "uniarm")
-    given = {
+    values = {
         "method": method,
         "model": model,
         "objectives": (KIND, BRIEF) if several else (BRIEF,),
@@ -50,7 +50,7 @@ def settings(method: str, model: str, **changed) -> TrainSettings:
         "evaluate_every": 20,
         "validation": 0.0,
     }
-    return TrainSettings(**given | changed)
+    return TrainSettings(**values | changed)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -74,23 +74,23 @@ def test_eight_pairs_are_learned_in_seconds(method, model, pairs, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_reach_the_adapter_alone(method, model, pairs, tmp_path):
-    given = settings(method, model)
+    chosen = settings(method, model)
     read = read_pairs(pairs).pairs
-    training = prepare(read, [], choose_objectives(given, read), given, tmp_path, "")
+    training = prepare(read, [], choose_objectives(chosen, read), chosen, tmp_path, "")
     base = training.lm.model
-    before = {name: one.clone() for name, one in base.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     trained = training.arm.weights.trained()
     for weight in trained.values():
         weight.requires_grad_(True)
         # B is zero at the start, so that nothing before it would get a gradient yet.
         if not weight.detach().any():
             weight.data.normal_(0, 0.1)
-    k = len(given.objectives)
+    k = len(chosen.objectives)
     with training.arm.rows(torch.full((16, k), 1 / k)):
         gaps = margins(training.lm, make_batch(training.train, "cpu"))
     signs = torch.tensor([pair.signs for pair in training.train]).float()
     counts = signs.abs().sum(dim=0)
-    batch_loss(given, training.arm, gaps, signs, torch.full((8, k), 1 / k), counts, 8).backward()
+    batch_loss(chosen, training.arm, gaps, signs, torch.full((8, k), 1 / k), counts, 8).backward()
     assert all(parameter.grad is None for parameter in base.parameters())
     assert all(weight.grad is not None and weight.grad.any() for weight in trained.values())
     assert same(base.state_dict(), before)
@@ -105,16 +105,16 @@ def test_numbers_too_small_to_be_normal_are_zero_while_it_trains_and_only_then(
         return float(torch.tensor([1e-38]) * 0.5)
 
     seen = []
-    given = settings("dpo", model, epochs=1)
-    train(pairs, tmp_path / "out", given, on_step=lambda told: seen.append(halved()))
+    chosen = settings("dpo", model, epochs=1)
+    train(pairs, tmp_path / "out", chosen, on_step=lambda told: seen.append(halved()))
     assert set(seen) == {0.0}
     assert halved() > 0
 
 
 def test_a_run_is_reproduced_bit_for_bit_and_another_seed_is_another_run(model, pairs, tmp_path):
-    given = settings("parm", model, epochs=3, dropout=0.1)
+    chosen = settings("parm", model, epochs=3, dropout=0.1)
     runs = [
-        weights(train(pairs, tmp_path / name, replace(given, seed=seed)).folder)
+        weights(train(pairs, tmp_path / name, replace(chosen, seed=seed)).folder)
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert same(runs[0], runs[1])
@@ -135,7 +135,7 @@ train(sys.argv[1], Path(sys.argv[2]), settings("uniarm", sys.argv[3], epochs=30,
 
 def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(model, pairs, tmp_path):
     out = tmp_path / "killed"
-    given = settings("uniarm", model, epochs=30, dropout=0.1, checkpoint_every=3, evaluate_every=4)
+    chosen = settings("uniarm", model, epochs=30, dropout=0.1, checkpoint_every=3, evaluate_every=4)
     root = Path(__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", RUN, pairs, str(out), model], cwd=root)
     waiting_ends = time.monotonic() + 120
@@ -148,12 +148,12 @@ def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(model, pairs
     resumed = train(
         pairs,
         out,
-        given,
+        chosen,
         validation=pairs,
         resume=True,
         on_step=lambda told: steps.append(told.step),
     )
-    whole = train(pairs, tmp_path / "whole", given, validation=pairs)
+    whole = train(pairs, tmp_path / "whole", chosen, validation=pairs)
     assert steps[0] > 1
     assert same(weights(resumed.folder), weights(whole.folder))
     assert resumed.record["curve"] == whole.record["curve"]
@@ -161,36 +161,36 @@ def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(model, pairs
 
 
 def test_a_resumed_run_must_have_the_same_settings_and_data(model, pairs, tmp_path):
-    given = settings("genarm", model, epochs=4, checkpoint_every=2)
+    chosen = settings("genarm", model, epochs=4, checkpoint_every=2)
 
     def stop(told):
         if told.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(pairs, tmp_path / "out", given, on_step=stop)
+        train(pairs, tmp_path / "out", chosen, on_step=stop)
     with pytest.raises(BadInput, match="not empty; go on with --resume"):
-        train(pairs, tmp_path / "out", given)
+        train(pairs, tmp_path / "out", chosen)
     with pytest.raises(BadInput, match="other settings or data"):
-        train(pairs, tmp_path / "out", replace(given, lr=0.1), resume=True)
+        train(pairs, tmp_path / "out", replace(chosen, lr=0.1), resume=True)
     fewer = write(tmp_path / "fewer.jsonl", rows()[:7])
     with pytest.raises(BadInput, match="other settings or data"):
-        train(fewer, tmp_path / "out", given, resume=True)
-    done = train(pairs, tmp_path / "out", given, resume=True)
+        train(fewer, tmp_path / "out", chosen, resume=True)
+    done = train(pairs, tmp_path / "out", chosen, resume=True)
     with pytest.raises(BadInput, match="holds a trained adapter already"):
-        train(pairs, done.folder, given, resume=True)
+        train(pairs, done.folder, chosen, resume=True)
 
 
 def test_parts_of_a_batch_and_recomputed_activations_change_nothing_but_rounding(
     model, pairs, tmp_path
 ):
-    given = settings("parm", model, epochs=2)
+    chosen = settings("parm", model, epochs=2)
     plain, parts, recomputed = (
         weights(train(pairs, tmp_path / name, one).folder)
         for name, one in (
-            ("plain", given),
-            ("parts", replace(given, accumulate=3)),
-            ("recomputed", replace(given, gradient_checkpointing=True)),
+            ("plain", chosen),
+            ("parts", replace(chosen, accumulate=3)),
+            ("recomputed", replace(chosen, gradient_checkpointing=True)),
         )
     )
     for name, one in plain.items():
@@ -208,8 +208,8 @@ def test_training_stops_when_validation_stands_still_and_keeps_the_best_weights(
             for row in rows()
         ],
     )
-    given = settings("genarm", model, evaluate_every=2, patience=2)
-    done = train(pairs, tmp_path / "out", given, validation=held)
+    chosen = settings("genarm", model, evaluate_every=2, patience=2)
+    done = train(pairs, tmp_path / "out", chosen, validation=held)
     record = done.record
     assert record["stopped"] == "early"
     assert record["steps"] < 80
@@ -241,7 +241,7 @@ def test_another_process_merges_what_this_one_trained(method, model, pairs, tmp_
     alpha = torch.tensor([[0.3, 0.7]] * 2) if method != "genarm" else torch.ones(2, 1)
     with torch.no_grad(), arm.rows(alpha):
         worn = base(torch.arange(40).view(2, 20)).logits
-    said = ",".join(str(one) for one in alpha[0].tolist())
+    said = ",".join(str(share) for share in alpha[0].tolist())
     command = [sys.executable, "-c", WORN, model, str(folder), said, str(tmp_path / "logits.pt")]
     subprocess.run(command, check=True)
     merged = torch.load(tmp_path / "logits.pt", weights_only=True)
@@ -265,7 +265,7 @@ def test_peft_opens_a_genarm_and_reads_as_we_do(model, pairs, tmp_path):
 
 def test_the_folder_tells_how_it_came_about(model, pairs, tmp_path):
     folder = train(pairs, tmp_path / "out", settings("parm", model), validation=pairs).folder
-    assert {one.name for one in folder.iterdir()} == {
+    assert {path.name for path in folder.iterdir()} == {
         "adapter_model.safetensors",
         "arm.json",
         "README.md",
@@ -347,15 +347,15 @@ def test_missing_packages_name_the_extra(model, pairs, tmp_path, monkeypatch):
 
 
 def test_vectors_are_drawn_once_a_batch_or_for_every_pair_by_seed_and_step():
-    given = settings("parm", "demo")
-    batch = draw_alphas(given, 2, step=3, pairs=5)
+    chosen = settings("parm", "demo")
+    batch = draw_alphas(chosen, 2, step=3, pairs=5)
     assert (batch == batch[0]).all()
-    assert torch.equal(batch, draw_alphas(given, 2, step=3, pairs=5))
-    assert not torch.equal(batch, draw_alphas(given, 2, step=4, pairs=5))
-    each = draw_alphas(replace(given, alpha_per="pair"), 2, step=3, pairs=5)
+    assert torch.equal(batch, draw_alphas(chosen, 2, step=3, pairs=5))
+    assert not torch.equal(batch, draw_alphas(chosen, 2, step=4, pairs=5))
+    each = draw_alphas(replace(chosen, alpha_per="pair"), 2, step=3, pairs=5)
     assert len({tuple(one) for one in each.tolist()}) == 5
     torch.testing.assert_close(each.sum(dim=1), torch.ones(5))
-    assert (draw_alphas(given, 1, step=0, pairs=2) == 1).all()
+    assert (draw_alphas(chosen, 1, step=0, pairs=2) == 1).all()
 
 
 def test_the_learning_rate_warms_up_and_follows_a_cosine():
