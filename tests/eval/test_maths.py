@@ -17,7 +17,7 @@ from preftilt.eval.maths.data import SOURCES, load_items
 from preftilt.eval.maths.pool import Check, Solution, SolutionPool, choose, columns, curve, solved
 from preftilt.eval.maths.protocol import own_text, request_for, rules_for
 from preftilt.reward import Reward
-from preftilt.rivals.answers import final_answer
+from preftilt.rivals.extractors import final_answer
 
 
 def write(folder: Path, file: str, rows: list[dict[str, Any]]) -> str:

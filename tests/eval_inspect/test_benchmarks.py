@@ -15,7 +15,7 @@ from preftilt.eval.bootstrap import mean_interval
 from preftilt.eval.maths.tasks import aime24
 from preftilt.eval.multifaceted.tasks import multifaceted
 from preftilt.eval.pingpong.tasks import pingpong
-from preftilt.rivals.answers import final_answer
+from preftilt.rivals.extractors import final_answer
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval.pingpong_file import settings_v2, write_settings
 from tests.eval.test_maths import aime, write

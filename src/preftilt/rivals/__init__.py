@@ -12,7 +12,7 @@ from preftilt.rivals.methods import (
     Method,
     MethodName,
 )
-from preftilt.rivals.opening import open_reward_model, runs_here
+from preftilt.rivals.open_model import open_reward_model, runs_here
 from preftilt.rivals.pick import CandidatePool, Ranking, pick, search_score
 
 __all__ = [

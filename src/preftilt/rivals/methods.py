@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.rivals.answers import EXTRACTORS
+from preftilt.rivals.extractors import EXTRACTORS
 from preftilt.types import check_number, check_whole
 
 LogprobName = Literal["rear", "full-logprob", "question-logprob", "preference-gain", "mean-logprob"]
@@ -42,7 +42,7 @@ class AtRandom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByVote:
-    """The answer that most candidates give; ``answers`` names the extractor (see ``answers.py``).
+    """The answer that most candidates give; ``answers`` names the extractor (see ``extractors.py``).
 
     ``weighted-vote``: a candidate's vote weighs 1 plus its REAR score as a mean over tokens, as in the published code.
     """

@@ -13,8 +13,8 @@ from preftilt.prompt import PromptSettings, stated
 from preftilt.rank import order
 from preftilt.result import MethodScore
 from preftilt.reward import Reward
-from preftilt.rivals.answers import EXTRACTORS
 from preftilt.rivals.checks import Judges, for_reward_model, require_reward_model
+from preftilt.rivals.extractors import EXTRACTORS
 from preftilt.rivals.logprobs import RULES, mean_rear
 from preftilt.rivals.methods import AtRandom, ByJudge, ByLogprob, ByRewardModel, ByVote, Method
 from preftilt.rivals.verdict import GenerativeRewardModel, JudgeVerdict

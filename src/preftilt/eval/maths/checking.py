@@ -6,7 +6,7 @@ import threading
 from importlib.util import find_spec
 
 from preftilt.errors import MissingPackage
-from preftilt.rivals.answers import maths
+from preftilt.rivals.extractors import maths
 
 SECONDS = 20
 """How long one parse and one comparison may take."""

@@ -10,7 +10,7 @@ from typing import Any
 from preftilt.eval.stored import best_of, recorded_sums, scores
 from preftilt.rank import order
 from preftilt.reward import Reward
-from preftilt.rivals.answers import final_answer, maths
+from preftilt.rivals.extractors import final_answer, maths
 from preftilt.rivals.votes import tally
 
 CHOICES = ("majority", "weighted", "rear", "any", "sample")

@@ -15,7 +15,7 @@ from preftilt.eval.maths.checking import same_answer
 from preftilt.eval.maths.pool import CHOICES, Check, choose, columns, solved
 from preftilt.eval.maths.solvers import GREEDY
 from preftilt.eval.provider import PreftiltAPI
-from preftilt.rivals.answers import final_answer
+from preftilt.rivals.extractors import final_answer
 
 COUNTS = ("no_answer", "unchecked", "over_budget")
 """What is counted: answers without a final answer (they are wrong), answers whose check took too long (they have no

@@ -21,7 +21,7 @@ from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL,
 from preftilt.eval.stored import best_of, scores
 from preftilt.rank import order
 from preftilt.reward import Reward
-from preftilt.rivals.answers import EXTRACTORS
+from preftilt.rivals.extractors import EXTRACTORS
 from preftilt.rivals.votes import tally
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import CutOff, Reduction, Stream

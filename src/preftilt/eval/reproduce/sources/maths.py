@@ -6,7 +6,7 @@ from preftilt.eval.maths.checking import check_installed, same_answer
 from preftilt.eval.maths.data import SOURCES, MathsProblem, SetName, load_items
 from preftilt.eval.maths.protocol import method_protocol, request_for, rules_for
 from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening, Values
-from preftilt.rivals.answers import final_answer
+from preftilt.rivals.extractors import final_answer
 
 PREFERENCE = "full"
 """Which of the protocol's three texts is the preference; the switch ``preference`` takes another."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preftilt.rivals.answers import letter, maths
+from preftilt.rivals.extractors import letter, maths
 from preftilt.rivals.votes import tally
 
 

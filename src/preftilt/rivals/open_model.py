@@ -20,7 +20,7 @@ from pathlib import Path
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.rivals.base import RewardModel
-from preftilt.rivals.functions import installed_scorer, is_installed, named_scorer
+from preftilt.rivals.scorers import installed_scorer, is_installed, named_scorer
 
 KEY_VARIABLE = "PREFTILT_REWARD_API_KEY"
 """Holds the key of a reward model's server, unless the options name another variable: the key of the model's own
