@@ -5,12 +5,12 @@ Each maps a pool and λ to a score an answer; λ may be infinite: then the prefe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from preftilt.eval.reproduce.measured import RecordedAnswer
+from preftilt.reward import ScoreLine
 
 Scores = Callable[[Sequence[RecordedAnswer], float], list[float]]
 
@@ -24,7 +24,7 @@ CLIP = 2.0
 def length_penalty(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
     """The sum divided by ((5 + L) / 6)^α (Wu et al., 2016, arXiv 1609.08144, eq. 14)."""
     return [
-        _line(answer.question_logprob, answer.preference_gain, lam)
+        ScoreLine(answer.question_logprob, answer.preference_gain).at(lam)
         / ((5 + answer.length) / 6) ** LENGTH_POWER
         for answer in pool
     ]
@@ -33,7 +33,7 @@ def length_penalty(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
 def clipped(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
     """The sum with every token's gain clipped to :data:`CLIP`."""
     return [
-        _line(answer.question_logprob, float(np.clip(answer.gains, -CLIP, CLIP).sum()), lam)
+        ScoreLine(answer.question_logprob, float(np.clip(answer.gains, -CLIP, CLIP).sum())).at(lam)
         for answer in pool
     ]
 
@@ -42,15 +42,11 @@ def common_prefix(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
     """The sum over the first tokens of every answer, as many as the shortest of the pool has."""
     length = min(answer.length for answer in pool)
     return [
-        _line(float(answer.questions[:length].sum()), float(answer.gains[:length].sum()), lam)
+        ScoreLine(float(answer.questions[:length].sum()), float(answer.gains[:length].sum())).at(
+            lam
+        )
         for answer in pool
     ]
-
-
-def _line(question: float, gain: float, lam: float) -> float:
-    if not math.isfinite(question):
-        return -math.inf
-    return gain if math.isinf(lam) else question + lam * gain
 
 
 OTHER_SCORES: Mapping[str, Scores] = {
