@@ -31,7 +31,7 @@ SETTINGS = Settings(lam=5.0, search=BestOfN(n=4), max_tokens=24)
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What became of ``clients`` requests sent at once; seconds of one, and requests answered a second."""
+    """Results of ``clients`` concurrent requests: errors, mixed-up answers, latencies in s, requests a second."""
 
     clients: int
     errors: int

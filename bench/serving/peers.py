@@ -60,7 +60,7 @@ def measure_peers(
 
 @dataclass(frozen=True, slots=True)
 class PeerClient:
-    """Whoever is asked: our server by HTTP, the neighbours in their process."""
+    """Sends one request to a side of the comparison: our server by HTTP, a peer in its own process."""
 
     client: httpx2.Client
     ours: str

@@ -1,4 +1,4 @@
-"""The processes that are measured: our server in front of another one, and helpers that answer line by line."""
+"""The processes that are measured: our server in front of an upstream, and peers that answer JSON lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def our_server(upstream: str, log: Path) -> Iterator[str]:
 
 
 class SideProcess:
-    """A helper in another process: one JSON object a line to it, one back; ``name`` is for errors."""
+    """A peer in another process: one JSON object a line to it, one back; ``name`` is for errors."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class SideProcess:
         return self._line()
 
     def ready(self) -> dict[str, Any]:
-        """What it says when it is ready to be asked."""
+        """Its first line, sent when it is ready."""
         return self._line()
 
     def close(self) -> None:

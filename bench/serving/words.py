@@ -1,4 +1,4 @@
-"""What is asked: conversations of a chosen length, each once, so that no cache has seen one before."""
+"""Questions of a chosen length in tokens, no two alike, so that none is in a cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SENTENCES = (
 
 @dataclass(slots=True)
 class QuestionMaker:
-    """Conversations from a seed; ``tokenizer`` counts how long they are."""
+    """Makes questions from a seed; ``tokenizer`` counts their tokens."""
 
     seed: int
     tokenizer: ModelTokenizer = field(

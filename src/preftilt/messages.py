@@ -229,7 +229,7 @@ def _json_type(value: object) -> str:
 
 
 def check_encodable(text: str, where: str) -> None:
-    """JSON can smuggle in half a surrogate pair, which no tokenizer takes."""
+    """Raises :class:`~preftilt.errors.BadInput` for half a surrogate pair, which JSON can spell."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

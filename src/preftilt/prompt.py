@@ -168,7 +168,7 @@ class ChatTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSettings:
-    """Where things stand in the prompts.
+    """The layout of the prompts.
 
     placement: where a preference is stated. ``system``: it is the system message, after the
         conversation's own one if there is any. ``user``: after the last user turn. ``history``: in

@@ -45,7 +45,7 @@ class ArmSettings:
 
 @dataclass(frozen=True, slots=True)
 class WeightedReader:
-    """One ARM's part in a request."""
+    """An ARM as the reader of a view, and the weight of its log-probs."""
 
     reader: Reader
     weight: float

@@ -1,4 +1,4 @@
-"""From ranked candidates to the record of a request."""
+"""Makes the record of a request from its ranked candidates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """All that a record is made of.
+    """A run that has ended: the inputs of its record.
 
     ranked: best first. ranking: how a method other than REAR's score came to this order. responses_given: they were
     given and not drawn. seconds: wall time of the whole request.
@@ -177,7 +177,7 @@ def _scored(
 
 
 def _notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> tuple[str, ...]:
-    """What a reader of the result should know before trusting it."""
+    """Warnings about the result, for whoever reads it."""
     notes = [*(done.ranking.notes if done.ranking else ())]
     by_rear = isinstance(done.settings.method, ByLogprob)
     if isinstance(done.settings.search, DVTS) and not (by_rear or done.responses_given):

@@ -1,4 +1,4 @@
-"""What came out: a frozen record of everything a run saw, one JSON object with a schema version.
+"""The result of a request: a frozen record of all that the run computed, one JSON object with a schema version.
 
 ``schema/realigned.schema.json`` describes the object; ``preftilt run`` writes one a line.
 """

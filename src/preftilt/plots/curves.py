@@ -1,4 +1,4 @@
-"""Curves and bars with intervals: what every figure of a measurement is made of; told apart in grey as in colour."""
+"""Curves and bars with confidence intervals, for every figure of a measurement; they differ in grey as in colour."""
 
 from __future__ import annotations
 

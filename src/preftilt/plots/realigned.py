@@ -1,4 +1,4 @@
-"""A result as a picture: its candidates, and which of them every λ would choose."""
+"""The figure of a result: its candidates, and which of them wins for which λ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house style of every picture, in one place, and how a picture is begun and saved.
+"""The style of every figure, and how a figure is opened and saved.
 
 Colours are those of Okabe and Ito, told apart by the colour-blind; shapes and widths tell the same story in grey.
 """

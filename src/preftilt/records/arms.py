@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
 
 def _alpha(value: Any) -> Any:
-    """``{"help": 0.7, "harmless": 0.3}`` as the text that it stands for."""
+    """``{"help": 0.7, "harmless": 0.3}`` as ``help=0.7,harmless=0.3``; other values as they are."""
     if not isinstance(value, dict):
         return value
     parts: list[str] = []

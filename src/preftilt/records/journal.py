@@ -45,7 +45,10 @@ class JournalEntry(NamedTuple):
 
 @dataclass(slots=True)
 class Survey:
-    """What an output file holds: where the records are that are done, the failed ids, its sound length."""
+    """The state of an output file: its complete records by id, the ids that failed, and its valid length in bytes.
+
+    torn: its last line is incomplete.
+    """
 
     done: dict[str, JournalEntry] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)

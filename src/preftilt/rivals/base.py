@@ -1,4 +1,4 @@
-"""What a reward model is to preftilt: conversations with a response go in, one number each comes out."""
+"""The interface of reward models: conversations with a response in, one score each out."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class RewardModel(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back threads, connections and memory."""
+        """Release threads, connections and memory."""
         ...

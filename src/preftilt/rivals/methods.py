@@ -1,4 +1,4 @@
-"""The methods that pick an answer among candidates: frozen settings; what they compute is in this folder's other files.
+"""The methods that pick an answer among candidates, as frozen settings; their scores are computed in the other modules.
 
 A method is independent of the search that draws the candidates. In a tree search, methods that are a score over
 log-probs guide the steps, too; under the others REAR's score guides the steps, and the method picks among the
@@ -35,7 +35,7 @@ class ByLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtRandom:
-    """Any of the candidates, by the seed and the request's id: what the choice is worth by itself."""
+    """Any of the candidates, by the seed and the request's id: the baseline of every method."""
 
     name: Literal["random"] = field(default="random", init=False)
 

@@ -65,7 +65,7 @@ class Ranking:
     notes: tuple[str, ...] = ()
 
     def about(self, method: Method) -> dict[str, Any]:
-        """For the record: who ranked, and how many candidates have no score."""
+        """The record's ``method``: its name, the model that judged, and how many candidates have no score."""
         judged = {} if self.model is None else {"model": self.model}
         missing = sum(score.score is None for score in self.scores)
         return {"name": method.name, **judged, "missing": missing}

@@ -67,7 +67,7 @@ class FunctionModel:
         return RewardScores(tuple(scores))
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Nothing to release."""
 
 
 def is_installed(name: str) -> bool:

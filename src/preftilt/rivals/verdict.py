@@ -46,11 +46,11 @@ REASONED = (
 
 @dataclass(frozen=True, slots=True)
 class JudgeVerdict:
-    """What the judge made of one response.
+    """The judge's verdict on one response.
 
     score: log P(Yes) − log P(No) in nats; None if no verdict could be read. mass: P(Yes) + P(No), near 1 if the judge
-    understood what it was asked. forwards: sequences that were read; the readings of a verdict's spellings behind the
-    same words count as one. read, sampled: tokens it took.
+    understood what it was asked. forwards: sequences that were scored; the spellings of a verdict behind the same
+    words count as one. read, sampled: tokens scored and tokens drawn.
     """
 
     score: float | None

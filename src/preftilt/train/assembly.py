@@ -1,4 +1,4 @@
-"""The parts of a training put together: tokens, base, adapter; then the loop, and the folder written."""
+"""Assembles a training run (tokens, base, adapter), runs the loop and writes the folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prepare(
     out: Path,
     key: str,
 ) -> TrainingRun:
-    """Load the base, make tokens of the pairs, put a new adapter on; nothing is trained yet."""
+    """Load the base, tokenise the pairs and attach a new adapter; nothing is trained yet."""
     files = find_base(settings)
     base = load_base(files, settings)
     drop = settings.bad_rows == "drop"

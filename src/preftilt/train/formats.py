@@ -25,7 +25,7 @@ _HUMAN, _ASSISTANT = "\n\nHuman: ", "\n\nAssistant: "
 
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    """A row that was understood; ``fields`` are the names of the two responses in it.
+    """A row of pairs in any of the formats; ``fields`` are the names of its two responses.
 
     Without ``preferred`` the first response is the better one, for ``objective``.
     """

@@ -33,7 +33,7 @@ class PreferencePair:
 
 @dataclass(frozen=True, slots=True)
 class LoadedPairs:
-    """The pairs of a source, and how many of its rows were no pairs."""
+    """The pairs of a source, and how many of its rows were left out as invalid."""
 
     pairs: list[PreferencePair]
     dropped: int

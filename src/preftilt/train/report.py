@@ -1,4 +1,4 @@
-"""What training leaves in the folder beside the weights: the spec, peft's config, the record, the curve, a card."""
+"""Writes an adapter's folder: the weights, the spec, peft's config, the training record, its curve and a model card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far training has come, and the checkpoints from which it goes on as if it had never stopped."""
+"""The state of a training run, and its checkpoints, from which it resumes exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs in tokens, and the batches they are trained in."""
+"""Tokenised pairs, and the batches they are trained in."""
 
 from __future__ import annotations
 
