@@ -80,7 +80,7 @@ class HfChatTokenizer:
     template_kwargs: more variables of the template, e.g. ``{"reasoning_effort": "low"}``. One that
         the template does not read is refused.
     now: the moment that templates with a date see (``strftime_now``), the same in every prompt of
-        this object; ``None`` takes the request's (:func:`~preftilt.prompt.at`), or the moment this
+        this object; ``None`` takes the request's (:func:`~preftilt.prompt.rendered_at`), or the moment this
         is made. A moment given here is also the ``date_string`` of a template that reads one (Llama
         3.1; without it such templates show a constant date of their own).
     content: converts a message to the content that the template expects; ``None`` is its text, and
