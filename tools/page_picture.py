@@ -42,12 +42,12 @@ def served() -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as server:
         assert server.stderr is not None
         for line in server.stderr:
-            found = re.search(r'"url": "([^"]+)"', line)
-            if found:
+            match = re.search(r'"url": "([^"]+)"', line)
+            if match:
                 break
         else:
             sys.exit("the server did not start")
-        yield found[1]
+        yield match[1]
         server.terminate()
         server.stderr.read()
 
