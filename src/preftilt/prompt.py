@@ -307,7 +307,7 @@ def check_contrast(preferences: Sequence[Preference], settings: PromptSettings) 
         )
 
 
-def stated(
+def with_preferences(
     messages: Sequence[Message], preferences: Sequence[Preference], settings: PromptSettings
 ) -> list[Message]:
     """The conversation with all its preferences in their place: what a judge of the answer has to read.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from preftilt.engines.base import Engine
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, stated
+from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.rivals.base import RewardModel
 from preftilt.rivals.methods import ByJudge, ByLogprob, ByRewardModel, Method, PreferenceIn
 from preftilt.rivals.verdict import GenerativeRewardModel
@@ -52,7 +52,7 @@ def check_method(
         )
     if isinstance(method, ByJudge):
         GenerativeRewardModel(judges.judge or engine, method).check(
-            stated(messages, preferences, prompt)
+            with_preferences(messages, preferences, prompt)
         )
         return
     model = require_reward_model(judges.reward_model)
@@ -88,9 +88,9 @@ def for_reward_model(
 ) -> list[Message]:
     """The conversation as a reward model reads it: the preference is its system message, or begins its last turn."""
     if place == "system" or not preferences:
-        return stated(messages, preferences, replace(prompt, placement="system"))
+        return with_preferences(messages, preferences, replace(prompt, placement="system"))
     wishes = "\n".join(preference.text.strip() for preference in preferences)
-    *earlier, last = stated(messages, (), prompt)
+    *earlier, last = with_preferences(messages, (), prompt)
     text = f"{wishes}\n\n{last.content}"
     ahead = len(text) - len(last.content)
     images = tuple(replace(image, at=image.at + ahead) for image in last.images)

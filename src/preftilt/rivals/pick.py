@@ -9,7 +9,7 @@ from typing import Any
 
 from preftilt.engines.base import Engine
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, stated
+from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.rank import order
 from preftilt.result import MethodScore
 from preftilt.reward import Reward
@@ -152,7 +152,7 @@ async def _by_reward_model(pool: CandidatePool, method: ByRewardModel, judges: J
 
 
 async def _by_judge(pool: CandidatePool, method: ByJudge, engine: Engine) -> Ranking:
-    messages = stated(pool.messages, pool.preferences, pool.prompt)
+    messages = with_preferences(pool.messages, pool.preferences, pool.prompt)
     distinct = list(dict.fromkeys(pool.texts))
     stream = replace(pool.stream, item=f"{pool.stream.item}\x1fjudge")
     verdicts = await GenerativeRewardModel(engine, method).judge(messages, distinct, stream)

@@ -14,8 +14,8 @@ from preftilt.prompt import (
     PromptSettings,
     build_question,
     check_contrast,
-    stated,
     thoughts_in,
+    with_preferences,
 )
 from preftilt.readers import ArmSettings
 from preftilt.rivals import Judges
@@ -152,7 +152,7 @@ def in_context(
     fit into the context. No preference is stated.
     """
     recent = list(examples[-count:]) if count else []
-    plain = stated(messages, (), prompt)
+    plain = with_preferences(messages, (), prompt)
     head = [message for message in plain[:1] if message.role == "system"]
     while True:
         turns = [

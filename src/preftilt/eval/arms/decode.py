@@ -15,7 +15,7 @@ from preftilt.eval.arms.plan import ALPHAS, ASKED_FOR, OBJECTIVES, SAMPLES, TRAI
 from preftilt.eval.objectives.answers import MAX_TOKENS
 from preftilt.eval.objectives.rewards import rewards
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, answer_text, stated
+from preftilt.prompt import PromptSettings, answer_text, with_preferences
 from preftilt.rank import order
 from preftilt.reward import Reward
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
@@ -49,7 +49,7 @@ def prompt_of(engine: Engine, item: WorldItem, *wishes: str) -> Tokens:
     """The item's prompt with its own preference and, behind it, ``wishes``."""
     preferences = [Preference(item.preference), *(Preference(wish) for wish in wishes)]
     return engine.tokenizer.render(
-        stated([Message("user", item.question)], preferences, PromptSettings())
+        with_preferences([Message("user", item.question)], preferences, PromptSettings())
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from preftilt.images import Image
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, stated
+from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.types import Preference
 
 
@@ -31,9 +31,9 @@ class BenchmarkRequest:
     def conversation(self) -> list[Message]:
         """The words that an answer is drawn from, as a chat: what a model without preftilt is given."""
         if self.prompt.generate_with == "full":
-            return stated(self.messages, self.preferences, self.prompt)
+            return with_preferences(self.messages, self.preferences, self.prompt)
         if self.prompt.history == "both":
-            return stated(self.messages, (), self.prompt)
+            return with_preferences(self.messages, (), self.prompt)
         system = [message for message in self.messages if message.role == "system"]
         turns = [message for message in self.messages if message.role != "system"]
         return [*system, *turns[self.prompt.preference_turns or len(turns) - 1 :]]

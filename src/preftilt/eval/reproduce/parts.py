@@ -27,7 +27,7 @@ from preftilt.eval.reproduce.measured import (
     costed_record,
 )
 from preftilt.eval.stored import recorded_sums
-from preftilt.prompt import stated
+from preftilt.prompt import with_preferences
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
 from preftilt.rivals.methods import JudgeMode, Method
@@ -296,7 +296,7 @@ def measure_judge(name: str) -> Measure:
         method = _judge(name, models.how)
         judge = GenerativeRewardModel(models.judges.judge or models.engine, method)
         request = case.request
-        messages = stated(request.messages, request.preferences, request.prompt)
+        messages = with_preferences(request.messages, request.preferences, request.prompt)
         judge.check(messages)
         distinct = list(dict.fromkeys(texts[: models.how.n]))
         stream = Stream(models.how.seed, f"{case.stream}\x1fjudge")
