@@ -1,4 +1,4 @@
-"""Scorers that are functions: how they are named, and what they may not do."""
+"""Scorers that are scorers: how they are named, and what they may not do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import preftilt as pt
 from preftilt.errors import BadInput, EngineError
-from preftilt.rivals import ByRewardModel, Judges, Pair, functions, open_reward_model
+from preftilt.rivals import ByRewardModel, Judges, Pair, open_reward_model, scorers
 from tests.rivals.conftest import QUESTION, Ask
 
 PLACE = "tests.rivals.test_scorers"
@@ -44,14 +44,14 @@ def broken(pairs: Sequence[Pair]) -> list[float]:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a package had added scorers: installing one takes longer than a test may."""
     points = [
-        EntryPoint("brevity", f"{PLACE}:brevity", functions.SCORERS),
-        EntryPoint("gone", "no_such_module:scorer", functions.SCORERS),
+        EntryPoint("brevity", f"{PLACE}:brevity", scorers.SCORERS),
+        EntryPoint("gone", "no_such_module:scorer", scorers.SCORERS),
     ]
 
     def entry_points(*, group: str) -> EntryPoints:
         return EntryPoints(point for point in points if point.group == group)
 
-    monkeypatch.setattr(functions, "entry_points", entry_points)
+    monkeypatch.setattr(scorers, "entry_points", entry_points)
 
 
 def test_a_function_of_one_s_own_picks(ask: Ask) -> None:
