@@ -1,4 +1,4 @@
-"""Scorers that are scorers: how they are named, and what they may not do."""
+"""Scorers that are functions: how they are named, and what they may not do."""
 
 from __future__ import annotations
 
