@@ -1,4 +1,4 @@
-"""``docs/cli.md`` says what is true of the command line."""
+"""``docs/reference/cli.md``, the tutorial and the first guides say what is true of the command line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from preftilt.reward import Reward
 from preftilt.search import CFG, BestOfN
 from tests.cli.conftest import Cli, row
 
-TEXT = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "reference" / "cli.md").read_text("utf-8")
+GUIDES = ["tutorial/first-answer.md", "how-to/data-set.md", "how-to/existing-server.md"]
 CALLS = [
     line.split("#")[0]
-    for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    for text in [TEXT, *((DOCS / guide).read_text("utf-8") for guide in GUIDES)]
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
 JSON = re.findall(r"^```json\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -53,7 +56,7 @@ def test_every_field_of_settings_is_listed() -> None:
 
 
 def test_the_defaults_are_told_as_they_are() -> None:
-    told = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text("utf-8")
+    told = (DOCS / "explanation" / "concepts.md").read_text("utf-8")
     said = Reward()
     lam, of_tokens = Settings(search=BestOfN()).strength, Settings(search=CFG()).strength
     flags = f"--lambda {lam:g} --reduction {said.reduction} --cut-off {said.cut_off}"

@@ -40,7 +40,7 @@ PANEL |= {"frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}}
 
 @pytest.fixture(scope="module")
 def behind() -> Any:
-    """As docs/server.md tells to start it: with a key, and the system prompt as the preference."""
+    """As docs/how-to/server.md tells to start it: with a key, and the system prompt as the preference."""
     firm = Knob.model_validate({"lambda": 5, "n": 8})
     site: dict[str, Any] = {"preference_from": "system", "ignore_tools": True}
     with serving(key="secret", presets={"firm": firm}, **site) as running:

@@ -1,4 +1,4 @@
-"""``docs/server.md`` says what is true of the server."""
+"""``docs/how-to/server.md`` and ``docs/reference/http-api.md`` say what is true of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from preftilt.server.openapi import DOCUMENTED, STATUSES
 from preftilt.server.wire import ChatBody, Knob
 from tests.server.serving import Running
 
-TEXT = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = "\n".join(
+    (DOCS / page).read_text("utf-8") for page in ("how-to/server.md", "reference/http-api.md")
+)
 
 
 def test_the_curl_call_works(server: Running) -> None:

@@ -30,7 +30,7 @@ class ExperimentFlags:
     ] = None
     data: Annotated[
         str | None,
-        _what(metavar="FOLDER", help="Where the benchmarks' data are (docs/benchmarks.md)."),
+        _what(metavar="FOLDER", help="Where the benchmarks' data are (docs/how-to/benchmarks.md)."),
     ] = None
     judge: Annotated[
         str | None,

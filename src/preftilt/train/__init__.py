@@ -1,4 +1,4 @@
-"""Training of autoregressive reward models: pairs in, an adapter's folder out (``docs/training.md``).
+"""Training of autoregressive reward models: pairs in, an adapter's folder out (``docs/how-to/training.md``).
 
 ::
 

@@ -68,7 +68,7 @@ class DataRow:
         """The error that says what is wrong with a field."""
         return BadInput(
             f'{self.file}, row {self.number}: field "{self._at(name)}" {problem}; the file is of another version than'
-            " the benchmark's (docs/benchmarks.md)"
+            " the benchmark's (docs/how-to/benchmarks.md)"
         )
 
     def _at(self, name: str) -> str:
@@ -123,7 +123,7 @@ def check_count(rows: Sequence[DataRow], file: str, expected: int) -> None:
     if len(rows) != expected:
         raise BadInput(
             f"{file} has {len(rows)} rows, not {expected}; the file is cut off or of another version"
-            " (docs/benchmarks.md)"
+            " (docs/how-to/benchmarks.md)"
         )
 
 
@@ -146,7 +146,7 @@ def read_bytes(path: Path) -> bytes:
         return file_bytes(path)
     except BadInput as error:
         raise BadInput(
-            f"{error}; the benchmark needs it (docs/benchmarks.md says from where)"
+            f"{error}; the benchmark needs it (docs/how-to/benchmarks.md says from where)"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""PrefEval as Inspect tasks; their arguments are in ``docs/benchmarks.md``.
+"""PrefEval as Inspect tasks; their arguments are in ``docs/how-to/benchmarks.md``.
 
 ::
 

@@ -43,7 +43,7 @@ def open_benchmarks(names: Sequence[str], opening: Opening) -> list[Benchmark]:
         if name == "pingpong":
             raise BadInput(
                 "a dialogue of PingPong is drawn turn by turn, so that methods cannot share its samples: run"
-                " inspect eval preftilt/pingpong once for each (docs/benchmarks.md)"
+                " inspect eval preftilt/pingpong once for each (docs/how-to/benchmarks.md)"
             )
         one_of("benchmark", name, tuple(BENCHMARKS))
     opened = [BENCHMARKS[name](opening) for name in names]
