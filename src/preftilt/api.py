@@ -77,14 +77,17 @@ def is_long(messages: Sequence[Message], preferences: Sequence[Preference]) -> b
 
 
 class Realigner:
-    """Realigns requests on one open engine; share it between tasks, it batches what they ask for.
+    """Answers requests on one open engine. Share it between tasks: requests at the same time share batches.
 
     ::
 
         realigner = Realigner(open_engine("demo"), Settings(lam=5))
         result = await realigner.realign([Message("user", question)], [Preference("No games, please.")])
 
-    ``judges``: the models that methods such as ``reward-model`` need besides; closing them is the caller's.
+    Args:
+        engine: what :func:`~preftilt.engines.open.open_engine` returned; closing it is the caller's.
+        settings: of requests that bring none.
+        judges: the models that methods such as ``reward-model`` need besides the engine; closing them is the caller's.
     """
 
     def __init__(
@@ -105,8 +108,17 @@ class Realigner:
     ) -> Realigned:
         """Draw candidates, score them under every view and pick one.
 
-        ``settings`` replaces the realigner's for this request. ``item`` names the request in its random stream and is
-        the result's ``id``: the same seed, item and request give the same answer, alone or beside others.
+        Args:
+            messages: the conversation; the last turn is the user's.
+            preferences: what the user wants. With none, the model answers as it is.
+            settings: replaces the realigner's for this request.
+            item: names the request's random numbers, and is the result's ``id``. The same seed, item and request give
+                the same answer, alone or beside others.
+            on_progress: called from the event loop as tokens are drawn and scored (:class:`~preftilt.run.Progress`).
+
+        Raises:
+            BadInput: the request cannot be answered as stated; no token was drawn.
+            EngineError: the engine failed; :class:`~preftilt.errors.EngineTimeout` if it did not answer in time.
         """
         began = time.perf_counter()
         prepared = await self._prepared(messages, preferences, self.settled(settings))
@@ -120,9 +132,13 @@ class Realigner:
         on_progress: OnProgress | None = None,
         began: float | None = None,
     ) -> Realigned:
-        """What :meth:`realign` does, for a request that was prepared: its prompts are not made again.
+        """As :meth:`realign`, for a request that :meth:`prepare` has checked: its prompts are not made again.
 
-        ``began`` is when its time began to count (``time.perf_counter``); now if None.
+        Args:
+            prepared: the request.
+            item: as in :meth:`realign`.
+            on_progress: as in :meth:`realign`.
+            began: when the request's time began to count (``time.perf_counter``); now if None.
         """
         began = time.perf_counter() if began is None else began
         run = self._run(prepared, item, on_progress)
@@ -141,9 +157,24 @@ class Realigner:
         item: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Realigned:
-        """Score given responses, drawing nothing; the record is that of :meth:`realign`, ``search`` named "given".
+        """Score given responses, drawing nothing.
 
         A response's text is tokenised once, ended as the model ends a turn, and scored by those ids under every view.
+
+        Args:
+            messages: the conversation; the last turn is the user's.
+            preferences: what the user wants.
+            responses: texts, at least one, none empty.
+            settings: as in :meth:`realign`; the search has no effect.
+            item: the result's ``id``.
+            on_progress: as in :meth:`realign`.
+
+        Returns:
+            A record as that of :meth:`realign`, with the search named "given".
+
+        Raises:
+            BadInput: as in :meth:`realign`, and for a response that cannot be an answer of this model.
+            PromptTooLong: a response does not fit behind its prompt.
         """
         began = time.perf_counter()
         settings = settled(settings or self.settings, guides=False)  # Nothing is drawn.
@@ -154,7 +185,7 @@ class Realigner:
         return await self._record(prepared, run, item, ranked, responses_given=True, began=began)
 
     def settled(self, settings: Settings | None = None) -> Settings:
-        """``settings``, or the realigner's own, with the search and λ that the engine decides where they are open."""
+        """``settings``, or the realigner's own, with the search and λ filled in that they leave to the engine."""
         return settled(settings or self.settings, guides=can_guide(self.engine))
 
     def prepare(
@@ -164,10 +195,13 @@ class Realigner:
         *,
         settings: Settings | None = None,
     ) -> Prepared:
-        """What a request will be: its prompts, and its token budget for a response; nothing is drawn.
+        """Check a request and make its prompts; nothing is drawn.
 
-        Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token. A long
-        request takes a while (milliseconds a thousand tokens): call it from a thread where others wait.
+        A long request takes milliseconds per thousand tokens: call this from a thread where an event loop must not
+        wait.
+
+        Raises:
+            BadInput: for everything that can be refused before the first token, with what to do about it.
         """
         settings = self.settled(settings)
         with image_cache():
@@ -346,12 +380,30 @@ def realign(
     max_tokens: int | None = None,
     seed: int = 0,
 ) -> Realigned:
-    """Answer ``question`` following ``preference`` with strength ``lam``, or the search's default; for scripts and
-    notebooks.
+    """Answer one question, following one preference; for scripts and notebooks.
 
-    The model is opened at the first call and kept until another one is asked for; without a name it is
-    :func:`~preftilt.engines.models.default_model`. For several preferences, a conversation, other sampling settings
-    or many requests at once use :class:`Realigner`.
+    The model is opened at the first call and kept until a call names another one. For several preferences, a
+    conversation, other sampling settings or many requests at once use :class:`Realigner`.
+
+    Args:
+        question: what the user asks.
+        preference: what the user wants, in words.
+        lam: strength λ (REAR, arXiv 2606.30339, eq. 9): 1 is the model as it is, a larger λ follows the preference
+            more strongly. None takes the search's default.
+        search: how candidates come about. None takes what suits the engine (:class:`~preftilt.search.AutoSearch`).
+        model: what :func:`~preftilt.engines.open.open_engine` opens. None is SmolLM2 where it is installed, and the
+            bundled model where it is not.
+        max_tokens: of an answer. None takes 512, or what the context leaves.
+        seed: the same seed gives the same answer.
+
+    Returns:
+        The answer (``text``), all candidates with their scores, and which of them every other λ would choose
+        (``path``).
+
+    Raises:
+        BadInput: the request cannot be answered as stated; no token was drawn.
+        MissingPackage: the model needs a package that is not installed.
+        EngineError: the engine failed.
     """
     settings = Settings(lam=lam, search=search or AutoSearch(), max_tokens=max_tokens, seed=seed)
     realigner = Realigner(_opened(model or default_model()), settings)
@@ -359,9 +411,9 @@ def realign(
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for ``work`` from synchronous code, also where an event loop runs already (a notebook).
+    """Wait for a coroutine from synchronous code, also where an event loop runs already, as in a notebook.
 
-    An interrupt cancels the work before it goes on to the caller.
+    An interrupt (Ctrl-C) cancels the work before it is raised here. What the work raises is raised here, too.
     """
     try:
         asyncio.get_running_loop()

@@ -17,7 +17,7 @@ Every message says what to do about it.
 
 
 class PreftiltError(Exception):
-    """The root of the tree."""
+    """The root of everything that preftilt raises on purpose."""
 
     exit_code = 1
 

@@ -27,10 +27,12 @@ PART_WITHOUT_EFFECT = ("cache_control",)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; ``role`` is system, user or assistant.
+    """One turn of a conversation.
 
-    ``content`` is its text; ``images``, in the order of their ``at``, stand before characters of it. Only the user
-    shows images.
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``. A system message comes first or not at all.
+        content: the text of the turn.
+        images: pictures of a user's turn, in the order of their places in ``content``.
     """
 
     role: str

@@ -170,27 +170,27 @@ class ChatTokenizer(Protocol):
 class PromptSettings:
     """The layout of the prompts.
 
-    placement: where a preference is stated. ``system``: it is the system message, after the
-        conversation's own one if there is any. ``user``: after the last user turn. ``history``: in
-        a first exchange, which the assistant acknowledges. Several preferences in one prompt stand
-        on a line each.
-    system: a system message of the conversation itself; stands in every view. ``""`` is an empty
-        system message, which keeps a template from putting in its default one.
-    question_system: fills the system slot of the question view only, when the preference's removal
-        leaves it empty. ``None`` leaves it to the template: none, or the template's default system
-        prompt.
-    against: the contrast: a text that the question view states as the others state a preference, so
-        that the gain is what the preference adds to *that*. For preferences that say what to avoid:
-        both views then name it, and naming it cancels. ``None``: the question view states nothing.
-    generate_with: the prompt that candidates are sampled from. ``full``: the conversation with all
-        preferences whose strength is not negative; if there is none, and with ``question``, the
-        conversation alone.
-    history: ``both`` keeps earlier turns in every view. ``preference`` takes them for the
-        preference itself, as in PrefEval's implicit tasks: the ``full`` view is the whole
-        conversation, the question view its last user turn alone (a system message stands in both),
-        and no preference may be given; ``placement`` has no say.
-    preference_turns: with history ``preference``, how many of the earlier turns, from the first on,
-        are the preference; the others stand in both views. ``None``: all of them.
+    Attributes:
+        placement: where a preference is stated. ``system``: it is the system message, after the conversation's own one
+            if there is any. ``user``: after the last user turn. ``history``: in a first exchange, which the assistant
+            acknowledges. Several preferences in one prompt stand on a line each.
+        system: a system message of the conversation itself; stands in every view. ``""`` is an empty system message,
+            which keeps a template from putting in its default one.
+        question_system: the system message of the question view alone, where leaving out the preference leaves it
+            empty. None leaves it to the template: none, or the template's default system prompt.
+        against: the contrast: a text that the question view states as the others state a preference, so that the gain
+            is what the preference adds to *that*. For preferences that say what to avoid: both views then name it, and
+            naming it cancels. None: the question view states nothing.
+        generate_with: the prompt that candidates are drawn from. ``full``: the conversation with all preferences whose
+            strength is not negative; if there is none, and with ``question``, the conversation alone.
+        history: ``both`` keeps earlier turns in every view. ``preference`` takes them for the preference itself, as in
+            PrefEval's implicit tasks: the ``full`` view is the whole conversation, the question view its last user
+            turn alone (a system message stands in both); no preference may be stated, and ``placement`` has no effect.
+        preference_turns: with history ``preference``, how many of the earlier turns, from the first on, are the
+            preference; the others stand in both views. None: all of them.
+
+    Raises:
+        BadInput: for settings that contradict each other.
     """
 
     placement: Placement = "system"

@@ -22,11 +22,17 @@ PREFIX = "arm:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSettings:
-    """The engine's ARMs that read a request's responses.
+    """Which trained reward models (autoregressive reward models, ARMs) take part in a request's score.
 
-    names: which of them. alpha: the preference vector, ``help=0.7,harmless=0.3``. An ARM of several objectives is
-    asked for that mix of them; where every ARM has one objective, it shares out their weight. weight: of an ARM's
-    log-probs beside the base's 1 (1/β of GenARM). weights: an ARM's own.
+    Attributes:
+        names: of ARMs that the engine has open (``EngineOptions.arms``).
+        alpha: the preference vector, ``help=0.7,harmless=0.3``. An ARM of several objectives reads for that mix of
+            them; where every ARM has one objective, it shares out their weight.
+        weight: w of an ARM's log-probs, beside the base model's 1 (1/β of GenARM, ICLR 2025).
+        weights: pairs of an ARM's name and a weight of its own.
+
+    Raises:
+        BadInput: for a weight that is not finite, and a name that stands twice.
     """
 
     names: tuple[str, ...] = ()

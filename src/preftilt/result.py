@@ -66,16 +66,26 @@ class ViewRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredCandidate:
-    """A response with everything its score is made of.
+    """A response with everything its score is made of. Log-probs are in nats; T tokens, the end of turn included.
 
-    ``logprobs`` maps a view's name to per-token log-probs [T] (nats). ``score`` is
-    ``question_logprob + lambda * preference_gain``, all three reduced as the settings say: under ``centred`` they are
-    relative to the other candidates of the result (:func:`preftilt.reward.reduced`). ``question_logprob`` is the score
-    at λ = 0: reward models beside preferences are in it. ``gains`` [T] is the per-token preference gain, and ``sums``
-    what the three are made of, before the reduction. ``slot`` is the stream it was drawn from: the candidates of
-    best-of-n with a smaller n are those with the smaller slots. ``method`` is what they were ranked by, where that is
-    not ``score``. ``text`` is the answer, and ``reasoning`` what the model thought before it: the first ``thoughts`` of
-    the tokens, which are not scored.
+    ``score = question_logprob + lambda · preference_gain``, all three reduced as the settings say. Under ``centred``
+    they are relative to the other candidates of the result (:func:`preftilt.reward.reduced`).
+
+    Attributes:
+        rank: from 1, best first.
+        slot: the random stream that it was drawn from; a smaller best-of-n has the candidates with the smaller slots.
+        text: the answer, without thoughts.
+        tokens: ids [T].
+        finish: why it ended: ``eos``, ``stop_string``, ``length``, …
+        logprobs: per-token log-probs [T] by the name of a view.
+        gains: per-token preference gain [T].
+        question_logprob: the score at λ = 0, which reward models beside preferences are a part of.
+        preference_gain: what λ multiplies.
+        score: what REAR ranks by.
+        sums: the two parts of the score before the reduction.
+        method: the score of the method that ranked, where that is not REAR's.
+        reasoning: what the model thought before the answer.
+        thoughts: how many of the tokens are thoughts; they are not scored.
     """
 
     rank: int
@@ -122,16 +132,29 @@ class ScoredCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Realigned:
-    """The answer to a request, the candidates it was chosen from, and what every other λ would have chosen.
+    """The answer to a request, the candidates it was picked from, and what every other λ would have picked.
 
-    ``candidates`` are best first; ``path`` holds which of them wins on which interval of λ (indices into
-    ``candidates``). For a tree search, and where λ guides every token, the path re-ranks
-    the candidates that the search at this λ ended with.
-    ``views`` are what they were read under, in the order of ``prompts``.
-    ``pieces`` are the display texts of the candidates' tokens. ``method`` says what the candidates were ranked by,
-    where that is not REAR's score: its ``name``, the ``model`` that judged, and how many candidates are ``missing``
-    a score; the path is then still REAR's. ``effect`` is what λ and the preference did; None without a preference.
-    ``moment`` is there if the chat template shows a date.
+    Attributes:
+        id: the request's name, if it has one.
+        text: the answer.
+        model: what was opened.
+        engine: the engine's name.
+        seed: of the random numbers.
+        settings: as they were used, search and λ filled in.
+        prompts: token ids by the name of a view.
+        candidates: best first.
+        path: which candidate wins on which interval of λ, exactly (indices into ``candidates``). For a tree search,
+            and where λ guides every token, it ranks the candidates that the search at this λ ended with.
+        usage: tokens of prompts, drawn and scored, by view.
+        timing: seconds by phase.
+        versions: of the packages that made the numbers.
+        notes: what is worth knowing of this result, in words.
+        views: what candidates were read under, and with which weight, in the order of ``prompts``.
+        pieces: the text of every token of every candidate, for display.
+        method: how the answer was picked, where not by REAR's score: ``name``, ``model`` and how many scores are
+            ``missing``.
+        effect: what λ and the preference did to the choice; None without a preference.
+        moment: the date that the prompts show, if the chat template shows one.
     """
 
     id: str | None

@@ -26,14 +26,19 @@ from preftilt.types import ArmTerm, Candidate, CutOff, EosScoring, Query, Reduct
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """How per-token log-probs are added up, and what becomes of answers that were cut off.
+    """How the per-token log-probs of a response become its score, in nats (REAR, arXiv 2606.30339, eq. 10).
 
-    gamma: discount in (0, 1]; the first response token has weight 1.
-    reduction: ``sum`` (the paper's eq. 10), ``mean`` (the sum divided by the number of scored tokens), or ``centred``
-    (how far the sum lies from what as many tokens of this pool have on average, see :func:`reduced`).
-    eos: whether the EOS a response ended with is scored as the terminal action it is.
-    cut_off: whether answers that were cut off stand behind all that ended (``last``), or are compared by their scores
-    (``as-is``), see :mod:`preftilt.rank`.
+    Attributes:
+        gamma: discount per token, in (0, 1]; the first response token has weight 1.
+        reduction: ``sum`` (the paper's eq. 10), ``mean`` (the sum divided by the number of scored tokens) or
+            ``centred`` (the sum, relative to what as many tokens have on average in this pool of candidates, see
+            :func:`reduced`).
+        eos: ``include`` scores the end-of-turn token that a response ended with; ``exclude`` leaves it out.
+        cut_off: ``last`` ranks responses that ran out of tokens behind all that ended; ``as-is`` compares them by
+            their scores.
+
+    Raises:
+        BadInput: for a value out of range.
     """
 
     gamma: float = 1.0

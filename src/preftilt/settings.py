@@ -18,13 +18,21 @@ from preftilt.types import Sampling, check_whole
 class Settings:
     """Everything that shapes a request besides its words; immutable, and recorded in the result.
 
-    lam: strength λ of every preference that does not bring its own; 1 is the model as it is. None is the default of
-        the search in use (:func:`preftilt.search.default_lam`); results tell what it came to.
-    search: how answers are searched for; what suits the engine if nothing else is said
-        (:func:`preftilt.search.default_search`).
-    method: what the answer is picked by among the candidates; REAR's score if nothing else is said.
-    arms: reward models that read the responses, too.
-    max_tokens: of a response; None takes 512 or what the context leaves, whichever is less.
+    Attributes:
+        lam: strength λ of every preference without its own; 1 is the model as it is. None takes the default of the
+            search in use: 3 where every token is guided (:class:`~preftilt.search.CFG`), else 20. The result says
+            which it was.
+        search: how candidates come about. The default leaves it to the engine (:class:`~preftilt.search.AutoSearch`).
+        method: how the answer is picked among the candidates; REAR's score by default.
+        sampling: temperature and filters of drawing.
+        reward: how per-token log-probs become a score.
+        prompt: where preferences stand in the prompt.
+        arms: trained reward models that take part in the score.
+        max_tokens: of a response. None takes 512 or what the context leaves, whichever is less.
+        seed: the same seed gives the same answer.
+
+    Raises:
+        BadInput: for a value out of range, and for a method that does not go with the search.
     """
 
     lam: float | None = None
@@ -48,7 +56,7 @@ class Settings:
 
     @property
     def strength(self) -> float:
-        """λ of a preference without its own: ``lam``, or what the search takes by default."""
+        """λ of a preference without its own: ``lam``, or the search's default."""
         return default_lam(self.search) if self.lam is None else self.lam
 
 

@@ -57,10 +57,12 @@ def check_number(what: str, value: float, fits: Callable[[float], bool], bounds:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What the user wants and how much.
+    """What the user wants, and how strongly it counts.
 
-    ``strength`` is λ of REAR (arXiv 2606.30339, eq. 9): 1 is the model as it is, 0 ignores the preference,
-    larger follows it more strongly, negative turns away from it. ``None`` takes the request's ``lam``.
+    Attributes:
+        text: the preference in words, as it will stand in the prompt.
+        strength: λ of REAR (arXiv 2606.30339, eq. 9): 1 is the model as it is, 0 ignores the preference, a larger λ
+            follows it more strongly, a negative one steers away from it. None takes the request's ``lam``.
     """
 
     text: str
@@ -126,9 +128,15 @@ class Stream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How candidates are drawn. It changes the candidates, never their scores.
+    """How candidates are drawn. It changes which candidates there are, never their scores.
 
-    ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 filter nothing.
+    Attributes:
+        temperature: 0 is greedy decoding.
+        top_p: draw from the smallest set of likely tokens with this probability, in (0, 1]; 1 filters nothing.
+        top_k: draw from this many likely tokens; 0 filters nothing.
+
+    Raises:
+        BadInput: for a value out of range.
     """
 
     temperature: float = 1.0

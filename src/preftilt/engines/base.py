@@ -93,7 +93,10 @@ class Capabilities:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A model that can sample and score. Safe to call from many tasks at once; it batches their requests."""
+    """A model that can sample and score. Safe to call from many tasks at once; it batches their requests.
+
+    Token ids in, token ids out. The laws that every engine obeys are executable: ``preftilt.testing.laws``.
+    """
 
     @property
     def name(self) -> str:

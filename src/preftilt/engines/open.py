@@ -86,7 +86,7 @@ TRANSPORTS = ("http", "https")
 
 
 def open_engine(spec: str | None = None, options: EngineOptions | None = None) -> Engine:
-    """Open the engine that ``spec`` names, or the default model (:func:`~preftilt.engines.models.default_model`)::
+    """Open the engine that ``spec`` names::
 
         open_engine("smollm2")
         open_engine("model.gguf")
@@ -94,9 +94,19 @@ def open_engine(spec: str | None = None, options: EngineOptions | None = None) -
         open_engine("vllm+http://127.0.0.1:8000", EngineOptions(tokenizer="Qwen/Qwen3-0.6B"))
         open_engine("vllm+http://10.0.0.1:8000,10.0.0.2:8000")
 
-    Raises :class:`~preftilt.errors.BadInput` for an unknown scheme or an option that the engine cannot honour,
-    :class:`~preftilt.errors.UnknownModel` for an unknown model, :class:`~preftilt.errors.MissingPackage` where the
-    engine's packages are not installed and :class:`~preftilt.errors.EngineError` for a server that does not answer.
+    Args:
+        spec: a short name, hub id or path, ``SCHEME:NAME``, or a server's URL. None is the default model
+            (:func:`~preftilt.engines.models.default_model`).
+        options: how it is opened.
+
+    Returns:
+        The engine; close it when it is no longer needed.
+
+    Raises:
+        BadInput: for an unknown scheme, or an option that the engine cannot honour.
+        UnknownModel: no such model here, or its hub cannot be reached.
+        MissingPackage: the engine's packages are not installed; the message names the extra that brings them.
+        EngineError: a server does not answer.
     """
     options = options or EngineOptions()
     spec = default_model() if spec is None else spec

@@ -24,38 +24,33 @@ CHAT_OPTIONS = frozenset({"chat_template", "thinking", "template_kwargs", "now"}
 class EngineOptions:
     """Options of :func:`~preftilt.engines.open.open_engine`; an engine refuses those that it does not support.
 
-    Prompts (see :class:`~preftilt.engines.chat_template.HfChatTokenizer`):
+    Attributes:
+        chat_template: a built-in template's name or a file. None is the model's own.
+        thinking: lets a model that can think before it answers do so.
+        template_kwargs: more variables of the chat template.
+        now: the moment that templates with a date show. None is the request's (in the server), or that of opening.
+        tokenizer: hub id or path of the tokenizer, where it does not come with the model.
+        dtype: of a model in this process. ``auto`` is float32 on the CPU (16 bits are slower there, and less exact)
+            and bfloat16 elsewhere.
+        device: of a model in this process: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+        trust_remote_code: run code that comes with the model.
+        allow_pickle: load weights that are not safetensors; unpickling them can run code.
+        max_rows: sequences in a batch at most.
+        max_context: tokens of prompt and response together. None is the model's own limit.
+        threads: CPU threads. None leaves it to the engine.
+        adapter: a LoRA adapter's folder or hub id, applied to every call.
+        arms: trained reward models to open: names, and the folders that ``preftilt train`` made.
+        arm_base: hub id or path of the smaller model, of the same tokenizer, for those of them that were not trained
+            on the model itself.
+        served_model: which of a server's models. None is its only one.
+        api_key_env: name of the environment variable with a server's key; no key is sent if it is empty or not set.
+        timeout: seconds that one request to a server may take, retries included.
+        max_connections: number of concurrent requests to a server.
+        sampler_logprobs: whether the log-probs of drawing stand in for scores; ``auto`` measures how well they agree.
+        scorer: a second engine's name, which scores for one that can only draw; opened with the options about prompts.
 
-    chat_template: a built-in template's name or a file; None is the model's own.
-    thinking: lets a model that can think before it answers do so.
-    template_kwargs: more variables of the template.
-    now: the moment that templates with a date see; None is the request's (in the server), or that of opening.
-    tokenizer: hub id or path of the tokenizer, where it does not come with the model.
-
-    A model in this process:
-
-    dtype: ``auto`` is float32 on the CPU (16 bits are slower there, and less exact) and bfloat16 elsewhere.
-    device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
-    trust_remote_code, allow_pickle: run code, or unpickle weights, that come with the model.
-    max_rows: sequences sampled at once at most.
-    max_context: tokens of prompt and response together; None is the model's own limit.
-    threads: CPU threads; None leaves it to the engine.
-    adapter: a LoRA adapter's folder or hub id, applied to every call.
-    arms: autoregressive reward models that views can be read by: names and the folders that ``preftilt train`` made.
-    arm_base: hub id or path of the smaller model, of the same tokenizer, that those of them stand on that were not
-        trained on the model itself.
-
-    A model behind a URL:
-
-    served_model: which of the server's models; None is its only one.
-    api_key_env: name of the environment variable with the API key; no key is sent if it is empty or not set.
-    timeout: seconds that one request to the server may take, retries included.
-    max_connections: number of concurrent requests.
-
-    Any:
-
-    sampler_logprobs: whether log-probs of sampling are used as scores; ``auto`` measures it.
-    scorer: a second engine's name, for one that can only sample; opened with the options about prompts.
+    Raises:
+        BadInput: for a value out of range.
     """
 
     chat_template: str | None = None

@@ -17,11 +17,16 @@ TICK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a request has come. Token counts are totals so far, what a call under way has done included.
+    """How far a request has come.
 
-    phase: ``sampling`` or ``scoring``, which has just ended or is under way. A report comes at the end of every call to
-    the engine, and in between from engines that are :class:`~preftilt.engines.base.ReportsProgress`.
-    candidates: whole responses that have just been scored, in the order of their slots.
+    A report comes at the end of every call to the engine, and in between from engines that can tell.
+
+    Attributes:
+        item: the request's name, as in :meth:`~preftilt.api.Realigner.realign`.
+        phase: ``sampling`` or ``scoring``, whichever is under way or has just ended.
+        sampled: tokens drawn so far, those of the call under way included.
+        scored: tokens scored so far, likewise.
+        candidates: whole responses that have just been scored, in the order of their slots.
     """
 
     item: str

@@ -11,7 +11,11 @@ from preftilt.types import Candidate, Expand, Outcome, check_whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfN:
-    """Draw ``n`` responses and rank them; ``n`` = 1 is plain sampling."""
+    """Draw ``n`` responses and take the one with the highest score (REAR, arXiv 2606.30339, section 4).
+
+    Attributes:
+        n: responses to draw; 1 is plain sampling. The candidates of a smaller ``n`` are the first of a larger one.
+    """
 
     n: int = 16
     name: str = field(default="best-of-n", init=False)

@@ -27,9 +27,14 @@ WHERE_DRAWING: BestOfN | CFG = BestOfN()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoSearch:
-    """Stands for the search that suits the engine, until a request is prepared (:func:`default_search`).
+    """The search that suits the engine, decided when a request is prepared.
 
-    n: answers to pick from; None leaves them to that search.
+    It is greedy :class:`~preftilt.search.CFG` where the engine can guide decoding, and
+    :class:`~preftilt.search.BestOfN` where it can only draw and score. Where the request says how to sample, wants
+    several answers or picks by another method, guided responses are drawn.
+
+    Attributes:
+        n: responses to pick from. None takes that search's default.
     """
 
     n: int | None = None

@@ -20,7 +20,17 @@ from preftilt.types import Candidate, Expand, Outcome, Step, check_whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DVTS:
-    """``subtrees`` × ``width`` tree search; a step ends at ``delimiter``, the last of ``max_steps`` at EOS."""
+    """Diverse verifier tree search (Beeching, Tunstall and Rush, 2024), with REAR's score as the verifier.
+
+    Each of ``subtrees`` grows by itself: a step draws ``width`` continuations and keeps the one whose whole partial
+    response scores highest. The best response of all subtrees wins.
+
+    Attributes:
+        subtrees: trees that grow side by side.
+        width: continuations that are drawn in a step.
+        delimiter: a step ends at the first token that completes this text; the token stays in the response.
+        max_steps: the last step goes on to the end of the response.
+    """
 
     subtrees: int = 4
     width: int = 4

@@ -71,13 +71,20 @@ class _GuidedSampling(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CFG(_GuidedSampling):
-    """Classifier-free guidance (Sanchez et al., 2023), which is REAR token by token.
+    """Classifier-free guidance (Sanchez et al., 2023), which is REAR token by token: log π ∝ q + λ (p − q).
 
-    λ of every token is the request's, and so are those of several preferences: 1 is the model as it is, 0 ignores the
-    preference, a negative one turns away from it. The ``n`` responses are ranked at the same λ. ``mask_top_p`` keeps
-    to plausible tokens, as in :class:`LinearAlignment`. ``strength_by`` "divergence" gives a token the more of λ, the
-    more the two views differ there (AdaCAD, Wang et al., 2024, arXiv 2409.07394); it takes one preference. ``greedy``
-    takes the likeliest token of the guided distribution, whatever the request's sampling; that is one response.
+    λ of every token is the request's, and so are those of several preferences. The ``n`` responses are ranked at the
+    same λ.
+
+    Attributes:
+        mask_top_p: only tokens in this nucleus may be drawn, as in :class:`LinearAlignment`. None: no mask.
+        mask_from: whose nucleus: ``preference`` (the distribution with the preference) or ``result`` (the guided one).
+        mask_temperature: the temperature at which the nucleus is taken.
+        strength_by: ``fixed`` takes λ for every token. ``divergence`` takes more of it, the more the two views differ
+            at that token (AdaCAD, Wang et al., 2024, arXiv 2409.07394); it needs exactly one preference.
+        greedy: take the likeliest token of the guided distribution, whatever the sampling settings; that is one
+            response.
+        n: responses to draw.
 
     Deviation from transformers' ``guidance_scale``: none in greedy decoding; sampling filters after guiding, too.
     """
@@ -107,9 +114,16 @@ class CFG(_GuidedSampling):
 class LinearAlignment(_GuidedSampling):
     """Linear Alignment (Gao et al., ICML 2024, arXiv 2401.11458): p + ratio · (p − q), which is λ = 1 + ratio.
 
-    ``mask_top_p``: only tokens in that nucleus of the distribution with the preference at ``mask_temperature`` may be
-    drawn (``mask_from`` "result": of the guided one). The presets ``la-author`` and ``la-amulet-repo`` are in
-    ``search/presets.py``.
+    The request's λ only ranks the ``n`` responses. The presets ``la-author`` and ``la-amulet-repo`` have the published
+    settings.
+
+    Attributes:
+        ratio: the paper's strength.
+        mask_top_p: only tokens in this nucleus of the distribution with the preference, at ``mask_temperature``, may
+            be drawn.
+        mask_from: ``result`` takes the nucleus of the guided distribution instead.
+        mask_temperature: the temperature at which the nucleus is taken.
+        n: responses to draw.
 
     Deviations from the published code: log-probs and masks are taken in float32 at least, not float16; the result
     cannot lose all its mass, so there is nothing to fall back from; answers end at EOS and not at a fixed length; the
@@ -135,10 +149,17 @@ class LinearAlignment(_GuidedSampling):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amulet(_GuidedSampling):
-    """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): ``iterations`` (the paper's T) of online optimisation
-    at every token, here in closed form: p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the defaults give
-    κ = 4.6487. ``anchor`` is the paper's λ. The paper decodes greedily: the preset ``amulet-default``
-    (``search/presets.py``).
+    """Amulet (Zhang et al., ICLR 2025, arXiv 2502.19148): an online optimisation at every token, here in closed form.
+
+    Its result is p + κ (p − q), with κ from :func:`preftilt.guided.kappa`; the defaults give κ = 4.6487. The request's
+    λ only ranks the ``n`` responses. The paper decodes greedily: the preset ``amulet-default``.
+
+    Attributes:
+        iterations: the paper's T.
+        alpha: the paper's α.
+        anchor: the paper's λ.
+        eta: the paper's learning rate η.
+        n: responses to draw.
 
     Deviations from the published code: the ``iterations`` are one scalar recursion and not O(T · V) a token, with the
     same distribution; caches, and attention masks, so that an answer does not depend on its batch; the chat template
@@ -167,12 +188,15 @@ class Amulet(_GuidedSampling):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmGuided(_GuidedSampling):
-    """Decoding with autoregressive reward models: log π ∝ log π_base + Σ_i w_i log π_ARM,i.
+    """Decoding with autoregressive reward models (ARMs): log π ∝ log π_base + Σ_i w_i log π_ARM,i.
 
-    GenARM (Xu et al., ICLR 2025), PARM (Lin et al., ICML 2025) and our reconstruction of UniARM (arXiv 2602.09538);
-    which models, their preference vector and the weights w (1/β, 1 if nothing else is said) are the request's. The base
-    reads the prompt that answers are drawn from. The presets ``genarm-pku``, ``parm-pku`` and ``uniarm-recon`` are in
-    ``search/presets.py``.
+    GenARM (Xu et al., ICLR 2025), PARM (Lin et al., ICML 2025) and our reconstruction of UniARM (arXiv 2602.09538).
+    Which models, their preference vector and the weights w come from :class:`~preftilt.readers.ArmSettings`. The base
+    reads the prompt that answers are drawn from. The presets ``genarm-pku``, ``parm-pku`` and ``uniarm-recon`` have
+    the published settings.
+
+    Attributes:
+        n: responses to draw.
 
     Deviations from the published code: weights are not divided by their sum, which it makes up for by the temperature
     1/(1 + Σ w); log-probs are float32 at least; all models read a token in one batch where they share their weights.
@@ -193,8 +217,13 @@ class ArmGuided(_GuidedSampling):
 class ARGS(_GuidedSampling):
     """ARGS (Khanov et al., ICLR 2024): among the likeliest tokens, the one with log-prob + ``weight`` · reward.
 
-    The reward is a sequence reward model's of the response so far with that token (``--reward-model``); the
-    ``shortlist`` likeliest tokens are tried. Temperature 0 takes the best, otherwise softmax(score / T) draws.
+    The reward is that of a sequence reward model, which reads the response so far with that token. Temperature 0 takes
+    the best token, otherwise softmax(score / T) draws.
+
+    Attributes:
+        weight: of the reward.
+        shortlist: how many of the likeliest tokens are tried.
+        n: responses to draw.
 
     Written from the formula. Deviations from what is known of the published code: log-probs in place of logits, which
     shifts all scores alike; an answer ends at EOS; the reward model reads text in its own chat template and may have

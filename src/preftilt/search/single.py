@@ -29,7 +29,7 @@ class Greedy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One draw under the sampling settings: slot 0 of the stream, so the first candidate of best-of-N."""
+    """Draw one response under the sampling settings; it is the first candidate of best-of-N."""
 
     name: str = field(default="sample", init=False)
 
