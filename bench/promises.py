@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -26,15 +26,15 @@ from typing import Any
 import httpx2
 import transformers
 import uvicorn
-from preftilt.engines.chat_template import HfChatTokenizer
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.stand_in import StandIn, served
 
 from bench.long_files import first_records, peak_memory, write_rows
-from bench.report import circumstances
+from bench.report import circumstances, processor
 from preftilt.api import Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import demo_folder
+from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.http import engine as http_engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
@@ -61,7 +61,7 @@ Medians of n values, with the least and the greatest. A figure without a limit i
   read, checked and made into prompts with the bundled model's tokenizer (`/v1/preftilt/cost`), which draws nothing.
   Time in which the process did not compute, because others had the processor, does not count.
 - **Rows** are short questions with a preference. The first record is the bundled model's, from the moment at which it
-  is open, with 2 candidates of 16 tokens; the sizes are those of 2 candidates of 64 tokens. Memory is the peak of the
+  is open, with 1 candidate of 1 token; the sizes are those of 2 candidates of 64 tokens. Memory is the peak of the
   process on the toy model, which has no weights.
 """
 
@@ -83,6 +83,14 @@ class Figure:
         spread = "n 1" if len(self.values) == 1 else f"{low:.3g}–{high:.3g}, n {len(self.values)}"
         limit = "–" if self.most is None else f"≤ {self.most:g} {self.unit}"
         return [self.title, limit, f"**{median:.3g} {self.unit}** ({spread})"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Figures that were measured together, and the circumstances."""
+
+    facts: dict[str, object]
+    figures: Sequence[Figure]
 
 
 class Server:
@@ -220,7 +228,7 @@ def prompts(say: Say) -> list[Figure]:
 
 def long_files(say: Say) -> list[Figure]:
     """How soon ``preftilt run`` writes, how much, and what memory it takes by the number of rows."""
-    short = ["--n", "2", "--max-tokens", "16", "--seed", "1"]
+    short = ["--n", "1", "--max-tokens", "1", "--seed", "1"]
     fewer, more = (f"{count:,}" for count in ROWS)
     with tempfile.TemporaryDirectory() as folder:
         files = [write_rows(Path(folder), count) for count in (RECORDS, *ROWS)]
@@ -230,7 +238,7 @@ def long_files(say: Say) -> list[Figure]:
         )
         longer = ["--n", "2", "--max-tokens", "64", "--records", "text", "--seed", "1"]
         _, sizes = first_records(files[0], RECORDS, longer)
-        peaks = [peak_memory(path, ["--n", "1", "--max-tokens", "1"]) for path in files[1:]]
+        peaks = [peak_memory(path, short) for path in files[1:]]
         say(f"peak memory {peaks[0]:.1f} MiB and {peaks[1]:.1f} MiB")
     return [
         Figure(f"first of {more} rows is written after", 5, "s", first[:1]),
@@ -244,14 +252,35 @@ def long_files(say: Say) -> list[Figure]:
 PARTS = {"dead-server": dead_server, "prompts": prompts, "long-files": long_files}
 
 
-def markdown(facts: dict[str, object], figures: Sequence[Figure]) -> str:
+def load(folder: Path) -> dict[str, Part]:
+    """Parts that were measured before, by name: one part can be measured again without the others."""
+    path = folder / "promises.json"
+    saved = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return {
+        name: Part(saved[name]["facts"], [Figure(**figure) for figure in saved[name]["figures"]])
+        for name in PARTS
+        if name in saved
+    }
+
+
+def save(folder: Path, parts: Mapping[str, Part]) -> None:
+    """Write ``promises.json`` and ``promises.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {name: asdict(part) for name, part in parts.items()}
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    (folder / "promises.json").write_text(text, encoding="utf-8")
+    (folder / "promises.md").write_text(markdown(parts), encoding="utf-8")
+
+
+def markdown(parts: Mapping[str, Part]) -> str:
     """The table, and what the numbers depend on."""
-    lines = [f"# Limits, on {facts['device']}", "", INTRODUCTION]
-    lines += [f"- {name}: {facts[name]}" for name in ("command", "date", "load_1min")]
+    lines = [f"# Limits, on {processor()}", "", INTRODUCTION]
+    for name, part in parts.items():
+        facts = part.facts
+        lines += [f"- {name}: `{facts['command']}`, {facts['date']}, load {facts['load_1min']}"]
+    rows = [figure.cells() for part in parts.values() for figure in part.figures]
     lines += ["", "| figure | limit | measured |", "|---|---|---|"]
-    return "\n".join(
-        [*lines, *("| " + " | ".join(figure.cells()) + " |" for figure in figures), ""]
-    )
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows), ""])
 
 
 def main() -> None:
@@ -260,19 +289,16 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--out", type=Path, default=Path("docs/bench"))
     options = parser.parse_args()
-    facts = circumstances("cpu", 0, shlex.join(["python", "-m", "bench.promises", *sys.argv[1:]]))
+    command = shlex.join(["python", "-m", "bench.promises", *sys.argv[1:]])
     transformers.utils.logging.disable_progress_bar()
     logging.disable()  # Of failures that are wanted here.
     http_engine.RECHECK_SECONDS = 0.0  # As after half a minute without a request.
-    figures: list[Figure] = []
-    for part in options.parts:
-        figures += PARTS[part](lambda words: print(words, file=sys.stderr, flush=True))
-    print(markdown(facts, figures))
-    options.out.mkdir(parents=True, exist_ok=True)
-    record = {"circumstances": facts, "figures": [asdict(figure) for figure in figures]}
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (options.out / "promises.json").write_text(text, encoding="utf-8")
-    (options.out / "promises.md").write_text(markdown(facts, figures), encoding="utf-8")
+    for name in options.parts:
+        figures = PARTS[name](lambda words: print(words, file=sys.stderr, flush=True))
+        part = Part(circumstances("cpu", 0, command), figures)
+        parts = load(options.out) | {name: part}
+        save(options.out, {known: parts[known] for known in PARTS if known in parts})
+    print(markdown(load(options.out)))
 
 
 if __name__ == "__main__":
