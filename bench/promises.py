@@ -226,30 +226,41 @@ def prompts(say: Say) -> list[Figure]:
     ]
 
 
-def long_files(say: Say) -> list[Figure]:
-    """How soon ``preftilt run`` writes, how much, and what memory it takes by the number of rows."""
-    short = ["--n", "1", "--max-tokens", "1", "--seed", "1"]
-    fewer, more = (f"{count:,}" for count in ROWS)
+SHORT = ("--n", "1", "--max-tokens", "1", "--seed", "1")
+
+
+def rows(say: Say) -> list[Figure]:
+    """How soon ``preftilt run`` writes, by the number of rows, and how much a row."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [write_rows(Path(folder), count) for count in (RECORDS, *ROWS)]
-        first = [first_records(path, 1, short)[0] for path in (files[-1], files[0])]
+        many, few = (write_rows(Path(folder), count) for count in (ROWS[-1], RECORDS))
+        first = [first_records(path, 1, SHORT)[0] for path in (many, few)]
         say(
-            f"first record of {more} and of {RECORDS} rows after {first[0]:.2f} s, {first[1]:.2f} s"
+            f"first record of {ROWS[-1]:,} and of {RECORDS} rows after {first[0]:.2f} s, {first[1]:.2f} s"
         )
-        longer = ["--n", "2", "--max-tokens", "64", "--records", "text", "--seed", "1"]
-        _, sizes = first_records(files[0], RECORDS, longer)
-        peaks = [peak_memory(path, short) for path in files[1:]]
-        say(f"peak memory {peaks[0]:.1f} MiB and {peaks[1]:.1f} MiB")
+        longer = ("--n", "2", "--max-tokens", "64", "--records", "text", "--seed", "1")
+        _, sizes = first_records(few, RECORDS, longer)
     return [
-        Figure(f"first of {more} rows is written after", 5, "s", first[:1]),
+        Figure(f"first of {ROWS[-1]:,} rows is written after", 5, "s", first[:1]),
         Figure(f"first of {RECORDS} rows is written after", None, "s", first[1:]),
         Figure("a row's record with `--records text`", 1000, "bytes", sizes),
+    ]
+
+
+def memory(say: Say) -> list[Figure]:
+    """Peak memory of ``preftilt run`` by the number of rows."""
+    peaks: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in ROWS:
+            peaks.append(peak_memory(write_rows(Path(folder), count), SHORT))
+            say(f"{count:,} rows: {peaks[-1]:.1f} MiB")
+    fewer, more = (f"{count:,}" for count in ROWS)
+    return [
         Figure(f"peak memory of {fewer} rows", None, "MiB", peaks[:1]),
         Figure(f"more of it for {more} rows", 32, "MiB", [peaks[1] - peaks[0]]),
     ]
 
 
-PARTS = {"dead-server": dead_server, "prompts": prompts, "long-files": long_files}
+PARTS = {"dead-server": dead_server, "prompts": prompts, "rows": rows, "memory": memory}
 
 
 def load(folder: Path) -> dict[str, Part]:
@@ -278,9 +289,9 @@ def markdown(parts: Mapping[str, Part]) -> str:
     for name, part in parts.items():
         facts = part.facts
         lines += [f"- {name}: `{facts['command']}`, {facts['date']}, load {facts['load_1min']}"]
-    rows = [figure.cells() for part in parts.values() for figure in part.figures]
+    cells = [figure.cells() for part in parts.values() for figure in part.figures]
     lines += ["", "| figure | limit | measured |", "|---|---|---|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows), ""])
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), ""])
 
 
 def main() -> None:
