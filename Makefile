@@ -63,8 +63,9 @@ lint: $(VENV)/.dev  ## format, lint, types, layers
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# Not --quiet, which hides warnings from --strict, too.
 docs: $(DOCS_VENV)/.docs  ## build the documentation as a site; writes site/
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(DOCS_VENV)/bin/python -m mkdocs build --strict
 	@echo "site: site/index.html"
 
 bench: $(VENV)/.dev  ## measure speed, both sides in one run; writes docs/bench/

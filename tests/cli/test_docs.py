@@ -23,7 +23,7 @@ CALLS = [
     line.split("#")[0]
     for text in [TEXT, *((DOCS / guide).read_text("utf-8") for guide in GUIDES)]
     for block in re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
 ]
 JSON = re.findall(r"^```json\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
