@@ -1,4 +1,5 @@
-"""What a request takes where it says nothing: the one place of defaults that settings, flags, page and schema share.
+"""What a request takes where it says nothing, shared by settings, flags, page and schema; the default search is in
+``search/defaults.py``.
 
 It imports nothing, so that ``preftilt --help`` can tell them at once.
 """

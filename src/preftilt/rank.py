@@ -1,4 +1,4 @@
-"""The order of scored responses, and the only rule for ties; searches, methods and evaluations all rank by it.
+"""The order of scored responses, and the tie rule for picking an answer, which searches and methods share.
 
 A response that its token budget cut off is not what the model would have said, and its score lacks the end. What is
 done with such responses is the reward's ``cut_off``: ``last`` puts them behind every one that ended, whatever the

@@ -61,8 +61,8 @@ class Preference:
 
     Attributes:
         text: the preference in words, as it will stand in the prompt.
-        strength: λ of REAR (arXiv 2606.30339, eq. 9): 1 is the model as it is, 0 ignores the preference, a larger λ
-            follows it more strongly, a negative one steers away from it. None takes the request's ``lam``.
+        strength: λ of REAR (arXiv 2606.30339, eq. 9): 1 is ordinary prompting with the preference, 0 ignores it, a
+            larger λ follows it more strongly, a negative one steers away from it. None takes the request's ``lam``.
     """
 
     text: str

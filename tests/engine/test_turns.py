@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from preftilt.engines.admission import rows_by_turn_end
+from preftilt.engines.row_turns import rows_by_turn_end
 from preftilt.engines.transformers.jobs import draw_job
 from preftilt.engines.transformers.scheduler import TransformersScheduler
 from tests.engine.asking import draw, prompt, request, tokens

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from preftilt.engines.admission import ROWS_PER_TURN
 from preftilt.engines.base import SampleRequest
 from preftilt.engines.guides import GuideRequest
+from preftilt.engines.row_turns import ROWS_PER_TURN
 from preftilt.types import Tokens
 
 

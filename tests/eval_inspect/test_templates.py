@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.harness.templates import PromptTemplate, load_template
+from preftilt.eval.harness.prompt_files import PromptTemplate, load_template
 from preftilt.eval.prefeval.conversations import PACKAGE
 from preftilt.eval.prefeval.scorers import GAPS, load_prompts
 

@@ -1,6 +1,7 @@
 """Guided decoding: choosing every token from several views of the response, or with a reward model's help.
 
-Everything here is numpy and knows no engine; the torch twin of what runs for every token lives with the engine.
+Everything here is numpy and knows no engine: the reference that engines are tested against. What runs for every token
+of the embedded engine is ``guided`` in ``engines/transformers/sampler.py``.
 """
 
 from preftilt.guided.amulet import kappa

@@ -14,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from preftilt.engines.admission import rows_by_turn_end
 from preftilt.engines.llamacpp.batch_tasks import (
     BatchTask,
     PrefillTask,
@@ -34,6 +33,7 @@ from preftilt.engines.llamacpp.jobs import (
 from preftilt.engines.llamacpp.sampler import logprobs_of
 from preftilt.engines.llamacpp.sequence_cache import SequenceCache
 from preftilt.engines.llamacpp.sequences import LlamaSequence, SequencePool
+from preftilt.engines.row_turns import rows_by_turn_end
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from preftilt.engines.admission import rows_by_turn_end
+from preftilt.engines.row_turns import rows_by_turn_end
 from preftilt.engines.transformers.extend import ExtendSegment
 from preftilt.engines.transformers.guided_scoring import normalise
 from preftilt.engines.transformers.jobs import (

@@ -16,7 +16,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Value, metric
 
 from preftilt.eval.bootstrap import mean_interval
 from preftilt.eval.harness.budget import Budget
-from preftilt.eval.harness.judge import Judgement
+from preftilt.eval.harness.judge_client import Judgement
 
 COUNTS: tuple[str, ...] = ("judge_junk", "judge_failed", "over_budget")
 """What is counted beside every judged benchmark's numbers: judgements that cannot be read, that were not given, and

@@ -24,7 +24,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from preftilt.api import Settings
 from preftilt.eval.harness.budget import Budget, BudgetSpent
-from preftilt.eval.harness.judge import InspectJudge, JudgeProbe
+from preftilt.eval.harness.judge_client import InspectJudge, JudgeProbe
 from preftilt.eval.harness.method import TaskMethod, patched
 from preftilt.eval.harness.request import BenchmarkRequest, read_request
 from preftilt.eval.provider import EXTRAS_KEY, PreftiltAPI, TaskExtras, item_of

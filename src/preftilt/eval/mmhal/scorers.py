@@ -6,11 +6,11 @@ from inspect_ai.scorer import Metric, Score, Scorer, Target, grouped, scorer
 from inspect_ai.solver import TaskState
 
 from preftilt.eval.harness.budget import shared_budget
-from preftilt.eval.harness.judge import InspectJudge, JudgeSettings
+from preftilt.eval.harness.judge_client import InspectJudge, JudgeSettings
 from preftilt.eval.harness.method import one_of
+from preftilt.eval.harness.prompt_files import load_templates
 from preftilt.eval.harness.scores import average, judged, metrics_for, no_answer
 from preftilt.eval.harness.solver import SPENT
-from preftilt.eval.harness.templates import load_templates
 from preftilt.eval.mmhal.protocol import PACKAGE, Junk
 from preftilt.eval.mmhal.verdicts import VALUES, rate, read_rating
 

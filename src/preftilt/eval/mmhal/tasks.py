@@ -15,7 +15,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 
 from preftilt.eval.harness.budget import Budget
 from preftilt.eval.harness.inspect_errors import plainly
-from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.judge_client import InspectJudge
 from preftilt.eval.harness.method import choose_method
 from preftilt.eval.harness.solver import answer, ready
 from preftilt.eval.mmhal.data import MMHalItem, load_items, load_pictures

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preftilt.errors import BadInput
+from preftilt.eval.harness.prompt_files import PromptTemplate, load_template
 from preftilt.eval.harness.request import BenchmarkRequest
-from preftilt.eval.harness.templates import PromptTemplate, load_template
 from preftilt.eval.pingpong.data import Character, Language, PingPongItem
 from preftilt.eval.pingpong.protocol import PingPongRules
 from preftilt.messages import Message

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
-from preftilt.eval.harness.judge import JudgeSettings
+from preftilt.eval.harness.judge_client import JudgeSettings
 from preftilt.eval.harness.method import BenchmarkProtocol, Json, one_of
 from preftilt.eval.harness.rear import LINE_SEARCHES, rear_protocol
 from preftilt.eval.harness.switches import switched

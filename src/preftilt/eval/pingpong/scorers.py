@@ -8,11 +8,11 @@ from inspect_ai.scorer import Score, Scorer, Target, scorer
 from inspect_ai.solver import TaskState
 
 from preftilt.eval.harness.budget import shared_budget
-from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.judge_client import InspectJudge
 from preftilt.eval.harness.method import one_of
+from preftilt.eval.harness.prompt_files import PromptTemplates, load_templates
 from preftilt.eval.harness.scores import COUNTS, judged, metrics_for, no_answer
 from preftilt.eval.harness.solver import SPENT
-from preftilt.eval.harness.templates import PromptTemplates, load_templates
 from preftilt.eval.pingpong.dialogue import PACKAGE, turns_for_judge
 from preftilt.eval.pingpong.protocol import Refusals, judge_settings
 from preftilt.eval.pingpong.solvers import BROKEN, RAW, SAID

@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import Literal, get_args
 
 from preftilt.errors import BadInput
+from preftilt.eval.harness.prompt_files import load_template
 from preftilt.eval.harness.request import BenchmarkRequest
-from preftilt.eval.harness.templates import load_template
 from preftilt.eval.prefeval.data import PrefEvalItem
 from preftilt.eval.prefeval.protocol import ChoiceStyle, Counting, PrefEvalRules
 from preftilt.messages import Message

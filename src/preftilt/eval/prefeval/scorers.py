@@ -11,10 +11,10 @@ from inspect_ai.solver import TaskState
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.eval.harness.budget import shared_budget
-from preftilt.eval.harness.judge import InspectJudge, Judgement, JudgeSettings
+from preftilt.eval.harness.judge_client import InspectJudge, Judgement, JudgeSettings
+from preftilt.eval.harness.prompt_files import PromptTemplates, load_templates
 from preftilt.eval.harness.scores import judged, metrics_for, no_answer, numbers
 from preftilt.eval.harness.solver import SPENT
-from preftilt.eval.harness.templates import PromptTemplates, load_templates
 from preftilt.eval.prefeval.conversations import PACKAGE
 from preftilt.eval.prefeval.protocol import Junk
 from preftilt.eval.prefeval.verdicts import (

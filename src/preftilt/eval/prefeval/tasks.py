@@ -17,7 +17,7 @@ from inspect_ai.scorer import Scorer
 
 from preftilt.eval.harness.budget import Budget
 from preftilt.eval.harness.inspect_errors import plainly
-from preftilt.eval.harness.judge import InspectJudge
+from preftilt.eval.harness.judge_client import InspectJudge
 from preftilt.eval.harness.method import TaskMethod, choose_method, one_of
 from preftilt.eval.harness.solver import ready
 from preftilt.eval.prefeval.conversations import PROMPTINGS, ShownOptions, inserted, shuffled

@@ -48,7 +48,7 @@ def check_judge(judge: str) -> None:
     from inspect_ai._util.error import PrerequisiteError
     from inspect_ai.model import get_model
 
-    from preftilt.eval.harness.judge import probe_judge
+    from preftilt.eval.harness.judge_client import probe_judge
 
     async def ask() -> None:
         async with get_model(judge, memoize=False) as model:

@@ -1,4 +1,4 @@
-"""Prompts with gaps, for judges and other helpers: our own wording beside the code, or the benchmark's from a folder.
+"""Prompts with gaps, for judges and other models: our own wording beside the code, or the benchmark's from a folder.
 
 A gap is ``{name}``. All gaps are filled at once, so that a filling which looks like a gap stays as it is; braces that
 are no gap of the prompt (JSON in an example) stay, too.
