@@ -110,8 +110,9 @@ async def test_a_server_that_hangs_is_left_by_all_at_the_deadline(server: Runnin
 @pytest.mark.parametrize(
     ("manners", "reason"),
     [
-        ({"models": ("other",)}, "no longer serves toy"),
-        ({"weights": 1}, "other weights behind the name toy"),
+        # The list takes a while, so that all have come to wait for it.
+        ({"models": ("other",), "models_seconds": 0.5}, "no longer serves toy"),
+        ({"weights": 1, "models_seconds": 0.5}, "other weights behind the name toy"),
         ({"models_seconds": 5.0}, "within 0.2 s; is the server still running there?"),
     ],
 )
@@ -123,7 +124,7 @@ async def test_all_who_wait_for_a_check_of_the_model_share_it_and_its_failure(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(engine_module, "RECHECK_SECONDS", 0.0)
-    if "models_seconds" in manners:
+    if manners["models_seconds"] > 1:
         monkeypatch.setattr(connection, "CHECK_SECONDS", 0.2)
     for key, value in manners.items():
         setattr(server.manners, key, value)

@@ -38,8 +38,11 @@ SAMPLE = "one sample"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedMethod:
-    """A method. ``timed``: the timed method that takes as long, None if none does. ``chosen``: λ was chosen for it on
-    validation items. ``oracle``: it looks at verdicts, and is a bound and no method."""
+    """A method, which picks once on an item, however often it is asked.
+
+    timed: the timed method that takes as long, None if none does. chosen: λ was chosen for it on validation items.
+    oracle: it looks at verdicts, and is a bound and no method.
+    """
 
     name: str
     pick: PickAnswers
@@ -51,10 +54,25 @@ class ComparedMethod:
     oracle: bool = False
     missing: Callable[[ItemMeasurements], int] = lambda _: 0
 
+    def __post_init__(self) -> None:
+        if not self.oracle:  # Verdicts may still come.
+            object.__setattr__(self, "pick", _picking_once(self.pick))
+
     @property
     def label(self) -> str:
         """Its name with λ, for figures."""
         return self.name if self.lam is None else f"{self.name}, λ = {self.lam:g}"
+
+
+def _picking_once(pick: PickAnswers) -> PickAnswers:
+    picked: dict[int, tuple[ItemMeasurements, Sequence[RecordedAnswer]]] = {}
+
+    def remembered(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+        if id(item) not in picked:
+            picked[id(item)] = (item, pick(item))  # With the item, so that no other gets its id.
+        return picked[id(item)][1]
+
+    return remembered
 
 
 def greedy() -> ComparedMethod:
