@@ -6,7 +6,7 @@ has one row of logits a view: plain sampling has one, guided decoding several (:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +22,7 @@ LIKELY = 1024
 """Top-p first looks at this many of the most likely tokens; sorting the whole vocabulary is seldom needed."""
 
 BLOCK = 1 << 18
-"""Numbers hashed at once, so that the passes of the hash run in the processor's cache."""
+"""Numbers hashed, or mixed, at once, so that the passes over them run in the processor's cache."""
 
 
 def signed(key: int) -> int:
@@ -145,27 +145,43 @@ def draw(
 
     ``logits`` float32 [S, V] of all sequences; every one belongs to one row.
     """
-    logit_rows = [
-        logit_row for row_sampling in row_samplings for logit_row in row_sampling.logit_rows
+    tokens = choose(logits, row_samplings)
+    picked = [0] * sum(len(row_sampling.logit_rows) for row_sampling in row_samplings)
+    for row_sampling, token in zip(row_samplings, tokens, strict=True):
+        for logit_row in row_sampling.logit_rows:
+            picked[logit_row] = token
+    raw = logprobs_of(logits, torch.tensor(picked, device=logits.device)).tolist()
+    return tokens, [
+        [raw[logit_row] for logit_row in row_sampling.logit_rows] for row_sampling in row_samplings
     ]
-    picked = torch.empty(len(logit_rows), dtype=torch.int64, device=logits.device)
+
+
+def choose(logits: Tensor, row_samplings: Sequence[RowSampling]) -> list[int]:
+    """Every row's token, as :func:`draw` draws it; ``logits`` may have sequences that belong to no row."""
     tokens = [0] * len(row_samplings)
     groups: dict[tuple[Sampling, GuidanceRule | None], list[int]] = {}
     for row, row_sampling in enumerate(row_samplings):
         groups.setdefault((row_sampling.sampling, row_sampling.rule), []).append(row)
     for (sampling, rule), rows in groups.items():
-        views = list(zip(*(row_samplings[row].logit_rows for row in rows), strict=True))
-        view_logits = [_select_rows(logits, indices) for indices in views]
-        scores = view_logits[0] if rule is None else guided(view_logits, rule)
-        drawn = _draw_rows(scores, sampling, [row_samplings[row].key for row in rows])
-        for row, token in zip(rows, drawn.tolist(), strict=True):
-            tokens[row] = token
-        for indices in views:
-            picked[torch.tensor(indices, device=logits.device)] = drawn
-    raw = logprobs_of(logits, picked).tolist()
-    return tokens, [
-        [raw[logit_row] for logit_row in row_sampling.logit_rows] for row_sampling in row_samplings
-    ]
+        for block in _blocks(rows, logits, rule):
+            views = list(zip(*(row_samplings[row].logit_rows for row in block), strict=True))
+            view_logits = [_select_rows(logits, indices) for indices in views]
+            scores = view_logits[0] if rule is None else guided(view_logits, rule)
+            drawn = _draw_rows(scores, sampling, [row_samplings[row].key for row in block])
+            for row, token in zip(block, drawn.tolist(), strict=True):
+                tokens[row] = token
+    return tokens
+
+
+def _blocks(
+    rows: Sequence[int], logits: Tensor, rule: GuidanceRule | None
+) -> Iterator[Sequence[int]]:
+    """``rows`` in blocks: on a CPU, what is computed of a block's views stays in the processor's cache."""
+    size = len(rows)
+    if rule is not None and logits.device.type == "cpu":
+        size = max(1, BLOCK // logits.shape[1])
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
 
 
 def _select_rows(logits: Tensor, indices: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from itertools import islice
@@ -17,7 +17,10 @@ from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
 from preftilt.engines.channel import Channel
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.checks import RequestChecker
-from preftilt.engines.guides import GuideRequest
+from preftilt.engines.guides import GuideRequest, as_sample, check_guide
+from preftilt.engines.lockstep.fitness import GroupLimits
+from preftilt.engines.lockstep.groups import GroupDrawing
+from preftilt.engines.lockstep.seats import Seats
 from preftilt.engines.loop import together
 from preftilt.engines.streaming import Increment, whole_responses
 from preftilt.engines.vllm.sequences import (
@@ -26,10 +29,10 @@ from preftilt.engines.vllm.sequences import (
     SampleSequence,
     ScoreSequence,
 )
-from preftilt.engines.vllm.worker import VllmWorker
+from preftilt.engines.vllm.worker import Submits
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import BadInput, EngineError
-from preftilt.types import Completion, Tokens
+from preftilt.types import Completion, Guided, Tokens
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 """Temperatures besides 0 that vLLM draws at; it would silently raise a lower one, and refuses a higher one."""
@@ -39,19 +42,21 @@ class VllmEngine:
     """Samples and scores with one model in vLLM; safe to call from many tasks, threads and event loops at once.
 
     Open it with :func:`~preftilt.engines.vllm.open_vllm`. ``block_size`` is the number of tokens in a block of vLLM's
-    cache, or None if scores must not use the prefix cache. The same request draws the same tokens as long as its batch
-    is the same; in another batch, sums are rounded differently and a draw can differ.
+    cache, or None if scores must not use the prefix cache; ``limits`` are those of guided decoding, None if it cannot
+    guide. The same request draws the same tokens as long as its batch is the same; in another batch, sums are rounded
+    differently and a draw can differ.
     """
 
     def __init__(
         self,
         checker: RequestChecker,
-        worker: VllmWorker,
+        worker: Submits,
         tokenizer: HfChatTokenizer,
         vocabulary: Vocabulary,
         capabilities: Capabilities,
         versions: Mapping[str, str],
         block_size: int | None,
+        limits: GroupLimits | None = None,
     ) -> None:
         self._checker = checker
         self._worker = worker
@@ -60,8 +65,10 @@ class VllmEngine:
         self._capabilities = capabilities
         self._versions = dict(versions)
         self._block_size = block_size
-        self._under_way: dict[int, Sequence[SampleSequence | ScoreSequence]] = {}
-        self._finalizer = weakref.finalize(self, VllmWorker.close, worker)
+        self._limits = limits
+        self._seats = Seats(limits.rows if limits else 0)
+        self._under_way: dict[int, Sequence[SampleSequence | ScoreSequence | GroupDrawing]] = {}
+        self._finalizer = weakref.finalize(self, worker.close)
 
     @property
     def name(self) -> str:
@@ -112,18 +119,57 @@ class VllmEngine:
             for each, request in zip(drawings, requests, strict=True)
         ]
 
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """See :class:`~preftilt.engines.guides.Guides`; the views of a response are a group of ``engines/lockstep``.
+
+        Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.
+        """
+        drawings = [self._groups(request) for request in requests]
+        with self._tracked(requests, drawings):
+            work = [self._draw_group(group) for groups in drawings for group in groups]
+            drawn = iter(await together(work))
+        return [list(islice(drawn, len(groups))) for groups in drawings]
+
+    def _groups(
+        self, request: GuideRequest, told: Callable[[Increment], None] | None = None
+    ) -> list[GroupDrawing]:
+        """A group for every slot, once the request has passed all checks."""
+        check_guide(request)
+        for view in request.views:
+            self._checker.check_sample(as_sample(request, view))
+            self._checker.check_reader(view.reader)
+        longest = max(len(view.prompt) for view in request.views) + len(request.prefix)
+        room = self._capabilities.max_context - longest
+        if self._limits is None:
+            raise BadInput(
+                f"{self.name} does not guide; leave out vllm: (the embedded engine does)"
+            )
+        self._limits.check(request, min(request.max_tokens, room))
+        return [GroupDrawing(request, slot, self._vocabulary, room, told) for slot in request.slots]
+
+    async def _draw_group(self, group: GroupDrawing) -> Guided:
+        async with self._seats.taken(len(group.request.views)):
+            return await group.draw(self._worker.submit)
+
     async def stream(
         self, request: SampleRequest | GuideRequest
     ) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample`."""
-        assert isinstance(request, SampleRequest)
+        """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample` and :meth:`guide`."""
+        channel: Channel[Increment] = Channel()
+        if isinstance(request, GuideRequest):
+            groups = self._groups(request, channel.put)
+            with self._tracked([request], [groups]):
+                work = asyncio.ensure_future(together(map(self._draw_group, groups)))
+                async with aclosing(channel.until(work)) as increments:
+                    async for increment in increments:
+                        yield increment
+            return
         self._check_sample(request)
         if not (request.slots and request.max_tokens):
             empty = Completion((), np.empty(0), "length")
             for increment in whole_responses(request, [empty] * len(request.slots)):
                 yield increment
             return
-        channel: Channel[Increment] = Channel()
         drawings = [
             SampleSequence(request, slot, self._vocabulary, on_increment=channel.put)
             for slot in request.slots
@@ -186,15 +232,15 @@ class VllmEngine:
             for reading, row in zip(readings, rows, strict=True)
         ]
 
-    def progress(self, request: SampleRequest | ScoreRequest) -> int:
+    def progress(self, request: SampleRequest | ScoreRequest | GuideRequest) -> int:
         """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the worker keeps anyway."""
         return sum(sequence.done for sequence in self._under_way.get(id(request), ()))
 
     @contextmanager
     def _tracked(
         self,
-        requests: Sequence[SampleRequest | ScoreRequest],
-        sequences: Sequence[Sequence[SampleSequence | ScoreSequence]],
+        requests: Sequence[SampleRequest | ScoreRequest | GuideRequest],
+        sequences: Sequence[Sequence[SampleSequence | ScoreSequence | GroupDrawing]],
     ) -> Iterator[None]:
         """Within the block, :meth:`progress` finds sequences by their requests."""
         by_request = {id(request): each for request, each in zip(requests, sequences, strict=True)}

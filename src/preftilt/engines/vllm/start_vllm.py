@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ from vllm.v1.executor import Executor
 
 from preftilt.engines.base import Capabilities, SampleRequest
 from preftilt.engines.checks import RequestChecker
+from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.lockstep.fitness import GroupLimits, unfit
+from preftilt.engines.lockstep.groups import GroupDrawing
+from preftilt.engines.lockstep.processor import GroupProcessor
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
@@ -27,7 +32,7 @@ from preftilt.engines.transformers.open_model import ROUNDED_RMS
 from preftilt.engines.transformers.probe import AGREE, tolerance
 from preftilt.engines.vllm.engine import VllmEngine
 from preftilt.engines.vllm.sequences import SampleSequence, ScoreSequence, VllmSequence
-from preftilt.engines.vllm.worker import VllmWorker
+from preftilt.engines.vllm.worker import Submits, VllmWorker
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import BadInput, first_line
 from preftilt.types import Sampling, Stream, Tokens
@@ -52,6 +57,9 @@ only errors in the log."""
 
 CPU_CACHE = 2 << 30
 """Bytes of key/value cache on the CPU, where vLLM would take nearly all memory; VLLM_CPU_KVCACHE_SPACE overrides it."""
+
+ATTEMPTS = 16
+"""How often a group may fall out of step while it is measured whether groups step together at all."""
 
 CPU_BLOCK = 32
 """Tokens in a block of the cache on the CPU: the minimum of vLLM's attention there. Prefixes are shared by whole
@@ -83,7 +91,7 @@ def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
             f"{name} cannot be opened by vLLM: {first_line(error)}; the embedded engine may (leave out vllm:)"
         ) from error
     try:
-        return _measure(name, worker, started, known, options.sampler_logprobs)
+        return measure(name, worker, started, known, options.sampler_logprobs)
     except BaseException:
         worker.close()
         raise
@@ -106,6 +114,7 @@ def _arguments(folder: str, context: int | None, options: EngineOptions) -> Engi
         enable_prefix_caching=True,
         logprobs_mode="raw_logprobs",
         generation_config="vllm",
+        logits_processors=None if _installed() else [GroupProcessor],
         disable_log_stats=True,
         use_tqdm_on_load=False,
         # Compilation for the CPU takes most of a minute and is of no use.
@@ -113,6 +122,11 @@ def _arguments(folder: str, context: int | None, options: EngineOptions) -> Engi
         block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=CPU_CACHE if on_cpu else None,
     )
+
+
+def _installed() -> bool:
+    """Whether vLLM finds the processor by itself, as an entry point of this package."""
+    return bool(entry_points(group="vllm.logits_processors", name="preftilt"))
 
 
 def _start(arguments: EngineArgs) -> LLMEngine:
@@ -125,10 +139,10 @@ def _start(arguments: EngineArgs) -> LLMEngine:
     )
 
 
-def _measure(
-    name: str, worker: VllmWorker, started: LLMEngine, known: ModelTokenizer, trust_sampler: Switch
+def measure(
+    name: str, worker: Submits, started: Any, known: ModelTokenizer, trust_sampler: Switch
 ) -> VllmEngine:
-    """Measure, and build the engine."""
+    """Measure a ``started`` vLLM (``LLMEngine`` or ``AsyncLLM``), and build the engine."""
     model, vocabulary = started.model_config, known.vocabulary
     context = model.max_model_len - 1
     block_size = started.vllm_config.cache_config.block_size
@@ -136,12 +150,14 @@ def _measure(
     trusted = trust_sampler == "on" or (
         trust_sampler == "auto" and _sampler_agrees(worker, vocabulary, model.dtype)
     )
+    guides = unfit(started.vllm_config) is None and _steps_together(worker, vocabulary)
     capabilities = Capabilities(
         max_context=context,
         eos=vocabulary.eos,
         turn_end=known.turn_end,
         sampler_logprobs=trusted,
         keyed_streams=False,
+        guides=guides,
     )
     versions = {
         "vllm": vllm.__version__,
@@ -160,11 +176,12 @@ def _measure(
         capabilities,
         versions,
         block_size if shared else None,
+        GroupLimits.of(started.vllm_config) if guides else None,
     )
 
 
 def _shares_prefixes(
-    worker: VllmWorker, vocabulary: int, block_size: int, context: int, dtype: torch.dtype
+    worker: Submits, vocabulary: int, block_size: int, context: int, dtype: torch.dtype
 ) -> bool:
     """Whether log-probs with the prompt's prefix from the cache equal those without.
 
@@ -186,7 +203,7 @@ def _shares_prefixes(
     )
 
 
-def _sampler_agrees(worker: VllmWorker, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
+def _sampler_agrees(worker: Submits, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few responses drawn away from temperature 1."""
     request = SampleRequest(
         prompt=_test_tokens(8, vocabulary.size, 1),
@@ -208,11 +225,35 @@ def _sampler_agrees(worker: VllmWorker, vocabulary: Vocabulary, dtype: torch.dty
     return bool(np.sqrt(np.mean(gaps**2)) <= ROUNDED_RMS)
 
 
+def _steps_together(worker: Submits, vocabulary: Vocabulary) -> bool:
+    """Whether groups draw as one, measured: a member alone must be refused, and two must draw the same tokens."""
+    prompts = [_test_tokens(8, vocabulary.size, step) for step in (1, 3)]
+    views = (GuidedView(prompts[0], -1.0), GuidedView(prompts[1], 2.0))
+    request = GuideRequest(
+        views=views,
+        slots=(0,),
+        stream=Stream(0),
+        sampling=Sampling(temperature=0),
+        max_tokens=ATTEMPTS,
+    )
+    drawing = GroupDrawing(request, 0, vocabulary, ATTEMPTS)
+    attempt, members = drawing.members(ATTEMPTS)
+    _run(worker, members[:1])
+    if attempt.drawn[0] != list(attempt.refused[:1]):
+        return False
+    for _ in range(ATTEMPTS):
+        attempt, members = drawing.members(1)
+        _run(worker, members)
+        if attempt.counted:
+            return True
+    return False
+
+
 def _test_tokens(length: int, vocabulary: int, step: int) -> Tokens:
     return tuple((step * i + step) % vocabulary for i in range(length))
 
 
-def _run(worker: VllmWorker, sequences: Iterable[VllmSequence]) -> list[Any]:
+def _run(worker: Submits, sequences: Iterable[VllmSequence]) -> list[Any]:
     submitted = list(sequences)
     worker.submit(submitted)
     return [sequence.future.result() for sequence in submitted]

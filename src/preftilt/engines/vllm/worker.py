@@ -10,13 +10,25 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from vllm.inputs import tokens_input
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from preftilt.engines.vllm.sequences import VllmSequence
 from preftilt.errors import EngineError
+
+
+class Submits(Protocol):
+    """Runs sequences in vLLM."""
+
+    def submit(self, sequences: Iterable[VllmSequence]) -> None:
+        """Hand over sequences; together, so that they share their first step if possible."""
+        ...
+
+    def close(self) -> None:
+        """Stop; unfinished sequences fail."""
+        ...
 
 
 class VllmWorker:
@@ -100,7 +112,7 @@ class VllmWorker:
             prompt = tokens_input(list(sequence.tokens))
             engine.add_request(request_id, prompt, sequence.params)
         except Exception as error:  # vLLM refuses what our checks accepted.
-            _settle(sequence, EngineError(f"vLLM refused a request: {error}"), error)
+            settle(sequence, EngineError(f"vLLM refused a request: {error}"), error)
             return
         self._running[request_id] = sequence
 
@@ -118,7 +130,7 @@ class VllmWorker:
             del self._running[output.request_id]
         else:
             self._abort(engine, [output.request_id])
-        _settle(sequence, result)
+        settle(sequence, result)
 
     def _abort(self, engine: LLMEngine, request_ids: list[str]) -> None:
         """Abort sequences that ended early or were cancelled."""
@@ -130,19 +142,19 @@ class VllmWorker:
     def _fail(self, engine: LLMEngine, why: str, cause: Exception | None = None) -> None:
         running, self._running = self._running, {}
         for sequence in running.values():
-            _settle(sequence, EngineError(why), cause)
+            settle(sequence, EngineError(why), cause)
         with suppress(Exception):  # After a failure this may fail, too; the first one was reported.
             engine.abort_request(list(running))
 
     def _give_up(self, engine: LLMEngine, submitted: Iterable[VllmSequence]) -> None:
         why = "the engine was closed while the request was under way"
         for sequence in submitted:
-            _settle(sequence, EngineError(why))
+            settle(sequence, EngineError(why))
         self._fail(engine, why)
         engine.engine_core.shutdown()
 
 
-def _settle(sequence: VllmSequence, result: object, cause: Exception | None = None) -> None:
+def settle(sequence: VllmSequence, result: object, cause: Exception | None = None) -> None:
     """Set the result or exception of a sequence, unless it is done or cancelled."""
     if sequence.future.done() or not sequence.future.set_running_or_notify_cancel():
         return

@@ -1,0 +1,55 @@
+"""What the operator decides: ``vllm serve --additional-config '{"preftilt": {…}}'``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from preftilt.api import Settings
+from preftilt.errors import BadInput
+from preftilt.records import SettingsPatch, complaints
+from preftilt.records.strict import Count, Strict
+from preftilt.server.names import read_presets
+from preftilt.server.resolve import ServerConfig
+from preftilt.server.wire import Knob
+
+
+class PluginConfig(Strict):
+    """The fields of the object; each is that of ``preftilt serve``'s flag of the same name."""
+
+    preference_from: Literal["none", "system"] = "none"
+    presets: dict[str, Knob] = Field(default_factory=dict)
+    settings: SettingsPatch = Field(default_factory=SettingsPatch)
+    max_candidates: Count = 64
+    deadline: Annotated[float, Field(gt=0)] | None = None
+    request_timeout: Annotated[float, Field(gt=0)] = 600.0
+
+
+def sites(names: Sequence[str], given: Any) -> dict[str, ServerConfig]:
+    """What every served name of the model stands for; ``given`` is the object, or None.
+
+    Raises :class:`~preftilt.errors.BadInput`.
+    """
+    try:
+        config = PluginConfig.model_validate({} if given is None else given)
+    except ValidationError as failure:
+        raise BadInput(
+            f"--additional-config, preftilt: {'; '.join(complaints(failure, PluginConfig))}"
+        ) from None
+    objects = (given or {}).get("presets", {})
+    presets = read_presets([f"{name}={json.dumps(objects[name])}" for name in config.presets], None)
+    return {
+        name: ServerConfig(
+            model=name,
+            settings=config.settings.apply(Settings()),
+            presets=presets,
+            preference_from=config.preference_from,
+            max_candidates=config.max_candidates,
+            deadline_s=config.deadline,
+            timeout_s=config.request_timeout,
+        )
+        for name in names
+    }

@@ -1,0 +1,103 @@
+"""``/v1/chat/completions`` with the knob: who answers a request, and how its bytes get there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from preftilt.server.names import read_suffix
+from preftilt.server.resolve import ServerConfig
+
+FIELD = "preftilt"
+
+
+@dataclass(slots=True)
+class Turnout:
+    """Sends a request to ``inside``, the applications by the model's served names, or to ``outside``, vLLM's route.
+
+    sites: what the operator decided for each name.
+    """
+
+    outside: ASGIApp
+    inside: dict[str, ASGIApp] = field(default_factory=dict)
+    sites: dict[str, ServerConfig] = field(default_factory=dict)
+
+    async def __call__(self, request: Request) -> Response:
+        """The route's endpoint."""
+        raw = await request.body()
+        name = self.turned(raw)
+        return Handover(self.outside if name is None else self.inside[name], raw)
+
+    def turned(self, raw: bytes) -> str | None:
+        """The served name whose knob the body turns; None if it turns none.
+
+        A body without a word of ours is not even parsed. One that is no JSON is vLLM's to refuse.
+        """
+        if not any(mark in raw for mark in self._marks()):
+            return None
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            return None
+        if not isinstance(body, dict):
+            return None
+        model = body.get("model")
+        name, asks = self._named(model if isinstance(model, str) else "")
+        stated = self.sites[name].preference_from == "system" and _has_system(body)
+        return name if asks or stated or body.get(FIELD) is not None else None
+
+    def _named(self, model: str) -> tuple[str, bool]:
+        """The served name that a model's name begins with, and whether the name says more."""
+        head, colon, rest = model.rpartition(":")
+        first = next(iter(self.sites))
+        if model in self.sites:
+            return model, False
+        presets: Mapping[str, Any] = self.sites[head if head in self.sites else first].presets
+        if colon and head in self.sites:
+            return head, rest in presets or read_suffix(rest) is not None
+        return first, model in presets
+
+    def _marks(self) -> list[bytes]:
+        """Bytes of which one stands in every body that turns the knob: escapes may hide any word."""
+        marks = [b"\\u", FIELD.encode()]
+        for name, site in self.sites.items():
+            marks.append(json.dumps(name)[1:-1].encode() + b":")
+            marks += [preset.encode() for preset in site.presets]
+            if site.preference_from == "system":
+                marks.append(b"system")
+                marks.append(b"developer")
+        return marks
+
+
+def _has_system(body: Mapping[str, Any]) -> bool:
+    messages = body.get("messages")
+    first = messages[0] if isinstance(messages, list) and messages else None
+    return isinstance(first, dict) and first.get("role") in ("system", "developer")
+
+
+class Handover(Response):
+    """The response that another application gives to a request whose body has been read."""
+
+    def __init__(self, app: ASGIApp, body: bytes) -> None:
+        super().__init__()
+        self._app = app
+        self._read = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": self._read, "more_body": False}
+
+        # The application notes in it what it is; the server's own notes stay as they are.
+        await self._app(dict(scope), replay, send)

@@ -1,0 +1,290 @@
+"""The user's own vLLM with ``VLLM_PLUGINS=preftilt``, as cramped as can be: few tokens a step and little cache.
+
+So prompts are read in pieces, requests are preempted and the batch is full, all by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tools.servers.launch import Server, start
+from tools.servers.plugin import ROOT, installed
+
+from preftilt.engines.base import Engine, SampleRequest
+from preftilt.engines.bundled import demo_folder
+from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.transformers import TransformersEngine
+from preftilt.messages import Message
+from preftilt.types import Mask, Sampling, Stream, Tokens
+
+PREFERENCE = "I dislike anything that is loud or crowded."
+OTHERS = ("I dislike gamification.", "I love the sea.", "I am vegetarian.")
+QUESTIONS = (
+    "How can I make my evenings more fun?",
+    "What are some enjoyable ways to study maths?",
+    "What should I cook tonight?",
+    "Where should I go at the weekend?",
+)
+STEP_TOKENS, BLOCKS = 128, 96
+
+
+@pytest.fixture(scope="module")
+def plugged(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    path = [str(ROOT / "src"), str(installed(tmp_path_factory.mktemp("installed")))]
+    flags = ["--max-num-batched-tokens", str(STEP_TOKENS), "--num-gpu-blocks-override", str(BLOCKS)]
+    server = start(
+        "vllm",
+        demo_folder(),
+        logs / "vllm-plugin.log",
+        flags=flags,
+        environment={"VLLM_PLUGINS": "preftilt", "PYTHONPATH": os.pathsep.join(path)},
+    )
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def client(plugged: Server):
+    limits = httpx2.Limits(max_connections=200)
+    async with httpx2.AsyncClient(
+        base_url=plugged.url, trust_env=False, timeout=900, limits=limits
+    ) as opened:
+        yield opened
+
+
+def body(question: str = QUESTIONS[0], **knob: Any) -> dict[str, Any]:
+    """A request, guided if the knob is turned."""
+    asked: dict[str, Any] = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": 24,
+    }
+    return asked | ({"preftilt": knob | {"details": True}} if knob else {})
+
+
+async def ask(client: httpx2.AsyncClient, sent: dict[str, Any]) -> dict[str, Any]:
+    reply = await client.post("/v1/chat/completions", json=sent)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+async def expected(reference: Engine, record: dict[str, Any]) -> list[Tokens]:
+    """What the embedded engine draws for the request of ``record``."""
+    assert isinstance(reference, TransformersEngine)
+    settings = record["settings"]
+    search, prompts = settings["search"], record["prompts"]
+    mask = search["mask_top_p"]
+    request = GuideRequest(
+        views=tuple(
+            GuidedView(tuple(prompts[view["name"]]), view["weight"]) for view in record["views"]
+        ),
+        slots=tuple(range(search["n"])),
+        stream=Stream(record["seed"]),
+        sampling=Sampling(
+            temperature=settings["temperature"],
+            top_p=settings["top_p"],
+            top_k=settings["top_k"],
+        ),
+        max_tokens=settings["max_tokens"],
+        mask=None if mask is None else Mask(top_p=mask, of=search["mask_from"]),
+        preferred=1,
+        strength_by=search["strength_by"],
+    )
+    [answers] = await reference.guide([request])
+    return [answer.tokens for answer in answers]
+
+
+def drawn(record: dict[str, Any]) -> list[Tokens]:
+    """The tokens of its candidates, by slot."""
+    candidates = sorted(record["candidates"], key=lambda candidate: candidate["slot"])
+    return [tuple(candidate["tokens"]) for candidate in candidates]
+
+
+async def counted(client: httpx2.AsyncClient, name: str) -> float:
+    """The sum of one of vLLM's own metrics."""
+    text = (await client.get("/metrics")).text
+    return sum(float(value) for value in re.findall(rf"^{name}{{.*}} (\S+)$", text, re.M))
+
+
+LONG = "Please take your time. " * 30
+
+ASKED: dict[str, dict[str, Any]] = {
+    "one preference": body(preference=PREFERENCE),
+    "a strong one": body(preference={"text": PREFERENCE, "lambda": 4}),
+    "turned away from": body(preference={"text": OTHERS[1], "lambda": -1}),
+    "several": body(
+        preferences=[{"text": PREFERENCE, "lambda": 2}, {"text": OTHERS[1], "lambda": -0.5}]
+    ),
+    "drawn": body(preference=PREFERENCE) | {"temperature": 1.0, "seed": 7},
+    "drawn from a nucleus": body(preference=PREFERENCE)
+    | {"temperature": 0.8, "top_p": 0.9, "seed": 8},
+    "several answers": body(preference=PREFERENCE, search={"name": "cfg", "n": 4})
+    | {"temperature": 1.0, "seed": 9},
+    "masked": body(preference=PREFERENCE, search={"name": "cfg", "mask_top_p": 0.9}),
+    "by divergence": body(
+        preference=PREFERENCE, search={"name": "cfg", "strength_by": "divergence"}
+    ),
+    "a prompt that is read in pieces": body(LONG + QUESTIONS[0], preference=PREFERENCE),
+    "a model's name that says how": body(preference=PREFERENCE)
+    | {"model": "demo:cfg-2-l3", "seed": 3},
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_a_guided_answer_is_the_embedded_engines(client, reference: Engine, name: str):
+    record = (await ask(client, ASKED[name]))["preftilt"]
+    assert drawn(record) == await expected(reference, record)
+    assert record["engine"] == "vllm:demo"
+
+
+async def test_prompts_that_do_not_fit_one_step_together_change_no_answer(
+    client, reference: Engine
+):
+    asked = [body(LONG + question, preference=PREFERENCE) for question in QUESTIONS]
+    replies = await asyncio.gather(*(ask(client, one) for one in asked))
+    for reply in replies:
+        record = reply["preftilt"]
+        assert sum(map(len, record["prompts"].values())) > STEP_TOKENS
+        assert drawn(record) == await expected(reference, record)
+
+
+async def test_guided_and_plain_requests_at_once_are_each_answered_as_alone(
+    client, reference: Engine
+):
+    """128 requests on 64 rows and a cache for half of them: the batch is full, and vLLM preempts."""
+    before = await counted(client, "vllm:num_preemptions_total")
+    asked = [
+        body(QUESTIONS[i % 4], preference=(PREFERENCE, *OTHERS)[i // 4 % 4])
+        if i % 2
+        else body(QUESTIONS[i % 4])
+        for i in range(128)
+    ]
+    asked = [one | {"max_tokens": 24 + i % 5 * 4} for i, one in enumerate(asked)]
+    replies = await asyncio.gather(*(ask(client, one) for one in asked))
+    assert await counted(client, "vllm:num_preemptions_total") > before
+    plain = {question: await _plain(reference, question) for question in QUESTIONS}
+    known: dict[str, Tokens] = {}
+    for one, reply in zip(asked, replies, strict=True):
+        if "preftilt" not in one:
+            text = reply["choices"][0]["message"]["content"]
+            assert plain[one["messages"][0]["content"]].startswith(text)
+            continue
+        record = reply["preftilt"]
+        prompts = json.dumps(record["prompts"])
+        if prompts not in known:
+            settings = record["settings"] | {"max_tokens": 40}
+            [known[prompts]] = await expected(reference, record | {"settings": settings})
+        assert drawn(record) == [known[prompts][: one["max_tokens"]]]
+    assert await counted(client, "vllm:num_requests_running") == 0
+
+
+async def test_a_stream_says_what_the_whole_reply_does(client):
+    asked = body(preference=PREFERENCE)
+    whole = await ask(client, asked)
+    text, finish, usage = "", None, None
+    stream = asked | {"stream": True, "stream_options": {"include_usage": True}}
+    async with client.stream("POST", "/v1/chat/completions", json=stream) as reply:
+        pieces = 0
+        async for line in reply.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line[6:])
+            usage = event.get("usage") or usage
+            for choice in event["choices"]:
+                text += choice["delta"].get("content") or ""
+                pieces += bool(choice["delta"].get("content"))
+                finish = choice["finish_reason"] or finish
+    [choice] = whole["choices"]
+    assert (text, finish) == (choice["message"]["content"], choice["finish_reason"])
+    assert usage == whole["usage"]
+    assert pieces > 3
+
+
+async def test_best_of_n_is_scored_by_the_same_vllm(client):
+    record = (await ask(client, body(preference=PREFERENCE, search="best-of-n", n=4)))["preftilt"]
+    assert len(record["candidates"]) == 4
+    assert all(set(one["logprobs"]) == {"question", "full"} for one in record["candidates"])
+
+
+async def test_a_client_that_leaves_takes_its_group_with_it(client):
+    asked = body(preference=PREFERENCE) | {"max_tokens": 1500, "temperature": 1.0}
+    with pytest.raises(httpx2.TimeoutException):
+        await client.post("/v1/chat/completions", json=asked, timeout=3)
+    for _ in range(100):
+        if await counted(client, "vllm:num_requests_running") == 0:
+            break
+        await asyncio.sleep(0.2)
+    assert await counted(client, "vllm:num_requests_running") == 0
+    await ask(client, body(preference=PREFERENCE))
+
+
+async def test_a_request_without_the_object_is_vllms_own(client):
+    reply = await ask(client, body() | {"preftilt": None, "top_k": 5, "min_p": 0.0})
+    assert reply["system_fingerprint"].startswith("vllm-")
+    refused = await client.post("/v1/chat/completions", json=body() | {"messages": []})
+    assert refused.status_code == 400
+    assert (
+        await client.post("/v1/chat/completions", content=b"{", headers=JSON)
+    ).status_code == 400
+    models = (await client.get("/v1/models")).json()
+    assert [one["owned_by"] for one in models["data"]] == ["vllm"]
+    tokens = await client.post("/tokenize", json={"model": "demo", "prompt": "Hello"})
+    assert tokens.json()["count"] > 0
+
+
+JSON = {"content-type": "application/json"}
+
+REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "another model": (body(preference="x") | {"model": "lora"}, 404, "no model 'lora' here"),
+    "a slider that is no number": (body(preference={"text": "x", "lambda": "much"}), 400, "lambda"),
+    "a field of vLLM's that a guided answer does not have": (
+        body(preference="x") | {"repetition_penalty": 1.2},
+        400,
+        "repetition_penalty",
+    ),
+    "a schema": (
+        body(preference="x") | {"response_format": {"type": "json_object"}},
+        400,
+        "response_format",
+    ),
+    "a knob without a preference": (body(search="cfg"), 400, "no preference to follow"),
+    "a response that the cache cannot hold twice": (
+        body(preference="x") | {"max_tokens": 2000},
+        400,
+        "key/value cache",
+    ),
+    "the processor's own argument": (
+        body() | {"vllm_xargs": {"preftilt": "x"}},
+        400,
+        "preftilt's own",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_cannot_be_done_is_refused_in_openais_shape(client, name: str):
+    sent, status, words = REFUSED[name]
+    reply = await client.post("/v1/chat/completions", json=sent)
+    assert reply.status_code == status, reply.text
+    assert words in reply.json()["error"]["message"]
+
+
+async def _plain(reference: Engine, question: str) -> str:
+    request = SampleRequest(
+        prompt=reference.tokenizer.render([Message("user", question)]),
+        slots=(0,),
+        stream=Stream(0),
+        sampling=Sampling(temperature=0),
+        max_tokens=48,
+    )
+    [[completion]] = await reference.sample([request])
+    return reference.tokenizer.decode(completion.tokens)

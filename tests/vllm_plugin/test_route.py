@@ -1,0 +1,121 @@
+"""Which requests turn the knob, and that all others reach vLLM's route as they came."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from preftilt.errors import BadInput
+from preftilt.vllm_plugin.config import sites
+from preftilt.vllm_plugin.route import Turnout
+
+TURN = [{"role": "user", "content": "Hello"}]
+
+
+def says(name: str) -> Any:
+    async def endpoint(request: Request) -> Response:
+        body = await request.body()
+        return PlainTextResponse(f"{name} {request.url.path} ".encode() + body)
+
+    return Route("/v1/chat/completions", endpoint, methods=["POST"])
+
+
+def turnout(given: Any = None, names: tuple[str, ...] = ("demo", "other")) -> Turnout:
+    """Between vLLM's route and an application for every name; each says who it is and what it was sent."""
+    known = sites(names, given)
+    inside = {name: Starlette(routes=[says(name)]) for name in names}
+    return Turnout(outside=says("vLLM").app, inside=inside, sites=known)
+
+
+def served(one: Turnout) -> TestClient:
+    route = Route("/v1/chat/completions", one.__call__, methods=["POST"])
+    return TestClient(Starlette(routes=[route]))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model": "demo", "messages": [{"role": "user", "content": "Hello"}],  "x":1 }',
+        b'{"model": "demo", "messages": [], "preftilt": null}',
+        b'{"model": "demo", "messages": [{"role": "user", "content": "what is preftilt?"}]}',
+        b'{"model": "demo:latest"}',
+        b'{"preftilt": ',
+        b'["preftilt"]',
+        b"",
+        b"\xff",
+    ],
+)
+def test_what_does_not_turn_the_knob_is_vllms_byte_for_byte(raw: bytes):
+    reply = served(turnout()).post("/v1/chat/completions", content=raw)
+    assert reply.content == b"vLLM /v1/chat/completions " + raw
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"model": "demo", "preftilt": {"preference": "x"}}, "demo"),
+        ({"model": "other", "preftilt": {}}, "other"),
+        ({"model": "lora", "preftilt": {}}, "demo"),
+        ({"preftilt": {"preference": "x"}}, "demo"),
+        ({"model": "demo:bon-16-l20"}, "demo"),
+        ({"model": "other:cfg-l2"}, "other"),
+        ({"model": "other:calm"}, "other"),
+        ({"model": "calm"}, "demo"),
+    ],
+    ids=str,
+)
+def test_whoever_turns_the_knob_is_answered_by_it(body: dict[str, Any], name: str):
+    raw = json.dumps(body | {"messages": TURN}).encode()
+    presets = {"presets": {"calm": {"preference": "Calm."}}}
+    reply = served(turnout(presets)).post("/v1/chat/completions", content=raw)
+    assert reply.content == f"{name} /v1/chat/completions ".encode() + raw
+
+
+def test_a_word_of_ours_is_found_however_it_is_written():
+    raw = b'{"model": "d\\u0065mo", "pref\\u0074ilt": {"preference": "x"}}'
+    assert turnout().turned(raw) == "demo"
+
+
+def test_the_system_message_is_the_preference_only_where_the_operator_says_so():
+    system = json.dumps({"model": "demo", "messages": [{"role": "system", "content": "Be calm."}]})
+    assert turnout().turned(system.encode()) is None
+    stated = turnout({"preference_from": "system"})
+    assert stated.turned(system.encode()) == "demo"
+    assert stated.turned(json.dumps({"model": "demo", "messages": TURN}).encode()) is None
+
+
+def test_the_operators_settings_are_every_names():
+    given = {
+        "preference_from": "system",
+        "settings": {"lambda": 3},
+        "presets": {"calm": {"preference": "Calm."}},
+        "deadline": 2.5,
+    }
+    known = sites(("a", "b"), given)
+    assert {site.model for site in known.values()} == {"a", "b"}
+    for site in known.values():
+        assert (site.settings.lam, site.preference_from, site.deadline_s) == (3, "system", 2.5)
+        assert site.presets["calm"].wishes[0].text == "Calm."
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"presetz": {}}, "presetz"),
+        ({"preference_from": "user"}, "preference_from"),
+        ({"presets": {"calm": {"preferenze": "x"}}}, "preferenze"),
+        ({"settings": {"lambda": "much"}}, "lambda"),
+        ({"presets": {"bon-4": {}}}, "cannot name a preset"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(given: Any, words: str):
+    with pytest.raises(BadInput, match=words):
+        sites(("demo",), given)
