@@ -181,6 +181,6 @@ class Simulated:
             outputs=[SimpleNamespace(token_ids=tokens, logprobs=entries)], finished=finished
         )
         if not job.member.future.done():
-            result = job.member.read(output)
+            result = job.member.take_output(output)
             if result is not None:
                 job.member.future.set_result(result)

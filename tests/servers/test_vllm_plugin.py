@@ -168,7 +168,7 @@ async def test_guided_and_plain_requests_at_once_are_each_answered_as_alone(
         else body(QUESTIONS[i % 4])
         for i in range(128)
     ]
-    asked = [one | {"max_tokens": 24 + i % 5 * 4} for i, one in enumerate(asked)]
+    asked = [dict(one, max_tokens=24 + i % 5 * 4) for i, one in enumerate(asked)]
     replies = await asyncio.gather(*(ask(client, one) for one in asked))
     assert await counted(client, "vllm:num_preemptions_total") > before
     plain = {question: await _plain(reference, question) for question in QUESTIONS}

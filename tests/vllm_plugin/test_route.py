@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from preftilt.errors import BadInput
 from preftilt.vllm_plugin.config import sites
@@ -30,7 +31,7 @@ def says(name: str) -> Any:
 def turnout(given: Any = None, names: tuple[str, ...] = ("demo", "other")) -> Turnout:
     """Between vLLM's route and an application for every name; each says who it is and what it was sent."""
     known = sites(names, given)
-    inside = {name: Starlette(routes=[says(name)]) for name in names}
+    inside: dict[str, ASGIApp] = {name: Starlette(routes=[says(name)]) for name in names}
     return Turnout(outside=says("vLLM").app, inside=inside, sites=known)
 
 

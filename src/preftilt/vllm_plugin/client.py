@@ -76,7 +76,7 @@ class ClientWorker:
             outputs = self._client.generate(prompt, sequence.params, _name())
             async with aclosing(outputs):
                 async for output in outputs:
-                    result = sequence.read(output)
+                    result = sequence.take_output(output)
                     if result is not None:
                         settle(sequence, result)
                         return

@@ -87,7 +87,7 @@ class Member:
         """Nothing: the group counts."""
         return 0
 
-    def read(self, output: RequestOutput) -> bool | None:
+    def take_output(self, output: RequestOutput) -> bool | None:
         """Takes in new tokens; True once no more of them are wanted."""
         [new] = output.outputs
         entries = zip(new.token_ids, new.logprobs or (), strict=True)
