@@ -94,9 +94,9 @@ def processor_seconds(sampling: Sampling, repeats: int = 15) -> float:
     logits = 3 * torch.randn(len(members), VOCABULARY, generator=torch.Generator().manual_seed(0))
     seconds: list[float] = []
     for _ in range(repeats):
-        given = logits.clone()
+        step_logits = logits.clone()
         began = time.perf_counter()
-        rows.apply(given)
+        rows.apply(step_logits)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
 

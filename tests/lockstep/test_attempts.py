@@ -28,20 +28,20 @@ def attempt(room: int = 10) -> tuple[Attempt, list[int], list[list[float]]]:
     return Attempt(2, room, ends, REFUSED), tokens, columns
 
 
-def take(one: Attempt, member: int, tokens: Sequence[int]) -> None:
-    one.take(member, tokens, [-float(token + 10 * member) for token in tokens])
+def take(attempt: Attempt, member: int, tokens: Sequence[int]) -> None:
+    attempt.take(member, tokens, [-float(token + 10 * member) for token in tokens])
 
 
 def test_a_token_counts_once_all_members_have_drawn_it():
-    one, tokens, columns = attempt()
-    take(one, 0, [3, 4, 5])
+    group, tokens, columns = attempt()
+    take(group, 0, [3, 4, 5])
     assert tokens == []
-    take(one, 1, [3])
+    take(group, 1, [3])
     assert tokens == [3]
-    take(one, 1, [4, 5])
+    take(group, 1, [4, 5])
     assert tokens == [3, 4, 5]
     assert columns == [[-3.0, -13.0], [-4.0, -14.0], [-5.0, -15.0]]
-    assert not one.over
+    assert not group.over
 
 
 @pytest.mark.parametrize(
@@ -68,20 +68,20 @@ def test_a_token_counts_once_all_members_have_drawn_it():
 def test_what_counts_does_not_depend_on_whose_news_come_first(first, second, counted, outcome):
     news = [(0, token) for token in first] + [(1, token) for token in second]
     for places in itertools.combinations(range(len(news)), len(first)):
-        one, tokens, _ = attempt(room=4)
+        group, tokens, _ = attempt(room=4)
         mine, others = iter(first), iter(second)
         for place in range(len(news)):
             member = 0 if place in places else 1
-            take(one, member, [next(mine if member == 0 else others)])
+            take(group, member, [next(mine if member == 0 else others)])
         assert tokens == counted
-        assert (one.outcome, one.counted) == (outcome, len(counted))
-        assert one.over
+        assert (group.outcome, group.counted) == (outcome, len(counted))
+        assert group.over
 
 
 def test_nothing_counts_behind_the_end():
-    one, tokens, _ = attempt()
-    take(one, 0, [3, EOS, 5])
-    take(one, 1, [3, EOS, 5])
+    group, tokens, _ = attempt()
+    take(group, 0, [3, EOS, 5])
+    take(group, 1, [3, EOS, 5])
     assert tokens == [3, EOS]
 
 

@@ -53,20 +53,20 @@ def request(seed: int, **more: Any) -> GuideRequest:
 
 
 def by_hand(
-    asked: GuideRequest, slot: int = 0, known: Vocabulary = KNOWN
+    requested: GuideRequest, slot: int = 0, known: Vocabulary = KNOWN
 ) -> tuple[Tokens, np.ndarray]:
     """Tokens and log-probs of the answer, by the rule in numpy, one at a time."""
-    key, tokens, columns = stream_key(asked.stream, slot), asked.prefix, []
-    while len(columns) < asked.max_tokens and tokens[-1:] != (EOS,):
-        logits = torch.stack([model(view.prompt + tokens) for view in asked.views])
+    key, tokens, columns = stream_key(requested.stream, slot), requested.prefix, []
+    while len(columns) < requested.max_tokens and tokens[-1:] != (EOS,):
+        logits = torch.stack([model(view.prompt + tokens) for view in requested.views])
         raw = torch.log_softmax(logits.double(), -1).numpy()
         possible = raw.copy()
         possible[:, list(known.holes)] = -np.inf
-        guided = combine(possible, [view.weight for view in asked.views])
-        token = pick(guided, asked.sampling, position_key(key, len(tokens)))
+        guided = combine(possible, [view.weight for view in requested.views])
+        token = pick(guided, requested.sampling, position_key(key, len(tokens)))
         columns.append(raw[:, token])
         tokens += (token,)
-    return tokens[len(asked.prefix) :], np.array(columns).T
+    return tokens[len(requested.prefix) :], np.array(columns).T
 
 
 async def drawn(vllm: Simulated, drawings: list[GroupDrawing], seats: Seats) -> list[Guided]:
@@ -83,8 +83,8 @@ async def drawn(vllm: Simulated, drawings: list[GroupDrawing], seats: Seats) -> 
     return [task.result() for task in tasks]
 
 
-def drawing(asked: GuideRequest, slot: int = 0, **more: Any) -> GroupDrawing:
-    return GroupDrawing(asked, slot, KNOWN, 100, **more)
+def drawing(requested: GuideRequest, slot: int = 0, **more: Any) -> GroupDrawing:
+    return GroupDrawing(requested, slot, KNOWN, 100, **more)
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -101,47 +101,51 @@ async def test_what_breaks_lockstep_changes_no_answer(case: str):
     again = 0
     for seed in range(4):
         vllm = Simulated(seed, **CASES[case])
-        asked = [request(10 * seed + i) for i in range(8)]
-        drawings = [drawing(one) for one in asked]
+        requests = [request(10 * seed + i) for i in range(8)]
+        drawings = [drawing(guide_request) for guide_request in requests]
         answers = await drawn(vllm, drawings, Seats(1000))
-        for one, answer in zip(asked, answers, strict=True):
-            tokens, logprobs = by_hand(one)
+        for guide_request, answer in zip(requests, answers, strict=True):
+            tokens, logprobs = by_hand(guide_request)
             assert answer.tokens == tokens
             assert answer.finish == ("eos" if tokens[-1] == EOS else "length")
             np.testing.assert_allclose(answer.logprobs, logprobs, atol=1e-6)
         assert case == "nothing" or vllm.happened[case]
-        again += sum(one.attempts for one in drawings) - len(drawings)
+        again += sum(group.attempts for group in drawings) - len(drawings)
     # Groups were asked for again wherever something could part their members, and nowhere else.
     assert (again > 0) == (case != "nothing")
 
 
 async def test_groups_that_take_seats_first_are_not_in_each_others_way():
     vllm = Simulated(0, rows=5, budget=1000)
-    asked = [request(seed) for seed in range(6)]
-    drawings = [drawing(one) for one in asked]
+    requests = [request(seed) for seed in range(6)]
+    drawings = [drawing(guide_request) for guide_request in requests]
     answers = await drawn(vllm, drawings, Seats(vllm.rows))
     assert not vllm.happened["full batches"]
-    assert [one.attempts for one in drawings] == [1] * len(drawings)
-    assert [one.tokens for one in answers] == [by_hand(one)[0] for one in asked]
+    assert [group.attempts for group in drawings] == [1] * len(drawings)
+    assert [answer.tokens for answer in answers] == [
+        by_hand(guide_request)[0] for guide_request in requests
+    ]
 
 
 async def test_a_refusal_that_is_drawn_in_step_is_a_token_like_any_other():
     """In a vocabulary whose every id has a text, a refusal may be drawn, and costs an attempt."""
-    asked = [request(seed, sampling=Sampling(), max_tokens=20) for seed in range(8)]
-    drawings = [GroupDrawing(one, 0, WITHOUT_HOLES, 100) for one in asked]
+    requests = [request(seed, sampling=Sampling(), max_tokens=20) for seed in range(8)]
+    drawings = [GroupDrawing(guide_request, 0, WITHOUT_HOLES, 100) for guide_request in requests]
     answers = await drawn(Simulated(0, rows=64, budget=1000), drawings, Seats(64))
-    expected = [by_hand(one, 0, WITHOUT_HOLES)[0] for one in asked]
-    assert [one.tokens for one in answers] == expected
-    assert sum(one.attempts for one in drawings) > len(drawings)
+    expected = [by_hand(guide_request, 0, WITHOUT_HOLES)[0] for guide_request in requests]
+    assert [answer.tokens for answer in answers] == expected
+    assert sum(group.attempts for group in drawings) > len(drawings)
 
 
 async def test_slots_of_one_request_are_answers_of_their_own():
-    asked = request(3, slots=(0, 1, 2, 3), sampling=Sampling())
+    requested = request(3, slots=(0, 1, 2, 3), sampling=Sampling())
     vllm = Simulated(1, rows=16, budget=50, preempts=0.01)
-    drawings = [drawing(asked, slot) for slot in asked.slots]
+    drawings = [drawing(requested, slot) for slot in requested.slots]
     answers = await drawn(vllm, drawings, Seats(16))
-    assert [one.tokens for one in answers] == [by_hand(asked, slot)[0] for slot in asked.slots]
-    assert len({one.tokens for one in answers}) == 4
+    assert [answer.tokens for answer in answers] == [
+        by_hand(requested, slot)[0] for slot in requested.slots
+    ]
+    assert len({answer.tokens for answer in answers}) == 4
 
 
 async def test_an_answer_goes_on_where_its_prefix_ends():
@@ -153,14 +157,14 @@ async def test_an_answer_goes_on_where_its_prefix_ends():
 
 
 async def test_a_step_ends_at_its_delimiter_and_the_room_of_the_context_ends_an_answer():
-    asked = request(4, max_tokens=40)
-    tokens, _ = by_hand(asked)
+    requested = request(4, max_tokens=40)
+    tokens, _ = by_hand(requested)
     delimiter = f" {tokens[2]}"
     [step] = await drawn(
         Simulated(0, rows=8, budget=99), [drawing(request(4, step=Step(delimiter)))], Seats(8)
     )
     assert (step.tokens, step.finish) == (tokens[:3], "stop")
-    short = GroupDrawing(asked, 0, KNOWN, 5)
+    short = GroupDrawing(requested, 0, KNOWN, 5)
     [cut] = await drawn(Simulated(0, rows=8, budget=99), [short], Seats(8))
     assert (cut.tokens, cut.finish) == (tokens[:5], "length")
     [none] = await drawn(
@@ -171,14 +175,14 @@ async def test_a_step_ends_at_its_delimiter_and_the_room_of_the_context_ends_an_
 
 async def test_increments_are_the_answer_in_order():
     news: list[Increment] = []
-    asked = request(5)
+    requested = request(5)
     vllm = Simulated(2, rows=8, budget=30, preempts=0.1)
-    [answer] = await drawn(vllm, [drawing(asked, told=news.append)], Seats(8))
+    [answer] = await drawn(vllm, [drawing(requested, told=news.append)], Seats(8))
     partial = Partial()
     for increment in news:
         assert partial.finish is None
         partial.take(increment)
-    again = partial.response(asked, "length")
+    again = partial.response(requested, "length")
     assert (again.tokens, again.finish) == (answer.tokens, answer.finish)
     np.testing.assert_array_equal(again.logprobs, answer.logprobs)
 

@@ -41,17 +41,17 @@ def test_it_follows_vllms_batch_and_guides_its_groups():
     processor = GroupProcessor(None, torch.device("cpu"), False)
     assert not processor.is_argmax_invariant()
     processor.update_state(update(added=((0, card(0), []), (1, None, []), (2, card(1), []))))
-    given = logits(3)
-    token = by_hand(given, [0, 2], card(0), 0)
-    assert processor.apply(given.clone()).argmax(dim=1).tolist()[::2] == [token, token]
+    raw_logits = logits(3)
+    token = by_hand(raw_logits, [0, 2], card(0), 0)
+    assert processor.apply(raw_logits.clone()).argmax(dim=1).tolist()[::2] == [token, token]
     processor.update_state(None)
     processor.update_state(update(moved=((2, 1, Move.SWAP),)))
-    assert processor.apply(given.clone()).argmax(dim=1).tolist()[:2] == 2 * [
-        by_hand(given, [0, 1], card(0), 0)
+    assert processor.apply(raw_logits.clone()).argmax(dim=1).tolist()[:2] == 2 * [
+        by_hand(raw_logits, [0, 1], card(0), 0)
     ]
     processor.update_state(update(removed=(2,), moved=((1, 2, Move.UNIDIRECTIONAL),)))
     processor.update_state(update(removed=(0,)))
-    assert processor.apply(given.clone()).argmax(dim=1).tolist()[2] == REFUSALS[1]
+    assert processor.apply(raw_logits.clone()).argmax(dim=1).tolist()[2] == REFUSALS[1]
 
 
 def test_without_a_group_it_imports_nothing_and_touches_nothing():

@@ -42,7 +42,7 @@ def card(member: int = 0, size: int = 2, **changes: Any) -> MemberCard:
 def batch(*members: tuple[MemberCard, int] | None, rows: GroupedRows | None = None) -> GroupedRows:
     """A batch whose rows are these members, each with so many tokens drawn; None is anybody else's request."""
     rows = rows or GroupedRows()
-    seats = [None if one is None else MemberRow(one[0], range(one[1])) for one in members]
+    seats = [member and MemberRow(member[0], range(member[1])) for member in members]
     rows.update([], list(enumerate(seats)), [])
     return rows
 
@@ -52,9 +52,9 @@ def logits(rows: int, seed: int = 0) -> torch.Tensor:
     return 3 * torch.randn(rows, VOCABULARY, generator=generator)
 
 
-def by_hand(given: torch.Tensor, rows: list[int], of: MemberCard, drawn: int) -> int:
+def by_hand(raw_logits: torch.Tensor, rows: list[int], of: MemberCard, drawn: int) -> int:
     """The group's token by the rule in numpy."""
-    raw = torch.log_softmax(given[rows].double(), -1).numpy()
+    raw = torch.log_softmax(raw_logits[rows].double(), -1).numpy()
     weights = adapted(raw, of.weights) if of.strength_by == "divergence" else of.weights
     left = masked(combine(raw, weights), raw[of.preferred], of.mask)
     return pick(left, of.sampling, position_key(of.key, of.start + drawn))
@@ -74,41 +74,50 @@ def by_hand(given: torch.Tensor, rows: list[int], of: MemberCard, drawn: int) ->
 )
 def test_all_rows_of_a_group_draw_the_token_of_the_rule(changes):
     for seed in range(20):
-        given = logits(3, seed)
+        raw_logits = logits(3, seed)
         first, second = card(0, **changes), card(1, **changes)
-        forced = batch((second, 4), None, (first, 4)).apply(given.clone())
-        token = by_hand(given, [2, 0], first, drawn=4)
+        forced = batch((second, 4), None, (first, 4)).apply(raw_logits.clone())
+        token = by_hand(raw_logits, [2, 0], first, drawn=4)
         assert forced.argmax(dim=1).tolist()[::2] == [token, token]
         assert torch.softmax(forced, -1)[[0, 2], token].tolist() == [1.0, 1.0]
 
 
 def test_several_groups_of_several_sizes_draw_at_once_each_for_itself():
-    given = logits(6, 3)
-    one = [card(member, 3, group="b", sampling=Sampling()) for member in range(3)]
+    raw_logits = logits(6, 3)
+    triple = [card(member, 3, group="b", sampling=Sampling()) for member in range(3)]
     other = [card(member, group="c") for member in range(2)]
     alone = card(0, 1, group="d", sampling=Sampling(temperature=2.0))
-    order = [(one[1], 2), (other[0], 9), (alone, 0), (one[0], 2), (one[2], 2), (other[1], 9)]
-    drawn = batch(*order).apply(given.clone()).argmax(dim=1).tolist()
-    b = by_hand(given, [3, 0, 4], one[0], 2)
-    c = by_hand(given, [1, 5], other[0], 9)
-    d = by_hand(given, [2], alone, 0)
+    order = [
+        (triple[1], 2),
+        (other[0], 9),
+        (alone, 0),
+        (triple[0], 2),
+        (triple[2], 2),
+        (other[1], 9),
+    ]
+    drawn = batch(*order).apply(raw_logits.clone()).argmax(dim=1).tolist()
+    b = by_hand(raw_logits, [3, 0, 4], triple[0], 2)
+    c = by_hand(raw_logits, [1, 5], other[0], 9)
+    d = by_hand(raw_logits, [2], alone, 0)
     assert drawn == [b, c, d, b, b, c]
 
 
 def test_many_groups_are_drawn_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sampler, "BLOCK", 3 * VOCABULARY)
-    given = logits(22)
+    raw_logits = logits(22)
     order = [(card(row % 2, group=str(row // 2), sampling=Sampling()), row) for row in range(22)]
-    forced = batch(*((one, row // 2) for one, row in order)).apply(given.clone())
-    expected = [by_hand(given, [row, row + 1], order[row][0], row // 2) for row in range(0, 22, 2)]
+    forced = batch(*((member, row // 2) for member, row in order)).apply(raw_logits.clone())
+    expected = [
+        by_hand(raw_logits, [row, row + 1], order[row][0], row // 2) for row in range(0, 22, 2)
+    ]
     assert forced.argmax(dim=1).tolist() == [token for token in expected for _ in range(2)]
 
 
 def test_other_requests_logits_are_not_touched():
-    given = logits(4)
-    forced = batch(None, (card(0), 1), (card(1), 1), None).apply(given.clone())
-    assert torch.equal(forced[[0, 3]], given[[0, 3]])
-    assert torch.equal(batch(None, None).apply(given.clone()), given)
+    raw_logits = logits(4)
+    forced = batch(None, (card(0), 1), (card(1), 1), None).apply(raw_logits.clone())
+    assert torch.equal(forced[[0, 3]], raw_logits[[0, 3]])
+    assert torch.equal(batch(None, None).apply(raw_logits.clone()), raw_logits)
 
 
 @pytest.mark.parametrize(
@@ -128,20 +137,20 @@ def test_a_member_whose_group_is_not_in_step_draws_its_refusal(members):
 
 
 def test_a_group_out_of_step_leaves_another_in_step():
-    given = logits(3)
+    raw_logits = logits(3)
     pair = [card(member, group="b") for member in range(2)]
-    forced = batch((pair[0], 1), (card(1), 1), (pair[1], 1)).apply(given.clone())
-    token = by_hand(given, [0, 2], pair[0], 1)
+    forced = batch((pair[0], 1), (card(1), 1), (pair[1], 1)).apply(raw_logits.clone())
+    token = by_hand(raw_logits, [0, 2], pair[0], 1)
     assert forced.argmax(dim=1).tolist() == [token, REFUSALS[1], token]
 
 
 def test_ids_without_a_text_are_not_drawn():
-    given = logits(2)
+    raw_logits = logits(2)
     holes = tuple(range(0, VOCABULARY, 2))
-    given[:, 30:] += 50.0
+    raw_logits[:, 30:] += 50.0
     bounds: list[dict[str, Any]] = [{"vocabulary": 30, "refusal": 1}, {"holes": holes}]
     drawn = [
-        batch((card(0, **known), 0), (card(1, **known), 0)).apply(given.clone()).argmax(dim=1)
+        batch((card(0, **known), 0), (card(1, **known), 0)).apply(raw_logits.clone()).argmax(dim=1)
         for known in bounds
     ]
     assert max(drawn[0].tolist()) < 30
@@ -152,17 +161,17 @@ def test_members_are_found_again_after_vllm_has_moved_rows():
     """Removed first, then added, then moved, as vLLM's own processors take it."""
     rows = batch((card(0), 1), None, (card(1), 1), (card(0, group="b"), 7))
     rows.update([1], [], [(3, 1, False)])
-    given = logits(3)
-    forced = rows.apply(given.clone())
-    token = by_hand(given, [0, 2], card(0), 1)
+    raw_logits = logits(3)
+    forced = rows.apply(raw_logits.clone())
+    token = by_hand(raw_logits, [0, 2], card(0), 1)
     assert forced.argmax(dim=1).tolist() == [token, REFUSALS[0], token]
     rows.update([], [(3, MemberRow(card(1, group="b"), range(7)))], [(0, 3, True)])
-    given = logits(4, 1)
-    forced = rows.apply(given.clone())
-    a, b = by_hand(given, [3, 2], card(0), 1), by_hand(given, [1, 0], card(0), 7)
+    raw_logits = logits(4, 1)
+    forced = rows.apply(raw_logits.clone())
+    a, b = by_hand(raw_logits, [3, 2], card(0), 1), by_hand(raw_logits, [1, 0], card(0), 7)
     assert forced.argmax(dim=1).tolist() == [b, b, a, a]
     rows.update([0, 1, 2, 3], [(0, None)], [])
-    assert torch.equal(rows.apply(given.clone()), given)
+    assert torch.equal(rows.apply(raw_logits.clone()), raw_logits)
 
 
 def test_a_member_is_at_the_position_that_its_request_has_reached():
@@ -171,20 +180,20 @@ def test_a_member_is_at_the_position_that_its_request_has_reached():
     rows = GroupedRows()
     both = [(row, MemberRow(card(row, sampling=Sampling()), drawn)) for row in range(2)]
     rows.update([], both, [])
-    given = logits(2)
+    raw_logits = logits(2)
     for position in range(4):
-        forced = rows.apply(given.clone())
-        token = by_hand(given, [0, 1], card(0, sampling=Sampling()), position)
+        forced = rows.apply(raw_logits.clone())
+        token = by_hand(raw_logits, [0, 1], card(0, sampling=Sampling()), position)
         assert forced.argmax(dim=1).tolist() == [token, token]
         drawn.append(token)
 
 
 def test_a_card_comes_back_as_it_went():
-    for one in (
+    for written in (
         card(1),
         card(2, 3, mask=Mask(top_p=0.5, of="result"), holes=(3, 4), key=2**64 - 1),
     ):
-        assert read_card(one.as_args()) == one
+        assert read_card(written.as_args()) == written
     assert read_card(None) is None
     assert read_card({"another": 1}) is None
 

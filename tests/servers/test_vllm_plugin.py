@@ -62,13 +62,13 @@ async def client(plugged: Server):
 
 def body(question: str = QUESTIONS[0], **knob: Any) -> dict[str, Any]:
     """A request, guided if the knob is turned."""
-    asked: dict[str, Any] = {
+    sent: dict[str, Any] = {
         "model": "demo",
         "messages": [{"role": "user", "content": question}],
         "temperature": 0,
         "max_tokens": 24,
     }
-    return asked | ({"preftilt": knob | {"details": True}} if knob else {})
+    return sent | ({"preftilt": knob | {"details": True}} if knob else {})
 
 
 async def ask(client: httpx2.AsyncClient, sent: dict[str, Any]) -> dict[str, Any]:
@@ -149,8 +149,8 @@ async def test_a_guided_answer_is_the_embedded_engines(client, reference: Engine
 async def test_prompts_that_do_not_fit_one_step_together_change_no_answer(
     client, reference: Engine
 ):
-    asked = [body(LONG + question, preference=PREFERENCE) for question in QUESTIONS]
-    replies = await asyncio.gather(*(ask(client, one) for one in asked))
+    bodies = [body(LONG + question, preference=PREFERENCE) for question in QUESTIONS]
+    replies = await asyncio.gather(*(ask(client, sent) for sent in bodies))
     for reply in replies:
         record = reply["preftilt"]
         assert sum(map(len, record["prompts"].values())) > STEP_TOKENS
@@ -162,36 +162,36 @@ async def test_guided_and_plain_requests_at_once_are_each_answered_as_alone(
 ):
     """128 requests on 64 rows and a cache for half of them: the batch is full, and vLLM preempts."""
     before = await counted(client, "vllm:num_preemptions_total")
-    asked = [
+    bodies = [
         body(QUESTIONS[i % 4], preference=(PREFERENCE, *OTHERS)[i // 4 % 4])
         if i % 2
         else body(QUESTIONS[i % 4])
         for i in range(128)
     ]
-    asked = [dict(one, max_tokens=24 + i % 5 * 4) for i, one in enumerate(asked)]
-    replies = await asyncio.gather(*(ask(client, one) for one in asked))
+    bodies = [dict(sent, max_tokens=24 + i % 5 * 4) for i, sent in enumerate(bodies)]
+    replies = await asyncio.gather(*(ask(client, sent) for sent in bodies))
     assert await counted(client, "vllm:num_preemptions_total") > before
     plain = {question: await _plain(reference, question) for question in QUESTIONS}
     known: dict[str, Tokens] = {}
-    for one, reply in zip(asked, replies, strict=True):
-        if "preftilt" not in one:
+    for sent, reply in zip(bodies, replies, strict=True):
+        if "preftilt" not in sent:
             text = reply["choices"][0]["message"]["content"]
-            assert plain[one["messages"][0]["content"]].startswith(text)
+            assert plain[sent["messages"][0]["content"]].startswith(text)
             continue
         record = reply["preftilt"]
         prompts = json.dumps(record["prompts"])
         if prompts not in known:
             settings = record["settings"] | {"max_tokens": 40}
             [known[prompts]] = await expected(reference, record | {"settings": settings})
-        assert drawn(record) == [known[prompts][: one["max_tokens"]]]
+        assert drawn(record) == [known[prompts][: sent["max_tokens"]]]
     assert await counted(client, "vllm:num_requests_running") == 0
 
 
 async def test_a_stream_says_what_the_whole_reply_does(client):
-    asked = body(preference=PREFERENCE)
-    whole = await ask(client, asked)
+    sent = body(preference=PREFERENCE)
+    whole = await ask(client, sent)
     text, finish, usage = "", None, None
-    stream = asked | {"stream": True, "stream_options": {"include_usage": True}}
+    stream = sent | {"stream": True, "stream_options": {"include_usage": True}}
     async with client.stream("POST", "/v1/chat/completions", json=stream) as reply:
         pieces = 0
         async for line in reply.aiter_lines():
@@ -212,13 +212,15 @@ async def test_a_stream_says_what_the_whole_reply_does(client):
 async def test_best_of_n_is_scored_by_the_same_vllm(client):
     record = (await ask(client, body(preference=PREFERENCE, search="best-of-n", n=4)))["preftilt"]
     assert len(record["candidates"]) == 4
-    assert all(set(one["logprobs"]) == {"question", "full"} for one in record["candidates"])
+    assert all(
+        set(candidate["logprobs"]) == {"question", "full"} for candidate in record["candidates"]
+    )
 
 
 async def test_a_client_that_leaves_takes_its_group_with_it(client):
-    asked = body(preference=PREFERENCE) | {"max_tokens": 1500, "temperature": 1.0}
+    sent = body(preference=PREFERENCE) | {"max_tokens": 1500, "temperature": 1.0}
     with pytest.raises(httpx2.TimeoutException):
-        await client.post("/v1/chat/completions", json=asked, timeout=3)
+        await client.post("/v1/chat/completions", json=sent, timeout=3)
     for _ in range(100):
         if await counted(client, "vllm:num_requests_running") == 0:
             break
@@ -236,7 +238,7 @@ async def test_a_request_without_the_object_is_vllms_own(client):
         await client.post("/v1/chat/completions", content=b"{", headers=JSON)
     ).status_code == 400
     models = (await client.get("/v1/models")).json()
-    assert [one["owned_by"] for one in models["data"]] == ["vllm"]
+    assert [model["owned_by"] for model in models["data"]] == ["vllm"]
     tokens = await client.post("/tokenize", json={"model": "demo", "prompt": "Hello"})
     assert tokens.json()["count"] > 0
 

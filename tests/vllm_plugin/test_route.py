@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from preftilt.errors import BadInput
-from preftilt.vllm_plugin.config import sites
+from preftilt.vllm_plugin.config import server_configs
 from preftilt.vllm_plugin.route import Turnout
 
 TURN = [{"role": "user", "content": "Hello"}]
@@ -28,15 +28,15 @@ def says(name: str) -> Any:
     return Route("/v1/chat/completions", endpoint, methods=["POST"])
 
 
-def turnout(given: Any = None, names: tuple[str, ...] = ("demo", "other")) -> Turnout:
+def turnout(options: Any = None, names: tuple[str, ...] = ("demo", "other")) -> Turnout:
     """Between vLLM's route and an application for every name; each says who it is and what it was sent."""
-    known = sites(names, given)
+    known = server_configs(names, options)
     inside: dict[str, ASGIApp] = {name: Starlette(routes=[says(name)]) for name in names}
-    return Turnout(outside=says("vLLM").app, inside=inside, sites=known)
+    return Turnout(outside=says("vLLM").app, inside=inside, configs=known)
 
 
-def served(one: Turnout) -> TestClient:
-    route = Route("/v1/chat/completions", one.__call__, methods=["POST"])
+def served(turnout: Turnout) -> TestClient:
+    route = Route("/v1/chat/completions", turnout.__call__, methods=["POST"])
     return TestClient(Starlette(routes=[route]))
 
 
@@ -93,21 +93,25 @@ def test_the_system_message_is_the_preference_only_where_the_operator_says_so():
 
 
 def test_the_operators_settings_are_every_names():
-    given = {
+    options = {
         "preference_from": "system",
         "settings": {"lambda": 3},
         "presets": {"calm": {"preference": "Calm."}},
         "deadline": 2.5,
     }
-    known = sites(("a", "b"), given)
-    assert {site.model for site in known.values()} == {"a", "b"}
-    for site in known.values():
-        assert (site.settings.lam, site.preference_from, site.deadline_s) == (3, "system", 2.5)
-        assert site.presets["calm"].wishes[0].text == "Calm."
+    known = server_configs(("a", "b"), options)
+    assert {config.model for config in known.values()} == {"a", "b"}
+    for config in known.values():
+        assert (config.settings.lam, config.preference_from, config.deadline_s) == (
+            3,
+            "system",
+            2.5,
+        )
+        assert config.presets["calm"].wishes[0].text == "Calm."
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("options", "words"),
     [
         ({"presetz": {}}, "presetz"),
         ({"preference_from": "user"}, "preference_from"),
@@ -117,6 +121,6 @@ def test_the_operators_settings_are_every_names():
     ],
     ids=str,
 )
-def test_settings_that_make_no_sense_are_refused(given: Any, words: str):
+def test_settings_that_make_no_sense_are_refused(options: Any, words: str):
     with pytest.raises(BadInput, match=words):
-        sites(("demo",), given)
+        server_configs(("demo",), options)

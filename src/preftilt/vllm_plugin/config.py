@@ -28,18 +28,18 @@ class PluginConfig(Strict):
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
 
 
-def sites(names: Sequence[str], given: Any) -> dict[str, ServerConfig]:
-    """What every served name of the model stands for; ``given`` is the object, or None.
+def server_configs(names: Sequence[str], options: Any) -> dict[str, ServerConfig]:
+    """What every served name of the model stands for; ``options`` is the object, or None.
 
     Raises :class:`~preftilt.errors.BadInput`.
     """
     try:
-        config = PluginConfig.model_validate({} if given is None else given)
+        config = PluginConfig.model_validate({} if options is None else options)
     except ValidationError as failure:
         raise BadInput(
             f"--additional-config, preftilt: {'; '.join(complaints(failure, PluginConfig))}"
         ) from None
-    objects = (given or {}).get("presets", {})
+    objects = (options or {}).get("presets", {})
     presets = read_presets([f"{name}={json.dumps(objects[name])}" for name in config.presets], None)
     return {
         name: ServerConfig(

@@ -83,7 +83,7 @@ class Plugin:
         from preftilt.engines.lockstep.fitness import unfit
         from preftilt.server.admission_queue import AdmissionQueue
         from preftilt.server.app import create_app
-        from preftilt.vllm_plugin.config import sites
+        from preftilt.vllm_plugin.config import server_configs
         from preftilt.vllm_plugin.opening import open_client
 
         config = client.vllm_config
@@ -91,14 +91,14 @@ class Plugin:
         if reason is not None:
             raise BadInput(reason)
         names = args.served_model_name or [args.model]
-        given = config.additional_config
-        ours = given.get(NAME) if isinstance(given, dict) else None
-        self._turnout.sites = sites(names, ours)
+        additional = config.additional_config
+        options = additional.get(NAME) if isinstance(additional, dict) else None
+        self._turnout.configs = server_configs(names, options)
         loop = asyncio.get_running_loop()
         engine = await asyncio.to_thread(open_client, client, loop, names[0], args)
         queue = AdmissionQueue(config.scheduler_config.max_num_seqs, 1 << 20)
-        for name, site in self._turnout.sites.items():
-            self._turnout.inside[name] = create_app(engine, site, page=NO_PAGE, queue=queue)
+        for name, served in self._turnout.configs.items():
+            self._turnout.inside[name] = create_app(engine, served, page=NO_PAGE, queue=queue)
 
 
 def _through(route: Route) -> ASGIApp:

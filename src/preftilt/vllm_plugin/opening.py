@@ -36,7 +36,7 @@ def open_client(
     return engine
 
 
-def _template(given: str | None) -> str | None:
-    if given is not None and not Path(given).is_file():
+def _template(argument: str | None) -> str | None:
+    if argument is not None and not Path(argument).is_file():
         raise BadInput("--chat-template must be a file for preftilt: write the template to one")
-    return given
+    return argument

@@ -21,12 +21,12 @@ FIELD = "preftilt"
 class Turnout:
     """Sends a request to ``inside``, the applications by the model's served names, or to ``outside``, vLLM's route.
 
-    sites: what the operator decided for each name.
+    configs: what the operator decided for each name.
     """
 
     outside: ASGIApp
     inside: dict[str, ASGIApp] = field(default_factory=dict)
-    sites: dict[str, ServerConfig] = field(default_factory=dict)
+    configs: dict[str, ServerConfig] = field(default_factory=dict)
 
     async def __call__(self, request: Request) -> Response:
         """The route's endpoint."""
@@ -49,27 +49,27 @@ class Turnout:
             return None
         model = body.get("model")
         name, asks = self._named(model if isinstance(model, str) else "")
-        stated = self.sites[name].preference_from == "system" and _has_system(body)
+        stated = self.configs[name].preference_from == "system" and _has_system(body)
         return name if asks or stated or body.get(FIELD) is not None else None
 
     def _named(self, model: str) -> tuple[str, bool]:
         """The served name that a model's name begins with, and whether the name says more."""
         head, colon, rest = model.rpartition(":")
-        first = next(iter(self.sites))
-        if model in self.sites:
+        first = next(iter(self.configs))
+        if model in self.configs:
             return model, False
-        presets: Mapping[str, Any] = self.sites[head if head in self.sites else first].presets
-        if colon and head in self.sites:
+        presets: Mapping[str, Any] = self.configs[head if head in self.configs else first].presets
+        if colon and head in self.configs:
             return head, rest in presets or read_suffix(rest) is not None
         return first, model in presets
 
     def _marks(self) -> list[bytes]:
         """Bytes of which one stands in every body that turns the knob: escapes may hide any word."""
         marks = [b"\\u", FIELD.encode()]
-        for name, site in self.sites.items():
+        for name, config in self.configs.items():
             marks.append(json.dumps(name)[1:-1].encode() + b":")
-            marks += [preset.encode() for preset in site.presets]
-            if site.preference_from == "system":
+            marks += [preset.encode() for preset in config.presets]
+            if config.preference_from == "system":
                 marks.append(b"system")
                 marks.append(b"developer")
         return marks
@@ -90,13 +90,13 @@ class Handover(Response):
         self._read = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = False
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            given = True
+            replayed = True
             return {"type": "http.request", "body": self._read, "more_body": False}
 
         # The application notes in it what it is; the server's own notes stay as they are.

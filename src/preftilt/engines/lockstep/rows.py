@@ -38,14 +38,16 @@ def force(logits: Tensor, members: Sequence[tuple[int, MemberCard, int]]) -> Non
         group.sort(key=lambda member: member[1].member)
         if _in_step(group):
             card = group[0][1]
-            drawing.setdefault((card.vocabulary, card.holes), []).append(_ticket(group))
+            drawing.setdefault((card.vocabulary, card.holes), []).append(_row_sampling(group))
         else:
             rows += [row for row, _, _ in group]
             tokens += [min(card.refusal, logits.shape[1] - 1) for _, card, _ in group]
-    for ids, tickets in drawing.items():
-        for ticket, token in zip(tickets, _chosen(logits, tickets, *ids), strict=True):
-            rows += ticket.logit_rows
-            tokens += [token] * len(ticket.logit_rows)
+    for ids, row_samplings in drawing.items():
+        for row_sampling, token in zip(
+            row_samplings, _chosen(logits, row_samplings, *ids), strict=True
+        ):
+            rows += row_sampling.logit_rows
+            tokens += [token] * len(row_sampling.logit_rows)
     where = torch.tensor([rows, tokens], device=logits.device)
     logits[where[0], where[1]] = CERTAIN
 
@@ -58,7 +60,7 @@ def _in_step(group: Sequence[tuple[int, MemberCard, int]]) -> bool:
     return whole and len(positions) == 1
 
 
-def _ticket(group: Sequence[tuple[int, MemberCard, int]]) -> RowSampling:
+def _row_sampling(group: Sequence[tuple[int, MemberCard, int]]) -> RowSampling:
     _, card, drawn = group[0]
     return RowSampling(
         sampling=card.sampling,
@@ -69,15 +71,17 @@ def _ticket(group: Sequence[tuple[int, MemberCard, int]]) -> RowSampling:
 
 
 def _chosen(
-    logits: Tensor, tickets: Sequence[RowSampling], vocabulary: int, holes: Tokens
+    logits: Tensor, row_samplings: Sequence[RowSampling], vocabulary: int, holes: Tokens
 ) -> list[int]:
     """The groups' tokens, among the ids below ``vocabulary`` that are none of the ``holes``."""
     known = logits[:, :vocabulary]
     inside = [hole for hole in holes if hole < known.shape[1]]
     if inside:
-        rows = torch.tensor([row for ticket in tickets for row in ticket.logit_rows])
+        rows = torch.tensor(
+            [row for row_sampling in row_samplings for row in row_sampling.logit_rows]
+        )
         known[rows[:, None], torch.tensor(inside)] = -torch.inf
-    return choose(known, tickets)
+    return choose(known, row_samplings)
 
 
 class GroupedRows:
@@ -113,7 +117,10 @@ class GroupedRows:
     def apply(self, logits: Tensor) -> Tensor:
         """``logits`` float32 [R, V], with one token to draw in every member's row."""
         if self._rows:
-            force(logits, [(row, one.card, len(one.drawn)) for row, one in self._rows.items()])
+            force(
+                logits,
+                [(row, member.card, len(member.drawn)) for row, member in self._rows.items()],
+            )
         return logits
 
     def _put(self, row: int, member: MemberRow | None) -> None:
