@@ -198,7 +198,7 @@ class GroupDrawing:
             return "eos"
         if self.request.step is not None:
             delimiter = self.request.step.delimiter
-            self._text = self.vocabulary.grown(self._text, self._tokens, delimiter)
+            self._text = self.vocabulary.extended_step_text(self._text, self._tokens, delimiter)
             if step_ended(self._text, delimiter):
                 return "stop"
         self._tell(None)
