@@ -90,7 +90,7 @@ async def expected(reference: Engine, record: dict[str, Any]) -> list[Tokens]:
         slots=tuple(range(search["n"])),
         stream=Stream(record["seed"]),
         sampling=Sampling(
-            temperature=settings["temperature"],
+            temperature=0 if search["greedy"] else settings["temperature"],
             top_p=settings["top_p"],
             top_k=settings["top_k"],
         ),
