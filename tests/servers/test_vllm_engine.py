@@ -117,12 +117,15 @@ def test_every_slot_and_every_piece_of_a_response_has_its_own_seed(vllm_engine: 
 
 
 async def test_a_cancelled_call_leaves_nothing_running(vllm_engine: VllmEngine, prompts):
+    from preftilt.engines.vllm.worker import VllmWorker
+
     task = asyncio.ensure_future(_draw(vllm_engine, prompts[0], slots=8, max_tokens=1000))
     await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await _draw(vllm_engine, prompts[0], slots=1, max_tokens=1)
+    assert isinstance(vllm_engine._worker, VllmWorker)
     assert vllm_engine._worker._running == {}
 
 
