@@ -39,7 +39,7 @@ def test_a_plain_vllm_fits():
 @pytest.mark.parametrize(
     ("changes", "remedy"),
     [
-        ({"speculative_config": object()}, "without --speculative-config"),
+        ({"speculative_config": "ngram"}, "without --speculative-config"),
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 1"),
         ({"data_parallel_size": 2}, "--data-parallel-size 1"),
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
