@@ -218,9 +218,11 @@ async def test_best_of_n_is_scored_by_the_same_vllm(client):
 
 
 async def test_a_client_that_leaves_takes_its_group_with_it(client):
-    sent = body(preference=PREFERENCE) | {"max_tokens": 1500, "temperature": 1.0}
-    with pytest.raises(httpx2.TimeoutException):
-        await client.post("/v1/chat/completions", json=sent, timeout=3)
+    sent = body(preference=PREFERENCE) | {"max_tokens": 1500, "temperature": 1.0, "n": 8}
+    sent |= {"stream": True}
+    async with client.stream("POST", "/v1/chat/completions", json=sent) as reply:
+        async for _ in reply.aiter_lines():
+            break
     for _ in range(100):
         if await counted(client, "vllm:num_requests_running") == 0:
             break
