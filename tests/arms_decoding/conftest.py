@@ -79,7 +79,9 @@ def opened(models: Models, arms: Arms) -> Iterator[Opened]:
 
     def engine(name: str = "llama", **given: Any) -> TransformersEngine:
         tuning = {
-            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+            setting.name: given.pop(setting.name)
+            for setting in fields(TransformersTuning)
+            if setting.name in given
         }
         options = EngineOptions(arms=given.pop("arms") if "arms" in given else arms(name), **given)
         engines.append(open_transformers(models(name), options, TransformersTuning(**tuning)))

@@ -154,7 +154,7 @@ def test_rows_are_read_as_they_are_done(
         nonlocal made
         made += 1
         if made in (300, 700):
-            held.append(sum(type(one) is CheckedRow for one in gc.get_objects()))
+            held.append(sum(type(thing) is CheckedRow for thing in gc.get_objects()))
             written.append(len(records(out)) if out.exists() else 0)
         return item(*arguments)
 

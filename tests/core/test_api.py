@@ -72,11 +72,13 @@ def test_a_centred_record_is_relative_to_its_own_candidates(realigner):
     candidates = result.candidates
     q = [candidate.logprobs["question"].sum() for candidate in candidates]
     a_token = sum(q) / sum(len(candidate.tokens) for candidate in candidates)
-    for one, total in zip(candidates, q, strict=True):
-        n = len(one.tokens)
-        assert one.question_logprob == pytest.approx((total - n * a_token) / n**0.5, abs=1e-9)
-        assert one.score == pytest.approx(one.question_logprob + 5.0 * one.preference_gain)
-        assert one.sums.question_logprob == pytest.approx(total)
+    for candidate, total in zip(candidates, q, strict=True):
+        n = len(candidate.tokens)
+        assert candidate.question_logprob == pytest.approx((total - n * a_token) / n**0.5, abs=1e-9)
+        assert candidate.score == pytest.approx(
+            candidate.question_logprob + 5.0 * candidate.preference_gain
+        )
+        assert candidate.sums.question_logprob == pytest.approx(total)
     assert (result.settings["reduction"], result.unit) == ("centred", "nats a √token")
     ranked = [(candidate.finish != "eos", -candidate.score) for candidate in candidates]
     assert ranked == sorted(ranked)
@@ -162,7 +164,7 @@ def test_the_same_item_gives_the_same_answer_alone_and_beside_others(realigner):
     alone = asyncio.run(realigner.realign(QUESTION, DISLIKE, item="2"))
     assert alone.id == "2"
     assert [candidate.tokens for candidate in company[2].candidates] == [
-        one.tokens for one in alone.candidates
+        candidate.tokens for candidate in alone.candidates
     ]
     texts = {result.candidates[0].tokens for result in company}
     assert len(texts) > 1

@@ -109,7 +109,9 @@ def test_best_of_one_and_dvts_of_width_one_are_sampling(search_toy):
     assert search_toy(DVTS(subtrees=1, width=1)).ranked[0].tokens == sample.ranked[0].tokens
     trees = search_toy(DVTS(subtrees=8, width=1)).ranked
     samples = search_toy(BestOfN(n=8)).ranked
-    assert {tree.slot: tree.tokens for tree in trees} == {one.slot: one.tokens for one in samples}
+    assert {tree.slot: tree.tokens for tree in trees} == {
+        candidate.slot: candidate.tokens for candidate in samples
+    }
 
 
 def test_dvts_without_its_delimiter_is_best_of_n_within_each_subtree(search_toy):
@@ -216,7 +218,7 @@ def test_progress_is_reported_with_running_totals(engine):
     asyncio.run(run.search(DVTS(subtrees=2, width=2)))
     assert {progress.phase for progress in seen} == {"sampling", "scoring"}
     assert seen[-1].sampled == run.usage.sampled
-    assert [progress.sampled for progress in seen] == sorted(one.sampled for one in seen)
+    assert [progress.sampled for progress in seen] == sorted(progress.sampled for progress in seen)
 
 
 def test_whole_responses_are_reported_once_each_when_they_are_scored(engine):

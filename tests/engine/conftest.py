@@ -49,7 +49,9 @@ def opened(saved: Saved) -> Iterator[Opened]:
 
     def engine(architecture: str = "qwen2", **given: Any) -> TransformersEngine:
         tuning = {
-            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+            setting.name: given.pop(setting.name)
+            for setting in fields(TransformersTuning)
+            if setting.name in given
         }
         engines.append(
             open_transformers(

@@ -73,7 +73,7 @@ def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
         2 * torch.randn(16, 400, generator=torch.Generator().manual_seed(2)), 1
     )
     settings = [SETTINGS[i % len(SETTINGS)] for i in range(16)]
-    tickets = [sampler.RowSampling(one, KEYS[i], (i,)) for i, one in enumerate(settings)]
+    tickets = [sampler.RowSampling(sampling, KEYS[i], (i,)) for i, sampling in enumerate(settings)]
     drawn, logprobs = sampler.draw(logits, tickets)
     rows = logits.double().numpy()
     expected = [

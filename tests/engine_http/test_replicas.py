@@ -84,7 +84,7 @@ async def test_a_server_that_resets_its_connections_loses_no_work(
     assert [[one.tokens for one in row] for row in after] == [
         [one.tokens for one in row] for row in before
     ]
-    assert sum(one.failed for one in pair.replica_statuses) >= 1
+    assert sum(status.failed for status in pair.replica_statuses) >= 1
 
 
 def test_servers_with_different_weights_are_refused(

@@ -134,7 +134,7 @@ async def test_a_dead_server_s_conversations_are_answered_by_the_other_one(
     after = await _all(pair)
     assert [one.text for one in after] == [one.text for one in before]
     async with asyncio.timeout(20):
-        while [one.up for one in pair.replica_statuses] != [True, False]:
+        while [status.up for status in pair.replica_statuses] != [True, False]:
             await asyncio.sleep(0.01)
     assert not counted.closed
     server.manners.models = ("other",)

@@ -106,8 +106,8 @@ def test_the_report_tells_strengths_costs_and_what_was_trained():
     methods = [*DECODED.values(), *PICKED.values()]
     alphas = np.array(ALPHAS)
     swept = [
-        MethodRewards(one.title, alphas, rng.uniform(size=(len(ALPHAS), 12, 2)), 50.0)
-        for one in methods
+        MethodRewards(method.title, alphas, rng.uniform(size=(len(ALPHAS), 12, 2)), 50.0)
+        for method in methods
     ]
     training = {
         "parameters": {"trained": 1000, "share": 0.01},

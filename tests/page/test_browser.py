@@ -41,7 +41,10 @@ def asked(visit: Visit, server: Running) -> Asked:
         said = http.post("/v1/chat/completions", json=post | {"stream": False})
     record = said.json()["preftilt"]
     ended = [one for one in record["candidates"] if one["finish"] != "length"]
-    lines = [ScoreLine(one["question_logprob"], one["preference_gain"]) for one in ended]
+    lines = [
+        ScoreLine(candidate["question_logprob"], candidate["preference_gain"])
+        for candidate in ended
+    ]
     return Asked(record, upper_envelope(lines))
 
 

@@ -32,10 +32,10 @@ GAINS = np.array([0.0, 1.5, -2.0, 0.1, 0.6])
 @pytest.fixture
 def result() -> Realigned:
     logprobs = {"question": QUESTION, "full": QUESTION + GAINS}
-    one = scored(
+    candidate = scored(
         1, ScoreLine(-6.6, 0.2), 20.0, tokens=(1, 2, 3, 4, 0), logprobs=logprobs, gains=GAINS
     )
-    return realigned((one,), pieces=(PIECES,))
+    return realigned((candidate,), pieces=(PIECES,))
 
 
 class Page(HTMLParser):
@@ -140,8 +140,8 @@ def test_light_and_dark_are_both_provided_for(result: Realigned) -> None:
 def test_impossible_tokens_can_be_explained() -> None:
     gains = np.array([np.nan, -np.inf])
     logprobs = {"question": np.array([-np.inf, -1.0]), "full": np.array([-np.inf, -np.inf])}
-    one = scored(1, ScoreLine(-np.inf, 0.0), 20.0, logprobs=logprobs, gains=gains)
-    result = realigned((one,), pieces=(("a", "b"),))
+    candidate = scored(1, ScoreLine(-np.inf, 0.0), 20.0, logprobs=logprobs, gains=gains)
+    result = realigned((candidate,), pieces=(("a", "b"),))
     assert explained(result).plain == "ab"
     assert "−∞" in explain_html(result)
     assert strongest(result)[1][0].gain == -np.inf

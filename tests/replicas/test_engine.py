@@ -117,10 +117,10 @@ async def test_a_replica_with_more_than_its_share_is_passed_over(
         one.pause = 0.2
     engine = together(machines, free=2)
     calls = [asyncio.ensure_future(engine.sample([_draw(PROMPTS[0], 1)])) for _ in range(16)]
-    await _until(lambda: sum(one.load for one in engine.replica_statuses) == 16)
-    assert max(one.load for one in engine.replica_statuses) <= 5
+    await _until(lambda: sum(status.load for status in engine.replica_statuses) == 16)
+    assert max(status.load for status in engine.replica_statuses) <= 5
     await asyncio.gather(*calls)
-    assert [one.load for one in engine.replica_statuses] == [0, 0, 0, 0]
+    assert [status.load for status in engine.replica_statuses] == [0, 0, 0, 0]
 
 
 async def test_nothing_is_lost_when_a_replica_dies_under_load(
@@ -193,12 +193,12 @@ async def test_with_all_replicas_dead_a_call_fails_at_once_and_says_so(
     engine = together(machines)
     for one in machines:
         one.on = False
-    await _until(lambda: not any(one.up for one in engine.replica_statuses))
+    await _until(lambda: not any(status.up for status in engine.replica_statuses))
     with pytest.raises(EngineError, match="none of the 4 replicas answers: m0") as failure:
         await engine.score([ScoreRequest(prompt=(1, 2), completion=(3,))])
     assert "secret" not in str(failure.value)
     machines[2].on = True
-    await _until(lambda: any(one.up for one in engine.replica_statuses))
+    await _until(lambda: any(status.up for status in engine.replica_statuses))
     assert len(await engine.score([ScoreRequest(prompt=(1, 2), completion=(3,))])) == 1
 
 
@@ -213,7 +213,7 @@ async def test_a_request_that_fails_everywhere_is_given_to_three_replicas_and_ha
     assert sum(len(one.prompts) for one in machines) == 3
     for one in machines:
         one.failure = None
-    await _until(lambda: all(not one.reason for one in engine.replica_statuses))
+    await _until(lambda: all(not status.reason for status in engine.replica_statuses))
     assert all(one.opened == 1 for one in machines)
 
 
@@ -294,7 +294,7 @@ async def test_a_replica_that_is_down_at_opening_joins_when_it_answers(
 ):
     machines[0].on = False
     engine = together(machines)
-    assert [one.up for one in engine.replica_statuses] == [False, True, True, True]
+    assert [status.up for status in engine.replica_statuses] == [False, True, True, True]
     assert "m0 cannot be reached" in _standing(engine, "m0").reason
     machines[0].on = True
     await _until(lambda: _standing(engine, "m0").up)
@@ -329,7 +329,7 @@ async def test_cancelling_a_call_cancels_it_at_its_replica(
     await asyncio.gather(call, return_exceptions=True)
     await _until(lambda: sum(one.cancelled for one in machines) == 1)
     await asyncio.sleep(0.05)
-    assert all(one.up and not one.failed for one in engine.replica_statuses)
+    assert all(status.up and not status.failed for status in engine.replica_statuses)
 
 
 async def test_guided_requests_are_shared_out_like_others(
@@ -414,11 +414,11 @@ def _prompt_at(engine: Replicas, machines: list[Machine], name: str) -> Tokens:
     from preftilt.engines.replicas.routing import rank_replicas
 
     names = [one.name for one in machines]
-    return next(one for one in PROMPTS if rank_replicas(one, names)[0] == name)
+    return next(prompt for prompt in PROMPTS if rank_replicas(prompt, names)[0] == name)
 
 
 def _standing(engine: Replicas, name: str):
-    return next(one for one in engine.replica_statuses if one.name == name)
+    return next(status for status in engine.replica_statuses if status.name == name)
 
 
 def _draw(prompt: Tokens, slots: int = 2) -> SampleRequest:

@@ -32,7 +32,7 @@ def by_formula(one: ScoredCandidate, name: str) -> float:
 def test_a_log_prob_method_ranks_the_same_candidates_by_its_formula(name: str, ask: Ask) -> None:
     by_rear, result = ask(METHODS["rear"]), ask(METHODS[name])
     assert {candidate.tokens for candidate in result.candidates} == {
-        one.tokens for one in by_rear.candidates
+        candidate.tokens for candidate in by_rear.candidates
     }
     keys = [
         (candidate.finish != "eos", -by_formula(candidate, name), candidate.slot)
@@ -57,7 +57,7 @@ def test_the_ends_of_lambda_are_rear_at_that_lambda(name: str, lam: float, ask: 
     by_rear = ask(METHODS["rear"], lam=lam)
     result = ask(METHODS[name], lam=20.0)
     assert [candidate.tokens for candidate in result.candidates] == [
-        one.tokens for one in by_rear.candidates
+        candidate.tokens for candidate in by_rear.candidates
     ]
 
 
@@ -78,7 +78,7 @@ def test_a_log_prob_method_guides_the_steps_of_a_tree(ask: Ask) -> None:
     as_rear = ask(METHODS["rear"], lam=1.0, search=search)
     result = ask(METHODS["full-logprob"], lam=50.0, search=search)
     assert [candidate.tokens for candidate in result.candidates] == [
-        one.tokens for one in as_rear.candidates
+        candidate.tokens for candidate in as_rear.candidates
     ]
     assert not any("guided the steps" in note for note in result.notes)
 
@@ -88,7 +88,7 @@ def test_another_method_picks_among_what_rear_s_tree_ends_with(ask: Ask) -> None
     as_rear = ask(METHODS["rear"], search=search)
     result = ask(AtRandom(), search=search)
     assert {candidate.tokens for candidate in result.candidates} == {
-        one.tokens for one in as_rear.candidates
+        candidate.tokens for candidate in as_rear.candidates
     }
     assert any("REAR's score guided the steps" in note for note in result.notes)
 

@@ -72,7 +72,7 @@ def test_it_may_be_async_and_may_have_no_score(ask: Ask) -> None:
     )
     ended = [candidate for candidate in result.candidates if candidate.finish == "eos"]
     assert ["A" in candidate.text for candidate in ended] == sorted(
-        "A" in one.text for one in ended
+        "A" in candidate.text for candidate in ended
     )
 
 

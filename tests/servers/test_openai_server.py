@@ -16,7 +16,7 @@ async def test_law_holds_on_a_plain_openai_server(law, openai_over_http: Engine)
 
 def test_the_probe_finds_what_the_server_can_do(openai_over_http: ServerEngine):
     assert openai_over_http.name.startswith("openai+http://")
-    facts = {one.question: one.answer for one in openai_over_http.info.facts}
+    facts = {fact.question: fact.answer for fact in openai_over_http.info.facts}
     assert facts["model"] == "demo"
     assert facts["which token a score is of"] == "the given one"
     assert facts["log-probs of drawing"].startswith("raw")

@@ -47,7 +47,7 @@ async def test_nothing_is_lost_when_one_of_two_servers_is_killed_at_work(
     try:
         work = asyncio.ensure_future(_all(pair))
         async with asyncio.timeout(60):
-            while not all(one.load for one in pair.replica_statuses):
+            while not all(status.load for status in pair.replica_statuses):
                 await asyncio.sleep(0.001)
         os.killpg(doomed.process.pid, signal.SIGKILL)
         killed = await work

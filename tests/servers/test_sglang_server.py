@@ -37,7 +37,7 @@ async def test_law_holds_on_an_sglang_server(law, sglang_over_http: Engine):
 
 
 def test_the_probe_finds_what_the_server_can_do(sglang_over_http: ServerEngine):
-    facts = {one.question: one.answer for one in sglang_over_http.info.facts}
+    facts = {fact.question: fact.answer for fact in sglang_over_http.info.facts}
     assert facts["server"].startswith("SGLang 0.5.23")
     assert facts["which token a score is of"] == "the given one"
     assert facts["log-probs of drawing"].startswith("raw")
@@ -65,7 +65,7 @@ async def test_scaled_log_probs_are_noticed_and_responses_scored_instead(
     engine = open_engine(url, options)
     assert isinstance(engine, ServerEngine)
     try:
-        facts = {one.question: one.answer for one in engine.info.facts}
+        facts = {fact.question: fact.answer for fact in engine.info.facts}
         assert facts["log-probs of drawing"] == "scaled by temperature"
         assert not engine.capabilities.sampler_logprobs
         assert "SGLANG_RETURN_ORIGINAL_LOGPROB=1" in engine.info.plan[1]

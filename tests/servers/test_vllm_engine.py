@@ -107,8 +107,8 @@ def test_every_slot_and_every_piece_of_a_response_has_its_own_seed(vllm_engine: 
     whole = _request((3, 4), slots=2)
     later = _request((3, 4), slots=2, prefix=(5, 6))
     drawings = [
-        SampleSequence(one, slot, vllm_engine._vocabulary)
-        for one in (whole, later)
+        SampleSequence(request, slot, vllm_engine._vocabulary)
+        for request in (whole, later)
         for slot in (0, 1)
     ]
     seeds = [one.params.seed for one in drawings]
@@ -190,7 +190,7 @@ async def _read(
 ) -> list[ScoreSequence]:
     from preftilt.engines.vllm.sequences import ScoreSequence
 
-    readings = [ScoreSequence(before, one, shared) for one in completions]
+    readings = [ScoreSequence(before, completion, shared) for completion in completions]
     engine._worker.submit(readings)
     await asyncio.gather(*(asyncio.wrap_future(one.future) for one in readings))
     return readings

@@ -15,7 +15,7 @@ async def test_law_holds_on_a_vllm_server(law, vllm_over_http: Engine):
 
 
 def test_the_probe_finds_what_the_server_can_do(vllm_over_http: ServerEngine):
-    facts = {one.question: one.answer for one in vllm_over_http.info.facts}
+    facts = {fact.question: fact.answer for fact in vllm_over_http.info.facts}
     assert facts["server"].startswith("vLLM 0.32.0")
     assert facts["model"] == "demo"
     assert facts["token ids in and out"] == "yes"

@@ -44,7 +44,9 @@ def opened(llava: str) -> Iterator[Opened]:
 
     def engine(**given: Any) -> TransformersEngine:
         tuning = {
-            one.name: given.pop(one.name) for one in fields(TransformersTuning) if one.name in given
+            setting.name: given.pop(setting.name)
+            for setting in fields(TransformersTuning)
+            if setting.name in given
         }
         engines.append(
             open_transformers(llava, EngineOptions(**given), TransformersTuning(**tuning))

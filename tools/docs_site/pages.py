@@ -90,7 +90,7 @@ def _command(name: str, command: Any) -> list[str]:
     context = Context(command, info_name=name)
     usage = command.get_usage(context).removeprefix("Usage: ")
     lines = [f"## `{name}`", "", *_prose(command.help or ""), "", "```text", usage, "```", ""]
-    parameters = [one for one in command.params if one.get_help_record(context)]
+    parameters = [parameter for parameter in command.params if parameter.get_help_record(context)]
     for panel, members in _by_panel(parameters):
         lines += [f"| {panel} | |", "|---|---|"]
         for parameter in members:
