@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from preftilt.errors import BadInput, NoChatTemplate
@@ -34,56 +31,6 @@ ACKNOWLEDGEMENT = "Thank you, I will keep that in mind."
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _NOT_FINITE = r"[+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
 _STRENGTH = re.compile(rf"=\s*({_NUMBER}|{_NOT_FINITE})\s*\Z")
-
-
-_REQUEST: ContextVar[datetime | None] = ContextVar("moment of the request", default=None)
-
-
-@contextmanager
-def rendered_at(moment: datetime) -> Iterator[None]:
-    """Prompts made in this context see ``moment``, unless their engine was opened with another one (``now``)."""
-    token = _REQUEST.set(moment)
-    try:
-        yield
-    finally:
-        _REQUEST.reset(token)
-
-
-def requested_moment() -> datetime | None:
-    """The moment of the nearest :func:`rendered_at`."""
-    return _REQUEST.get()
-
-
-def read_moment(text: str) -> datetime:
-    """``2026-11-28`` or ``2026-11-28T18:30``; raises :class:`~preftilt.errors.BadInput` for anything else."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput(f"{text!r} is no moment; write 2026-11-28 or 2026-11-28T18:30") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The moment that a chat template sees, and what it can show of it in a prompt."""
-
-    now: datetime
-    shown: tuple[str, ...]
-
-
-@runtime_checkable
-class DatedTokenizer(Protocol):
-    """A tokenizer whose chat template may show a date."""
-
-    @property
-    def moment(self) -> Moment | None:
-        """What prompts show of the moment now; None if the template shows nothing of it."""
-        ...
-
-
-def moment_of(tokenizer: object) -> Moment | None:
-    """See :class:`DatedTokenizer`."""
-    return tokenizer.moment if isinstance(tokenizer, DatedTokenizer) else None
-
 
 REASONING_TAGS = ("<think>", "</think>")
 """Around a model's thoughts. They are words of its response, which templates look for, and no ends of turns."""

@@ -10,8 +10,9 @@ import preftilt
 from preftilt.effect import NoteThresholds, StrengthEffect, effect_notes, strength_effect
 from preftilt.engines.base import Engine
 from preftilt.engines.checks import without_text
+from preftilt.moment import moment_of
 from preftilt.path import PathSegment, upper_envelope
-from preftilt.prompt import ChatTokenizer, moment_of
+from preftilt.prompt import ChatTokenizer
 from preftilt.rank import contenders
 from preftilt.readers import ArmSettings
 from preftilt.result import MethodScore, Realigned, ScoredCandidate, ViewRecord

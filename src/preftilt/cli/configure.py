@@ -19,13 +19,14 @@ from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, PromptFlags, ScoreFlags
 from preftilt.engines.base import Engine
-from preftilt.engines.chat_template import load_template
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions, Switch
+from preftilt.engines.template_files import load_template
 from preftilt.errors import BadInput
 from preftilt.images import load_image
 from preftilt.messages import Message, check_encodable, read_messages
-from preftilt.prompt import parse_preference, read_moment
+from preftilt.moment import read_moment
+from preftilt.prompt import parse_preference
 from preftilt.records import (
     SEARCHES,
     MethodPatch,

@@ -20,7 +20,7 @@ from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
-from preftilt.prompt import rendered_at
+from preftilt.moment import rendered_at
 from preftilt.records import (
     CHECKED_FIRST,
     CheckedRow,

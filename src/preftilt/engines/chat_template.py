@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta, nodes
@@ -27,10 +25,12 @@ from preftilt.engines.control_tokens import (
     cannot_tell_apart,
     stand_ins,
 )
+from preftilt.engines.template_files import load_template
 from preftilt.engines.token_bytes import ByteVocabulary, TokenBytes, spell
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message
-from preftilt.prompt import REASONING_TAGS, Moment, requested_moment
+from preftilt.moment import Moment, requested_moment
+from preftilt.prompt import REASONING_TAGS
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class HfChatTokenizer:
     template_kwargs: more variables of the template, e.g. ``{"reasoning_effort": "low"}``. One that
         the template does not read is refused.
     now: the moment that templates with a date see (``strftime_now``), the same in every prompt of
-        this object; ``None`` takes the request's (:func:`~preftilt.prompt.rendered_at`), or the moment this
+        this object; ``None`` takes the request's (:func:`~preftilt.moment.rendered_at`), or the moment this
         is made. A moment given here is also the ``date_string`` of a template that reads one (Llama
         3.1; without it such templates show a constant date of their own).
     content: converts a message to the content that the template expects; ``None`` is its text, and
@@ -130,7 +130,7 @@ class HfChatTokenizer:
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.prompt.DatedTokenizer`."""
+        """See :class:`~preftilt.moment.DatedTokenizer`."""
         shown = tuple(self._now.strftime(form) for form in self._date_forms)
         return Moment(self._now, shown) if shown else None
 
@@ -453,40 +453,6 @@ class HfChatTokenizer:
         other = [*messages]
         other[index] = replace(messages[index], content=messages[index].content + "x")
         return self._render(other) == text
-
-
-def builtin_templates() -> list[str]:
-    """Names of the built-in chat templates."""
-    suffix = ".jinja"
-    entries = (files("preftilt") / "chat_templates").iterdir()
-    return sorted(
-        entry.name.removesuffix(suffix) for entry in entries if entry.name.endswith(suffix)
-    )
-
-
-def load_template(name: str) -> str:
-    """A built-in template by name, or a template file by path (``./plain`` is a file).
-
-    Raises :class:`~preftilt.errors.BadInput` if it is neither, cannot be read or is empty.
-    """
-    builtin = builtin_templates()
-    if name in builtin:
-        return (files("preftilt") / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
-    path = Path(name)
-    if not path.is_file():
-        raise BadInput(
-            f"--chat-template {name}: no such file, and no built-in template of that name;"
-            f" built in: {', '.join(builtin)}"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"--chat-template {name} cannot be read: {error}; give a text file in Jinja"
-        ) from error
-    if not text.strip():
-        raise BadInput(f"--chat-template {name} is empty; give a file with a template in Jinja")
-    return text
 
 
 class _TemplateFailed(Exception):

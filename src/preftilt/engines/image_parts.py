@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from preftilt.engines.chat_template import load_template
+from preftilt.engines.template_files import load_template
 from preftilt.messages import ROLES, Message
 
 PROBE = "preftilt"

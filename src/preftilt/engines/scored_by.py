@@ -25,7 +25,8 @@ from preftilt.engines.streaming import Increment, streamed
 from preftilt.engines.wrapper import EngineWrapper
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer, rendered_at
+from preftilt.moment import rendered_at
+from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Tokens
 
 SAMPLES = (

@@ -49,7 +49,7 @@ from preftilt.eval.harness.inspect_errors import plainly
 from preftilt.eval.harness.method import BenchmarkProtocol, choose_method, patched
 from preftilt.eval.harness.request import BenchmarkRequest, read_request
 from preftilt.messages import Message, read_message
-from preftilt.prompt import read_moment
+from preftilt.moment import read_moment
 from preftilt.types import Preference
 
 PreferenceFrom = Literal["system", "metadata", "none"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from preftilt.engines.base import Engine
 from preftilt.errors import BadInput
-from preftilt.prompt import moment_of
+from preftilt.moment import moment_of
 
 Shown = tuple[str, ...]
 """What prompts show of the moment; empty if the template shows nothing of it."""

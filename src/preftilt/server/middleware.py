@@ -15,7 +15,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preftilt.prompt import rendered_at
+from preftilt.moment import rendered_at
 from preftilt.server.failures import ApiError
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer, Moment, moment_of, opens_thoughts, thoughts_in
+from preftilt.moment import Moment, moment_of
+from preftilt.prompt import ChatTokenizer, opens_thoughts, thoughts_in
 from preftilt.types import Tokens
 
 REMEMBERED, REMEMBERED_CHARS = 4096, 256 << 20
@@ -43,7 +44,7 @@ class RememberingTokenizer:
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.prompt.DatedTokenizer`."""
+        """See :class:`~preftilt.moment.DatedTokenizer`."""
         return moment_of(self.inner)
 
     def encode(self, text: str) -> Tokens:

@@ -11,7 +11,7 @@ from preftilt.engines.base import Capabilities, Engine, ScoreRequest
 from preftilt.engines.scored_by import ANY_MOMENT, SAMPLES
 from preftilt.errors import NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import rendered_at
+from preftilt.moment import rendered_at
 from preftilt.types import Tokens
 
 SCORED = 8

@@ -14,7 +14,7 @@ from preftilt.engines.transformers.image_embedding import ImageEmbedder, PromptI
 from preftilt.errors import BadInput, UnseenImage
 from preftilt.images import Image, kept
 from preftilt.messages import Message
-from preftilt.prompt import Moment
+from preftilt.moment import Moment
 from preftilt.types import Tokens
 
 MOST_PIXELS = 50_000_000
@@ -55,7 +55,7 @@ class ImageTokenizer:
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.prompt.DatedTokenizer`."""
+        """See :class:`~preftilt.moment.DatedTokenizer`."""
         return self.chat.moment
 
     def encode(self, text: str) -> Tokens:
