@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import uvicorn
 
 from preftilt.guided import filtered
-from preftilt.testing.toy import hashed_bigrams
+from preftilt.testing.toy import NextLogprobs, hashed_bigrams
 from preftilt.types import Sampling, Tokens
 
 BLOCK = 16
@@ -134,7 +135,7 @@ class StandIn:
         self.manners = Manners()
         self.seen = Seen()
         self._cache: set[Tokens] = set()
-        self._models: dict[int, Any] = {}
+        self._models: dict[tuple[int, bool, float], NextLogprobs] = {}
 
     def reset(self) -> None:
         self.manners, self.seen = Manners(), Seen()
@@ -435,18 +436,31 @@ class StandIn:
 
     def next_logprobs(self, context: Tokens) -> np.ndarray:
         """The toy model; it draws readable ASCII nearly always, and ends a response in one of ten places."""
-        weights = self.manners.weights
-        if weights not in self._models:
-            self._models[weights] = hashed_bigrams(weights, len(self.tokenizer))
-            spelled = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
-            plain = [len(one) == 1 and 33 <= ord(one) < 127 for one in spelled]
-            self._plain = np.where(plain, 0.0, -12.0)
-            self._plain[self.eos] = 2.3
-        raw = self._models[weights](context) + self._plain
-        if not self.manners.ends:
-            raw[self.eos] = -60.0
-        raw[raw.argmax()] += self.manners.sharpness
-        return raw - np.logaddexp.reduce(raw)
+        manners = self.manners
+        key = (manners.weights, manners.ends, manners.sharpness)
+        if key not in self._models:
+            self._models[key] = self._model(*key)
+        return self._models[key](context)
+
+    def _model(self, weights: int, ends: bool, sharpness: float) -> NextLogprobs:
+        bigrams = hashed_bigrams(weights, len(self.tokenizer))
+        spelled = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        plain = [len(token) == 1 and 33 <= ord(token) < 127 for token in spelled]
+        prior = np.where(plain, 0.0, -12.0)
+        prior[self.eos] = 2.3
+
+        # The toy model knows no more of a context than its first four tokens and its last one.
+        @lru_cache(maxsize=4096)
+        def row(first: Tokens, last: Tokens) -> np.ndarray:
+            raw = bigrams(first if len(first) < 4 else first + last) + prior
+            if not ends:
+                raw[self.eos] = -60.0
+            raw[raw.argmax()] += sharpness
+            logprobs = raw - np.logaddexp.reduce(raw)
+            logprobs.flags.writeable = False
+            return logprobs
+
+        return lambda context: row(context[:4], context[-1:])
 
 
 def _draws(body: dict[str, Any]) -> bool:

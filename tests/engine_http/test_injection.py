@@ -149,6 +149,7 @@ async def test_a_caller_who_leaves_does_not_take_the_check_of_the_model_with_it(
         calls[0].cancel()
         answers = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(answers[0], asyncio.CancelledError)
+    assert [answer for answer in answers[1:] if isinstance(answer, BaseException)] == []
     assert [len(drawn[0]) for drawn in answers[1:] if isinstance(drawn, list)] == [2, 2, 2]
 
 

@@ -128,14 +128,14 @@ import torch
 from preftilt.train import TrainSettings, train
 from tests.train.test_training import settings
 torch.set_num_threads(1)
-train(sys.argv[1], Path(sys.argv[2]), settings("uniarm", sys.argv[3], epochs=30, dropout=0.1,
+train(sys.argv[1], Path(sys.argv[2]), settings("uniarm", sys.argv[3], epochs=12, dropout=0.1,
       checkpoint_every=3, evaluate_every=4), validation=sys.argv[1])
 """
 
 
 def test_a_run_that_was_killed_and_resumed_ends_as_one_that_was_not(model, pairs, tmp_path):
     out = tmp_path / "killed"
-    chosen = settings("uniarm", model, epochs=30, dropout=0.1, checkpoint_every=3, evaluate_every=4)
+    chosen = settings("uniarm", model, epochs=12, dropout=0.1, checkpoint_every=3, evaluate_every=4)
     root = Path(__file__).parents[2]
     process = subprocess.Popen([sys.executable, "-c", RUN, pairs, str(out), model], cwd=root)
     waiting_ends = time.monotonic() + 120
@@ -222,32 +222,20 @@ def test_training_stops_when_validation_stands_still_and_keeps_the_best_weights(
     assert told["best_step"] == record["best_step"]
 
 
-WORN = """
-import sys, torch, transformers
-from pathlib import Path
-from preftilt.arm.attach import attach
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
-arm = attach(model, Path(sys.argv[2]))
-arm.merge([float(one) for one in sys.argv[3].split(",")])
-torch.save(model(torch.arange(40).view(2, 20)).logits.detach(), sys.argv[4])
-"""
-
-
 @pytest.mark.parametrize("method", ["genarm", "parm", "uniarm"])
-def test_another_process_merges_what_this_one_trained(method, model, pairs, tmp_path):
+def test_a_fresh_base_merges_what_was_trained(method, model, pairs, tmp_path):
     folder = train(pairs, tmp_path / "out", settings(method, model, epochs=4)).folder
-    base = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
-    arm = attach(base, folder)
     alpha = torch.tensor([[0.3, 0.7]] * 2) if method != "genarm" else torch.ones(2, 1)
-    with torch.no_grad(), arm.rows(alpha):
-        worn = base(torch.arange(40).view(2, 20)).logits
-    said = ",".join(str(share) for share in alpha[0].tolist())
-    command = [sys.executable, "-c", WORN, model, str(folder), said, str(tmp_path / "logits.pt")]
-    subprocess.run(command, check=True)
-    merged = torch.load(tmp_path / "logits.pt", weights_only=True)
-    torch.testing.assert_close(merged, worn, atol=1e-3, rtol=1e-3)
+    ids = torch.arange(40).view(2, 20)
+    attached, merged = (
+        transformers.AutoModelForCausalLM.from_pretrained(model).eval() for _ in range(2)
+    )
     with torch.no_grad():
-        assert not torch.allclose(base(torch.arange(40).view(2, 20)).logits, worn, atol=1e-2)
+        with attach(attached, folder).rows(alpha):
+            expected = attached(ids).logits
+        attach(merged, folder).merge(alpha[0].tolist())
+        torch.testing.assert_close(merged(ids).logits, expected, atol=1e-3, rtol=1e-3)
+        assert not torch.allclose(attached(ids).logits, expected, atol=1e-2)
 
 
 def test_peft_opens_a_genarm_and_reads_as_we_do(model, pairs, tmp_path):

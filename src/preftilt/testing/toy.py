@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -35,16 +36,20 @@ WORDS = ("<end>", "\n", "maths", "play", "points", "draw", "read", "sleep", ".",
 def hashed_bigrams(seed: int, vocabulary: int = len(WORDS), sharpness: float = 1.5) -> NextLogprobs:
     """A model whose next token depends on the context's first tokens (the prompt) and its last one.
 
-    The first four tokens stand for the prompt: two prompts give two different models, as REAR needs.
+    The first four tokens stand for the prompt: two prompts give two different models, as REAR needs. The rows are
+    read-only: those asked for again are not computed again.
     """
 
-    def next_logprobs(context: Tokens) -> Float[np.ndarray, "V"]:
-        text = f"{seed}/{context[:4]}/{context[-1:]}".encode()
+    @lru_cache(maxsize=4096)
+    def row(first: Tokens, last: Tokens) -> Float[np.ndarray, "V"]:
+        text = f"{seed}/{first}/{last}".encode()
         rng = np.random.default_rng(int.from_bytes(blake2b(text, digest_size=8).digest(), "little"))
         logits = sharpness * rng.standard_normal(vocabulary)
-        return logits - np.log(np.exp(logits).sum())
+        logprobs = logits - np.log(np.exp(logits).sum())
+        logprobs.flags.writeable = False
+        return logprobs
 
-    return next_logprobs
+    return lambda context: row(context[:4], context[-1:])
 
 
 @dataclass(frozen=True, slots=True)

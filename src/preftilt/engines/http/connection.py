@@ -9,8 +9,10 @@ server to stop.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -250,6 +252,12 @@ class Connection:
         return Declined(message, status)
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """The authorities that are trusted: read once a process, for it takes longer than a connection."""
+    return httpx2.create_ssl_context()
+
+
 def connect(url: str, *, key_variable: str, timeout: float, max_connections: int) -> Connection:
     """A client of the server at ``url`` (``http://host:port``, a path may follow).
 
@@ -265,6 +273,7 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
         headers["authorization"] = f"Bearer {secret}"
     client = httpx2.AsyncClient(
         headers=headers,
+        verify=_certificates(),
         # The deadline is for the whole request; generation is silent for long before its answer.
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(
