@@ -1,6 +1,7 @@
 """Array shapes are checked at run time, in the modules named here, before any of them is imported.
 
-Properties are checked without a limit of time: how long an example takes says more about the machine than about us.
+Properties are checked on fifty examples, without a limit of time: how long an example takes says more about the machine
+than about us.
 """
 
 from hypothesis import settings
@@ -22,6 +23,6 @@ CHECKED = (
     "preftilt.types",
 )
 
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("quick", deadline=None, max_examples=50)
+settings.load_profile("quick")
 install_import_hook(CHECKED, f"{tests.shapes.__name__}.checked")

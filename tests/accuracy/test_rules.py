@@ -116,7 +116,7 @@ async def test_the_policy_is_what_guided_decoding_draws_from():
     views = tuple(map(GuidedView, prompts, weights))
     request = GuideRequest(
         views=views,
-        slots=tuple(range(4000)),
+        slots=tuple(range(1500)),
         stream=Stream(0),
         sampling=Sampling(),
         max_tokens=1,
@@ -131,7 +131,7 @@ async def test_the_policy_is_what_guided_decoding_draws_from():
         for token in range(12)
     ]
     likely = np.exp([float(table[0, 0]) for table in await engine.normalise(asked)])
-    assert np.abs(counts - likely).max() < 0.03
+    assert np.abs(counts - likely).max() < 0.04
 
 
 async def test_a_mixture_is_normalised_as_guided_decoding_combines():

@@ -68,9 +68,9 @@ async def test_a_seed_promises_an_answer_where_that_was_measured(opened: Opened,
                 slots=(slot,),
                 stream=Stream(7),
                 sampling=Sampling(),
-                max_tokens=24,
+                max_tokens=12,
             )
-            for slot in range(24)
+            for slot in range(12)
         ]
         crowd = await rounded.sample(requests)
         alone = [(await rounded.sample([request]))[0] for request in requests]
