@@ -129,7 +129,7 @@ def serve(
 
 
 def _need_packages() -> None:
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
+    for package in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
             raise MissingPackage(f'serving needs {package}: pip install "preftilt[server]"')
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -134,7 +134,7 @@ def create_app(
     page: Path = PAGE,
     queue: AdmissionQueue | None = None,
     judges: Judges | None = None,
-) -> FastAPI:
+) -> Starlette:
     """The ASGI application over an open engine; the engine and ``judges`` are closed when it shuts down.
 
     queue: the admission queue, for callers that close it at shutdown; None makes one of the configured size.
@@ -144,24 +144,16 @@ def create_app(
     service = Service(engine, config, queue, Metrics(queue, engine), int(time.time()), judges)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         log("ready", model=config.model, engine=engine.name)
         yield
         judges.close()
         engine.close()
         log("stopped")
 
-    app = FastAPI(
-        title="preftilt",
-        version=preftilt.__version__,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/openapi.json",
-    )
+    app = Starlette(lifespan=lifespan)
     _answer_failures(app, service)
     _add_routes(app, service)
-    app.openapi = lambda: document(app.title, app.version)
     _add_page(app, page, config.settings.reward)
     app.add_middleware(
         RequestMiddleware,
@@ -172,7 +164,7 @@ def create_app(
     return app
 
 
-def _add_routes(app: FastAPI, service: Service) -> None:
+def _add_routes(app: Starlette, service: Service) -> None:
     async def chat(request: Request) -> Any:
         return await _complete(service, request, "chat", ChatBody)
 
@@ -192,6 +184,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         read_name(name, service.config.model, service.config.presets)
         return JsonReply(_model(name, service))
 
+    async def openapi(_: Request) -> Response:
+        return JsonReply(document("preftilt", preftilt.__version__))
+
     async def health(_: Request) -> Response:
         return JsonReply({"status": "ok"})
 
@@ -207,12 +202,13 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     app.add_route("/v1/preftilt/cost", costs, methods=["POST"])
     app.add_route("/v1/models", models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", model, methods=["GET"])
+    app.add_route("/openapi.json", openapi, methods=["GET"])
     app.add_route("/health", health, methods=["GET"])
     app.add_route("/ready", ready, methods=["GET"])
     app.add_route("/metrics", metrics, methods=["GET"])
 
 
-def _add_page(app: FastAPI, page: Path, reward: Reward) -> None:
+def _add_page(app: Starlette, page: Path, reward: Reward) -> None:
     """The page at ``/`` and its files below ``/page``: elsewhere, an unknown path is a 404 for every method.
 
     ``reward`` holds the server's defaults, which the form shows at first.
@@ -315,7 +311,7 @@ def _log_failure(request: Request, failure: Exception, error: ApiError) -> None:
         log("failure", level=40, failure=failure, request_id=request_id(request.scope))
 
 
-def _answer_failures(app: FastAPI, service: Service) -> None:
+def _answer_failures(app: Starlette, service: Service) -> None:
     """Register the handlers that turn known exceptions into errors in OpenAI's format."""
 
     async def foreseen(request: Request, failure: Exception) -> Response:
