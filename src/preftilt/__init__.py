@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from preftilt.ablation import Influence, SentenceInfluence, influence, measure_influence
     from preftilt.api import Realigner, Settings, realign, run_sync
     from preftilt.engines.base import Engine
     from preftilt.engines.open import open_engine
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from preftilt.types import Preference, Sampling
 
 _HOMES = {
+    "preftilt.ablation": ("Influence", "SentenceInfluence", "influence", "measure_influence"),
     "preftilt.api": ("Realigner", "Settings", "realign", "run_sync"),
     "preftilt.engines.base": ("Engine",),
     "preftilt.engines.open": ("open_engine",),
@@ -74,6 +76,7 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "Greedy",
+    "Influence",
     "LinearAlignment",
     "Message",
     "Preference",
@@ -86,8 +89,11 @@ __all__ = [
     "Sample",
     "Sampling",
     "ScoredCandidate",
+    "SentenceInfluence",
     "Settings",
     "__version__",
+    "influence",
+    "measure_influence",
     "open_engine",
     "realign",
     "run_sync",

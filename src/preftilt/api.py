@@ -406,7 +406,7 @@ def realign(
         EngineError: the engine failed.
     """
     settings = Settings(lam=lam, search=search or AutoSearch(), max_tokens=max_tokens, seed=seed)
-    realigner = Realigner(_opened(model or default_model()), settings)
+    realigner = Realigner(opened(model or default_model()), settings)
     return run_sync(realigner.realign([Message("user", question)], [Preference(preference)]))
 
 
@@ -442,9 +442,9 @@ _OPEN: dict[str, Engine] = {}
 _OPENING = Lock()
 
 
-def _opened(model: str) -> Engine:
-    """The engine of :func:`realign`: that of its last call, or a new one in its place. Engines close when nobody is
-    left who uses them."""
+def opened(model: str) -> Engine:
+    """The engine of calls that name a ``model``: that of the last call, or a new one in its place. Engines close when
+    nobody is left who uses them."""
     with _OPENING:
         if model not in _OPEN:
             _OPEN.clear()

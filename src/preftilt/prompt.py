@@ -204,7 +204,7 @@ def build_query(
     :class:`~preftilt.errors.NoChatTemplate` if the template cannot say what has to be said.
     """
     check_messages(messages)
-    system, turns = _split_system(messages, settings)
+    system, turns = split_system(messages, settings)
     strengths = _strengths(preferences, lam, settings)
     texts = _texts(preferences)
     if settings.history == "preference":
@@ -217,7 +217,7 @@ def build_query(
     if settings.against is not None:
         question = _with_preference(system, turns, _contrast(settings.against, texts), settings)
     prompts = [tokenizer.render(conversation) for conversation in (question, *conversations)]
-    _check_prompts(prompts, settings)
+    check_prompts(prompts, settings)
 
     stated = [i for i, strength in enumerate(strengths) if strength >= 0]
     if settings.generate_with == "question" or not stated:
@@ -236,7 +236,7 @@ def build_question(
     """The query of a request without preferences: the question's view alone, λ = 1. Errors as :func:`build_query`."""
     check_contrast((), settings)
     check_messages(messages)
-    system, turns = _split_system(messages, settings)
+    system, turns = split_system(messages, settings)
     question = _conversation(settings.question_system if system is None else system, turns)
     return plain_query(tokenizer.render(question))
 
@@ -261,7 +261,7 @@ def with_preferences(
 
     Without preferences it is the conversation itself, with the system message that the settings give it.
     """
-    system, turns = _split_system(messages, settings)
+    system, turns = split_system(messages, settings)
     if not preferences:
         return _conversation(system, turns)
     return _with_preference(system, turns, "\n".join(_texts(preferences)), settings)
@@ -308,10 +308,13 @@ def parse_preference(argument: str) -> Preference:
     return Preference(text, strength)
 
 
-def _split_system(
+def split_system(
     messages: Sequence[Message], settings: PromptSettings
 ) -> tuple[str | None, Sequence[Message]]:
-    """The conversation's own system message, wherever it was given, and its turns."""
+    """The conversation's own system message, wherever it was given, and its turns.
+
+    Raises :class:`~preftilt.errors.BadInput` if it was given twice; ``messages`` are not empty.
+    """
     for name, text in (("system", settings.system), ("question_system", settings.question_system)):
         if text is not None:
             check_encodable(text, name)
@@ -416,8 +419,9 @@ def _query(prompt: Tokens, prompts: Sequence[Tokens], strengths: Sequence[float]
     return Query(prompt=prompt, views=tuple(views), lam=lam, ratios=ratios)
 
 
-def _check_prompts(prompts: Sequence[Tokens], settings: PromptSettings) -> None:
-    """Every view differs from the question's and ends in the same token, the assistant's header."""
+def check_prompts(prompts: Sequence[Tokens], settings: PromptSettings) -> None:
+    """Raise :class:`~preftilt.errors.NoChatTemplate` unless every other prompt differs from the first (the question's),
+    and ends in the same token, the assistant's header."""
     question, *others = prompts
     for other in others:
         if other == question:

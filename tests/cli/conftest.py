@@ -52,7 +52,17 @@ def opener(monkeypatch: pytest.MonkeyPatch) -> Opener:
     return opener
 
 
-OPENING = ("ask", "run", "score", "probe", "sweep", "policy-accuracy", "behaviour", "reproduce")
+OPENING = (
+    "ask",
+    "influence",
+    "run",
+    "score",
+    "probe",
+    "sweep",
+    "policy-accuracy",
+    "behaviour",
+    "reproduce",
+)
 """Commands that open a model."""
 
 

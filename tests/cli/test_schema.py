@@ -26,7 +26,7 @@ def test_the_command_prints_every_schema(name: str, cli: Cli) -> None:
 def test_an_unknown_schema_is_refused(cli: Cli) -> None:
     said = cli("schema", "nothing")
     assert said.code == 2
-    assert "realigned, scores, text, error, row, score-row" in said.err
+    assert "realigned, scores, text, error, influence, row, score-row" in said.err
 
 
 @pytest.mark.parametrize(

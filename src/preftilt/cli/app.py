@@ -217,11 +217,49 @@ def score(
     score_rows(source, output, preference or [], lam or [], flags, model, files)
 
 
+@grouped
+def influence(
+    *,
+    question: Annotated[str | None, typer.Argument(help="What is asked.")] = None,
+    preference: Preferences = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A whole conversation (JSON) instead of QUESTION; - is stdin."
+        ),
+    ] = None,
+    response: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The answer to explain. (default: one is drawn, as ask does)",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.")
+    ] = False,
+    lam: Lambda = None,
+    draw: DrawFlags,
+    method: MethodFlags,
+    score: ScoreFlags,
+    prompt: PromptFlags,
+    model: ModelFlags,
+) -> None:
+    """Show which sentences of a preference or system message carry an answer: one at a time is left out.
+
+    Example: preftilt influence "How can I enjoy maths?" -p "I dislike games. I like music."
+    """
+    from preftilt.cli.influence import influence
+
+    flags = (draw, method, score, prompt)
+    influence(question, messages, preference or [], response, lam, flags, model, as_json)
+
+
 def schema(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="realigned|scores|text|error|row|score-row",
+            metavar="realigned|scores|text|error|influence|row|score-row",
             help="Which object: a result, a failed row's record, or a row of the input.",
         ),
     ] = "realigned",
@@ -245,6 +283,7 @@ for _command, _name, _panel in (
     (soup, "soup", TRAINING),
     (fix_alpha, "fix-alpha", TRAINING),
     (demo_pairs, "demo-pairs", TRAINING),
+    (influence, "influence", TOOLS),
     (probe, "probe", TOOLS),
     (schema, "schema", TOOLS),
 ):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -26,7 +24,7 @@ from preftilt.cli.judges import check_judges, open_judges
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import ShowFlags
 from preftilt.cli.progress import Meter, spinner
-from preftilt.cli.show import Show
+from preftilt.cli.show import Show, print_json
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.explain import explain_html
@@ -126,11 +124,6 @@ async def _both(
     return results[0], beside(*results) if compare else None
 
 
-def _is_utf8() -> bool:
-    """Whether standard output takes every character; what it does not take, JSON can spell."""
-    return codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
-
-
 def _is_plain(settings: Settings) -> bool:
     """Whether the search is the very answer it would be compared with."""
     return settings.search.name == "greedy" and settings.prompt.generate_with == "full"
@@ -145,7 +138,7 @@ def _write_files(show: ShowFlags, result: Realigned, plain: Realigned | None) ->
 
 def _print(flags: ShowFlags, result: Realigned, plain: Realigned | None) -> None:
     if flags.json:
-        print(json.dumps(result.to_json(), ensure_ascii=not _is_utf8(), allow_nan=False))
+        print_json(result.to_json())
         return
     show = Show(Console(file=sys.stdout))
     show.answers(result, plain)

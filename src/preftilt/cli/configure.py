@@ -84,13 +84,19 @@ def request_from(
     preferences: Sequence[str],
     settings: Settings,
     images: Sequence[str] = (),
+    *,
+    needs_preference: bool = True,
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...]]:
-    """The conversation and preferences of one request; ``settings`` tell whether it needs any, images are files."""
+    """The conversation and preferences of one request; ``settings`` tell whether it needs any, images are files.
+
+    needs_preference: False where something else can stand in for a preference.
+    """
     if (question is None) == (messages is None):
         raise BadInput("ask one QUESTION, or give a conversation with --messages FILE; not both")
     if question is not None and not question.strip():
         raise BadInput("the question is empty")
-    if not preferences and settings.prompt.history == "both" and not settings.arms.names:
+    has_other = settings.prompt.history == "preference" or bool(settings.arms.names)
+    if needs_preference and not preferences and not has_other:
         raise BadInput("no preference given: state at least one (--preference TEXT)")
     if images and question is None:
         raise BadInput(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import json
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -24,6 +28,12 @@ SIDE_BY_SIDE = 140
 WINNER, ALONE = "▶", "◇"
 
 
+def print_json(record: Mapping[str, Any]) -> None:
+    """One object on standard output; what its encoding does not take, JSON spells."""
+    utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    print(json.dumps(record, ensure_ascii=not utf8, allow_nan=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Show:
     """Printing to one console; a pipe gets plain text, in full."""
@@ -34,8 +44,8 @@ class Show:
         """The realigned answer, and the model's own one beside or below it."""
         shown = [self._box("Realigned answer", result.text, "bold green")]
         if plain is not None and plain.text == result.text:
-            self._print(shown[0])
-            self._print(Text("The model alone answers the same.\n"))
+            self.print(shown[0])
+            self.print(Text("The model alone answers the same.\n"))
             return
         if plain is not None:
             drawn = result.settings["generate_with"]
@@ -46,10 +56,10 @@ class Show:
             grid.add_column(ratio=1)
             grid.add_column(ratio=1)
             grid.add_row(*shown)
-            self._print(grid)
+            self.print(grid)
             return
         for panel in shown:
-            self._print(panel)
+            self.print(panel)
 
     def candidates(self, result: Realigned, plain: Realigned | None) -> None:
         """A table, best first: equal answers share a row."""
@@ -68,7 +78,7 @@ class Show:
         if plain is not None:
             [alone] = plain.candidates
             table.add_row(ALONE, "", *("" for _ in picked_by), *_cells(alone, 1), style="dim")
-        self._print(table)
+        self.print(table)
         note = f"score = question + λ · gain, λ = {result.lam:g}; log-probs in {result.unit}"
         if result.settings["reduction"] == "centred":
             note += ", against the candidates' mean"
@@ -78,11 +88,11 @@ class Show:
             note += f"; {ALONE} the model alone"
         if any(candidate.finish == "length" for candidate in result.candidates):
             note += "; + is cut off"
-        self._print(Text(f"{note}\n", style="dim"))
+        self.print(Text(f"{note}\n", style="dim"))
 
     def path(self, result: Realigned) -> None:
         """Which candidate every λ would choose."""
-        self._print(Text("What λ does", style="bold"))
+        self.print(Text("What λ does", style="bold"))
         table = Table.grid(padding=(0, 2), expand=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")
@@ -94,26 +104,26 @@ class Show:
             table.add_row(
                 f"  λ {_interval(segment.start, segment.stop)}", f"#{candidate.rank}", words
             )
-        self._print(table)
-        self._print(Text(""))
+        self.print(table)
+        self.print(Text(""))
 
     def effect(self, result: Realigned) -> None:
         """One line: what λ and the preference did."""
         if result.effect is not None:
-            self._print(Text(f"{_effect_line(result.effect, result.lam)}\n", style="dim"))
+            self.print(Text(f"{_effect_line(result.effect, result.lam)}\n", style="dim"))
 
     def why(self, result: Realigned) -> None:
         """The answer's tokens by preference gain."""
-        self._print(Text("Why: preference gain of the answer's tokens", style="bold"))
+        self.print(Text("Why: preference gain of the answer's tokens", style="bold"))
         if self.console.is_terminal:
-            self._print(Padding(explained(result), (0, 2)))
-            self._print(Padding(legend(result), (0, 2)))
+            self.print(Padding(explained(result), (0, 2)))
+            self.print(Padding(legend(result), (0, 2)))
         for name, tokens in zip(("for", "against"), strongest(result), strict=True):
             told = ", ".join(
                 f"“{visible(token.text).strip()}” {signed(token.gain)}" for token in tokens
             )
-            self._print(Text(f"  most {name} it: {told or 'none'}"))
-        self._print(Text(""))
+            self.print(Text(f"  most {name} it: {told or 'none'}"))
+        self.print(Text(""))
 
     def cost(self, result: Realigned, plain: Realigned | None) -> None:
         """One line: tokens, seconds, and what to repeat the answer with."""
@@ -125,7 +135,7 @@ class Show:
         free = f" ({reused:,} more came with the sampling)" if reused else ""
         picking = f", {judged['tokens']:,} read to pick" if judged.get("tokens") else ""
         seconds = max(run.timing["total"] for run in both)
-        self._print(
+        self.print(
             Text(
                 f"{sampled:,} tokens sampled, {scored:,} scored{free}{picking}, {seconds:.1f} s; "
                 f"{result.model}, seed {result.seed}",
@@ -133,7 +143,7 @@ class Show:
             )
         )
         for note in result.notes:
-            self._print(Text(f"note: {note}", style="yellow"))
+            self.print(Text(f"note: {note}", style="yellow"))
 
     def _box(self, title: str, text: str, style: str) -> RenderableType:
         body = Text(safe(text.strip()))
@@ -144,7 +154,8 @@ class Show:
     def _is_wide(self) -> bool:
         return self.console.is_terminal and self.console.width >= SIDE_BY_SIDE
 
-    def _print(self, what: RenderableType) -> None:
+    def print(self, what: RenderableType) -> None:
+        """One thing; to a pipe without trailing white space, and texts in one piece."""
         if self.console.is_terminal:
             self.console.print(what, markup=False, highlight=False)
             return

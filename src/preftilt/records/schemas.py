@@ -13,7 +13,7 @@ from preftilt.errors import BadInput
 from preftilt.records.rows import InputRow, ScoreRow
 from preftilt.records.slim import SCHEMAS
 
-RECORDS = ("realigned", "scores", "text", "error")
+RECORDS = ("realigned", "scores", "text", "error", "influence")
 ROWS = {"row": InputRow, "score-row": ScoreRow}
 
 
