@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from preftilt.engines.open import open_engine
     from preftilt.engines.options import EngineOptions
     from preftilt.errors import PreftiltError
+    from preftilt.example import lambda_from_example
     from preftilt.messages import Message
     from preftilt.prompt import PromptSettings
     from preftilt.readers import ArmSettings
@@ -42,6 +43,7 @@ _HOMES = {
     "preftilt.engines.open": ("open_engine",),
     "preftilt.engines.options": ("EngineOptions",),
     "preftilt.errors": ("PreftiltError",),
+    "preftilt.example": ("lambda_from_example",),
     "preftilt.messages": ("Message",),
     "preftilt.prompt": ("PromptSettings",),
     "preftilt.result": ("Realigned", "ScoredCandidate"),
@@ -93,6 +95,7 @@ __all__ = [
     "Settings",
     "__version__",
     "influence",
+    "lambda_from_example",
     "measure_influence",
     "open_engine",
     "realign",

@@ -349,3 +349,18 @@ def test_an_engine_that_fails_is_exit_code_1(cli: Cli, opener: Opener) -> None:
     assert said.code == 1
     assert said.err == "preftilt: error: the toy broke on \n"
     assert opener.engine.closed
+
+
+def test_an_example_says_which_lambda_would_have_given_it(cli: Cli) -> None:
+    texts = [candidate["text"] for candidate in cli(*ASK, "--json").object["candidates"]]
+    out = cli(*ASK, "--example", texts[0]).out
+    told = out[out.index("The answer you like") :].splitlines()
+    assert re.fullmatch(r"  among the 16 candidates it is chosen for λ .*\d", told[1])
+    assert told[2] == "  what λ guided decoding would need, this engine cannot tell"
+    assert "  beside the 16 candidates " in cli(*ASK, "--example", "draw draw draw").out
+
+
+def test_an_example_is_tried_before_anything_is_drawn(cli: Cli, opener: Opener) -> None:
+    said = cli(*ASK, "--example", "draw<end>")
+    assert (said.code, "an end-of-turn token" in said.err or "take it out" in said.err) == (2, True)
+    assert opener.engine.inner.counts == {"sampled": 0, "scored": 0}

@@ -71,3 +71,57 @@ def test_one_item_leaves_none_that_a_choice_could_be_measured_on(
     said = real_cli("calibrate", alone, "--min-items", 1)
     assert said.code == 2
     assert "has 1 items, and choosing λ needs at least 2" in said.err
+
+
+RECORDS = [
+    {
+        "id": "a",
+        "candidates": [{"text": "draw"}, {"text": "read"}],
+        "path": [
+            {"from": 0.0, "to": 4.0, "candidate": 1},
+            {"from": 4.0, "to": None, "candidate": 0},
+        ],
+    },
+    {
+        "id": "b",
+        "candidates": [{"text": " draw "}, {"text": "sleep"}, {"text": "not"}],
+        "path": [
+            {"from": 0.0, "to": 1.0, "candidate": 2},
+            {"from": 1.0, "to": 6.0, "candidate": 0},
+            {"from": 6.0, "to": None, "candidate": 1},
+        ],
+    },
+]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS), "utf-8")
+    return path
+
+
+def test_an_example_is_looked_up_on_the_path_of_every_record_that_has_it(
+    real_cli: Cli, stored: Path
+) -> None:
+    said = real_cli("calibrate", stored, "--example", "draw")
+    assert said.code == 0
+    assert "| a | from 4 |\n| b | 1 – 6 |\n" in said.out
+    assert said.out.endswith("all of them: 4 – 6\n")
+
+
+def test_several_examples_have_the_lambdas_in_common(real_cli: Cli, stored: Path) -> None:
+    said = real_cli("calibrate", stored, "--example", "read", "--example", "sleep").out
+    assert "| a | 0 – 4 |\n| b | from 6 |\n" in said
+    assert said.endswith("all of them: no λ chooses every one\n")
+
+
+def test_an_example_that_is_in_no_record_is_refused_and_so_are_flags_that_choose(
+    real_cli: Cli, stored: Path
+) -> None:
+    said = real_cli("calibrate", stored, "--example", "win")
+    assert said.code == 2
+    assert "preftilt ask QUESTION --preference TEXT --example TEXT" in said.err
+    for flags in (("--n", 2), ("--reduction", "sum"), ("--lambda", 3)):
+        said = real_cli("calibrate", stored, "--example", "draw", *flags)
+        assert (said.code, "of calibrate's other flags it takes none" in said.err) == (2, True)

@@ -35,6 +35,7 @@ def test_an_unknown_schema_is_refused(cli: Cli) -> None:
         (),
         ("--search", "dvts", "--subtrees", 2, "--width", 2),
         ("--search", "sample"),
+        ("--example", "draw"),
         ("--search", "greedy"),
         ("-p", "puns=-3", "--reduction", "mean", "--gamma", 0.9),
         (

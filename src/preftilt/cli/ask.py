@@ -27,6 +27,7 @@ from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show, print_json
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
+from preftilt.example import ExampleFit, check_example, lambda_from_example
 from preftilt.explain import explain_html
 from preftilt.messages import Message
 from preftilt.plots import check_picture, plot_realigned
@@ -47,6 +48,16 @@ class AskRequest:
     messages: Sequence[Message]
     preferences: Sequence[Preference]
     settings: Settings
+    example: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskResult:
+    """The answer; what the model says by itself, if that was compared; and what an example tells of λ."""
+
+    realigned: Realigned
+    plain: Realigned | None = None
+    fit: ExampleFit | None = None
 
 
 def ask(
@@ -66,33 +77,37 @@ def ask(
     conversation, wanted = request_from(question, messages, preferences, settings, images)
     check_strengths(lam, wanted, settings)
     check_judges(model, [settings])
-    request = AskRequest(conversation, wanted, settings)
+    request = AskRequest(conversation, wanted, settings, show.example)
     compare = not show.json if show.compare is None else show.compare
-    result, plain = _answer(request, model, compare and not _is_plain(request.settings))
+    result = _answer(request, model, compare and not _is_plain(request.settings))
     try:  # Files first: whoever reads the output may stop reading (| head), which ends the program.
-        _write_files(show, result, plain)
+        _write_files(show, result.realigned, result.plain)
     finally:
-        _print(show, result, plain)
+        _print(show, result)
 
 
-def _answer(
-    request: AskRequest, model: ModelFlags, compare: bool
-) -> tuple[Realigned, Realigned | None]:
+def _answer(request: AskRequest, model: ModelFlags, compare: bool) -> AskResult:
     with spinner() as say:
         say(f"opening {model.model}")
         engine = engine_from(model)
         try:
             with closing(open_judges(model)) as judges:
-                return asyncio.run(_both(Realigner(engine, judges=judges), request, compare, say))
+                return asyncio.run(
+                    _all_asked(Realigner(engine, judges=judges), request, compare, say)
+                )
         finally:
             engine.close()
 
 
-async def _both(
+async def _all_asked(
     realigner: Realigner, request: AskRequest, compare: bool, say: Callable[[str], None]
-) -> tuple[Realigned, Realigned | None]:
-    """The realigned answer and, side by side with it, what the model says by itself."""
+) -> AskResult:
+    """The realigned answer and, side by side with it, what the model says by itself; then the example."""
     settings = realigner.settled(request.settings)  # Both are scored at one λ.
+    if request.example is not None:
+        check_example(
+            realigner, request.messages, request.preferences, request.example, settings=settings
+        )
     alone = replace(
         settings,
         search=Greedy(),
@@ -121,7 +136,17 @@ async def _both(
         )
     finally:
         telling.cancel()
-    return results[0], beside(*results) if compare else None
+    fit = None
+    if request.example is not None:
+        fit = await lambda_from_example(
+            realigner,
+            request.messages,
+            request.preferences,
+            request.example,
+            results[0],
+            settings=settings,
+        )
+    return AskResult(results[0], beside(*results) if compare else None, fit)
 
 
 def _is_plain(settings: Settings) -> bool:
@@ -136,9 +161,10 @@ def _write_files(show: ShowFlags, result: Realigned, plain: Realigned | None) ->
         write_text(show.explain_html, explain_html(result))
 
 
-def _print(flags: ShowFlags, result: Realigned, plain: Realigned | None) -> None:
+def _print(flags: ShowFlags, answered: AskResult) -> None:
+    result, plain, fit = answered.realigned, answered.plain, answered.fit
     if flags.json:
-        print_json(result.to_json())
+        print_json(result.to_json() | ({} if fit is None else {"example": fit.to_json()}))
         return
     show = Show(Console(file=sys.stdout))
     show.answers(result, plain)
@@ -146,6 +172,8 @@ def _print(flags: ShowFlags, result: Realigned, plain: Realigned | None) -> None
     if len(result.candidates) > 1:
         show.path(result)
     show.effect(result)
+    if fit is not None:
+        show.example(fit, result)
     if flags.explain:
         show.why(result)
     show.cost(result, plain)

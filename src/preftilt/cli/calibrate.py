@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from preftilt.cli.show import interval
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, calibrate
 from preftilt.eval.calibrate.figure import draw
 from preftilt.eval.calibrate.reading import read_pools
 from preftilt.eval.calibrate.report import markdown, to_json
+from preftilt.example import path_intervals
+from preftilt.path import PathSegment
 from preftilt.plots import check_picture
-from preftilt.records import write_json
+from preftilt.records import file_lines, parse_json, write_json
 from preftilt.types import Reduction
 
 CHOICES: dict[str, tuple[Reduction, ...]] = {
@@ -56,6 +60,65 @@ def calibrate_files(
     print(markdown(calibration), end="")
     chosen = calibration.chosen.option
     print(f"use it with: --lambda {chosen.lam:g} --reduction {chosen.reduction}", file=sys.stderr)
+
+
+def lambdas_of_examples(sources: Sequence[str], examples: Sequence[str], *, alone: bool) -> None:
+    """For every record with a candidate of a liked text: the λ that choose it, from the record's own λ-path."""
+    if not alone:
+        raise BadInput(
+            "--example reads λ off the records and chooses nothing: of calibrate's other flags it takes none"
+        )
+    rows: list[tuple[str, tuple[tuple[float, float], ...]]] = []
+    for example in examples:
+        hits = [row for source in sources for row in _chosen_in(Path(source), example.strip())]
+        if not hits:
+            raise BadInput(
+                f"no record has a candidate with the text {example!r}; for an answer of your own ask its question:"
+                " preftilt ask QUESTION --preference TEXT --example TEXT"
+            )
+        rows += hits
+    print("| id | chosen for λ |\n|---|---|")
+    for name, intervals in rows:
+        print(f"| {name} | {_told(intervals) if intervals else 'none'} |")
+    common = _common([intervals for _, intervals in rows])
+    if len(rows) > 1:
+        print(f"\nall of them: {_told(common) if common else 'no λ chooses every one'}")
+
+
+def _chosen_in(path: Path, text: str) -> Iterator[tuple[str, tuple[tuple[float, float], ...]]]:
+    for number, line in enumerate(file_lines(path), start=1):
+        record = parse_json(line) if line.strip() else None
+        if not isinstance(record, dict) or not ({"path", "candidates"} <= record.keys()):
+            continue
+        texts = [str(candidate.get("text", "")).strip() for candidate in record["candidates"]]
+        members = [place for place, drawn in enumerate(texts) if drawn == text]
+        if members:
+            segments = [
+                PathSegment(
+                    piece["from"],
+                    math.inf if piece["to"] is None else piece["to"],
+                    piece["candidate"],
+                )
+                for piece in record["path"]
+            ]
+            yield str(record.get("id", f"line {number}")), path_intervals(segments, members)
+
+
+def _common(
+    every: Sequence[tuple[tuple[float, float], ...]],
+) -> tuple[tuple[float, float], ...]:
+    """The λ that lie in an interval of each."""
+    first, *others = every
+    common = [*first]
+    for intervals in others:
+        common = [
+            (max(a, c), min(b, d)) for a, b in common for c, d in intervals if max(a, c) < min(b, d)
+        ]
+    return tuple(common)
+
+
+def _told(intervals: Sequence[tuple[float, float]]) -> str:
+    return ", ".join(interval(start, stop) for start, stop in intervals)
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:

@@ -104,9 +104,22 @@ def calibrate(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf.")
     ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A candidate's text that you like: print the λ that choose it, and nothing else; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Choose λ and the reduction on a validation split, from stored scores; no model is opened."""
-    from preftilt.cli.calibrate import calibrate_files
+    from preftilt.cli.calibrate import calibrate_files, lambdas_of_examples
+
+    if example:
+        named = (qualities, split, lambdas, n, output, plot) != (None,) * 6
+        alone = not named and (reduction, min_items, seed) == ("all", 20, 0)
+        lambdas_of_examples(sources, example, alone=alone)
+        return
 
     calibrate_files(
         sources,

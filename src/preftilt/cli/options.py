@@ -249,6 +249,13 @@ class ShowFlags:
     explain_html: Annotated[
         Path | None, _output(metavar="FILE", help="The same for every candidate, as a web page.")
     ] = None
+    example: Annotated[
+        str | None,
+        _output(
+            metavar="TEXT",
+            help="An answer that you like: show which λ would have given it, among the candidates and guided.",
+        ),
+    ] = None
     plot: Annotated[
         Path | None,
         _output(metavar="FILE", help="Draw candidates and λ-path: .png, .svg or .pdf."),

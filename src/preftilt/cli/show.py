@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from preftilt.effect import StrengthEffect
+from preftilt.example import ExampleFit
 from preftilt.explain import explained, legend, signed, strongest, visible
 from preftilt.result import Realigned, ScoredCandidate
 
@@ -102,7 +103,7 @@ class Show:
             same = candidate.tokens == result.candidates[0].tokens
             words = Text("this answer", style="bold green") if same else Text(_brief(candidate))
             table.add_row(
-                f"  λ {_interval(segment.start, segment.stop)}", f"#{candidate.rank}", words
+                f"  λ {interval(segment.start, segment.stop)}", f"#{candidate.rank}", words
             )
         self.print(table)
         self.print(Text(""))
@@ -111,6 +112,36 @@ class Show:
         """One line: what λ and the preference did."""
         if result.effect is not None:
             self.print(Text(f"{_effect_line(result.effect, result.lam)}\n", style="dim"))
+
+    def example(self, fit: ExampleFit, result: Realigned) -> None:
+        """Which λ would have given the answer that the user likes."""
+        self.print(Text("The answer you like", style="bold"))
+        which = "among" if fit.candidate is not None else "beside"
+        count = f"{len(result.candidates)} candidate{'s' if len(result.candidates) > 1 else ''}"
+        chosen = fit.chosen
+        if chosen.intervals:
+            told = ", ".join(interval(start, stop) for start, stop in chosen.intervals)
+            self.print(Text(f"  {which} the {count} it is chosen for λ {told}"))
+        else:
+            self.print(
+                Text(
+                    f"  {which} the {count} no λ chooses it; it is closest at λ = {short(chosen.nearest)},"
+                    f" {chosen.behind:.2f} {result.unit} behind"
+                )
+            )
+        if fit.guided is None:
+            self.print(Text("  what λ guided decoding would need, this engine cannot tell\n"))
+            return
+        guided = fit.guided
+        at_best = guided.logprobs[guided.lambdas.index(guided.best)]
+        as_it_is = guided.logprobs[guided.lambdas.index(1.0)] if 1.0 in guided.lambdas else None
+        more = "" if as_it_is is None else f", {at_best - as_it_is:.2f} nats more than at λ = 1"
+        self.print(
+            Text(
+                f"  guided decoding draws it most likely at λ = {short(guided.best)}"
+                f" ({short(guided.low)} – {short(guided.high)}){more}\n"
+            )
+        )
 
     def why(self, result: Realigned) -> None:
         """The answer's tokens by preference gain."""
@@ -205,7 +236,8 @@ def _effect_line(effect: StrengthEffect, lam: float) -> str:
     return f"λ = {lam:g} makes {effect.share:.0%} of the spread of the scores; {moved}"
 
 
-def _interval(start: float, stop: float) -> str:
+def interval(start: float, stop: float) -> str:
+    """λ from ``start`` to ``stop``, which may be infinite."""
     return f"from {short(start)}" if stop == float("inf") else f"{short(start)} – {short(stop)}"
 
 
