@@ -57,7 +57,7 @@ OPENING = (
     "influence",
     "run",
     "score",
-    "probe",
+    "verify",
     "sweep",
     "policy-accuracy",
     "behaviour",

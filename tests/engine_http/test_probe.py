@@ -1,4 +1,4 @@
-"""What a probe finds out, the plan it makes of it, and how ``preftilt probe`` tells."""
+"""What a probe finds out, the plan it makes of it, and how ``preftilt verify`` tells."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Cli = Callable[..., Said]
 
 @pytest.fixture
 def cli(server: Running, tokenizer_folder: str, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """``preftilt probe`` on the stand-in: exit code, output, errors."""
+    """``preftilt verify --quick`` on the stand-in: exit code, output, errors."""
 
     def run(kind: str, *more: str) -> Said:
         spec = f"{kind}+{server.url}"
         with pytest.raises(SystemExit) as end:
-            main(["probe", spec, "--tokenizer", tokenizer_folder, *more])
+            main(["verify", spec, "--quick", "--tokenizer", tokenizer_folder, *more])
         out, err = capfd.readouterr()
         assert isinstance(end.value.code, int)
         return end.value.code, out, err
@@ -194,7 +194,7 @@ def test_options_that_the_server_decided_about_are_refused(opened: Opened):
 def test_the_command_prints_facts_plan_and_abilities(cli: Cli):
     code, out, _ = cli("vllm")
     assert code == 0
-    for words in ("token ids in and out", "raw, within", "score: POST", "max_context: 256"):
+    for words in ("token ids in and out", "raw, within", "score: POST", "| max_context | 256 |"):
         assert words in out
 
 
@@ -220,7 +220,7 @@ def test_the_command_shows_what_it_found_before_it_refuses(cli: Cli, server: Run
 
 def test_a_server_that_is_not_there_is_exit_code_1(capfd: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
-        main(["probe", "vllm+http://127.0.0.1:9"])
+        main(["verify", "vllm+http://127.0.0.1:9"])
     assert end.value.code == 1
     assert "cannot be reached" in capfd.readouterr().err
 

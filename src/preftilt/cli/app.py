@@ -37,10 +37,10 @@ from preftilt.cli.options import (
     ShowFlags,
 )
 from preftilt.cli.policy_accuracy import policy_accuracy
-from preftilt.cli.probe import probe
 from preftilt.cli.serve import serve
 from preftilt.cli.soup import soup
 from preftilt.cli.train import train
+from preftilt.cli.verify import verify
 from preftilt.defaults import LAMBDA
 from preftilt.errors import PreftiltError
 
@@ -284,7 +284,7 @@ for _command, _name, _panel in (
     (fix_alpha, "fix-alpha", TRAINING),
     (demo_pairs, "demo-pairs", TRAINING),
     (influence, "influence", TOOLS),
-    (probe, "probe", TOOLS),
+    (verify, "verify", TOOLS),
     (schema, "schema", TOOLS),
 ):
     app.command(_name, rich_help_panel=_panel)(_command)
