@@ -68,6 +68,19 @@ def test_the_nucleus_of_a_flat_distribution_needs_the_whole_vocabulary():
     assert kept.tolist() == [4500, 4500]
 
 
+@pytest.mark.parametrize("spread", [0.1, 1.0, 3.0, 9.0])
+def test_the_nucleus_is_found_however_much_of_the_vocabulary_is_rare(spread: float):
+    """Looking at likely tokens first must leave out none that belongs to it."""
+    scores = spread * torch.randn(3, 4000, generator=torch.Generator().manual_seed(6))
+    for top_p in (0.3, 0.9, 0.999):
+        kept, order = sampler.nucleus(scores, top_p)
+        for row, values, likely in zip(scores.double().numpy(), kept, order, strict=True):
+            wanted = np.flatnonzero(np.isfinite(filtered(row, Sampling(top_p=top_p))))
+            nucleus = likely[torch.isfinite(values)].tolist()
+            assert sorted(nucleus) == wanted.tolist()
+            assert np.array_equal(row[nucleus], np.sort(row[wanted])[::-1])
+
+
 def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
     logits = torch.log_softmax(
         2 * torch.randn(16, 400, generator=torch.Generator().manual_seed(2)), 1

@@ -103,7 +103,7 @@ def test_several_groups_of_several_sizes_draw_at_once_each_for_itself():
 
 
 def test_many_groups_are_drawn_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sampler, "BLOCK", 3 * VOCABULARY)
+    monkeypatch.setattr(sampler, "MIXED", 3 * VOCABULARY)
     raw_logits = logits(22)
     order = [(card(row % 2, group=str(row // 2), sampling=Sampling()), row) for row in range(22)]
     forced = batch(*((member, row // 2) for member, row in order)).apply(raw_logits.clone())

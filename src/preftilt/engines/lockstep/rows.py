@@ -10,12 +10,20 @@ group is then one position ahead of it, and refused in the next step, so that th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from preftilt.engines.lockstep.cards import MemberCard, MemberRow
-from preftilt.engines.transformers.sampler import GuidanceRule, RowSampling, choose
+from preftilt.engines.transformers.sampler import (
+    GuidanceRule,
+    Race,
+    RowSampling,
+    choose,
+    gumbel_argmax,
+)
 from preftilt.streams import position_key
 from preftilt.types import Tokens
 
@@ -23,25 +31,61 @@ CERTAIN = 1e30
 """The logit of a token that must be drawn: above all others, and finite, so that no softmax over the row is NaN."""
 
 
-def force(logits: Tensor, members: Sequence[tuple[int, MemberCard, int]]) -> None:
-    """Leave every member's row of ``logits`` [R, V] one token to draw, in place; other rows are not touched.
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """The rows of one group, in the order of its members; ``whole``: every member is there, once."""
 
-    ``members`` are (row, card, tokens drawn so far).
-    """
-    groups: dict[str, list[tuple[int, MemberCard, int]]] = {}
-    for member in members:
-        groups.setdefault(member[1].group, []).append(member)
+    rows: tuple[int, ...]
+    members: tuple[MemberRow, ...]
+    whole: bool
+    rule: GuidanceRule
+
+    @property
+    def first(self) -> MemberCard:
+        """The card of the first member that is there: all agree on the rule."""
+        return self.members[0].card
+
+    def sampling(self) -> RowSampling | None:
+        """How it draws its next token; None where it must not, since its members are not in step."""
+        position = len(self.members[0].drawn)
+        if not self.whole or any(len(member.drawn) != position for member in self.members):
+            return None
+        key = position_key(self.first.key, self.first.start + position)
+        return RowSampling(self.first.sampling, key, self.rows, self.rule)
+
+
+def _grouped(rows: Iterable[tuple[int, MemberRow]]) -> list[RowGroup]:
+    by_name: dict[str, list[tuple[int, MemberRow]]] = {}
+    for row, member in rows:
+        by_name.setdefault(member.card.group, []).append((row, member))
+    groups: list[RowGroup] = []
+    for placed in by_name.values():
+        placed.sort(key=lambda entry: entry[1].card.member)
+        cards = [member.card for _, member in placed]
+        first = cards[0]
+        groups.append(
+            RowGroup(
+                rows=tuple(row for row, _ in placed),
+                members=tuple(member for _, member in placed),
+                whole=[card.member for card in cards] == list(range(first.size)),
+                rule=GuidanceRule(first.weights, first.mask, first.preferred, first.strength_by),
+            )
+        )
+    return groups
+
+
+def force(logits: Tensor, groups: Sequence[RowGroup]) -> None:
+    """Leave every row of a group in ``logits`` [R, V] one token to draw, in place; other rows are not touched."""
     drawing: dict[tuple[int, Tokens], list[RowSampling]] = {}
     rows: list[int] = []
     tokens: list[int] = []
-    for group in groups.values():
-        group.sort(key=lambda member: member[1].member)
-        if _in_step(group):
-            card = group[0][1]
-            drawing.setdefault((card.vocabulary, card.holes), []).append(_row_sampling(group))
+    for group in groups:
+        sampling = group.sampling()
+        if sampling is not None:
+            drawing.setdefault((group.first.vocabulary, group.first.holes), []).append(sampling)
         else:
-            rows += [row for row, _, _ in group]
-            tokens += [min(card.refusal, logits.shape[1] - 1) for _, card, _ in group]
+            rows += group.rows
+            tokens += [min(member.card.refusal, logits.shape[1] - 1) for member in group.members]
     for ids, row_samplings in drawing.items():
         for row_sampling, token in zip(
             row_samplings, _chosen(logits, row_samplings, *ids), strict=True
@@ -50,24 +94,6 @@ def force(logits: Tensor, members: Sequence[tuple[int, MemberCard, int]]) -> Non
             tokens += [token] * len(row_sampling.logit_rows)
     where = torch.tensor([rows, tokens], device=logits.device)
     logits[where[0], where[1]] = CERTAIN
-
-
-def _in_step(group: Sequence[tuple[int, MemberCard, int]]) -> bool:
-    """Whether all its members, each once, are at the same position; ``group`` is in their order."""
-    positions = {drawn for _, _, drawn in group}
-    numbers = [card.member for _, card, _ in group]
-    whole = numbers == list(range(group[0][1].size))
-    return whole and len(positions) == 1
-
-
-def _row_sampling(group: Sequence[tuple[int, MemberCard, int]]) -> RowSampling:
-    _, card, drawn = group[0]
-    return RowSampling(
-        sampling=card.sampling,
-        key=position_key(card.key, card.start + drawn),
-        logit_rows=tuple(row for row, _, _ in group),
-        rule=GuidanceRule(card.weights, card.mask, card.preferred, card.strength_by),
-    )
 
 
 def _chosen(
@@ -81,7 +107,17 @@ def _chosen(
             [row for row_sampling in row_samplings for row in row_sampling.logit_rows]
         )
         known[rows[:, None], torch.tensor(inside)] = -torch.inf
-    return choose(known, row_samplings)
+    return choose(known, row_samplings, _race())
+
+
+@lru_cache(maxsize=1)
+def _race() -> Race:
+    """The compiled race, which takes numba; vLLM has it."""
+    try:
+        from preftilt.engines.lockstep.race import race
+    except ImportError:
+        return gumbel_argmax
+    return race
 
 
 class GroupedRows:
@@ -89,6 +125,7 @@ class GroupedRows:
 
     def __init__(self) -> None:
         self._rows: dict[int, MemberRow] = {}
+        self._groups: list[RowGroup] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -104,6 +141,7 @@ class GroupedRows:
         added: (row, its member or None for anybody else's request), in place of whoever was there. moved: (from, to,
         whether they swap).
         """
+        self._groups = None
         for row in removed:
             self._rows.pop(row, None)
         for row, member in added:
@@ -116,11 +154,10 @@ class GroupedRows:
 
     def apply(self, logits: Tensor) -> Tensor:
         """``logits`` float32 [R, V], with one token to draw in every member's row."""
-        if self._rows:
-            force(
-                logits,
-                [(row, member.card, len(member.drawn)) for row, member in self._rows.items()],
-            )
+        if self._groups is None:
+            self._groups = _grouped(self._rows.items())
+        if self._groups:
+            force(logits, self._groups)
         return logits
 
     def _put(self, row: int, member: MemberRow | None) -> None:

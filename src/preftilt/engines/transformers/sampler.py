@@ -6,10 +6,12 @@ has one row of logits a view: plain sampling has one, guided decoding several (:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +24,16 @@ LIKELY = 1024
 """Top-p first looks at this many of the most likely tokens; sorting the whole vocabulary is seldom needed."""
 
 BLOCK = 1 << 18
-"""Numbers hashed, or mixed, at once, so that the passes over them run in the processor's cache."""
+"""Numbers hashed at once, so that the passes over them run in the processor's cache."""
+
+MIXED = 1 << 19
+"""Numbers of a view mixed at once, for the same reason."""
+
+Race = Callable[[Tensor, Tensor], Tensor]
+"""A way to run the exponential race of every row: :func:`gumbel_argmax`, or one with the same winners."""
+
+RARE = (1e-3, 1e-4, 1e-5, 1e-6)
+"""Probabilities below which tokens are left out of the search for the nucleus, the next one where too much is out."""
 
 
 def signed(key: int) -> int:
@@ -106,16 +117,45 @@ def _tempered(logits: Tensor, sampling: Sampling) -> Tensor:
 def nucleus(scores: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """The likeliest tokens [R, k] of ``scores`` [R, V] and their scores [R, k], −inf behind the nucleus of ``top_p``;
     k is the size of the largest row's."""
-    total = torch.logsumexp(scores, dim=1, keepdim=True)
-    likely = min(LIKELY, scores.shape[1])
-    values, order = torch.topk(scores, likely, dim=1)
-    if float(torch.exp(values - total).sum(dim=1).min()) < top_p and likely < scores.shape[1]:
-        values, order = torch.sort(scores, dim=1, descending=True, stable=True)
+    likeliest = scores.amax(dim=1, keepdim=True)
+    total = likeliest + (scores - likeliest).exp_().sum(dim=1, keepdim=True).log_()
+    values, order = (_above if scores.device.type == "cpu" else _top)(scores, total, top_p)
     probabilities = torch.exp(values.double() - total.double())
     before = probabilities.cumsum(dim=1) - probabilities
     outside = before >= top_p
     width = int((~outside).sum(dim=1).max())
     return values[:, :width].masked_fill(outside[:, :width], -torch.inf), order[:, :width]
+
+
+def _top(scores: Tensor, total: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens, at least those of the nucleus, by descending score: the scores [R, k], and the tokens."""
+    likely = min(LIKELY, scores.shape[1])
+    values, order = torch.topk(scores, likely, dim=1)
+    if float(torch.exp(values - total).sum(dim=1).min()) < top_p and likely < scores.shape[1]:
+        values, order = torch.sort(scores, dim=1, descending=True, stable=True)
+    return values, order
+
+
+def _above(scores: Tensor, total: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """As :func:`_top`, by leaving out what is rare: on a CPU, a selection of the largest takes many times longer."""
+    table, logs = scores.numpy(), total.numpy()
+    for rare in RARE:
+        rows, tokens = np.divmod(np.flatnonzero(table > logs + math.log(rare)), table.shape[1])
+        values = table[rows, tokens]
+        mass = np.bincount(rows, np.exp(values - logs[rows, 0]), len(table))
+        # A little more than top_p, since the rest is summed up in another precision.
+        if mass.min() > top_p + 1e-4:
+            break
+    else:
+        largest = torch.sort(scores, dim=1, descending=True, stable=True)
+        return largest.values, largest.indices
+    descending = np.lexsort((-values, rows))
+    counts = np.bincount(rows, minlength=len(table))
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.full((len(table), counts.max()), -np.inf, dtype=table.dtype)
+    order = np.zeros(kept.shape, dtype=np.int64)
+    kept[rows, places], order[rows, places] = values[descending], tokens[descending]
+    return torch.from_numpy(kept), torch.from_numpy(order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +196,9 @@ def draw(
     ]
 
 
-def choose(logits: Tensor, row_samplings: Sequence[RowSampling]) -> list[int]:
+def choose(
+    logits: Tensor, row_samplings: Sequence[RowSampling], race: Race = gumbel_argmax
+) -> list[int]:
     """Every row's token, as :func:`draw` draws it; ``logits`` may have sequences that belong to no row."""
     tokens = [0] * len(row_samplings)
     groups: dict[tuple[Sampling, GuidanceRule | None], list[int]] = {}
@@ -167,7 +209,8 @@ def choose(logits: Tensor, row_samplings: Sequence[RowSampling]) -> list[int]:
             views = list(zip(*(row_samplings[row].logit_rows for row in block), strict=True))
             view_logits = [_select_rows(logits, indices) for indices in views]
             scores = view_logits[0] if rule is None else guided(view_logits, rule)
-            drawn = _draw_rows(scores, sampling, [row_samplings[row].key for row in block])
+            keys = [row_samplings[row].key for row in block]
+            drawn = _draw_rows(scores, sampling, keys, race)
             for row, token in zip(block, drawn.tolist(), strict=True):
                 tokens[row] = token
     return tokens
@@ -179,29 +222,36 @@ def _blocks(
     """``rows`` in blocks: on a CPU, what is computed of a block's views stays in the processor's cache."""
     size = len(rows)
     if rule is not None and logits.device.type == "cpu":
-        size = max(1, BLOCK // logits.shape[1])
+        size = max(1, MIXED // logits.shape[1])
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
 
 
 def _select_rows(logits: Tensor, indices: Sequence[int]) -> Tensor:
-    """``logits`` at ``indices``; a view rather than a copy where they are contiguous."""
-    first, stop = indices[0], indices[0] + len(indices)
-    if indices == tuple(range(first, stop)):
-        return logits[first:stop]
+    """``logits`` at ``indices``; a view rather than a copy where they are evenly spaced."""
+    first, step = indices[0], indices[1] - indices[0] if len(indices) > 1 else 1
+    if step > 0 and tuple(indices) == tuple(range(first, indices[-1] + 1, step)):
+        return logits[first : indices[-1] + 1 : step]
     return logits[list(indices)]
 
 
-def _draw_rows(scores: Tensor, sampling: Sampling, keys: Sequence[int]) -> Tensor:
+def _draw_rows(scores: Tensor, sampling: Sampling, keys: Sequence[int], race: Race) -> Tensor:
     """The tokens [R] of rows with the same settings: ``scores`` [R, V] in nats."""
     if sampling.temperature == 0:
-        return torch.argmax(scores, dim=1)
+        return _argmax(scores)
     signed_keys = torch.tensor([signed(key) for key in keys], device=scores.device)
     if sampling.top_p >= 1:
-        return gumbel_argmax(_tempered(scores, sampling), signed_keys)
+        return race(_tempered(scores, sampling), signed_keys)
     # Noise is computed for the nucleus alone: over a wide vocabulary it would take longer than the rest of the draw.
     kept, tokens = nucleus(_tempered(scores, sampling), sampling.top_p)
     return gumbel_argmax_among(kept, tokens, signed_keys, scores.shape[1])
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """The likeliest token of every row [R], the first of several; torch's own takes several times longer on a CPU."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmax(axis=1))
+    return torch.argmax(scores, dim=1)
 
 
 def guided(logits: Sequence[Tensor], rule: GuidanceRule) -> Tensor:
@@ -218,9 +268,10 @@ def guided(logits: Sequence[Tensor], rule: GuidanceRule) -> Tensor:
         strengths = 1 + (lam - 1) * divergence(preferred, first)
         scores = torch.addcmul(scores, strengths[:, None], preferred - first)
     for weight, view in zip(weights, others, strict=True):
-        scores = torch.add(scores, view - first, alpha=weight)
-    # A token with −inf in one view has no finite sum; if all sums are finite, nothing needs to be masked.
-    if not bool(torch.isfinite(scores).all()):
+        difference = view - first
+        scores = torch.add(scores, difference, alpha=weight, out=difference)
+    # A token with −inf in one view has a sum of −inf, as it should, or of NaN or +inf, which the maximum shows.
+    if not math.isfinite(float(scores.amax())):
         ruled_out = torch.stack([torch.isneginf(view) for view in logits]).any(dim=0)
         scores = scores.masked_fill(ruled_out, -torch.inf)
     mask = rule.mask

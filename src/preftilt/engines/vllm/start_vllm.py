@@ -226,14 +226,17 @@ def _sampler_agrees(worker: Submits, vocabulary: Vocabulary, dtype: torch.dtype)
 
 
 def _steps_together(worker: Submits, vocabulary: Vocabulary) -> bool:
-    """Whether groups draw as one, measured: a member alone must be refused, and two must draw the same tokens."""
+    """Whether groups draw as one, measured: a member alone must be refused, and two must draw the same tokens.
+
+    They are drawn rather than greedy, so that what draws has been compiled before the first request.
+    """
     prompts = [_test_tokens(8, vocabulary.size, step) for step in (1, 3)]
     views = (GuidedView(prompts[0], -1.0), GuidedView(prompts[1], 2.0))
     request = GuideRequest(
         views=views,
         slots=(0,),
         stream=Stream(0),
-        sampling=Sampling(temperature=0),
+        sampling=Sampling(),
         max_tokens=ATTEMPTS,
     )
     drawing = GroupDrawing(request, 0, vocabulary, ATTEMPTS)
