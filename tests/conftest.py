@@ -11,7 +11,7 @@ import tests.shapes
 
 CHECKED = (
     "preftilt.engines.memo",
-    "preftilt.eval.bootstrap",
+    "preftilt.eval.stats",
     "preftilt.path",
     "preftilt.rank",
     "preftilt.result",

@@ -11,7 +11,7 @@ import pytest
 
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.eval.accuracy.evaluate import StudyOptions, policy_accuracy, write_report
-from preftilt.eval.accuracy.naming import parse_rules
+from preftilt.eval.accuracy.rules import parse_rules
 from preftilt.testing.toy import ToyEngine
 from tests.accuracy.toys import COMPARISONS, Counting, comparison, reading
 from tests.cli.toys import Slow

@@ -12,7 +12,7 @@ from preftilt.demo.world import judge, preference, topic
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.formats import FORMS, ComparisonSource, read
 from preftilt.eval.accuracy.world import PAST, QUESTIONS, world_comparisons, world_users
-from preftilt.eval.prefeval.data import TOPICS
+from preftilt.eval.benchmarks.prefeval_data import TOPICS
 from preftilt.types import Preference
 
 GOOD = {"question": "tea?", "preference": "no sugar", "chosen": "plain", "rejected": "sweet"}

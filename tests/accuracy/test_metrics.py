@@ -18,7 +18,7 @@ from preftilt.eval.accuracy.metrics import (
     top_one,
     top_one_interval,
 )
-from preftilt.eval.bootstrap import mean_interval, ratio_interval
+from preftilt.eval.stats import mean_interval, ratio_interval
 
 NUMBERS = st.one_of(st.integers(-3, 3).map(float), st.just(-math.inf))
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30)

@@ -16,13 +16,18 @@ from preftilt.engines.base import ScoreRequest
 from preftilt.engines.guides import GuidedView, GuideRequest
 from preftilt.engines.normalises import Mixture, NormaliseRequest
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.context import in_context, make_context
+from preftilt.eval.accuracy.comparisons import Example, make_context, with_examples
 from preftilt.eval.accuracy.evaluate import policy_accuracy
-from preftilt.eval.accuracy.judged import ArgsRule, RewardModelRule
 from preftilt.eval.accuracy.measure import measure, weighted
-from preftilt.eval.accuracy.naming import default_rules, parse_rule, parse_rules
-from preftilt.eval.accuracy.pairs import Example
-from preftilt.eval.accuracy.rules import MixingRule, RuleValue
+from preftilt.eval.accuracy.rules import (
+    ArgsRule,
+    MixingRule,
+    RewardModelRule,
+    RuleValue,
+    default_rules,
+    parse_rule,
+    parse_rules,
+)
 from preftilt.guided import combine, kappa
 from preftilt.prompt import PromptSettings
 from preftilt.readers import ArmSettings
@@ -148,22 +153,21 @@ async def test_a_mixture_is_normalised_as_guided_decoding_combines():
 
 
 async def test_examples_stand_before_the_question_and_the_oldest_go_first():
-    engine = ToyEngine()
-    item = comparison()
     past = tuple(Example(f"question {i}", "draw") for i in range(5))
-    shown = in_context(engine, item.messages, past, 2, 10, PromptSettings())
-    recent = in_context(engine, item.messages, past[3:], 2, 10, PromptSettings())
-    assert shown == recent
-    assert shown.used == 2
-    assert in_context(engine, item.messages, past, 9, 10, PromptSettings()).used == 5
+    told = make_context(reading(), comparison(examples=past))
+    recent = make_context(reading(), comparison(examples=past[3:]))
+    assert with_examples(told, 2, 10) == with_examples(recent, 2, 10)
+    assert with_examples(told, 2, 10)[1] == 2
+    assert with_examples(told, 9, 10)[1] == 5
 
 
 async def test_examples_that_do_not_fit_are_left_out_whole():
     engine = ToyEngine(tokenizer=_Wordy(), max_context=40)
     past = tuple(Example("q" * 5, "r" * 5) for _ in range(9))
-    shown = in_context(engine, comparison().messages, past, 9, 8, PromptSettings())
-    assert 0 < shown.used < 9
-    assert len(shown.prompt) + 8 <= 40 < len(shown.prompt) + 8 + 10
+    short = comparison(examples=past, preferences=(), chosen="read", rejected=("win",))
+    query, used = with_examples(make_context(reading(engine), short), 9, 8)
+    assert 0 < used < 9
+    assert len(query.prompt) + 8 <= 40 < len(query.prompt) + 8 + 10
 
 
 class _Wordy(ToyTokenizer):

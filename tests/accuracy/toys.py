@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from preftilt.eval.accuracy.context import ScoringSetup, TokenisedComparison, make_context
-from preftilt.eval.accuracy.pairs import Comparison, Example
+from preftilt.eval.accuracy.comparisons import (
+    Comparison,
+    Example,
+    ScoringSetup,
+    TokenisedComparison,
+    make_context,
+)
 from preftilt.messages import Message
 from preftilt.rivals import Judges, RewardScores
 from preftilt.rivals.base import Pair

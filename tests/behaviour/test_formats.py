@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.pairs import Example
+from preftilt.eval.accuracy.comparisons import Example
 from preftilt.eval.accuracy.world import world_comparisons, world_verdict
 from preftilt.eval.behaviour.formats import FORMS, WRITE, QuestionSource, read
 

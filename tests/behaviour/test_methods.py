@@ -8,8 +8,7 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.eval.accuracy.rules import RearRule
-from preftilt.eval.behaviour.methods import (
+from preftilt.eval.behaviour.evaluate import (
     AnswerSettings,
     answer,
     check,
@@ -115,9 +114,8 @@ def test_methods_are_the_rules_of_the_same_names():
     names = ["base", "icl=3", "rear=2", "rear=2", "amulet-icl"]
     methods = parse_methods(names, DRAWING)
     assert [one.name for one in methods] == ["base", "icl=3", "rear=2", "amulet-icl"]
-    assert isinstance(methods[2].rule, RearRule)
-    assert (methods[1].count, methods[2].lam) == (3, 2.0)
-    told = {one.name: one.evidence for one in methods}
+    assert (methods[1].rule.count, methods[2].lam) == (3, 2.0)
+    told = {one.name: one.rule.evidence for one in methods}
     assert told == {
         "base": "none",
         "icl=3": "examples",

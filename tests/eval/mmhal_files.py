@@ -8,7 +8,7 @@ from typing import Any
 
 import PIL.Image
 
-from preftilt.eval.mmhal.data import FILE, FOLDER, ROWS, TYPES
+from preftilt.eval.benchmarks.mmhal import FILE, FOLDER, ROWS, TYPES
 
 
 def rows(source: str = "https://example.org") -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from preftilt.eval.pingpong.data import FILE, MARK
+from preftilt.eval.benchmarks.pingpong import FILE, MARK
 
 
 def settings_v2() -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.harness.benchmark import Benchmark, Case, Opening
 from preftilt.eval.reproduce import parts
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
-from preftilt.eval.reproduce.benchmarks import open_benchmarks
 from preftilt.eval.reproduce.experiments import AVOIDING
 from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import reproduce

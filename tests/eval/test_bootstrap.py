@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preftilt.eval.bootstrap import mean_interval
+from preftilt.eval.stats import mean_interval
 
 
 def test_the_interval_of_a_share_is_near_the_normal_one():

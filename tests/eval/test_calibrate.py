@@ -10,8 +10,7 @@ import pytest
 
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate import RatedCandidate, RatedPool, calibrate, read_pools
-from preftilt.eval.calibrate.figure import draw
-from preftilt.eval.calibrate.report import markdown, to_json
+from preftilt.eval.calibrate.report import draw, markdown, to_json
 
 
 def rated(question: float, gain: float, quality: float | None, **rest) -> RatedCandidate:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.maths.checking import same_answer
-from preftilt.eval.maths.data import SOURCES, load_items
-from preftilt.eval.maths.pool import Check, Solution, SolutionPool, choose, columns, curve, solved
-from preftilt.eval.maths.protocol import own_text, request_for, rules_for
+from preftilt.eval.benchmarks.maths import (
+    SOURCES,
+    Check,
+    choose,
+    columns,
+    curve,
+    load_items,
+    own_text,
+    request_for,
+    rules_for,
+    same_answer,
+)
 from preftilt.reward import Reward
 from preftilt.rivals.extractors import final_answer
 
@@ -89,26 +96,30 @@ def test_answers_are_compared_as_mathematics(gold: str, answer: str, same: bool)
     assert same_answer(gold, answer) is same
 
 
-def solution(slot: int, answer: str | None, score: float, *, finished: bool = True) -> Solution:
-    return Solution(
-        slot=slot,
-        finished=finished,
-        answer=answer,
-        key=answer,
-        length=10,
-        question_logprob=score,
-        preference_gain=0.0,
-    )
+def solution(
+    slot: int, answer: str | None, score: float, *, length: int = 10, finish: str = "eos"
+) -> dict[str, Any]:
+    return {
+        "slot": slot,
+        "text": "no idea" if answer is None else rf"So \boxed{{ {answer} }}.",
+        "finish": finish,
+        "sums": {"question_logprob": score, "preference_gain": 0.0, "length": length},
+    }
 
 
 def chosen(
-    pool: Sequence[Solution], curve_of: Sequence[int] = (), right: Check | None = None
+    pool: Sequence[dict[str, Any]],
+    curve_of: Sequence[int] = (),
+    check: Check | None = None,
+    lam: float = 20.0,
+    reward: Reward = Reward(),  # noqa: B008
 ) -> dict[str, float | None]:
-    return choose(SolutionPool(pool, 20.0, Reward()), curve_of, right or is_seven)
+    record = {"settings": {"lambda": lam, **asdict(reward)}, "candidates": pool}
+    return choose(record, curve_of, check or is_seven)
 
 
 def is_seven(answer: str) -> bool:
-    return answer == "7"
+    return answer.strip() == "7"
 
 
 def test_each_way_of_choosing_has_its_own_winner() -> None:
@@ -116,7 +127,7 @@ def test_each_way_of_choosing_has_its_own_winner() -> None:
         solution(0, "5", -9.0),
         solution(1, "5", -9.5),
         solution(2, "7", -1.0),
-        solution(3, "3", -0.5, finished=False),
+        solution(3, "3", -0.5, finish="length"),
     ]
     found = chosen(pool, [1, 2])
     assert found == {
@@ -144,40 +155,28 @@ def test_candidates_without_an_answer_have_no_vote_and_are_wrong() -> None:
 
 def test_a_check_that_took_too_long_makes_no_number() -> None:
     pool = [solution(0, "5", -1.0), solution(1, "7", -2.0)]
-    found = chosen(pool, [1], lambda answer: None if answer == "5" else answer == "7")
+    found = chosen(pool, [1], lambda answer: None if "5" in answer else "7" in answer)
     assert (found["rear"], found["sample"], found["any"], found["any_1"]) == (None, None, 1.0, None)
 
 
 def test_the_pool_is_read_from_a_record_in_the_order_drawn() -> None:
-    def candidate(slot: int, text: str, question: float | None, finish: str) -> dict[str, Any]:
-        sums = {"question_logprob": question, "preference_gain": question and 0.5, "length": 5}
-        return {"slot": slot, "text": text, "finish": finish, "sums": sums}
-
-    reward = Reward(reduction="centred", cut_off="as-is")
-    pool = solved(
-        {
-            "settings": {"lambda": 3.0, "temperature": 1.0, **asdict(reward)},
-            "candidates": [
-                candidate(1, r"\boxed{ 7 }", -10.0, "eos"),
-                candidate(0, "no idea", None, "length"),
-            ],
-        }
-    )
-    assert (pool.lam, pool.reward) == (3.0, reward)
-    first, second = pool.solutions
-    assert (first.slot, first.answer, first.finished) == (0, None, False)
-    assert first.question_logprob == -math.inf
-    assert (second.answer, second.key, second.length) == (" 7 ", "7", 5)
-    assert (second.question_logprob, second.preference_gain) == (-10.0, 0.5)
+    reward = Reward(reduction="mean", cut_off="as-is")
+    pool = [solution(1, "7", -10.0), solution(0, "7", -10.0), solution(2, "5", -5.0)]
+    assert chosen(pool, reward=reward)["rear"] == 0.0
+    impossible = solution(2, "5", -5.0)
+    impossible["sums"] |= {"question_logprob": None, "preference_gain": None}
+    assert chosen([*pool[:2], impossible], reward=reward)["rear"] == 1.0
+    assert chosen([solution(1, "7", -10.0), solution(0, "5", -10.0)], [1])["rear"] == 0.0
+    assert chosen([solution(1, "5", -10.0), solution(0, "7", -10.0)], [1])["rear_1"] == 1.0
 
 
 def test_a_smaller_pool_is_centred_by_its_own_candidates() -> None:
-    def long(slot: int, answer: str, score: float, length: int) -> Solution:
-        return replace(solution(slot, answer, score), length=length)
+    def long(slot: int, answer: str, score: float, length: int) -> dict[str, Any]:
+        return solution(slot, answer, score, length=length)
 
     pool = [long(0, "5", -8.0, 8), long(1, "7", -11.0, 12), long(2, "3", -1.0, 8)]
-    found = choose(SolutionPool(pool, 1.0, Reward(reduction="centred")), [2], is_seven)
-    assert (found["rear"], found["rear_2"]) == (0.0, 1.0)
+    numbers = chosen(pool, [2], lam=1.0, reward=Reward(reduction="centred"))
+    assert (numbers["rear"], numbers["rear_2"]) == (0.0, 1.0)
 
 
 def test_a_curve_has_the_powers_of_two_below_n() -> None:
@@ -193,7 +192,7 @@ def test_the_preference_texts_differ_and_the_box_is_asked_for_in_both_views(
     for name in ("full", "brief", "unrelated"):
         request = request_for(item, rules_for("rear-paper", name, {"box": True}))
         texts.add(request.preferences[0].text)
-        assert request.messages[0].content == f"Find 0.\n\n{own_text('box.txt')}"
+        assert request.messages[0].content == f"Find 0.\n\n{own_text('maths', 'box.txt')}"
     assert len(texts) == 3
     assert request_for(item, rules_for("rear-paper", "full", None)).messages[0].content == "Find 0."
     with pytest.raises(BadInput, match="preference is 'none'; it must be one of full, brief"):

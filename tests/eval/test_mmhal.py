@@ -12,11 +12,18 @@ from threading import Thread
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.harness.method import choose_method
-from preftilt.eval.harness.request import read_request
-from preftilt.eval.mmhal.data import FOLDER, load_items, load_pictures
-from preftilt.eval.mmhal.protocol import check_wish, method_protocol, request_for, rules_for
-from preftilt.eval.mmhal.verdicts import rate, read_rating
+from preftilt.eval.benchmarks.mmhal import (
+    FOLDER,
+    check_wish,
+    load_items,
+    load_pictures,
+    method_protocol,
+    rate,
+    read_rating,
+    request_for,
+    rules_for,
+)
+from preftilt.eval.harness.benchmark import choose_method, read_request
 from tests.eval.mmhal_files import rows, write_pictures, write_rows
 
 

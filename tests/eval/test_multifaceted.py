@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.multifaceted import data as source
-from preftilt.eval.multifaceted.data import MultifacetedItem, load_items
-from preftilt.eval.multifaceted.grades import rate, read_grade
-from preftilt.eval.multifaceted.protocol import (
+from preftilt.eval.benchmarks import multifaceted as source
+from preftilt.eval.benchmarks.multifaceted import (
+    MultifacetedItem,
     judged_instruction,
+    load_items,
     method_protocol,
+    rate,
+    read_grade,
     request_for,
     rules_for,
 )
@@ -174,8 +176,8 @@ def test_presets_differ_where_paper_code_and_benchmark_do() -> None:
     ("switches", "message"),
     [
         ({"judge_run": 2}, "no switch 'judge_run'"),
-        ('{"judge_runs": 0}', "judge_runs is 0; it must be at least 1"),
-        ({"judge_runs": "two"}, "judge_runs is 'two'; it must be a whole number"),
+        ('{"judge_runs": 0}', "judge_runs must be a whole number of at least 1, not 0"),
+        ({"judge_runs": "two"}, "judge_runs must be a whole number of at least 1, not 'two'"),
         ({"judge_sees_system": "no"}, "judge_sees_system is 'no'; it must be true or false"),
         ({"missing": "zero"}, "missing is 'zero'; it must be one of"),
     ],

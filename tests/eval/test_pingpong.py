@@ -9,18 +9,23 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.pingpong.data import FILE, load_items
-from preftilt.eval.pingpong.dialogue import (
+from preftilt.eval.benchmarks.pingpong import (
+    FILE,
+    TurnRatings,
     asking_the_user,
+    interrogator_settings,
+    judge_settings,
+    load_items,
     load_roles,
     opening,
     persona,
+    rate,
     read_utterance,
+    reader,
     request_for,
+    rules_for,
     turns_for_judge,
 )
-from preftilt.eval.pingpong.protocol import interrogator_settings, judge_settings, rules_for
-from preftilt.eval.pingpong.verdicts import TurnRatings, rate, reader
 from preftilt.messages import Message
 from tests.eval.pingpong_file import settings_v2, write_settings
 
@@ -204,5 +209,5 @@ def test_presets_differ_where_paper_code_and_benchmark_do() -> None:
         2048,
         4096,
     )
-    with pytest.raises(BadInput, match="turns is 0; it must be a number from 1"):
+    with pytest.raises(BadInput, match="turns must be a whole number of at least 1, not 0"):
         rules_for("rear-paper", {"turns": 0})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ import pytest
 
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
-from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.benchmarks.table import BENCHMARKS, open_benchmarks
+from preftilt.eval.harness.benchmark import Benchmark, BenchmarkRequest, Case, Opening
+from preftilt.eval.report import Heading, Picture, Table, Text, markdown, page
 from preftilt.eval.reproduce import collecting, experiments, methods
-from preftilt.eval.reproduce.benchmark import Benchmark, Case, Opening
-from preftilt.eval.reproduce.benchmarks import BENCHMARKS, open_benchmarks
 from preftilt.eval.reproduce.collecting import MeasuredModels
-from preftilt.eval.reproduce.document import Heading, Picture, Table, Text, markdown, page
 from preftilt.eval.reproduce.figures import draw_figures
 from preftilt.eval.reproduce.measured import (
     AnswerCost,
@@ -28,9 +27,10 @@ from preftilt.eval.reproduce.measured import (
     SamplePool,
 )
 from preftilt.eval.reproduce.methods import ComparedMethod
+from preftilt.eval.reproduce.numbers import JudgedItems, table
+from preftilt.eval.reproduce.parts import MeasureSettings
 from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import ItemCounts, ReproducePlan, reproduce
-from preftilt.eval.reproduce.tables import JudgedItems, table
 from preftilt.eval.reproduce.verdicts import picked, settle
 from preftilt.messages import Message
 from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer, hashed_bigrams
@@ -173,13 +173,18 @@ def plan(folder: Path, **changes: Any) -> ReproducePlan:
     models = MeasuredModels(
         model="toy", options=EngineOptions(), identity={"model": "toy"}, raters={}
     )
+    measured: dict[str, Any] = {
+        "settings": {"max_tokens": 12}, "pool": 8, "n": 4, "lambdas": (1.0, 20.0), "judge_tokens": 6,
+    }  # fmt: skip
     known: dict[str, Any] = {
-        "experiments": ALL, "models": models, "settings": {"max_tokens": 12}, "seed": 0, "pool": 8,
-        "n": 4, "lambdas": (1.0, 20.0), "judge_tokens": 6, "inserted": (0, 2), "processes": 1,
+        "experiments": ALL, "models": models, "inserted": (0, 2), "processes": 1,
         "sizes": ItemCounts(trees=2, rated=3, contexts=3, timed=1), "reference": "greedy",
         "records": folder / "records", "judged_by": None,
     }  # fmt: skip
-    return ReproducePlan(**known | changes)
+    names = {field.name for field in fields(MeasureSettings)}
+    measured |= {name: value for name, value in changes.items() if name in names}
+    rest = {name: value for name, value in changes.items() if name not in names}
+    return ReproducePlan(measure=MeasureSettings(**measured), **known | rest)
 
 
 def report_of(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preftilt.eval.bootstrap import mean_interval
+from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.harness.benchmark import Benchmark, Opening
 from preftilt.eval.harness.budget import BudgetSpent
+from preftilt.eval.report import markdown
 from preftilt.eval.reproduce import methods
-from preftilt.eval.reproduce.benchmark import Benchmark, Opening
-from preftilt.eval.reproduce.benchmarks import open_benchmarks
-from preftilt.eval.reproduce.document import markdown
 from preftilt.eval.reproduce.measured import AnswerCost, CostedAnswer
+from preftilt.eval.reproduce.numbers import JudgedItems, table
 from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import ItemCounts, reproduce
-from preftilt.eval.reproduce.tables import JudgedItems, table
+from preftilt.eval.stats import mean_interval
 from preftilt.messages import Message
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import Tokens

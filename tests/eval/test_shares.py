@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.eval.shares import gather, in_shares, surveyed
+from preftilt.eval.runner import gather, in_shares, surveyed
 
 IDS = [f"item {number}" for number in range(7)]
 
@@ -70,7 +70,7 @@ def test_one_process_does_the_work_itself(tmp_path: Path):
 @pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL])
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path, way: signal.Signals):
     code = (
-        "from pathlib import Path; from preftilt.eval.shares import in_shares;"
+        "from pathlib import Path; from preftilt.eval.runner import in_shares;"
         " from tests.eval.test_shares import IDS, sleep;"
         f" in_shares(sleep, IDS, Path({str(tmp_path / 'records.jsonl')!r}), 2)"
     )

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from preftilt.eval.significance import compare, mcnemar, paired_bootstrap
+from preftilt.eval.stats import compare, mcnemar, paired_bootstrap
 
 
 def test_mcnemar_counts_the_ways_a_coin_falls_as_unevenly():

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput, MissingPackage
-from preftilt.eval.reproduce.benchmark import Opening
-from preftilt.eval.reproduce.sources.sys_ifeval import open_sys_ifeval
-from preftilt.eval.sys_ifeval import checking
-from preftilt.eval.sys_ifeval.checking import check_answer
-from preftilt.eval.sys_ifeval.data import load_items, load_single
+from preftilt.eval.benchmarks import sys_ifeval as checking
+from preftilt.eval.benchmarks.sys_ifeval import (
+    check_answer,
+    load_items,
+    load_single,
+    open_sys_ifeval,
+)
+from preftilt.eval.harness.benchmark import Opening
 from tests.eval.ifeval_files import rows, system_row, write_ifeval
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput
+from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.harness.benchmark import Opening
+from preftilt.eval.report import markdown
 from preftilt.eval.reproduce import token_level
-from preftilt.eval.reproduce.benchmark import Opening
-from preftilt.eval.reproduce.benchmarks import open_benchmarks
-from preftilt.eval.reproduce.document import markdown
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.eval.reproduce.figures import draw_figures
 from preftilt.eval.reproduce.measured import (
@@ -26,7 +26,7 @@ from preftilt.eval.reproduce.measured import (
     answer_record,
     read_answer,
 )
-from preftilt.eval.reproduce.other_scores import OTHER_SCORES
+from preftilt.eval.reproduce.methods import OTHER_SCORES
 from preftilt.eval.reproduce.parts import MeasureSettings, drawn_guidance
 from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import reproduce

@@ -13,7 +13,7 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import GenerateConfig, Model, ModelOutput, ModelUsage, get_model
 
 from preftilt.eval import provider
-from preftilt.eval.harness.judge_client import FIRST_QUESTION
+from preftilt.eval.harness.judge import FIRST_QUESTION
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval_inspect.fixtures import write_prefeval
 from tests.eval_inspect.judge_server import JudgeServer, served

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from preftilt.eval.prefeval.data import FILLER_FILE, FOLDERS, OPTIONS_FOLDER, TOPICS
+from preftilt.eval.benchmarks.prefeval_data import FILLER_FILE, FOLDERS, OPTIONS_FOLDER, TOPICS
 
 SMALL = ("education_learning_styles", "shop_technology")
 

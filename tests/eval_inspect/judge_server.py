@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any
 
-from preftilt.eval.harness.judge_client import FIRST_QUESTION
+from preftilt.eval.harness.judge import FIRST_QUESTION
 
 
 @dataclass(slots=True)

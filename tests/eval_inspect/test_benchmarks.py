@@ -11,10 +11,10 @@ import pytest
 from inspect_ai.log import EvalLog, EvalSample
 
 from preftilt.eval import provider
-from preftilt.eval.bootstrap import mean_interval
-from preftilt.eval.maths.tasks import aime24
-from preftilt.eval.multifaceted.tasks import multifaceted
-from preftilt.eval.pingpong.tasks import pingpong
+from preftilt.eval.benchmarks.maths_task import aime24
+from preftilt.eval.benchmarks.multifaceted_task import multifaceted
+from preftilt.eval.benchmarks.pingpong_task import pingpong
+from preftilt.eval.stats import mean_interval
 from preftilt.rivals.extractors import final_answer
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval.pingpong_file import settings_v2, write_settings

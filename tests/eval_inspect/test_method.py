@@ -6,8 +6,8 @@ import pytest
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
+from preftilt.eval.harness.benchmark import BenchmarkProtocol, choose_method, one_of, patched
 from preftilt.eval.harness.budget import Budget, BudgetSpent
-from preftilt.eval.harness.method import BenchmarkProtocol, choose_method, one_of, patched
 from preftilt.search import DVTS, BestOfN, Greedy
 
 PROTOCOL = BenchmarkProtocol(

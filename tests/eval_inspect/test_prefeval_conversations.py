@@ -5,18 +5,20 @@ from __future__ import annotations
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.harness.request import BenchmarkRequest, read_request
-from preftilt.eval.prefeval.conversations import (
+from preftilt.eval.benchmarks.prefeval import (
     PROMPTINGS,
+    PrefEvalRules,
     inserted,
+    method_protocol,
     own_text,
     question_text,
+    read_choice,
     request_for,
+    rules_for,
     shuffled,
 )
-from preftilt.eval.prefeval.data import FORMS, Form, PrefEvalItem
-from preftilt.eval.prefeval.protocol import PrefEvalRules, method_protocol, rules_for
-from preftilt.eval.prefeval.verdicts import read_choice
+from preftilt.eval.benchmarks.prefeval_data import FORMS, Form, PrefEvalItem
+from preftilt.eval.harness.benchmark import BenchmarkRequest, read_request
 from preftilt.messages import Message
 from preftilt.prompt import build_query
 from preftilt.search import DVTS, Greedy
@@ -107,14 +109,14 @@ def test_every_prompting_baseline_asks_differently_but_for_the_self_critic() -> 
     rules = rules_for("rear-paper", "explicit", None)
     texts = {one: question_text(ITEM, rules, one, None) for one in PROMPTINGS}
     assert texts["zero-shot"] == texts["self-critic"] == "Where to?"
-    assert texts["reminder"] == f"Where to? {own_text('reminder.txt')}"
+    assert texts["reminder"] == f"Where to? {own_text('prefeval', 'reminder.txt')}"
     assert texts["cot"].endswith("Where to?")
     assert texts["cot"].count("Preference:") == texts["cot"].count("Answer:") == 5
 
 
 def test_the_word_limit_is_the_benchmarks_alone() -> None:
     limited = question_text(ITEM, rules_for("prefeval", "explicit", None), "zero-shot", None)
-    assert limited == f"Where to? {own_text('word_limit.txt')}"
+    assert limited == f"Where to? {own_text('prefeval', 'word_limit.txt')}"
 
 
 def test_options_are_shuffled_by_seed_and_item_alone() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.prefeval.data import FILLER_FILE, FORMS, Form, load_filler, load_items
+from preftilt.eval.benchmarks.prefeval_data import FILLER_FILE, FORMS, Form, load_filler, load_items
 from tests.eval_inspect.fixtures import SMALL, write, write_prefeval
 
 

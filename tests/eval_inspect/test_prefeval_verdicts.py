@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from preftilt.eval.prefeval.verdicts import (
+from preftilt.eval.benchmarks.prefeval import (
     VALUES,
     Acknowledged,
     outcome,

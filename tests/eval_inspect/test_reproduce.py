@@ -11,10 +11,11 @@ import pytest
 
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, PreftiltError
+from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.harness.benchmark import Opening
 from preftilt.eval.reproduce import collecting, verdicts
-from preftilt.eval.reproduce.benchmark import Opening
-from preftilt.eval.reproduce.benchmarks import open_benchmarks
 from preftilt.eval.reproduce.collecting import MeasuredModels
+from preftilt.eval.reproduce.parts import MeasureSettings
 from preftilt.eval.reproduce.running import ItemCounts, ReproducePlan, reproduce
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval.mmhal_files import rows, write_pictures, write_rows
@@ -39,8 +40,9 @@ def run(folder: Path, names: tuple[str, ...], data: str, *wanted: str, **opening
     how = replace(Opening(data=data, limit=3, logs=str(folder / "logs"), judge=JUDGE), **opening)
     models = MeasuredModels(model="toy", options=EngineOptions(), identity={}, raters={})
     plan = ReproducePlan(
-        experiments=wanted, models=models, settings={"max_tokens": 8}, seed=0, pool=4, n=4,
-        lambdas=(20.0,), judge_tokens=6, inserted=(0, 2), sizes=ItemCounts(timed=1), processes=1,
+        experiments=wanted, models=models,
+        measure=MeasureSettings(settings={"max_tokens": 8}, pool=4, n=4, judge_tokens=6),
+        inserted=(0, 2), sizes=ItemCounts(timed=1), processes=1,
         reference="greedy", records=folder / "records", judged_by=how.judge, repeats=1,
     )  # fmt: skip
     report = reproduce(plan, open_benchmarks(names, how), "preftilt reproduce", lambda *_: None)
@@ -133,6 +135,6 @@ def test_pictures_stand_in_the_questions_about_them(tmp_path: Path):
     data = write_rows(tmp_path, rows())
     [mmhal] = open_benchmarks(("mmhal",), Opening(data=data, limit=2, judge=JUDGE))
     first, second = mmhal.test(0)
-    assert (first.facts["target"], mmhal.fault) == ("It is thing 0.", "hallucinated")
+    assert (first.target, mmhal.fault) == ("It is thing 0.", "hallucinated")
     assert first.request.messages[0].images
     assert first.key != second.key

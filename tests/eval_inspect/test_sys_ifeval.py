@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.sys_ifeval.checking import METRICS
+from preftilt.eval.benchmarks.sys_ifeval import METRICS
 from preftilt.testing.toy import ToyEngine
 from tests.eval.ifeval_files import write_ifeval
 from tests.eval_inspect.conftest import Evaluate, means

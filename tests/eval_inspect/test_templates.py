@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.harness.prompt_files import PromptTemplate, load_template
-from preftilt.eval.prefeval.conversations import PACKAGE
-from preftilt.eval.prefeval.scorers import GAPS, load_prompts
+from preftilt.eval.benchmarks.prefeval_task import GAPS, load_prompts
+from preftilt.eval.harness.rows import PromptTemplate, load_template
 
 
 def test_a_filling_that_looks_like_a_gap_stays_as_it_is() -> None:
@@ -19,7 +18,7 @@ def test_a_filling_that_looks_like_a_gap_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("check", GAPS)
 def test_every_check_has_a_prompt_of_our_own(check: str) -> None:
-    prompt = load_template(PACKAGE, f"check_{check}.txt", GAPS[check])
+    prompt = load_template("prefeval", f"check_{check}.txt", GAPS[check])
     filled = prompt.fill({name: f"<<{name}>>" for name in GAPS[check]})
     assert all(f"<<{name}>>" in filled for name in GAPS[check])
     assert "<answer>" in filled

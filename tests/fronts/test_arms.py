@@ -11,14 +11,6 @@ import pytest
 
 from preftilt.demo.world import items
 from preftilt.eval.arms.decode import (
-    VIEWS,
-    RewardedAnswer,
-    RewardedSample,
-    adapters,
-    picked,
-    prompt_of,
-)
-from preftilt.eval.arms.plan import (
     ALPHAS,
     ASKED_FOR,
     DECODED,
@@ -26,8 +18,14 @@ from preftilt.eval.arms.plan import (
     PICKED,
     SCALE,
     TRAININGS,
+    RewardedAnswer,
+    RewardedSample,
+    adapters,
+    picked,
+    prompt_of,
+    views_of,
 )
-from preftilt.eval.arms.report import markdown
+from preftilt.eval.arms.experiment import markdown
 from preftilt.eval.fronts.records import MethodRewards
 from preftilt.eval.fronts.report import fronts
 from preftilt.testing.toy import ToyEngine
@@ -42,7 +40,7 @@ def read(method: str, alpha=ALPHA, weight: float = 2.0) -> dict[Any, float]:
     engine = ToyEngine()
     named = {prompt_of(engine, ITEM): "plain"}
     named |= {prompt_of(engine, ITEM, ASKED_FOR[name]): name for name in OBJECTIVES}
-    views = VIEWS[method](engine, ITEM, alpha, weight)
+    views = views_of(engine, ITEM, method, alpha, weight)
     return {view.reader or named[view.prompt]: view.weight for view in views}
 
 
@@ -70,7 +68,7 @@ def test_every_reader_is_trained_or_made():
     for method in DECODED:
         for alpha in ALPHAS:
             engine = ToyEngine()
-            readers = [view.reader for view in VIEWS[method](engine, ITEM, alpha, 1.0)]
+            readers = [view.reader for view in views_of(engine, ITEM, method, alpha, 1.0)]
             assert {one.arm for one in readers if one is not None} <= known
     assert {one.name for one in TRAININGS} <= known
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from preftilt.errors import BadInput
-from preftilt.eval.bootstrap import weights
 from preftilt.eval.fronts.metrics import (
     RewardScale,
     bootstrapped,
@@ -17,6 +16,7 @@ from preftilt.eval.fronts.metrics import (
     mean_inner_product,
     on_the_front,
 )
+from preftilt.eval.stats import weights
 
 UNIT = RewardScale(
     objectives=("help", "brief"), low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0)

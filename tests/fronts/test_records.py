@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.figure import draw_front
 from preftilt.eval.fronts.metrics import RewardScale
 from preftilt.eval.fronts.records import read_rewards
-from preftilt.eval.fronts.report import fronts, table
+from preftilt.eval.fronts.report import draw_front, fronts, table
 
 FRAME = RewardScale(objectives=("help", "brief"), low=(0, 0), high=(1, 1), reference=(0, 0))
 
@@ -62,7 +61,7 @@ def test_methods_are_read_measured_and_compared_with_the_first(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ([], "line 1 is not a JSON object"),
+        ([], "line 1: must be an object"),
         ({"prompt": "x"}, '"method" must be a text'),
         (line("m", 0.5, "x", help=1.0), '"rewards" has no number for brief'),
         (line("m", 0.5, "x", help=1.0, brief=float("inf")), "line 1: Infinity is not a number"),

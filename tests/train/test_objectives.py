@@ -10,8 +10,7 @@ import pytest
 from preftilt.cli.app import main
 from preftilt.demo.world import WorldItem, check, items, preference, topic
 from preftilt.errors import BadInput
-from preftilt.eval.objectives.pairs import PairSettings, make_pairs, some_items
-from preftilt.eval.objectives.rewards import objectives, rewards
+from preftilt.eval.objectives import PairSettings, make_pairs, objectives, rewards, some_items
 from preftilt.train.pairs import objective_names, read_pairs
 
 SMALL = PairSettings(sizes=(30, 12, 12))

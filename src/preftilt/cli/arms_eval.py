@@ -37,9 +37,9 @@ def arms_eval(
 
     Example: preftilt arms-eval -o out/arms-eval
     """
+    from preftilt.eval.arms.decode import Sizes
     from preftilt.eval.arms.experiment import experiment
-    from preftilt.eval.arms.plan import Sizes
-    from preftilt.eval.shares import cores
+    from preftilt.eval.runner import cores
 
     if min(items, prompts, epochs, 1 if processes is None else processes) < 1:
         raise BadInput("--items, --prompts, --epochs and --processes must be at least 1")

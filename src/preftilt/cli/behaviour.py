@@ -20,9 +20,9 @@ from preftilt.defaults import REDUCTION
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
+    from preftilt.eval.accuracy.comparisons import Comparison
     from preftilt.eval.accuracy.evaluate import StudyOptions
-    from preftilt.eval.accuracy.pairs import Comparison
-    from preftilt.eval.behaviour.methods import AnswerMethod, AnswerSettings
+    from preftilt.eval.behaviour.evaluate import AnswerMethod, AnswerSettings
     from preftilt.prompt import PromptSettings
 
 _users = partial(option, "Users")
@@ -76,8 +76,8 @@ def behaviour(
     """
     from preftilt.cli.configure import check_model, model_identity, settings_from
     from preftilt.eval.accuracy.evaluate import StudyOptions
+    from preftilt.eval.behaviour.evaluate import default_methods, parse_methods
     from preftilt.eval.behaviour.formats import QuestionSource, read
-    from preftilt.eval.behaviour.methods import default_methods, parse_methods
 
     check_model(model)
     if model.reward_model or model.reward_tokenizer or model.judge_model or model.arm:
@@ -106,7 +106,7 @@ def _drawing(
 ) -> AnswerSettings:
     """How answers are drawn, checked as the flags of other commands are."""
     from preftilt.cli.configure import settings_from
-    from preftilt.eval.behaviour.methods import AnswerSettings
+    from preftilt.eval.behaviour.evaluate import AnswerSettings
 
     draw = DrawFlags(n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
     settings = settings_from(None, [draw, ScoreFlags(reduction=reduction)])
@@ -132,7 +132,7 @@ def _report(
     """Open the model, answer, write and print."""
     from preftilt.cli.configure import engine_from
     from preftilt.cli.progress import spinner
-    from preftilt.eval.accuracy.context import ScoringSetup
+    from preftilt.eval.accuracy.comparisons import ScoringSetup
     from preftilt.eval.accuracy.world import world_verdict
     from preftilt.eval.behaviour.evaluate import behaviour as compared
     from preftilt.eval.behaviour.evaluate import no_verdict, write_report

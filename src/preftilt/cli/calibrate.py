@@ -10,9 +10,8 @@ from pathlib import Path
 from preftilt.cli.show import interval
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, calibrate
-from preftilt.eval.calibrate.figure import draw
 from preftilt.eval.calibrate.reading import read_pools
-from preftilt.eval.calibrate.report import markdown, to_json
+from preftilt.eval.calibrate.report import draw, markdown, to_json
 from preftilt.example import path_intervals
 from preftilt.path import PathSegment
 from preftilt.plots import check_picture

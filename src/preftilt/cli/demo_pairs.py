@@ -36,7 +36,7 @@ def demo_pairs(
 
     Example: preftilt demo-pairs --out out/pairs
     """
-    from preftilt.eval.objectives.pairs import PairSettings, write_pairs
+    from preftilt.eval.objectives import PairSettings, write_pairs
     from preftilt.types import Sampling
 
     try:

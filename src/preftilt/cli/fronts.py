@@ -41,10 +41,9 @@ def fronts(
 
     Example: preftilt fronts rewards.jsonl --range help=-5:10 --range harmless=-8:4 --reference 0,0
     """
-    from preftilt.eval.fronts.figure import draw_front
     from preftilt.eval.fronts.records import read_rewards
+    from preftilt.eval.fronts.report import draw_front, scale_in_words, table
     from preftilt.eval.fronts.report import fronts as measure
-    from preftilt.eval.fronts.report import scale_in_words, table
     from preftilt.plots.style import check_picture
     from preftilt.records import write_json
 

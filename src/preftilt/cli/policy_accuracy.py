@@ -20,9 +20,9 @@ from preftilt.cli.options import FileFlags, PromptFlags
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
+    from preftilt.eval.accuracy.comparisons import Comparison
     from preftilt.eval.accuracy.evaluate import StudyOptions
     from preftilt.eval.accuracy.formats import LoadedComparisons
-    from preftilt.eval.accuracy.pairs import Comparison
     from preftilt.eval.accuracy.rules import Mode, Rule
     from preftilt.prompt import PromptSettings
     from preftilt.readers import ArmSettings
@@ -198,8 +198,7 @@ def _chosen_rules(
     states: bool,
 ) -> list[Rule]:
     """The rules that are named, or all that the pairs and the models at hand allow."""
-    from preftilt.eval.accuracy.judged import ArgsRule, RewardModelRule
-    from preftilt.eval.accuracy.naming import default_rules, parse_rules
+    from preftilt.eval.accuracy.rules import ArgsRule, RewardModelRule, default_rules, parse_rules
 
     place = "user" if preference_in == "user" else "system"
     rules = parse_rules(named, place) or default_rules(
@@ -233,7 +232,7 @@ def _report(
     from preftilt.cli.configure import engine_from
     from preftilt.cli.judges import open_judges
     from preftilt.cli.progress import spinner
-    from preftilt.eval.accuracy.context import ScoringSetup
+    from preftilt.eval.accuracy.comparisons import ScoringSetup
     from preftilt.eval.accuracy.evaluate import policy_accuracy as measured
     from preftilt.eval.accuracy.evaluate import write_report
 

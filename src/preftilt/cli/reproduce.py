@@ -20,16 +20,16 @@ from preftilt.cli.judges import judge_options, reward_options
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
 from preftilt.errors import BadInput
-from preftilt.eval.harness.method import json_object
-from preftilt.eval.reproduce.benchmark import Benchmark, Opening
-from preftilt.eval.reproduce.benchmarks import BENCHMARKS, open_benchmarks
+from preftilt.eval.benchmarks.table import BENCHMARKS, open_benchmarks
+from preftilt.eval.harness.benchmark import Benchmark, Opening, json_object
+from preftilt.eval.report import markdown, page
 from preftilt.eval.reproduce.collecting import MeasuredModels, OnItem, identity_of
-from preftilt.eval.reproduce.document import markdown, page
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL, named, reference_of
 from preftilt.eval.reproduce.figures import draw_figures
+from preftilt.eval.reproduce.parts import MeasureSettings
 from preftilt.eval.reproduce.report import blocks, title_of
 from preftilt.eval.reproduce.running import SCHEMA, ItemCounts, ReproducePlan, reproduce
-from preftilt.eval.shares import cores
+from preftilt.eval.runner import cores
 from preftilt.plots import check_picture
 from preftilt.records import write_json, write_text
 
@@ -129,12 +129,17 @@ def _plan(
     return ReproducePlan(
         experiments=names,
         models=_models(model),
-        settings=json_object(what.settings, "--settings"),
-        seed=what.seed,
-        pool=pool,
-        n=sizes.n,
-        lambdas=tuple(sorted(set(_numbers(sizes.tree_lambdas, "--tree-lambdas", float)))),
-        judge_tokens=sizes.rm_tokens,
+        measure=MeasureSettings(
+            settings=json_object(what.settings, "--settings"),
+            seed=what.seed,
+            pool=pool,
+            n=sizes.n,
+            lambdas=tuple(sorted(set(_numbers(sizes.tree_lambdas, "--tree-lambdas", float)))),
+            judge_tokens=sizes.rm_tokens,
+            guided_lambdas=tuple(_numbers(sizes.guided_lambdas, "--guided-lambdas", float)),
+            drawn_lambdas=tuple(_numbers(sizes.drawn_lambdas, "--drawn-lambdas", float)),
+            drawn=sizes.drawn,
+        ),
         inserted=tuple(sorted({0, *_numbers(sizes.inserted, "--inserted", int)})),
         sizes=ItemCounts(
             trees=sizes.tree_items,
@@ -148,9 +153,6 @@ def _plan(
         if sizes.processes is None and model.model == "demo"
         else sizes.processes or 1,
         reference=what.reference,
-        guided_lambdas=tuple(_numbers(sizes.guided_lambdas, "--guided-lambdas", float)),
-        drawn_lambdas=tuple(_numbers(sizes.drawn_lambdas, "--drawn-lambdas", float)),
-        drawn=sizes.drawn,
         records=records,
         judged_by=what.judge,
         max_judge_calls=what.max_judge_calls,
@@ -182,7 +184,7 @@ def _models(model: ModelFlags) -> MeasuredModels:
 def _check(plan: ReproducePlan, benchmarks: Sequence[Benchmark]) -> None:
     """What can be refused before a model is opened: settings that cannot be, lengths that there are no turns for."""
     for benchmark in benchmarks:
-        how = plan.how(benchmark, plan.pool)
+        how = plan.how(benchmark)
         reference_of(plan.reference, how)
         for search in ("greedy", "best-of-n", "dvts"):
             how.settings_for({"name": search})

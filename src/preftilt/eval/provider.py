@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.log._samples import ActiveSample, sample_active
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -38,19 +40,34 @@ from inspect_ai.model import (
 )
 from inspect_ai.solver._task_state import sample_state
 from inspect_ai.tool import ToolChoice, ToolInfo
+from rich.markup import escape
 
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
-from preftilt.errors import BadInput
+from preftilt.errors import BadInput, PreftiltError
+from preftilt.eval.harness.benchmark import (
+    BenchmarkProtocol,
+    BenchmarkRequest,
+    choose_method,
+    patched,
+    read_request,
+)
 from preftilt.eval.harness.drawing import DrawnAnswer, draw_plain, draw_realigned
-from preftilt.eval.harness.inspect_errors import plainly
-from preftilt.eval.harness.method import BenchmarkProtocol, choose_method, patched
-from preftilt.eval.harness.request import BenchmarkRequest, read_request
 from preftilt.messages import Message, read_message
 from preftilt.moment import read_moment
 from preftilt.types import Preference
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Errors of preftilt inside become Inspect's ``PrerequisiteError``, which its command line shows plainly."""
+    try:
+        yield
+    except PreftiltError as error:
+        raise PrerequisiteError(escape(str(error))) from error
+
 
 PreferenceFrom = Literal["system", "metadata", "none"]
 
@@ -161,8 +178,9 @@ class PreftiltAPI(ModelAPI):
         knob = _read_extras(config)
         request = knob.request if knob else self._request(input)
         base = patched(self.settings, knob.settings) if knob else self.settings
-        settings = patched(base, _inspect_settings(config))
-        settings = replace(settings, prompt=request.prompt)
+        own = {name: getattr(config, name) for name in SETTINGS}
+        own = {name: value for name, value in own.items() if value is not None}
+        settings = replace(patched(base, own), prompt=request.prompt)
         item = knob.item if knob else self._item(request)
         draw = draw_plain if request.plain else draw_realigned
         drawn = await draw(Realigner(self.engine), request, settings, item, bool(knob and knob.fit))
@@ -181,11 +199,17 @@ class PreftiltAPI(ModelAPI):
 
     def _request(self, input: Sequence[ChatMessage]) -> BenchmarkRequest:
         """The request that a task of any kind makes, its preference from where the model arguments say."""
-        messages = _merged([_message(message) for message in input])
+        said = [_message(message) for message in input]
+        system = [message.content for message in said if message.role == "system"]
+        if len(system) > 1:  # Tasks add them one by one.
+            turns = [message for message in said if message.role != "system"]
+            said = [Message("system", "\n\n".join(system)), *turns]
+        messages = tuple(said)
         prompt = self.settings.prompt
+        wish = None
         if prompt.history == "preference" or self.preference_from == "none":
-            return BenchmarkRequest(messages=messages, prompt=prompt)
-        if self.preference_from == "metadata":
+            pass
+        elif self.preference_from == "metadata":
             state = sample_state()
             wish = (state.metadata if state else {}).get("preference")
             if not isinstance(wish, str) or not wish.strip():
@@ -193,15 +217,10 @@ class PreftiltAPI(ModelAPI):
                     'this sample\'s metadata has no text "preference"; take it from the system message'
                     " (-M preference_from=system)"
                 )
-            return BenchmarkRequest(
-                messages=messages, preferences=(Preference(wish),), prompt=prompt
-            )
-        first = messages[0]
-        if first.role != "system" or not first.content.strip():
-            return BenchmarkRequest(messages=messages, prompt=prompt)
-        return BenchmarkRequest(
-            messages=messages[1:], preferences=(Preference(first.content),), prompt=prompt
-        )
+        elif messages[0].role == "system" and messages[0].content.strip():
+            wish, messages = messages[0].content, messages[1:]
+        preferences = () if wish is None else (Preference(wish),)
+        return BenchmarkRequest(messages=messages, preferences=preferences, prompt=prompt)
 
 
 def item_of(sample_id: int | str, epoch: int, part: str = "") -> str:
@@ -234,11 +253,6 @@ def _refuse(tools: Sequence[ToolInfo], config: GenerateConfig) -> None:
         raise BadInput(f"preftilt has no generation option {others[0]!r}; leave it out")
 
 
-def _inspect_settings(config: GenerateConfig) -> dict[str, Any]:
-    values = {name: getattr(config, name) for name in SETTINGS}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _read_extras(config: GenerateConfig) -> TaskExtras | None:
     extras = (config.extra_body or {}).get(EXTRAS_KEY)
     if extras is None:
@@ -268,15 +282,6 @@ def _message(message: ChatMessage) -> Message:
         if isinstance(part, ContentText | ContentImage)
     ]
     return read_message({"role": message.role, "content": shown}, "the message")
-
-
-def _merged(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Several system messages at the beginning become one, as tasks add them one by one."""
-    first = [message for message in messages if message.role == "system"]
-    if len(first) < 2:
-        return tuple(messages)
-    together = Message("system", "\n\n".join(message.content for message in first))
-    return (together, *(message for message in messages if message.role != "system"))
 
 
 def _output(model: str, drawn: DrawnAnswer) -> ModelOutput:

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 from inspect_ai.model import ModelAPI, modelapi
 
-from preftilt.eval.harness.solver import answer
-from preftilt.eval.maths.scorers import maths_answers
-from preftilt.eval.maths.solvers import maths_answer
-from preftilt.eval.maths.tasks import aime24, amc23, math500
-from preftilt.eval.mmhal.scorers import mmhal_ratings
-from preftilt.eval.mmhal.tasks import mmhal
-from preftilt.eval.multifaceted.scorers import multifaceted_rubrics
-from preftilt.eval.multifaceted.tasks import multifaceted
-from preftilt.eval.pingpong.scorers import pingpong_ratings
-from preftilt.eval.pingpong.tasks import pingpong
-from preftilt.eval.prefeval.scorers import prefeval_checks, prefeval_choice_made
-from preftilt.eval.prefeval.tasks import (
+from preftilt.eval.benchmarks.maths_task import aime24, amc23, math500, maths_answer, maths_answers
+from preftilt.eval.benchmarks.mmhal_task import mmhal, mmhal_ratings
+from preftilt.eval.benchmarks.multifaceted_task import multifaceted, multifaceted_rubrics
+from preftilt.eval.benchmarks.pingpong_task import pingpong, pingpong_ratings
+from preftilt.eval.benchmarks.prefeval_task import (
+    prefeval_checks,
     prefeval_choice,
+    prefeval_choice_made,
     prefeval_explicit,
     prefeval_mcq,
     prefeval_persona,
 )
+from preftilt.eval.benchmarks.sys_ifeval_task import constraints_met, sys_ifeval
+from preftilt.eval.benchmarks.world_task import demo_world, world_check
+from preftilt.eval.harness.solver import answer
 from preftilt.eval.provider import PreftiltAPI
-from preftilt.eval.sys_ifeval.tasks import constraints_met, sys_ifeval
-from preftilt.eval.world.tasks import demo_world, world_check
 
 __all__ = [
     "aime24",

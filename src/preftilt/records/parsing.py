@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput
 from preftilt.messages import check_encodable
+from preftilt.records.lines import file_lines
 
 MAX_DIGITS = 300
 """Longer whole numbers than any that a setting takes are refused before they are computed with."""
@@ -41,6 +43,20 @@ def parse_json(raw: bytes) -> Any:
     except RecursionError:
         raise BadInput("its JSON is nested too deeply to be read") from None
     return value
+
+
+def file_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file of people's with one a line, each with its place, for errors; blank lines are left out."""
+    for number, raw in enumerate(file_lines(path), start=1):
+        if raw.strip():
+            where = f"{path.name}, line {number}"
+            try:
+                fields = parse_json(raw)
+            except BadInput as failure:
+                raise BadInput(f"{where}: {failure}") from None
+            if not isinstance(fields, dict):
+                raise BadInput(f"{where}: must be an object")
+            yield where, fields
 
 
 def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:

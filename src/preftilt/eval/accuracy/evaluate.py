@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from preftilt.engines.base import Engine
 from preftilt.engines.normalises import can_normalise
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.eval.accuracy.context import ScoringSetup, TokenisedComparison, make_context
-from preftilt.eval.accuracy.figures import can_draw, draw
-from preftilt.eval.accuracy.markdown import markdown
-from preftilt.eval.accuracy.measure import blends_of
-from preftilt.eval.accuracy.pairs import Comparison
-from preftilt.eval.accuracy.records import RecordStore, collect, measured
-from preftilt.eval.accuracy.report import Study, StudyRecords, report, users_table
+from preftilt.eval import report as eval_report
+from preftilt.eval.accuracy.comparisons import (
+    Comparison,
+    ScoringSetup,
+    TokenisedComparison,
+    make_context,
+)
+from preftilt.eval.accuracy.measure import RecordStore, blends_of, collect, measured
+from preftilt.eval.accuracy.report import (
+    Study,
+    StudyRecords,
+    can_draw,
+    draw,
+    markdown,
+    report,
+    users_table,
+)
 from preftilt.eval.accuracy.rules import MODES, Mode, Rule
 from preftilt.readers import resolve
-from preftilt.records import write_json, write_text
+from preftilt.records import write_text
 
 NO_POLICY = (
     "The policy mode is left out: this engine tells log-probs of given tokens only, and normalising needs those of the"
@@ -133,13 +142,13 @@ def prepare(
 
 def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
     """``report.json``, ``report.md`` and ``accuracy.png`` in ``out``; returns the Markdown."""
-    drawn = can_draw(numbers) and find_spec("matplotlib") is not None
-    if drawn:
-        draw(numbers, out / "accuracy.png")
-    text = markdown(numbers, command, "accuracy.png" if drawn else None)
-    write_text(out / "report.md", text)
-    write_json(out / "report.json", numbers)
-    return text
+    return eval_report.write_report(
+        numbers,
+        out,
+        lambda picture: markdown(numbers, command, picture),
+        lambda path: draw(numbers, path),
+        "accuracy.png" if can_draw(numbers) else None,
+    )
 
 
 def _modes(engine: Engine, wanted: Sequence[Mode]) -> tuple[tuple[Mode, ...], list[str]]:

@@ -9,15 +9,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.pairs import Comparison, Example
+from preftilt.eval.accuracy.comparisons import Comparison, Example
 from preftilt.eval.accuracy.world import world_comparisons
-from preftilt.eval.harness.rows import HUB, DataRow, hub_rows, json_rows, jsonl_rows
-from preftilt.eval.prefeval.data import load_items
+from preftilt.eval.benchmarks.prefeval_data import load_items
+from preftilt.eval.harness.rows import HUB, DataRow, file_rows, hub_rows
 from preftilt.messages import Message, read_messages
 from preftilt.records import file_lines
 from preftilt.records.rows import PreferenceField, read_rows
@@ -75,24 +75,46 @@ def several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class PairRow(Strict):
-    """A line of ``preftilt policy-accuracy``'s own format; ``rejected`` is a text or a list of texts."""
+class ConversationRow(Strict):
+    """What the lines of our own formats have in common: a question or messages, a preference, a past."""
 
     id: Annotated[str, Field(min_length=1)] | int | None = None
-    user: Visible | None = None
     group: Visible | None = None
     question: Visible | None = None
     messages: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
     preference: PreferenceField | None = None
-    preferences: Annotated[list[PreferenceField], Field(min_length=1)] | None = None
-    chosen: Visible
-    rejected: Annotated[list[Visible], Field(min_length=1), BeforeValidator(several)]
     examples: list[ExampleRow] | None = None
 
     @model_validator(mode="after")
-    def _one_each(self) -> PairRow:
+    def _one_question(self) -> Self:
         if (self.question is None) == (self.messages is None):
             raise ValueError('one of "question" and "messages" is needed, and not both')
+        return self
+
+    def common(self, line: int, source: str) -> dict[str, Any]:
+        """The fields of a comparison that every format fills alike."""
+        said = read_messages(self.messages) if self.question is None else ()
+        return {
+            "id": str(line if self.id is None else self.id),
+            "group": self.group or "all",
+            "messages": tuple(said) or (Message("user", self.question or ""),),
+            "examples": tuple(
+                Example(example.question, example.response) for example in self.examples or ()
+            ),
+            "place": f"{source}, line {line}",
+        }
+
+
+class PairRow(ConversationRow):
+    """A line of ``preftilt policy-accuracy``'s own format; ``rejected`` is a text or a list of texts."""
+
+    user: Visible | None = None
+    preferences: Annotated[list[PreferenceField], Field(min_length=1)] | None = None
+    chosen: Visible
+    rejected: Annotated[list[Visible], Field(min_length=1), BeforeValidator(several)]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
         if self.preference and self.preferences:
             raise ValueError('"preference" and "preferences" exclude each other')
         if self.chosen in self.rejected:
@@ -104,24 +126,13 @@ class PairRow(Strict):
         stated = self.preferences or ([self.preference] if self.preference else [])
         if stated and for_all:
             raise BadInput("the row states a preference, and --preference another; leave one out")
-        id = str(line if self.id is None else self.id)
+        own = tuple(Preference(preference.text, preference.strength) for preference in stated)
         return Comparison(
-            id=id,
-            user=self.user or id,
-            group=self.group or "all",
-            messages=(Message("user", self.question),)
-            if self.question is not None
-            else tuple(read_messages(self.messages)),
-            preferences=tuple(
-                Preference(preference.text, preference.strength) for preference in stated
-            )
-            or tuple(for_all),
+            **self.common(line, source),
+            user=self.user or "",
+            preferences=own or tuple(for_all),
             chosen=self.chosen,
             rejected=tuple(self.rejected),
-            examples=tuple(
-                Example(example.question, example.response) for example in self.examples or ()
-            ),
-            place=f"{source}, line {line}",
         )
 
 
@@ -142,13 +153,15 @@ def _rewardbench(source: ComparisonSource) -> LoadedComparisons:
         chosen = _texts(row, "chosen")
         if len(chosen) != 1:
             raise row.wrong("chosen", f"has {len(chosen)} responses; one is compared with the rest")
-        id = _id(row)
+        if isinstance(row.fields.get("prompt"), list):
+            messages = _conversation(row, "prompt")
+        else:
+            messages = [Message("user", row.text("prompt"))]
         comparisons.append(
             Comparison(
-                id=id,
-                user=id,
+                id=_id(row),
                 group=row.optional_text("subset") or "all",
-                messages=_prompt(row),
+                messages=tuple(messages),
                 preferences=source.preferences,
                 chosen=chosen[0],
                 rejected=_texts(row, "rejected"),
@@ -170,8 +183,6 @@ def _hh_rlhf(source: ComparisonSource) -> LoadedComparisons:
         comparisons.append(
             Comparison(
                 id=_id(row),
-                user=_id(row),
-                group="all",
                 messages=tuple(chosen[:-1]),
                 preferences=source.preferences,
                 chosen=chosen[-1].content,
@@ -191,7 +202,6 @@ def _prefeval(source: ComparisonSource) -> LoadedComparisons:
     comparisons = [
         Comparison(
             id=item.id,
-            user=item.id,
             group=item.topic,
             messages=(Message("user", item.question),),
             preferences=(Preference(item.preference),),
@@ -249,8 +259,7 @@ def published_rows(source: ComparisonSource) -> list[DataRow]:
     """The rows of a published file (``.json`` or ``.jsonl``) or data set."""
     if source.location.startswith(HUB):
         return hub_rows(source.location.removeprefix(HUB), source.split)
-    path = Path(source.location)
-    return json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
+    return file_rows(Path(source.location))
 
 
 def _id(row: DataRow) -> str:
@@ -258,12 +267,8 @@ def _id(row: DataRow) -> str:
     return f"{row.number}" if own_id is None else f"{row.number}/{own_id}"
 
 
-def _prompt(row: DataRow) -> tuple[Message, ...]:
-    if isinstance(row.fields.get("prompt"), list):
-        return tuple(
-            Message(turn.text("role"), turn.text("content")) for turn in row.objects("prompt")
-        )
-    return (Message("user", row.text("prompt")),)
+def _conversation(row: DataRow, name: str) -> list[Message]:
+    return [Message(turn.text("role"), turn.text("content")) for turn in row.objects(name)]
 
 
 def _texts(row: DataRow, name: str) -> tuple[str, ...]:
@@ -278,18 +283,13 @@ def _texts(row: DataRow, name: str) -> tuple[str, ...]:
 def _turns(row: DataRow, name: str) -> list[Message]:
     """A conversation that ends with the assistant."""
     if isinstance(row.fields.get(name), str):
-        turns = _transcript(row.text(name))
+        # HH-RLHF's own spelling: turns begin with "\n\nHuman: " or "\n\nAssistant: ".
+        _, *parts = re.split(r"\n\n(Human|Assistant):", row.text(name))
+        roles = {"Human": "user", "Assistant": "assistant"}
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        turns = [Message(roles[who], said.strip()) for who, said in pairs]
     else:
-        turns = [Message(turn.text("role"), turn.text("content")) for turn in row.objects(name)]
+        turns = _conversation(row, name)
     if len(turns) < 2 or turns[-1].role != "assistant" or not turns[-1].content.strip():
         raise row.wrong(name, "must be a conversation whose last turn is the assistant's")
     return turns
-
-
-def _transcript(text: str) -> list[Message]:
-    r"""HH-RLHF's own spelling: turns begin with "\n\nHuman: " or "\n\nAssistant: "."""
-    _, *parts = re.split(r"\n\n(Human|Assistant):", text)
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [
-        Message(roles[who], said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)
-    ]

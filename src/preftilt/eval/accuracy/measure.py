@@ -1,10 +1,16 @@
-"""One comparison under all rules: every distinct view reads every response once, whatever the number of rules."""
+"""One comparison under all rules, and its record: every distinct view reads every response once.
+
+Records are a line a comparison, so that an interrupted run goes on and a report needs no model.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,9 +19,11 @@ from preftilt.engines.base import ScoreRequest
 from preftilt.engines.guides import GuidedView
 from preftilt.engines.loop import together
 from preftilt.engines.normalises import Mixture, NormaliseRequest, can_normalise
-from preftilt.errors import EngineError
-from preftilt.eval.accuracy.context import TokenisedComparison
+from preftilt.errors import BadInput, EngineError
+from preftilt.eval.accuracy.comparisons import Comparison, TokenisedComparison
 from preftilt.eval.accuracy.rules import AskingRule, Blend, MixingRule, Rule, RuleValue
+from preftilt.eval.runner import measure_into
+from preftilt.records import Journal, Survey, dated, read_records, shown_by, survey
 from preftilt.types import Reader, Tokens
 
 ViewKey = tuple[Tokens, Reader | None]
@@ -117,7 +125,10 @@ async def _policies(
                 ScoreRequest(prompt=prompt, completion=response.tokens, reader=reader)
                 for prompt, reader in reads
             ),
-            mixtures=tuple(_mixture(blends[name]) for name in names),
+            mixtures=tuple(
+                Mixture(tuple(view.weight for view in blend.views), blend.mask, blend.preferred)
+                for blend in (blends[name] for name in names)
+            ),
         )
         for reads, names in together.items()
         for response in context.responses
@@ -156,9 +167,121 @@ def _sum(row: Float[np.ndarray, "T"]) -> float:
     return -math.inf if np.isneginf(row).any() else math.fsum(row)
 
 
-def _mixture(blend: Blend) -> Mixture:
-    return Mixture(tuple(view.weight for view in blend.views), blend.mask, blend.preferred)
-
-
 def _key(view: GuidedView) -> ViewKey:
     return view.prompt, view.reader
+
+
+SCHEMA = "preftilt.policy-accuracy/1"
+FIELDS = ("unnormalised", "policy", "reward")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordStore:
+    """Where records are: ``resume`` goes on with the file, ``force`` begins it anew. ``how`` shapes every record."""
+
+    path: Path
+    how: Mapping[str, Any]
+    schema: str = SCHEMA
+    resume: bool = False
+    force: bool = False
+
+    def of(self, contexts: Sequence[TokenisedComparison]) -> RecordStore:
+        """The store with what the prompts of ``contexts`` show of the moment, which shapes records, too."""
+        shown = shown_by(contexts[0].engine) if contexts else ()
+        return replace(self, how=dated(self.how, shown))
+
+    def known(self, items: Sequence[Comparison]) -> Survey:
+        """What is there; raises :class:`~preftilt.errors.BadInput` if it is another run's, or may not be touched."""
+        if self.resume and self.force:
+            raise BadInput("--resume and --force exclude each other")
+        if not self.path.exists() or self.force:
+            return Survey()
+        if not self.resume:
+            raise BadInput(f"{self.path} exists: --resume goes on with it, --force begins it anew")
+        known = survey(self.path)
+        marks = {item.id: item.fingerprint(self.how) for item in items}
+        for id, written in known.done.items():
+            if written.fingerprint != marks.get(id):
+                raise BadInput(
+                    f'{self.path} line {written.line} (id "{id}") was made otherwise: of other words, rules or model'
+                    " options; repeat the old call to go on with it, or begin anew with --force"
+                )
+        return known
+
+
+Work = Callable[[TokenisedComparison], Awaitable[dict[str, Any]]]
+"""What is measured of a comparison: the fields of its record that are not its name."""
+
+
+async def collect(
+    store: RecordStore,
+    contexts: Sequence[TokenisedComparison],
+    work: Work,
+    *,
+    in_flight: int,
+    on_item: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """The records of all comparisons, in their order; those in the file already are not measured again."""
+    store = store.of(contexts)
+    known = store.known([context.item for context in contexts])
+    store.path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not store.path.exists() or store.force
+    journal = (
+        Journal.create(store.path) if fresh else Journal.resume(store.path, known, known.failed)
+    )
+    done = len(known.done)
+
+    async def record(context: TokenisedComparison) -> list[dict[str, Any]]:
+        item = context.item
+        head = {
+            "schema": store.schema,
+            "id": item.id,
+            "fingerprint": item.fingerprint(store.how),
+            "user": item.user,
+            "group": item.group,
+        }
+        return [head | await work(context)]
+
+    def report_progress() -> None:
+        nonlocal done
+        done += 1
+        on_item(done)
+
+    left = [partial(record, context) for context in contexts if context.item.id not in known.done]
+    await measure_into(journal, left, in_flight, report_progress)
+    by_id = {record["id"]: record for record in read_records(store.path)}
+    return [by_id[context.item.id] for context in contexts]
+
+
+def values_of(record: Mapping[str, Any], rule: str) -> list[RuleValue]:
+    """A rule's values of the responses in a record; JSON has no infinity."""
+
+    def read(written: Mapping[str, Any]) -> RuleValue:
+        values: dict[str, Any] = {k: -math.inf if v == "-inf" else v for k, v in written.items()}
+        return RuleValue(**values)
+
+    return [read(written) for written in record["rules"][rule]]
+
+
+async def measured(
+    context: TokenisedComparison, rules: Sequence[Rule], *, policy: bool
+) -> dict[str, Any]:
+    """The rules' values of a comparison, for its record."""
+    measurement = await measure(context, rules, policy=policy)
+    return {
+        "lengths": list(measurement.lengths),
+        "rules": {
+            name: [_written(value) for value in values]
+            for name, values in measurement.values.items()
+        },
+        "examples": dict(measurement.examples),
+    }
+
+
+def _written(value: RuleValue) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        name: "-inf" if (number := getattr(value, name)) == -math.inf else number for name in FIELDS
+    }
+    if value.inside is not None:
+        values["inside"] = value.inside
+    return values | {"whole": True} if value.whole else values

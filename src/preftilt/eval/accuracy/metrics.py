@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
-from preftilt.eval.bootstrap import Interval, ratio_interval, weights
+from preftilt.eval.stats import Interval, ratio_interval, weights
 
 FEWEST_METHODS = 3
 

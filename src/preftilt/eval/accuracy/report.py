@@ -1,4 +1,4 @@
-"""A report's numbers from records: accuracies, the sweep over λ, Kendall's τ, and breakdowns."""
+"""A report's numbers from records, and the report for people: Markdown and a picture."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from preftilt.eval.accuracy.comparisons import Comparison, users_of
+from preftilt.eval.accuracy.measure import values_of
 from preftilt.eval.accuracy.metrics import (
     FEWEST_METHODS,
     PairRanking,
@@ -15,9 +18,23 @@ from preftilt.eval.accuracy.metrics import (
     tau_interval,
     top_one_interval,
 )
-from preftilt.eval.accuracy.pairs import Comparison, users_of
-from preftilt.eval.accuracy.records import values_of
-from preftilt.eval.accuracy.rules import Mode, RearRule, Rule, RuleValue
+from preftilt.eval.accuracy.rules import Mode, Rule, RuleValue, rear
+from preftilt.eval.report import (
+    Block,
+    Heading,
+    Picture,
+    Table,
+    Text,
+    percent,
+    with_interval,
+)
+from preftilt.eval.report import markdown as document
+from preftilt.plots.labels import Label, place_labels
+from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 SCHEMA = "preftilt.policy-accuracy-report/1"
 
@@ -37,7 +54,7 @@ class Study:
     @property
     def measured(self) -> tuple[Rule, ...]:
         """Every rule that has to be measured, each once."""
-        every = {rule.name: rule for rule in (*self.rules, *map(RearRule, self.lambdas))}
+        every = {rule.name: rule for rule in (*self.rules, *map(rear, self.lambdas))}
         return tuple(every.values())
 
 
@@ -73,7 +90,7 @@ def report(results: StudyRecords, study: Study, about: Mapping[str, Any]) -> dic
         "seed": study.seed,
         "rules": [_row(results, rule, study, users) for rule in study.rules],
         "sweep": [
-            {"lambda": lam} | _accuracies(results, RearRule(lam).name, study, users)
+            {"lambda": lam} | _accuracies(results, rear(lam).name, study, users)
             for lam in study.lambdas
         ],
         "tau": _taus(results, study, users),
@@ -200,3 +217,204 @@ def _groups(results: StudyRecords, study: Study) -> dict[str, dict[str, Any]]:
             for rule in study.rules
         }
     return table
+
+
+WORDS = {"own": "each method's own mode"}
+
+
+def markdown(report: Mapping[str, Any], command: str, picture: str | None) -> str:
+    """The report for people; ``picture`` is a file beside it."""
+    shown = "Accuracy over λ, and policy accuracy beside reward accuracy"
+    return document(
+        [
+            *_head(report, command),
+            *([Picture(picture, shown)] if picture else []),
+            Heading("Rules"),
+            *_rules_section(report),
+            *_sweep_section(report),
+            *_taus_section(report),
+            *_groups_section(report),
+        ]
+    )
+
+
+def _head(report: Mapping[str, Any], command: str) -> list[Block]:
+    left_out = "; ".join(f"{count} left out ({why})" for why, count in report["left_out"].items())
+    return [
+        Heading("Policy accuracy", 1),
+        Text(
+            f"Made by `{command}`. Model: {report['model']}. {report['comparisons']} comparisons with"
+            f" {report['pairs']} pairs, of {report['users']} users"
+            + (f"; {left_out}." if left_out else ".")
+        ),
+        Text(
+            "*Accuracy*: the share of pairs whose preferred response has the higher F; ties count one half; percent,"
+            f" with 95 % bootstrap intervals over users (seed {report['seed']}). F is a rule's score of the whole"
+            " response, teacher-forced: *unnormalised* sums the rule's token scores, *policy* their log-softmax over"
+            " the vocabulary, and *mean* divides the first by the number of tokens. *Reward*: the accuracy of what the"
+            " rule steers by, taken alone. In **bold**, the mode that the method itself goes by."
+        ),
+        *map(Text, report["notes"]),
+    ]
+
+
+def _rules_section(report: Mapping[str, Any]) -> list[Block]:
+    modes = report["modes"]
+    tops = [mode for mode in modes if any(row["top_one"] for row in report["rules"])]
+    covered = any(row["coverage"] is not None for row in report["rules"])
+    header = ["rule", *modes, "reward", *(f"top-1, {mode}" for mode in tops)]
+    header += ["tokens inside"] if covered else []
+    rows, small_print = [], []
+    for row in report["rules"]:
+        cells = [f"`{row['rule']}`"]
+        for mode in modes:
+            text = percent(row["accuracy"][mode])
+            cells.append(f"**{text}**" if mode == row["mode"] and text != "–" else text)
+        cells.append(percent(row["reward_accuracy"]))
+        cells += [percent((row["top_one"] or {}).get(mode)) for mode in tops]
+        if covered:
+            cells.append("–" if row["coverage"] is None else f"{100 * row['coverage']:.1f}")
+        rows.append(cells)
+        own = row["accuracy"][row["mode"]] or {}
+        remarks = [f"{own['ties']} ties"] if own.get("ties") else []
+        remarks += [f"{own['unscored']} pairs without a score"] if own.get("unscored") else []
+        if row["examples"] is not None:
+            remarks.append(f"{row['examples']:.1f} examples in the prompt on average")
+        if remarks:
+            small_print.append(f"- `{row['rule']}`: {', '.join(remarks)}.")
+    return [Table(header, rows), *([Text("\n".join(small_print))] if small_print else [])]
+
+
+def _sweep_section(report: Mapping[str, Any]) -> list[Block]:
+    if not report["sweep"]:
+        return []
+    modes = report["modes"]
+    rows = [
+        [f"{row['lambda']:g}", *(percent(row["accuracy"][mode]) for mode in modes)]
+        for row in report["sweep"]
+    ]
+    return [Heading("REAR over λ, from one scoring pass"), Table(["λ", *modes], rows)]
+
+
+def _taus_section(report: Mapping[str, Any]) -> list[Block]:
+    lines = []
+    for mode, tau in report["tau"].items():
+        names = ", ".join(f"`{method}`" for method in tau["methods"])
+        if "refused" in tau:
+            said = f"not computed; {tau['refused']}."
+        elif tau["value"] is None:
+            said = "has no value: all methods have one accuracy on one side (they may steer by one reward)."
+        else:
+            said = f"τ = {with_interval(tau, '.2f')}, {len(tau['methods'])} methods ({names})."
+        lines.append(f"- {WORDS.get(mode, mode)}: {said}")
+    return [
+        Heading("Does the reward's accuracy tell the method's?"),
+        Text("Kendall's τ-b between the two over methods, with its 95 % interval over users."),
+        Text("\n".join(lines)),
+    ]
+
+
+def _groups_section(report: Mapping[str, Any]) -> list[Block]:
+    if not report["groups"]:
+        return []
+    names = [row["rule"] for row in report["rules"]]
+    rows = [
+        [
+            group,
+            str(next((interval["n"] for interval in row.values() if interval), 0)),
+            *(percent(row[name]) for name in names),
+        ]
+        for group, row in report["groups"].items()
+    ]
+    return [Heading("Groups"), Table(["group", "pairs", *(f"`{name}`" for name in names)], rows)]
+
+
+GAP = 15.0
+"""Points between a method's mark and its name: names are long, and marks stand close together."""
+
+LOOKS = {
+    "unnormalised": (BLUE, "-", "o"),
+    "policy": (VERMILION, "--", "^"),
+    "mean": ("0.45", ":", "s"),
+}
+
+
+Interval = Mapping[str, float]
+MethodPoint = tuple[str, Interval, Interval]
+"""A method with the accuracies of its reward and of itself."""
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """Both panels, or the one that there is something for."""
+    both = [(row["rule"], *pair) for row in report["rules"] if (pair := _both_accuracies(row))]
+    panels = [panel for panel, there in (("sweep", _is_curve(report)), ("methods", both)) if there]
+    with picture(path, width=4.9 * len(panels), height=4.0) as figure:
+        for place, panel in enumerate(panels, start=1):
+            axes = figure.add_subplot(1, len(panels), place)
+            if panel == "sweep":
+                _draw_sweep(axes, report)
+            else:
+                _draw_methods(axes, both, report)
+
+
+def can_draw(report: Mapping[str, Any]) -> bool:
+    """Whether there is anything to draw."""
+    return _is_curve(report) or any(_both_accuracies(row) for row in report["rules"])
+
+
+def _is_curve(report: Mapping[str, Any]) -> bool:
+    """Whether λ was changed at all: a single one makes no curve."""
+    return len(report["sweep"]) > 1
+
+
+def _draw_sweep(axes: Axes, report: Mapping[str, Any]) -> None:
+    rows: Sequence[Mapping[str, Any]] = report["sweep"]
+    x = list(range(len(rows)))
+    for mode in report["modes"]:
+        curve = [row["accuracy"][mode] for row in rows]
+        if not all(curve):
+            continue
+        colour, line, marker = LOOKS[mode]
+        means, lows, highs = (
+            [100 * interval[key] for interval in curve] for key in ("mean", "low", "high")
+        )
+        axes.plot(x, means, color=colour, linestyle=line, marker=marker, markersize=4, label=mode)
+        axes.fill_between(x, lows, highs, color=colour, alpha=0.10, linewidth=0)
+    axes.axhline(50, color=QUIET, linewidth=1, linestyle=":")
+    axes.set_xticks(x, [f"{row['lambda']:g}" for row in rows])
+    axes.set_xlabel("λ")
+    axes.set_ylabel("pairs ranked as preferred (%)")
+    axes.legend(loc="best")
+
+
+def _draw_methods(axes: Axes, rows: Sequence[MethodPoint], report: Mapping[str, Any]) -> None:
+    labels: list[Label] = []
+    for name, reward, policy in rows:
+        x, y = 100 * reward["mean"], 100 * policy["mean"]
+        across = [[x - 100 * reward["low"]], [100 * reward["high"] - x]]
+        up = [[y - 100 * policy["low"]], [100 * policy["high"] - y]]
+        axes.errorbar(x, y, xerr=across, yerr=up, fmt="none", ecolor="0.8", linewidth=1)
+        axes.plot(x, y, "o", color=BLUE, markersize=4)
+        labels.append(Label(name, x, y, INK, gap=GAP))
+    ends = [*axes.get_xlim(), *axes.get_ylim()]
+    diagonal = [min(ends), max(ends)]
+    axes.plot(diagonal, diagonal, color=QUIET, linewidth=1, linestyle=":")
+    axes.set_xlabel("accuracy of the reward (%)")
+    axes.set_ylabel("accuracy of the method (%)")
+    tau = report["tau"]["own"]
+    if tau.get("value") is not None:
+        axes.set_title(f"τ-b = {with_interval(tau, '.2f')}", pad=8)
+    name_points(axes, labels)
+
+
+def name_points(axes: Axes, labels: Sequence[Label]) -> None:
+    """Write the labels of an axes that is drawn otherwise."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    place_labels(figure, axes, labels)
+
+
+def _both_accuracies(row: Mapping[str, Any]) -> tuple[Interval, Interval] | None:
+    """A method's accuracies by its reward and in its own mode, if it has both."""
+    reward, policy = row["reward_accuracy"], row["accuracy"][row["mode"]]
+    return (reward, policy) if reward and policy else None

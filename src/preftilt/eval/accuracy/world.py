@@ -15,7 +15,7 @@ from preftilt.demo.world import WorldPreference as Taste
 from preftilt.demo.world.splits import combination, concerns, pair_split
 from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.pairs import Comparison, Example
+from preftilt.eval.accuracy.comparisons import Comparison, Example
 from preftilt.messages import Message
 from preftilt.types import Preference
 

@@ -1,24 +1,122 @@
-"""Answers of every method to many prompts under one preference vector, on one engine that has all adapters open."""
+"""Answers of every method to many prompts, kept unit by unit so that a run that was stopped goes on.
+
+A unit is a line of the record file: the answers of one method under one α and strength, or the pools of some items.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from preftilt.demo.world import WorldItem
+from preftilt.arm.spec import Method as TrainMethod
+from preftilt.demo.world import WorldItem, items
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.guides import GuidedView, GuideRequest, Guides
-from preftilt.eval.arms.plan import ALPHAS, ASKED_FOR, OBJECTIVES, SAMPLES, TRAININGS, Alpha
-from preftilt.eval.objectives.answers import MAX_TOKENS
-from preftilt.eval.objectives.rewards import rewards
+from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
+from preftilt.eval.fronts.metrics import RewardScale, mean_inner_product
+from preftilt.eval.objectives import BRIEF, HELPFUL, MAX_TOKENS, rewards, text_of
+from preftilt.eval.runner import in_shares, resumed
+from preftilt.eval.stored import first_by
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, answer_text, with_preferences
-from preftilt.rank import order
-from preftilt.reward import Reward
+from preftilt.prompt import PromptSettings, with_preferences
+from preftilt.records import read_records
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
+
+OBJECTIVES = (HELPFUL, BRIEF)
+"""They pull apart: an answer that helps more is longer. The third reward, ``keeping``, is recorded beside them."""
+
+SCALE = RewardScale(objectives=OBJECTIVES, low=(0.0, 0.0), high=(1.0, 1.0), reference=(0.0, 0.0))
+"""The rewards lie in [0, 1] by their making, so their units are the scale's."""
+
+ASKED_FOR = {HELPFUL: "Give me plenty of ideas.", BRIEF: "Please keep it short."}
+"""The objectives as preferences in words, which is all that REAR needs of them; the bundled model knows both wishes."""
+
+Alpha = tuple[float, float]
+
+ALPHAS: tuple[Alpha, ...] = tuple((step / 10, (10 - step) / 10) for step in range(11))
+TUNING_ALPHAS: tuple[Alpha, ...] = ((0.1, 0.9), (0.5, 0.5), (0.9, 0.1))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterTraining:
+    """An adapter that is trained before anything is measured."""
+
+    name: str
+    method: TrainMethod
+    objectives: tuple[str, ...]
+
+
+TRAININGS = (
+    AdapterTraining("uniarm", "uniarm", OBJECTIVES),
+    AdapterTraining("parm", "parm", OBJECTIVES),
+    *(AdapterTraining(f"genarm-{objective}", "genarm", (objective,)) for objective in OBJECTIVES),
+    *(AdapterTraining(f"dpo-{objective}", "dpo", (objective,)) for objective in OBJECTIVES),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmsMethod:
+    """A row of the table.
+
+    weights: its strengths that validation chooses from (w of reward models, λ of REAR); none: it has none. trained:
+    the adapters that it needs. forwards: of a model a token of the answer, candidates that are not taken included.
+    """
+
+    name: str
+    title: str
+    weights: tuple[float, ...]
+    trained: tuple[str, ...]
+    forwards: str
+
+
+STRENGTHS = (0.5, 1.0, 2.0, 4.0)
+_GENARMS = tuple(f"genarm-{objective}" for objective in OBJECTIVES)
+_POLICIES = tuple(f"dpo-{objective}" for objective in OBJECTIVES)
+SAMPLES = 16
+
+DECODED: Mapping[str, ArmsMethod] = {
+    method.name: method
+    for method in (
+        ArmsMethod("base", "the bundled model, greedy", (), (), "1"),
+        ArmsMethod("uniarm", "UniARM (reconstruction), guided", STRENGTHS, ("uniarm",), "2"),
+        ArmsMethod("parm", "PARM, guided", STRENGTHS, ("parm",), "2"),
+        ArmsMethod("genarm", "GenARM, guided", STRENGTHS, _GENARMS, "1 + 2"),
+        ArmsMethod("rs", "rewarded soups of two DPO policies", (), _POLICIES, "1"),
+        ArmsMethod("mod", "MOD of two DPO policies", (), _POLICIES, "2"),
+        ArmsMethod("rear", "REAR a token, two preferences", STRENGTHS, (), "1 + 2"),
+    )
+}
+"""Every token is chosen by the method; greedy, as PARM measures."""
+
+PICKED: Mapping[str, ArmsMethod] = {
+    method.name: method
+    for method in (
+        ArmsMethod(
+            "bon-rear", f"REAR best-of-{SAMPLES}, two preferences", STRENGTHS, (), "16 · (1 + 2)"
+        ),
+        ArmsMethod("bon-genarm", f"GenARM best-of-{SAMPLES}", STRENGTHS, _GENARMS, "16 · (1 + 2)"),
+    )
+}
+"""One pool of samples of the bundled model serves them under every α and strength."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is measured: pairs' items (train, validation, test), prompts of the sweep, epochs of training."""
+
+    pairs: tuple[int, int, int] = (1500, 150, 150)
+    prompts: int = 100
+    tuning_prompts: int = 40
+    epochs: int = 1
+    seed: int = 0
+
 
 POOL_SAMPLING = Sampling(temperature=1.0, top_p=0.9)
 """Of the pool, as in the demo's other measurement."""
@@ -53,66 +151,35 @@ def prompt_of(engine: Engine, item: WorldItem, *wishes: str) -> Tokens:
     )
 
 
-Views = Callable[[Engine, WorldItem, Alpha, float], tuple[GuidedView, ...]]
-
-
-def _base(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
-    return (GuidedView(prompt_of(engine, item), 1.0),)
-
-
-def _conditioned(name: str) -> Views:
-    """log π_base + w log π_ARM(α)."""
-
-    def views(
-        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
-    ) -> tuple[GuidedView, ...]:
-        prompt = prompt_of(engine, item)
-        return GuidedView(prompt, 1.0), GuidedView(prompt, weight, Reader(name, alpha))
-
-    return views
-
-
-def _each(kind: str, base: float) -> Views:
-    """base · log π_base + Σ_i w α_i log π_i, one adapter an objective."""
-
-    def views(
-        engine: Engine, item: WorldItem, alpha: Alpha, weight: float
-    ) -> tuple[GuidedView, ...]:
-        prompt = prompt_of(engine, item)
-        read = [
-            GuidedView(prompt, weight * share, Reader(f"{kind}-{name}", (1.0,)))
-            for name, share in zip(OBJECTIVES, alpha, strict=True)
-            if share
-        ]
-        return (GuidedView(prompt, base), *read) if base else tuple(read)
-
-    return views
-
-
-def _soup(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
-    return (GuidedView(prompt_of(engine, item), 1.0, Reader(soup_name(alpha), (1.0,))),)
-
-
-def _rear(engine: Engine, item: WorldItem, alpha: Alpha, weight: float) -> tuple[GuidedView, ...]:
-    """q + λ Σ_i α_i (p_i − q), where q reads the item as it is and p_i with one more wish."""
-    wished = [
-        GuidedView(prompt_of(engine, item, ASKED_FOR[name]), weight * share)
-        for name, share in zip(OBJECTIVES, alpha, strict=True)
-        if share
-    ]
-    plain = GuidedView(prompt_of(engine, item), 1.0 - sum(view.weight for view in wished))
-    return plain, *wished
-
-
-VIEWS: Mapping[str, Views] = {
-    "base": _base,
-    "uniarm": _conditioned("uniarm"),
-    "parm": _conditioned("parm"),
-    "genarm": _each("genarm", 1.0),
-    "mod": _each("dpo", 0.0),
-    "rs": _soup,
-    "rear": _rear,
-}
+def views_of(
+    engine: Engine, item: WorldItem, method: str, alpha: Alpha, weight: float
+) -> tuple[GuidedView, ...]:
+    """What a method of ``DECODED`` mixes at every token: log-probs with their weights."""
+    prompt = prompt_of(engine, item)
+    base = GuidedView(prompt, 1.0)
+    mix = [(name, share) for name, share in zip(OBJECTIVES, alpha, strict=True) if share]
+    match method:
+        case "base":
+            return (base,)
+        case "uniarm" | "parm":  # log π_base + w log π_ARM(α)
+            return base, GuidedView(prompt, weight, Reader(method, alpha))
+        case (
+            "genarm" | "mod"
+        ):  # Σ_i w α_i log π_i, one adapter an objective; GenARM's beside log π_base
+            kind = "genarm" if method == "genarm" else "dpo"
+            read = [
+                GuidedView(prompt, weight * share, Reader(f"{kind}-{name}", (1.0,)))
+                for name, share in mix
+            ]
+            return (base, *read) if method == "genarm" else tuple(read)
+        case "rs":
+            return (GuidedView(prompt, 1.0, Reader(soup_name(alpha), (1.0,))),)
+        case _:  # REAR: q + λ Σ_i α_i (p_i − q), where q reads the item as it is and p_i with one more wish
+            wished = [
+                GuidedView(prompt_of(engine, item, ASKED_FOR[name]), weight * share)
+                for name, share in mix
+            ]
+            return GuidedView(prompt, 1.0 - sum(view.weight for view in wished)), *wished
 
 
 async def decoded(
@@ -122,7 +189,7 @@ async def decoded(
     assert isinstance(engine, Guides)
     requests = [
         GuideRequest(
-            views=VIEWS[method](engine, item, alpha, weight),
+            views=views_of(engine, item, method, alpha, weight),
             slots=(0,),
             stream=Stream(0, item.id),
             sampling=Sampling(temperature=0.0),
@@ -195,12 +262,9 @@ def picked(
 ) -> list[RewardedAnswer]:
     """The best of every pool under a method of ``PICKED``."""
     return [
-        _best(pool, [_score(method, sample, alpha, weight) for sample in pool]) for pool in pools
+        first_by(pool, [_score(method, sample, alpha, weight) for sample in pool]).answer
+        for pool in pools
     ]
-
-
-def _best(pool: Sequence[RewardedSample], scores: Sequence[float]) -> RewardedAnswer:
-    return pool[order(scores, [not sample.finished for sample in pool], Reward().cut_off)[0]].answer
 
 
 def _score(method: str, sample: RewardedSample, alpha: Alpha, weight: float) -> float:
@@ -214,6 +278,152 @@ def _score(method: str, sample: RewardedSample, alpha: Alpha, weight: float) -> 
 
 
 def _answer(engine: Engine, item: WorldItem, tokens: Tokens) -> RewardedAnswer:
-    ended = bool(tokens) and tokens[-1] in engine.capabilities.eos
-    text = answer_text(engine.tokenizer, tokens[:-1] if ended else tokens)
+    text = text_of(engine, tokens)
     return RewardedAnswer(item.id, text, len(tokens), rewards(item, text))
+
+
+Part = Literal["validation", "test"]
+POOL_ITEMS = 25
+"""Items whose pools are one unit."""
+
+ROWS = 256
+"""Sequences in a batch, as in the demo's other measurement."""
+
+OnUnit = Callable[[str, int, int], None]
+"""Called with what is measured, the units done and the units in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Where adapters and records lie, and how much is measured."""
+
+    adapters: Path
+    records: Path
+    sizes: Sizes
+    processes: int
+    on_unit: OnUnit
+
+    def run(self) -> tuple[dict[str, float], dict[str, dict[Alpha, list[RewardedAnswer]]]]:
+        """The strength of every method that has one, chosen on validation, and all answers on test items."""
+        parts: tuple[Part, ...] = ("validation", "test")
+        self._measure("pools", [unit for part in parts for unit in self._pool_units(part)])
+        tuning = [
+            _unit("validation", method.name, alpha, weight)
+            for method in DECODED.values()
+            for weight in method.weights
+            for alpha in TUNING_ALPHAS
+        ]
+        self._measure("strengths", tuning)
+        chosen = self._chosen()
+        final = [
+            _unit("test", method.name, alpha, chosen.get(method.name, 1.0))
+            for method in DECODED.values()
+            for alpha in (ALPHAS[:1] if method.name == "base" else ALPHAS)
+        ]
+        self._measure("answers", final)
+        return chosen, self._answers(chosen)
+
+    def _measure(self, what: str, units: Sequence[str]) -> None:
+        work = partial(_work, self.adapters, self.sizes)
+        in_shares(
+            work,
+            units,
+            self.records,
+            self.processes,
+            lambda done: self.on_unit(what, done, len(units)),
+        )
+
+    def _pool_units(self, part: Part) -> list[str]:
+        count = len(part_items(part, self.sizes))
+        return [f"{part}/pool/{start}" for start in range(0, count, POOL_ITEMS)]
+
+    def _chosen(self) -> dict[str, float]:
+        """The strength with the highest MIP over the tuning α; of equal ones the smallest."""
+        known = _records(self.records)
+        pools = self._pools("validation", known)
+        strengths: dict[str, float] = {}
+        for method in (*DECODED.values(), *PICKED.values()):
+            products = []
+            for weight in method.weights:
+                by_alpha = [
+                    picked(method.name, pools, alpha, weight)
+                    if method.name in PICKED
+                    else _answers_of(known[_unit("validation", method.name, alpha, weight)])
+                    for alpha in TUNING_ALPHAS
+                ]
+                means = [
+                    [np.mean([answer.rewards[name] for answer in answers]) for name in OBJECTIVES]
+                    for answers in by_alpha
+                ]
+                products.append(mean_inner_product(np.array(means), np.array(TUNING_ALPHAS), SCALE))
+            if products:
+                strengths[method.name] = method.weights[int(np.argmax(products))]
+        return strengths
+
+    def _answers(self, chosen: Mapping[str, float]) -> dict[str, dict[Alpha, list[RewardedAnswer]]]:
+        known = _records(self.records)
+        pools = self._pools("test", known)
+        by_method: dict[str, dict[Alpha, list[RewardedAnswer]]] = {}
+        for name in DECODED:
+            weight = chosen.get(name, 1.0)
+            mixes = {alpha: ALPHAS[0] if name == "base" else alpha for alpha in ALPHAS}
+            by_method[name] = {
+                alpha: _answers_of(known[_unit("test", name, mix, weight)])
+                for alpha, mix in mixes.items()
+            }
+        for name in PICKED:
+            by_method[name] = {alpha: picked(name, pools, alpha, chosen[name]) for alpha in ALPHAS}
+        return by_method
+
+    def _pools(self, part: Part, known: Mapping[str, dict]) -> list[list[RewardedSample]]:
+        return [
+            [
+                RewardedSample(**sample | {"answer": RewardedAnswer(**sample["answer"])})
+                for sample in pool
+            ]
+            for unit in self._pool_units(part)
+            for pool in known[unit]["pools"]
+        ]
+
+
+def part_items(part: Part, sizes: Sizes) -> Sequence[WorldItem]:
+    """The prompts of a part of the measurement."""
+    return items(part)[: sizes.prompts if part == "test" else sizes.tuning_prompts]
+
+
+def _unit(part: Part, method: str, alpha: Alpha, weight: float) -> str:
+    return f"{part}/{method}/{alpha[0]:g}/{weight:g}"
+
+
+def _records(path: Path) -> dict[str, dict]:
+    return {record["id"]: record for record in read_records(path)}
+
+
+def _answers_of(record: Mapping) -> list[RewardedAnswer]:
+    return [RewardedAnswer(**answer) for answer in record["answers"]]
+
+
+def _work(folder: Path, sizes: Sizes, units: Sequence[str], path: Path) -> None:
+    """Measure ``units`` on an engine of this process's own."""
+    engine = open_engine("demo", EngineOptions(max_rows=ROWS, arms=adapters(folder)))
+    journal = resumed(path)
+    try:
+        for unit in units:
+            journal.write({"id": unit, **asyncio.run(_measured(engine, unit, sizes))})
+    finally:
+        journal.close()
+        engine.close()
+
+
+async def _measured(engine: Engine, unit: str, sizes: Sizes) -> dict:
+    part, what, *rest = unit.split("/")
+    some = part_items("test" if part == "test" else "validation", sizes)
+    if what == "pool":
+        start = int(rest[0])
+        pools = await pooled(engine, some[start : start + POOL_ITEMS], sizes.seed)
+        return {"pools": [[asdict(sample) for sample in pool] for pool in pools]}
+    share, weight = float(rest[0]), float(rest[1])
+    [alpha] = [mix for mix in (*ALPHAS, *TUNING_ALPHAS) if mix[0] == share][:1]
+    return {
+        "answers": [asdict(answer) for answer in await decoded(engine, what, some, alpha, weight)]
+    }

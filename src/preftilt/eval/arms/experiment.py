@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import as_completed
 from dataclasses import asdict
 from hashlib import sha256
@@ -13,25 +13,27 @@ from typing import Any
 import preftilt
 from preftilt.arm.spec import SPEC_FILE
 from preftilt.engines.bundled import demo_folder
-from preftilt.eval.arms.decode import soup_name
-from preftilt.eval.arms.plan import (
+from preftilt.eval.arms.decode import (
     ALPHAS,
+    ASKED_FOR,
     DECODED,
     OBJECTIVES,
     PICKED,
     SCALE,
     TRAININGS,
+    TUNING_ALPHAS,
     AdapterTraining,
+    OnUnit,
     Sizes,
+    Sweep,
+    soup_name,
 )
-from preftilt.eval.arms.report import markdown
-from preftilt.eval.arms.sweep import OnUnit, Sweep
-from preftilt.eval.fronts.figure import draw_front
 from preftilt.eval.fronts.records import read_rewards
-from preftilt.eval.fronts.report import fronts
-from preftilt.eval.objectives.pairs import PairSettings, write_pairs
-from preftilt.eval.objectives.rewards import objectives
-from preftilt.eval.shares import divided
+from preftilt.eval.fronts.report import draw_front, fronts, scale_in_words, table
+from preftilt.eval.objectives import PairSettings, objectives, write_pairs
+from preftilt.eval.report import Heading, Picture, Table, Text
+from preftilt.eval.report import markdown as document
+from preftilt.eval.runner import divided
 from preftilt.records import json_line, write_json, write_text
 from preftilt.train.settings import TrainSettings
 from preftilt.train.soups import soup
@@ -50,16 +52,22 @@ def experiment(
     on_trained: OnTrained = lambda done, total: None,
     on_unit: OnUnit = lambda what, done, total: None,
 ) -> str:
-    """Train and measure everything of ``plan.py``; writes report.md, report.json and front.png into ``out``.
+    """Train and measure everything of ``decode.py``; writes report.md, report.json and front.png into ``out``.
 
     Pairs, adapters and records are kept in ``records``, under a name that changes with the sizes, the bundled model and
     the version. Returns the Markdown.
     """
-    folder = records / _fingerprint(sizes)
+    digest = sha256(repr((sizes, preftilt.__version__)).encode())
+    digest.update((Path(demo_folder()) / "model.safetensors").read_bytes())
+    folder = records / digest.hexdigest()[:12]
+    adapters = folder / "adapters"
     pairs = _pairs(folder / "pairs", sizes)
-    _train_all(folder / "pairs", folder / "adapters", sizes, processes, on_trained)
-    _soups(folder / "adapters")
-    sweep = Sweep(folder / "adapters", folder / "records.jsonl", sizes, processes, on_unit)
+    _train_all(folder / "pairs", adapters, sizes, processes, on_trained)
+    policies = [adapters / f"dpo-{name}" for name in OBJECTIVES]
+    for alpha in ALPHAS:
+        if not (adapters / soup_name(alpha) / SPEC_FILE).is_file():
+            soup(policies, alpha, adapters / soup_name(alpha))
+    sweep = Sweep(adapters, folder / "records.jsonl", sizes, processes, on_unit)
     chosen, answers = sweep.run()
     rewards_file = folder / "rewards.jsonl"
     with rewards_file.open("wb") as file:
@@ -75,9 +83,7 @@ def experiment(
         "sizes": asdict(sizes),
         "pairs": pairs,
         "strengths": chosen,
-        "trainings": {
-            training.name: _training(folder / "adapters" / training.name) for training in TRAININGS
-        },
+        "trainings": {training.name: _training(adapters / training.name) for training in TRAININGS},
         "keeping": {
             _title(name): float(
                 sum(answer.rewards["keeping"] for some in by_alpha.values() for answer in some)
@@ -153,21 +159,86 @@ def _train(training: AdapterTraining, pairs: Path, out: Path, sizes: Sizes) -> N
     train(str(pairs / "train.jsonl"), out, settings, validation=validation, resume=True)
 
 
-def _soups(adapters: Path) -> None:
-    policies = [adapters / f"dpo-{name}" for name in OBJECTIVES]
-    for alpha in ALPHAS:
-        out = adapters / soup_name(alpha)
-        if not (out / SPEC_FILE).is_file():
-            soup(policies, alpha, out)
-
-
 def _training(folder: Path) -> dict[str, Any]:
     record = json.loads((folder / "training.json").read_text("utf-8"))
     kept = ("method", "parameters", "pairs", "steps", "seconds", "accuracies")
     return {name: record[name] for name in kept}
 
 
-def _fingerprint(sizes: Sizes) -> str:
-    digest = sha256(repr((sizes, preftilt.__version__)).encode())
-    digest.update((Path(demo_folder()) / "model.safetensors").read_bytes())
-    return digest.hexdigest()[:12]
+def markdown(report: Mapping[str, Any]) -> str:
+    """The tables with everything needed to judge them."""
+    sizes = report["sizes"]
+    header = [
+        "adapter", "trained parameters", "share of the model", "steps", "seconds",
+        "accuracy on validation pairs",
+    ]  # fmt: skip
+    rows = []
+    for name, training in report["trainings"].items():
+        accuracies = [f"{key} {value:.2f}" for key, value in training["accuracies"].items()]
+        rows.append(
+            [
+                name,
+                f"{training['parameters']['trained']:,}",
+                f"{100 * training['parameters']['share']:.2f} %",
+                str(training["steps"]),
+                f"{training['seconds']:.0f}",
+                ", ".join(accuracies),
+            ]
+        )
+    return document(
+        [
+            Heading("Several objectives: reward models that decode, on the demo world", 1),
+            Text(
+                f"Made by `{report['command']}`, seed {sizes['seed']}, preftilt {report['version']}."
+            ),
+            Text(_objectives(report)),
+            Text(_protocol(report)),
+            Text(table(report, _columns(report))),
+            Picture("front.png", "Mean rewards as α goes from one objective to the other"),
+            Heading("What was trained"),
+            Table(header, rows),
+        ]
+    )
+
+
+def _objectives(report: Mapping[str, Any]) -> str:
+    return (
+        "Objectives with exact rewards: *helpful* (recommendations that answer the question, five count fully) and"
+        " *brief* (few words), which pull apart. *keeping* (the user's own preference, which stands in every prompt) is"
+        f" measured beside them. {scale_in_words(report)}"
+    )
+
+
+def _protocol(report: Mapping[str, Any]) -> str:
+    sizes = report["sizes"]
+    pairs = ", ".join(f"{count} {split}" for split, count in report["pairs"].items())
+    wishes = ", ".join(f"{name} “{text}”" for name, text in ASKED_FOR.items())
+    return (
+        f"Adapters are trained for {sizes['epochs']} epoch(s) on pairs of answers by the world's writer ({pairs}). REAR"
+        f" is not trained: it is asked for the objectives in words ({wishes}). Strengths (w, λ) were chosen by MIP on"
+        f" {sizes['tuning_prompts']} validation prompts under {len(TUNING_ALPHAS)} preference vectors. Answers are"
+        " greedy; reward models are trained on means over tokens, policies (DPO) on sums; the best-of-16 methods pick"
+        " among samples at temperature 1 with top-p 0.9. Adapters are trained side by side, each on its share of the"
+        " cores."
+    )
+
+
+def _columns(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Columns beside the fronts' own, a cell for every method in the order of the rows."""
+    methods = [*DECODED.values(), *PICKED.values()]
+    known = report["trainings"]
+    return {
+        "keeping": [f"{report['keeping'][method.title]:.3f}" for method in methods],
+        "strength": [
+            f"{report['strengths'][method.name]:g}" if method.name in report["strengths"] else "–"
+            for method in methods
+        ],
+        "forwards a token": [method.forwards for method in methods],
+        "trained parameters": [
+            f"{sum(known[name]['parameters']['trained'] for name in method.trained):,}"
+            for method in methods
+        ],
+        "training, s": [
+            f"{sum(known[name]['seconds'] for name in method.trained):.0f}" for method in methods
+        ],
+    }

@@ -1,27 +1,163 @@
-"""Behaviour from end to end: users' questions and methods in, records and a report out."""
+"""Behaviour from end to end: users' questions and ways to answer them in, records and a report out.
+
+Methods have the names of the scoring rules whose decoding or choice they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from preftilt.defaults import REDUCTION
+from preftilt.engines.memo import MemoEngine
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.context import ScoringSetup, TokenisedComparison, make_context
+from preftilt.eval import report as eval_report
+from preftilt.eval.accuracy.comparisons import (
+    Comparison,
+    ScoringSetup,
+    TokenisedComparison,
+    make_context,
+    with_examples,
+)
 from preftilt.eval.accuracy.evaluate import StudyOptions, carry_out
-from preftilt.eval.accuracy.pairs import Comparison
-from preftilt.eval.accuracy.records import RecordStore, collect
+from preftilt.eval.accuracy.measure import RecordStore, collect
 from preftilt.eval.accuracy.report import report as accuracy_report
-from preftilt.eval.behaviour.figures import draw
-from preftilt.eval.behaviour.markdown import markdown
-from preftilt.eval.behaviour.methods import AnswerMethod, AnswerSettings, answer, check, remembering
-from preftilt.eval.behaviour.report import Discrimination, report
-from preftilt.eval.behaviour.rouge import check_rouge, rouge
-from preftilt.prompt import answer_text
-from preftilt.records import write_json, write_text
+from preftilt.eval.accuracy.rules import EXAMPLES, ViewRule, parse_rule
+from preftilt.eval.behaviour.report import (
+    Discrimination,
+    check_rouge,
+    draw,
+    markdown,
+    report,
+    rouge,
+)
+from preftilt.prompt import answer_text, build_question
+from preftilt.reward import Reward
+from preftilt.run import Run, check_guided, fit_max_tokens
+from preftilt.search import BestOfN, Greedy, LinearAlignment, Search
+from preftilt.types import Candidate, Query, Reduction, Sampling, Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSettings:
+    """How answers are drawn: greedily, but for best-of-``n``, which draws by ``sampling`` and adds up by ``reduction``.
+
+    max_tokens: of an answer, at most. seed: of the random streams.
+    """
+
+    n: int = 8
+    sampling: Sampling = field(default_factory=Sampling)
+    reduction: Reduction = REDUCTION
+    max_tokens: int = 160
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.max_tokens < 1:
+            raise BadInput(
+                f"n and max_tokens must be at least 1, not {self.n} and {self.max_tokens}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerMethod:
+    """A way to answer; ``rule`` is what it goes by, and tells its discrimination."""
+
+    rule: ViewRule
+    search: Search
+    lam: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return self.rule.name
+
+    def query(self, context: TokenisedComparison, room: int) -> tuple[Query, int | None]:
+        """The prompts for a question, with ``room`` tokens for the answer, and how many examples are in them.
+
+        Raises :class:`~preftilt.errors.BadInput` if the question lacks what the method is told.
+        """
+        if self.rule.evidence == "examples":
+            query, used = with_examples(context, self.rule.count, room)
+            return replace(query, lam=self.lam), used
+        if self.rule.evidence == "stated":
+            return replace(context.stated(), lam=self.lam), None
+        bare = replace(context.setup.prompt, against=None)
+        return build_question(context.engine.tokenizer, context.item.messages, bare), None
+
+
+def parse_methods(names: Sequence[str], drawing: AnswerSettings) -> list[AnswerMethod]:
+    """The methods of these ``names``, each once, in order."""
+    return list({name: parse_method(name, drawing) for name in names}.values())
+
+
+def parse_method(name: str, drawing: AnswerSettings) -> AnswerMethod:
+    """``base``, ``icl=4``, ``rear=3``, ``cfg-icl=3``, …: the rules that a language model alone can go by."""
+    rule = parse_rule(name)
+    if not isinstance(rule, ViewRule):
+        raise BadInput(
+            f"{name} ranks answers and does not write any here; the methods are base, prompted, icl=K, rear=λ,"
+            " rear-icl=λ, cfg=λ, cfg-icl=λ, linear-alignment, amulet, amulet-icl, la-author"
+        )
+    if rule.guide is None:
+        return AnswerMethod(rule=rule, search=Greedy())
+    if rule.mode == "unnormalised":
+        lam = rule.guide.strength or 0.0
+        return AnswerMethod(rule=rule, search=BestOfN(n=drawing.n), lam=lam)
+    # Guided decoding with the rule's λ: a mask and λ are all there is to the family (``guided/combine.py``).
+    search = LinearAlignment(ratio=(rule.guide.strength or 0.0) - 1.0)
+    if (mask := rule.guide.mask) is not None:
+        search = replace(
+            search, mask_top_p=mask.top_p, mask_from=mask.of, mask_temperature=mask.temperature
+        )
+    return AnswerMethod(rule=rule, search=search)
+
+
+def default_methods(*, preferences: bool, examples: bool) -> list[str]:
+    """The names of the methods that are compared if none is named: those that the data allow."""
+    names = ["base"]
+    if examples:
+        names += [f"icl={EXAMPLES}", "rear-icl=3", "cfg-icl=3"]
+    if preferences:
+        names += ["prompted", "rear=3", "rear=20", "linear-alignment"]
+    return names
+
+
+async def answer(
+    context: TokenisedComparison, method: AnswerMethod, drawing: AnswerSettings
+) -> tuple[Candidate, int | None]:
+    """The answer that ``method`` gives, and how many examples it has read; equal draws of methods are made once."""
+    query, used = method.query(context, drawing.max_tokens)
+    engine = context.engine
+    greedy = isinstance(method.search, LinearAlignment)
+    run = Run(
+        engine=engine,
+        query=query,
+        sampling=Sampling(temperature=0) if greedy else drawing.sampling,
+        reward=Reward(reduction=drawing.reduction),
+        stream=Stream(drawing.seed, context.item.id),
+        max_tokens=fit_max_tokens(query, engine.capabilities.max_context, drawing.max_tokens),
+    )
+    outcome = await run.search(method.search)
+    return outcome.ranked[0], used
+
+
+def check(
+    context: TokenisedComparison, methods: Sequence[AnswerMethod], drawing: AnswerSettings
+) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` for what could not be answered, before anything is drawn."""
+    for method in methods:
+        query, _ = method.query(context, drawing.max_tokens)
+        check_guided(context.engine, method.search, query, None)
+        fit_max_tokens(query, context.engine.capabilities.max_context, drawing.max_tokens)
+
+
+def remembering(context: TokenisedComparison) -> TokenisedComparison:
+    """The context on an engine that draws and scores nothing twice."""
+    setup = replace(context.setup, engine=MemoEngine(context.engine))
+    return replace(context, setup=setup)
+
 
 SCHEMA = "preftilt.behaviour/1"
 
@@ -82,18 +218,19 @@ async def behaviour(
     records = await collect(store, contexts, work, in_flight=options.in_flight, on_item=on_item)
     about = {"model": setup.engine.name, "versions": setup.engine.versions, **options.about}
     about |= {"reference": compared, "drawing": asdict(drawing), "seed": options.seed}
-    return report(questions, records, methods, beside, about)
+    rules = [method.rule for method in methods]
+    return report(questions, records, rules, beside, about)
 
 
 def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
     """``report.json``, ``report.md`` and ``behaviour.png`` in ``out``; returns the Markdown."""
-    drawn = find_spec("matplotlib") is not None
-    if drawn:
-        draw(numbers, out / "behaviour.png")
-    text = markdown(numbers, command, "behaviour.png" if drawn else None)
-    write_text(out / "report.md", text)
-    write_json(out / "report.json", numbers)
-    return text
+    return eval_report.write_report(
+        numbers,
+        out,
+        lambda picture: markdown(numbers, command, picture),
+        lambda path: draw(numbers, path),
+        "behaviour.png",
+    )
 
 
 async def _answers(

@@ -1,27 +1,33 @@
 """Users' questions with their past and what they wrote in the end: plain JSONL, LaMP, LongLaMP, the demo world.
 
-A question is a :class:`~preftilt.eval.accuracy.pairs.Comparison` whose preferred response is what the user wrote; it
-need not have a dispreferred one.
+A question is a :class:`~preftilt.eval.accuracy.comparisons.Comparison` whose preferred response is what the user wrote;
+it need not have a dispreferred one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.formats import ExampleRow, several
-from preftilt.eval.accuracy.pairs import Comparison, Example
+from preftilt.eval.accuracy.comparisons import Comparison, Example
+from preftilt.eval.accuracy.formats import ConversationRow, several
 from preftilt.eval.accuracy.world import world_comparisons
-from preftilt.eval.harness.rows import DataRow, json_rows, jsonl_rows, read_bytes
-from preftilt.messages import Message, read_messages
-from preftilt.records import file_lines, parse_json
-from preftilt.records.rows import PreferenceField, read_rows
-from preftilt.records.strict import Strict, Visible
+from preftilt.eval.harness.rows import (
+    DataRow,
+    file_rows,
+    json_rows,
+    parsed,
+    read_bytes,
+)
+from preftilt.messages import Message
+from preftilt.records import file_lines
+from preftilt.records.rows import read_rows
+from preftilt.records.strict import Visible
 from preftilt.types import Preference
 
 LAMP = {
@@ -59,23 +65,15 @@ def read(form: str, source: QuestionSource) -> tuple[Comparison, ...]:
     return questions
 
 
-class QuestionRow(Strict):
+class QuestionRow(ConversationRow):
     """A line of ``preftilt behaviour``'s own format; ``rejected`` makes it a pair for discrimination, too."""
 
-    id: Annotated[str, Field(min_length=1)] | int | None = None
     user: Visible
-    group: Visible | None = None
-    question: Visible | None = None
-    messages: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
-    preference: PreferenceField | None = None
-    examples: list[ExampleRow] | None = None
     completion: Visible
     rejected: Annotated[list[Visible], BeforeValidator(several)] | None = None
 
     @model_validator(mode="after")
-    def _one_question(self) -> QuestionRow:
-        if (self.question is None) == (self.messages is None):
-            raise ValueError('one of "question" and "messages" is needed, and not both')
+    def _better(self) -> Self:
         if self.completion in (self.rejected or ()):
             raise ValueError('"completion" stands in "rejected", too')
         return self
@@ -84,19 +82,11 @@ class QuestionRow(Strict):
         """The row as a question."""
         stated = self.preference
         return Comparison(
-            id=str(line if self.id is None else self.id),
+            **self.common(line, source),
             user=self.user,
-            group=self.group or "all",
-            messages=(Message("user", self.question),)
-            if self.question is not None
-            else tuple(read_messages(self.messages)),
             preferences=(Preference(stated.text, stated.strength),) if stated else (),
             chosen=self.completion,
             rejected=tuple(self.rejected or ()),
-            examples=tuple(
-                Example(example.question, example.response) for example in self.examples or ()
-            ),
-            place=f"{source}, line {line}",
         )
 
 
@@ -115,58 +105,51 @@ def _lamp(source: QuestionSource) -> tuple[Comparison, ...]:
     if source.outputs is None:
         raise BadInput("LaMP's true completions are in a file of their own: give it with --outputs")
     path = Path(source.outputs)
-    whole = DataRow(path.name, 0, _object(path))
-    task = whole.text("task")
+    whole = parsed(path.name, read_bytes(path))
+    if not isinstance(whole, dict):
+        raise BadInput(f"{path.name} must hold an object with task and golds")
+    golds_file = DataRow(path.name, 0, whole)
+    task = golds_file.text("task")
     if task not in LAMP:
-        raise whole.wrong("task", f"is {task!r}; ROUGE is for {', '.join(LAMP)}")
-    golds = {_text(gold, "id"): gold.text("output") for gold in whole.objects("golds")}
-    return tuple(_with_profile(row, golds, LAMP[task]) for row in json_rows(Path(source.location)))
-
-
-def _with_profile(
-    row: DataRow, golds: Mapping[str, str], names: tuple[str | None, str]
-) -> Comparison:
-    id = _text(row, "id")
-    if id not in golds:
-        raise row.wrong("id", f"{id!r} has no gold in the file of outputs")
-    question = row.text("input")
-    return Comparison(
-        id=id,
-        user=id,
-        group="all",
-        messages=(Message("user", question),),
-        preferences=(),
-        chosen=golds[id],
-        rejected=(),
-        examples=_examples(row, (names,), _instruction(question)),
-        place=f"{row.file}, row {row.number}",
-    )
+        raise golds_file.wrong("task", f"is {task!r}; ROUGE is for {', '.join(LAMP)}")
+    golds = {_id(gold): gold.text("output") for gold in golds_file.objects("golds")}
+    questions = []
+    for row in json_rows(Path(source.location)):
+        id, question = _id(row), row.text("input")
+        if id not in golds:
+            raise row.wrong("id", f"{id!r} has no gold in the file of outputs")
+        # What stands before the text that an input is about, as LaMP writes its inputs, stood before past ones, too.
+        head, colon, _ = question.partition(": ")
+        instruction = f"{head}: " if colon else ""
+        questions.append(_question(row, id, id, golds[id], (LAMP[task],), instruction))
+    return tuple(questions)
 
 
 def _longlamp(source: QuestionSource) -> tuple[Comparison, ...]:
     """LongLaMP (Kumar et al., 2024): rows of ``input``, ``output`` and ``profile``."""
-    path = Path(source.location)
-    rows = json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
-    return tuple(
-        Comparison(
-            id=str(row.number),
-            user=next(
-                (
-                    row.text(field)
-                    for field in ("reviewerId", "author", "name")
-                    if field in row.fields
-                ),
-                str(row.number),
-            ),
-            group="all",
-            messages=(Message("user", row.text("input")),),
-            preferences=(),
-            chosen=row.text("output"),
-            rejected=(),
-            examples=_examples(row, LONGLAMP, ""),
-            place=f"{row.file}, row {row.number}",
-        )
-        for row in rows
+    questions = []
+    for row in file_rows(Path(source.location)):
+        names = [field for field in ("reviewerId", "author", "name") if field in row.fields]
+        user = row.text(names[0]) if names else ""
+        questions.append(_question(row, str(row.number), user, row.text("output"), LONGLAMP, ""))
+    return tuple(questions)
+
+
+def _question(
+    row: DataRow,
+    id: str,
+    user: str,
+    written: str,
+    names: tuple[tuple[str | None, str], ...],
+    instruction: str,
+) -> Comparison:
+    return Comparison(
+        id=id,
+        user=user,
+        messages=(Message("user", row.text("input")),),
+        chosen=written,
+        examples=_examples(row, names, instruction),
+        place=f"{row.file}, row {row.number}",
     )
 
 
@@ -192,14 +175,10 @@ def _examples(
     examples: list[Example] = []
     for past_item in row.objects("profile"):
         for question_field, written in pairs:
-            if written in past_item.fields and (
-                question_field is None or question_field in past_item.fields
-            ):
-                question = (
-                    WRITE
-                    if question_field is None
-                    else f"{instruction}{past_item.text(question_field)}"
-                )
+            if {written, question_field or written} <= past_item.fields.keys():
+                question = WRITE
+                if question_field is not None:
+                    question = f"{instruction}{past_item.text(question_field)}"
                 examples.append(Example(question, past_item.text(written)))
                 break
         else:
@@ -208,22 +187,6 @@ def _examples(
     return tuple(examples)
 
 
-def _instruction(question: str) -> str:
-    """What stands before the text that an input is about, as LaMP writes its inputs."""
-    head, colon, _ = question.partition(": ")
-    return f"{head}: " if colon else ""
-
-
-def _text(row: DataRow, name: str) -> str:
-    value = row.fields.get(name)
-    return str(value) if isinstance(value, int) else row.text(name)
-
-
-def _object(path: Path) -> Mapping[str, object]:
-    try:
-        whole = parse_json(read_bytes(path))
-    except BadInput as failure:
-        raise BadInput(f"{path.name}: {failure}") from failure
-    if not isinstance(whole, dict):
-        raise BadInput(f"{path.name} must hold an object with task and golds")
-    return whole
+def _id(row: DataRow) -> str:
+    value = row.fields.get("id")
+    return str(value) if isinstance(value, int) else row.text("id")

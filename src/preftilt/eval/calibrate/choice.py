@@ -18,9 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from preftilt.errors import BadInput
-from preftilt.eval.bootstrap import Interval, mean_interval, weights
 from preftilt.eval.calibrate.reading import RatedPool
-from preftilt.eval.significance import Compared, compare
+from preftilt.eval.stats import Compared, Interval, compare, mean_interval, weights
 from preftilt.eval.stored import best_of
 from preftilt.reward import Reward
 from preftilt.types import Reduction
@@ -104,12 +103,19 @@ def choose(
     winners = means.argmax(axis=1)
     # Equal options must tie, however their sums were rounded.
     best = means >= means.max(axis=1, keepdims=True) - 1e-12
+
+    def compared(column: int) -> Compared:
+        plain = options.index(Option(1.0, options[column].reduction))
+        comparison = compare(values[:, column], values[:, plain], seed)
+        assert comparison is not None
+        return comparison
+
     standings = [
         OptionResult(
             option,
             mean_interval(values[:, column], seed),
             float(best[:, column].mean()),
-            _over_plain(values, options, column, seed),
+            compared(column),
         )
         for column, option in enumerate(options)
     ]
@@ -163,15 +169,6 @@ def _quality(pool: RatedPool, size: int, option: Option) -> float:
     picked = best_of(pool.candidates[:size], option.lam, reward)
     assert picked.quality is not None
     return picked.quality
-
-
-def _over_plain(
-    values: Float[np.ndarray, "N K"], options: Sequence[Option], column: int, seed: int
-) -> Compared:
-    plain = options.index(Option(1.0, options[column].reduction))
-    comparison = compare(values[:, column], values[:, plain], seed)
-    assert comparison is not None
-    return comparison
 
 
 def _out_of_bag(

@@ -16,13 +16,14 @@ is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput
-from preftilt.records import file_lines, parse_json
+from preftilt.records.parsing import file_objects
 
 Qualities = Mapping[tuple[str, int], float | None]
 """By item and slot."""
@@ -90,13 +91,12 @@ def read_pools(
     Raises :class:`~preftilt.errors.BadInput` naming file, line and field.
     """
     rated = {} if qualities is None else _qualities(qualities)
-    lines = [line for path in paths for line in _lines(path)]
+    lines = [RecordLine(*line) for path in paths for line in file_objects(path)]
     pools = [_pool(line, rated) for line in _of_split(lines, split)]
-    seen: set[str] = set()
-    for pool in pools:
-        if pool.id in seen:
-            raise BadInput(f"there are two items with the id {pool.id!r}; give every item once")
-        seen.add(pool.id)
+    ids = Counter(pool.id for pool in pools)
+    for id, count in ids.items():
+        if count > 1:
+            raise BadInput(f"there are two items with the id {id!r}; give every item once")
     return pools
 
 
@@ -116,22 +116,9 @@ def _of_split(lines: Sequence[RecordLine], split: str | None) -> list[RecordLine
     return chosen
 
 
-def _lines(path: Path) -> Iterator[RecordLine]:
-    for number, line in enumerate(file_lines(path), start=1):
-        if line.strip():
-            where = f"{path.name}, line {number}"
-            try:
-                fields = parse_json(line)
-            except BadInput as problem:
-                raise BadInput(f"{where}: {problem}") from None
-            if not isinstance(fields, dict):
-                raise BadInput(f"{where}: must be an object")
-            yield RecordLine(where, fields)
-
-
 def _qualities(path: Path) -> dict[tuple[str, int], float | None]:
     qualities: dict[tuple[str, int], float | None] = {}
-    for line in _lines(path):
+    for line in (RecordLine(*line) for line in file_objects(path)):
         id, slot = line.fields.get("id"), line.fields.get("slot")
         if not isinstance(id, str) or not isinstance(slot, int) or "quality" not in line.fields:
             raise line.wrong('must have "id" (text), "slot" (whole number) and "quality"')
@@ -166,10 +153,19 @@ def _pool(line: RecordLine, qualities: Qualities) -> RatedPool:
 
 
 def _rated(line: RecordLine, settings: Mapping[str, Any]) -> RatedCandidate:
-    finished = _finished(line)
-    with_eos = line.fields.get("finish", "eos" if finished else "length") == "eos"
+    finish = line.fields.get("finish")
+    finished = line.fields.get("finished")
+    if not isinstance(finished, bool):
+        if not isinstance(finish, str):
+            raise line.wrong(f'has neither "finished" nor "finish"; {NEEDED}')
+        finished = finish != "length"
+    tokens = line.fields.get("length", line.fields.get("tokens"))
+    tokens = len(tokens) if isinstance(tokens, list) else tokens
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        raise line.wrong(f'has no "length" or "tokens" of at least 1; {NEEDED}')
+    with_eos = (finish or ("eos" if finished else "length")) == "eos"
     thoughts = (line.fields.get("reasoning") or {}).get("tokens", 0)
-    length = _length(line) - thoughts - (settings.get("eos") == "exclude" and with_eos)
+    length = tokens - thoughts - (settings.get("eos") == "exclude" and with_eos)
     # Nothing of a response without an answer is scored, and it cannot win.
     question, gain = _sums(line, thoughts, length, settings) if length > 0 else (-math.inf, 0.0)
     return RatedCandidate(
@@ -207,22 +203,6 @@ def _sums(
     if not (math.isfinite(question) and math.isfinite(full)):
         return -math.inf, 0.0
     return question, full - question
-
-
-def _finished(line: RecordLine) -> bool:
-    if isinstance(line.fields.get("finished"), bool):
-        return line.fields["finished"]
-    if not isinstance(line.fields.get("finish"), str):
-        raise line.wrong(f'has neither "finished" nor "finish"; {NEEDED}')
-    return line.fields["finish"] != "length"
-
-
-def _length(line: RecordLine) -> int:
-    length_or_tokens = line.fields.get("length", line.fields.get("tokens"))
-    length = len(length_or_tokens) if isinstance(length_or_tokens, list) else length_or_tokens
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise line.wrong(f'has no "length" or "tokens" of at least 1; {NEEDED}')
-    return length
 
 
 def _quality(line: RecordLine) -> float | None:

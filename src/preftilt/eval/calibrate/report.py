@@ -1,12 +1,16 @@
-"""A calibration for people (Markdown) and for programs (JSON)."""
+"""A calibration for people (Markdown and a picture) and for programs (JSON)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from preftilt.eval.bootstrap import Interval
-from preftilt.eval.calibrate.choice import Calibration, OptionResult
+from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, OptionResult
+from preftilt.eval.report import Table, Text, with_interval
+from preftilt.eval.report import markdown as document
+from preftilt.plots.curves import LINE_STYLES, Curve, Estimate, draw_curves, lambda_axis
+from preftilt.plots.style import VERMILION, picture
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:
@@ -21,65 +25,78 @@ def to_json(calibration: Calibration) -> dict[str, Any]:
 
 def markdown(calibration: Calibration) -> str:
     """The choice in words, then all options."""
-    lines = [
-        "| λ | reduction | quality | none better in | Δ λ = 1 | p |",
-        "|---|---|---|---|---|---|",
-        *(_row(result, calibration.chosen) for result in calibration.standings),
-    ]
-    return "\n".join([*_words(calibration), "", *lines, ""])
+    header = ["λ", "reduction", "quality", "none better in", "Δ λ = 1", "p"]
+    rows = [_row(result, calibration.chosen) for result in calibration.standings]
+    return document([*map(Text, _words(calibration)), Table(header, rows)])
 
 
 def _words(calibration: Calibration) -> list[str]:
     chosen = calibration.chosen
     left_out = f"; {calibration.left_out} left out, not fully rated" if calibration.left_out else ""
-    words = [
+    near = [result.option.lam for result in (*calibration.within_reach(), chosen)]
+    over = chosen.over_plain
+    return [
         f"λ = {chosen.option.lam:g}, {chosen.option.reduction}: chosen on {calibration.items} items with"
         f" {calibration.n} candidates each{left_out}.",
-        "",
-        f"Its quality is {_interval(chosen.quality)} on these items (95 % bootstrap), and is expected to be"
-        f" {_interval(calibration.expected)} on others (chosen on resamples, measured on the items they left out). None"
-        f" is better in {chosen.wins:.0%} of the resamples; λ from {_range(calibration)} cannot be told from it.",
+        f"Its quality is {with_interval(asdict(chosen.quality))} on these items (95 % bootstrap), and is expected to be"
+        f" {with_interval(asdict(calibration.expected))} on others (chosen on resamples, measured on the items they"
+        f" left out). None is better in {chosen.wins:.0%} of the resamples; λ from {min(near):g} to {max(near):g}"
+        " cannot be told from it.",
+        "λ = 1 is the model's own likelihood: no λ did better than that here."
+        if chosen.option.lam == 1
+        else f"Against λ = 1: {with_interval(asdict(over.difference), '+.3f')} (p = {over.p:.2g}, {over.test},"
+        f" uncorrected: the best of {len(calibration.standings)} options was looked for).",
     ]
-    over = chosen.over_plain
-    if chosen.option.lam == 1:
-        words += ["", "λ = 1 is the model's own likelihood: no λ did better than that here."]
-    else:
-        words += [
-            "",
-            f"Against λ = 1: {_signed(over.difference)} (p = {over.p:.2g}, {over.test}, uncorrected: the best of"
-            f" {len(calibration.standings)} options was looked for).",
-        ]
-    return words
 
 
-def _range(calibration: Calibration) -> str:
-    near = {result.option.lam for result in calibration.within_reach()} | {
-        calibration.chosen.option.lam
-    }
-    return f"{min(near):g} to {max(near):g}"
-
-
-def _row(result: OptionResult, chosen: OptionResult) -> str:
+def _row(result: OptionResult, chosen: OptionResult) -> list[str]:
     mark = "**" if result == chosen else ""
-    plain = result.option.lam == 1
-    over = (
-        ("–", "–")
-        if plain
-        else (_signed(result.over_plain.difference), f"{result.over_plain.p:.2g}")
-    )
-    cells = [
+    plain, over = result.option.lam == 1, result.over_plain
+    return [
         f"{mark}{result.option.lam:g}{mark}",
         result.option.reduction,
-        _interval(result.quality),
+        with_interval(asdict(result.quality)),
         f"{result.wins:.0%}",
-        *over,
+        "–" if plain else with_interval(asdict(over.difference), "+.3f"),
+        "–" if plain else f"{over.p:.2g}",
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
-def _interval(interval: Interval) -> str:
-    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def draw(calibration: Calibration, path: Path) -> None:
+    """Two panels over the same λ: quality with its interval, and the share of resamples in which none is better."""
+    shown = {
+        reduction: [
+            result
+            for result in calibration.standings
+            if result.option.reduction == reduction and result.option.lam > 0
+        ]
+        for reduction in REDUCTIONS
+    }
+    with picture(path, width=7.2, height=5.6) as figure:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+        draw_curves(above, [_quality(name, rows) for name, rows in shown.items() if rows])
+        above.axvline(
+            calibration.chosen.option.lam, color=VERMILION, linewidth=0.9, linestyle=(0, (4, 3))
+        )
+        above.set_ylabel("quality")
+        above.legend(loc="best")
+        for place, (name, rows) in enumerate((name, rows) for name, rows in shown.items() if rows):
+            look = LINE_STYLES[REDUCTIONS.index(name)]
+            x = [result.option.lam * (0.92, 1.0, 1.08)[place] for result in rows]
+            wins = [100 * result.wins for result in rows]
+            below.vlines(x, 0, wins, color=look.colour, linewidth=3)
+            below.plot(x, wins, look.marker, color=look.colour, markersize=4)
+        below.set_ylabel("none better in (%)")
+        below.set_ylim(bottom=0)
+        lambda_axis(
+            below, sorted({result.option.lam for rows in shown.values() for result in rows})
+        )
 
 
-def _signed(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+def _quality(reduction: str, rows: list[OptionResult]) -> Curve:
+    return Curve(
+        f"best-of-n, {reduction}",
+        [result.option.lam for result in rows],
+        [Estimate(result.quality.mean, result.quality.low, result.quality.high) for result in rows],
+        LINE_STYLES[REDUCTIONS.index(rows[0].option.reduction)],
+    )

@@ -87,21 +87,22 @@ def bootstrapped(
 ) -> tuple[ResampledValue, ResampledValue]:
     """Hypervolume and MIP of the rewards of P prompts under A preference vectors, prompts resampled R times.
 
-    ``resamples`` are the weights of the prompts in every resample (``eval/bootstrap.py``); equal ones make the
+    ``resamples`` are the weights of the prompts in every resample (``eval/stats.py``); equal ones make the
     figures of two methods comparable. The means of a resample are bounded by the rewards, so the same reference holds.
     """
     means = rewards.mean(axis=1)
     _bounded(means, scale)
     drawn = np.einsum("rp,apk->rak", resamples, rewards)
-    volumes = [_volume(scale.normalised(means_drawn), scale) for means_drawn in drawn]
-    products = [mean_inner_product(means_drawn, alphas, scale) for means_drawn in drawn]
+    volumes = [_volume(scale.normalised(each), scale) for each in drawn]
+    products = [mean_inner_product(each, alphas, scale) for each in drawn]
     return (
-        _interval(hypervolume(means, scale), volumes),
-        _interval(mean_inner_product(means, alphas, scale), products),
+        within(hypervolume(means, scale), np.array(volumes)),
+        within(mean_inner_product(means, alphas, scale), np.array(products)),
     )
 
 
-def _interval(value: float, drawn: list[float]) -> ResampledValue:
+def within(value: float, drawn: Float[np.ndarray, "R"]) -> ResampledValue:
+    """``value`` with the range of what was drawn in resamples."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return ResampledValue(value, float(low), float(high))
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
-from preftilt.records import file_lines, parse_json
+from preftilt.records.parsing import file_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,8 @@ class MethodRewards:
     tokens: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _AnswerRewards:
-    method: str
-    alpha: tuple[float, ...]
-    prompt: str
-    rewards: tuple[float, ...]
-    tokens: float | None
+Cell = dict[str, tuple[tuple[float, ...], float | None]]
+"""Rewards and length of the answer to every prompt, under one preference vector."""
 
 
 def read_rewards(paths: Sequence[Path], objectives: Sequence[str]) -> list[MethodRewards]:
@@ -47,18 +42,20 @@ def read_rewards(paths: Sequence[Path], objectives: Sequence[str]) -> list[Metho
     Raises :class:`~preftilt.errors.BadInput`, naming file, line and field, for lines that are no such records, and for
     a method that lacks an answer.
     """
-    methods: dict[str, dict[tuple[float, ...], dict[str, _AnswerRewards]]] = {}
-    for path in paths:
-        for number, raw in enumerate(file_lines(path), start=1):
-            if not raw.strip():
-                continue
-            line = _line(raw, objectives, f"{path} line {number}")
-            cell = methods.setdefault(line.method, {}).setdefault(line.alpha, {})
-            if line.prompt in cell:
-                raise BadInput(
-                    f'{path} line {number}: {line.method} answers prompt "{line.prompt}" twice under one alpha'
-                )
-            cell[line.prompt] = line
+    methods: dict[str, dict[tuple[float, ...], Cell]] = {}
+    for where, row in (line for path in paths for line in file_objects(path)):
+        if "error" in row:
+            raise BadInput(f"{where} is an answer that failed: {row['error']}; run the sweep again")
+        for name in ("method", "prompt"):
+            if not isinstance(row.get(name), str):
+                raise BadInput(f'{where}: "{name}" must be a text')
+        method, prompt, tokens = row["method"], row["prompt"], row.get("tokens")
+        alpha = _numbers(row, "alpha", objectives, where)
+        cell = methods.setdefault(method, {}).setdefault(alpha, {})
+        if prompt in cell:
+            raise BadInput(f'{where}: {method} answers prompt "{prompt}" twice under one alpha')
+        length = float(tokens) if isinstance(tokens, int | float) else None
+        cell[prompt] = _numbers(row, "rewards", objectives, where), length
     if not methods:
         raise BadInput(f"{', '.join(map(str, paths))}: there are no records")
     prompts = sorted(
@@ -68,9 +65,7 @@ def read_rewards(paths: Sequence[Path], objectives: Sequence[str]) -> list[Metho
 
 
 def _swept(
-    method: str,
-    cells: Mapping[tuple[float, ...], Mapping[str, _AnswerRewards]],
-    prompts: Sequence[str],
+    method: str, cells: Mapping[tuple[float, ...], Cell], prompts: Sequence[str]
 ) -> MethodRewards:
     ordered = sorted(cells)
     for alpha in ordered:
@@ -79,36 +74,14 @@ def _swept(
                 f"{method} has no answer to {len(missing)} of {len(prompts)} prompts under alpha {alpha}, e.g."
                 f' "{missing[0]}": all methods must answer the same prompts under each of their preference vectors'
             )
-    lines = [[cells[alpha][name] for name in prompts] for alpha in ordered]
-    lengths = [line.tokens for each in lines for line in each]
+    answers = [[cells[alpha][name] for name in prompts] for alpha in ordered]
+    lengths = [length for each in answers for _, length in each]
     known = [length for length in lengths if length is not None]
     return MethodRewards(
         method,
         np.array(ordered, np.float64),
-        np.array([[line.rewards for line in each] for each in lines], np.float64),
+        np.array([[rewards for rewards, _ in each] for each in answers], np.float64),
         float(np.mean(known)) if len(known) == len(lengths) else None,
-    )
-
-
-def _line(raw: bytes, objectives: Sequence[str], where: str) -> _AnswerRewards:
-    try:
-        row = parse_json(raw)
-    except BadInput as failure:
-        raise BadInput(f"{where}: {failure}") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{where} is not a JSON object")
-    if "error" in row:
-        raise BadInput(f"{where} is an answer that failed: {row['error']}; run the sweep again")
-    for name in ("method", "prompt"):
-        if not isinstance(row.get(name), str):
-            raise BadInput(f'{where}: "{name}" must be a text')
-    tokens = row.get("tokens")
-    return _AnswerRewards(
-        row["method"],
-        _numbers(row, "alpha", objectives, where),
-        row["prompt"],
-        _numbers(row, "rewards", objectives, where),
-        float(tokens) if isinstance(tokens, int | float) else None,
     )
 
 

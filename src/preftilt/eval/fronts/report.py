@@ -1,42 +1,25 @@
-"""Fronts as a table and as JSON: every method's hypervolume and mean inner product, with intervals and the scale."""
+"""Fronts as a table, as JSON and as a picture: every method's hypervolume and mean inner product, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
-from preftilt.eval.bootstrap import weights
-from preftilt.eval.fronts.metrics import ResampledValue, RewardScale, bootstrapped, on_the_front
+from preftilt.eval.fronts.metrics import RewardScale, bootstrapped, on_the_front, within
 from preftilt.eval.fronts.records import MethodRewards
-from preftilt.eval.harness.cells import cell
+from preftilt.eval.report import Table, cell, markdown, with_interval
+from preftilt.eval.stats import weights
+from preftilt.plots.curves import LineStyle, line_styles
+from preftilt.plots.style import QUIET, picture
 
 RESAMPLES = 2000
 """Of the bootstrap over prompts; a hypervolume each."""
-
-
-@dataclass(frozen=True, slots=True)
-class MethodFront:
-    """A method's figures.
-
-    beyond: its MIP less that of the first method, prompt by prompt; None for the first. points [A, k]: its mean rewards
-    under each α, in the caller's units; lows, highs: their 95 % intervals.
-    """
-
-    method: str
-    hypervolume: ResampledValue
-    inner_product: ResampledValue
-    beyond: ResampledValue | None
-    front: int
-    alphas: tuple[tuple[float, ...], ...]
-    points: tuple[tuple[float, ...], ...]
-    lows: tuple[tuple[float, ...], ...]
-    highs: tuple[tuple[float, ...], ...]
-    tokens: float | None
 
 
 def fronts(methods: Sequence[MethodRewards], scale: RewardScale, seed: int = 0) -> dict[str, Any]:
@@ -61,7 +44,7 @@ def fronts(methods: Sequence[MethodRewards], scale: RewardScale, seed: int = 0) 
         "alphas": first.alphas.tolist(),
         "resamples": RESAMPLES,
         "seed": seed,
-        "methods": [asdict(row) for row in rows],
+        "methods": rows,
     }
 
 
@@ -70,40 +53,31 @@ def _row(
     first: MethodRewards,
     scale: RewardScale,
     resamples: Float[np.ndarray, "R P"],
-) -> MethodFront:
+) -> dict[str, Any]:
+    """A method's figures.
+
+    beyond: its MIP less that of the first method, prompt by prompt; None for the first. points [A, k]: its mean rewards
+    under each α, in the caller's units; lows, highs: their 95 % intervals.
+    """
     volume, product = bootstrapped(method.rewards, method.alphas, scale, resamples)
     means = method.rewards.mean(axis=1)
-    low, high = np.percentile(
-        np.einsum("rp,apk->rak", resamples, method.rewards), [2.5, 97.5], axis=0
-    )
-    return MethodFront(
-        method.method,
-        volume,
-        product,
-        None if method is first else _beyond(method, first, scale, resamples),
-        int(on_the_front(means).sum()),
-        _rows(method.alphas),
-        _rows(means),
-        _rows(low),
-        _rows(high),
-        method.tokens,
-    )
-
-
-def _rows(matrix: Float[np.ndarray, "A k"]) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
-def _beyond(
-    method: MethodRewards,
-    first: MethodRewards,
-    scale: RewardScale,
-    resamples: Float[np.ndarray, "R P"],
-) -> ResampledValue:
+    drawn = np.einsum("rp,apk->rak", resamples, method.rewards)
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     difference = scale.normalised(method.rewards) - scale.normalised(first.rewards)
     products = np.einsum("apk,ak->p", difference, method.alphas) / len(method.alphas)
-    low, high = np.percentile(resamples @ products, [2.5, 97.5])
-    return ResampledValue(float(products.mean()), float(low), float(high))
+    beyond = within(float(products.mean()), resamples @ products)
+    return {
+        "method": method.method,
+        "hypervolume": asdict(volume),
+        "inner_product": asdict(product),
+        "beyond": None if method is first else asdict(beyond),
+        "front": int(on_the_front(means).sum()),
+        "alphas": method.alphas.tolist(),
+        "points": means.tolist(),
+        "lows": low.tolist(),
+        "highs": high.tolist(),
+        "tokens": method.tokens,
+    }
 
 
 def table(report: Mapping[str, Any], beside: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -122,11 +96,11 @@ def table(report: Mapping[str, Any], beside: Mapping[str, Sequence[str]] | None 
         "tokens",
         *beside,
     ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for number, row in enumerate(report["methods"]):
-        more = [column[number] for column in beside.values()]
-        lines.append("| " + " | ".join([*_cells(row), *more]) + " |")
-    return "\n".join(lines)
+    rows = [
+        [*_cells(row), *(column[number] for column in beside.values())]
+        for number, row in enumerate(report["methods"])
+    ]
+    return markdown([Table(head, rows)]).rstrip()
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -135,14 +109,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         for i in range(len(row["points"][0]))
     ]
     tokens = "–" if row["tokens"] is None else f"{row['tokens']:.0f}"
-    figures = [_with_interval(row[name]) for name in ("hypervolume", "inner_product")]
-    figures.append("–" if row["beyond"] is None else _with_interval(row["beyond"], "+"))
-    return [cell(row["method"]), *figures, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
-
-
-def _with_interval(interval: Mapping[str, float], sign: str = "") -> str:
-    value, low, high = (f"{interval[name]:{sign}.3f}" for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    figures = [with_interval(row[name]) for name in ("hypervolume", "inner_product")]
+    figures.append("–" if row["beyond"] is None else with_interval(row["beyond"], "+.3f"))
+    return [row["method"], *figures, *ends, f"{row['front']} of {len(row['alphas'])}", tokens]
 
 
 def scale_in_words(report: Mapping[str, Any]) -> str:
@@ -158,3 +127,46 @@ def scale_in_words(report: Mapping[str, Any]) -> str:
         f" prompts under each of {len(report['alphas'])} preference vectors; 95 % intervals by {report['resamples']}"
         " resamples of the prompts, the same ones for all methods."
     )
+
+
+def draw_front(
+    report: Mapping[str, Any], path: Path, objectives: tuple[str, str] | None = None
+) -> None:
+    """Draw two of the report's objectives (its first two by default); needs no model.
+
+    A method is a line through its preference vectors, with a whisker each way at every point; the larger mark is the
+    end where only the first objective is asked for. A method that does not look at α is one mark.
+    """
+    names = report["frame"]["objectives"]
+    pair = objectives or tuple(names[:2])
+    if unknown := set(pair) - set(names):
+        raise BadInput(
+            f"the report has no objective {', '.join(unknown)}; it has {', '.join(names)}"
+        )
+    columns = [names.index(name) for name in pair]
+    with picture(path, width=7.6, height=5.2) as figure:
+        axes = figure.add_subplot()
+        for row, look in zip(report["methods"], line_styles(len(report["methods"])), strict=True):
+            _line(axes, row, columns, look)
+        axes.set_xlabel(f"{pair[0]} (mean reward)")
+        axes.set_ylabel(f"{pair[1]} (mean reward)")
+        axes.grid(color="0.92", linewidth=0.6)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside right upper")
+
+
+def _line(axes: Any, row: Mapping[str, Any], columns: list[int], look: LineStyle) -> None:
+    means, low, high = (np.array(row[name])[:, columns] for name in ("points", "lows", "highs"))
+    if len(np.unique(means, axis=0)) == 1:
+        means, low, high = means[:1], low[:1], high[:1]
+    reach = np.stack([np.maximum(means - low, 0), np.maximum(high - means, 0)])
+    axes.errorbar(
+        *means.T, xerr=reach[:, :, 0], yerr=reach[:, :, 1], color=look.colour, linestyle=look.line,
+        marker=look.marker, markersize=4.5, linewidth=1.3, elinewidth=0.5, label=row["method"],
+    )  # fmt: skip
+    first = int(np.argmax(np.array(row["alphas"])[:, columns[0]]))
+    if len(means) > 1:
+        axes.plot(
+            *means[first], color=look.colour, marker=look.marker, markersize=8,
+            markeredgecolor=QUIET, linestyle="none",
+        )  # fmt: skip

@@ -6,10 +6,10 @@ vector, objectives rated by models of their own; a cost model counts with its si
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from typing import Any
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.eval.shares import surveyed
-from preftilt.messages import Message
+from preftilt.eval.runner import measure_into, surveyed
 from preftilt.prompt import answer_text, build_question
 from preftilt.records import CheckedRow, Journal, dated, shown_by
 from preftilt.records.journal import Survey, error_record
@@ -28,6 +27,8 @@ from preftilt.search import Greedy
 from preftilt.types import Sampling, Stream
 
 IN_FLIGHT = 32
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +69,35 @@ async def sweep(
     identity = dated(identity, shown_by(realigner.engine))
     fingerprints = {item.id: item.fingerprint(identity) for item in items}
     _check_same(known, fingerprints, path)
-    journal = Journal.resume(path, known, again=known.failed)
-    room = asyncio.Semaphore(IN_FLIGHT)
     failed = 0
     done = len(known.done)
 
-    async def answer_item(item: CheckedRow, group: Sequence[tuple[float, ...]]) -> None:
+    async def answer_item(item: CheckedRow, ids: Mapping[tuple[float, ...], str]) -> list[Json]:
         nonlocal failed, done
-        ids = {alpha: _id(method, alpha, item) for alpha in group}
-        left = {alpha: id for alpha, id in ids.items() if id not in known.done}
-        if not left:
-            return
-        async with room:
-            try:
-                answer = await _answered(realigner, item, raters, group[0])
-            except PreftiltError as failure:
-                failed += len(left)
-                for id in left.values():
-                    journal.write(error_record(id, failure, fingerprints[item.id]))
-                return
-            for alpha, id in left.items():
-                named = _named(raters, alpha)
-                row = {"id": id, "method": method, "alpha": named, "prompt": item.id}
-                journal.write(row | answer | {"fingerprint": fingerprints[item.id]})
-        done += len(left)
-        on_done(done)
+        mark = fingerprints[item.id]
+        try:
+            answer = await _answered(realigner, item, raters, next(iter(ids)))
+        except PreftiltError as failure:
+            failed += len(ids)
+            return [error_record(id, failure, mark) for id in ids.values()]
+        done += len(ids)
+        return [
+            {"id": id, "method": method, "alpha": _named(raters, alpha), "prompt": item.id}
+            | answer
+            | {"fingerprint": mark}
+            for alpha, id in ids.items()
+        ]
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for item in items:
-                reads = bool(item.settings.arms.names)
-                for group in [[alpha] for alpha in alphas] if reads else [list(alphas)]:
-                    tasks.create_task(answer_item(item, group))
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    finally:
-        journal.close()
+    tasks = []
+    for item in items:
+        reads = bool(item.settings.arms.names)
+        for group in [[alpha] for alpha in alphas] if reads else [list(alphas)]:
+            ids = {alpha: json.dumps([method, list(alpha), item.id]) for alpha in group}
+            left = {alpha: id for alpha, id in ids.items() if id not in known.done}
+            if left:
+                tasks.append(partial(answer_item, item, left))
+    journal = Journal.resume(path, known, again=known.failed)
+    await measure_into(journal, tasks, IN_FLIGHT, lambda: on_done(done))
     return failed
 
 
@@ -144,15 +138,13 @@ async def _bare(engine: Engine, item: CheckedRow, raters: Sequence[Rater]) -> di
 async def _rated(
     raters: Sequence[Rater], item: CheckedRow, text: str, tokens: int
 ) -> dict[str, Any]:
-    rewards = {rater.name: await _reward(rater, item.messages, text) for rater in raters}
+    rewards = {}
+    for rater in raters:
+        [score] = (await rater.model.score([(item.messages, text)])).scores
+        if score is None:
+            raise PreftiltError(f"{rater.model.name} has no score for this answer: it does not fit")
+        rewards[rater.name] = rater.sign * score
     return {"rewards": rewards, "tokens": tokens, "text": text}
-
-
-async def _reward(rater: Rater, messages: Sequence[Message], text: str) -> float:
-    [score] = (await rater.model.score([(messages, text)])).scores
-    if score is None:
-        raise PreftiltError(f"{rater.model.name} has no score for this answer: it does not fit")
-    return rater.sign * score
 
 
 def _check_same(known: Survey, fingerprints: Mapping[str, str], path: Path) -> None:
@@ -167,7 +159,3 @@ def _check_same(known: Survey, fingerprints: Mapping[str, str], path: Path) -> N
 
 def _named(raters: Sequence[Rater], alpha: tuple[float, ...]) -> dict[str, float]:
     return {rater.name: share for rater, share in zip(raters, alpha, strict=True)}
-
-
-def _id(method: str, alpha: tuple[float, ...], item: CheckedRow) -> str:
-    return json.dumps([method, list(alpha), item.id])

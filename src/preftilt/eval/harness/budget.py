@@ -73,12 +73,3 @@ class Budget:
     def spend(self, tokens: int) -> None:
         """Count tokens that were read or written."""
         self.tokens += tokens
-
-
-def shared_budget(
-    budget: object, max_judge_calls: int | None, max_tokens_total: int | None
-) -> Budget:
-    """The budget that a task shares with its scorer; a scorer that is made again from a log gets a new one."""
-    if isinstance(budget, Budget):
-        return budget
-    return Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)

@@ -9,7 +9,7 @@ from typing import Any
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput
-from preftilt.eval.harness.request import BenchmarkRequest
+from preftilt.eval.harness.benchmark import BenchmarkRequest
 from preftilt.prompt import answer_text, plain_query
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.run import fit_max_tokens

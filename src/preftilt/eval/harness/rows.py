@@ -1,12 +1,16 @@
-"""Rows of a benchmark's files, checked field by field: what is wrong is said with file, row and field.
+"""Rows of a benchmark's files, checked field by field, and prompts with gaps; what is wrong is said with its place.
 
 A benchmark's data is a local folder, laid out as the benchmark publishes it, or a data set on the hub (``hub:NAME``).
+Prompts are our own wording beside the code, or the benchmark's from a folder. A gap is ``{name}``. All gaps are filled
+at once, so that a filling which looks like a gap stays as it is; braces that are no gap (JSON in an example) stay, too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,15 +89,18 @@ class DataRow:
 
 def json_rows(path: Path) -> list[DataRow]:
     """The rows of a UTF-8 JSON file that holds a list of objects."""
-    return _rows(path.name, _parsed(path.name, read_bytes(path)))
+    return _rows(path.name, parsed(path.name, read_bytes(path)))
 
 
 def jsonl_rows(path: Path) -> list[DataRow]:
     """The rows of a UTF-8 file with one JSON object a line."""
     lines = [line for line in read_bytes(path).split(b"\n") if line.strip()]
-    return _rows(
-        path.name, [_parsed(f"{path.name}, row {i}", line) for i, line in enumerate(lines)]
-    )
+    return _rows(path.name, [parsed(f"{path.name}, row {i}", line) for i, line in enumerate(lines)])
+
+
+def file_rows(path: Path) -> list[DataRow]:
+    """The rows of a ``.json`` file, or of any other as JSONL."""
+    return json_rows(path) if path.suffix == ".json" else jsonl_rows(path)
 
 
 def hub_rows(name: str, split: str) -> list[DataRow]:
@@ -150,7 +157,8 @@ def read_bytes(path: Path) -> bytes:
         ) from None
 
 
-def _parsed(where: str, raw: bytes) -> Any:
+def parsed(where: str, raw: bytes) -> Any:
+    """The value of JSON; what is wrong with it is said with the place ``where`` it stands."""
     try:
         return parse_json(raw)
     except BadInput as error:
@@ -166,3 +174,72 @@ def _rows(file: str, data: Any) -> list[DataRow]:
                 f"{file}, row {number}: must be an object, not {type(fields).__name__}; the file is of another version"
             )
     return [DataRow(file, number, fields) for number, fields in enumerate(data)]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A prompt's text and the names of its gaps; ``source`` says whose wording it is, for the record."""
+
+    text: str
+    gaps: frozenset[str]
+    source: str
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The prompt; ``values`` must have every gap."""
+        if not self.gaps:
+            return self.text
+        pattern = "|".join(re.escape(name) for name in sorted(self.gaps))
+        return re.sub(rf"\{{({pattern})\}}", lambda gap: values[gap[1]], self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplates:
+    """The prompts of one role, by name."""
+
+    of: Mapping[str, PromptTemplate]
+
+    def fill(self, name: str, values: Mapping[str, str]) -> str:
+        """The prompt ``name``, filled."""
+        return self.of[name].fill(values)
+
+    def to_json(self) -> dict[str, str]:
+        """Whose wording each is."""
+        return {name: template.source for name, template in self.of.items()}
+
+
+TEXTS = files("preftilt.eval.benchmarks") / "texts"
+
+
+def own_text(benchmark: str, file: str) -> str:
+    """A fixed text of ``benchmark``'s, without outer white space."""
+    return (TEXTS / benchmark / file).read_text("utf-8").strip()
+
+
+def load_templates(
+    benchmark: str, file: str, gaps: Mapping[str, frozenset[str]], folder: str | None
+) -> PromptTemplates:
+    """A prompt for every name in ``gaps``, as :func:`load_template` has it, from the file ``file`` with the name in
+    it: ``"judge_{}.txt"``."""
+    return PromptTemplates(
+        {name: load_template(benchmark, file.format(name), gaps[name], folder) for name in gaps}
+    )
+
+
+def load_template(
+    benchmark: str, file: str, gaps: frozenset[str], folder: str | None = None
+) -> PromptTemplate:
+    """The prompt ``file`` of ``folder``, or of our own texts for ``benchmark``.
+
+    Raises :class:`~preftilt.errors.BadInput` if it is not there or lacks one of ``gaps``, before anything is asked.
+    """
+    if folder is None:
+        text, source = own_text(benchmark, file), "preftilt"
+    else:
+        path = Path(folder).expanduser() / file
+        text, source = read_bytes(path).decode("utf-8").strip(), str(path)
+    missing = [name for name in sorted(gaps) if f"{{{name}}}" not in text]
+    if missing:
+        raise BadInput(
+            f"{file} of {folder or benchmark} has no {{{missing[0]}}}, which is to be filled in; is it the right file?"
+        )
+    return PromptTemplate(text, gaps, source)

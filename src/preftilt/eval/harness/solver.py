@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+from inspect_ai import Task
+from inspect_ai import eval as inspect_eval
 from inspect_ai._util.error import PrerequisiteError
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import EvalSample
 from inspect_ai.model import (
     ChatMessage,
     ChatMessageAssistant,
@@ -20,23 +25,26 @@ from inspect_ai.model import (
     ModelOutput,
     get_model,
 )
+from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from preftilt.api import Settings
+from preftilt.errors import PreftiltError
+from preftilt.eval.harness.benchmark import (
+    AnswerVerdict,
+    BenchmarkRequest,
+    Case,
+    TaskMethod,
+    patched,
+    read_request,
+)
 from preftilt.eval.harness.budget import Budget, BudgetSpent
-from preftilt.eval.harness.judge_client import InspectJudge, JudgeProbe
-from preftilt.eval.harness.method import TaskMethod, patched
-from preftilt.eval.harness.request import BenchmarkRequest, read_request
-from preftilt.eval.provider import EXTRAS_KEY, PreftiltAPI, TaskExtras, item_of
+from preftilt.eval.harness.judge import COUNTS, SPENT, InspectJudge, JudgeProbe
+from preftilt.eval.provider import EXTRAS_KEY, SETTINGS, PreftiltAPI, TaskExtras, item_of
 from preftilt.messages import Message
 
 RECORD = "preftilt"
 """Where in a sample's store the record of its answer is: settings, candidates, scores, usage."""
-
-SPENT = "preftilt:budget_spent"
-"""Where in a sample's store it says why there is no answer."""
-
-CHAT_SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "seed")
 
 
 def chat(messages: Sequence[Message]) -> list[ChatMessage]:
@@ -56,6 +64,47 @@ def _content(message: Message) -> str | list[Content]:
         ContentText(text=part) if isinstance(part, str) else ContentImage(image=part.data_url())
         for part in message.parts()
     ]
+
+
+def samples(cases: Iterable[Case]) -> list[Sample]:
+    """Inspect's samples; the request travels in their metadata, with what answers are judged by.
+
+    A question about pictures stands there by itself: a hundred pictures would fill the memory.
+    """
+    return [
+        Sample(
+            id=case.id,
+            input=case.request.messages[-1].content
+            if any(message.images for message in case.request.messages)
+            else chat(case.request.conversation()),
+            target=case.target,
+            metadata={"request": case.request.to_json(), **case.facts},
+        )
+        for case in cases
+    ]
+
+
+def make_task(
+    name: str,
+    dataset: Sequence[Sample],
+    *,
+    method: TaskMethod,
+    solver: Solver,
+    scorer: Scorer,
+    judge: InspectJudge | None = None,
+    epochs: int | None = None,
+    **about: Any,
+) -> Task:
+    """The task, with the method, the judge and ``about``, for logs and reports, in its metadata."""
+    of_judge = {} if judge is None else {"judge": asdict(judge.settings)}
+    return Task(
+        dataset=MemoryDataset(list(dataset), name=name),
+        setup=ready(judge, method),
+        solver=solver,
+        scorer=scorer,
+        epochs=epochs,
+        metadata={"method": method.to_json(), **of_judge, **about},
+    )
 
 
 @solver
@@ -110,7 +159,9 @@ async def answer_request(
 
     ``part`` names one of several answers of an item, so that each has its own randomness.
     """
-    request = _changed(request, method)
+    # What the user's settings say about prompts; the benchmark's own choices stand in the request already.
+    base = Settings(prompt=request.prompt)
+    request = replace(request, prompt=patched(base, method.settings).prompt)
     output = await _generate(get_model(), state, request, method, budget, part)
     state.messages = chat(request.conversation())
     state.messages.append(output.message)
@@ -153,26 +204,16 @@ async def _generate(
         knob = TaskExtras(request, method.settings, item, fit="max_tokens" not in method.chosen)
         config = GenerateConfig(extra_body={EXTRAS_KEY: knob.to_json()})
     else:
-        config = _chat_config(model, method)
+        # Sampling for a model that is not preftilt's: the protocol's, below what the run says itself.
+        own = {name: method.settings.get(name) for name in SETTINGS}
+        if (method.settings.get("search") or {}).get("name") in ("greedy", "best-of-n", "dvts"):
+            own["temperature"] = 0.0
+        said = model.config.model_dump(exclude_none=True)
+        config = GenerateConfig(**{name: each for name, each in own.items() if name not in said})
     output = await model.generate(chat(request.conversation()), config=config)
     if output.usage is not None:
         budget.spend(output.usage.total_tokens)
     return output
-
-
-def _changed(request: BenchmarkRequest, method: TaskMethod) -> BenchmarkRequest:
-    """The request with what the user's settings say about prompts; the benchmark's own choices stand in it already."""
-    base = Settings(prompt=request.prompt)
-    return replace(request, prompt=patched(base, method.settings).prompt)
-
-
-def _chat_config(model: Model, method: TaskMethod) -> GenerateConfig:
-    """Sampling for a model that is not preftilt's: the protocol's, below what the run says itself."""
-    own = {name: method.settings.get(name) for name in CHAT_SETTINGS}
-    if (method.settings.get("search") or {}).get("name") in ("greedy", "best-of-n", "dvts"):
-        own["temperature"] = 0.0
-    said = model.config.model_dump(exclude_none=True)
-    return GenerateConfig(**{name: value for name, value in own.items() if name not in said})
 
 
 def _check_method(model: Model, method: TaskMethod) -> None:
@@ -182,3 +223,69 @@ def _check_method(model: Model, method: TaskMethod) -> None:
             f"{', '.join(method.chosen)}: {model} is not run by preftilt, so it can only be measured as it is;"
             " leave these arguments out or take --model preftilt/…"
         )
+
+
+@solver
+def given_answer() -> Solver:
+    """Puts an answer that was picked before where a scorer looks for the model's."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        state.output = ModelOutput.from_content("given", state.metadata["given_answer"])
+        return state
+
+    return solve
+
+
+def judge_answers(
+    name: str, answers: Sequence[tuple[Case, str]], scorer: Scorer, judge: str, logs: str
+) -> list[AnswerVerdict]:
+    """Verdicts of a judge, by a benchmark's own scorer: every answer that was picked is a sample to it.
+
+    So judges are asked, retried, cached and logged as in the benchmark's task, and ``inspect view`` shows what they
+    said.
+    """
+    dataset = [
+        Sample(
+            id=number,
+            input=str(case.facts.get("question", case.request.messages[-1].content)),
+            target=case.target,
+            metadata={**case.facts, "item": case.id, "given_answer": text},
+        )
+        for number, (case, text) in enumerate(answers, start=1)
+    ]
+    task = Task(
+        dataset=MemoryDataset(dataset, name=name), solver=given_answer(), scorer=scorer, name=name
+    )
+    try:
+        [log] = inspect_eval(
+            task,
+            model=None,
+            model_roles={"judge": get_model(judge, memoize=False)},
+            log_dir=logs,
+            display="none",
+            fail_on_error=False,
+        )
+    except PrerequisiteError as failure:
+        raise PreftiltError(f"the judge {judge} cannot be asked: {failure}") from failure
+    if log.status != "success" or log.samples is None or len(log.samples) != len(answers):
+        why = log.error.message if log.error is not None else log.status
+        raise PreftiltError(f"the judge {judge} could not be asked ({why}); see {log.location}")
+    return [_verdict(sample) for sample in sorted(log.samples, key=lambda each: int(each.id))]
+
+
+def _verdict(sample: EvalSample) -> AnswerVerdict:
+    if sample.error is not None or not sample.scores:
+        why = "not scored" if sample.error is None else sample.error.message
+        return AnswerVerdict({}, failure=why)
+    [score] = sample.scores.values()
+    values: dict[str, Any] = score.value if isinstance(score.value, dict) else {}
+    said = (score.metadata or {}).get("judgements", {})
+    return AnswerVerdict(
+        {
+            name: None if value is None or math.isnan(float(value)) else float(value)
+            for name, value in values.items()
+            if name not in COUNTS
+        },
+        calls=sum(int(judgement["attempts"]) for judgement in said.values()),
+        failure=score.explanation if any(values.get(name) for name in COUNTS) else None,
+    )

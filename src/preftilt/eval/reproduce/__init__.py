@@ -2,10 +2,10 @@
 
 ::
 
-    benchmark   what is asked and how answers are judged (``benchmarks.py``: the table; one entry a benchmark)
+    benchmarks  what is asked and how answers are judged: ``eval/benchmarks``, one file each (``table.py``: all of them)
     measuring   parts.py: what is measured on an item; collecting.py: many items, several processes, resumable
     methods     every method of the tables, as what it picks from the records; no further model call
-    verdicts    exact checks, or a judge through Inspect (``judging.py``), for the answers that were picked
-    numbers     tables.py and curves.py: intervals, paired p-values, costs
-    report      report.py and notes.py: the words; document.py: Markdown and HTML; figures.py
+    verdicts    exact checks, or a judge through Inspect (``harness/judge.py``), for the answers that were picked
+    numbers     rows of tables and points of curves: intervals, paired p-values, costs
+    report      report.py: the words; ``eval/report.py``: Markdown and HTML; figures.py
 """

@@ -20,9 +20,8 @@ import preftilt
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import PromptTooLong
+from preftilt.eval.harness.benchmark import Benchmark, Case, Json
 from preftilt.eval.harness.budget import Budget
-from preftilt.eval.harness.method import Json
-from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.measured import ItemMeasurements, read_measurements
 from preftilt.eval.reproduce.parts import (
     AFTER_POOLS,
@@ -32,8 +31,7 @@ from preftilt.eval.reproduce.parts import (
     MeasureSettings,
     OpenModels,
 )
-from preftilt.eval.shares import gather, in_shares, surveyed
-from preftilt.records.journal import Journal
+from preftilt.eval.runner import gather, in_shares, measure_into, resumed, surveyed
 from preftilt.rivals import Judges, open_reward_model
 
 IN_FLIGHT = 16
@@ -131,17 +129,14 @@ class RecordFile:
 
 def _own(part: str, how: MeasureSettings) -> dict[str, Any]:
     """What only guided parts depend on."""
-    match part:
-        case "guidance":
-            return {"guided": how.guided_lambdas}
-        case "other guidance":
-            return {"others": GUIDANCE}
-        case "draws":
-            return {"drawn": how.drawn_lambdas, "of": how.drawn}
-        case "guidance times":
-            return {"guided": how.guided_lambdas, "drawn": how.drawn_lambdas, "of": how.drawn}
-        case _:
-            return {}
+    guided, drawn = {"guided": how.guided_lambdas}, {"drawn": how.drawn_lambdas, "of": how.drawn}
+    by_part = {
+        "guidance": guided,
+        "other guidance": {"others": GUIDANCE},
+        "draws": drawn,
+        "guidance times": guided | drawn,
+    }
+    return by_part.get(part, {})
 
 
 def collect(
@@ -241,30 +236,21 @@ async def _measure_all(
     path: Path,
 ) -> None:
     """Append a record an item; one whose prompt does not fit the context is recorded as skipped, with the reason."""
-    journal = Journal.resume(path, surveyed(path), again=set())
+
+    async def measure_case(key: str, case: Case) -> list[Json]:
+        if budget.spent:
+            return []
+        try:
+            fields = await PARTS[part](models, case, texts.get(key, ()))
+        except PromptTooLong as failure:
+            fields = {"skipped": str(failure)}
+        record = {"id": key, "part": part, **fields}
+        budget.spend(read_measurements(case, [record]).tokens)
+        return [record]
+
     at_once = IN_FLIGHT if budget.max_tokens_total is None else IN_FLIGHT_ON_A_BUDGET
-    room = asyncio.Semaphore(1 if part in TIMED else at_once)
-
-    async def measure_case(key: str, case: Case) -> None:
-        async with room:
-            if budget.spent:
-                return
-            try:
-                fields = await PARTS[part](models, case, texts.get(key, ()))
-            except PromptTooLong as failure:
-                fields = {"skipped": str(failure)}
-            record = {"id": key, "part": part, **fields}
-            budget.spend(read_measurements(case, [record]).tokens)
-        journal.write(record)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for key, case in tasks.items():
-                group.create_task(measure_case(key, case))
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    finally:
-        journal.close()
+    work = [partial(measure_case, key, case) for key, case in tasks.items()]
+    await measure_into(resumed(path), work, 1 if part in TIMED else at_once)
 
 
 def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
@@ -280,20 +266,15 @@ def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
 
 
 def _files(model: str) -> list[tuple[str, int, str]]:
-    """Names, sizes and contents (of small files) of a local model."""
+    """Names, sizes and contents of a local model: a hash, or the time of the last change of a large file."""
     from preftilt.engines.model_files import gguf_file, model_folder
 
     path = gguf_file(model) or Path(model_folder(model)).expanduser()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [
-        (file.name, file.stat().st_size, _content(file))
-        for file in files
-        if file.is_file() and file.suffix != ".md"
-    ]
-
-
-def _content(path: Path) -> str:
-    """A hash of the file, or the time of its last change where reading it would take long."""
-    if path.stat().st_size > 100_000_000:
-        return str(path.stat().st_mtime_ns)
-    return sha256(path.read_bytes()).hexdigest()[:12]
+    known = []
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file() and file.suffix != ".md":
+            size, changed = file.stat().st_size, file.stat().st_mtime_ns
+            small = size <= 100_000_000
+            content = sha256(file.read_bytes()).hexdigest()[:12] if small else str(changed)
+            known.append((file.name, size, content))
+    return known

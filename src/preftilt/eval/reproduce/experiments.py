@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration, Option
+from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration
+from preftilt.eval.harness.benchmark import Benchmark
 from preftilt.eval.reproduce import methods
-from preftilt.eval.reproduce.benchmark import Benchmark
-from preftilt.eval.reproduce.curves import LAMBDAS_OF_N, over_lambda, sizes
-from preftilt.eval.reproduce.methods import ComparedMethod
+from preftilt.eval.reproduce.methods import LAMBDAS_OF_N, ComparedMethod, over_lambda, sizes
 from preftilt.eval.reproduce.parts import (
     GUIDANCE,
     JUDGED,
@@ -211,8 +210,3 @@ def every_pick(benchmark: Benchmark, how: MeasureSettings, pool: int) -> list[Co
         compared += [methods.rear(n, lam, own) for lam in LAMBDAS_OF_N]
         compared += methods.judges(n) if n <= how.n else []
     return [method for method in compared if not method.oracle]
-
-
-def options_as(option: Option, n: int) -> ComparedMethod:
-    """The method that an option of λ stands for."""
-    return methods.rear(n, option.lam, option.reduction)

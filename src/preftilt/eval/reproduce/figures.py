@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preftilt.eval.harness.method import Json
-from preftilt.eval.reproduce import token_level_report
+from preftilt.eval.harness.benchmark import Json
 from preftilt.eval.reproduce.experiments import TOKEN_LEVEL
 from preftilt.plots.curves import (
     Curve,
@@ -27,6 +27,7 @@ from preftilt.plots.style import BLUE, FAINT, GREEN, INK, PURPLE, VERMILION, pic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
 SEARCHES = {
     "sum": LineStyle(BLUE, "-", "o"),
     "mean": LineStyle(GREEN, "--", "s"),
@@ -43,63 +44,174 @@ def draw_figures(report: Json, out: Path) -> dict[tuple[str, str], list[str]]:
     """Draw every figure of every benchmark into ``out``; gives the files' names by benchmark and experiment."""
     files: dict[tuple[str, str], list[str]] = {}
     for benchmark in report["benchmarks"]:
-        for name, data in benchmark["figures"].items():
+        figures = dict(benchmark["figures"])
+        if TOKEN_LEVEL in benchmark:
+            figures[TOKEN_LEVEL] = benchmark[TOKEN_LEVEL]["figures"]
+        for name, data in figures.items():
             for suffix, draw in FIGURES[name]:
                 file = f"{benchmark['name']}-{name}{suffix}.png"
                 if draw(data, benchmark, out / file):
                     files.setdefault((benchmark["name"], name), []).append(file)
-        if TOKEN_LEVEL in benchmark:
-            drawn = token_level_report.draw(benchmark[TOKEN_LEVEL], benchmark, out)
-            files[benchmark["name"], TOKEN_LEVEL] = drawn
     return files
 
 
 Draw = Callable[[Json, Json, Path], bool]
 """Draws a figure's numbers for a benchmark into a file; whether there was anything to draw."""
 
+Axis = Callable[["Axes"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Curves over an axis that ``axis`` sets up; ``across``: a dotted line, with its name."""
+
+    curves: Sequence[Curve]
+    axis: Axis
+    label: str
+    percent: bool = True
+    across: tuple[float | None, str] = (None, "")
+
+
+def _drawn(
+    path: Path,
+    panels: Sequence[Panel],
+    size: tuple[float, float],
+    *,
+    beside: bool = False,
+    whiskers: bool = True,
+) -> bool:
+    """Panels side by side, their legend above the first, where it hides no interval, or ``beside`` them."""
+    with picture(path, width=size[0], height=size[1]) as figure:
+        for place, panel in enumerate(panels, start=1):
+            axes = figure.add_subplot(1, len(panels), place)
+            panel.axis(axes)
+            draw_curves(axes, panel.curves, whiskers=whiskers)
+            value, name = panel.across
+            if value is not None:
+                level(axes, value, name)
+            axes.set_ylabel(panel.label)
+            if panel.percent:
+                _percent_axis(axes)
+            if beside:
+                axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+            elif place == 1:
+                _legend_above(axes)
+    return True
+
 
 def _score(benchmark: Json) -> str:
     return f"{benchmark['metrics'][0]} (%)"
 
 
+def _greedy(mean: float | None) -> tuple[float | None, str]:
+    return None if mean is None else 100 * mean, "greedy"
+
+
 def _over_lambda(data: Json, benchmark: Json, path: Path) -> bool:
-    with picture(path, width=7.2, height=4.2) as figure:
-        axes = figure.add_subplot()
-        _lambdas(axes, data["curves"])
-        draw_curves(axes, _search_curves(data["curves"]), whiskers=True)
-        if data["greedy"]["mean"] is not None:
-            level(axes, 100 * data["greedy"]["mean"], "greedy")
-        _percent_axis(axes, _score(benchmark))
-        _legend_above(axes)
-    return True
+    panel = Panel(
+        curves=_search_curves(data["curves"]),
+        axis=_lambdas(data["curves"]),
+        label=_score(benchmark),
+        across=_greedy(data["greedy"]["mean"]),
+    )
+    return _drawn(path, [panel], (7.2, 4.2))
 
 
 def _reward_parts(data: Json, benchmark: Json, path: Path) -> bool:
     labels = {"question": "log π(answer | question), nats", "gain": "preference gain, nats"}
-    with picture(path, width=9.2, height=4.0) as figure:
-        for place, (part, label) in enumerate(labels.items(), start=1):
-            axes = figure.add_subplot(1, 2, place)
-            _lambdas(axes, data["reward"][part])
-            draw_curves(axes, _search_curves(data["reward"][part], scale=1), whiskers=True)
-            axes.set_ylabel(label)
-            if place == 1:
-                _legend_above(axes)
-    return True
+    panels = [
+        Panel(
+            curves=_search_curves(data["reward"][part], scale=1),
+            axis=_lambdas(data["reward"][part]),
+            label=label,
+            percent=False,
+        )
+        for part, label in labels.items()
+    ]
+    return _drawn(path, panels, (9.2, 4.0))
 
 
 def _quality_parts(data: Json, benchmark: Json, path: Path) -> bool:
-    if "quality" not in data:
+    panels = [
+        Panel(
+            curves=_search_curves(part["curves"], inverted=part["inverted"]),
+            axis=_lambdas(part["curves"]),
+            label=part["label"],
+        )
+        for part in data.get("quality", ())
+    ]
+    return bool(panels) and _drawn(path, panels, (9.2, 4.0))
+
+
+def _over_samples(data: Json, benchmark: Json, path: Path) -> bool:
+    sizes = sorted({point["at"] for curve in data["curves"].values() for point in curve})
+    panel = Panel(
+        curves=_looked(data["curves"]),
+        axis=lambda axes: doubling_axis(axes, sizes, "samples N"),
+        label=_score(benchmark),
+        across=_greedy(data["greedy"]["mean"]),
+    )
+    return _drawn(path, [panel], (7.2, 4.8))
+
+
+def _over_context(data: Json, benchmark: Json, path: Path) -> bool:
+    if len(data["prompts"]) < 2:
         return False
-    with picture(path, width=9.2, height=4.0) as figure:
-        for place, part in enumerate(data["quality"], start=1):
-            axes = figure.add_subplot(1, 2, place)
-            _lambdas(axes, part["curves"])
-            curves = _search_curves(part["curves"], inverted=part["inverted"])
-            draw_curves(axes, curves, whiskers=True)
-            _percent_axis(axes, part["label"])
-            if place == 1:
-                _legend_above(axes)
-    return True
+    places = {at: place + 1 for place, at in enumerate(data["inserted"])}
+    pairs = zip(data["inserted"], data["prompts"], strict=True)
+    ticks = [f"{inserted}\n{prompt:,.0f}" for inserted, prompt in pairs]
+
+    def axis(axes: Axes) -> None:
+        axes.set_xticks(list(places.values()), ticks)
+        axes.set_xlabel("messages inserted, and median tokens of the prompt")
+
+    curves = [
+        Curve(curve.label, [places[int(at)] for at in curve.x], curve.spans, curve.look)
+        for curve in _looked(data["curves"])
+    ]
+    panel = Panel(curves=curves, axis=axis, label=_score(benchmark))
+    return _drawn(path, [panel], (8.4, 4.6), beside=True)
+
+
+def _guiding_over_lambda(data: Json, benchmark: Json, path: Path) -> bool:
+    part = data["lambda"]
+    panel = Panel(
+        curves=_looked(part["curves"]),
+        axis=_lambdas(part["curves"]),
+        label=_score(benchmark),
+        across=_greedy(part["greedy"]),
+    )
+    return _drawn(path, [panel], (7.6, 4.4))
+
+
+def _guiding_over_tokens(data: Json, benchmark: Json, path: Path) -> bool:
+    def axis(axes: Axes) -> None:
+        from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.minorticks_off()
+        axes.set_xlabel("tokens drawn and scored for an answer")
+
+    panel = Panel(curves=_looked(data["tokens"]), axis=axis, label=_score(benchmark))
+    return _drawn(path, [panel], (8.4, 4.8), beside=True)
+
+
+def _winners_lengths(data: Json, benchmark: Json, path: Path) -> bool:
+    part = data["length"]
+    curves = {
+        name: [{**point, "low": point["mean"], "high": point["mean"], "n": 1} for point in points]
+        for name, points in part["curves"].items()
+    }
+    panel = Panel(
+        curves=_curves(curves, line_styles(len(curves)), scale=1),
+        axis=_lambdas(curves),
+        label="mean tokens of the winner",
+        percent=False,
+        across=(part["drawn"], "all drawn"),
+    )
+    return _drawn(path, [panel], (7.6, 4.2), whiskers=False)
 
 
 def _plane(data: Json, benchmark: Json, path: Path) -> bool:
@@ -160,41 +272,6 @@ def _plane_point(axes: Axes, point: Json, inverted: Sequence[bool], marker: str)
     )  # fmt: skip
 
 
-def _over_samples(data: Json, benchmark: Json, path: Path) -> bool:
-    with picture(path, width=7.2, height=4.8) as figure:
-        axes = figure.add_subplot()
-        sizes = sorted({point["at"] for curve in data["curves"].values() for point in curve})
-        doubling_axis(axes, sizes, "samples N")
-        draw_curves(axes, _looked(data["curves"]), whiskers=True)
-        if data["greedy"]["mean"] is not None:
-            level(axes, 100 * data["greedy"]["mean"], "greedy")
-        _percent_axis(axes, _score(benchmark))
-        _legend_above(axes)
-    return True
-
-
-def _over_context(data: Json, benchmark: Json, path: Path) -> bool:
-    if len(data["prompts"]) < 2:
-        return False
-    with picture(path, width=8.4, height=4.6) as figure:
-        axes = figure.add_subplot()
-        places = {at: place + 1 for place, at in enumerate(data["inserted"])}
-        curves = [
-            Curve(curve.label, [places[at] for at in curve.x], curve.spans, curve.look)
-            for curve in _looked(data["curves"])
-        ]
-        draw_curves(axes, curves, whiskers=True)
-        ticks = [
-            f"{inserted}\n{prompt:,.0f}"
-            for inserted, prompt in zip(data["inserted"], data["prompts"], strict=True)
-        ]
-        axes.set_xticks(list(places.values()), ticks)
-        axes.set_xlabel("messages inserted, and median tokens of the prompt")
-        _percent_axis(axes, _score(benchmark))
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return True
-
-
 def _times(data: Json, benchmark: Json, path: Path) -> bool:
     bars = data["bars"]
     if not bars:
@@ -210,9 +287,8 @@ def _times(data: Json, benchmark: Json, path: Path) -> bool:
     return True
 
 
-def _percent_axis(axes: Axes, label: str) -> None:
+def _percent_axis(axes: Axes) -> None:
     """Ten points at least, so that numbers that are all the same do not look as if they differed."""
-    axes.set_ylabel(label)
     low, high = axes.get_ylim()
     lack = max(0.0, 10 - (high - low)) / 2
     low = min(max(low - lack, -1), 91)
@@ -240,7 +316,7 @@ def _tokens(axes: Axes, bars: Sequence[Json]) -> None:
     for place, total in zip(places, totals, strict=True):
         axes.text(total + 0.015 * max(totals), place, plain(total), va="center", fontsize=8.5)
     axes.margins(x=0.16)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    _legend_above(axes)
 
 
 FIGURES: Mapping[str, Sequence[tuple[str, Draw]]] = {
@@ -249,6 +325,11 @@ FIGURES: Mapping[str, Sequence[tuple[str, Draw]]] = {
     "fig4": [("-samples", _over_samples)],
     "fig5": [("-context", _over_context)],
     "fig6": [("-cost", _times)],
+    TOKEN_LEVEL: [
+        ("-lambda", _guiding_over_lambda),
+        ("-tokens", _guiding_over_tokens),
+        ("-length", _winners_lengths),
+    ],
 }
 """What is drawn for an experiment, and how the file's name ends."""
 
@@ -258,23 +339,24 @@ def _search_look(name: str) -> LineStyle:
 
 
 def _search_curves(curves: Json, *, scale: float = 100, inverted: bool = False) -> list[Curve]:
-    line_styles = [_search_look(name) for name in curves]
-    return _drawn(curves, line_styles, scale, inverted)
+    return _curves(curves, [_search_look(name) for name in curves], scale, inverted)
 
 
 def _looked(curves: Json) -> list[Curve]:
-    return _drawn(curves, line_styles(len(curves)), 100, False)
+    return _curves(curves, line_styles(len(curves)))
 
 
-def _drawn(
-    curves: Json, line_styles: Sequence[LineStyle], scale: float, inverted: bool
+def _curves(
+    curves: Json, looks: Sequence[LineStyle], scale: float = 100, inverted: bool = False
 ) -> list[Curve]:
     """A curve that was measured on fewer items than others says on how many."""
     known = {
         name: [point for point in each if point["mean"] is not None]
         for name, each in curves.items()
     }
-    counts = {name: max((point["n"] for point in each), default=0) for name, each in known.items()}
+    counts = {
+        name: max((point.get("n", 0) for point in each), default=0) for name, each in known.items()
+    }
     most = max(counts.values(), default=0)
     return [
         Curve(
@@ -283,12 +365,14 @@ def _drawn(
             [_percent(point, inverted) if scale == 100 else _span(point) for point in points],
             look,
         )
-        for (name, points), look in zip(known.items(), line_styles, strict=True)
+        for (name, points), look in zip(known.items(), looks, strict=True)
+        if points
     ]
 
 
-def _lambdas(axes: Axes, curves: Json) -> None:
-    lambda_axis(axes, sorted({point["at"] for curve in curves.values() for point in curve}))
+def _lambdas(curves: Json) -> Axis:
+    lambdas = sorted({point["at"] for curve in curves.values() for point in curve})
+    return lambda axes: lambda_axis(axes, lambdas)
 
 
 def _span(interval: Json) -> Estimate:

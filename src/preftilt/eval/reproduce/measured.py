@@ -8,26 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from preftilt.eval.harness.method import Json
-from preftilt.eval.reproduce.benchmark import Case
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedAnswer:
-    """An answer; its log-probs are sums over ``length`` tokens (nats), −inf if a token is impossible.
-
-    ``questions`` and ``gains`` [length] are those of its tokens; empty where they were not kept.
-    """
-
-    text: str
-    length: int
-    finished: bool
-    question_logprob: float
-    preference_gain: float
-    questions: Float[np.ndarray, "T"] = field(default_factory=lambda: np.empty(0), compare=False)
-    gains: Float[np.ndarray, "T"] = field(default_factory=lambda: np.empty(0), compare=False)
+from preftilt.eval.harness.benchmark import Case, Json
+from preftilt.eval.stored import RecordedAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +97,10 @@ class ItemMeasurements:
         if self.pool is not None:
             views = self.pool.scored_views
             parts.append(self.pool.spent(len(self.pool.answers), views))
-            if (
-                self.greedy is not None
-            ):  # It is scored like a sample, though greedy decoding needs no score.
-                parts.append(
-                    self.greedy.spent + AnswerCost(0, len(views) * self.greedy.answer.length)
-                )
+            if self.greedy is not None:
+                # It is scored like a sample, though greedy decoding needs no score.
+                scored = len(views) * self.greedy.answer.length
+                parts.append(self.greedy.spent + AnswerCost(0, scored))
         return int(sum(cost.sampled + cost.scored for cost in parts))
 
 
@@ -168,23 +149,16 @@ def read_costed(record: Json) -> CostedAnswer:
 def answer_record(answer: RecordedAnswer) -> dict[str, Any]:
     """As :func:`read_answer` reads it; JSON has no infinity."""
     finite = math.isfinite(answer.question_logprob)
-    kept = finite and answer.gains.size > 0
+    known = finite and answer.gains.size > 0
+    kept = {"questions": answer.questions, "gains": answer.gains} if known else {}
     return {
         "text": answer.text,
         "length": answer.length,
         "finished": answer.finished,
         "question_logprob": answer.question_logprob if finite else None,
         "preference_gain": answer.preference_gain if finite else None,
-        **(
-            {"questions": _rounded(answer.questions), "gains": _rounded(answer.gains)}
-            if kept
-            else {}
-        ),
+        **{name: [round(value, 3) for value in values.tolist()] for name, values in kept.items()},
     }
-
-
-def _rounded(values: Float[np.ndarray, "T"]) -> list[float]:
-    return [round(value, 3) for value in values.tolist()]
 
 
 def read_answer(record: Json) -> RecordedAnswer:

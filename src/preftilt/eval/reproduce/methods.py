@@ -7,22 +7,29 @@ the items on which it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from preftilt.defaults import CUT_OFF
+from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
 from preftilt.eval.reproduce.measured import (
     AnswerCost,
     ItemMeasurements,
-    RecordedAnswer,
     SamplePool,
 )
-from preftilt.eval.reproduce.parts import BEST_OF, GUIDED, JUDGED, REWARD_MODEL, TREE
-from preftilt.eval.stored import best_of, scores
-from preftilt.rank import order
-from preftilt.reward import Reward
+from preftilt.eval.reproduce.parts import (
+    BEST_OF,
+    GUIDED,
+    JUDGED,
+    REWARD_MODEL,
+    TREE,
+    MeasureSettings,
+)
+from preftilt.eval.stored import RecordedAnswer, best_of, elected, first_by
+from preftilt.reward import Reward, ScoreLine
 from preftilt.rivals.extractors import EXTRACTORS
-from preftilt.rivals.votes import tally
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import CutOff, Reduction, Stream
 
@@ -199,10 +206,7 @@ def voted(n: int, answers: str, lam: float | None) -> ComparedMethod:
 
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = first(item.pool, n)
-        if not drawn:
-            return []
-        totals = tally([read(each.text) for each in drawn], [_weight(each, lam) for each in drawn])
-        return [first_by(drawn, totals, vote=True)]
+        return [elected(drawn, read, lam)] if drawn else []
 
     return ComparedMethod(
         name=f"majority of {n}" if lam is None else f"weighted vote of {n}",
@@ -233,22 +237,6 @@ def decoders() -> list[ComparedMethod]:
     return [guided(name) for name in GUIDED if name != "CFG"]
 
 
-def first_by(
-    drawn: Sequence[RecordedAnswer], scores: Sequence[float | None], *, vote: bool = False
-) -> RecordedAnswer:
-    """The first by scores that are not REAR's."""
-    cut_off = [not answer.finished for answer in drawn]
-    return drawn[order(scores, cut_off, Reward().cut_off, vote=vote)[0]]
-
-
-def _weight(answer: RecordedAnswer, lam: float | None) -> float:
-    """A response with an impossible token has no say."""
-    if lam is None:
-        return 1.0
-    [mean] = scores([answer], lam, Reward(reduction="mean"))
-    return 1.0 + mean if math.isfinite(mean) else 0.0
-
-
 def first(pool: SamplePool | None, n: int) -> Sequence[RecordedAnswer]:
     """The first ``n`` answers of a pool; none if fewer were drawn."""
     answers = () if pool is None else pool.answers[:n]
@@ -258,3 +246,67 @@ def first(pool: SamplePool | None, n: int) -> Sequence[RecordedAnswer]:
 def _pool_spent(item: ItemMeasurements, n: int, views: frozenset[str]) -> AnswerCost:
     pool: SamplePool | None = item.pool
     return AnswerCost() if pool is None else pool.spent(n, views)
+
+
+Scores = Callable[[Sequence[RecordedAnswer], float], list[float]]
+
+LENGTH_POWER = 0.6
+"""α of the length penalty ((5 + L) / 6)^α, within the range that its paper found best (0.6 to 0.7)."""
+
+CLIP = 2.0
+"""Nats to which a token's gain is clipped, so that a few tokens cannot decide alone."""
+
+
+def length_penalty(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
+    """The sum divided by ((5 + L) / 6)^α (Wu et al., 2016, arXiv 1609.08144, eq. 14)."""
+    return [
+        ScoreLine(answer.question_logprob, answer.preference_gain).at(lam)
+        / ((5 + answer.length) / 6) ** LENGTH_POWER
+        for answer in pool
+    ]
+
+
+def clipped(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
+    """The sum with every token's gain clipped to :data:`CLIP`."""
+    return [
+        ScoreLine(answer.question_logprob, float(np.clip(answer.gains, -CLIP, CLIP).sum())).at(lam)
+        for answer in pool
+    ]
+
+
+def common_prefix(pool: Sequence[RecordedAnswer], lam: float) -> list[float]:
+    """The sum over the first tokens of every answer, as many as the shortest of the pool has."""
+    length = min(answer.length for answer in pool)
+    return [
+        ScoreLine(float(answer.questions[:length].sum()), float(answer.gains[:length].sum())).at(
+            lam
+        )
+        for answer in pool
+    ]
+
+
+LAMBDAS_OF_N = (1.0, 3.0, 20.0)
+"""The λ whose curves over N are drawn."""
+
+
+def sizes(pool: int) -> list[int]:
+    """The powers of two up to ``pool``, and ``pool`` itself."""
+    return sorted({2**k for k in range(pool.bit_length()) if 2**k <= pool} | {pool})
+
+
+def over_lambda(how: MeasureSettings) -> dict[str, list[ComparedMethod]]:
+    """Every search over λ, by the name of its curve."""
+    reduction = how.reduction
+    curves = {
+        f"best-of-{how.n}, {each}": [rear(how.n, lam, each) for lam in LAMBDAS]
+        for each in REDUCTIONS
+    }
+    tree = [trees(lam, reduction) for lam in how.lambdas]
+    return curves | {f"DVTS 4×4, {reduction}": tree}
+
+
+OTHER_SCORES: Mapping[str, Scores] = {
+    "length penalty": length_penalty,
+    "clipped gain": clipped,
+    "common prefix": common_prefix,
+}

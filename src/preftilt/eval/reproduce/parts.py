@@ -16,17 +16,15 @@ from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
+from preftilt.eval.harness.benchmark import BenchmarkProtocol, Case, Json, choose_method, patched
 from preftilt.eval.harness.drawing import DrawnAnswer, draw_plain, draw_realigned
-from preftilt.eval.harness.method import BenchmarkProtocol, Json, choose_method, patched
-from preftilt.eval.reproduce.benchmark import Case
 from preftilt.eval.reproduce.measured import (
     AnswerCost,
     CostedAnswer,
-    RecordedAnswer,
     answer_record,
     costed_record,
 )
-from preftilt.eval.stored import recorded_sums
+from preftilt.eval.stored import RecordedAnswer, recorded_answer
 from preftilt.prompt import with_preferences
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model
@@ -76,7 +74,7 @@ class MeasureSettings:
     guided_lambdas: of guided decoding, greedy; drawn_lambdas: of guided draws, ``drawn`` of them an item.
     """
 
-    protocol: BenchmarkProtocol
+    protocol: BenchmarkProtocol = field(default_factory=lambda: BenchmarkProtocol(settings={}))
     settings: Json = field(default_factory=dict)
     seed: int = 0
     pool: int = 16
@@ -184,57 +182,18 @@ async def measure_pool(models: OpenModels, case: Case, texts: Sequence[str]) -> 
         "pool": [answer_record(answer) for answer in _by_slot(drawn)],
     }
     for greedy_draw in greedy:
-        answer = _answer(greedy_draw.record["candidates"][0])
+        answer = recorded_answer(greedy_draw.record["candidates"][0])
         record["greedy"] = costed_record(CostedAnswer(answer, AnswerCost(answer.length)))
     return record
 
 
 async def measure_trees(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
     """Tree searches at every λ, by the protocol's reduction; they share the steps on which they agree."""
-    shared = MemoEngine(models.engine)
-    settings = [
-        models.how.settings_for({"name": "dvts"}, **{"lambda": lam}) for lam in models.how.lambdas
-    ]
-    drawn = await together(
-        models.draw(case, search_settings, shared) for search_settings in settings
-    )
-    return {
-        "trees": {
-            f"{lam:g}": costed_record(_made(drawn_answer))
-            for lam, drawn_answer in zip(models.how.lambdas, drawn, strict=True)
-        }
-    }
-
-
-async def measure_guided(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
-    """Every kind of guided decoding, greedy; nothing where the engine does not guide."""
-    if not models.engine.capabilities.guides:
-        return {"skipped": f"{models.engine.name} does not guide decoding"}
-    settings = [replace(models.how.guided(name), reward=Settings().reward) for name in GUIDED]
-    drawn = await together(models.draw(case, guided_settings) for guided_settings in settings)
-    return {
-        "guided": {
-            name: costed_record(_made(drawn_answer))
-            for name, drawn_answer in zip(GUIDED, drawn, strict=True)
-        }
-    }
-
-
-async def measure_guidance(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
-    """Greedy decoding guided at every λ of the grid."""
     how = models.how
-    return await _guided(
-        models, case, {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
-    )
-
-
-async def measure_other_guidance(
-    models: OpenModels, case: Case, texts: Sequence[str]
-) -> dict[str, Any]:
-    """The other kinds of :data:`GUIDANCE`."""
-    how = models.how
-    others = {name: how.changed({**changes, **GREEDY}) for name, changes in GUIDANCE.items()}
-    return await _guided(models, case, others)
+    settings = {
+        f"{lam:g}": how.settings_for({"name": "dvts"}, **{"lambda": lam}) for lam in how.lambdas
+    }
+    return {"trees": await _each(models, case, settings, MemoEngine(models.engine))}
 
 
 async def measure_avoiding(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
@@ -244,34 +203,45 @@ async def measure_avoiding(models: OpenModels, case: Case, texts: Sequence[str])
     if opposite is None:
         return {"skipped": "its preference does not only say what to leave out"}
     how, request = models.how, case.request
-    against = replace(
-        case, request=replace(request, prompt=replace(request.prompt, against=opposite))
-    )
-    away = replace(case, request=replace(request, preferences=(Preference(opposite),)))
-    measured = [
-        await _guided(
-            models, against, {against_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
-        ),
-        await _guided(
-            models, away, {away_name(1 - lam): how.guidance(1 - lam) for lam in how.guided_lambdas}
-        ),
-    ]
-    if "skipped" in measured[0]:
-        return measured[0]
-    return {"guided": measured[0]["guided"] | measured[1]["guided"]}
+    contrasted = replace(request, prompt=replace(request.prompt, against=opposite))
+    reversed_wish = replace(request, preferences=(Preference(opposite),))
+    against = {against_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+    away = {away_name(1 - lam): how.guidance(1 - lam) for lam in how.guided_lambdas}
+    measured = await _guided(models, replace(case, request=contrasted), against)
+    if "skipped" in measured:
+        return measured
+    others = await _guided(models, replace(case, request=reversed_wish), away)
+    return {"guided": measured["guided"] | others["guided"]}
+
+
+def measure_guided(kinds: Callable[[MeasureSettings], Mapping[str, Settings]]) -> Measure:
+    """Guided decoding, greedy, of all ``kinds`` by name."""
+
+    async def measure(models: OpenModels, case: Case, texts: Sequence[str]) -> dict[str, Any]:
+        return await _guided(models, case, kinds(models.how))
+
+    return measure
 
 
 async def _guided(
     models: OpenModels, case: Case, settings: Mapping[str, Settings]
 ) -> dict[str, Any]:
+    """Nothing where the engine does not guide."""
     if not models.engine.capabilities.guides:
         return {"skipped": f"{models.engine.name} does not guide decoding"}
-    drawn = await together(models.draw(case, each) for each in settings.values())
+    return {"guided": await _each(models, case, settings)}
+
+
+async def _each(
+    models: OpenModels, case: Case, settings: Mapping[str, Settings], engine: Engine | None = None
+) -> dict[str, Any]:
+    """The record of an answer by each of ``settings``."""
+    drawn = await together(models.draw(case, each, engine) for each in settings.values())
     return {
-        "guided": {
-            name: costed_record(_made(drawn_answer))
-            for name, drawn_answer in zip(settings, drawn, strict=True)
-        }
+        name: costed_record(
+            CostedAnswer(recorded_answer(answer.record["candidates"][0]), _spent(answer))
+        )
+        for name, answer in zip(settings, drawn, strict=True)
     }
 
 
@@ -343,15 +313,11 @@ async def measure_times(models: OpenModels, case: Case, texts: Sequence[str]) ->
     methods: dict[str, Method] = {name: _judge(name, how) for name in JUDGED}
     if models.judges.reward_model is not None:
         methods[REWARD_MODEL] = ByRewardModel()
-    plain = {
-        "greedy": how.settings_for({"name": "greedy"}),
-        "one sample": how.settings_for({"name": "sample"}),
-    }
     full = {BEST_OF: how.settings_for(n), TREE: how.settings_for({"name": "dvts"})}
     full |= {name: replace(how.settings_for(n), method=method) for name, method in methods.items()}
     if models.engine.capabilities.guides:
         full |= {name: how.guided(name) for name in GUIDED}
-    return await _timed(models, case, plain, full)
+    return await _timed(models, case, full)
 
 
 async def measure_guidance_times(
@@ -359,22 +325,20 @@ async def measure_guidance_times(
 ) -> dict[str, Any]:
     """Seconds for an answer by guided decoding, greedy and drawn, beside best-of-n and the model alone."""
     how = models.how
-    plain = {
-        "greedy": how.settings_for({"name": "greedy"}),
-        "one sample": how.settings_for({"name": "sample"}),
-    }
     full = {BEST_OF: how.settings_for({"name": "best-of-n", "n": how.n})}
     if models.engine.capabilities.guides:
         full |= {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
         full |= {drawn_guidance(lam): how.draws(lam) for lam in how.drawn_lambdas}
-    return await _timed(models, case, plain, full)
+    return await _timed(models, case, full)
 
 
-async def _timed(
-    models: OpenModels, case: Case, plain: Mapping[str, Settings], full: Mapping[str, Settings]
-) -> dict[str, Any]:
-    """One answer by each, after one that is not counted; ``plain`` ones are drawn and not scored."""
-    spent = _spent(await models.draw(case, plain["greedy"], scored=False))
+async def _timed(models: OpenModels, case: Case, full: Mapping[str, Settings]) -> dict[str, Any]:
+    """One answer by each of ``full``, after the greedy one and one sample, which are drawn and not scored; and before
+    all a greedy one that is not counted."""
+    how = models.how
+    greedy, sample = (how.settings_for({"name": name}) for name in ("greedy", "sample"))
+    plain = {"greedy": greedy, "one sample": sample}
+    spent = _spent(await models.draw(case, greedy, scored=False))
     seconds = {}
     for name, settings in {**plain, **full}.items():
         began = time.perf_counter()
@@ -386,9 +350,15 @@ async def _timed(
 
 PARTS: Mapping[str, Measure] = {
     "pool": measure_pool,
-    "guided": measure_guided,
-    "guidance": measure_guidance,
-    "other guidance": measure_other_guidance,
+    "guided": measure_guided(
+        lambda how: {name: replace(how.guided(name), reward=Settings().reward) for name in GUIDED}
+    ),
+    "guidance": measure_guided(
+        lambda how: {guidance_name(lam): how.guidance(lam) for lam in how.guided_lambdas}
+    ),
+    "other guidance": measure_guided(
+        lambda how: {name: how.changed({**kind, **GREEDY}) for name, kind in GUIDANCE.items()}
+    ),
     "avoiding": measure_avoiding,
     "draws": measure_draws,
     "trees": measure_trees,
@@ -414,16 +384,11 @@ def _judge(name: str, how: MeasureSettings) -> ByJudge:
     return ByJudge(judge_mode=JUDGED[name], judge_tokens=how.judge_tokens)
 
 
-def _made(drawn: DrawnAnswer) -> CostedAnswer:
-    """The answer that a search ended with."""
-    return CostedAnswer(_answer(drawn.record["candidates"][0]), _spent(drawn))
-
-
 def _by_slot(drawn: DrawnAnswer) -> list[RecordedAnswer]:
     """All candidates in the order drawn, with their tokens' log-probs."""
     answers = []
     for short, whole in zip(drawn.record["candidates"], drawn.candidates, strict=True):
-        answer = _answer(short)
+        answer = recorded_answer(short)
         gains = whole.gains[whole.thoughts :]
         questions = whole.logprobs["question"][whole.thoughts :]
         kept = replace(answer, questions=questions[: answer.length], gains=gains[: answer.length])
@@ -441,16 +406,4 @@ def _spent(drawn: DrawnAnswer) -> AnswerCost:
     return AnswerCost(
         usage["sampled"] + method.get("sampled", 0),
         sum(usage["scored"].values()) + besides + method.get("tokens", 0),
-    )
-
-
-def _answer(candidate: Json) -> RecordedAnswer:
-    """A candidate of a short record."""
-    question, gain = recorded_sums(candidate)
-    return RecordedAnswer(
-        text=candidate["text"],
-        length=max(candidate["sums"]["length"], 1),
-        finished=candidate["finish"] == "eos",
-        question_logprob=question,
-        preference_gain=gain,
     )

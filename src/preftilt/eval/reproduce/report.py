@@ -3,17 +3,130 @@ beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from preftilt.eval.calibrate.choice import MIN_ITEMS
-from preftilt.eval.harness.cells import percent
-from preftilt.eval.harness.method import Json
-from preftilt.eval.reproduce import token_level_report
-from preftilt.eval.reproduce.document import Block, Heading, Picture, Table, Text
+from preftilt.eval.harness.benchmark import Json
+from preftilt.eval.report import Block, Heading, Picture, Table, Text, percent
 from preftilt.eval.reproduce.experiments import EXPERIMENTS, TOKEN_LEVEL
-from preftilt.eval.reproduce.notes import notes
-from preftilt.eval.reproduce.paper import PUBLISHED, PublishedTable
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A printed table: ``rows`` by method, in the order of ``columns``, as printed."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[str, ...]]
+
+
+TABLE_1 = PublishedTable(
+    "Table 1 of the paper: Qwen2.5-7B-Instruct, N = 16, judge GPT-4.1; score in percent, PingPong from 1 to 5",
+    (
+        "PrefEval explicit",
+        "PrefEval choice",
+        "PrefEval implicit (persona)",
+        "Multifaceted",
+        "PingPong",
+    ),
+    {
+        "DVTS-REAR": ("77.7", "78.6", "19.1", "76.8", "3.03"),
+        "BoN-REAR": ("74.1", "78.2", "16.2", "76.3", "3.07"),
+        "greedy": ("67.0", "71.5", "12.0", "75.3", "2.97"),
+        "BoN by external RM": ("73.4", "78.3", "17.0", "76.5", "2.97"),
+        "BoN by generative RM": ("69.0", "74.7", "12.9", "76.1", "3.01"),
+        "Amulet": ("68.5", "70.4", "13.1", "75.4", "2.87"),
+        "Linear Alignment": ("64.2", "78.0", "12.8", "75.6", "3.01"),
+    },
+)
+
+TABLE_3 = PublishedTable(
+    "Table 3 of the paper: MMHal-Bench, Qwen3-VL-8B-Instruct, N = 16, λ = 20, judge GPT-4.1, percent",
+    ("score", "hallucination rate"),
+    {
+        "BoN-REAR": ("84.20", "21.87"),
+        "BoN by generative RM": ("80.21", "23.96"),
+        "greedy": ("78.99", "28.12"),
+    },
+)
+
+PUBLISHED = {"table1": TABLE_1, "table3": TABLE_3}
+
+
+SURE = 0.5
+"""Probability of Yes and No together below which a generative RM has not understood what it was asked."""
+
+CUT_OFF = 0.05
+"""Share of samples cut off from which a report says so."""
+
+UNRATED = 0.5
+"""Share of samples without a score above which a method is named."""
+
+
+def notes(benchmark: Json) -> Iterator[str]:
+    """A paragraph for everything that there is to say of a benchmark's part of a report."""
+    yield from _of_models(benchmark)
+    yield from map(_skipped, benchmark["skipped"])
+    items = benchmark["items"]
+    if items < MIN_ITEMS:
+        yield (
+            f"**{items} items are too few** for intervals, which come out too narrow, and for p-values: take"
+            f" {MIN_ITEMS} at least."
+        )
+    if any(
+        _of_no_width(interval) for row in _rows(benchmark) for interval in row["metrics"].values()
+    ):
+        yield (
+            "An interval of no width means that all items had the same value, and not that the number is exact: what"
+            f" none of {items} items shows may still be so of up to {min(1, 3 / items):.0%} of all there could be"
+            " (at 95 %)."
+        )
+
+
+def _of_models(benchmark: Json) -> Iterator[str]:
+    for name, share in benchmark["sure"].items():
+        if share < SURE:
+            yield (
+                f"The {name} gave Yes and No together {share:.1%} of the probability on average: the model did not"
+                " understand what it was asked, and its verdicts mean little."
+            )
+    for method, share in {row["method"]: row["missing"] for row in _rows(benchmark)}.items():
+        if share > UNRATED:
+            yield (
+                f"{method} has no score for {share:.0%} of the samples, and where none has one it takes the first that"
+                " came to its end: its numbers say little about it."
+            )
+    if (benchmark["cut_off"] or 0) >= CUT_OFF:
+        yield (
+            f"{benchmark['cut_off']:.0%} of the samples were cut off before their end: `max_tokens` (or the model's"
+            " context) is too short for this model's answers."
+        )
+
+
+def _skipped(skipped: Json) -> str:
+    turns = f" with {skipped['inserted']} messages inserted" if skipped["inserted"] else ""
+    whose = "one item has" if skipped["items"] == 1 else f"{skipped['items']} items have"
+    return (
+        f"Left out: {whose} no {skipped['part']}{turns}, for such reasons as: {skipped['example']}."
+    )
+
+
+def _rows(benchmark: Json) -> list[Json]:
+    """The rows of all tables; an experiment may have several."""
+    tables = [
+        table
+        for each in benchmark["tables"].values()
+        for table in (each if isinstance(each, list) else [each])
+    ]
+    return [row for table in tables for row in table["rows"]]
+
+
+def _of_no_width(interval: Json) -> bool:
+    return interval["low"] == interval["high"] and interval["n"] > 1
+
 
 Pictures = Mapping[tuple[str, str], Sequence[str]]
 """Files by benchmark and experiment."""
@@ -135,7 +248,7 @@ def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
         section += _tables(name, benchmark)
     files = pictures.get((benchmark["name"], name), ())
     if name == TOKEN_LEVEL:
-        return [*section, *token_level_report.blocks(benchmark, files, _table)]
+        return [*section, *_token_level(benchmark, files)]
     section += [Picture(file, f"{benchmark['title']}: {EXPERIMENTS[name].title}") for file in files]
     if name == "fig3" and "plane" in benchmark["figures"].get(name, {}):
         section.append(
@@ -239,3 +352,72 @@ def _paper(published: Sequence[PublishedTable]) -> list[Block]:
         ]  # fmt: skip
         section.append(Table(["the paper's method", *table.columns], rows, table.title))
     return section
+
+
+BEST_ROWS = 12
+"""Rows of the validation table that are shown: the best of them, as all are in report.json."""
+
+CAPTIONS = {
+    "lambda": "following over λ",
+    "tokens": "following over the tokens spent on an answer",
+    "length": "mean length of the answer that wins, over λ",
+}
+
+READING = (
+    "*Best-of-N* draws N answers and picks one by S at λ, reduced as named; *cut off last* puts answers that were"
+    " cut off behind all that ended, *cut off as-is* compares them like the others. *Guided* decoding applies λ to"
+    " every token: greedily, or drawn (*guided draws*), of which one is then picked. λ in *italics* was chosen on"
+    " validation items. What is sampled and scored is per answer; a guided token is read under both views."
+)
+
+
+def _token_level(benchmark: Json, files: Sequence[str]) -> list[Block]:
+    """What was chosen and by what, the test table against both references, the constraints, the figures."""
+    data = benchmark["token-level"]
+    section: list[Block] = []
+    if "validation" in data:
+        section += _choice(data, benchmark)
+    section += [Heading("Test items", 4), Text(READING)]
+    section += [_table(each, benchmark, "") for each in data["tables"].values()]
+    section += [
+        Picture(file, f"{benchmark['title']}: {CAPTIONS[Path(file).stem.rpartition('-')[2]]}")
+        for file in files
+    ]
+    if data["breakdown"]["rows"]:
+        section += _constraints(data["breakdown"])
+    return section
+
+
+def _choice(data: Json, benchmark: Json) -> list[Block]:
+    whole = data["validation"]
+    headline = benchmark["metrics"][0]
+    ranked = sorted(whole["rows"], key=lambda row: -row["metrics"][headline]["mean"])
+    best = {**whole, "rows": ranked[:BEST_ROWS]}
+    return [
+        Heading("Validation items: what was chosen from", 4),
+        Text(
+            f"{len(whole['rows'])} methods were measured on items that are none of those reported below; the best"
+            f" {min(BEST_ROWS, len(ranked))} stand here, all of them in report.json. The best member of each family"
+            " goes on to the test items."
+        ),
+        _table(best, benchmark, ""),
+    ]
+
+
+def _constraints(data: Json) -> list[Block]:
+    header = ["constraint", "n", *(f"{name} (%)" for name in data["methods"])]
+    rows = [
+        [
+            row["metric"].removeprefix("constraint "),
+            str(row["n"]),
+            *("–" if mean is None else f"{100 * mean:.0f}" for mean in row["means"]),
+        ]
+        for row in data["rows"]
+    ]
+    return [
+        Heading("By constraint", 4),
+        Text(
+            "Share of the constraints of a kind that are met; n are rows. Few rows: read large differences alone."
+        ),
+        Table(header, rows),
+    ]

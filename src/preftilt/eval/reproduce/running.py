@@ -21,10 +21,9 @@ from preftilt.eval.calibrate.choice import (
     choose,
     options_of,
 )
+from preftilt.eval.harness.benchmark import Benchmark, Case
 from preftilt.eval.harness.budget import Budget
-from preftilt.eval.harness.method import Json
 from preftilt.eval.reproduce import experiments, methods, token_level
-from preftilt.eval.reproduce.benchmark import Benchmark, Case
 from preftilt.eval.reproduce.collecting import (
     MeasuredModels,
     OnItem,
@@ -33,9 +32,15 @@ from preftilt.eval.reproduce.collecting import (
     collect,
     read_records,
 )
-from preftilt.eval.reproduce.judging import check_judge
 from preftilt.eval.reproduce.measured import ItemMeasurements
-from preftilt.eval.reproduce.numbers import chosen_json, cut_off, figures_of, sureness, tables_of
+from preftilt.eval.reproduce.numbers import (
+    JudgedItems,
+    chosen_json,
+    cut_off,
+    figures_of,
+    sureness,
+    tables_of,
+)
 from preftilt.eval.reproduce.parts import (
     AFTER_POOLS,
     ONCE,
@@ -45,7 +50,6 @@ from preftilt.eval.reproduce.parts import (
     TIMED,
     MeasureSettings,
 )
-from preftilt.eval.reproduce.tables import JudgedItems
 from preftilt.eval.reproduce.verdicts import picked, settle
 from preftilt.types import check_whole
 
@@ -75,22 +79,17 @@ class ItemCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproducePlan:
-    """What a run does; ``settings`` are the user's changes, ``inserted`` the lengths of context in messages.
+    """What a run does; ``inserted`` are the lengths of context in messages.
 
-    guided_lambdas, drawn_lambdas, drawn: as in MeasureSettings. judged_by: the judge's name, which verdicts depend on;
-    max_judge_calls: requests to it a benchmark, None is no limit. repeats: how often an item is answered; None is as
-    often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier runs into
-    the same records included; None is no limit.
+    measure: how every benchmark is measured, each by its own protocol. judged_by: the judge's name, which verdicts
+    depend on; max_judge_calls: requests to it a benchmark, None is no limit. repeats: how often an item is answered;
+    None is as often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier
+    runs into the same records included; None is no limit.
     """
 
     experiments: Sequence[str]
     models: MeasuredModels
-    settings: Json
-    seed: int
-    pool: int
-    n: int
-    lambdas: tuple[float, ...]
-    judge_tokens: int
+    measure: MeasureSettings
     inserted: tuple[int, ...]
     sizes: ItemCounts
     processes: int
@@ -100,23 +99,10 @@ class ReproducePlan:
     max_judge_calls: int | None = None
     repeats: int | None = None
     max_tokens_total: int | None = None
-    guided_lambdas: tuple[float, ...] = (1.5, 2.0, 3.0)
-    drawn_lambdas: tuple[float, ...] = (2.0,)
-    drawn: int = 4
 
-    def how(self, benchmark: Benchmark, pool: int) -> MeasureSettings:
-        return MeasureSettings(
-            protocol=benchmark.protocol,
-            settings=self.settings,
-            seed=self.seed,
-            pool=pool,
-            n=self.n,
-            lambdas=self.lambdas,
-            judge_tokens=self.judge_tokens,
-            guided_lambdas=self.guided_lambdas,
-            drawn_lambdas=self.drawn_lambdas,
-            drawn=self.drawn,
-        )
+    def how(self, benchmark: Benchmark, pool: int | None = None) -> MeasureSettings:
+        """How ``benchmark`` is measured; ``pool``: with so many samples an item."""
+        return replace(self.measure, protocol=benchmark.protocol, pool=pool or self.measure.pool)
 
     def record_file(self, benchmark: Benchmark, part: str, inserted: int, pool: int) -> RecordFile:
         return RecordFile(
@@ -142,7 +128,7 @@ def reproduce(
     budget = Budget(max_tokens_total=plan.max_tokens_total)
     first = None
     if judged is not None and plan.judged_by is not None and plan.max_judge_calls != 0:
-        first = cache(partial(check_judge, plan.judged_by))
+        first = cache(partial(_check_judge, plan.judged_by))
     runs = [_BenchmarkRun(plan, benchmark, budget, on_item, first, []) for benchmark in benchmarks]
     reports = [part for run in runs if (part := _benchmark(run)) is not None]
     if not reports:
@@ -156,14 +142,20 @@ def reproduce(
         "judge": plan.judged_by,
         "generative_rm": plan.models.judge or plan.models.model,
         "reward_model": plan.models.reward_model,
-        "seed": plan.seed,
-        "n": plan.n,
-        "pool": plan.pool,
+        "seed": plan.measure.seed,
+        "n": plan.measure.n,
+        "pool": plan.measure.pool,
         "tokens": budget.tokens,
         "max_tokens_total": plan.max_tokens_total,
         "unmeasured": [asdict(unmeasured) for run in runs for unmeasured in run.unmeasured],
         "benchmarks": reports,
     }
+
+
+def _check_judge(judge: str) -> None:
+    from preftilt.eval.harness.judge import check_judge
+
+    check_judge(judge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +176,11 @@ class _BenchmarkRun:
 def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
     """The benchmark's part of the report; None if the budget was spent before its first item."""
     plan, benchmark = run.plan, run.benchmark
-    how = plan.how(benchmark, plan.pool)
+    how = plan.how(benchmark)
     reference = experiments.reference_of(plan.reference, how)
     repeats = plan.repeats or benchmark.repeats
     cases, validation = benchmark.test(0), benchmark.validation()
-    items = _measured(run, plan.experiments, repeated(cases, repeats), 0, plan.pool)
+    items = _measured(run, plan.experiments, repeated(cases, repeats), 0, plan.measure.pool)
     if not any(item.pool for item in items):
         if run.unmeasured:
             return None
@@ -198,7 +190,7 @@ def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
         raise BadInput(f"no item of {benchmark.name} could be answered: {why}")
     papers = any(name != experiments.TOKEN_LEVEL for name in plan.experiments)
     chosen = _chosen(run, how, validation) if validation and papers else []
-    judged = _sight(run, items, _picks(run, how, plan.pool))
+    judged = _sight(run, items, _picks(run, how))
     every = {0: judged} | _contexts(run, how, chosen, repeats)
     judged_by_context = {
         inserted: judged for inserted, judged in every.items() if any(e.pool for e in judged.items)
@@ -220,14 +212,13 @@ def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
     }
 
 
-def _picks(run: _BenchmarkRun, how: MeasureSettings, pool: int) -> list[methods.ComparedMethod]:
+def _picks(run: _BenchmarkRun, how: MeasureSettings) -> list[methods.ComparedMethod]:
     """All methods whose answers need verdicts."""
-    compared: list[methods.ComparedMethod] = []
-    if any(name != experiments.TOKEN_LEVEL for name in run.plan.experiments):
-        compared += experiments.every_pick(run.benchmark, how, pool)
-    if experiments.TOKEN_LEVEL in run.plan.experiments:
-        compared += token_level.every_method(how) + token_level.whole_pools(how)
-    return compared
+    names, token = run.plan.experiments, experiments.TOKEN_LEVEL
+    whole = any(name != token for name in names)
+    compared = experiments.every_pick(run.benchmark, how, how.pool) if whole else []
+    guided = token_level.every_method(how) + token_level.whole_pools(how) if token in names else []
+    return compared + guided
 
 
 def _token_level(
@@ -356,7 +347,9 @@ def _chosen(run: _BenchmarkRun, how: MeasureSettings, cases: Sequence[Case]) -> 
     calibrations = []
     for reduction in REDUCTIONS:
         options = options_of(LAMBDAS, (reduction,))
-        each = [judged.values(experiments.options_as(option, how.n)) for option in options]
+        each = [
+            judged.values(methods.rear(how.n, option.lam, option.reduction)) for option in options
+        ]
         values = np.array(each).T
         known = np.isfinite(values).all(axis=1)
         if known.sum() >= MIN_ITEMS:
@@ -377,6 +370,6 @@ def _contexts(
     by_context = {}
     for inserted in filter(None, plan.inserted):
         cases = repeated(benchmark.test(inserted)[: plan.sizes.contexts], repeats)
-        items = _measured(run, plan.experiments, cases, inserted, plan.n)
+        items = _measured(run, plan.experiments, cases, inserted, plan.measure.n)
         by_context[inserted] = _sight(run, items, compared)
     return by_context

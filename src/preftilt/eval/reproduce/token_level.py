@@ -15,18 +15,15 @@ import numpy as np
 
 from preftilt.eval.calibrate.choice import REDUCTIONS
 from preftilt.eval.reproduce import methods
-from preftilt.eval.reproduce.curves import curve_of, sizes
 from preftilt.eval.reproduce.measured import (
     AnswerCost,
     ItemMeasurements,
-    RecordedAnswer,
     SamplePool,
 )
-from preftilt.eval.reproduce.methods import ComparedMethod
-from preftilt.eval.reproduce.other_scores import OTHER_SCORES
+from preftilt.eval.reproduce.methods import OTHER_SCORES, ComparedMethod, sizes
+from preftilt.eval.reproduce.numbers import JudgedItems, curve_of, table
 from preftilt.eval.reproduce.parts import GUIDANCE, MeasureSettings, drawn_guidance, guidance_name
-from preftilt.eval.reproduce.tables import JudgedItems, table
-from preftilt.eval.stored import scores
+from preftilt.eval.stored import RecordedAnswer, first_by, scores
 from preftilt.reward import Reward
 from preftilt.types import CutOff, Reduction
 
@@ -56,26 +53,27 @@ def families(how: MeasureSettings) -> list[MethodFamily]:
     """All that validation chooses among."""
     n = how.n
     alternatives = [
-        MethodFamily(
-            f"best-of-{n}, {reduction}, cut off {rule}",
-            [_rear(n, lam, reduction, rule) for lam in PICKING_LAMBDAS],
-        )
+        MethodFamily(name, [_rear(n, lam, reduction, rule, name) for lam in PICKING_LAMBDAS])
         for reduction in REDUCTIONS
         for rule in CUT_OFFS
+        for name in [f"best-of-{n}, {reduction}, cut off {rule}"]
     ]
     alternatives += [
         MethodFamily(f"best-of-{n}, {name}", [_tried(n, lam, name) for lam in PICKING_LAMBDAS])
         for name in OTHER_SCORES
     ]
     alternatives.append(
-        MethodFamily(
-            "guided, greedy",
-            [_greedy(lam) for lam in how.guided_lambdas],
-        )
+        MethodFamily("guided, greedy", [_greedy(lam) for lam in how.guided_lambdas])
     )
     alternatives += [MethodFamily(name, [methods.guided(name)]) for name in GUIDANCE]
-    for lam in how.drawn_lambdas:
-        alternatives += _guided_draws(lam, how.drawn)
+    alternatives += [
+        MethodFamily(
+            name, [_picked_guided(lam, how.drawn, rank, name, reduction) for rank in GUIDED_PICKS]
+        )
+        for lam in how.drawn_lambdas
+        for reduction in REDUCTIONS
+        for name in [f"guided draws at λ = {lam:g}, best of {how.drawn} by {reduction}"]
+    ]
     return alternatives
 
 
@@ -107,7 +105,8 @@ def chosen(judged: JudgedItems, among: Sequence[MethodFamily]) -> list[ComparedM
     """The best member of each family by the headline, on the validation items of ``judged``; the first of equals."""
     picked = []
     for family in among:
-        means = [_mean(judged, member) for member in family.members]
+        intervals = [judged.interval(member) for member in family.members]
+        means = [None if each is None else each.mean for each in intervals]
         known = [place for place, mean in enumerate(means) if mean is not None]
         if known:
             best = max(known, key=lambda place: (means[place], -place))
@@ -162,9 +161,8 @@ def _greedy(lam: float) -> ComparedMethod:
     return replace(methods.guided(guidance_name(lam)), name="guided, greedy", lam=lam)
 
 
-def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff) -> ComparedMethod:
-    made = methods.best_by("", n, lam, reduction, cut_off=rule)
-    return _named(made, f"best-of-{n}, {reduction}, cut off {rule}", lam)
+def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff, name: str) -> ComparedMethod:
+    return _named(methods.best_by("", n, lam, reduction, cut_off=rule), name, lam)
 
 
 def _tried(n: int, lam: float, name: str) -> ComparedMethod:
@@ -173,7 +171,7 @@ def _tried(n: int, lam: float, name: str) -> ComparedMethod:
 
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = methods.first(item.pool, n)
-        return [methods.first_by(drawn, score(drawn, lam))] if drawn else []
+        return [first_by(drawn, score(drawn, lam))] if drawn else []
 
     made = replace(methods.best_by("", n, lam, "sum"), pick=pick)
     return _named(made, f"best-of-{n}, {name}", lam)
@@ -186,28 +184,14 @@ def _named(made: ComparedMethod, name: str, lam: float) -> ComparedMethod:
     return replace(made, name=name, lam=lam, reduction=None)
 
 
-def _guided_draws(lam: float, n: int) -> list[MethodFamily]:
-    name = f"guided draws at λ = {lam:g}"
-    return [
-        MethodFamily(
-            f"{name}, best of {n} by {reduction}",
-            [
-                _picked_guided(lam, n, rank_lam, f"{name}, best of {n} by {reduction}", reduction)
-                for rank_lam in GUIDED_PICKS
-            ],
-        )
-        for reduction in REDUCTIONS
-    ]
-
-
 def _picked_guided(
     lam: float, n: int, rank_lam: float, name: str, reduction: Reduction
 ) -> ComparedMethod:
     reward = Reward(reduction=reduction)
 
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = methods.first(item.draws.get(drawn_guidance(lam)), n)
-        return [methods.first_by(drawn, scores(drawn, rank_lam, reward))] if drawn else []
+        drawn = _drawn(item, lam, n)
+        return [first_by(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
     made = ComparedMethod(
         name=name, pick=pick, spent=_draws_spent(lam, n), timed=drawn_guidance(lam)
@@ -218,7 +202,7 @@ def _picked_guided(
 def _random_guided(lam: float, n: int) -> ComparedMethod:
     return ComparedMethod(
         name=f"guided draws at λ = {lam:g}, random of {n}",
-        pick=lambda item: methods.first(item.draws.get(drawn_guidance(lam)), n),
+        pick=lambda item: _drawn(item, lam, n),
         spent=_draws_spent(lam, 1),
     )
 
@@ -227,11 +211,16 @@ def _any_guided(
     lam: float, n: int, right: Callable[[ItemMeasurements, RecordedAnswer], float]
 ) -> ComparedMethod:
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = methods.first(item.draws.get(drawn_guidance(lam)), n)
+        drawn = _drawn(item, lam, n)
         return [max(drawn, key=lambda answer: right(item, answer))] if drawn else []
 
     name = f"guided draws at λ = {lam:g}, any of {n} (oracle)"
     return ComparedMethod(name=name, pick=pick, spent=_draws_spent(lam, n), oracle=True)
+
+
+def _drawn(item: ItemMeasurements, lam: float, n: int) -> Sequence[RecordedAnswer]:
+    """The first ``n`` answers that were drawn guided at λ."""
+    return methods.first(item.draws.get(drawn_guidance(lam)), n)
 
 
 def _draws_spent(lam: float, n: int) -> Callable[[ItemMeasurements], AnswerCost]:
@@ -312,18 +301,11 @@ def _over_tokens(
         points = []
         for member in members:
             interval = judged.interval(member)
-            on = judged.measured(member)
             if interval is not None:
-                spent = [member.spent(item) for item in on]
+                spent = [member.spent(item) for item in judged.measured(member)]
                 tokens = float(np.mean([each.sampled + each.scored for each in spent]))
-                points.append(
-                    {
-                        "at": tokens,
-                        "mean": interval.mean,
-                        "low": interval.low,
-                        "high": interval.high,
-                    }
-                )
+                span = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+                points.append({"at": tokens, **span})
         if points:
             curves[name] = points
     return curves
@@ -342,19 +324,9 @@ def _breakdown(
     for metric in judged.benchmark.breakdown:
         values = [judged.interval(member, metric) for member in shown]
         if values[0] is not None:
-            rows.append(
-                {
-                    "metric": metric,
-                    "n": values[0].n,
-                    "means": [None if value is None else value.mean for value in values],
-                }
-            )
+            means = [None if value is None else value.mean for value in values]
+            rows.append({"metric": metric, "n": values[0].n, "means": means})
     return {"methods": [member.label for member in shown], "rows": rows}
-
-
-def _mean(judged: JudgedItems, member: ComparedMethod) -> float | None:
-    interval = judged.interval(member)
-    return None if interval is None else interval.mean
 
 
 def _length(judged: JudgedItems, member: ComparedMethod) -> float | None:

@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.eval.reproduce.benchmark import AnswerVerdict, Benchmark, Case
+from preftilt.eval.harness.benchmark import AnswerVerdict, Benchmark, Case
 from preftilt.eval.reproduce.collecting import read_lines
-from preftilt.eval.reproduce.judging import AT_ONCE
-from preftilt.eval.reproduce.measured import ItemMeasurements, RecordedAnswer
+from preftilt.eval.reproduce.measured import ItemMeasurements
 from preftilt.eval.reproduce.methods import ComparedMethod
-from preftilt.eval.shares import surveyed
-from preftilt.records.journal import Journal
+from preftilt.eval.runner import resumed
+from preftilt.eval.stored import RecordedAnswer
+
+AT_ONCE = 400
+"""Answers judged in one evaluation: what is lost if it is killed, but for what the judge's cache keeps."""
 
 CaseAnswer = tuple[Case, str]
 """An answer's text to a case."""
@@ -95,13 +96,21 @@ def settle(
     """Verdicts on ``wanted``. Those that the file lacks are found now and written; judgements that failed are not
     written, so that the next run asks for them again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {id: _read(record) for id, record in read_lines(path).items()}
+    known = {
+        id: AnswerVerdict(record["values"], record["calls"], record["failure"])
+        for id, record in read_lines(path).items()
+    }
     left = [(case, text) for case, text in wanted if mark(case, text) not in known]
-    journal = Journal.resume(path, surveyed(path), again=set())
+    journal = resumed(path)
     try:
         for start in range(0, len(left), AT_ONCE):
             some = left[start : start + AT_ONCE]
-            for (case, text), verdict in zip(some, _found(benchmark, some), strict=True):
+            if benchmark.check is not None:
+                verdicts = [AnswerVerdict(benchmark.check(case, text)) for case, text in some]
+            else:
+                assert benchmark.judge is not None
+                verdicts = benchmark.judge(some)
+            for (case, text), verdict in zip(some, verdicts, strict=True):
                 id = mark(case, text)
                 known[id] = verdict
                 if verdict.failure is None:
@@ -111,14 +120,3 @@ def settle(
     finally:
         journal.close()
     return Verdicts(known)
-
-
-def _found(benchmark: Benchmark, some: Sequence[CaseAnswer]) -> list[AnswerVerdict]:
-    if benchmark.check is not None:
-        return [AnswerVerdict(benchmark.check(case, text)) for case, text in some]
-    assert benchmark.judge is not None
-    return benchmark.judge(some)
-
-
-def _read(record: Mapping[str, Any]) -> AnswerVerdict:
-    return AnswerVerdict(record["values"], record["calls"], record["failure"])

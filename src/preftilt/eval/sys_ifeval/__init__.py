@@ -1,1 +1,0 @@
-"""S-IFEval: instructions in the system message whose following a program checks (IFEval, arXiv 2311.07911)."""
