@@ -22,14 +22,12 @@ def order(
     same score, the answer counts before that: a response that was cut off may have given it, and hands it on to one
     that ended.
     """
-
-    def place(i: int) -> tuple[float, ...]:
-        score = scores[i]
+    keys: list[tuple[float, ...]] = []
+    for i, (score, cut) in enumerate(zip(scores, cut_off, strict=True)):
         standing = (1.0, 0.0) if score is None else (0.0, -score)
-        behind = cut_off[i] and rule == "last"
-        return (*standing, behind, i) if vote else (behind, *standing, i)
-
-    return sorted(range(len(scores)), key=place)
+        behind = cut and rule == "last"
+        keys.append((*standing, behind, i) if vote else (behind, *standing, i))
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def contenders(cut_off: Sequence[bool], rule: CutOff) -> list[bool]:

@@ -181,10 +181,10 @@ class ToyEngine:
         pass
 
     def _continue(self, request: SampleRequest, slot: int) -> Completion:
-        def choose(raw: Float[np.ndarray, "1 V"], key: int) -> int:
-            return pick(raw[0], request.sampling, key)
-
-        drawn = self._draw(request, [(request.prompt, self.next_logprobs)], slot, choose)
+        reads = [(request.prompt, self.next_logprobs)]
+        drawn = self._draw(
+            request, reads, slot, lambda raw, key: pick(raw[0], request.sampling, key)
+        )
         return Completion(drawn.tokens, drawn.logprobs[0], drawn.finish)
 
     def _guided(self, request: GuideRequest, slot: int) -> Guided:
