@@ -35,6 +35,9 @@ PLACES = {
     "src/preftilt/schema/realigned.schema.json": "schema/realigned.schema.json",
     "src/preftilt/schema/text.schema.json": "schema/text.schema.json",
     "src/preftilt/schema/error.schema.json": "schema/error.schema.json",
+    "src/preftilt/schema/influence.schema.json": "schema/influence.schema.json",
+    "integrations/open_webui_filter.py": "integrations/open_webui_filter.py",
+    "integrations/its_hub_scorer.py": "integrations/its_hub_scorer.py",
 }
 """Files outside ``docs/`` that the site has, and where in it they are."""
 
