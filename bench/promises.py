@@ -11,15 +11,12 @@ import asyncio
 import json
 import logging
 import shlex
-import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,9 @@ import uvicorn
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.stand_in import StandIn, served
 
+from bench.limits import Figure, Part, Say, Table
 from bench.long_files import first_records, peak_memory, write_rows
-from bench.report import circumstances, processor
+from bench.report import circumstances
 from preftilt.api import Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.bundled import demo_folder
@@ -64,33 +62,6 @@ Medians of n values, with the least and the greatest. A figure without a limit i
   is open, with 1 candidate of 1 token; the sizes are those of 2 candidates of 64 tokens. Memory is the peak of the
   process on the toy model, which has no weights.
 """
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """values: one a repeat, in ``unit``; most: what their median may be, None where it is there for comparison."""
-
-    title: str
-    most: float | None
-    unit: str
-    values: Sequence[float]
-
-    def cells(self) -> list[str]:
-        """The row of the table."""
-        median, low, high = statistics.median(self.values), min(self.values), max(self.values)
-        spread = "n 1" if len(self.values) == 1 else f"{low:.3g}–{high:.3g}, n {len(self.values)}"
-        limit = "–" if self.most is None else f"≤ {self.most:g} {self.unit}"
-        return [self.title, limit, f"**{median:.3g} {self.unit}** ({spread})"]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Figures that were measured together, and the circumstances."""
-
-    facts: dict[str, object]
-    figures: Sequence[Figure]
 
 
 class Server:
@@ -263,37 +234,6 @@ def memory(say: Say) -> list[Figure]:
 PARTS = {"dead-server": dead_server, "prompts": prompts, "rows": rows, "memory": memory}
 
 
-def load(folder: Path) -> dict[str, Part]:
-    """Parts that were measured before, by name: one part can be measured again without the others."""
-    path = folder / "promises.json"
-    saved = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return {
-        name: Part(saved[name]["facts"], [Figure(**figure) for figure in saved[name]["figures"]])
-        for name in PARTS
-        if name in saved
-    }
-
-
-def save(folder: Path, parts: Mapping[str, Part]) -> None:
-    """Write ``promises.json`` and ``promises.md``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {name: asdict(part) for name, part in parts.items()}
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (folder / "promises.json").write_text(text, encoding="utf-8")
-    (folder / "promises.md").write_text(markdown(parts), encoding="utf-8")
-
-
-def markdown(parts: Mapping[str, Part]) -> str:
-    """The table, and what the numbers depend on."""
-    lines = [f"# Limits, on {processor()}", "", INTRODUCTION]
-    for name, part in parts.items():
-        facts = part.facts
-        lines += [f"- {name}: `{facts['command']}`, {facts['date']}, load {facts['load_1min']}"]
-    cells = [figure.cells() for part in parts.values() for figure in part.figures]
-    lines += ["", "| figure | limit | measured |", "|---|---|---|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), ""])
-
-
 def main() -> None:
     """Measure, print the table, save it."""
     parser = argparse.ArgumentParser(prog="python -m bench.promises", description=__doc__)
@@ -304,12 +244,11 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     logging.disable()  # Of failures that are wanted here.
     http_engine.RECHECK_SECONDS = 0.0  # As after half a minute without a request.
+    table = Table(options.out / "promises", "Limits", INTRODUCTION, tuple(PARTS))
     for name in options.parts:
         figures = PARTS[name](lambda words: print(words, file=sys.stderr, flush=True))
-        part = Part(circumstances("cpu", 0, command), figures)
-        parts = load(options.out) | {name: part}
-        save(options.out, {known: parts[known] for known in PARTS if known in parts})
-    print(markdown(load(options.out)))
+        table.add(name, Part(circumstances("cpu", 0, command), figures))
+    print(table.markdown())
 
 
 if __name__ == "__main__":
