@@ -28,7 +28,7 @@ from tools.servers.plugin import ROOT, installed
 from bench.limits import Figure, Part, Say, Table
 from bench.report import circumstances
 from preftilt.engines.bundled import DEMO
-from preftilt.engines.lockstep.cards import MemberCard, MemberRow
+from preftilt.engines.lockstep.member_params import MemberParams, MemberRow
 from preftilt.engines.lockstep.rows import GroupedRows
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.models import SMOLLM2
@@ -195,7 +195,7 @@ def processor_seconds(sampling: Sampling, repeats: int = 15) -> list[float]:
     """Seconds that a step's logits of :data:`GROUPS` groups of two take."""
     rows = GroupedRows()
     members = [
-        MemberCard(
+        MemberParams(
             group=str(group),
             member=member,
             size=2,
@@ -209,7 +209,7 @@ def processor_seconds(sampling: Sampling, repeats: int = 15) -> list[float]:
         for group in range(GROUPS)
         for member in range(2)
     ]
-    rows.update([], [(row, MemberRow(card, ())) for row, card in enumerate(members)], [])
+    rows.update([], [(row, MemberRow(member, ())) for row, member in enumerate(members)], [])
     logits = 3 * torch.randn(len(members), VOCABULARY, generator=torch.Generator().manual_seed(0))
     seconds: list[float] = []
     for _ in range(repeats + 1):

@@ -146,7 +146,7 @@ class Simulated:
             row = gaps.pop() if gaps else len(rows)
             left.discard(row)
             rows[row : row + 1] = [job]
-            params = SimpleNamespace(extra_args=job.member.card.as_args())
+            params = SimpleNamespace(extra_args=job.member.member_params.as_args())
             added.append((row, params, None, job.drawn))
         moved: list[tuple[int, int, Move]] = []
         while gaps:

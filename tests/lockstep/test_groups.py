@@ -12,7 +12,7 @@ import torch
 from preftilt.engines.guides import GuidedView, GuideRequest
 from preftilt.engines.lockstep import groups
 from preftilt.engines.lockstep.groups import GroupDrawing
-from preftilt.engines.lockstep.seats import Seats
+from preftilt.engines.lockstep.row_semaphore import RowSemaphore
 from preftilt.engines.streaming import Increment, Partial
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
@@ -69,9 +69,11 @@ def by_hand(
     return tokens[len(requested.prefix) :], np.array(columns).T
 
 
-async def drawn(vllm: Simulated, drawings: list[GroupDrawing], seats: Seats) -> list[Guided]:
+async def drawn(
+    vllm: Simulated, drawings: list[GroupDrawing], semaphore: RowSemaphore
+) -> list[Guided]:
     async def draw(drawing: GroupDrawing) -> Guided:
-        async with seats.taken(len(drawing.request.views)):
+        async with semaphore.hold(len(drawing.request.views)):
             return await drawing.draw(vllm.submit)
 
     tasks = [asyncio.ensure_future(draw(drawing)) for drawing in drawings]
@@ -103,7 +105,7 @@ async def test_what_breaks_lockstep_changes_no_answer(case: str):
         vllm = Simulated(seed, **CASES[case])
         requests = [request(10 * seed + i) for i in range(8)]
         drawings = [drawing(guide_request) for guide_request in requests]
-        answers = await drawn(vllm, drawings, Seats(1000))
+        answers = await drawn(vllm, drawings, RowSemaphore(1000))
         for guide_request, answer in zip(requests, answers, strict=True):
             tokens, logprobs = by_hand(guide_request)
             assert answer.tokens == tokens
@@ -119,7 +121,7 @@ async def test_groups_that_take_seats_first_are_not_in_each_others_way():
     vllm = Simulated(0, rows=5, budget=1000)
     requests = [request(seed) for seed in range(6)]
     drawings = [drawing(guide_request) for guide_request in requests]
-    answers = await drawn(vllm, drawings, Seats(vllm.rows))
+    answers = await drawn(vllm, drawings, RowSemaphore(vllm.rows))
     assert not vllm.happened["full batches"]
     assert [group.attempts for group in drawings] == [1] * len(drawings)
     assert [answer.tokens for answer in answers] == [
@@ -131,7 +133,7 @@ async def test_a_refusal_that_is_drawn_in_step_is_a_token_like_any_other():
     """In a vocabulary whose every id has a text, a refusal may be drawn, and costs an attempt."""
     requests = [request(seed, sampling=Sampling(), max_tokens=20) for seed in range(8)]
     drawings = [GroupDrawing(guide_request, 0, WITHOUT_HOLES, 100) for guide_request in requests]
-    answers = await drawn(Simulated(0, rows=64, budget=1000), drawings, Seats(64))
+    answers = await drawn(Simulated(0, rows=64, budget=1000), drawings, RowSemaphore(64))
     expected = [by_hand(guide_request, 0, WITHOUT_HOLES)[0] for guide_request in requests]
     assert [answer.tokens for answer in answers] == expected
     assert sum(group.attempts for group in drawings) > len(drawings)
@@ -141,7 +143,7 @@ async def test_slots_of_one_request_are_answers_of_their_own():
     requested = request(3, slots=(0, 1, 2, 3), sampling=Sampling())
     vllm = Simulated(1, rows=16, budget=50, preempts=0.01)
     drawings = [drawing(requested, slot) for slot in requested.slots]
-    answers = await drawn(vllm, drawings, Seats(16))
+    answers = await drawn(vllm, drawings, RowSemaphore(16))
     assert [answer.tokens for answer in answers] == [
         by_hand(requested, slot)[0] for slot in requested.slots
     ]
@@ -152,7 +154,7 @@ async def test_an_answer_goes_on_where_its_prefix_ends():
     whole = request(4, sampling=Sampling(), max_tokens=12)
     tokens, _ = by_hand(whole)
     rest = request(4, sampling=Sampling(), max_tokens=8, prefix=tokens[:4])
-    [answer] = await drawn(Simulated(0, rows=8, budget=99), [drawing(rest)], Seats(8))
+    [answer] = await drawn(Simulated(0, rows=8, budget=99), [drawing(rest)], RowSemaphore(8))
     assert answer.tokens == tokens[4:]
 
 
@@ -161,14 +163,16 @@ async def test_a_step_ends_at_its_delimiter_and_the_room_of_the_context_ends_an_
     tokens, _ = by_hand(requested)
     delimiter = f" {tokens[2]}"
     [step] = await drawn(
-        Simulated(0, rows=8, budget=99), [drawing(request(4, step=Step(delimiter)))], Seats(8)
+        Simulated(0, rows=8, budget=99),
+        [drawing(request(4, step=Step(delimiter)))],
+        RowSemaphore(8),
     )
     assert (step.tokens, step.finish) == (tokens[:3], "stop")
     short = GroupDrawing(requested, 0, KNOWN, 5)
-    [cut] = await drawn(Simulated(0, rows=8, budget=99), [short], Seats(8))
+    [cut] = await drawn(Simulated(0, rows=8, budget=99), [short], RowSemaphore(8))
     assert (cut.tokens, cut.finish) == (tokens[:5], "length")
     [none] = await drawn(
-        Simulated(0, rows=8, budget=99), [drawing(request(4, max_tokens=0))], Seats(8)
+        Simulated(0, rows=8, budget=99), [drawing(request(4, max_tokens=0))], RowSemaphore(8)
     )
     assert (none.tokens, none.logprobs.shape, none.finish) == ((), (2, 0), "length")
 
@@ -177,7 +181,7 @@ async def test_increments_are_the_answer_in_order():
     news: list[Increment] = []
     requested = request(5)
     vllm = Simulated(2, rows=8, budget=30, preempts=0.1)
-    [answer] = await drawn(vllm, [drawing(requested, told=news.append)], Seats(8))
+    [answer] = await drawn(vllm, [drawing(requested, on_increment=news.append)], RowSemaphore(8))
     partial = Partial()
     for increment in news:
         assert partial.finish is None
@@ -192,15 +196,15 @@ async def test_a_group_that_never_comes_in_step_is_given_up_with_what_to_do(
 ):
     monkeypatch.setattr(groups, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(EngineError, match=r"no step of vLLM.*--max-num-seqs"):
-        await drawn(Simulated(0, rows=1, budget=99), [drawing(request(0))], Seats(8))
+        await drawn(Simulated(0, rows=1, budget=99), [drawing(request(0))], RowSemaphore(8))
 
 
-async def test_whoever_waits_for_seats_and_leaves_takes_none():
-    seats = Seats(3)
+async def test_whoever_waits_for_rows_and_leaves_holds_none():
+    semaphore = RowSemaphore(3)
     order: list[str] = []
 
     async def hold(name: str, rows: int, done: asyncio.Event) -> None:
-        async with seats.taken(rows):
+        async with semaphore.hold(rows):
             order.append(name)
             await done.wait()
 

@@ -13,7 +13,7 @@ import torch
 
 from preftilt.engines.lockstep.processor import GroupProcessor
 from preftilt.errors import BadInput
-from tests.lockstep.test_rows import REFUSALS, by_hand, card, logits
+from tests.lockstep.test_rows import REFUSALS, by_hand, logits, member_params
 
 
 class Move(Enum):
@@ -40,14 +40,16 @@ def update(
 def test_it_follows_vllms_batch_and_guides_its_groups():
     processor = GroupProcessor(None, torch.device("cpu"), False)
     assert not processor.is_argmax_invariant()
-    processor.update_state(update(added=((0, card(0), []), (1, None, []), (2, card(1), []))))
+    processor.update_state(
+        update(added=((0, member_params(0), []), (1, None, []), (2, member_params(1), [])))
+    )
     raw_logits = logits(3)
-    token = by_hand(raw_logits, [0, 2], card(0), 0)
+    token = by_hand(raw_logits, [0, 2], member_params(0), 0)
     assert processor.apply(raw_logits.clone()).argmax(dim=1).tolist()[::2] == [token, token]
     processor.update_state(None)
     processor.update_state(update(moved=((2, 1, Move.SWAP),)))
     assert processor.apply(raw_logits.clone()).argmax(dim=1).tolist()[:2] == 2 * [
-        by_hand(raw_logits, [0, 1], card(0), 0)
+        by_hand(raw_logits, [0, 1], member_params(0), 0)
     ]
     processor.update_state(update(removed=(2,), moved=((1, 2, Move.UNIDIRECTIONAL),)))
     processor.update_state(update(removed=(0,)))
@@ -71,8 +73,8 @@ assert "transformers" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_card_that_a_client_made_up_is_refused_before_it_is_let_in():
+def test_member_params_that_a_client_made_up_are_refused_before_they_are_let_in():
     GroupProcessor.validate_params(params(None))
-    GroupProcessor.validate_params(params(card(1)))
+    GroupProcessor.validate_params(params(member_params(1)))
     with pytest.raises(BadInput, match="preftilt object"):
         GroupProcessor.validate_params(SimpleNamespace(extra_args={"preftilt": "a word"}))

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from preftilt.engines.lockstep.cards import FIELD, MemberCard, MemberRow, read_card
+from preftilt.engines.lockstep.member_params import (
+    FIELD,
+    MemberParams,
+    MemberRow,
+    read_member_params,
+)
 from preftilt.engines.lockstep.rows import GroupedRows
 from preftilt.engines.transformers import sampler
 from preftilt.errors import BadInput
@@ -23,9 +28,9 @@ VOCABULARY = 40
 REFUSALS = (37, 38, 39)
 
 
-def card(member: int = 0, size: int = 2, **changes: Any) -> MemberCard:
+def member_params(member: int = 0, size: int = 2, **changes: Any) -> MemberParams:
     weights = {1: (1.0,), 2: (-1.0, 2.0), 3: (-0.5, 2.0, -0.5)}[size]
-    usual = MemberCard(
+    usual = MemberParams(
         group="a",
         member=member,
         size=size,
@@ -39,11 +44,13 @@ def card(member: int = 0, size: int = 2, **changes: Any) -> MemberCard:
     return replace(usual, **changes)
 
 
-def batch(*members: tuple[MemberCard, int] | None, rows: GroupedRows | None = None) -> GroupedRows:
+def batch(
+    *members: tuple[MemberParams, int] | None, rows: GroupedRows | None = None
+) -> GroupedRows:
     """A batch whose rows are these members, each with so many tokens drawn; None is anybody else's request."""
     rows = rows or GroupedRows()
-    seats = [member and MemberRow(member[0], range(member[1])) for member in members]
-    rows.update([], list(enumerate(seats)), [])
+    placed = [member and MemberRow(member[0], range(member[1])) for member in members]
+    rows.update([], list(enumerate(placed)), [])
     return rows
 
 
@@ -52,7 +59,7 @@ def logits(rows: int, seed: int = 0) -> torch.Tensor:
     return 3 * torch.randn(rows, VOCABULARY, generator=generator)
 
 
-def by_hand(raw_logits: torch.Tensor, rows: list[int], of: MemberCard, drawn: int) -> int:
+def by_hand(raw_logits: torch.Tensor, rows: list[int], of: MemberParams, drawn: int) -> int:
     """The group's token by the rule in numpy."""
     raw = torch.log_softmax(raw_logits[rows].double(), -1).numpy()
     weights = adapted(raw, of.weights) if of.strength_by == "divergence" else of.weights
@@ -75,7 +82,7 @@ def by_hand(raw_logits: torch.Tensor, rows: list[int], of: MemberCard, drawn: in
 def test_all_rows_of_a_group_draw_the_token_of_the_rule(changes):
     for seed in range(20):
         raw_logits = logits(3, seed)
-        first, second = card(0, **changes), card(1, **changes)
+        first, second = member_params(0, **changes), member_params(1, **changes)
         forced = batch((second, 4), None, (first, 4)).apply(raw_logits.clone())
         token = by_hand(raw_logits, [2, 0], first, drawn=4)
         assert forced.argmax(dim=1).tolist()[::2] == [token, token]
@@ -84,9 +91,9 @@ def test_all_rows_of_a_group_draw_the_token_of_the_rule(changes):
 
 def test_several_groups_of_several_sizes_draw_at_once_each_for_itself():
     raw_logits = logits(6, 3)
-    triple = [card(member, 3, group="b", sampling=Sampling()) for member in range(3)]
-    other = [card(member, group="c") for member in range(2)]
-    alone = card(0, 1, group="d", sampling=Sampling(temperature=2.0))
+    triple = [member_params(member, 3, group="b", sampling=Sampling()) for member in range(3)]
+    other = [member_params(member, group="c") for member in range(2)]
+    alone = member_params(0, 1, group="d", sampling=Sampling(temperature=2.0))
     order = [
         (triple[1], 2),
         (other[0], 9),
@@ -105,7 +112,9 @@ def test_several_groups_of_several_sizes_draw_at_once_each_for_itself():
 def test_many_groups_are_drawn_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sampler, "MIXED", 3 * VOCABULARY)
     raw_logits = logits(22)
-    order = [(card(row % 2, group=str(row // 2), sampling=Sampling()), row) for row in range(22)]
+    order = [
+        (member_params(row % 2, group=str(row // 2), sampling=Sampling()), row) for row in range(22)
+    ]
     forced = batch(*((member, row // 2) for member, row in order)).apply(raw_logits.clone())
     expected = [
         by_hand(raw_logits, [row, row + 1], order[row][0], row // 2) for row in range(0, 22, 2)
@@ -115,7 +124,9 @@ def test_many_groups_are_drawn_in_pieces_with_the_same_result(monkeypatch: pytes
 
 def test_other_requests_logits_are_not_touched():
     raw_logits = logits(4)
-    forced = batch(None, (card(0), 1), (card(1), 1), None).apply(raw_logits.clone())
+    forced = batch(None, (member_params(0), 1), (member_params(1), 1), None).apply(
+        raw_logits.clone()
+    )
     assert torch.equal(forced[[0, 3]], raw_logits[[0, 3]])
     assert torch.equal(batch(None, None).apply(raw_logits.clone()), raw_logits)
 
@@ -123,11 +134,11 @@ def test_other_requests_logits_are_not_touched():
 @pytest.mark.parametrize(
     "members",
     [
-        [(card(0), 3)],
-        [(card(0), 3), (card(1), 2)],
-        [(card(0), 3), (card(1, group="another attempt"), 3)],
-        [(card(0, 3), 3), (card(1, 3), 3)],
-        [(card(0), 3), (card(0), 3)],
+        [(member_params(0), 3)],
+        [(member_params(0), 3), (member_params(1), 2)],
+        [(member_params(0), 3), (member_params(1, group="another attempt"), 3)],
+        [(member_params(0, 3), 3), (member_params(1, 3), 3)],
+        [(member_params(0), 3), (member_params(0), 3)],
     ],
     ids=["alone", "one behind", "of another attempt", "one missing", "twice the same"],
 )
@@ -138,8 +149,8 @@ def test_a_member_whose_group_is_not_in_step_draws_its_refusal(members):
 
 def test_a_group_out_of_step_leaves_another_in_step():
     raw_logits = logits(3)
-    pair = [card(member, group="b") for member in range(2)]
-    forced = batch((pair[0], 1), (card(1), 1), (pair[1], 1)).apply(raw_logits.clone())
+    pair = [member_params(member, group="b") for member in range(2)]
+    forced = batch((pair[0], 1), (member_params(1), 1), (pair[1], 1)).apply(raw_logits.clone())
     token = by_hand(raw_logits, [0, 2], pair[0], 1)
     assert forced.argmax(dim=1).tolist() == [token, REFUSALS[1], token]
 
@@ -150,7 +161,9 @@ def test_ids_without_a_text_are_not_drawn():
     raw_logits[:, 30:] += 50.0
     bounds: list[dict[str, Any]] = [{"vocabulary": 30, "refusal": 1}, {"holes": holes}]
     drawn = [
-        batch((card(0, **known), 0), (card(1, **known), 0)).apply(raw_logits.clone()).argmax(dim=1)
+        batch((member_params(0, **known), 0), (member_params(1, **known), 0))
+        .apply(raw_logits.clone())
+        .argmax(dim=1)
         for known in bounds
     ]
     assert max(drawn[0].tolist()) < 30
@@ -159,16 +172,21 @@ def test_ids_without_a_text_are_not_drawn():
 
 def test_members_are_found_again_after_vllm_has_moved_rows():
     """Removed first, then added, then moved, as vLLM's own processors take it."""
-    rows = batch((card(0), 1), None, (card(1), 1), (card(0, group="b"), 7))
+    rows = batch(
+        (member_params(0), 1), None, (member_params(1), 1), (member_params(0, group="b"), 7)
+    )
     rows.update([1], [], [(3, 1, False)])
     raw_logits = logits(3)
     forced = rows.apply(raw_logits.clone())
-    token = by_hand(raw_logits, [0, 2], card(0), 1)
+    token = by_hand(raw_logits, [0, 2], member_params(0), 1)
     assert forced.argmax(dim=1).tolist() == [token, REFUSALS[0], token]
-    rows.update([], [(3, MemberRow(card(1, group="b"), range(7)))], [(0, 3, True)])
+    rows.update([], [(3, MemberRow(member_params(1, group="b"), range(7)))], [(0, 3, True)])
     raw_logits = logits(4, 1)
     forced = rows.apply(raw_logits.clone())
-    a, b = by_hand(raw_logits, [3, 2], card(0), 1), by_hand(raw_logits, [1, 0], card(0), 7)
+    a, b = (
+        by_hand(raw_logits, [3, 2], member_params(0), 1),
+        by_hand(raw_logits, [1, 0], member_params(0), 7),
+    )
     assert forced.argmax(dim=1).tolist() == [b, b, a, a]
     rows.update([0, 1, 2, 3], [(0, None)], [])
     assert torch.equal(rows.apply(raw_logits.clone()), raw_logits)
@@ -178,24 +196,24 @@ def test_a_member_is_at_the_position_that_its_request_has_reached():
     """vLLM lets its lists of drawn tokens grow; nobody tells of it."""
     drawn: list[int] = []
     rows = GroupedRows()
-    both = [(row, MemberRow(card(row, sampling=Sampling()), drawn)) for row in range(2)]
+    both = [(row, MemberRow(member_params(row, sampling=Sampling()), drawn)) for row in range(2)]
     rows.update([], both, [])
     raw_logits = logits(2)
     for position in range(4):
         forced = rows.apply(raw_logits.clone())
-        token = by_hand(raw_logits, [0, 1], card(0, sampling=Sampling()), position)
+        token = by_hand(raw_logits, [0, 1], member_params(0, sampling=Sampling()), position)
         assert forced.argmax(dim=1).tolist() == [token, token]
         drawn.append(token)
 
 
-def test_a_card_comes_back_as_it_went():
+def test_member_params_come_back_as_they_went():
     for written in (
-        card(1),
-        card(2, 3, mask=Mask(top_p=0.5, of="result"), holes=(3, 4), key=2**64 - 1),
+        member_params(1),
+        member_params(2, 3, mask=Mask(top_p=0.5, of="result"), holes=(3, 4), key=2**64 - 1),
     ):
-        assert read_card(written.as_args()) == written
-    assert read_card(None) is None
-    assert read_card({"another": 1}) is None
+        assert read_member_params(written.as_args()) == written
+    assert read_member_params(None) is None
+    assert read_member_params({"another": 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -213,9 +231,9 @@ def test_a_card_comes_back_as_it_went():
     ],
     ids=str,
 )
-def test_a_card_that_a_client_made_up_is_refused(changes):
-    fields = card(0).as_args()[FIELD] | changes
+def test_member_params_that_a_client_made_up_are_refused(changes):
+    fields = member_params(0).as_args()[FIELD] | changes
     with pytest.raises(BadInput, match="preftilt's own"):
-        read_card({FIELD: fields})
+        read_member_params({FIELD: fields})
     with pytest.raises(BadInput, match="preftilt object"):
-        read_card({FIELD: "me"})
+        read_member_params({FIELD: "me"})

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from preftilt.errors import BadInput
 from preftilt.vllm_plugin.config import server_configs
-from preftilt.vllm_plugin.route import Turnout
+from preftilt.vllm_plugin.route import ChatRouter
 
 TURN = [{"role": "user", "content": "Hello"}]
 
@@ -28,15 +28,15 @@ def says(name: str) -> Any:
     return Route("/v1/chat/completions", endpoint, methods=["POST"])
 
 
-def turnout(options: Any = None, names: tuple[str, ...] = ("demo", "other")) -> Turnout:
+def router(options: Any = None, names: tuple[str, ...] = ("demo", "other")) -> ChatRouter:
     """Between vLLM's route and an application for every name; each says who it is and what it was sent."""
     known = server_configs(names, options)
-    inside: dict[str, ASGIApp] = {name: Starlette(routes=[says(name)]) for name in names}
-    return Turnout(outside=says("vLLM").app, inside=inside, configs=known)
+    apps: dict[str, ASGIApp] = {name: Starlette(routes=[says(name)]) for name in names}
+    return ChatRouter(vllm_route=says("vLLM").app, apps=apps, configs=known)
 
 
-def served(turnout: Turnout) -> TestClient:
-    route = Route("/v1/chat/completions", turnout.__call__, methods=["POST"])
+def served(router: ChatRouter) -> TestClient:
+    route = Route("/v1/chat/completions", router.__call__, methods=["POST"])
     return TestClient(Starlette(routes=[route]))
 
 
@@ -54,7 +54,7 @@ def served(turnout: Turnout) -> TestClient:
     ],
 )
 def test_what_does_not_turn_the_knob_is_vllms_byte_for_byte(raw: bytes):
-    reply = served(turnout()).post("/v1/chat/completions", content=raw)
+    reply = served(router()).post("/v1/chat/completions", content=raw)
     assert reply.content == b"vLLM /v1/chat/completions " + raw
 
 
@@ -75,21 +75,21 @@ def test_what_does_not_turn_the_knob_is_vllms_byte_for_byte(raw: bytes):
 def test_whoever_turns_the_knob_is_answered_by_it(body: dict[str, Any], name: str):
     raw = json.dumps(body | {"messages": TURN}).encode()
     presets = {"presets": {"calm": {"preference": "Calm."}}}
-    reply = served(turnout(presets)).post("/v1/chat/completions", content=raw)
+    reply = served(router(presets)).post("/v1/chat/completions", content=raw)
     assert reply.content == f"{name} /v1/chat/completions ".encode() + raw
 
 
 def test_a_word_of_ours_is_found_however_it_is_written():
     raw = b'{"model": "d\\u0065mo", "pref\\u0074ilt": {"preference": "x"}}'
-    assert turnout().turned(raw) == "demo"
+    assert router().guided_model(raw) == "demo"
 
 
 def test_the_system_message_is_the_preference_only_where_the_operator_says_so():
     system = json.dumps({"model": "demo", "messages": [{"role": "system", "content": "Be calm."}]})
-    assert turnout().turned(system.encode()) is None
-    stated = turnout({"preference_from": "system"})
-    assert stated.turned(system.encode()) == "demo"
-    assert stated.turned(json.dumps({"model": "demo", "messages": TURN}).encode()) is None
+    assert router().guided_model(system.encode()) is None
+    stated = router({"preference_from": "system"})
+    assert stated.guided_model(system.encode()) == "demo"
+    assert stated.guided_model(json.dumps({"model": "demo", "messages": TURN}).encode()) is None
 
 
 def test_the_operators_settings_are_every_names():

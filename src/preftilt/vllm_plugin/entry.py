@@ -18,7 +18,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.vllm_plugin.route import Turnout
+from preftilt.vllm_plugin.route import ChatRouter
 
 NAME = "preftilt"
 PATH = "/v1/chat/completions"
@@ -46,7 +46,7 @@ class Plugin:
     required_tasks = ("generate",)
 
     def __init__(self) -> None:
-        self._turnout = Turnout(outside=_nothing)
+        self._router = ChatRouter(vllm_route=_nothing)
 
     def attach_router(self, app: Any) -> None:
         """Put our route in the place of vLLM's, which it hands other requests on to."""
@@ -55,8 +55,8 @@ class Plugin:
             for route in app.routes
             if isinstance(route, Route) and route.path == PATH and "POST" in (route.methods or ())
         ]
-        self._turnout.outside = _through(route)
-        endpoint = self._turnout.__call__
+        self._router.vllm_route = _through(route)
+        endpoint = self._router.__call__
 
         async def chat_completions(request: Request) -> Response:
             return await endpoint(request)
@@ -80,25 +80,25 @@ class Plugin:
             raise RuntimeError(f"preftilt: {failure}") from failure
 
     async def _open(self, client: Any, args: Namespace) -> None:
-        from preftilt.engines.lockstep.fitness import unfit
+        from preftilt.engines.lockstep.limits import unsupported
         from preftilt.server.admission_queue import AdmissionQueue
         from preftilt.server.app import create_app
         from preftilt.vllm_plugin.config import server_configs
         from preftilt.vllm_plugin.opening import open_client
 
         config = client.vllm_config
-        reason = unfit(config)
+        reason = unsupported(config)
         if reason is not None:
             raise BadInput(reason)
         names = args.served_model_name or [args.model]
         additional = config.additional_config
         options = additional.get(NAME) if isinstance(additional, dict) else None
-        self._turnout.configs = server_configs(names, options)
+        self._router.configs = server_configs(names, options)
         loop = asyncio.get_running_loop()
         engine = await asyncio.to_thread(open_client, client, loop, names[0], args)
         queue = AdmissionQueue(config.scheduler_config.max_num_seqs, 1 << 20)
-        for name, served in self._turnout.configs.items():
-            self._turnout.inside[name] = create_app(engine, served, page=NO_PAGE, queue=queue)
+        for name, served in self._router.configs.items():
+            self._router.apps[name] = create_app(engine, served, page=NO_PAGE, queue=queue)
 
 
 def _through(route: Route) -> ASGIApp:

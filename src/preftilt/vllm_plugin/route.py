@@ -18,23 +18,23 @@ FIELD = "preftilt"
 
 
 @dataclass(slots=True)
-class Turnout:
-    """Sends a request to ``inside``, the applications by the model's served names, or to ``outside``, vLLM's route.
+class ChatRouter:
+    """Sends a request to ``apps``, the applications by the model's served names, or to ``vllm_route``, vLLM's route.
 
     configs: what the operator decided for each name.
     """
 
-    outside: ASGIApp
-    inside: dict[str, ASGIApp] = field(default_factory=dict)
+    vllm_route: ASGIApp
+    apps: dict[str, ASGIApp] = field(default_factory=dict)
     configs: dict[str, ServerConfig] = field(default_factory=dict)
 
     async def __call__(self, request: Request) -> Response:
         """The route's endpoint."""
         raw = await request.body()
-        name = self.turned(raw)
-        return Handover(self.outside if name is None else self.inside[name], raw)
+        name = self.guided_model(raw)
+        return Handover(self.vllm_route if name is None else self.apps[name], raw)
 
-    def turned(self, raw: bytes) -> str | None:
+    def guided_model(self, raw: bytes) -> str | None:
         """The served name whose knob the body turns; None if it turns none.
 
         A body without a word of ours is not even parsed. One that is no JSON is vLLM's to refuse.

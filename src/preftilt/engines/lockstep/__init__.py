@@ -1,7 +1,8 @@
 """Guided decoding inside vLLM: the views of a response are requests of their own, which step as one group.
 
-``cards.py`` says what every member of a group carries with it, ``rows.py`` turns a batch's logits into the groups' next
-tokens, ``processor.py`` is that as vLLM loads it. ``groups.py`` is the other side: it asks for a group, takes only what
-all its members drew in the same step (``attempts.py``), and asks again for what did not come in step. ``fitness.py``
-refuses what can never come in step, ``seats.py`` keeps groups from being in each other's way.
+``member_params.py`` says what every member of a group carries with it, ``rows.py`` turns a batch's logits into the
+groups' next tokens (``race.py`` draws them), ``processor.py`` is that as vLLM loads it. ``groups.py`` is the other
+side: it asks for a group, takes only what all its members drew in the same step (``attempts.py``), and asks again for
+what did not come in step. ``limits.py`` refuses what can never come in step, ``row_semaphore.py`` keeps groups from
+being in each other's way.
 """

@@ -22,7 +22,7 @@ import numpy as np
 
 from preftilt.engines.guides import GuideRequest
 from preftilt.engines.lockstep.attempts import Attempt, refusals
-from preftilt.engines.lockstep.cards import MemberCard
+from preftilt.engines.lockstep.member_params import MemberParams
 from preftilt.engines.loop import together
 from preftilt.engines.steps import step_ended
 from preftilt.engines.streaming import Increment
@@ -52,7 +52,7 @@ class Member:
     """
 
     attempt: Attempt
-    card: MemberCard
+    member_params: MemberParams
     tokens: Tokens
     stops: Tokens
     interval: int
@@ -79,7 +79,7 @@ class Member:
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             stream_interval=self.interval,
-            extra_args=self.card.as_args(),
+            extra_args=self.member_params.as_args(),
         )
 
     @property
@@ -92,7 +92,7 @@ class Member:
         [new] = output.outputs
         entries = zip(new.token_ids, new.logprobs or (), strict=True)
         logprobs = [min(entry[token].logprob, 0.0) for token, entry in entries]
-        self.attempt.take(self.card.member, new.token_ids, logprobs)
+        self.attempt.take(self.member_params.member, new.token_ids, logprobs)
         return True if output.finished or self.attempt.over else None
 
 
@@ -100,20 +100,20 @@ class Member:
 class GroupDrawing:
     """The continuation of one slot of a request for guided drawing.
 
-    room: how many tokens fit the model's context behind the longest view, at most. told: is given the tokens that count
-    as they come.
+    room: how many tokens fit the model's context behind the longest view, at most. on_increment: is given the tokens
+    that count as they come.
     """
 
     request: GuideRequest
     slot: int
     vocabulary: Vocabulary
     room: int
-    told: Callable[[Increment], None] | None = None
+    on_increment: Callable[[Increment], None] | None = None
     attempts: int = 0
     _tokens: list[int] = field(default_factory=list)
     _columns: list[list[float]] = field(default_factory=list)
     _text: str = ""
-    _heard: int = 0
+    _reported: int = 0
 
     @property
     def done(self) -> int:
@@ -142,7 +142,7 @@ class GroupDrawing:
                     f" all of them within {PATIENCE_SECONDS:.0f} s: send fewer requests at a time, or start vLLM with"
                     " more room (--max-num-seqs, --max-num-batched-tokens, --gpu-memory-utilization)"
                 )
-        self._tell(finish)
+        self._report(finish)
         columns = np.array(self._columns, dtype=np.float64)
         logprobs = columns.reshape(self.done, len(self.request.views)).T
         return Guided(tuple(self._tokens), logprobs, finish)
@@ -159,12 +159,12 @@ class GroupDrawing:
         views = self.request.views
         refused = refusals(self.vocabulary, len(views))
         attempt = Attempt(len(views), room, self._take, refused)
-        single = self.request.step is not None or self.told is not None
+        single = self.request.step is not None or self.on_increment is not None
         before, name = self.request.prefix + tuple(self._tokens), uuid4().hex
         return attempt, [
             Member(
                 attempt,
-                self._card(name, number, refused),
+                self._member_params(name, number, refused),
                 view.prompt + before,
                 stops=tuple(sorted({*self.vocabulary.eos, *refused})),
                 interval=1 if single else INTERVAL,
@@ -172,9 +172,9 @@ class GroupDrawing:
             for number, view in enumerate(views)
         ]
 
-    def _card(self, name: str, number: int, refused: Tokens) -> MemberCard:
+    def _member_params(self, name: str, number: int, refused: Tokens) -> MemberParams:
         request = self.request
-        return MemberCard(
+        return MemberParams(
             group=name,
             member=number,
             size=len(request.views),
@@ -201,16 +201,16 @@ class GroupDrawing:
             self._text = self.vocabulary.extended_step_text(self._text, self._tokens, delimiter)
             if step_ended(self._text, delimiter):
                 return "stop"
-        self._tell(None)
+        self._report(None)
         return None
 
-    def _tell(self, finish: Finish | None) -> None:
-        """Tell the tokens that nobody has been told of yet."""
-        if self.told is None:
+    def _report(self, finish: Finish | None) -> None:
+        """Report the tokens that nobody has been told of yet."""
+        if self.on_increment is None:
             return
-        start, self._heard = self._heard, self.done
+        start, self._reported = self._reported, self.done
         fresh = np.array(self._columns[start:], dtype=np.float64)
-        self.told(
+        self.on_increment(
             Increment(
                 slot=self.slot,
                 start=start,

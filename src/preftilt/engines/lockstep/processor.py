@@ -2,7 +2,7 @@
 
 vLLM makes one of every class that is installed under its entry point, whoever uses it, and runner V2 refuses to start
 beside a class that is not its own kind. So the class is of both kinds, and where no request is a group's member it does
-nothing at all. Under V2 none is let in (:mod:`preftilt.engines.lockstep.fitness`).
+nothing at all. Under V2 none is let in (:mod:`preftilt.engines.lockstep.limits`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from preftilt.engines.lockstep.cards import MemberRow, read_card
+from preftilt.engines.lockstep.member_params import MemberRow, read_member_params
 
 if TYPE_CHECKING:
     from preftilt.engines.lockstep.rows import GroupedRows
@@ -40,8 +40,8 @@ class GroupProcessor(V1, V2):
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse a card that is not well formed; runs before a request is let in."""
-        read_card(sampling_params.extra_args)
+        """Refuse a member's parameters that are not well formed; called before a request is let in."""
+        read_member_params(sampling_params.extra_args)
 
     def is_argmax_invariant(self) -> bool:
         """No: greedy sampling is guided, too."""
@@ -76,5 +76,5 @@ def _grouped_rows() -> GroupedRows:
 
 
 def _member(params: Any, drawn: list[int]) -> MemberRow | None:
-    card = read_card(params.extra_args)
-    return None if card is None else MemberRow(card, drawn)
+    member_params = read_member_params(params.extra_args)
+    return None if member_params is None else MemberRow(member_params, drawn)

@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from preftilt.engines.lockstep.cards import MemberCard, MemberRow
+from preftilt.engines.lockstep.member_params import MemberParams, MemberRow
 from preftilt.engines.transformers.sampler import (
     GuidanceRule,
     Race,
@@ -41,9 +41,9 @@ class RowGroup:
     rule: GuidanceRule
 
     @property
-    def first(self) -> MemberCard:
-        """The card of the first member that is there: all agree on the rule."""
-        return self.members[0].card
+    def first(self) -> MemberParams:
+        """The parameters of the first member that is there: all agree on the rule."""
+        return self.members[0].params
 
     def sampling(self) -> RowSampling | None:
         """How it draws its next token; None where it must not, since its members are not in step."""
@@ -57,17 +57,16 @@ class RowGroup:
 def _grouped(rows: Iterable[tuple[int, MemberRow]]) -> list[RowGroup]:
     by_name: dict[str, list[tuple[int, MemberRow]]] = {}
     for row, member in rows:
-        by_name.setdefault(member.card.group, []).append((row, member))
+        by_name.setdefault(member.params.group, []).append((row, member))
     groups: list[RowGroup] = []
     for placed in by_name.values():
-        placed.sort(key=lambda entry: entry[1].card.member)
-        cards = [member.card for _, member in placed]
-        first = cards[0]
+        placed.sort(key=lambda entry: entry[1].params.member)
+        first = placed[0][1].params
         groups.append(
             RowGroup(
                 rows=tuple(row for row, _ in placed),
                 members=tuple(member for _, member in placed),
-                whole=[card.member for card in cards] == list(range(first.size)),
+                whole=[member.params.member for _, member in placed] == list(range(first.size)),
                 rule=GuidanceRule(first.weights, first.mask, first.preferred, first.strength_by),
             )
         )
@@ -85,7 +84,7 @@ def force(logits: Tensor, groups: Sequence[RowGroup]) -> None:
             drawing.setdefault((group.first.vocabulary, group.first.holes), []).append(sampling)
         else:
             rows += group.rows
-            tokens += [min(member.card.refusal, logits.shape[1] - 1) for member in group.members]
+            tokens += [min(member.params.refusal, logits.shape[1] - 1) for member in group.members]
     for ids, row_samplings in drawing.items():
         for row_sampling, token in zip(
             row_samplings, _chosen(logits, row_samplings, *ids), strict=True

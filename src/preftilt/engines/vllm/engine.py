@@ -18,9 +18,9 @@ from preftilt.engines.channel import Channel
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.checks import RequestChecker
 from preftilt.engines.guides import GuideRequest, as_sample, check_guide
-from preftilt.engines.lockstep.fitness import GroupLimits
 from preftilt.engines.lockstep.groups import GroupDrawing
-from preftilt.engines.lockstep.seats import Seats
+from preftilt.engines.lockstep.limits import GroupLimits
+from preftilt.engines.lockstep.row_semaphore import RowSemaphore
 from preftilt.engines.loop import together
 from preftilt.engines.streaming import Increment, whole_responses
 from preftilt.engines.vllm.sequences import (
@@ -66,7 +66,7 @@ class VllmEngine:
         self._versions = dict(versions)
         self._block_size = block_size
         self._limits = limits
-        self._seats = Seats(limits.rows if limits else 0)
+        self._row_semaphore = RowSemaphore(limits.rows if limits else 0)
         self._under_way: dict[int, Sequence[SampleSequence | ScoreSequence | GroupDrawing]] = {}
         self._finalizer = weakref.finalize(self, worker.close)
 
@@ -131,7 +131,7 @@ class VllmEngine:
         return [list(islice(drawn, len(groups))) for groups in drawings]
 
     def _groups(
-        self, request: GuideRequest, told: Callable[[Increment], None] | None = None
+        self, request: GuideRequest, on_increment: Callable[[Increment], None] | None = None
     ) -> list[GroupDrawing]:
         """A group for every slot, once the request has passed all checks."""
         check_guide(request)
@@ -145,10 +145,13 @@ class VllmEngine:
                 f"{self.name} does not guide; leave out vllm: (the embedded engine does)"
             )
         self._limits.check(request, min(request.max_tokens, room))
-        return [GroupDrawing(request, slot, self._vocabulary, room, told) for slot in request.slots]
+        return [
+            GroupDrawing(request, slot, self._vocabulary, room, on_increment)
+            for slot in request.slots
+        ]
 
     async def _draw_group(self, group: GroupDrawing) -> Guided:
-        async with self._seats.taken(len(group.request.views)):
+        async with self._row_semaphore.hold(len(group.request.views)):
             return await group.draw(self._worker.submit)
 
     async def stream(

@@ -22,8 +22,8 @@ from vllm.v1.executor import Executor
 from preftilt.engines.base import Capabilities, SampleRequest
 from preftilt.engines.checks import RequestChecker
 from preftilt.engines.guides import GuidedView, GuideRequest
-from preftilt.engines.lockstep.fitness import GroupLimits, unfit
 from preftilt.engines.lockstep.groups import GroupDrawing
+from preftilt.engines.lockstep.limits import GroupLimits, unsupported
 from preftilt.engines.lockstep.processor import GroupProcessor
 from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
@@ -150,7 +150,7 @@ def measure(
     trusted = trust_sampler == "on" or (
         trust_sampler == "auto" and _sampler_agrees(worker, vocabulary, model.dtype)
     )
-    guides = unfit(started.vllm_config) is None and _steps_together(worker, vocabulary)
+    guides = unsupported(started.vllm_config) is None and _steps_together(worker, vocabulary)
     capabilities = Capabilities(
         max_context=context,
         eos=vocabulary.eos,

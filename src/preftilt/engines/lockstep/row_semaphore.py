@@ -1,4 +1,4 @@
-"""Room for whole groups: how many rows of a batch may be asked for at a time, first come, first served."""
+"""How many rows of a batch groups may ask for at a time: a semaphore that is acquired several rows at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 
 
-class Seats:
-    """``total`` rows, which callers on any event loop take several of at once."""
+class RowSemaphore:
+    """``total`` rows, held by callers on any event loop, first come, first served."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -20,7 +20,7 @@ class Seats:
         self._waiting: deque[tuple[int, Future[None]]] = deque()
 
     @asynccontextmanager
-    async def taken(self, rows: int) -> AsyncIterator[None]:
+    async def hold(self, rows: int) -> AsyncIterator[None]:
         """Hold ``rows`` of them, at most ``total``; waits behind whoever came before."""
         turn: Future[None] = Future()
         with self._lock:

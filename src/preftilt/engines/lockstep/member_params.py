@@ -14,11 +14,11 @@ from preftilt.errors import BadInput
 from preftilt.types import Mask, Sampling, StrengthBy, Tokens
 
 FIELD = "preftilt"
-"""The name of a card among ``extra_args``."""
+"""The key of a member's parameters among ``extra_args``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemberCard:
+class MemberParams:
     """Member number ``member`` of the ``size`` members of ``group``: the view of that number.
 
     group: the name of one attempt at a response; no two share it. refusal: the token that this member must draw in a
@@ -68,14 +68,14 @@ class MemberCard:
 class MemberRow:
     """A row of the batch that belongs to a group; ``drawn`` is as long as what the member has drawn so far."""
 
-    card: MemberCard
+    params: MemberParams
     drawn: Sized
 
 
-def read_card(extra_args: Mapping[str, Any] | None) -> MemberCard | None:
-    """The card among ``extra_args``, or None where there is none.
+def read_member_params(extra_args: Mapping[str, Any] | None) -> MemberParams | None:
+    """The parameters among ``extra_args``, or None where there is none.
 
-    Raises :class:`~preftilt.errors.BadInput` for one that :meth:`MemberCard.as_args` did not make.
+    Raises :class:`~preftilt.errors.BadInput` for those that :meth:`MemberParams.as_args` did not make.
     """
     if not extra_args or FIELD not in extra_args:
         return None
@@ -88,10 +88,10 @@ def read_card(extra_args: Mapping[str, Any] | None) -> MemberCard | None:
         ) from None
 
 
-def _read(fields: Any) -> MemberCard:
+def _read(fields: Any) -> MemberParams:
     temperature, top_p, top_k = fields["sampling"]
     mask = fields.get("mask")
-    card = MemberCard(
+    params = MemberParams(
         group=str(fields["group"]),
         member=int(fields["member"]),
         size=int(fields["size"]),
@@ -106,10 +106,13 @@ def _read(fields: Any) -> MemberCard:
         preferred=int(fields["preferred"]),
         strength_by=fields["strength_by"],
     )
-    if not 0 <= card.member < card.size == len(card.weights):
+    if not 0 <= params.member < params.size == len(params.weights):
         raise ValueError("a member that its group does not have")
-    if not (0 <= card.preferred < card.size and 0 <= card.refusal < card.vocabulary):
+    if not (0 <= params.preferred < params.size and 0 <= params.refusal < params.vocabulary):
         raise ValueError("a view or a token that is not there")
-    if not all(map(math.isfinite, card.weights)) or card.strength_by not in ("fixed", "divergence"):
+    if not all(map(math.isfinite, params.weights)) or params.strength_by not in (
+        "fixed",
+        "divergence",
+    ):
         raise ValueError("weights that are not numbers")
-    return card
+    return params

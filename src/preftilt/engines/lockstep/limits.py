@@ -10,7 +10,7 @@ from preftilt.engines.guides import GuideRequest
 from preftilt.errors import BadInput
 
 
-def unfit(config: Any) -> str | None:
+def unsupported(config: Any) -> str | None:
     """Why a vLLM of this ``VllmConfig`` cannot guide, with a remedy; None if it can, as far as its settings tell."""
     parallel = config.parallel_config
     checks: Sequence[tuple[bool, str]] = (

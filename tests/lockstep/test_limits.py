@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from preftilt.engines.guides import GuidedView, GuideRequest
-from preftilt.engines.lockstep.fitness import GroupLimits, unfit
+from preftilt.engines.lockstep.limits import GroupLimits, unsupported
 from preftilt.errors import BadInput
 from preftilt.types import Sampling, Stream
 
@@ -33,7 +33,7 @@ def config(**changes: Any) -> SimpleNamespace:
 
 
 def test_a_plain_vllm_fits():
-    assert unfit(config()) is None
+    assert unsupported(config()) is None
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_plain_vllm_fits():
     ids=str,
 )
 def test_a_vllm_that_cannot_guide_is_told_what_to_change(changes, remedy):
-    assert remedy in (unfit(config(**changes)) or "")
+    assert remedy in (unsupported(config(**changes)) or "")
 
 
 def request(*lengths: int) -> GuideRequest:
