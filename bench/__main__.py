@@ -14,8 +14,8 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from bench.figures import Bench, Effort
-from bench.models import SIZES, subject
-from bench.report import BARS, MeasuredModel, circumstances, markdown, save
+from bench.models import REAL, SIZES, subject
+from bench.report import BARS, REAL_BARS, MeasuredModel, circumstances, markdown, save
 
 
 def main() -> None:
@@ -35,9 +35,11 @@ def main() -> None:
     for name in options.models or _usual(options.device, options.quick):
         say(f"{name}: loading")
         loaded = subject(name, options.device)
-        figures = Bench(loaded, options.seed, say).figures(effort, BARS[options.device])
+        bars = REAL_BARS.get(name, BARS[options.device])
+        figures = Bench(loaded, options.seed, say).figures(effort, bars)
         loaded.engine.close()
-        measured.append(MeasuredModel(name, loaded.parameters, figures))
+        kernels = loaded.engine.info.kernels
+        measured.append(MeasuredModel(name, loaded.parameters, kernels, figures))
         save(options.out, options.device, facts, measured)
         del loaded
         gc.collect()
@@ -62,7 +64,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--models", nargs="*", choices=("bundled", *SIZES), help="these instead of the usual ones"
+        "--models",
+        nargs="*",
+        choices=("bundled", *SIZES, *REAL),
+        help="these instead of the usual ones",
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="most values a figure; the median counts"

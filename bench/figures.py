@@ -23,7 +23,8 @@ from preftilt.types import Query, Sampling, Stream, Tokens, View
 T = TypeVar("T")
 
 CANDIDATES, NEW_TOKENS = 16, 128
-SHORT, MIDDLE, LONG = 256, 1000, 2000
+ASK, SHORT, MIDDLE, LONG = 55, 256, 1000, 2000
+"""Tokens of a prompt; the first is that of a question with a preference in a chat template."""
 ITEMS, ITEM_PROMPT, ITEM_CANDIDATES, ITEM_TOKENS = 64, 40, 4, 32
 EVERY = 4
 """Of work that is one like the other and takes long (plain forwards of candidates, items one after another) every
@@ -92,19 +93,28 @@ class Bench:
         """Every row of the table; the two sides of a value are measured right after each other."""
         rows = {name: Figure(name, bar) for name, bar in bars.items()}
         self._warm_up()
-        self._repeat("best-of-16", effort, lambda: self._against_generate(rows))
-        self._repeat("growth with the prompt", effort, lambda: self._growth(rows["growth"]))
-        self._repeat("tree", Effort(1, 0), lambda: self._tree(rows["tree"]))
-        self._repeat("many short items", effort, lambda: self._items(rows["items"]))
-        self._repeat("guided, one row", effort, lambda: self._guided(rows["guided-1"], 1))
-        self._repeat("guided, 16 rows", effort, lambda: self._guided(rows["guided-16"], CANDIDATES))
-        self._repeat("twice the rows", effort, lambda: self._twice(rows["twice"]))
-        game = rows["amulet"]
-        self._repeat(
-            "amulet",
-            effort,
-            lambda: game.add(*amulet(self.subject.vocabulary, NEW_TOKENS, self._seed)),
-        )
+        groups: dict[str, tuple[str, Effort, Callable[[], None]]] = {
+            "ask": (
+                "best-of-16, short prompt",
+                effort,
+                lambda: self._ask(rows["ask"], rows["drawing"]),
+            ),
+            "generate": ("best-of-16", effort, lambda: self._against_generate(rows)),
+            "growth": ("growth with the prompt", effort, lambda: self._growth(rows["growth"])),
+            "tree": ("tree", Effort(1, 0), lambda: self._tree(rows["tree"])),
+            "items": ("many short items", effort, lambda: self._items(rows["items"])),
+            "guided-1": ("guided, one row", effort, lambda: self._guided(rows["guided-1"], 1)),
+            "guided-16": (
+                "guided, 16 rows",
+                effort,
+                lambda: self._guided(rows["guided-16"], CANDIDATES),
+            ),
+            "twice": ("twice the rows", effort, lambda: self._twice(rows["twice"])),
+            "amulet": ("amulet", effort, lambda: self._amulet(rows["amulet"])),
+        }
+        for name, group in groups.items():
+            if name in rows:
+                self._repeat(*group)
         return list(rows.values())
 
     def _repeat(self, what: str, effort: Effort, measure: Callable[[], None]) -> None:
@@ -115,6 +125,19 @@ class Bench:
     def _warm_up(self) -> None:
         self._search(self._query(64), BestOfN(n=CANDIDATES), 8)
         self._plain(torch.tensor([self._prompt(64)]))
+
+    def _ask(self, whole: Figure, drawing: Figure) -> None:
+        """Best-of-16 with its scores, and its drawing alone, at the prompt of an ordinary question."""
+        query = self._query(ASK)
+        run, ours = self._timed(lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS))
+        _, generated = self._timed(lambda: self._generate(query.prompt))
+        whole.add(ours.seconds, generated.seconds)
+        drawing.add(run.clock.seconds["sampling"], generated.seconds)
+        for row in (whole, drawing):
+            row.held(ours.peak, generated.peak)
+
+    def _amulet(self, row: Figure) -> None:
+        row.add(*amulet(self.subject.vocabulary, NEW_TOKENS, self._seed))
 
     def _against_generate(self, rows: dict[str, Figure]) -> None:
         """Rows 1 to 4: best-of-16 with REAR scores at the middle prompt, and what others do instead."""

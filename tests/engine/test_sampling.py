@@ -81,6 +81,20 @@ def test_the_nucleus_is_found_however_much_of_the_vocabulary_is_rare(spread: flo
             assert np.array_equal(row[nucleus], np.sort(row[wanted])[::-1])
 
 
+@pytest.mark.parametrize("finalists", [1, 16])
+def test_a_race_is_won_by_the_token_that_wins_numpys(
+    finalists: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one finalist the bounds never decide, and all tokens are computed in full."""
+    monkeypatch.setattr(sampler, "FINALISTS", finalists)
+    logits = 4 * torch.randn(len(KEYS), 5000, generator=torch.Generator().manual_seed(5))
+    logits[0] = 0.0
+    logits[1, 7:] = -torch.inf
+    keys = torch.tensor([sampler.signed(key) for key in KEYS])
+    winners = [numpy_draw(row, key) for row, key in zip(logits.double().numpy(), KEYS, strict=True)]
+    assert sampler.gumbel_argmax(logits, keys).tolist() == winners
+
+
 def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
     logits = torch.log_softmax(
         2 * torch.randn(16, 400, generator=torch.Generator().manual_seed(2)), 1

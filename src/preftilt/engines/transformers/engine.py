@@ -45,12 +45,17 @@ from preftilt.types import Completion, Guided
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformersInfo:
-    """Model and settings of an open engine. ``path`` is ``shared prefix`` or ``expanded``."""
+    """Model and settings of an open engine.
+
+    path: ``shared prefix`` or ``expanded``. kernels: how many linear layers are computed in which way, as measured at
+    opening (:mod:`.linears`); empty where nothing was to be chosen.
+    """
 
     model: str
     device: str
     dtype: str
     path: str
+    kernels: str
 
 
 class TransformersEngine:

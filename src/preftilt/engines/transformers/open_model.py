@@ -16,11 +16,13 @@ from preftilt.engines.image_parts import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
 from preftilt.engines.transformers.arm_loading import ArmSetup, attach_arms, read_arms
+from preftilt.engines.transformers.blocks import joined_linears
 from preftilt.engines.transformers.engine import TransformersEngine, TransformersInfo
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_check import checked_images, probe_image
 from preftilt.engines.transformers.image_prompts import ImageTokenizer, image_tokenizer
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
+from preftilt.engines.transformers.linears import CpuLinear, choose_kernels, patch_linears
 from preftilt.engines.transformers.loading import (
     LoadedModel,
     ModelSource,
@@ -30,7 +32,7 @@ from preftilt.engines.transformers.loading import (
     load_tokenizer,
 )
 from preftilt.engines.transformers.processors import load_processor
-from preftilt.engines.transformers.runner import ModelRunner, patch_small_batch_linears
+from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle
 from preftilt.engines.transformers.scheduler import TransformersLimits, TransformersScheduler
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
@@ -177,8 +179,11 @@ def assemble(
         path = ExpandedPath(runner, lifecycle, limits)
         for each, check in zip(runners, probes, strict=True):
             _require_exact(ExpandedPath(each, lifecycle, limits), check, label)
+    exact = (
+        shared and loaded.dtype == torch.float32
+    )  # Installed, so that both agree with the plain forward.
     trusted = sampler_logprobs == "on" or (
-        sampler_logprobs == "auto" and _sampler_agrees(path, loaded.dtype)
+        sampler_logprobs == "auto" and (exact or _sampler_agrees(path, loaded.dtype))
     )
     keyed = loaded.dtype == torch.float32 or _sampling_is_batch_invariant(path)
     if images is not None and image_probe is not None:
@@ -190,6 +195,7 @@ def assemble(
         device=str(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
         path="shared prefix" if shared else "expanded",
+        kernels=runner.kernels,
     )
     capabilities = Capabilities(
         max_context=limits.context,
@@ -217,8 +223,19 @@ def _install(runners: Sequence[ModelRunner], probes: Sequence[probe.Probe]) -> s
             return reason
     for runner in runners:
         if runner.device.type == "cpu":
-            patch_small_batch_linears(runner.model)
+            runner.kernels = choose_kernels(_linears(runner))
     return None
+
+
+def _linears(runner: ModelRunner) -> list[CpuLinear]:
+    """The linear layers that the fast path computes."""
+    head = runner.model.get_output_embeddings()
+    patched = joined_linears(runner) or [
+        linear
+        for linear in patch_linears(runner.language_model)
+        if runner.own_logits or head not in linear.owners
+    ]
+    return patched if runner.own_logits else [*patched, runner.head]
 
 
 def _vocabulary(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import ATTENTION, recorded_windows, register
+from preftilt.engines.transformers.blocks import join_layers, separate_layers
 from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
 from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
 from preftilt.engines.transformers.prefix_cache import CachedPrompt
@@ -88,7 +89,10 @@ def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
 
 
 def install(runner: ModelRunner, probe: Probe) -> str | None:
-    """Switch the model to shared-prefix attention; if the check fails, undo it and return the reason."""
+    """Switch the model to shared-prefix attention, and to joined layers where these agree, too.
+
+    If the check fails, undo it and return the reason.
+    """
     model: Any = runner.language_model
     if not model._can_set_attn_implementation():
         return "transformers cannot exchange its attention"
@@ -98,12 +102,16 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
         _refuse_unknown_layers(model.config)
         register()
         model.set_attn_implementation(ATTENTION)
-        for own in (False, True):
+        for joined, own in ((True, False), (False, False), (False, True)):
+            if joined and not join_layers(runner):
+                continue
             runner.own_logits = own
             if _agrees(runner, probe):
                 return None
+            separate_layers(runner)
     except Exception as error:  # An unknown architecture may raise anything here.
         why = _one_line(error)
+    separate_layers(runner)
     runner.own_logits = False
     model.set_attn_implementation(before)
     return why
@@ -111,6 +119,7 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
 
 def uninstall(runner: ModelRunner) -> None:
     """Restore transformers' eager attention, as after :func:`reference`."""
+    separate_layers(runner)
     runner.own_logits = False
     if runner.language_model._can_set_attn_implementation():
         runner.language_model.set_attn_implementation("eager")

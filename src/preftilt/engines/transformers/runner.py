@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,14 +13,12 @@ from torch import Tensor, nn
 from preftilt.engines.transformers.arms import AttachedArms, Readers
 from preftilt.engines.transformers.attention import AttentionPlan, attention_plan
 from preftilt.engines.transformers.image_embedding import ImageEmbedder
+from preftilt.engines.transformers.linears import CpuLinear
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Reader
 
 LOGIT_NUMBERS = 1 << 24
 """Most logits held at once when scoring (64 MiB in float32)."""
-
-SMALL_BATCH_ROWS = (6, 48)
-"""Range of row numbers in which a float32 matmul on the CPU is faster with the weight as the left factor."""
 
 
 @dataclass(slots=True)
@@ -64,8 +61,10 @@ class ModelRunner:
 
     vocabulary: number of output rows that the tokenizer knows; padding rows after them are cut off before the softmax,
     so they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
+    kernels: what :func:`~.linears.choose_kernels` told.
     own_logits: take logits from the model's own forward (models that scale or cap them).
     embedder: embeds images, if the model can; ``language_model`` is then the model's language model, else the model.
+    body: what computes hidden states. head: what turns them into logits.
     arms: the reward models attached to it. arm_runners: runners of other base models, by the name of the reward model.
     """
 
@@ -83,10 +82,11 @@ class ModelRunner:
         self.vocabulary = vocabulary
         self.holes = holes
         self.own_logits = False
+        self.kernels = ""
         self.arms: AttachedArms | None = None
         self.arm_runners: Mapping[str, ModelRunner] = {}
         self.stats = TransformersStats()
-        self._body: Any = (
+        self.body: Any = (
             getattr(model, self.model.base_model_prefix)
             if embedder is None
             else self.language_model
@@ -94,9 +94,12 @@ class ModelRunner:
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         head = self.model.get_output_embeddings()
         # Logits are float32 whatever the model is in: a bfloat16 logit near 20 is rounded to multiples of 1/8.
-        self._weight: Tensor = head.weight.detach()[:vocabulary].float()
         bias = getattr(head, "bias", None)
-        self._bias = None if bias is None else bias.detach()[:vocabulary].float()
+        self.head = CpuLinear(
+            head.weight.detach()[:vocabulary].float(),
+            None if bias is None else bias.detach()[:vocabulary].float(),
+            (head,),
+        )
 
     def runner_of(self, reader: Reader | None) -> ModelRunner:
         """The runner of ``reader``: this one, unless its reward model has another base model."""
@@ -142,7 +145,7 @@ class ModelRunner:
             if self.own_logits:
                 keep = 0 if positions is None else positions
                 return self.model(**inputs, logits_to_keep=keep).logits[0]
-            hidden = self._body(**inputs).last_hidden_state[0]
+            hidden = self.body(**inputs).last_hidden_state[0]
         return hidden if positions is None else hidden[positions]
 
     def _states_by_rows(
@@ -159,7 +162,7 @@ class ModelRunner:
             if self.own_logits:
                 states = self.model(**inputs).logits[:, 0]
             else:
-                states = self._body(**inputs).last_hidden_state[:, 0]
+                states = self.body(**inputs).last_hidden_state[:, 0]
         return states if positions is None else states[positions]
 
     def forward_rows(
@@ -200,16 +203,11 @@ class ModelRunner:
 
     def _to_logits(self, states: Tensor) -> Tensor:
         return (
-            self.to_float32(states) if self.own_logits else self._masked(self._head(states.float()))
+            self.to_float32(states) if self.own_logits else self._masked(self.head(states.float()))
         )
 
     def _masked(self, logits: Tensor) -> Tensor:
         return logits if self.holes is None else logits.index_fill(-1, self.holes, -torch.inf)
-
-    def _head(self, hidden: Tensor) -> Tensor:
-        if self.device.type == "cpu":
-            return _linear(self._weight, self._bias, hidden)
-        return nn.functional.linear(hidden, self._weight, self._bias)
 
 
 def _packed_position_ids(plan: PackedPlan) -> Tensor:
@@ -217,24 +215,3 @@ def _packed_position_ids(plan: PackedPlan) -> Tensor:
     if plan.shifts is None:
         return plan.positions[None]
     return (plan.positions + plan.shifts)[:, None]
-
-
-def patch_small_batch_linears(model: nn.Module) -> None:
-    """Patch float32 linear layers on the CPU with a matmul that is faster for few rows; results stay the same.
-
-    MKL packs the whole weight for every call of x Wᵀ, which for 16 rows takes longer than multiplying; for W xᵀ it
-    packs the 16 columns instead (1.6 to 2 times faster, measured on weights that do not fit the cache).
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.weight.dtype == torch.float32:
-            setattr(module, "forward", partial(_linear, module.weight, module.bias))  # noqa: B010
-
-
-def _linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    rows = x.numel() // x.shape[-1]
-    if not SMALL_BATCH_ROWS[0] <= rows <= SMALL_BATCH_ROWS[1]:
-        return nn.functional.linear(x, weight, bias)
-    product = torch.mm(weight, x.reshape(rows, -1).t()).t().contiguous()
-    if bias is not None:
-        product += bias
-    return product.view(*x.shape[:-1], -1)

@@ -35,6 +35,15 @@ Race = Callable[[Tensor, Tensor], Tensor]
 RARE = (1e-3, 1e-4, 1e-5, 1e-6)
 """Probabilities below which tokens are left out of the search for the nucleus, the next one where too much is out."""
 
+FINALISTS = 16
+"""Tokens of a row whose Gumbel noise is computed in full; that of the others is bounded."""
+
+ROUNDING = 1e-5
+"""Bounds in float32 are off by at most this share of one plus their size."""
+
+LARGE = 1e6
+"""Taken for the size of an infinite bound, that of a token that is filtered out."""
+
 
 def signed(key: int) -> int:
     """A 64-bit key as the signed integer that torch holds it in."""
@@ -49,11 +58,30 @@ def _counters(vocabulary: int, device: torch.device) -> Tensor:
 
 def _mix(x: Tensor) -> Tensor:
     """The splitmix64 finalizer in place; torch's int64 wraps, and a mask makes its shifts logical."""
+    shifted = torch.empty_like(x)
     for shift, factor in ((30, MIX_A), (27, MIX_B), (31, None)):
-        x ^= (x >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+        torch.bitwise_right_shift(x, shift, out=shifted)
+        x ^= shifted.bitwise_and_((1 << (64 - shift)) - 1)
         if factor is not None:
             x *= signed(factor)
     return x
+
+
+def _hashes(keys: Tensor, vocabulary: int, tokens: Tensor | None = None) -> Tensor:
+    """53 random bits for every row's key and every token, as :func:`uniforms` takes them: int64 [R, V] or [R, k]."""
+    counters = _counters(vocabulary, keys.device)
+    x = _mix(keys[:, None] + (counters if tokens is None else counters[tokens]))
+    x >>= 11
+    return x.bitwise_and_((1 << 53) - 1)
+
+
+def _uniforms(hashes: Tensor) -> Tensor:
+    return hashes.to(torch.float64).add_(0.5).mul_(2.0**-53)
+
+
+def _log_exponentials(uniforms: Tensor) -> Tensor:
+    """In place."""
+    return uniforms.neg_().log1p_().neg_().log_()
 
 
 def uniforms(keys: Tensor, vocabulary: int, tokens: Tensor | None = None) -> Tensor:
@@ -61,16 +89,12 @@ def uniforms(keys: Tensor, vocabulary: int, tokens: Tensor | None = None) -> Ten
 
     ``tokens`` [R, k]: of these alone, as [R, k].
     """
-    counters = _counters(vocabulary, keys.device)
-    x = _mix(keys[:, None] + (counters if tokens is None else counters[tokens]))
-    x >>= 11
-    x &= (1 << 53) - 1
-    return x.to(torch.float64).add_(0.5).mul_(2.0**-53)
+    return _uniforms(_hashes(keys, vocabulary, tokens))
 
 
 def log_exponentials(keys: Tensor, vocabulary: int, tokens: Tensor | None = None) -> Tensor:
     """log E_v ~ log Exp(1) for every row's key and every token: int64 [R] → float64 [R, V]; or of ``tokens`` [R, k]."""
-    return uniforms(keys, vocabulary, tokens).neg_().log1p_().neg_().log_()
+    return _log_exponentials(uniforms(keys, vocabulary, tokens))
 
 
 def gumbel_argmax(scores: Tensor, keys: Tensor) -> Tensor:
@@ -78,12 +102,29 @@ def gumbel_argmax(scores: Tensor, keys: Tensor) -> Tensor:
     vocabulary = scores.shape[1]
     rows = max(1, BLOCK // vocabulary)
     winners = [
-        torch.argmax(
-            scores[r : r + rows].double() - log_exponentials(keys[r : r + rows], vocabulary), dim=1
-        )
-        for r in range(0, scores.shape[0], rows)
+        _race(scores[r : r + rows], keys[r : r + rows]) for r in range(0, scores.shape[0], rows)
     ]
     return winners[0] if len(winners) == 1 else torch.cat(winners)
+
+
+def _race(scores: Tensor, keys: Tensor) -> Tensor:
+    """The same for the rows of a block.
+
+    E = −log(1 − u) is at least u, so that s − log u bounds a token's sum from above. It is computed in float32 for all
+    tokens, and the sums themselves, in float64, for the few with the largest bounds; if the best of them does not
+    exceed the bounds of the others, for all.
+    """
+    vocabulary = scores.shape[1]
+    hashes = _hashes(keys, vocabulary)
+    if vocabulary > FINALISTS:
+        bounds = scores - hashes.to(torch.float32).add_(0.5).mul_(2.0**-53).log_()
+        largest, tokens = torch.topk(bounds, FINALISTS, dim=1)
+        noise = _log_exponentials(_uniforms(hashes.gather(1, tokens)))
+        sums, places = torch.max(scores.gather(1, tokens).double() - noise, dim=1)
+        rounding = ROUNDING * (1 + largest[:, -1].abs()).clamp(max=LARGE)
+        if bool((sums > largest[:, -1] + rounding).all()):
+            return tokens.gather(1, places[:, None])[:, 0]
+    return torch.argmax(scores.double() - _log_exponentials(_uniforms(hashes)), dim=1)
 
 
 def gumbel_argmax_among(scores: Tensor, tokens: Tensor, keys: Tensor, vocabulary: int) -> Tensor:

@@ -1,0 +1,239 @@
+"""Linear layers on the CPU, each in the way that is fastest here: measured at opening, on the model's own weights.
+
+Which way is fastest differs by processor, shape and dtype, and by several times. MKL packs the whole weight in every
+call of x Wᵀ, which for 16 rows can take longer than multiplying; W xᵀ packs the 16 columns instead. oneDNN can pack a
+weight once and for all, and FBGEMM multiplies float32 rows by weights of 16 bits, which are half as much to read. A
+packed weight replaces the plain one, so that it takes no memory beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Kernel = Literal["plain", "columns", "packed", "half"]
+"""x Wᵀ as torch computes it; W xᵀ for :data:`FEW_ROWS`; a weight that oneDNN has packed; and one that FBGEMM has packed
+in float16, for float32 weights that float16 holds without loss, as those of most 16-bit checkpoints."""
+
+FEW_ROWS = (6, 48)
+"""Range of row numbers in which ``columns`` computes W xᵀ; a weight is packed when so few are first multiplied."""
+
+PACKED_FOR = 16
+"""Number of rows that a weight is packed for, and that kernels are measured on: a step of best-of-16. In both dtypes
+512 rows took as long with a weight that is packed for 16 as with a plain one."""
+
+SAMPLE_BYTES = 48 << 20
+"""Weights that are measured: the first layers that have so many, one after another as in a forward, so that they are in
+the processor's cache as far as they would be there."""
+
+REPEATS = 2
+"""Each kernel is measured so often, in turns; the shortest time counts."""
+
+TRIED_ROWS = 256
+"""Rows of a weight that are tried first for whether float16 holds them without loss."""
+
+SMALL_BYTES = 1 << 18
+"""Smaller weights stay plain: there is nothing to gain."""
+
+WORTH = 0.95
+"""A kernel is preferred to ``plain`` if it takes at most this share of its time."""
+
+EXACT: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+"""Largest difference of a kernel's output from the plain one's, relative to the largest output. Other dtypes stay
+plain."""
+
+Multiply = Callable[[Tensor], Tensor]
+
+
+class Shape(NamedTuple):
+    """What layers have in common that are computed by the same kernel."""
+
+    outputs: int
+    inputs: int
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weight."""
+        return self.outputs * self.inputs * self.dtype.itemsize
+
+
+class CpuLinear:
+    """A linear layer ``x`` [..., in] → [..., out] with ``weight`` [out, in].
+
+    owners: modules whose weights are views of ``weight``, and are given up with it when it is packed.
+    """
+
+    __slots__ = ("_packed", "bias", "kernel", "owners", "shape", "weight")
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        owners: tuple[nn.Module, ...] = (),
+        kernel: Kernel = "plain",
+    ) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.owners = owners
+        self.kernel = kernel
+        self.shape = Shape(weight.shape[0], weight.shape[1], weight.dtype)
+        self._packed: Multiply | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._packed is not None:
+            return self._packed(x)
+        rows = x.numel() // x.shape[-1]
+        if self.kernel in PACKERS and rows <= FEW_ROWS[1]:
+            return self.pack()(x)
+        if self.kernel == "columns" and FEW_ROWS[0] <= rows <= FEW_ROWS[1]:
+            return _columns(x, self.weight, self.bias)
+        return nn.functional.linear(x, self.weight, self.bias)
+
+    def pack(self) -> Multiply:
+        """Give up the plain weight for a packed one.
+
+        All layers together take as long as several steps, so it is done in the first step: a process that draws one
+        token, or only scores, has no use for it.
+        """
+        self._packed = PACKERS[self.kernel](self.weight, self.bias)
+        self.weight = self.weight.new_empty(0)
+        for owner in self.owners:
+            owner.weight = nn.Parameter(self.weight, requires_grad=False)
+        return self._packed
+
+
+def patch_linears(model: nn.Module) -> list[CpuLinear]:
+    """Let every linear layer of ``model`` that computes its own forward do so by a :class:`CpuLinear`."""
+    patched: list[CpuLinear] = []
+    for module in model.modules():
+        if type(module) is nn.Linear and "forward" not in module.__dict__:
+            linear = CpuLinear(module.weight, module.bias, (module,))
+            setattr(module, "forward", linear)  # noqa: B010
+            patched.append(linear)
+    return patched
+
+
+def choose_kernels(linears: Sequence[CpuLinear]) -> str:
+    """Measure layers of every shape, and let each use the kernel that is fastest for it; tells what was chosen.
+
+    ``linears`` are in the order of a forward.
+    """
+    for shape, kernel in _fastest(_sample(linears)).items():
+        alike = [linear for linear in linears if linear.shape == shape]
+        if kernel != "half" or all(_is_half(linear.weight) for linear in alike):
+            for linear in alike:
+                linear.kernel = kernel
+    chosen = Counter(linear.kernel for linear in linears)
+    return ", ".join(f"{count} {kernel}" for kernel, count in chosen.most_common())
+
+
+def _sample(linears: Sequence[CpuLinear]) -> list[CpuLinear]:
+    """The first layers of up to :data:`SAMPLE_BYTES`, and at least one of each shape that is worth measuring."""
+    sample: list[CpuLinear] = []
+    left, seen = SAMPLE_BYTES, set[Shape]()
+    for linear in linears:
+        shape = linear.shape
+        measured = shape.bytes >= SMALL_BYTES and shape.dtype in EXACT
+        if measured and (left >= shape.bytes or shape not in seen):
+            sample.append(linear)
+            left -= shape.bytes
+            seen.add(shape)
+    return sample
+
+
+def _fastest(sample: Sequence[CpuLinear]) -> dict[Shape, Kernel]:
+    """For every shape the kernel that is fastest, of those that agree with the plain one."""
+    trials = {kernel: _trial(sample, kernel) for kernel in KERNELS}
+    seconds: dict[Shape, dict[Kernel, float]] = {linear.shape: {} for linear in sample}
+    for _ in range(REPEATS):
+        for kernel, trial in trials.items():
+            for shape, took in _pass(trial).items():
+                seconds[shape][kernel] = min(took, seconds[shape].get(kernel, math.inf))
+    return {shape: _best(measured) for shape, measured in seconds.items()}
+
+
+def _best(seconds: Mapping[Kernel, float]) -> Kernel:
+    best = min(seconds, key=lambda kernel: seconds[kernel])
+    return best if seconds[best] <= WORTH * seconds["plain"] else "plain"
+
+
+def _trial(sample: Sequence[CpuLinear], kernel: Kernel) -> list[CpuLinear]:
+    """Copies of the layers of those shapes that ``kernel`` computes, and computes alike."""
+    if kernel == "plain":
+        return list(sample)
+    layers: list[CpuLinear] = []
+    for linear in sample:
+        layer = CpuLinear(linear.weight, linear.bias, kernel=kernel)
+        if _is_possible(kernel, linear.weight) and _agrees(layer, linear):
+            layers.append(layer)
+    computed, wanted = (Counter(layer.shape for layer in group) for group in (layers, sample))
+    return [layer for layer in layers if computed[layer.shape] == wanted[layer.shape]]
+
+
+def _is_possible(kernel: Kernel, weight: Tensor) -> bool:
+    if kernel == "half":
+        return "fbgemm" in torch.backends.quantized.supported_engines and _is_half(weight)
+    return kernel != "packed" or torch.backends.mkldnn.is_available()
+
+
+def _is_half(weight: Tensor) -> bool:
+    """Whether float16 holds a float32 weight without loss; the first rows usually tell."""
+    return weight.dtype == torch.float32 and all(
+        torch.equal(part.half().float(), part) for part in (weight[:TRIED_ROWS], weight)
+    )
+
+
+def _agrees(layer: CpuLinear, plain: CpuLinear) -> bool:
+    x = _input(layer.shape)
+    expected = plain(x).float()
+    gap = (layer(x).float() - expected).abs().max()
+    return bool(gap <= EXACT[x.dtype] * expected.abs().max())
+
+
+def _pass(layers: Sequence[CpuLinear]) -> Counter[Shape]:
+    """Seconds that a step takes in the layers of every shape, one layer after another."""
+    inputs = {layer.shape: _input(layer.shape) for layer in layers}
+    seconds: Counter[Shape] = Counter()
+    for layer in layers:
+        began = time.perf_counter()
+        layer(inputs[layer.shape])
+        seconds[layer.shape] += time.perf_counter() - began
+    return seconds
+
+
+def _input(shape: Shape) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(PACKED_FOR, shape.inputs, generator=generator).to(shape.dtype)
+
+
+def _columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product = torch.mm(weight, x.reshape(-1, x.shape[-1]).t()).t().contiguous()
+    if bias is not None:
+        product += bias
+    return product.view(*x.shape[:-1], -1)
+
+
+def _onednn(weight: Tensor, bias: Tensor | None) -> Multiply:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_FOR)
+    multiply: Any = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x: multiply(x, packed, bias, "none", [], "")
+
+
+def _fbgemm(weight: Tensor, bias: Tensor | None) -> Multiply:
+    packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+    multiply: Any = torch.ops.quantized.linear_dynamic_fp16.default
+    return lambda x: multiply(x, packed)
+
+
+KERNELS: tuple[Kernel, ...] = ("plain", "columns", "packed", "half")
+PACKERS: Mapping[Kernel, Callable[[Tensor, Tensor | None], Multiply]] = {
+    "packed": _onednn,
+    "half": _fbgemm,
+}

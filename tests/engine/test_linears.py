@@ -1,0 +1,135 @@
+"""Linear and decoder layers on the CPU compute what the model's own do, in whichever way was measured to be fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from preftilt.engines.transformers import linears
+from preftilt.engines.transformers.blocks import JoinedLayer
+from preftilt.engines.transformers.linears import CpuLinear, Kernel, choose_kernels, patch_linears
+from tests.engine.asking import draw, prompt, score, tokens
+from tests.engine.conftest import Opened, Oracle
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def layer(kernel: Kernel, dtype: torch.dtype, *, bias: bool) -> CpuLinear:
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(40, 32, generator=generator).half().to(dtype)
+    return CpuLinear(
+        weight, torch.randn(40, generator=generator).to(dtype) if bias else None, kernel=kernel
+    )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 6, 16, 49])
+@pytest.mark.parametrize(
+    ("kernel", "dtype"),
+    [
+        ("columns", torch.float32),
+        ("columns", torch.bfloat16),
+        ("packed", torch.float32),
+        ("packed", torch.bfloat16),
+        ("half", torch.float32),
+    ],
+)
+def test_every_kernel_computes_the_same(
+    kernel: Kernel, dtype: torch.dtype, rows: int, bias: bool
+) -> None:
+    x = torch.randn(1, rows, 32, generator=torch.Generator().manual_seed(rows)).to(dtype)
+    expected = layer("plain", dtype, bias=bias)(x)
+    packed = layer(kernel, dtype, bias=bias)
+    packed(x[:, :1])
+    torch.testing.assert_close(
+        packed(x), expected, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.25
+    )
+
+
+def test_a_packed_weight_takes_the_place_of_the_plain_one_at_the_first_few_rows():
+    model = nn.Sequential(nn.Linear(32, 40), nn.Linear(40, 8))
+    x = torch.randn(64, 32)
+    expected = model(x)
+    first, second = patch_linears(model)
+    first.kernel = second.kernel = "packed"
+    torch.testing.assert_close(model(x), expected)
+    assert model[0].weight.numel() == 32 * 40
+    torch.testing.assert_close(model(x[:16]), expected[:16])
+    assert (model[0].weight.numel(), first.weight.numel()) == (0, 0)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_the_kernel_that_takes_the_least_time_is_chosen_for_every_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linears, "SMALL_BYTES", 1)
+    costs = {(40, "plain"): 3, (40, "columns"): 2, (40, "packed"): 1, (8, "plain"): 1}
+    clock = [0.0]
+    call = CpuLinear.__call__
+
+    def timed(linear: CpuLinear, x: torch.Tensor) -> torch.Tensor:
+        clock[0] += costs.get((linear.shape.outputs, linear.kernel), 4)
+        return call(linear, x)
+
+    monkeypatch.setattr(CpuLinear, "__call__", timed)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    model = nn.Sequential(nn.Linear(32, 40), nn.Linear(40, 40), nn.Linear(40, 40), nn.Linear(40, 8))
+    patched = patch_linears(model)
+    assert choose_kernels(patched) == "3 packed, 1 plain"
+    assert [linear.kernel for linear in patched] == ["packed"] * 3 + ["plain"]
+
+
+def test_a_kernel_that_computes_something_else_is_not_chosen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(linears, "SMALL_BYTES", 1)
+    monkeypatch.setattr(linears, "WORTH", 1e9)
+    monkeypatch.setattr(linears, "_columns", lambda x, weight, bias: 2 * (x @ weight.t()))
+    monkeypatch.setitem(
+        linears.PACKERS, "packed", lambda weight, bias: lambda x: x @ weight.t() + 1
+    )
+    assert choose_kernels(patch_linears(nn.Sequential(nn.Linear(32, 40)))) == "1 plain"
+
+
+def test_float16_holds_only_what_came_from_it():
+    exact = torch.randn(600, 32).half().float()
+    assert linears._is_half(exact)
+    exact[-1, -1] += 1e-7
+    assert not linears._is_half(exact)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "joined"),
+    [("llama", True), ("qwen2", True), ("mistral", False), ("gemma2", False)],
+)
+def test_layers_are_joined_where_they_are_known_to_be_of_the_family(
+    architecture: str, joined: bool, opened: Opened
+) -> None:
+    """A window, or a cap on attention scores, is not in the joined layer."""
+    engine = opened(architecture)
+    layers = engine._runner.body.layers
+    assert all(isinstance(layer.__dict__.get("forward"), JoinedLayer) == joined for layer in layers)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+async def test_joined_and_packed_layers_draw_and_score_as_the_model_itself(
+    architecture: str, opened: Opened, oracle: Oracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linears, "SMALL_BYTES", 1)
+    monkeypatch.setattr(linears, "_best", lambda seconds: "packed")
+    engine = opened(architecture)
+    assert engine.info.kernels == "9 packed"
+    completions = await draw(engine, prompt(30), slots=6)
+    scores = await score(engine, prompt(30), *tokens(completions))
+    for completion, scored in zip(completions, scores, strict=True):
+        expected = oracle(architecture, prompt(30), completion.tokens)
+        np.testing.assert_allclose(completion.logprobs, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(scored, expected, rtol=0, atol=1e-4)
