@@ -27,7 +27,7 @@ DOCS_VENV ?= .venv-docs
 CLIENTS_VENV ?= .venv-clients
 NODE_CLIENT  := tests/clients/node
 
-.PHONY: demo real-model check test native-tools test-servers lint docs bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
+.PHONY: demo real-model check test native-tools servers test-servers lint docs bench bench-servers reproduce-demo reproduce-sys-ifeval demo-model clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -61,7 +61,8 @@ native-tools:
 	name one in the variable CXX" >&2; exit 1; }
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tools.chromium >/dev/null
 
-test-servers: native-tools $(VENV)/.dev $(CLIENTS_VENV)/.clients $(NODE_CLIENT)/node_modules $(SERVERS_VENV)/.servers  ## set up real vLLM, SGLang, llama.cpp and clients and run the tests that need them, or a browser
+servers: native-tools $(VENV)/.dev $(CLIENTS_VENV)/.clients $(NODE_CLIENT)/node_modules $(SERVERS_VENV)/.servers
+test-servers: servers  ## set up real vLLM, SGLang, llama.cpp and clients and run the tests that need them, or a browser
 	$(BIN)/python -m pytest -m browser tests/page
 	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients
 	$(SERVERS_VENV)/bin/python -m pytest -m servers tests/servers tests/llamacpp
