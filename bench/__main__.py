@@ -38,7 +38,7 @@ def main() -> None:
         bars = REAL_BARS.get(name, BARS[options.device])
         figures = Bench(loaded, options.seed, say).figures(effort, bars)
         loaded.engine.close()
-        kernels = loaded.engine.info.kernels
+        kernels = loaded.engine.kernels
         measured.append(MeasuredModel(name, loaded.parameters, kernels, figures))
         save(options.out, options.device, facts, measured)
         del loaded

@@ -8,8 +8,7 @@ import time
 import numpy as np
 
 from bench.models import Subject
-from preftilt.engines.base import SampleRequest
-from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.base import GuidedView, GuideRequest, SampleRequest
 from preftilt.guided import combine, kappa
 from preftilt.testing.amulet import amulet_iterations
 from preftilt.types import Query, Sampling, Stream, View

@@ -14,9 +14,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.model_files import model_folder
+from preftilt.engines.gguf import model_folder
+from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.engines.transformers.arm_loading import ArmSetup
 from preftilt.engines.transformers.loading import LoadedModel, context_of

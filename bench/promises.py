@@ -31,9 +31,9 @@ from bench.long_files import first_records, peak_memory, write_rows
 from bench.report import circumstances
 from preftilt.api import Settings
 from preftilt.engines.base import Engine
-from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.http import engine as http_engine
+from preftilt.engines.models import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.search import BestOfN

@@ -24,7 +24,7 @@ import preftilt as pt
 from bench.report import circumstances
 from bench.serving.rows import RatioRow, rotated
 from preftilt.demo.world import WorldItem, items
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.eval.calibrate.choice import LAMBDAS
 from preftilt.eval.stored import best_of

@@ -13,7 +13,6 @@ CHECKED = (
     "preftilt.engines.memo",
     "preftilt.eval.stats",
     "preftilt.path",
-    "preftilt.rank",
     "preftilt.result",
     "preftilt.reward",
     "preftilt.run",

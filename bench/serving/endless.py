@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 
 END, NEVER = "<|end|>", "<|pad|>"
 """The token that ends a response, and one that is never drawn because the model has never seen it."""

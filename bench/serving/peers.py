@@ -15,7 +15,7 @@ from bench.serving.proxy import SHORT, asked_for, timed
 from bench.serving.rows import RatioRow, rotated
 from bench.serving.sides import SideFailed, SideProcess, our_server
 from bench.serving.words import WISH, QuestionMaker
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 
 PEERS = ("its_hub", "optillm")
 SIDES = ("plain", "scored", *PEERS)

@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
@@ -21,11 +21,10 @@ from bench.figures import MIDDLE
 from bench.serving.rows import RatioRow, rotated
 from bench.serving.sides import SideFailed
 from bench.serving.words import QuestionMaker
-from preftilt.engines.base import Capabilities, Engine, SampleRequest, ScoreRequest
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.base import Engine, EngineInfo, SampleRequest, ScoreRequest
+from preftilt.engines.models import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.messages import Message
-from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Sampling, Stream, Tokens
 
 USERS, ROUNDS, DRAWN, TOKENS = 16, 4, 4, 16
@@ -54,7 +53,7 @@ COMPUTED, CACHED = "local_compute", "local_cache_hit"
 
 
 @dataclass(frozen=True, slots=True)
-class RoundRobin:
+class RoundRobin(Engine):
     """Engines of one model, each given the next call: what a load balancer does that knows nothing of prompts.
 
     A call keeps together what it asks, which is more than such a balancer would do.
@@ -64,24 +63,8 @@ class RoundRobin:
     turn: Iterator[Engine]
 
     @property
-    def name(self) -> str:
-        return "in turn"
-
-    @property
-    def model(self) -> str:
-        return self.engines[0].model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.engines[0].capabilities
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        return self.engines[0].tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.engines[0].versions
+    def info(self) -> EngineInfo:
+        return replace(self.engines[0].info, name="in turn")
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         return await next(self.turn).sample(requests)

@@ -15,11 +15,11 @@ from bench.figures import CANDIDATES, MIDDLE, NEW_TOKENS
 from bench.serving.rows import RatioRow, rotated
 from bench.serving.sides import SideFailed
 from bench.serving.words import QuestionMaker
-from preftilt.engines.bundled import demo_folder
 from preftilt.engines.http.connection import Connection, connect
 from preftilt.engines.http.logprob_checks import EXACT
 from preftilt.engines.http.sglang import SglangDialect
 from preftilt.engines.http.vllm import VllmDialect
+from preftilt.engines.models import demo_folder
 from preftilt.types import Tokens
 
 KINDS = ("vllm", "sglang")

@@ -6,7 +6,7 @@ import itertools
 import random
 from dataclasses import dataclass, field
 
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from preftilt.example import lambda_from_example
     from preftilt.messages import Message
     from preftilt.prompt import PromptSettings
-    from preftilt.readers import ArmSettings
     from preftilt.result import Realigned, ScoredCandidate
     from preftilt.reward import Reward
     from preftilt.run import Progress
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         LinearAlignment,
         Sample,
     )
+    from preftilt.settings import ArmSettings
     from preftilt.types import Preference, Sampling
 
 _HOMES = {
@@ -47,7 +47,7 @@ _HOMES = {
     "preftilt.messages": ("Message",),
     "preftilt.prompt": ("PromptSettings",),
     "preftilt.result": ("Realigned", "ScoredCandidate"),
-    "preftilt.readers": ("ArmSettings",),
+    "preftilt.settings": ("ArmSettings",),
     "preftilt.reward": ("Reward",),
     "preftilt.run": ("Progress",),
     "preftilt.search": (

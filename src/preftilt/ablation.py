@@ -31,10 +31,9 @@ from preftilt.prompt import (
     ChatTokenizer,
     PromptSettings,
     answer_text,
-    build_question,
+    build_query,
     check_prompts,
     split_system,
-    thoughts_in,
     with_preferences,
 )
 from preftilt.result import number
@@ -192,7 +191,7 @@ async def measure_influence(
         [completion] = realigner.check_responses(prepared.query, [response])
         tokens, drawn_with, notes = completion.tokens, None, ()
     whole, bare, *each = await _logprobs(engine, prompts, tokens)
-    thoughts = thoughts_in(engine.tokenizer, tokens)
+    thoughts = engine.tokenizer.thoughts(tokens)
     rows = tuple(
         _row(ablated, place, _difference(whole, less), thoughts)
         for place, less in zip(places, each, strict=True)
@@ -309,7 +308,7 @@ class Ablations:
             elif text:
                 kept.append(Preference(text))
         if not kept:
-            return build_question(self.tokenizer, self.messages, prompt).prompt
+            return build_query(self.tokenizer, self.messages, (), settings=prompt).prompt
         return self.tokenizer.render(with_preferences(self.messages, kept, prompt))
 
 
@@ -397,7 +396,7 @@ async def _logprobs(
     scores = await engine.score(
         [ScoreRequest(prompt=prompt, completion=tokens) for prompt in distinct]
     )
-    answer = np.arange(len(tokens)) >= thoughts_in(engine.tokenizer, tokens)
+    answer = np.arange(len(tokens)) >= engine.tokenizer.thoughts(tokens)
     by_prompt = dict(zip(distinct, scores, strict=True))
     return [np.where(answer, by_prompt[prompt], 0.0) for prompt in prompts]
 

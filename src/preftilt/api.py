@@ -5,30 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
-import numpy as np
-
 from preftilt.engines.base import Engine
-from preftilt.engines.guides import can_guide
 from preftilt.engines.models import default_model
 from preftilt.engines.open import open_engine
-from preftilt.errors import BadInput, PromptTooLong
-from preftilt.guided.args import TrajectoryReward
-from preftilt.images import image_cache
 from preftilt.messages import Message, check_encodable
 from preftilt.prompt import (
-    REASONING_TAGS,
     answer_text,
-    build_query,
-    build_question,
-    check_unended,
-    thoughts_in,
 )
-from preftilt.readers import resolve, with_arms
 from preftilt.recording import FinishedRun, record
 from preftilt.result import Realigned
 from preftilt.rivals import (
@@ -36,44 +23,15 @@ from preftilt.rivals import (
     CandidatePool,
     Judges,
     Ranking,
-    check_method,
     pick,
     search_score,
 )
-from preftilt.rivals.checks import for_reward_model
-from preftilt.rivals.trajectory import trajectory_reward
-from preftilt.run import OnProgress, Run, check_guided, fit_max_tokens
-from preftilt.search import ARGS, ArmGuided, AutoSearch, Search, rank, rear
+from preftilt.run import OnProgress, Prepared, Run, given_completions, is_long, prepare
+from preftilt.search import AutoSearch, Search, rank, rear
 from preftilt.settings import Settings, settled
 from preftilt.types import Candidate, Completion, Preference, Query, Stream
 
 T = TypeVar("T")
-
-
-LONG_CHARACTERS = 4_000
-"""Requests with more text than that are prepared beside the event loop."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A request that passed every check, with its prompts: all that answering it takes besides an engine.
-
-    settings: with everything decided. max_tokens: its token budget for a response.
-    """
-
-    messages: tuple[Message, ...]
-    preferences: tuple[Preference, ...]
-    settings: Settings
-    query: Query
-    max_tokens: int
-    trajectory: TrajectoryReward | None = None
-
-
-def is_long(messages: Sequence[Message], preferences: Sequence[Preference]) -> bool:
-    """Whether making a request's prompts takes so long that an event loop should not wait for it."""
-    characters = sum(len(message.content) for message in messages)
-    characters += sum(len(preference.text) for preference in preferences)
-    return characters > LONG_CHARACTERS or any(message.images for message in messages)
 
 
 class Realigner:
@@ -121,7 +79,7 @@ class Realigner:
             EngineError: the engine failed; :class:`~preftilt.errors.EngineTimeout` if it did not answer in time.
         """
         began = time.perf_counter()
-        prepared = await self._prepared(messages, preferences, self.settled(settings))
+        prepared = await self._prepared(messages, preferences, settings or self.settings)
         return await self.answer(prepared, item=item, on_progress=on_progress, began=began)
 
     async def answer(
@@ -186,7 +144,7 @@ class Realigner:
 
     def settled(self, settings: Settings | None = None) -> Settings:
         """``settings``, or the realigner's own, with the search and λ filled in that they leave to the engine."""
-        return settled(settings or self.settings, guides=can_guide(self.engine))
+        return settled(settings or self.settings, guides=self.engine.capabilities.guides)
 
     def prepare(
         self,
@@ -203,29 +161,7 @@ class Realigner:
         Raises:
             BadInput: for everything that can be refused before the first token, with what to do about it.
         """
-        settings = self.settled(settings)
-        with image_cache():
-            query = self._query(messages, preferences, settings)
-        check_method(
-            settings.method,
-            messages,
-            preferences,
-            settings.strength,
-            settings.prompt,
-            self.engine,
-            self.judges,
-        )
-        trajectory = self._trajectory(messages, preferences, settings)
-        check_guided(self.engine, settings.search, query, trajectory)
-        room = self.engine.capabilities.max_context
-        return Prepared(
-            messages=tuple(messages),
-            preferences=tuple(preferences),
-            settings=settings,
-            query=query,
-            max_tokens=fit_max_tokens(query, room, settings.max_tokens),
-            trajectory=trajectory,
-        )
+        return prepare(self.engine, self.judges, messages, preferences, settings or self.settings)
 
     async def _prepared(
         self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
@@ -234,33 +170,9 @@ class Realigner:
         work = partial(self.prepare, messages, preferences, settings=settings)
         return await asyncio.to_thread(work) if is_long(messages, preferences) else work()
 
-    def _query(
-        self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
-    ) -> Query:
-        """The request's views: of its preferences, and of the reward models that it names."""
-        tokenizer = self.engine.tokenizer
-        reads = resolve(settings.arms, self.engine.capabilities.arms, self.engine.name)
-        if isinstance(settings.search, ArmGuided) and not reads:
-            raise BadInput(
-                "the search 'arm' draws with reward models, and none is named: name one with --arm NAME=FOLDER (in a"
-                ' request "arm": NAME; in the library Settings(arms=ArmSettings(names=(NAME,))))'
-            )
-        if reads and not preferences and settings.prompt.history == "both":
-            return with_arms(build_question(tokenizer, messages, settings.prompt), reads)
-        query = build_query(
-            tokenizer, messages, preferences, lam=settings.strength, settings=settings.prompt
-        )
-        return with_arms(query, reads)
-
     def check_responses(self, query: Query, responses: Sequence[str]) -> list[Completion]:
-        """Given responses as the model would have drawn them: closed with one end of turn, and none before.
-
-        ``query`` is that of :meth:`prepare`. Raises :class:`~preftilt.errors.BadInput` if there are none or one
-        is empty, and :class:`~preftilt.errors.PromptTooLong` if one does not fit behind the longest prompt.
-        """
-        if not responses or not all(text.strip() for text in responses):
-            raise BadInput("there must be at least one response, and none may be empty")
-        return [self._given(number, text, query) for number, text in enumerate(responses, start=1)]
+        """See :func:`~preftilt.run.prepare.given_completions`; ``query`` is that of :meth:`prepare`."""
+        return given_completions(self.engine, query, responses)
 
     def _run(self, prepared: Prepared, item: str | None, on_progress: OnProgress | None) -> Run:
         settings, query = prepared.settings, prepared.query
@@ -302,44 +214,6 @@ class Realigner:
                 seconds=time.perf_counter() - began,
             )
         )
-
-    def _trajectory(
-        self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
-    ) -> TrajectoryReward | None:
-        """The reward model as a search that lets one choose tokens asks it; checked to be able to read the request."""
-        model = self.judges.reward_model
-        if not isinstance(settings.search, ARGS) or model is None:
-            return None
-        read = for_reward_model(messages, preferences, settings.prompt, "system")
-        model.check(read)
-        return trajectory_reward(model, read, self.engine.tokenizer)
-
-    def _given(self, number: int, text: str, query: Query) -> Completion:
-        able = self.engine.capabilities
-        try:
-            check_encodable(text, "its text")
-            check_unended(text, self.engine.tokenizer, able.eos)
-            tokens = self.engine.tokenizer.encode_response(text)
-        except BadInput as failure:
-            raise BadInput(f"response {number}: {failure}") from failure
-        if tokens and tokens[-1] in able.eos:
-            tokens = tokens[:-1]
-        if able.eos.intersection(tokens):
-            raise BadInput(
-                f"response {number} has an end-of-turn token before its end; take it out"
-            )
-        if tokens and thoughts_in(self.engine.tokenizer, tokens) == len(tokens):
-            raise BadInput(
-                f"response {number} has thoughts and no answer: {REASONING_TAGS[1]} is missing, which ends what the"
-                f" prompt or the response begins with {REASONING_TAGS[0]}; give the answer, too, or turn thinking off"
-            )
-        over = max(len(view.prompt) for view in query.views) + len(tokens) + 1 - able.max_context
-        if over > 0:
-            raise PromptTooLong(
-                f"response {number} has {len(tokens) + 1} tokens; with the prompt that is {over} more than the model's"
-                f" context of {able.max_context}: shorten one of them"
-            )
-        return Completion((*tokens, able.turn_end), np.zeros(len(tokens) + 1), "eos")
 
     async def _pick(
         self, run: Run, prepared: Prepared, candidates: Sequence[Candidate]

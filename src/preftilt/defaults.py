@@ -19,4 +19,4 @@ REDUCTION: Final = "sum"
 """How token scores become one number (:class:`~preftilt.reward.Reward`): the paper's equation 10."""
 
 CUT_OFF: Final = "last"
-"""What is done with answers that were cut off (:mod:`preftilt.rank`)."""
+"""What is done with answers that were cut off (:mod:`preftilt.reward`)."""

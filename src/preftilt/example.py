@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 
 from preftilt.api import Realigner
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.normalises import Mixture, NormaliseRequest, Normalises, can_normalise
+from preftilt.engines.base import Engine, Mixture, NormaliseRequest, ScoreRequest
 from preftilt.errors import BadInput, EngineError
 from preftilt.guided import view_weights
 from preftilt.messages import Message
 from preftilt.path import PathSegment, upper_envelope
-from preftilt.rank import contenders
 from preftilt.result import Realigned, ScoredCandidate, number
-from preftilt.reward import IMPOSSIBLE, Reward, ScoreLine, reduced
+from preftilt.reward import IMPOSSIBLE, Reward, ScoreLine, contenders, reduced
 from preftilt.run.guiding import by_base
 from preftilt.settings import Settings
 from preftilt.types import Preference, Query, Tokens
@@ -155,7 +153,7 @@ async def lambda_from_example(
         upper_envelope(lines, start=result.path[0].start), lines, members or [len(pool) - 1]
     )
     likelihood = None
-    if can_normalise(realigner.engine):
+    if realigner.engine.capabilities.normalises:
         likelihood = await likelihood_of_lambda(
             realigner.engine, query, candidate.tokens, candidate.thoughts
         )
@@ -223,7 +221,7 @@ def path_intervals(
 
 
 async def likelihood_of_lambda(
-    engine: Normalises, query: Query, tokens: Tokens, thoughts: int = 0
+    engine: Engine, query: Query, tokens: Tokens, thoughts: int = 0
 ) -> LikelihoodOfLambda:
     """log p_λ(tokens) under guided decoding, on :data:`STRENGTHS` and at its maximum; some ten forwards of the tokens.
 
@@ -260,7 +258,7 @@ async def likelihood_of_lambda(
 class _Curve:
     """log p_λ of some tokens where it was measured, by λ."""
 
-    engine: Normalises
+    engine: Engine
     query: Query
     tokens: Tokens
     thoughts: int

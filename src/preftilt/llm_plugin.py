@@ -211,13 +211,12 @@ async def _plain(
 ) -> AsyncGenerator[str, None]:
     """The model as it is."""
     from preftilt.engines.base import SampleRequest
-    from preftilt.engines.streaming import streamed
-    from preftilt.prompt import build_question
+    from preftilt.prompt import build_query
     from preftilt.run import fit_max_tokens
     from preftilt.types import Stream
 
     engine, settings = realigner.engine, realigner.settings
-    query = build_question(engine.tokenizer, messages, settings.prompt)
+    query = build_query(engine.tokenizer, messages, (), settings=settings.prompt)
     request = SampleRequest(
         prompt=query.prompt,
         slots=(0,),
@@ -280,9 +279,8 @@ class AnswerText:
 
     def new(self, tokens: tuple[int, ...], *, ended: bool = False) -> str:
         """The text behind what was sent; half a character waits for its rest."""
-        from preftilt.prompt import thoughts_in
 
-        whole = self.tokenizer.decode(tokens[thoughts_in(self.tokenizer, tokens) :])
+        whole = self.tokenizer.decode(tokens[self.tokenizer.thoughts(tokens) :])
         text = whole if ended else whole.rstrip("\N{REPLACEMENT CHARACTER}")
         if not text.startswith(self.sent):
             return ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, Self
 
 from preftilt.errors import BadInput
 from preftilt.images import Image, load_image
@@ -51,6 +51,20 @@ class Message:
         if self.content[done:] or not parts:
             parts.append(self.content[done:])
         return parts
+
+
+class Prompt(tuple[int, ...]):
+    """Token ids of a prompt, equal by them alone, and the conversation that they were made of.
+
+    For servers that take messages and no tokens.
+    """
+
+    messages: tuple[Message, ...]
+
+    def __new__(cls, tokens: Iterable[int], messages: Iterable[Message] = ()) -> Self:
+        prompt = super().__new__(cls, tokens)
+        prompt.messages = tuple(messages)
+        return prompt
 
 
 def message_of(role: str, parts: Sequence[str | Image]) -> Message:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
 
 from preftilt.errors import BadInput
 
@@ -43,18 +42,3 @@ class Moment:
 
     now: datetime
     shown: tuple[str, ...]
-
-
-@runtime_checkable
-class DatedTokenizer(Protocol):
-    """A tokenizer whose chat template may show a date."""
-
-    @property
-    def moment(self) -> Moment | None:
-        """What prompts show of the moment now; None if the template shows nothing of it."""
-        ...
-
-
-def moment_of(tokenizer: object) -> Moment | None:
-    """See :class:`DatedTokenizer`."""
-    return tokenizer.moment if isinstance(tokenizer, DatedTokenizer) else None

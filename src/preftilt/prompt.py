@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message, check_encodable, check_messages
+from preftilt.moment import Moment
 from preftilt.types import GenerateWith, Placement, Preference, Query, Tokens, View
 
 History = Literal["both", "preference"]
@@ -36,81 +38,70 @@ REASONING_TAGS = ("<think>", "</think>")
 """Around a model's thoughts. They are words of its response, which templates look for, and no ends of turns."""
 
 
-@runtime_checkable
-class ReasoningTokenizer(Protocol):
-    """A tokenizer of a model that may think before it answers."""
-
-    @property
-    def opens_thoughts(self) -> bool:
-        """Whether prompts end within thoughts, so that every response begins with some."""
-        ...
-
-    def thoughts(self, tokens: Tokens) -> int:
-        """How many tokens of a response are thoughts, with the tag that ends them; all, if it is still to come."""
-        ...
-
-
-def opens_thoughts(tokenizer: object) -> bool:
-    """See :class:`ReasoningTokenizer`."""
-    return isinstance(tokenizer, ReasoningTokenizer) and tokenizer.opens_thoughts
-
-
-def thoughts_in(tokenizer: object, tokens: Tokens) -> int:
-    """See :class:`ReasoningTokenizer`."""
-    return tokenizer.thoughts(tokens) if isinstance(tokenizer, ReasoningTokenizer) else 0
-
-
-def answer_text(tokenizer: ChatTokenizer, tokens: Tokens) -> str:
-    """The text of a response without its thoughts."""
-    return tokenizer.decode(tokens[thoughts_in(tokenizer, tokens) :])
-
-
-@runtime_checkable
-class ChatTokenizer(Protocol):
+class ChatTokenizer(ABC):
     """A model's chat template and vocabulary."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def render(self, messages: Sequence[Message]) -> Tokens:
-        """Token ids of the conversation up to where the assistant's next answer begins.
+        """Token ids of the conversation up to where the assistant's next answer begins, as a
+        :class:`~preftilt.messages.Prompt` where a chat server may have to draw from them.
 
         Raises :class:`~preftilt.errors.NoChatTemplate` if the model has no template or the template
         lacks a role, and :class:`~preftilt.errors.BadInput` for images where the model sees none.
         """
-        ...
 
+    @abstractmethod
     def encode(self, text: str) -> Tokens:
         """Token ids of a text as it stands, special tokens that it spells too; none are added."""
-        ...
 
+    @abstractmethod
     def encode_response(self, text: str, after: str = "") -> Tokens:
         """Token ids of a response's text as the model draws them behind a rendered prompt.
 
         ``after`` is what the response begins with, whose ids are not asked for. No special token is among the ids,
         even if the text spells one. Raises :class:`~preftilt.errors.BadInput` where that cannot be.
         """
-        ...
 
+    @abstractmethod
     def decode(self, tokens: Tokens) -> str:
         """The text of a response, special tokens left out."""
-        ...
 
+    @abstractmethod
     def pieces(self, tokens: Tokens) -> list[str]:
         """The text of each token by itself, for display."""
-        ...
 
+    @abstractmethod
     def spell_bytes(self, tokens: Tokens) -> list[bytes | None]:
         """The bytes of each token of a response; None for the tokens that :meth:`decode` leaves out.
 
         They join to the UTF-8 of what :meth:`decode` reads. A token may hold a part of a character.
         """
-        ...
 
+    @abstractmethod
     def encode_raw(self, text: str) -> Tokens:
         """Token ids of a prompt that is no conversation: special tokens are read where the text has them, and put in
-        front where the model's tokenizer does so.
+        front where the model's tokenizer does so."""
 
-        Raises :class:`~preftilt.errors.BadInput` where only conversations can be answered.
-        """
-        ...
+    @property
+    def opens_thoughts(self) -> bool:
+        """Whether prompts end within thoughts, so that every response begins with some."""
+        return False
+
+    def thoughts(self, tokens: Tokens) -> int:
+        """How many tokens of a response are thoughts, with the tag that ends them; all, if it is still to come."""
+        return 0
+
+    @property
+    def moment(self) -> Moment | None:
+        """What prompts show of the moment now; None if the template shows nothing of it."""
+        return None
+
+
+def answer_text(tokenizer: ChatTokenizer, tokens: Tokens) -> str:
+    """The text of a response without its thoughts."""
+    return tokenizer.decode(tokens[tokenizer.thoughts(tokens) :])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,23 +179,26 @@ def build_query(
     messages: Sequence[Message],
     preferences: Sequence[Preference],
     *,
-    lam: float,
+    lam: float = 1.0,
     settings: PromptSettings,
 ) -> Query:
     """The prompts and weights of a request.
 
-    The first view is ``question``; then comes ``full`` for one preference, or ``preference_1`` …
-    ``preference_k`` for several, each with that preference alone. ``lam`` is the strength of every
-    preference without its own. ``Query.lam`` is the strength of largest magnitude, first among
-    equals, and ``Query.ratios`` are the strengths divided by it (all 1 if every strength is 0).
-    ``Query.prompt`` is, id for id, one of the views' prompts unless several preferences are stated
-    together in it.
+    The first view is ``question``, and the only one of a request without preferences, where λ is 1. Then comes
+    ``full`` for one preference, or ``preference_1`` … ``preference_k`` for several, each with that preference alone.
+    ``lam`` is the strength of every preference without its own. ``Query.lam`` is the strength of largest magnitude,
+    first among equals, and ``Query.ratios`` are the strengths divided by it (all 1 if every strength is 0).
+    ``Query.prompt`` is, id for id, one of the views' prompts unless several preferences are stated together in it.
 
     Raises :class:`~preftilt.errors.BadInput` for a request that cannot be served as asked, and
     :class:`~preftilt.errors.NoChatTemplate` if the template cannot say what has to be said.
     """
     check_messages(messages)
+    check_contrast(preferences, settings)
     system, turns = split_system(messages, settings)
+    if not preferences and settings.history == "both":
+        question = _conversation(settings.question_system if system is None else system, turns)
+        return plain_query(tokenizer.render(question))
     strengths = _strengths(preferences, lam, settings)
     texts = _texts(preferences)
     if settings.history == "preference":
@@ -228,17 +222,6 @@ def build_query(
         together = "\n".join(texts[i] for i in stated)
         prompt = tokenizer.render(_with_preference(system, turns, together, settings))
     return _query(prompt, prompts, strengths)
-
-
-def build_question(
-    tokenizer: ChatTokenizer, messages: Sequence[Message], settings: PromptSettings
-) -> Query:
-    """The query of a request without preferences: the question's view alone, λ = 1. Errors as :func:`build_query`."""
-    check_contrast((), settings)
-    check_messages(messages)
-    system, turns = split_system(messages, settings)
-    question = _conversation(settings.question_system if system is None else system, turns)
-    return plain_query(tokenizer.render(question))
 
 
 def plain_query(prompt: Tokens) -> Query:
@@ -375,8 +358,6 @@ def _strengths(
                 ' state none beside them, or use history "both"'
             )
         return [float(lam)]
-    if not preferences:
-        raise BadInput("no preference given: state at least one (--preference TEXT)")
     strengths = [
         float(lam if preference.strength is None else preference.strength)
         for preference in preferences

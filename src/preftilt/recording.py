@@ -10,17 +10,23 @@ import preftilt
 from preftilt.effect import NoteThresholds, StrengthEffect, effect_notes, strength_effect
 from preftilt.engines.base import Engine
 from preftilt.engines.checks import without_text
-from preftilt.moment import moment_of
 from preftilt.path import PathSegment, upper_envelope
 from preftilt.prompt import ChatTokenizer
-from preftilt.rank import contenders
-from preftilt.readers import ArmSettings
 from preftilt.result import MethodScore, Realigned, ScoredCandidate, ViewRecord
-from preftilt.reward import IMPOSSIBLE, Reward, ScoreLine, Sums, reduced, sums, token_gains
+from preftilt.reward import (
+    IMPOSSIBLE,
+    Reward,
+    ScoreLine,
+    Sums,
+    contenders,
+    reduced,
+    sums,
+    token_gains,
+)
 from preftilt.rivals import ByLogprob, Ranking
 from preftilt.run import Run
 from preftilt.search import CFG, DVTS
-from preftilt.settings import Settings
+from preftilt.settings import ArmSettings, Settings
 from preftilt.types import Candidate, Preference, Query, View
 
 LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
@@ -87,7 +93,7 @@ def record(done: FinishedRun) -> Realigned:
         pieces=pieces,
         method=ranking.about(settings.method) if ranking else None,
         effect=effect,
-        moment=moment_of(tokenizer),
+        moment=tokenizer.moment,
     )
 
 

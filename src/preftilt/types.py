@@ -33,7 +33,7 @@ Reduction = Literal["sum", "mean", "centred"]
 """How the token scores of a response become one number (:class:`~preftilt.reward.Reward`)."""
 
 CutOff = Literal["last", "as-is"]
-"""What is done with responses that their token budget cut off (:mod:`preftilt.rank`)."""
+"""What is done with responses that their token budget cut off (:mod:`preftilt.reward`)."""
 
 EosScoring = Literal["include", "exclude"]
 GenerateWith = Literal["full", "question"]
@@ -247,7 +247,7 @@ class Completion:
 
 def was_cut_off(finish: Finish, thoughts: int, length: int) -> bool:
     """Whether a response of ``length`` tokens, the first ``thoughts`` of them before its answer, ended in the middle of
-    something: by its token budget, or before its answer began. :mod:`preftilt.rank` says what becomes of it."""
+    something: by its token budget, or before its answer began. :mod:`preftilt.reward` says what becomes of it."""
     return finish == "length" or 0 < thoughts == length
 
 

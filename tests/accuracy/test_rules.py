@@ -12,9 +12,7 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.arm.spec import Objective
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.guides import GuidedView, GuideRequest
-from preftilt.engines.normalises import Mixture, NormaliseRequest
+from preftilt.engines.base import GuidedView, GuideRequest, Mixture, NormaliseRequest, ScoreRequest
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Example, make_context, with_examples
 from preftilt.eval.accuracy.evaluate import policy_accuracy
@@ -30,9 +28,8 @@ from preftilt.eval.accuracy.rules import (
 )
 from preftilt.guided import combine, kappa
 from preftilt.prompt import PromptSettings
-from preftilt.readers import ArmSettings
 from preftilt.rivals import Judges
-from preftilt.settings import Settings
+from preftilt.settings import ArmSettings, Settings
 from preftilt.testing.toy import NextLogprobs, ToyArm, ToyEngine, ToyTokenizer, hashed_bigrams
 from preftilt.types import Mask, Sampling, Stream
 from tests.accuracy.toys import Counting, comparison, context, reading

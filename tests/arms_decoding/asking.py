@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.base import GuidedView, GuideRequest
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.guided import combine, pick
 from preftilt.streams import position_key, stream_key

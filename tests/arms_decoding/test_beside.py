@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.normalises import Mixture, NormaliseRequest
+from preftilt.engines.base import Mixture, NormaliseRequest, ScoreRequest
 from preftilt.guided import combine, pick
 from preftilt.streams import position_key, stream_key
 from preftilt.testing.laws import check_laws

@@ -15,9 +15,9 @@ from preftilt.cli.configure import arms_from, settings_from
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, ScoreFlags
 from preftilt.errors import BadInput
-from preftilt.readers import ArmSettings
 from preftilt.records.schemas import schema_text
 from preftilt.search import Amulet, ArmGuided, AutoSearch
+from preftilt.settings import ArmSettings
 from tests.arms_decoding.conftest import Arms, Models
 from tests.arms_decoding.made import make_arms
 from tests.cli.conftest import Cli, real_cli, records, rows

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from preftilt.api import Realigner, Settings
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.normalises import Mixture, NormaliseRequest
+from preftilt.engines.base import Mixture, NormaliseRequest, ScoreRequest
 from preftilt.errors import BadInput
 from preftilt.guided import combine, filtered
 from preftilt.messages import Message
-from preftilt.readers import ArmSettings
 from preftilt.search import DVTS, BestOfN
+from preftilt.settings import ArmSettings
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
 from tests.arms_decoding.asking import ANSWER, FIRST, SECOND, ask, by_hand, guide
 from tests.arms_decoding.conftest import Opened, Oracles

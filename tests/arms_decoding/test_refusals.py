@@ -52,6 +52,7 @@ async def test_the_search_with_arms_needs_one():
         await realign(Settings(search=ArmGuided()), [GAMES])
 
 
-async def test_without_preference_and_arm_there_is_nothing_to_do():
-    with pytest.raises(BadInput, match="no preference given"):
-        await realign(Settings())
+async def test_without_preference_and_arm_the_model_answers_as_it_is():
+    result = await realign(Settings())
+    assert (result.settings["search"]["name"], result.lam, result.effect) == ("sample", 1.0, None)
+    assert [view.name for view in result.views] == ["question"]

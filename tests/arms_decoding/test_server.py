@@ -12,8 +12,8 @@ from preftilt.api import Settings
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, ScoreFlags
 from preftilt.cli.serve import KnobFlags, LimitFlags, _server_config
-from preftilt.readers import ArmSettings
 from preftilt.search import ArmGuided, BestOfN
+from preftilt.settings import ArmSettings
 from tests.arms_decoding.toys import by, realign, toy
 from tests.server.serving import QUESTION, WISH, Running, serving
 

@@ -12,7 +12,7 @@ from preftilt.arm.spec import Objective
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import open_transformers
 from preftilt.messages import Message
-from preftilt.readers import ArmSettings
+from preftilt.settings import ArmSettings
 from preftilt.train import TrainSettings, train
 from tests.engine.models import save
 from tests.train.conftest import rows, write

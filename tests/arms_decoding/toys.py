@@ -10,8 +10,8 @@ from preftilt.api import Realigner, Settings
 from preftilt.arm.spec import Objective
 from preftilt.guided import combine
 from preftilt.messages import Message
-from preftilt.readers import ArmSettings
 from preftilt.result import Realigned
+from preftilt.settings import ArmSettings
 from preftilt.testing.toy import WORDS, NextLogprobs, ToyArm, ToyEngine, hashed_bigrams
 from preftilt.types import Preference, Tokens
 

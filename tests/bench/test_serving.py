@@ -16,7 +16,7 @@ from bench.serving.sides import SideFailed, SideProcess
 from bench.serving.words import QuestionMaker
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import open_tokenizer
 from preftilt.types import Sampling, Stream

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, EngineInfo, SampleRequest, ScoreRequest
 from preftilt.errors import EngineError
 from preftilt.messages import Message
 from preftilt.moment import Moment, requested_moment
@@ -36,29 +36,25 @@ class Dated(ToyTokenizer):
         return ToyTokenizer.render(self, [*messages, Message("user", " ".join(self.moment.shown))])
 
 
+def sampling_alone(info: EngineInfo) -> EngineInfo:
+    """That of an engine that samples and scores, and can do nothing else."""
+    able = replace(info.capabilities, guides=False, proposes=False, normalises=False)
+    return replace(info, capabilities=able)
+
+
 @dataclass(slots=True)
-class Slow:
+class Slow(Engine):
     """The toy engine, taking ``pause`` seconds a draw, failing on the rows ``fails``, noting ids in ``log``."""
 
     pause: float = 0.0
     fails: frozenset[str] = frozenset()
     log: Path | None = None
     inner: ToyEngine = field(default_factory=ToyEngine)
-    name: str = "toy"
-    model: str = "demo"
     closed: bool = False
 
     @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def tokenizer(self) -> ToyTokenizer:
-        return self.inner.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.inner.versions
+    def info(self) -> EngineInfo:
+        return replace(sampling_alone(self.inner.info), model="demo")
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         for request in requests:

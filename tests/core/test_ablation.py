@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import preftilt as pt
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.wrapper import EngineWrapper
+from preftilt.engines.base import EngineWrapper, ScoreRequest
 from preftilt.errors import BadInput, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from preftilt.eval.stored import best_of
 from preftilt.path import upper_envelope, winner
-from preftilt.rank import contenders, order
 from preftilt.result import ScoredCandidate
-from preftilt.reward import IMPOSSIBLE, Reward, Sums, lines, reduced
+from preftilt.reward import IMPOSSIBLE, Reward, Sums, contenders, lines, order, reduced
 from preftilt.search import Score, best, rank
 from preftilt.types import Candidate, CutOff, Finish
 

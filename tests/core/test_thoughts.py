@@ -14,9 +14,9 @@ import pytest
 import preftilt as pt
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.rank import order as ranked_by
 from preftilt.records.schemas import schema_text
 from preftilt.reward import Reward, sums
+from preftilt.reward import order as ranked_by
 from preftilt.rivals import ByJudge
 from preftilt.rivals.verdict import GenerativeRewardModel
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams

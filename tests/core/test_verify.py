@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from preftilt.cli import configure, main
-from preftilt.engines.base import Capabilities, Engine
-from preftilt.engines.wrapper import EngineWrapper
+from preftilt.engines.base import Capabilities, Engine, EngineWrapper
 from preftilt.testing.laws import LAWS
 from preftilt.testing.toy import ToyEngine
 from preftilt.testing.verify import EngineCheck, check_engine, measure_cost
@@ -37,6 +36,8 @@ class Unable(EngineWrapper):
     @property
     def capabilities(self) -> Capabilities:
         return replace(self.inner.capabilities, guides=False, sampler_logprobs=False)
+
+    guide = Engine.guide
 
 
 def test_what_an_engine_does_not_claim_is_not_checked_and_has_no_cost():

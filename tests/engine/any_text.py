@@ -10,12 +10,13 @@ from jaxtyping import Float
 
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.messages import Message
+from preftilt.prompt import ChatTokenizer
 from preftilt.testing.toy import NextLogprobs, ToyEngine, ToyTokenizer
 from preftilt.types import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class AnyText:
+class AnyText(ChatTokenizer):
     """The vocabulary of a real tokenizer under the toy's prompts.
 
     Token 0 ends an answer, the tokenizer's own are one behind, and the last ends every prompt. ``seen`` has all texts

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from preftilt.engines.guides import GuidedView, GuideRequest, ProposeRequest
+from preftilt.engines.base import GuidedView, GuideRequest, ProposeRequest
 from preftilt.engines.transformers import TransformersEngine, sampler
 from preftilt.engines.transformers.sampler import GuidanceRule, guided
 from preftilt.errors import BadInput, PromptTooLong

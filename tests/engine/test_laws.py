@@ -24,14 +24,14 @@ ARCHITECTURES = ("llama", "qwen2", "gpt2", "mistral", "gemma2")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 async def test_law_holds_with_shared_prompts(law, architecture: str, opened: Opened):
     engine = opened(architecture)
-    assert engine.info.path == "shared prefix"
+    assert engine.path == "shared prefix"
     await law(engine, default_prompts(engine), 1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "bloom"])
 async def test_all_laws_hold_on_the_expanded_path(architecture: str, opened: Opened):
     engine = opened(architecture, attention="expanded")
-    assert engine.info.path == "expanded"
+    assert engine.path == "expanded"
     await check_laws(engine)
 
 

@@ -126,7 +126,7 @@ async def test_joined_and_packed_layers_draw_and_score_as_the_model_itself(
     monkeypatch.setattr(linears, "SMALL_BYTES", 1)
     monkeypatch.setattr(linears, "_best", lambda seconds: "packed")
     engine = opened(architecture)
-    assert engine.info.kernels == "9 packed"
+    assert engine.kernels == "9 packed"
     completions = await draw(engine, prompt(30), slots=6)
     scores = await score(engine, prompt(30), *tokens(completions))
     for completion, scored in zip(completions, scores, strict=True):

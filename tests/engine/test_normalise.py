@@ -11,9 +11,7 @@ import torch
 import transformers
 
 from preftilt.arm.fingerprint import tokenizer_hash
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.guides import GuidedView, GuideRequest
-from preftilt.engines.normalises import Mixture, NormaliseRequest, can_normalise
+from preftilt.engines.base import GuidedView, GuideRequest, Mixture, NormaliseRequest, ScoreRequest
 from preftilt.engines.transformers import TransformersEngine, guided_scoring
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided import combine, masked
@@ -83,7 +81,7 @@ async def test_it_is_the_rule_on_whole_distributions(
     architecture: str, opened: Opened, table: Table
 ):
     engine = opened(architecture)
-    assert can_normalise(engine)
+    assert engine.capabilities.normalises
     request = asked(QUESTION, FULL)
     [found] = await engine.normalise([request])
     expected = by_hand(table, architecture, request)

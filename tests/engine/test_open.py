@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from preftilt.engines import open as opening
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import TransformersTuning, open_transformers, probe
@@ -90,7 +90,7 @@ def test_a_slow_path_is_told_once_with_the_reason(
     monkeypatch.setattr(probe, "_prefill", broken)
     engine = open_transformers(saved("qwen2"))
     engine.close()
-    assert engine.info.path == "expanded"
+    assert engine.path == "expanded"
     [told] = caplog.messages
     assert "several times as long: NotImplementedError: linear attention" in told
     caplog.clear()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from preftilt.engines.base import Engine, ReportsProgress
+from preftilt.engines.base import Engine
 from preftilt.reward import Reward
 from preftilt.run import OnProgress, Progress, Run, watch
 from preftilt.search import BestOfN
@@ -91,7 +91,6 @@ async def test_a_report_that_fails_fails_the_request_and_leaves_the_engine_usabl
 
 async def test_nothing_is_known_of_a_request_that_is_not_under_way(opened: Opened):
     engine, asked = opened(), request(prompt(20))
-    assert isinstance(engine, ReportsProgress)
     assert engine.progress(asked) == 0
     await engine.sample([asked])
     assert engine.progress(asked) == 0

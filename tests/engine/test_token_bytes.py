@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from preftilt.engines.bundled import demo_folder
 from preftilt.engines.chat_template import HfChatTokenizer
+from preftilt.engines.models import demo_folder
 from tests.engine.models import byte_tokenizer
 
 pytestmark = pytest.mark.model

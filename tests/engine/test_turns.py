@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from preftilt.engines.row_turns import rows_by_turn_end
 from preftilt.engines.transformers.jobs import draw_job
 from preftilt.engines.transformers.scheduler import TransformersScheduler
+from preftilt.engines.worker import rows_by_turn_end
 from tests.engine.asking import draw, prompt, request, tokens
 from tests.engine.conftest import Opened
 from tests.engine.turn_law import one_candidate_waits_for_a_turn_of_every_request
@@ -32,7 +32,7 @@ async def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their
     engine = opened(max_rows=16)
     [alone] = tokens(await draw(engine, prompt(20, 9), 1, item="late"))
     engine.close()  # From here on the test takes the worker's place.
-    path: Any = engine._worker._path
+    path: Any = engine._worker._scheduler
     assert isinstance(path, TransformersScheduler)
     with torch.inference_mode():
         crowd = [draw_job(request(prompt(20, number), 64, item=f"{number}")) for number in range(6)]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from preftilt.engines.base import SampleRequest
-from preftilt.engines.guides import GuideRequest
-from preftilt.engines.row_turns import ROWS_PER_TURN
+from preftilt.engines.base import GuideRequest, SampleRequest
+from preftilt.engines.worker import ROWS_PER_TURN
 from preftilt.types import Tokens
 
 

@@ -9,9 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from preftilt.api import Realigner, Settings
-from preftilt.engines.base import Engine, SampleRequest
-from preftilt.engines.facts import Probed
-from preftilt.engines.streaming import Partial, Streams
+from preftilt.engines.base import Engine, Partial, SampleRequest
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.result import Realigned
@@ -164,8 +162,7 @@ class TestOllama:
         self, ollama: Running, opened: Opened, scorer_folder: str
     ):
         engine = opened("openai", tokenizer=None, scorer=scorer_folder)
-        assert isinstance(engine, Probed)
-        assert engine.plan[0].startswith("draw: POST /v1/chat/completions")
+        assert engine.info.plan[0].startswith("draw: POST /v1/chat/completions")
         assert "of one character" in _fact(engine, "/v1/completions")
         before = len(ollama.seen.bodies)
         result = await _realigned(engine, n=2)
@@ -176,8 +173,7 @@ class TestOllama:
         self, ollama: Running, opened: Opened, scorer_folder: str
     ):
         engine = opened("openai", scorer=scorer_folder)
-        assert isinstance(engine, Probed)
-        assert "chat" in engine.plan[0]
+        assert "chat" in engine.info.plan[0]
 
     def test_without_a_second_engine_it_is_refused(self, ollama: Running, opened: Opened):
         with pytest.raises(BadInput, match=r"its chat template to every prompt.*--scorer"):
@@ -189,8 +185,7 @@ class TestOllama:
         server.manners.takes_ids, server.manners.adds_tokens = False, 1
         server.manners.chats = True
         engine = opened("openai", scorer=scorer_folder)
-        assert isinstance(engine, Probed)
-        assert "chat" in engine.plan[0]
+        assert "chat" in engine.info.plan[0]
 
 
 async def _realigned(engine: Engine, *, n: int, sampling: Sampling | None = None) -> Realigned:
@@ -204,8 +199,7 @@ async def _realigned(engine: Engine, *, n: int, sampling: Sampling | None = None
 
 
 def _fact(engine: Engine, question: str) -> str:
-    assert isinstance(engine, Probed)
-    [answer] = [fact.answer for fact in engine.facts if fact.question == question]
+    [answer] = [fact.answer for fact in engine.info.facts if fact.question == question]
     return answer
 
 
@@ -219,7 +213,6 @@ async def test_a_streamed_chat_is_what_a_call_gives(
     asked = _asked(engine)
     [called] = await engine.sample([asked])
     before = len(chatting.seen.asked(CHAT))
-    assert isinstance(engine, Streams)
     partials = {slot: Partial() for slot in asked.slots}
     parts = 0
     async with aclosing(engine.stream(asked)) as increments:

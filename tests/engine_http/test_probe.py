@@ -13,7 +13,6 @@ import pytest
 
 from preftilt.cli import main
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.facts import Probed
 from preftilt.errors import BadInput
 from preftilt.testing.laws import (
     LAWS,
@@ -58,8 +57,7 @@ def test_a_vllm_server_is_used_to_the_full(opened: Opened):
     assert engine.capabilities.sampler_logprobs
     assert not engine.capabilities.keyed_streams
     assert engine.versions == {"vllm": "0.0.stand-in", "scoring": "shared prefix"}
-    assert isinstance(engine, Probed)
-    assert any("the prompt once" in line for line in engine.plan)
+    assert any("the prompt once" in line for line in engine.info.plan)
 
 
 @pytest.mark.parametrize(
@@ -272,8 +270,7 @@ class TestScorer:
     ):
         server.manners.completions, server.manners.chats = False, True
         engine = opened("openai", tokenizer=None, scorer=scorer_folder)
-        assert isinstance(engine, Probed)
-        assert engine.plan[1] == f"score: transformers:{scorer_folder}"
+        assert engine.info.plan[1] == f"score: transformers:{scorer_folder}"
         for law in (one_logprob_per_token, empty_completions_score_empty):
             await law(engine, default_prompts(engine), 1e-4)
         body = server.seen.asked("/v1/chat/completions")[-1]
@@ -294,6 +291,5 @@ class TestScorer:
 
 
 def _fact(engine: Engine, question: str) -> str:
-    assert isinstance(engine, Probed)
-    [answer] = [one.answer for one in engine.facts if one.question == question]
+    [answer] = [one.answer for one in engine.info.facts if one.question == question]
     return answer

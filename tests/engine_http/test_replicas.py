@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.facts import Probed
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.replicas import Replicas
@@ -45,8 +44,7 @@ def test_what_a_name_leaves_out_is_as_in_the_first(
 ):
     assert pair.name == f"vllm+{server.url},vllm+{second.url}"
     assert pair.model == "toy"
-    assert isinstance(pair, Probed)
-    assert [one.answer for one in pair.facts[:2]] == ["answers", "answers"]
+    assert [one.answer for one in pair.info.facts[:2]] == ["answers", "answers"]
     again = open_engine(pair.name, EngineOptions(tokenizer=tokenizer_folder))
     assert again.name == pair.name
     again.close()

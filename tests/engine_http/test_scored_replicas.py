@@ -14,7 +14,6 @@ import pytest
 import preftilt.engines.open as opening
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine, ScoreRequest
-from preftilt.engines.facts import Probed
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.scored_by import ScoredBy
@@ -119,8 +118,7 @@ async def test_conversations_are_shared_out_and_scored_by_the_one_scorer(
 
 async def test_the_scorer_is_opened_once_and_closed_once(pair: ScoredBy, counted: Counted):
     assert len(counted.engines) == 1
-    assert isinstance(pair, Probed)
-    assert [one.answer for one in pair.facts[:2]] == ["answers", "answers"]
+    assert [one.answer for one in pair.info.facts[:2]] == ["answers", "answers"]
     assert pair.name.endswith(f" scored by {counted.engines[0].name}")
     pair.close()
     assert counted.closed == counted.engines
@@ -139,7 +137,7 @@ async def test_a_dead_server_s_conversations_are_answered_by_the_other_one(
     assert not counted.closed
     server.manners.models = ("other",)
     with pytest.raises(EngineError, match="no longer serves toy"):
-        await pair.sampler._replicas[0].engine.ping()  # type: ignore[attr-defined]
+        await pair.inner._replicas[0].engine.ping()  # type: ignore[attr-defined]
 
 
 def test_our_server_tells_how_they_do(pair: ScoredBy, server: Running, doomed: Mortal):

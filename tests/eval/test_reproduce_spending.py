@@ -21,6 +21,7 @@ from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import ItemCounts, reproduce
 from preftilt.eval.stats import mean_interval
 from preftilt.messages import Message
+from preftilt.prompt import ChatTokenizer
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import Tokens
 from tests.eval.test_reproduce import BAD, GOOD, answer, found, plan, sight, toy
@@ -181,7 +182,7 @@ def test_two_lengths_of_context_are_told_though_a_third_was_not_reached(
 
 
 @dataclass(frozen=True, slots=True)
-class Lengthening:
+class Lengthening(ChatTokenizer):
     """The toy's words, with a token more for every message: the toy's prompts are all of one length."""
 
     inner: ToyTokenizer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 
 
 @pytest.fixture(scope="session")

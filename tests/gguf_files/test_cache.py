@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.engines.gguf import cache as caching
-from preftilt.engines.gguf.cache import (
+from preftilt.engines import gguf as caching
+from preftilt.engines.gguf import (
     GIB,
     Conversion,
     cache_bound,

@@ -6,10 +6,9 @@ import gguf
 import numpy as np
 import pytest
 
+from preftilt.engines import gguf as convert
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.gguf import convert
-from preftilt.engines.gguf.convert import converted
-from preftilt.engines.model_files import model_folder
+from preftilt.engines.gguf import converted, model_folder
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate
 from preftilt.messages import Message

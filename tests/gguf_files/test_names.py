@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from preftilt.engines import models
-from preftilt.engines.gguf import gguf_in
-from preftilt.engines.model_files import gguf_file, model_folder
+from preftilt.engines.gguf import model_folder
+from preftilt.engines.models import gguf_file, gguf_in
 from preftilt.errors import BadInput, UnknownModel
 
 

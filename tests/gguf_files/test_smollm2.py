@@ -13,9 +13,9 @@ import transformers
 
 import preftilt as pt
 from preftilt.cli import configure
+from preftilt.engines import gguf as convert
 from preftilt.engines.base import Engine, ScoreRequest
-from preftilt.engines.gguf import convert
-from preftilt.engines.model_files import model_folder
+from preftilt.engines.gguf import model_folder
 from preftilt.engines.models import SMOLLM2_INSTALL, default_model
 from preftilt.engines.open import open_engine
 from preftilt.messages import Message

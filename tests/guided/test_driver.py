@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from preftilt.engines.base import Capabilities
+from preftilt.engines.base import Engine, EngineInfo
 from preftilt.errors import BadInput, EngineError
 from preftilt.guided import adapted, combine, filtered, pick
 from preftilt.reward import Reward, scores
@@ -18,12 +18,13 @@ from preftilt.search import ARGS, CFG, Amulet, BestOfN, Greedy, LinearAlignment,
 from preftilt.streams import position_key, stream_key
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
 from preftilt.types import Outcome, Query, Sampling, Stream, Tokens, Usage, View
+from tests.cli.toys import sampling_alone
 from tests.core.conftest import FULL, QUESTION, toy_query, toy_run
 
 GREEDY = Sampling(temperature=0)
 
 
-def run(search, engine: ToyEngine | None = None, **changes) -> tuple[Outcome, Usage]:
+def run(search, engine: Engine | None = None, **changes) -> tuple[Outcome, Usage]:
     one = toy_run(engine or ToyEngine(hashed_bigrams(seed=5)), **changes)
     return asyncio.run(one.search(search)), one.usage
 
@@ -188,28 +189,15 @@ def test_progress_tells_of_guided_responses():
 
 
 @dataclass(slots=True)
-class SamplesOnly:
+class SamplesOnly(Engine):
     """A real engine's interface without guiding: the toy engine, passed on."""
 
     inner: ToyEngine = field(default_factory=lambda: ToyEngine(hashed_bigrams(seed=5)))
     asked: int = 0
-    name: str = "plain-engine"
 
     @property
-    def model(self) -> str:
-        return self.inner.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return replace(self.inner.capabilities, guides=False, proposes=False)
-
-    @property
-    def tokenizer(self):
-        return self.inner.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.inner.versions
+    def info(self) -> EngineInfo:
+        return replace(sampling_alone(self.inner.info), name="plain-engine")
 
     async def sample(self, requests):
         self.asked += 1
@@ -227,12 +215,12 @@ class SamplesOnly:
 def test_an_engine_that_cannot_guide_is_refused_before_the_first_token(search):
     engine = SamplesOnly()
     with pytest.raises(BadInput, match=r"plain-engine cannot choose token by token.*best-of-n"):
-        run(search, engine)  # pyright: ignore[reportArgumentType]
+        run(search, engine)
     assert engine.asked == 0
 
 
 def test_such_an_engine_still_does_every_other_search():
-    outcome, _ = run(BestOfN(n=2), SamplesOnly())  # pyright: ignore[reportArgumentType]
+    outcome, _ = run(BestOfN(n=2), SamplesOnly())
     assert len(outcome.ranked) == 2
 
 

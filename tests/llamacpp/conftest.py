@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from preftilt.engines.base import Engine
-from preftilt.engines.bundled import demo_folder
 from preftilt.engines.llamacpp import LlamaCppEngine, LlamaCppTuning, open_llamacpp
+from preftilt.engines.models import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from preftilt.engines.base import Capabilities
+from preftilt.engines.base import Capabilities, EngineInfo
 from preftilt.engines.llamacpp.batch_tasks import StopCriteria
 from preftilt.engines.llamacpp.bindings import ContextSettings
-from preftilt.engines.llamacpp.engine import LlamaCppEngine, LlamaCppInfo
+from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import LlamaCppLimits, LlamaCppScheduler
 from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer
@@ -143,9 +143,6 @@ def scheduler(
 
 def engine(**sizes: Any) -> LlamaCppEngine:
     """An engine over the stand-in; sizes as in :func:`scheduler`."""
-    info = LlamaCppInfo(
-        model="stand-in", versions={}, agreement=Agreement(0.0, 0.0, quantised=False)
-    )
     capabilities = Capabilities(
         max_context=CONTEXT,
         eos=frozenset({0}),
@@ -153,11 +150,24 @@ def engine(**sizes: Any) -> LlamaCppEngine:
         sampler_logprobs=True,
         keyed_streams=True,
     )
-    tokenizer: Any = ToyTokenizer()
-    return LlamaCppEngine(info, scheduler(**sizes), tokenizer, capabilities)
+    info = EngineInfo(
+        name="llamacpp:stand-in",
+        model="stand-in",
+        capabilities=capabilities,
+        tokenizer=ToyTokenizer(),
+    )
+    agreement = Agreement(0.0, 0.0, quantised=False)
+    return LlamaCppEngine(info, scheduler(**sizes), agreement)
+
+
+def scheduler_of(engine: LlamaCppEngine) -> LlamaCppScheduler:
+    """The one that the engine's thread runs."""
+    running = engine._worker._scheduler
+    assert isinstance(running, LlamaCppScheduler)
+    return running
 
 
 async def settled(engine: LlamaCppEngine) -> None:
     """Wait until the engine's thread has nothing to do."""
-    while not engine._worker._scheduler.idle:
+    while not scheduler_of(engine).idle:
         await asyncio.sleep(0.001)

@@ -20,8 +20,8 @@ def test_what_is_promised_was_measured(opens: Opens):
     exact = opens()
     assert exact.capabilities.keyed_streams
     assert exact.capabilities.sampler_logprobs
-    assert exact.info.agreement.batch_gap <= 1e-4
-    assert exact.info.agreement.score_gap <= 1e-4
+    assert exact.agreement.batch_gap <= 1e-4
+    assert exact.agreement.score_gap <= 1e-4
     assert exact.capabilities.max_context == 2560
     assert exact.capabilities.turn_end in exact.capabilities.eos
     assert exact.versions["attention"] == "plain"
@@ -42,10 +42,10 @@ async def test_all_laws_hold_for_quantised_weights(opens: Opens):
 def test_quantised_weights_are_promised_nothing_exact(opens: Opens):
     """Gaps are too seldom for a measurement of a few tokens to find one, or to find none."""
     rounded = opens("q8_0")
-    assert rounded.info.agreement.quantised
+    assert rounded.agreement.quantised
     assert not rounded.capabilities.keyed_streams
     assert not rounded.capabilities.sampler_logprobs
-    assert opens("f16").info.agreement.quantised is False
+    assert opens("f16").agreement.quantised is False
 
 
 async def test_all_laws_that_are_promised_hold_in_16_bits(opens: Opens):

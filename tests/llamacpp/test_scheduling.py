@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.engines.llamacpp.batch_tasks import LlamaSampleJob
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
-from preftilt.engines.llamacpp.jobs import LlamaSampleJob
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.testing.laws import check_laws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens
 from tests.engine.turn_law import one_candidate_waits_for_a_turn_of_every_request
-from tests.llamacpp.stand_in import CONTEXT, engine, oracle, scheduler, settled
+from tests.llamacpp.stand_in import CONTEXT, engine, oracle, scheduler, scheduler_of, settled
 
 FULL: Tokens = tuple(1 + i % 11 for i in range(30))
 QUESTION: Tokens = tuple(1 + (3 * i + 4) % 11 for i in range(20))
@@ -132,9 +132,7 @@ async def test_rows_of_different_requests_share_batches(opened: Opened):
     drawn = await ours.sample(requests)
     longest = max(len(one.tokens) for each in drawn for one in each)
     prompts = sum(len(one.prompt) for one in requests)
-    assert (
-        ours.stats.calls <= longest + prompts // ours._worker._scheduler.context.settings.batch + 1
-    )
+    assert ours.stats.calls <= longest + prompts // scheduler_of(ours).context.settings.batch + 1
 
 
 async def test_prompts_are_not_read_long_before_there_is_room_for_their_rows(opened: Opened):
@@ -162,7 +160,7 @@ async def test_nothing_but_what_is_kept_stays_behind(opened: Opened):
     drawn = await draw(ours, FULL, 6)
     await score(ours, QUESTION, *(one.tokens for one in drawn))
     await settled(ours)
-    scheduler = ours._worker._scheduler
+    scheduler = scheduler_of(ours)
     held = len(FULL) + len(QUESTION)
     assert scheduler.context.settings.cells - len(scheduler.pool.free_cells) == held
     assert len(scheduler.context.tokens) == held  # pyright: ignore[reportAttributeAccessIssue]
@@ -178,14 +176,14 @@ async def test_a_cancelled_call_gives_its_rows_back(opened: Opened):
         await task
     np.testing.assert_array_equal(await score(ours, FULL, QUESTION), before)
     await settled(ours)
-    assert not ours._worker._scheduler.sample_tasks
-    assert len(ours._worker._scheduler.pool.free_seq_ids) >= 64 - 3
+    assert not scheduler_of(ours).sample_tasks
+    assert len(scheduler_of(ours).pool.free_seq_ids) >= 64 - 3
 
 
 async def test_a_failed_call_reaches_its_callers_and_the_next_one_works(opened: Opened):
     ours = opened()
     before = await score(ours, FULL, QUESTION)
-    context: Any = ours._worker._scheduler.context
+    context: Any = scheduler_of(ours).context
     context.broken = True
     with pytest.raises(EngineError, match=r"out of memory.*max_rows"):
         await draw(ours, QUESTION, 4)
@@ -203,7 +201,7 @@ async def test_closing_fails_what_is_under_way_and_gives_the_memory_back(opened:
     with pytest.raises(EngineError, match="closed"):
         await draw(ours, FULL, 1)
     ours.close()
-    context: Any = ours._worker._scheduler.context
+    context: Any = scheduler_of(ours).context
     assert context.closed
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.base import GuidedView, GuideRequest, Increment, Partial
 from preftilt.engines.lockstep import groups
 from preftilt.engines.lockstep.groups import GroupDrawing
 from preftilt.engines.lockstep.row_semaphore import RowSemaphore
-from preftilt.engines.streaming import Increment, Partial
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.guided import combine, pick

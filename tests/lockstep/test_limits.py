@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.base import GuidedView, GuideRequest
 from preftilt.engines.lockstep.limits import GroupLimits, unsupported
 from preftilt.errors import BadInput
 from preftilt.types import Sampling, Stream

@@ -14,10 +14,9 @@ import pytest
 from preftilt.api import Realigner, Settings, run_sync
 from preftilt.messages import Message
 from preftilt.path import PathSegment, upper_envelope
-from preftilt.rank import contenders, order
 from preftilt.recording import beside
 from preftilt.result import Realigned
-from preftilt.reward import Reward, ScoreLine
+from preftilt.reward import Reward, ScoreLine, contenders, order
 from preftilt.search import BestOfN, Greedy, Search
 from preftilt.server.wire import ChatBody, check_body
 from preftilt.testing.toy import ToyEngine, ToyTokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.replicas.identity import identify
+from preftilt.engines.replicas.replica import identify
 from preftilt.messages import Message
 from preftilt.moment import Moment, rendered_at
 from preftilt.testing.toy import ToyEngine

@@ -15,11 +15,16 @@ from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
-from preftilt.prompt import ACKNOWLEDGEMENT, PromptSettings, build_query, build_question
-from preftilt.types import Placement, Preference, Query, Tokens
+from preftilt.prompt import (
+    ACKNOWLEDGEMENT,
+    ChatTokenizer,
+    PromptSettings,
+    build_query,
+)
+from preftilt.types import Placement, Preference, Query, Tokens, View
 
 
-class Spelled:
+class Spelled(ChatTokenizer):
     """A tokenizer whose tokens are characters: every prompt can be read back."""
 
     def render(self, messages: Sequence[Message]) -> Tokens:
@@ -357,9 +362,11 @@ def test_a_template_that_ignores_the_history_cannot_take_it_for_the_preference()
 # What is refused
 
 
-def test_a_request_without_a_preference_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"no preference given: .*--preference TEXT"):
-        query()
+def test_a_request_without_a_preference_is_its_question_at_lambda_1() -> None:
+    prompt = Spelled().render([USER])
+    assert query() == Query(
+        prompt=prompt, views=(View("question", prompt, 1.0),), lam=1.0, ratios=()
+    )
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
@@ -481,7 +488,7 @@ def test_a_contrast_that_cannot_be_one_is_refused(settings: dict[str, Any], word
 
 def test_a_contrast_without_a_preference_is_refused() -> None:
     with pytest.raises(BadInput, match="without a preference"):
-        build_question(Spelled(), [USER], PromptSettings(against=PUNS))
+        query(against=PUNS)
 
 
 def test_a_template_that_ignores_the_place_of_contrast_and_preference_is_refused() -> None:

@@ -49,7 +49,7 @@ def test_an_address_that_is_not_a_cluster_s_is_refused_when_the_time_is_up(
     place: Place, mute: str
 ) -> None:
     code = (
-        "import sys; from preftilt.cluster.access import check_entry; check_entry(sys.argv[1], 1)"
+        "import sys; from preftilt.cluster.connect import check_entry; check_entry(sys.argv[1], 1)"
     )
     said = told(place, code, mute)
     assert f"BadInput: --ray {mute}: no Ray cluster answered within 1 s; give the address" in said

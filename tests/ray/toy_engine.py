@@ -11,41 +11,31 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, EngineInfo, SampleRequest, ScoreRequest
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, refuse_others
 from preftilt.errors import BadInput
-from preftilt.testing.toy import ToyEngine, ToyTokenizer
+from preftilt.testing.toy import ToyEngine
 from preftilt.types import Completion
 from tests.cli.toys import Slow
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Engine):
     """A slow toy whose rows are logged with the process that draws them, and that can die of some."""
 
     inner: Slow
     log: Path
     dies: frozenset[str]
-    name: str = "toy"
-    model: str = "toy"
 
     @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def tokenizer(self) -> ToyTokenizer:
-        return self.inner.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.inner.versions
+    def info(self) -> EngineInfo:
+        return replace(self.inner.info, model="toy")
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         for request in requests:

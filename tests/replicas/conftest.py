@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.replicas.health import WatchIntervals
+from preftilt.engines.replicas.replica import WatchIntervals
 from tests.replicas.machines import Machine
 
 QUICK = WatchIntervals(

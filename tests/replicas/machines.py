@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
-from preftilt.engines.streaming import Increment
+from preftilt.engines.base import (
+    DrawingRequest,
+    Engine,
+    EngineInfo,
+    GuideRequest,
+    Increment,
+    Proposal,
+    ProposeRequest,
+    SampleRequest,
+    ScoreRequest,
+)
 from preftilt.errors import EngineError
-from preftilt.testing.toy import ToyEngine, ToyTokenizer
+from preftilt.testing.toy import ToyEngine
 from preftilt.types import Completion, Guided, Tokens
 
 T = TypeVar("T")
@@ -40,12 +48,12 @@ class Machine:
     prompts: list[Tokens] = field(default_factory=list)
     cancelled: int = 0
 
-    def open(self) -> Running:
+    def open(self) -> RunningToy:
         """An engine on it."""
         if not self.on:
             raise EngineError(f"{self.name} cannot be reached")
         self.opened += 1
-        return Running(self)
+        return RunningToy(self)
 
     async def work(self, prompt: Tokens, result: Coroutine[Any, Any, T]) -> T:
         """``result`` after the pause, if the machine lives that long."""
@@ -72,36 +80,22 @@ class Machine:
 
 
 @dataclass(slots=True)
-class Running:
+class RunningToy(Engine):
     """The toy engine on a machine."""
 
     machine: Machine
     closed: bool = False
 
     @property
-    def name(self) -> str:
-        return self.machine.name
-
-    @property
-    def model(self) -> str:
-        return self.machine.toy.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.machine.toy.capabilities
-
-    @property
-    def tokenizer(self) -> ToyTokenizer:
-        return self.machine.toy.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return {"toy": "1", "machine": self.machine.name}
+    def info(self) -> EngineInfo:
+        versions = {"toy": "1", "machine": self.machine.name}
+        return replace(self.machine.toy.info, name=self.machine.name, versions=versions)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         return await self.machine.work(requests[0].prompt, self.machine.toy.sample(requests))
 
-    async def stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+    async def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
+        assert isinstance(request, SampleRequest)
         await self.machine.work(request.prompt, asyncio.sleep(0))
         left = self.machine.increments
         async for increment in self.machine.toy.stream(request):
@@ -126,7 +120,7 @@ class Running:
         if not self.machine.on:
             raise EngineError(f"{self.name} cannot be reached")
 
-    def progress(self, request: SampleRequest | ScoreRequest) -> int:
+    def progress(self, request: Any) -> int:
         return 7 if request.prompt in self.machine.prompts else 0
 
     def close(self) -> None:

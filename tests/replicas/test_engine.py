@@ -10,15 +10,17 @@ from contextlib import aclosing
 import pytest
 
 from preftilt.api import Realigner, Settings
-from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
-from preftilt.engines.guides import (
+from preftilt.engines.base import (
+    Engine,
     GuidedView,
     GuideRequest,
+    Partial,
     ProposeRequest,
+    SampleRequest,
+    ScoreRequest,
 )
 from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.replicas.health import WatchIntervals
-from preftilt.engines.streaming import Partial
+from preftilt.engines.replicas.replica import WatchIntervals
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.messages import Message
 from preftilt.search import DVTS, BestOfN
@@ -375,7 +377,6 @@ async def test_closing_fails_what_is_under_way(machines: list[Machine], together
 
 async def test_progress_within_a_call_is_the_replica_s(machines: list[Machine], together: Together):
     engine = together(machines)
-    assert isinstance(engine, ReportsProgress)
     request = _draw(PROMPTS[0])
     assert engine.progress(request) == 0
     await engine.sample([request])

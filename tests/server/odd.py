@@ -9,14 +9,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.streaming import Increment
-from preftilt.testing.toy import ToyEngine, ToyTokenizer
+from preftilt.engines.base import (
+    DrawingRequest,
+    Engine,
+    EngineInfo,
+    Increment,
+    SampleRequest,
+    ScoreRequest,
+)
+from preftilt.testing.toy import ToyEngine
 from preftilt.types import Completion
+from tests.cli.toys import sampling_alone
 
 
 @dataclass(slots=True)
-class Odd:
+class Odd(Engine):
     """The toy engine, slow by ``pause`` seconds a call, or failing with ``failure``; counts cancelled calls."""
 
     pause: float = 0.0
@@ -25,20 +32,10 @@ class Odd:
     requests: list[SampleRequest] = field(default_factory=list)
     cancelled: int = 0
     closed: bool = False
-    name: str = "toy"
-    model: str = "toy"
 
     @property
-    def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
-
-    @property
-    def tokenizer(self) -> ToyTokenizer:
-        return self.inner.tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return self.inner.versions
+    def info(self) -> EngineInfo:
+        return sampling_alone(self.inner.info)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         self.requests.extend(requests)
@@ -51,8 +48,9 @@ class Odd:
             raise
         return await self.inner.sample(requests)
 
-    async def stream(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
+    async def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
         """A pause before each moment at which tokens come."""
+        assert isinstance(request, SampleRequest)
         self.requests.append(request)
         if self.failure is not None:
             raise self.failure

@@ -14,7 +14,7 @@ from tools.servers.launch import Server, start
 
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.replicas import Replicas

@@ -21,7 +21,7 @@ import pytest
 from tools.servers.launch import Server, start
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.messages import Message
 from preftilt.types import Sampling, Stream
 from tests.servers.process import Served, preftilt_serve

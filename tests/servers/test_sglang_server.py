@@ -13,8 +13,8 @@ import pytest
 from tools.servers.launch import Server, start
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.bundled import demo_folder
 from preftilt.engines.http.engine import ServerEngine
+from preftilt.engines.models import demo_folder
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import open_tokenizer

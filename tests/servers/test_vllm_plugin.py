@@ -18,9 +18,8 @@ import pytest
 from tools.servers.launch import Server, start
 from tools.servers.plugin import ROOT, installed
 
-from preftilt.engines.base import Engine, SampleRequest
-from preftilt.engines.bundled import demo_folder
-from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest
+from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.messages import Message
 from preftilt.types import Mask, Sampling, Stream, Tokens

@@ -11,7 +11,7 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.image_tokens import FIRST
+from preftilt.engines.images import FIRST
 from preftilt.engines.transformers import image_embedding, image_prompts, open_transformers
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.errors import BadInput, EngineError
@@ -38,7 +38,7 @@ def of_images(prompt: Tokens) -> list[int]:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 async def test_law_holds_with_an_image_in_the_prompt(law, opened: Opened, ask: Ask):
     engine = opened()
-    assert engine.info.path == "shared prefix"
+    assert engine.path == "shared prefix"
     prompts = [engine.tokenizer.render(ask(1)), engine.tokenizer.render(ask(2, 3, text="And?"))]
     await law(engine, prompts, 1e-4)
 

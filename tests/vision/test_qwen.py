@@ -13,7 +13,7 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.image_tokens import FIRST
+from preftilt.engines.images import FIRST
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import (
     TransformersEngine,
@@ -94,7 +94,7 @@ async def test_scores_and_sampled_logprobs_equal_plain_forwards(
     attention: str, seeds: tuple[int, ...], opens: Open, show: Shown, alone: QwenOracle
 ):
     engine, asked = opens(attention=attention), show(*seeds, system="Be brief.")
-    assert engine.info.path == ("shared prefix" if attention == "auto" else "expanded")
+    assert engine.path == ("shared prefix" if attention == "auto" else "expanded")
     prompt = engine.tokenizer.render(asked)
     assert sum(one >= FIRST for one in prompt) == sum(np.prod(grid(seed)) for seed in seeds)
     drawn = {one.tokens: one for one in await draw(engine, prompt, 4, 12)}

@@ -6,8 +6,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from preftilt.engines.bundled import DEMO
-from preftilt.engines.model_files import model_folder
+from preftilt.engines.gguf import model_folder
+from preftilt.engines.models import DEMO
 from tools.servers.launch import RECIPES, start
 
 

@@ -11,7 +11,7 @@ from preftilt.cli.grouping import Defaults, grouped
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import DrawFlags, Input, PromptFlags, ScoreFlags
 from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
-from preftilt.engines.bundled import DEMO
+from preftilt.engines.models import DEMO
 
 
 @grouped

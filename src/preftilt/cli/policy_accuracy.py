@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from preftilt.eval.accuracy.formats import LoadedComparisons
     from preftilt.eval.accuracy.rules import Mode, Rule
     from preftilt.prompt import PromptSettings
-    from preftilt.readers import ArmSettings
+    from preftilt.settings import ArmSettings
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def policy_accuracy(
     from preftilt.cli.configure import arms_from, check_model, settings_from
     from preftilt.eval.accuracy.formats import ComparisonSource, read
     from preftilt.prompt import parse_preference
-    from preftilt.readers import ArmSettings
+    from preftilt.settings import ArmSettings
 
     check_model(model)
     _check_judges(model, preference_in)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from preftilt.errors import BadInput
-from preftilt.rank import order
 from preftilt.records import CheckedRow
 from preftilt.result import Realigned, ScoredCandidate, number
-from preftilt.reward import lines
+from preftilt.reward import lines, order
 from preftilt.types import ArmTerm, Candidate
 
 

@@ -18,8 +18,7 @@ from preftilt.cli.model_options import ModelFlags
 from preftilt.errors import BadInput
 
 if TYPE_CHECKING:
-    from preftilt.engines.base import Engine
-    from preftilt.engines.facts import Fact
+    from preftilt.engines.base import Engine, Fact
     from preftilt.testing.verify import EngineCheck, TokenCost
 
 
@@ -49,7 +48,7 @@ def verify(
     Example: preftilt verify vllm+http://127.0.0.1:8000 --tokenizer Qwen/Qwen3-0.6B
     """
     from preftilt.cli.configure import check_model, engine_from
-    from preftilt.engines.facts import Probed, ServerRefused
+    from preftilt.engines.base import ServerRefused
 
     if spec is not None and model.model != ModelFlags().model:
         raise BadInput("name the engine once: as an argument, or with --model")
@@ -64,12 +63,11 @@ def verify(
         _print(page, as_json)
         raise
     try:
-        probed = isinstance(engine, Probed)
         checks, cost = ([], None) if quick else asyncio.run(_measured(engine, tolerance))
         page = _page(
             engine.name,
-            engine.facts if probed else (),
-            plan=engine.plan if probed else (),
+            engine.info.facts,
+            plan=engine.info.plan,
             capabilities=_abilities(engine),
             checks=checks,
             cost=cost,

@@ -1,21 +1,38 @@
 """The engine contract: sample completions, score given ones; token ids in, token ids out.
 
-Both calls take lists and return lists in the same order. No cache handle crosses the interface: an engine that keeps
-key/value caches finds them by token ids. The laws that an engine must obey are executable: ``preftilt.testing.laws``.
+All calls take lists and return lists in the same order. No cache handle crosses the interface: an engine that keeps
+key/value caches finds them by token ids. What not every engine can do (guided decoding, likeliest next tokens,
+normalised scores, streams, progress, pings) is a method with a default. The laws that an engine must obey are
+executable: ``preftilt.testing.laws``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.arm.spec import Objective
+from preftilt.errors import BadInput
 from preftilt.prompt import ChatTokenizer
-from preftilt.types import Completion, Reader, Sampling, Step, Stream, Tokens
+from preftilt.types import (
+    Completion,
+    Finish,
+    Guided,
+    Mask,
+    Reader,
+    Sampling,
+    Step,
+    Stream,
+    StrengthBy,
+    Tokens,
+)
+
+# --- requests and results -----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +55,10 @@ class SampleRequest:
     keep: bool = False
     logprobs: bool = True
 
+    def without_tokens(self) -> list[Completion]:
+        """What is returned where no token may be drawn."""
+        return [Completion((), np.empty(0), "length")] * len(self.slots)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
@@ -51,6 +72,144 @@ class ScoreRequest:
     completion: Tokens
     keep: bool = False
     reader: Reader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuidedView:
+    """A prompt whose log-probs enter every token's distribution, and its weight.
+
+    ``reader`` as in :class:`ScoreRequest`.
+    """
+
+    prompt: Tokens
+    weight: float
+    reader: Reader | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuideRequest:
+    """Draw one continuation of ``prefix`` for every slot, each token from the weighted log-probs of all views.
+
+    log π(v) = Σ_k w_k log π(v | view k) + const; weights are finite and need not add up to 1. ``strength_by``
+    "divergence" takes the first two for 1 − λ and λ, and adapts λ by token (:func:`preftilt.guided.adapted`). ``mask``
+    of the preference looks at view number ``preferred``. The mask comes first, then temperature, top-k and top-p. All
+    else is as in :class:`SampleRequest`.
+    """
+
+    views: tuple[GuidedView, ...]
+    prefix: Tokens = ()
+    slots: tuple[int, ...]
+    stream: Stream
+    sampling: Sampling
+    max_tokens: int
+    mask: Mask | None = None
+    preferred: int = 0
+    strength_by: StrengthBy = "fixed"
+    step: Step | None = None
+    keep: bool = False
+
+    def without_tokens(self) -> list[Guided]:
+        """What is returned where no token may be drawn."""
+        return [Guided((), np.empty((len(self.views), 0)), "length")] * len(self.slots)
+
+    def as_sample(self, view: GuidedView) -> SampleRequest:
+        """The request to sample from ``view`` alone."""
+        return SampleRequest(
+            prompt=view.prompt,
+            prefix=self.prefix,
+            slots=self.slots,
+            stream=self.stream,
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            step=self.step,
+            keep=self.keep,
+        )
+
+
+DrawingRequest = SampleRequest | GuideRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Increment:
+    """What one slot has drawn since its last increment.
+
+    tokens [t] replace the new tokens from position ``start`` on: nearly always they are appended; an engine that gets
+    text retokenises it. logprobs: [t], or [K, t] of a guided request. finish: set in the last increment of a slot.
+    absent: as in :class:`~preftilt.types.Completion`.
+    """
+
+    slot: int
+    start: int
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "*K t"]
+    finish: Finish | None = None
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposeRequest:
+    """The ``count`` likeliest tokens after ``prompt + prefix`` (fewer if the vocabulary is smaller)."""
+
+    prompt: Tokens
+    prefix: Tokens = ()
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """``tokens`` [k], likeliest first, with their log-probs [k] (nats, temperature 1, unfiltered)."""
+
+    tokens: Tokens
+    logprobs: Float[np.ndarray, "k"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The mixing of views into one distribution, as in :class:`GuideRequest`: weights [K]."""
+
+    weights: tuple[float, ...]
+    mask: Mask | None = None
+    preferred: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormaliseRequest:
+    """One completion, scored under K views (``reads``), and R mixtures of them.
+
+    Guided decoding draws from log π(v) = Σ_k w_k log π(v | view k) − log Z, and log Z is a sum over the vocabulary at
+    every position: log-probs of the given tokens alone do not tell it.
+    """
+
+    reads: tuple[ScoreRequest, ...]
+    mixtures: tuple[Mixture, ...]
+
+
+@dataclass(slots=True)
+class Partial:
+    """A partial response: the joined increments of one slot."""
+
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    absent: str = ""
+    _columns: list[Float[np.ndarray, "*K"]] = field(default_factory=list)
+
+    def take(self, increment: Increment) -> None:
+        """Append the next increment."""
+        self.tokens[increment.start :] = increment.tokens
+        self._columns[increment.start :] = np.moveaxis(increment.logprobs, -1, 0)
+        self.finish, self.absent = increment.finish, increment.absent
+
+    def response(self, request: DrawingRequest, finish: Finish) -> Any:
+        """The response as ``request`` returns it (``Completion`` or ``Guided``); ``finish`` if it has not ended."""
+        tokens, end = tuple(self.tokens), self.finish or finish
+        if isinstance(request, SampleRequest):
+            logprobs = np.array(self._columns, dtype=np.float64)
+            return Completion(tokens, logprobs, end, self.absent)
+        columns = np.array(self._columns, dtype=np.float64)
+        return Guided(tokens, columns.reshape(len(tokens), len(request.views)).T, end, self.absent)
+
+
+# --- what is known of an engine -----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +234,7 @@ class Capabilities:
     turn_end: the one of them with which the model's chat template ends an answer; given responses end with it.
     sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to be used in their place.
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
-    guides, proposes: it draws from several views at once, and returns the likeliest next tokens (``guides.py``).
+    guides, proposes, normalises: it has :meth:`Engine.guide`, :meth:`Engine.propose` and :meth:`Engine.normalise`.
     arms: its reward models; any other reader is refused.
     images: messages may hold images.
     """
@@ -87,78 +246,222 @@ class Capabilities:
     keyed_streams: bool
     guides: bool = False
     proposes: bool = False
+    normalises: bool = False
     arms: tuple[KnownArm, ...] = ()
     images: bool = False
 
 
-@runtime_checkable
-class Engine(Protocol):
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One result of a probe: the question, the answer, and what follows from it."""
+
+    question: str
+    answer: str
+    meaning: str = ""
+
+
+class ServerRefused(BadInput):
+    """A server lacks a needed ability; ``facts`` are the results of its probe up to then."""
+
+    def __init__(self, message: str, facts: tuple[Fact, ...]) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """The status of a replica, for people and for ``/metrics``.
+
+    load: running sequences. calls, failed: how many it was given, and how many of them failed.
+    """
+
+    name: str
+    up: bool
+    load: int
+    calls: int
+    failed: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What is known of an open engine.
+
+    name: the kind of engine and its model, e.g. ``transformers:demo``. model: its id or path, as given. tokenizer: its
+    chat template and vocabulary. versions: of the packages that compute, and how, for the record. facts: the results
+    of the probe at opening. plan: how it draws and scores, a line each.
+    """
+
+    name: str
+    model: str
+    capabilities: Capabilities
+    tokenizer: ChatTokenizer
+    versions: Mapping[str, str] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
+    plan: tuple[str, ...] = ()
+
+
+# --- engines ------------------------------------------------------------------------
+
+
+class Engine(ABC):
     """A model that can sample and score. Safe to call from many tasks at once; it batches their requests.
 
-    Token ids in, token ids out. The laws that every engine obeys are executable: ``preftilt.testing.laws``.
+    Token ids in, token ids out. Subclasses need :attr:`info`, :meth:`sample`, :meth:`score` and :meth:`close`; they
+    override what else they can do, and say so in their :class:`Capabilities`. The laws that every engine obeys are
+    executable: ``preftilt.testing.laws``.
     """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def info(self) -> EngineInfo:
+        """What is known of it."""
 
     @property
     def name(self) -> str:
-        """The kind of engine and its model, e.g. ``transformers:demo``."""
-        ...
+        return self.info.name
 
     @property
     def model(self) -> str:
-        """The model's id or path, as given."""
-        ...
+        return self.info.model
 
     @property
     def capabilities(self) -> Capabilities:
-        """Its abilities."""
-        ...
+        return self.info.capabilities
 
     @property
     def tokenizer(self) -> ChatTokenizer:
-        """Its chat template and vocabulary."""
-        ...
+        return self.info.tokenizer
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of the packages that compute, for the record."""
-        ...
+        return dict(self.info.versions)
 
+    @property
+    def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
+        """The status of each replica; empty where there is only one engine."""
+        return ()
+
+    @abstractmethod
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """One list of completions a request, one completion a slot, in the order of its slots."""
-        ...
+        """One list of completions a request, one completion a slot, in the order of its slots.
 
+        A response that reaches the model's context ends there with ``length``. Raises
+        :class:`~preftilt.errors.PromptTooLong` if there is no room for a single token.
+        """
+
+    @abstractmethod
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        """One array of log-probs a request: nats, temperature 1, unfiltered, float64."""
-        ...
+        """One array of log-probs a request: nats, temperature 1, unfiltered, float64; empty for no tokens."""
 
+    @abstractmethod
     def close(self) -> None:
         """Free threads and memory; running calls fail with :class:`~preftilt.errors.EngineError`."""
-        ...
 
+    async def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
+        """The increments of all slots as they come, each slot's in order; by default whole responses.
 
-@runtime_checkable
-class ReportsProgress(Protocol):
-    """An optional ability of an :class:`Engine`: the progress of running requests.
+        Joined they equal the result of ``sample`` (``guide``). Closing the generator ends the drawing, like cancelling
+        a call; errors are those of the call.
+        """
+        if isinstance(request, SampleRequest):
+            [drawn] = await self.sample([request])
+        else:
+            [drawn] = await self.guide([request])
+        for increment in whole_responses(request, drawn):
+            yield increment
 
-    It is for display only. The driver polls, rather than being called back, so that decoding does no work for it. For
-    engines without it (most servers) progress shows as calls end.
-    """
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """As :meth:`sample`, from several views at once; log-probs in the order of the request's views."""
+        raise BadInput(f"{self.name} cannot draw from several views at once; open one that can")
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        """The likeliest next tokens, for the caller to choose; called token by token, it computes only new ones."""
+        raise BadInput(f"{self.name} does not tell its likeliest next tokens; open one that does")
+
+    async def normalise(
+        self, requests: Sequence[NormaliseRequest]
+    ) -> list[Float[np.ndarray, "R T"]]:
+        """log π of every token under every mixture (nats, temperature 1, normalised); −inf outside a mask."""
+        raise BadInput(f"{self.name} does not normalise mixtures of views; open one that does")
 
     def progress(self, request: object) -> int:
-        """Tokens drawn or scored so far for this request object (by identity); 0 if it is not running.
+        """Tokens drawn or scored so far for this request object (by identity); 0 if it is not running or cannot say.
 
-        Called about ten times a second from the caller's event loop: it must return at once.
+        For display. Called about ten times a second from the caller's event loop: it must return at once. The driver
+        polls, rather than being called back, so that decoding does no work for it.
         """
-        ...
-
-
-@runtime_checkable
-class Pingable(Protocol):
-    """An optional ability of an :class:`Engine` whose model runs elsewhere: a health check."""
+        return 0
 
     async def ping(self) -> None:
-        """Send the cheapest request there is, one that is not queued behind others.
+        """Send the cheapest request there is to a model elsewhere, one that is not queued behind others.
 
         Raises :class:`~preftilt.errors.EngineError` if there is no answer, or another model answers.
         """
-        ...
+        return
+
+
+def whole_responses(
+    request: DrawingRequest, drawn: Sequence[Completion] | Sequence[Guided]
+) -> list[Increment]:
+    """Complete responses as increments."""
+    return [
+        Increment(
+            slot=slot,
+            start=0,
+            tokens=response.tokens,
+            logprobs=response.logprobs,
+            finish=response.finish,
+            absent=response.absent,
+        )
+        for slot, response in zip(request.slots, drawn, strict=True)
+    ]
+
+
+@dataclass(eq=False, slots=True)
+class EngineWrapper(Engine):
+    """Forwards everything to ``inner``; subclasses override parts of it.
+
+    One that changes draws overrides ``guide``, ``stream`` and ``propose``, too, or takes them out of its capabilities.
+    """
+
+    inner: Engine
+
+    @property
+    def info(self) -> EngineInfo:
+        return self.inner.info
+
+    @property
+    def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
+        return self.inner.replica_statuses
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        return await self.inner.sample(requests)
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
+        return await self.inner.score(requests)
+
+    def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
+        return self.inner.stream(request)
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        return await self.inner.guide(requests)
+
+    async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
+        return await self.inner.propose(requests)
+
+    async def normalise(
+        self, requests: Sequence[NormaliseRequest]
+    ) -> list[Float[np.ndarray, "R T"]]:
+        return await self.inner.normalise(requests)
+
+    def progress(self, request: object) -> int:
+        return self.inner.progress(request)
+
+    async def ping(self) -> None:
+        await self.inner.ping()
+
+    def close(self) -> None:
+        self.inner.close()

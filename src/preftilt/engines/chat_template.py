@@ -25,12 +25,13 @@ from preftilt.engines.control_tokens import (
     cannot_tell_apart,
     stand_ins,
 )
+from preftilt.engines.options import EngineOptions
 from preftilt.engines.template_files import load_template
-from preftilt.engines.token_bytes import ByteVocabulary, TokenBytes, spell
+from preftilt.engines.vocabulary import ByteVocabulary, TokenBytes, spell
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
-from preftilt.messages import Message
+from preftilt.messages import Message, Prompt
 from preftilt.moment import Moment, requested_moment
-from preftilt.prompt import REASONING_TAGS
+from preftilt.prompt import REASONING_TAGS, ChatTokenizer
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:
@@ -66,25 +67,19 @@ _RESERVED = frozenset(
 """Names used by ``render``, by functions of every template, and by ``apply_chat_template``."""
 
 
-class HfChatTokenizer:
+class HfChatTokenizer(ChatTokenizer):
     """Renders conversations with a chat template; see :class:`~preftilt.prompt.ChatTokenizer`.
 
-    tokenizer: any tokenizer of transformers.
-    chat_template: ``None`` for the model's own, the name of a built-in one
-        (:func:`builtin_templates`), or a file in Jinja. The built-in ``plain`` renders the dialogue
-        for a base model (``User: … Assistant:``); such a model has no end-of-turn token, so a
-        response ends at the end-of-text token or at its token budget.
-    thinking: lets a model that can think before it answers do so, by the template's
-        ``enable_thinking`` or ``thinking``. A template without such a switch is refused if True; a
-        model that always thinks ignores it.
-    template_kwargs: more variables of the template, e.g. ``{"reasoning_effort": "low"}``. One that
-        the template does not read is refused.
-    now: the moment that templates with a date see (``strftime_now``), the same in every prompt of
-        this object; ``None`` takes the request's (:func:`~preftilt.moment.rendered_at`), or the moment this
-        is made. A moment given here is also the ``date_string`` of a template that reads one (Llama
-        3.1; without it such templates show a constant date of their own).
-    content: converts a message to the content that the template expects; ``None`` is its text, and
-        a message with images is refused.
+    tokenizer: any tokenizer of transformers. chat_template, thinking, template_kwargs, now: as in
+    :class:`~preftilt.engines.options.EngineOptions`. content: converts a message to the content that the template
+    expects; ``None`` is its text, and a message with images is refused.
+
+    The built-in template ``plain`` renders the dialogue for a base model (``User: … Assistant:``), whose response ends
+    at the end-of-text token or at its token budget. A template without a switch for thinking (``enable_thinking`` or
+    ``thinking``) is refused if it is asked to think; a model that always thinks ignores it. A variable that the
+    template does not read is refused. ``now`` is the same in every prompt of this object (``strftime_now``), and, if it
+    is given, also the ``date_string`` of a template that reads one (Llama 3.1; without it such templates show a fixed
+    date of their own); ``None`` takes the request's (:func:`~preftilt.moment.rendered_at`), or the moment this is made.
     """
 
     def __init__(
@@ -129,8 +124,12 @@ class HfChatTokenizer:
         return self._template
 
     @property
+    def template_or_none(self) -> str | None:
+        """The template in use, if there is one."""
+        return self._template
+
+    @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.moment.DatedTokenizer`."""
         shown = tuple(self._now.strftime(form) for form in self._date_forms)
         return Moment(self._now, shown) if shown else None
 
@@ -154,7 +153,7 @@ class HfChatTokenizer:
             self._probe(messages, strftime_now=strftime_now)
         return tuple(dict.fromkeys(forms))
 
-    def render(self, messages: Sequence[Message]) -> Tokens:
+    def render(self, messages: Sequence[Message]) -> Prompt:
         """Token ids of the conversation up to where the assistant's next answer begins.
 
         The template alone decides about BOS; none is added. Control tokens are the template's alone, too: where the
@@ -163,7 +162,7 @@ class HfChatTokenizer:
         conversation otherwise, or the tokenizer cannot tell a control token from its spelling.
         """
         shown, spelled = self._without_control_tokens(messages)
-        return self._ids(self._render_checked(shown), spelled)
+        return Prompt(self._ids(self._render_checked(shown), spelled), messages)
 
     def spell(self, messages: Sequence[Message]) -> str:
         """The text that :meth:`render` makes token ids of, for who makes them himself; it raises the same errors.
@@ -206,14 +205,13 @@ class HfChatTokenizer:
             return self._decode_text(tokens)
         return text[len(head) :].removeprefix(added)
 
-    @cached_property
+    @property
     def opens_thoughts(self) -> bool:
-        """See :class:`~preftilt.prompt.ReasoningTokenizer`."""
         opening, closing = (self._prompt_end.rfind(tag) for tag in REASONING_TAGS)
         return opening > closing
 
     def thoughts(self, tokens: Tokens) -> int:
-        """See :class:`~preftilt.prompt.ReasoningTokenizer`; without one in the prompt, it must come first."""
+        """See :class:`~preftilt.prompt.ChatTokenizer`; without one in the prompt, the tag must come first."""
         opening, closing = REASONING_TAGS
         begins = "".join(self.pieces(tokens[:MAX_OPENING_TOKENS])).lstrip().startswith(opening)
         if not (begins or self.opens_thoughts):
@@ -453,6 +451,20 @@ class HfChatTokenizer:
         other = [*messages]
         other[index] = replace(messages[index], content=messages[index].content + "x")
         return self._render(other) == text
+
+
+def open_chat(
+    tokenizer: Any, options: EngineOptions, content: Callable[[Message], object] | None = None
+) -> HfChatTokenizer:
+    """The chat tokenizer that the chat options ask for."""
+    return HfChatTokenizer(
+        tokenizer,
+        chat_template=options.chat_template,
+        thinking=options.thinking,
+        template_kwargs=options.template_kwargs,
+        now=options.now,
+        content=content,
+    )
 
 
 class _TemplateFailed(Exception):

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from preftilt.arm.alpha import check_alpha
-from preftilt.engines.base import KnownArm, SampleRequest, ScoreRequest
-from preftilt.engines.guides import ProposeRequest
-from preftilt.engines.image_tokens import without_images
+from preftilt.engines.base import (
+    GuidedView,
+    GuideRequest,
+    KnownArm,
+    NormaliseRequest,
+    ProposeRequest,
+    SampleRequest,
+    ScoreRequest,
+)
+from preftilt.engines.images import without_images
 from preftilt.errors import BadInput, EngineError, PromptTooLong
-from preftilt.types import Completion, Reader, Tokens
+from preftilt.types import Completion, Reader, Sampling, Stream, Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,50 @@ class RequestChecker:
             raise BadInput(
                 f"token {bad} is not in the vocabulary of {self.model} (0 to {limit - 1})"
             )
+
+
+def check_guide(request: GuideRequest) -> None:
+    """Refuse a request with invalid views or weights.
+
+    Raises :class:`~preftilt.errors.BadInput`.
+    """
+    if not request.views:
+        raise BadInput("guided decoding needs at least one view")
+    for view in request.views:
+        if not np.isfinite(view.weight):
+            raise BadInput(f"a view's weight is {view.weight}; give a finite number")
+    if not 0 <= request.preferred < len(request.views):
+        raise BadInput(f"preferred is {request.preferred}; there are {len(request.views)} views")
+    if request.strength_by == "divergence":
+        first = [view.weight for view in request.views[:2]]
+        if len(first) < 2 or not np.isclose(sum(first), 1.0):
+            raise BadInput(
+                "a strength by divergence needs two views first, of the weights 1 − λ and λ"
+            )
+
+
+def check_normalise(request: NormaliseRequest) -> None:
+    """Refuse a request without views, with several completions, or with invalid mixtures.
+
+    Raises :class:`~preftilt.errors.BadInput`.
+    """
+    if not request.reads or len({read.completion for read in request.reads}) > 1:
+        raise BadInput("one completion is normalised at a time, read under at least one view")
+    prompts = [read.prompt for read in request.reads]
+    for mixture in request.mixtures:
+        if len(mixture.weights) != len(prompts):
+            raise BadInput(f"{len(mixture.weights)} weights are given for {len(prompts)} views")
+        check_guide(
+            GuideRequest(
+                views=tuple(map(GuidedView, prompts, mixture.weights)),
+                slots=(),
+                stream=Stream(0),
+                sampling=Sampling(),
+                max_tokens=0,
+                mask=mixture.mask,
+                preferred=mixture.preferred,
+            )
+        )
 
 
 def completions_with_text(completions: Sequence[Completion]) -> list[Completion]:

@@ -1,19 +1,14 @@
-"""An event loop in a thread of its own, which an engine's connections belong to.
-
-Callers come from many loops (every ``run_sync`` has its own) and from none (opening an engine is synchronous), while
-pooled connections belong to one loop. So all requests run on this loop, and callers wait for them on theirs.
-"""
+"""Waiting for work: side by side, in another thread's event loop, and shared by several callers."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing
-from typing import Any, TypeVar
+from contextlib import aclosing, suppress
+from typing import Any, Generic, TypeVar
 
-from preftilt.engines.channel import Channel, put_all
 from preftilt.errors import EngineError
 
 T = TypeVar("T")
@@ -23,7 +18,11 @@ CLOSING_SECONDS = 5.0
 
 
 class LoopThread:
-    """Runs coroutines for other threads; ``close`` fails running ones and ends the thread."""
+    """An event loop in a thread of its own, which an engine's connections belong to.
+
+    Callers come from many loops (every ``run_sync`` has its own) and from none (opening an engine is synchronous),
+    while pooled connections belong to one loop. So all requests run on this loop, and callers wait for them on theirs.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -109,3 +108,79 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
 
 async def _awaited(work: Awaitable[T]) -> T:
     return await work
+
+
+class Channel(Generic[T]):
+    """Passes items from any thread to the event loop that it was created on, in order."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Any] = asyncio.Queue()
+
+    def put(self, item: T) -> None:
+        """Add an item; does nothing if the loop is closed."""
+        with suppress(RuntimeError):  # The loop is closed, and its tasks with it.
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def until(self, work: asyncio.Future[Any] | Future[Any]) -> AsyncGenerator[T, None]:
+        """The items that ``work`` puts in before it is done, then its exception, if any.
+
+        Closing the generator cancels the work.
+        """
+        end: Any = object()
+        work.add_done_callback(lambda _: self.put(end))
+        try:
+            while (item := await self._items.get()) is not end:
+                yield item
+            work.result()
+        finally:
+            work.cancel()
+
+
+async def put_all(items: AsyncGenerator[T, None], channel: Channel[T]) -> None:
+    """Put every item into ``channel``."""
+    async with aclosing(items):
+        async for item in items:
+            channel.put(item)
+
+
+async def merged(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
+    """The items of all streams as they come; the first failure ends the others and is raised alone."""
+    channel: Channel[T] = Channel()
+    work: Coroutine[Any, Any, list[None]] = together(put_all(stream, channel) for stream in streams)
+    async with aclosing(channel.until(asyncio.ensure_future(work))) as items:
+        async for item in items:
+            yield item
+
+
+class SharedWork(Generic[T]):
+    """Work that several callers await: starts at once, in the running event loop, and runs once.
+
+    Cancelling one waiter does not affect the others; a failure is raised to every one. When the last waiter is
+    cancelled, so is the work.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = asyncio.ensure_future(work)
+        self._waiters = 0
+        self._left = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it is running and can be awaited."""
+        return not (self._left or self._task.done())
+
+    async def wait(self) -> T:
+        """Its result, or its exception; if the last waiter is cancelled, the work is cancelled and waited for."""
+        self._waiters += 1
+        try:
+            await asyncio.wait([self._task])  # Unlike await, this does not cancel the task.
+        finally:
+            self._waiters -= 1
+            if not self._waiters and not self._task.done():
+                self._left = True
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        if self._task.cancelled():
+            raise EngineError("what several callers waited for was cancelled; ask again")
+        return self._task.result()

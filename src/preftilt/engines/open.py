@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -29,9 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from preftilt.engines.base import Engine
-from preftilt.engines.bundled import DEMO
-from preftilt.engines.http.remembering import RememberingTokenizer
-from preftilt.engines.models import SMOLLM2, default_model
+from preftilt.engines.models import DEMO, SMOLLM2, default_model
 from preftilt.engines.options import EngineOptions, Opener
 from preftilt.engines.replicas import Replicas, open_replicas
 from preftilt.engines.scored_by import ScoredBy, SharedScorer, open_scorer
@@ -74,13 +72,6 @@ SERVER_KINDS = {
     "openai": EngineKind("http.openai", "open_openai_server", ("httpx2", "transformers"), "http"),
 }
 """Servers, by the part of the scheme before ``+http`` or ``+https``."""
-
-SAMPLER_KINDS = {
-    "vllm": replace(SERVER_KINDS["vllm"], opener="open_vllm_sampler"),
-    "sglang": replace(SERVER_KINDS["sglang"], opener="open_sglang_sampler"),
-    "openai": replace(SERVER_KINDS["openai"], opener="open_openai_sampler"),
-}
-"""The same servers, opened for sampling alone; an engine that is already open scores."""
 
 TRANSPORTS = ("http", "https")
 
@@ -150,22 +141,15 @@ def _open_replicas(servers: list[str], options: EngineOptions) -> Replicas | Sco
 
 def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> ScoredBy:
     """Several servers that sample, and one engine that scores for all: opened once, closed once."""
-    kinds = [(server, *_scheme_and_name(server)) for server in servers]
-    samplers = {
-        scheme: SAMPLER_KINDS[scheme.partition("+")[0]].load(scheme) for _, scheme, _ in kinds
-    }
     with ExitStack() as opened:
         scorer = open_scorer(scorer_name, options)
         opened.callback(scorer.close)
-        # Any server can look up the conversation of a prompt, because all share the tokenizer.
-        shared_scorer = SharedScorer(scorer, RememberingTokenizer(scorer.tokenizer))
-        replicas = open_replicas(
-            {
-                server: partial(samplers[scheme], name, options, shared_scorer)
-                for server, scheme, name in kinds
-            },
-            tokenizer=shared_scorer.tokenizer,
-        )
+        openers = {}
+        for server in servers:
+            scheme, name = _scheme_and_name(server)
+            opener = SERVER_KINDS[scheme.partition("+")[0]].load(scheme)
+            openers[server] = partial(opener, name, options, SharedScorer(scorer))
+        replicas = open_replicas(openers)
         engine = ScoredBy(replicas, scorer)
         opened.pop_all()
         return engine

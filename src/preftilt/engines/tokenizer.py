@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.model_files import model_folder
+from preftilt.engines.chat_template import HfChatTokenizer, open_chat
+from preftilt.engines.gguf import model_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
-from preftilt.errors import BadInput, NoChatTemplate, UnknownModel
+from preftilt.errors import BadInput, UnknownModel
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:
@@ -55,21 +55,11 @@ def open_tokenizer(name: str, options: EngineOptions) -> ModelTokenizer:
             " --tokenizer"
         ) from error
     raw.name_or_path = name  # As messages call it.
-    chat = HfChatTokenizer(
-        raw,
-        chat_template=options.chat_template,
-        thinking=options.thinking,
-        template_kwargs=options.template_kwargs,
-        now=options.now,
-    )
-    try:
-        template = chat.template
-    except NoChatTemplate:
-        template = None
+    chat = open_chat(raw, options)
     config = _config(transformers.AutoConfig, folder)
     generation = _config(transformers.GenerationConfig, folder)
     named = SimpleNamespace(config=config, generation_config=generation)
-    eos, turn_end = end_ids(named, raw, template)
+    eos, turn_end = end_ids(named, raw, chat.template_or_none)
     if turn_end is None:
         raise BadInput(
             f"{name} names no token that ends a response; set eos_token in its tokenizer_config.json"

@@ -10,8 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.rank import order
-from preftilt.reward import HasSums, Reward, reduced
+from preftilt.reward import HasSums, Reward, order, reduced
 from preftilt.rivals.votes import tally
 
 
@@ -73,7 +72,7 @@ def first_by(
     *,
     vote: bool = False,
 ) -> EndedT:
-    """The first of ``pool``, which stands in the order drawn, by any ``values`` (see :mod:`preftilt.rank`)."""
+    """The first of ``pool``, which stands in the order drawn, by any ``values`` (see :mod:`preftilt.reward`)."""
     cut_off = [not candidate.finished for candidate in pool]
     return pool[order(values, cut_off, reward.cut_off, vote=vote)[0]]
 

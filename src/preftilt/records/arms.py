@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from preftilt.readers import ArmSettings
+from preftilt.settings import ArmSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from preftilt.engines.base import Engine
 from preftilt.errors import BadInput
-from preftilt.moment import moment_of
 
 Shown = tuple[str, ...]
 """What prompts show of the moment; empty if the template shows nothing of it."""
@@ -15,7 +14,7 @@ Shown = tuple[str, ...]
 
 def shown_by(engine: Engine) -> Shown:
     """What prompts of ``engine`` show of the moment now."""
-    moment = moment_of(engine.tokenizer)
+    moment = engine.tokenizer.moment
     return moment.shown if moment else ()
 
 

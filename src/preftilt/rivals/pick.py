@@ -10,9 +10,8 @@ from typing import Any
 from preftilt.engines.base import Engine
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, with_preferences
-from preftilt.rank import order
 from preftilt.result import MethodScore
-from preftilt.reward import Reward
+from preftilt.reward import Reward, order
 from preftilt.rivals.checks import Judges, for_reward_model, require_reward_model
 from preftilt.rivals.extractors import EXTRACTORS
 from preftilt.rivals.logprobs import RULES, mean_rear
@@ -74,7 +73,7 @@ class Ranking:
 async def pick(pool: CandidatePool, method: Method, engine: Engine, judges: Judges) -> Ranking:
     """Rank the pool by ``method``; ``engine`` is the one that answered, and judges if ``judges`` has no other.
 
-    The order is that of every search (:mod:`preftilt.rank`).
+    The order is that of every search (:mod:`preftilt.reward`).
     """
     scored = await _scored(pool, method, engine, judges)
     ranked = order(

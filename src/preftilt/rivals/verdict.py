@@ -25,7 +25,6 @@ from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
-from preftilt.prompt import opens_thoughts
 from preftilt.rivals.methods import ByJudge
 from preftilt.types import Sampling, Step, Stream, Tokens
 
@@ -69,7 +68,7 @@ class GenerativeRewardModel:
 
     def check(self, messages: Sequence[Message]) -> None:
         """Raises :class:`~preftilt.errors.BadInput` if the judge could read no response to this conversation."""
-        if opens_thoughts(self.engine.tokenizer) and self.method.judge_mode == "forced":
+        if self.engine.tokenizer.opens_thoughts and self.method.judge_mode == "forced":
             raise BadInput(
                 f"the judge {self.engine.name} begins every answer with thoughts, and its verdict is read where an"
                 " answer begins; turn thinking off, take another judge, or let it give reasons (--judge-mode cot)"

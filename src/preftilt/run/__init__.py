@@ -1,7 +1,31 @@
-"""The driver: the only place where a search meets an engine, and where tokens and seconds are counted."""
+"""How a request is answered: prepared once, then driven through its search.
 
-from preftilt.run.driver import DEFAULT_MAX_TOKENS, Run, fit_max_tokens
+The driver is the only place where a search meets an engine, and where tokens and seconds are counted.
+"""
+
+from preftilt.run.driver import Run
 from preftilt.run.guiding import check_guided
+from preftilt.run.prepare import (
+    DEFAULT_MAX_TOKENS,
+    Prepared,
+    fit_max_tokens,
+    given_completions,
+    is_long,
+    plain_completion,
+    prepare,
+)
 from preftilt.run.watch import OnProgress, Progress
 
-__all__ = ["DEFAULT_MAX_TOKENS", "OnProgress", "Progress", "Run", "check_guided", "fit_max_tokens"]
+__all__ = [
+    "DEFAULT_MAX_TOKENS",
+    "OnProgress",
+    "Prepared",
+    "Progress",
+    "Run",
+    "check_guided",
+    "fit_max_tokens",
+    "given_completions",
+    "is_long",
+    "plain_completion",
+    "prepare",
+]

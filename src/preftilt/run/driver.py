@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.checks import completions_with_text
 from preftilt.engines.loop import together
-from preftilt.errors import BadInput, EngineError, PromptTooLong
+from preftilt.errors import EngineError
 from preftilt.guided.args import TrajectoryReward
-from preftilt.prompt import thoughts_in
 from preftilt.reward import Reward
 from preftilt.run import watch
 from preftilt.run.guiding import (
@@ -49,8 +48,6 @@ from preftilt.types import (
 )
 
 T = TypeVar("T")
-
-DEFAULT_MAX_TOKENS = 512
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,7 +211,7 @@ class Run:
                 tokens := parent.tokens + completion.tokens,
                 logprobs[completion.tokens],
                 completion.finish,
-                thoughts=thoughts_in(self.engine.tokenizer, tokens),
+                thoughts=self.engine.tokenizer.thoughts(tokens),
             )
             for completion in completions
         ]
@@ -269,7 +266,7 @@ class Run:
 
     async def _tick(self) -> None:
         """Report the progress of engine calls whenever it has grown; runs until it is cancelled."""
-        if self.on_progress is None or not isinstance(self.engine, ReportsProgress):
+        if self.on_progress is None:
             return
         told = (0, 0)
         while True:
@@ -290,28 +287,6 @@ class Run:
                     candidates=candidates,
                 )
             )
-
-
-def fit_max_tokens(query: Query, max_context: int, max_tokens: int | None) -> int:
-    """The response's token budget; refuses what does not fit into the context, naming the view and the excess."""
-    prompts = {view.name: view.prompt for view in query.views} | {GENERATION: query.prompt}
-    name, prompt = max(prompts.items(), key=lambda named: len(named[1]))
-    room = max_context - len(prompt)
-    if room < 1:
-        raise PromptTooLong(
-            f"the {name} prompt has {len(prompt)} tokens, {1 - room} too many for the model's context "
-            f"of {max_context}: shorten the question, the preference or the history"
-        )
-    if max_tokens is None:
-        return min(DEFAULT_MAX_TOKENS, room)
-    if max_tokens < 1:
-        raise BadInput(f"max_tokens must be at least 1, not {max_tokens}")
-    if max_tokens > room:
-        raise PromptTooLong(
-            f"the {name} prompt has {len(prompt)} tokens; with max_tokens {max_tokens} that is {max_tokens - room} "
-            f"more than the model's context of {max_context}: lower max_tokens to {room} or shorten the prompt"
-        )
-    return max_tokens
 
 
 def _distinct(completions: Sequence[Completion]) -> list[Completion]:

@@ -8,16 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Engine
-from preftilt.engines.guides import (
-    GuidedView,
-    GuideRequest,
-    Guides,
-    ProposeRequest,
-    Proposes,
-    can_guide,
-    can_propose,
-)
+from preftilt.engines.base import Engine, GuidedView, GuideRequest, ProposeRequest
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.guided import view_weights
@@ -63,7 +54,8 @@ def check_guided(
     if not isinstance(search, GuidedSearch):
         return
     by_reward = isinstance(search.guide, RewardGuide)
-    if not (can_propose(engine) if by_reward else can_guide(engine)):
+    able = engine.capabilities
+    if not (able.proposes if by_reward else able.guides):
         raise BadInput(
             f"{engine.name} cannot choose token by token, as the search {search.name!r} does: open the model in this"
             " process (--model with its hub id or path), or take another search (--search best-of-n)"
@@ -156,7 +148,6 @@ class Guiding:
 
     async def by_views(self, request: GuideRequest, guide: Guide) -> DrawnCompletions:
         """Draw what ``request`` asks for; each token is taken from one distribution a view."""
-        assert isinstance(self.engine, Guides)
         [guided] = await self.engine.guide([request])
         names, _ = guided_views(self.query, guide)
         self._count(dict.fromkeys(names, sum(len(response.tokens) for response in guided)))
@@ -194,7 +185,6 @@ class Guiding:
         view = _drawn_from(self.query)
 
         async def propose(so_far: Tokens) -> Shortlist:
-            assert isinstance(self.engine, Proposes)
             request = ProposeRequest(prompt=self.query.prompt, prefix=so_far, count=guide.shortlist)
             [proposal] = await self.engine.propose([request])
             self._count({view: 1})

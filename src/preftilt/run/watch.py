@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from preftilt.engines.base import Engine, ReportsProgress, SampleRequest, ScoreRequest
-from preftilt.engines.guides import GuideRequest
+from preftilt.engines.base import Engine, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.types import Candidate
 
 TICK_SECONDS = 0.1
@@ -61,7 +60,7 @@ class Clock:
 
 @dataclass(slots=True)
 class CallsInProgress:
-    """Engine calls in progress, and their token counts where the engine reports progress."""
+    """Engine calls in progress, and their token counts."""
 
     engine: Engine
     _requests: dict[int, SampleRequest | ScoreRequest | GuideRequest] = field(default_factory=dict)
@@ -88,11 +87,10 @@ class CallsInProgress:
     def tokens(self) -> tuple[int, int]:
         """Tokens drawn and scored."""
         sampled = scored = 0
-        if isinstance(self.engine, ReportsProgress):
-            for request in self._requests.values():
-                done = self.engine.progress(request)
-                if isinstance(request, ScoreRequest):
-                    scored += done
-                else:
-                    sampled += done
+        for request in self._requests.values():
+            done = self.engine.progress(request)
+            if isinstance(request, ScoreRequest):
+                scored += done
+            else:
+                sampled += done
         return sampled, scored

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from preftilt import reward as rewards
-from preftilt.rank import order
-from preftilt.reward import Reward
+from preftilt.reward import Reward, order
 from preftilt.types import Candidate, CutOff, Expand, Outcome, Query
 
 
@@ -62,7 +61,7 @@ class Search(Protocol):
 
 
 def rank(candidates: Sequence[Candidate], score: Score) -> tuple[Candidate, ...]:
-    """A pool in the order drawn, best first (see :mod:`preftilt.rank`)."""
+    """A pool in the order drawn, best first (see :mod:`preftilt.reward`)."""
     cut_off = [candidate.cut_off for candidate in candidates]
     ranked = order(score.of(candidates), cut_off, score.cut_off)
     return tuple(candidates[i] for i in ranked)

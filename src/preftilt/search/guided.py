@@ -191,7 +191,7 @@ class ArmGuided(_GuidedSampling):
     """Decoding with autoregressive reward models (ARMs): log π ∝ log π_base + Σ_i w_i log π_ARM,i.
 
     GenARM (Xu et al., ICLR 2025), PARM (Lin et al., ICML 2025) and our reconstruction of UniARM (arXiv 2602.09538).
-    Which models, their preference vector and the weights w come from :class:`~preftilt.readers.ArmSettings`. The base
+    Which models, their preference vector and the weights w come from :class:`~preftilt.settings.ArmSettings`. The base
     reads the prompt that answers are drawn from. The presets ``genarm-pku``, ``parm-pku`` and ``uniarm-recon`` have
     the published settings.
 

@@ -18,14 +18,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive
 
 import preftilt
-from preftilt.api import LONG_CHARACTERS
 from preftilt.engines.base import Engine
-from preftilt.engines.facts import Replicated
-from preftilt.engines.guides import can_guide
 from preftilt.errors import PreftiltError
 from preftilt.images import image_cache
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
+from preftilt.run.prepare import LONG_CHARACTERS
 from preftilt.server import replies
 from preftilt.server.admission_queue import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
@@ -73,7 +71,7 @@ class Service:
             return "stopping"
         if self.queue.full:
             return "full"
-        replicas = self.engine.replica_statuses if isinstance(self.engine, Replicated) else ()
+        replicas = self.engine.replica_statuses
         if replicas and not any(replica.up for replica in replicas):
             return "no replica answers"
         return "ready"
@@ -99,7 +97,7 @@ class Service:
             return self._check(request, body)
 
     def _check(self, request: Request, body: ChatBody | CompletionBody) -> CheckedJob:
-        job = resolve(body, self.config, guides=can_guide(self.engine))
+        job = resolve(body, self.config, guides=self.engine.capabilities.guides)
         if self.config.log_words:
             note(request.scope, words=job.words)
         return check(self.engine, job, self.judges)
@@ -340,7 +338,7 @@ def _model(name: str, service: Service) -> dict[str, Any]:
     Reward models that requests may name stand beside them, with their objectives.
     """
     card = {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
-    settings = defaults_of(name, service.config, guides=can_guide(service.engine))
+    settings = defaults_of(name, service.config, guides=service.engine.capabilities.guides)
     defaults = {"search": asdict(settings.search), "lambda": settings.lam}
     arms = service.engine.capabilities.arms
     known = {arm.name: [goal.name for goal in arm.objectives] for arm in arms}

@@ -11,7 +11,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from preftilt.engines.base import Engine
-from preftilt.engines.facts import Replicated
 from preftilt.server.admission_queue import AdmissionQueue
 from preftilt.server.work import Answer
 
@@ -22,7 +21,7 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 class ReplicaMetrics(Collector):
     """How every replica does, read from the engine when it is asked for; labelled by the names the operator gave."""
 
-    engine: Replicated
+    engine: Engine
 
     def collect(self) -> Iterator[Metric]:
         labels = ["replica"]
@@ -58,7 +57,7 @@ class Metrics:
         self.late = Counter("late", "Answers that a deadline cut short.", **about)
         admitted = Gauge("admitted", "Requests at work or in the queue.", **about)
         admitted.set_function(lambda: queue.admitted)
-        if isinstance(engine, Replicated) and engine.replica_statuses:
+        if engine.replica_statuses:
             self.registry.register(ReplicaMetrics(engine))
 
     def count(self, answer: Answer) -> None:

@@ -1,7 +1,7 @@
 """A wrapper of the engine for one request: stop strings, the deadline, and callbacks for new tokens.
 
 A request that streams or has a deadline is one engine call, too, whose tokens are streamed
-(:mod:`preftilt.engines.streaming`), so that streaming does not change an answer. At the deadline the stream is closed,
+(:mod:`preftilt.engines.base`), so that streaming does not change an answer. At the deadline the stream is closed,
 which cancels the work behind it.
 """
 
@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from preftilt.engines.base import ReportsProgress, SampleRequest, ScoreRequest
-from preftilt.engines.guides import GuideRequest, Guides
-from preftilt.engines.streaming import Increment, Partial, streamed
-from preftilt.engines.wrapper import EngineWrapper
+from preftilt.engines.base import (
+    Capabilities,
+    Engine,
+    EngineWrapper,
+    GuideRequest,
+    Increment,
+    Partial,
+    SampleRequest,
+    ScoreRequest,
+)
 from preftilt.errors import EngineError
 from preftilt.types import Completion, Guided, Step, Tokens
 
@@ -58,7 +64,7 @@ class OpenAnswer:
     cut: Any = None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class RequestEngine(EngineWrapper):
     """``inner`` for one request.
 
@@ -88,6 +94,13 @@ class RequestEngine(EngineWrapper):
         alike = takewhile(lambda at: len(set(at)) == 1, zip(first, *others, strict=False))
         return tuple(at[0] for at in alike)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of ``inner``, but tokens are proposed past stop strings and the deadline."""
+        return replace(self.inner.capabilities, proposes=False)
+
+    propose = Engine.propose
+
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """As the engine's."""
         return [await self._draw(request) for request in requests]
@@ -97,12 +110,10 @@ class RequestEngine(EngineWrapper):
         return [await self._draw(request) for request in requests]
 
     def progress(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`: the engine's own count, else the tokens that arrived."""
+        """The engine's own count, or the tokens that arrived where it cannot say."""
         progress = self._progress.get(id(request), RequestProgress())
         at = request if isinstance(request, ScoreRequest) else progress.at
-        if at is None or not isinstance(self.inner, ReportsProgress):
-            return progress.arrived
-        return self.inner.progress(at)
+        return max(progress.arrived, 0 if at is None else self.inner.progress(at))
 
     def close(self) -> None:
         """Does nothing: the engine is shared with other requests."""
@@ -130,7 +141,6 @@ class RequestEngine(EngineWrapper):
         if isinstance(until_stop, SampleRequest):
             [drawn] = await self.inner.sample([until_stop])
         else:
-            assert isinstance(self.inner, Guides)
             [drawn] = await self.inner.guide([until_stop])
         return self._finish(request, [_ended(request, response) for response in drawn])
 
@@ -140,7 +150,7 @@ class RequestEngine(EngineWrapper):
         """Stream all slots by one engine call until they have ended or, after a first token, the deadline passes."""
         answers = {slot: OpenAnswer() for slot in request.slots}
         late = False
-        async with aclosing(streamed(self.inner, self._until_stop(request))) as increments:
+        async with aclosing(self.inner.stream(self._until_stop(request))) as increments:
             while not late and any(answer.cut is None for answer in answers.values()):
                 try:
                     increment = await self._next(increments, begun=progress.arrived > 0)
@@ -249,13 +259,3 @@ def _ended(request: SampleRequest | GuideRequest, response: D) -> D:
     if request.step is None and response.finish == "stop":
         return replace(response, finish="stop_string")
     return response
-
-
-async def side_by_side(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Await all; results in order. The first failure cancels the others and is raised itself, not in a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 from preftilt.api import Settings
 from preftilt.messages import OTHER_ROLES, Message, check_messages, join_leading_system
-from preftilt.readers import ArmSettings
 from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
 from preftilt.server.names import ParsedModelName, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
-from preftilt.settings import settled
+from preftilt.settings import ArmSettings, settled
 from preftilt.types import Preference, check_number, check_whole
 
 NO_ARMS = ArmSettings()

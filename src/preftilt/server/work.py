@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.api import Prepared, Realigner
+from preftilt.api import Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.checks import completions_with_text
+from preftilt.engines.loop import together
 from preftilt.messages import Message, check_encodable
-from preftilt.prompt import plain_query, thoughts_in
+from preftilt.prompt import plain_query
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.rivals import Judges
-from preftilt.run import Progress, fit_max_tokens
+from preftilt.run import Prepared, Progress, fit_max_tokens
 from preftilt.search import DVTS
 from preftilt.server.failures import ApiError
-from preftilt.server.request_engine import NewTokens, RequestEngine, side_by_side
+from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.server.resolve import Job
 from preftilt.types import Completion, Finish, Query, Stream, Tokens, Usage, View
 
@@ -160,7 +161,7 @@ async def _plain(engine: RequestEngine, checked: CheckedJob) -> Answer:
         )
         for place, prompt in enumerate(checked.prompts)
     ]
-    drawn_each = await side_by_side([engine.sample([request]) for request in requests])
+    drawn_each = await together(engine.sample([request]) for request in requests)
     completions = [completion for [some] in drawn_each for completion in some]
     completions_with_text(completions)
     sampled = sum(len(completion.tokens) for completion in completions) + engine.spilled
@@ -174,7 +175,7 @@ async def _plain(engine: RequestEngine, checked: CheckedJob) -> Answer:
 
 def _plain_choice(engine: Engine, completion: Completion, job: Job) -> Choice:
     tokenizer = engine.tokenizer
-    thoughts = 0 if job.prompts else thoughts_in(tokenizer, completion.tokens)
+    thoughts = 0 if job.prompts else tokenizer.thoughts(completion.tokens)
     tokens = completion.tokens[thoughts:]
     return Choice(
         before_stop(tokenizer.decode(tokens), job.stops),

@@ -15,8 +15,17 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.streaming import Partial, Streams
+from preftilt.engines.base import (
+    Engine,
+    GuidedView,
+    GuideRequest,
+    Mixture,
+    NormaliseRequest,
+    Partial,
+    ProposeRequest,
+    SampleRequest,
+    ScoreRequest,
+)
 from preftilt.errors import BadInput, EngineError, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
 from preftilt.types import Completion, Reader, Sampling, Stream, Tokens
@@ -181,8 +190,6 @@ async def streaming_equals_sampling(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """Joined increments are what a call returns; closing a stream early leaves the engine usable."""
-    if not isinstance(engine, Streams):
-        return
     request = _request(prompts[0], slots=3)
     streamed = await _stream(engine, request)
     for response in streamed:
@@ -207,7 +214,7 @@ async def streaming_equals_sampling(
         _same(restreamed, streamed, "a stream and one after a stream that was left")
 
 
-async def _stream(engine: Streams, request: SampleRequest) -> list[Completion]:
+async def _stream(engine: Engine, request: SampleRequest) -> list[Completion]:
     partials = {slot: Partial() for slot in request.slots}
     async with aclosing(engine.stream(request)) as increments:
         async for increment in increments:
@@ -327,6 +334,38 @@ async def adapters_do_not_leak(engine: Engine, prompts: Sequence[Tokens], tolera
     raise EngineError("law broken: a reward model that is not open was taken for one")
 
 
+async def what_is_not_claimed_is_refused(
+    engine: Engine, prompts: Sequence[Tokens], tolerance: float
+) -> None:
+    """A call that the capabilities leave out raises :class:`~preftilt.errors.BadInput`."""
+    able, drawing = engine.capabilities, _request(prompts[0], slots=1)
+    guide = GuideRequest(
+        views=(GuidedView(prompts[0], 1.0),),
+        slots=(0,),
+        stream=drawing.stream,
+        sampling=drawing.sampling,
+        max_tokens=1,
+    )
+    read = ScoreRequest(prompt=prompts[0], completion=prompts[1][:1])
+    normalise = NormaliseRequest(reads=(read,), mixtures=(Mixture((1.0,)),))
+    calls: dict[str, tuple[bool, Callable[[], Awaitable[object]]]] = {
+        "guide": (able.guides, lambda: engine.guide([guide])),
+        "propose": (
+            able.proposes,
+            lambda: engine.propose([ProposeRequest(prompt=prompts[0], count=1)]),
+        ),
+        "normalise": (able.normalises, lambda: engine.normalise([normalise])),
+    }
+    for name, (claimed, call) in calls.items():
+        if claimed:
+            continue
+        try:
+            await call()
+        except BadInput:
+            continue
+        raise EngineError(f"law broken: {name} answered, and the capabilities do not claim it")
+
+
 LAWS: tuple[Law, ...] = (
     one_logprob_per_token,
     scores_add_up_over_a_split,
@@ -342,6 +381,7 @@ LAWS: tuple[Law, ...] = (
     overlong_prompts_are_refused,
     cancelling_leaves_the_engine_usable,
     adapters_do_not_leak,
+    what_is_not_claimed_is_refused,
 )
 
 

@@ -15,15 +15,25 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.arm.spec import Objective
-from preftilt.engines.base import Capabilities, KnownArm, SampleRequest, ScoreRequest
-from preftilt.engines.checks import RequestChecker
-from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest, check_guide
-from preftilt.engines.normalises import NormaliseRequest, check_normalise
-from preftilt.engines.steps import step_ended
-from preftilt.engines.streaming import Increment
+from preftilt.engines.base import (
+    Capabilities,
+    Engine,
+    EngineInfo,
+    GuideRequest,
+    Increment,
+    KnownArm,
+    NormaliseRequest,
+    Proposal,
+    ProposeRequest,
+    SampleRequest,
+    ScoreRequest,
+)
+from preftilt.engines.checks import RequestChecker, check_guide, check_normalise
+from preftilt.engines.vocabulary import step_ended
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.guided import adapted, combine, masked, pick
-from preftilt.messages import Message
+from preftilt.messages import Message, Prompt
+from preftilt.prompt import ChatTokenizer
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Completion, Finish, Guided, Reader, Step, Tokens
 
@@ -53,7 +63,7 @@ def hashed_bigrams(seed: int, vocabulary: int = len(WORDS), sharpness: float = 1
 
 
 @dataclass(frozen=True, slots=True)
-class ToyTokenizer:
+class ToyTokenizer(ChatTokenizer):
     """One token per known word or character; the messages are hashed into the prompt so that views differ."""
 
     words: tuple[str, ...] = WORDS
@@ -62,7 +72,7 @@ class ToyTokenizer:
         """Four tokens that hash the whole conversation, images included, and a fifth that begins the answer."""
         seen = "".join(image.digest for message in messages for image in message.images)
         digest = blake2b((repr(messages) + seen).encode(), digest_size=4).digest()
-        return (*(byte % len(self.words) for byte in digest), 2)
+        return Prompt((*(byte % len(self.words) for byte in digest), 2), messages)
 
     def encode(self, text: str) -> Tokens:
         """Longest match first."""
@@ -104,15 +114,17 @@ class ToyArm:
 
 
 @dataclass(slots=True)
-class ToyEngine:
+class ToyEngine(Engine):
     """The engine contract over a :data:`NextLogprobs`; ``counts`` are the tokens sampled and scored."""
 
     next_logprobs: NextLogprobs = field(default_factory=lambda: hashed_bigrams(0))
     max_context: int = 512
     sampler_logprobs: bool = True
-    name: str = "toy"
-    model: str = "toy"
-    tokenizer: ToyTokenizer = field(default_factory=ToyTokenizer)
+    name: str = "toy"  # pyright: ignore[reportIncompatibleMethodOverride]
+    model: str = "toy"  # pyright: ignore[reportIncompatibleMethodOverride]
+    tokenizer: ToyTokenizer = field(  # pyright: ignore[reportIncompatibleMethodOverride]
+        default_factory=ToyTokenizer
+    )
     arms: Mapping[str, ToyArm] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("sampled", "scored"), 0))
 
@@ -126,12 +138,19 @@ class ToyEngine:
             keyed_streams=True,
             guides=True,
             proposes=True,
+            normalises=True,
             arms=tuple(KnownArm(name, arm.objectives, "toy") for name, arm in self.arms.items()),
         )
 
     @property
-    def versions(self) -> dict[str, str]:
-        return {"numpy": np.__version__}
+    def info(self) -> EngineInfo:
+        return EngineInfo(
+            name=self.name,
+            model=self.model,
+            capabilities=self.capabilities,
+            tokenizer=self.tokenizer,
+            versions={"numpy": np.__version__},
+        )
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         await asyncio.sleep(0)

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.guides import GuidedView, GuideRequest, Guides, can_guide
+from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.errors import EngineError, first_line
 from preftilt.testing.laws import LAWS, default_prompts
 from preftilt.types import Sampling, Stream, Tokens
@@ -63,7 +62,7 @@ async def check_engine(engine: Engine, tolerance: float) -> list[EngineCheck]:
     drawn = await _drawn(engine, prompts)
     checks.append(await _drawn_and_scored(engine, prompts, drawn))
     checks.append(await _two_views_alike(engine, prompts, drawn, tolerance))
-    if can_guide(engine):
+    if engine.capabilities.guides:
         checks += await _guided(engine, prompts, tolerance)
     return checks
 
@@ -84,7 +83,7 @@ async def measure_cost(engine: Engine) -> TokenCost:
         return len(row)
 
     guided = None
-    if can_guide(engine):
+    if engine.capabilities.guides:
 
         async def guide() -> int:
             [[drawn]] = await engine.guide([_tilted(prompts, COST_TOKENS)])
@@ -187,8 +186,7 @@ async def _two_views_alike(
     )
 
 
-async def _guided(engine: Guides, prompts: Sequence[Tokens], tolerance: float) -> list[EngineCheck]:
-    assert isinstance(engine, Engine)
+async def _guided(engine: Engine, prompts: Sequence[Tokens], tolerance: float) -> list[EngineCheck]:
     first, second = prompts[:2]
     requests = [
         _guide((GuidedView(first, 0.0), GuidedView(second, 1.0))),

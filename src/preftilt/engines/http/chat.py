@@ -1,76 +1,52 @@
-"""Servers with chat completions alone: they sample, and a second engine must score.
+"""Servers that are asked by chat: they sample, and a second engine must score.
 
-Such a server takes messages, not tokens: the conversation of a prompt is looked up (``remembering.py``).
+Some servers have chat completions alone; others (Ollama) apply their chat template to prompts at ``/v1/completions``,
+too, so that rendered prompts would get two. Such a server takes messages, not tokens: those that the prompt remembers
+(:class:`~preftilt.messages.Prompt`).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
+from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest
-from preftilt.engines.checks import RequestChecker
-from preftilt.engines.facts import Fact
-from preftilt.engines.guides import GuideRequest
-from preftilt.engines.http.connection import Connection, shortened
-from preftilt.engines.http.engine import ServerEngineInfo, check_model_served, seed_of
-from preftilt.engines.http.remembering import RememberingTokenizer
+from preftilt.engines.base import (
+    Capabilities,
+    Engine,
+    EngineInfo,
+    Fact,
+    ServerRefused,
+)
+from preftilt.engines.http.connection import Connection, Declined, shortened
+from preftilt.engines.http.dialect import COMPLETIONS, DrawnChunk, DrawnTokens, DrawRequest
+from preftilt.engines.http.engine import ServerEngine
+from preftilt.engines.http.open_server import HONOURED, chosen_model, close_nothing, connected
 from preftilt.engines.http.responses import (
     ChatChoice,
     ChatChunk,
     ChatCompletions,
     ChatDelta,
+    Completions,
     ReplyMessage,
 )
-from preftilt.engines.http.server_quirks import ModelAlias, RefusedFields, StreamSupport
-from preftilt.engines.loop import LoopThread, together
-from preftilt.engines.streaming import Increment, merged, whole_responses
-from preftilt.errors import BadInput, EngineError
-from preftilt.messages import Message
-from preftilt.prompt import before_end
-from preftilt.types import Completion, Finish
+from preftilt.engines.http.server_quirks import ModelAlias, RefusedFields
+from preftilt.engines.loop import LoopThread, merged, together
+from preftilt.engines.options import EngineOptions, refuse_others
+from preftilt.engines.scored_by import ScoredBy, open_scorer
+from preftilt.engines.vocabulary import Vocabulary
+from preftilt.errors import BadInput
+from preftilt.messages import Message, Prompt
+from preftilt.prompt import ChatTokenizer, before_end
+from preftilt.types import Finish, Tokens
 
 CHAT = "/v1/chat/completions"
-
-
-@dataclass(frozen=True, slots=True)
-class ChatEndpoint:
-    """The chat-completions endpoint of a model; fields that the server refuses are left out."""
-
-    connection: Connection
-    model: str
-    refusals: RefusedFields = field(default_factory=RefusedFields)
-    alias: ModelAlias = field(default_factory=ModelAlias)
-
-    async def ask(self, body: dict[str, Any]) -> list[ChatChoice]:
-        """The choices in order."""
-        payload = {"model": self.model} | body
-        answer = await self.refusals.post(self.connection, CHAT, payload, ChatCompletions)
-        self.alias.check(answer.model, self.model, self.connection.url)
-        return sorted(answer.choices, key=lambda choice: choice.index)
-
-    async def stream(
-        self, body: dict[str, Any], first: int
-    ) -> AsyncGenerator[tuple[ChatChoice, bool], None]:
-        """After every event the choice so far, and whether it has ended.
-
-        ``first`` is added to its index.
-        """
-        payload = self.refusals.without({"model": self.model} | body | {"stream": True})
-        choices: dict[int, ChatChoice] = {}
-        async with aclosing(self.connection.events(CHAT, payload, ChatChunk)) as events:
-            async for event in events:
-                self.alias.check(event.model, self.model, self.connection.url)
-                for new in event.choices:
-                    choice = choices.setdefault(
-                        new.index, ChatChoice(index=first + new.index, message=ReplyMessage())
-                    )
-                    _join(choice, new)
-                    yield choice, bool(new.finish_reason)
 
 
 def _join(choice: ChatChoice, new: ChatDelta) -> None:
@@ -91,191 +67,112 @@ FINISHES: dict[str, Finish] = {
 """Our finish reasons, by those of chat servers."""
 
 
-class ChatSampler:
-    """Samples from a chat server; the sampler of a :class:`~preftilt.engines.scored_by.ScoredBy`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatDialect:
+    """The dialect of chat completions; fields that the server refuses are left out.
 
-    Answers come as text and are tokenised once, with the scorer's tokenizer. many: one request returns n answers.
+    Answers come as text and are tokenised once, with the scorer's ``tokenizer``. eos: ids that end a response;
+    turn_end: the one of them that ends an answer. many: one request returns n answers.
     """
 
-    def __init__(
-        self,
-        info: ServerEngineInfo,
-        loop: LoopThread,
-        endpoint: ChatEndpoint,
-        tokenizer: RememberingTokenizer,
-        capabilities: Capabilities,
-        *,
-        many: bool,
-    ) -> None:
-        self.info = info
-        self._loop = loop
-        self._endpoint = endpoint
-        self._tokenizer = tokenizer
-        self._capabilities = capabilities
-        self._many = many
-        self._streaming = StreamSupport()
+    connection: Connection
+    model: str
+    tokenizer: ChatTokenizer
+    eos: frozenset[int]
+    turn_end: int
+    many: bool = False
+    refusals: RefusedFields = field(default_factory=RefusedFields)
+    alias: ModelAlias = field(default_factory=ModelAlias)
 
-    @property
-    def name(self) -> str:
-        return self.info.name
+    async def draw(self, request: DrawRequest) -> list[DrawnTokens]:
+        parts = await together(self.ask(body) for body in self._payloads(request))
+        return [self._parse(choice, request.max_tokens) for part in parts for choice in part]
 
-    @property
-    def model(self) -> str:
-        return self.info.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    @property
-    def tokenizer(self) -> RememberingTokenizer:
-        return self._tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        return dict(self.info.versions)
-
-    @property
-    def facts(self) -> tuple[Fact, ...]:
-        """The results of the probe."""
-        return self.info.facts
-
-    @property
-    def plan(self) -> tuple[str, ...]:
-        """How it draws and scores."""
-        return self.info.plan
-
-    async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """See :class:`~preftilt.engines.base.Engine`; a partial response cannot be continued."""
-        self._check_requests(requests)
-        return await self._loop.wait(lambda: together(self._draw(request) for request in requests))
-
-    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: tokens of the text so far, which may be retokenised."""
-        assert isinstance(request, SampleRequest)
-        self._check_requests([request])
-
-        async def at_once() -> list[Increment]:
-            return whole_responses(request, await self._draw(request))
-
-        return self._loop.stream(
-            lambda: self._streaming.stream_or_whole(
-                lambda: self._stream_responses(request), at_once
-            )
-        )
-
-    def _check_requests(self, requests: Sequence[SampleRequest]) -> None:
-        checker = RequestChecker(
-            model=self.name,
-            max_context=self._capabilities.max_context,
-            vocabulary=1 << 31,  # The scorer checks its vocabulary; token ids are not sent.
-            images=True,  # The scorer's tokenizer has refused images if it takes none.
-        )
-        for request in requests:
-            checker.check_sample(request)
-            if request.prefix or request.step:
-                raise BadInput(
-                    f"{self.name} only chats, so no search can go on from a step (dvts); use best-of-n"
-                )
-            if request.sampling.top_k:
-                raise BadInput(
-                    "top_k is not part of OpenAI's API; leave it at 0 (--top-k), or use --top-p"
-                )
-            self._tokenizer.conversation(request.prompt)
-
-    async def ping(self) -> None:
-        """See :class:`~preftilt.engines.base.Pingable`: the server's list of models."""
-        await self._loop.wait(
-            lambda: check_model_served(self._endpoint.connection, self.name, self.model)
-        )
-
-    def close(self) -> None:
-        self._loop.close(self._endpoint.connection.close)
-
-    async def _draw(self, request: SampleRequest) -> list[Completion]:
-        budget = self._budget(request)
-        if not budget or not request.slots:
-            return [Completion((), np.empty(0), "length")] * len(request.slots)
-        parts = await together(self._endpoint.ask(body) for body in self._payloads(request))
-        choices = [choice for part in parts for choice in part]
-        if len(choices) != len(request.slots):
-            raise EngineError(
-                f"{self.name} sent {len(choices)} answers where {len(request.slots)} were asked"
-            )
-        return [self._completion(choice, budget) for choice in choices]
-
-    async def _stream_responses(self, request: SampleRequest) -> AsyncGenerator[Increment, None]:
-        budget = self._budget(request)
-        if not budget or not request.slots:
-            nothing = [Completion((), np.empty(0), "length")] * len(request.slots)
-            for increment in whole_responses(request, nothing):
-                yield increment
-            return
+    async def stream(self, request: DrawRequest) -> AsyncGenerator[DrawnChunk, None]:
         streams = [
-            self._endpoint.stream(body, first) for first, body in enumerate(self._payloads(request))
+            self._stream(body, first, request.max_tokens)
+            for first, body in enumerate(self._payloads(request))
         ]
-        left = {*request.slots}
-        async with aclosing(merged(streams)) as answers:
-            async for choice, ended in answers:
-                if not 0 <= choice.index < len(request.slots):
-                    raise EngineError(
-                        f"{self.name} sent more answers than the {len(request.slots)} asked for"
-                    )
-                slot = request.slots[choice.index]
-                if ended:
-                    left.discard(slot)
-                    [last] = whole_responses(
-                        replace(request, slots=(slot,)), [self._completion(choice, budget)]
-                    )
-                    yield last
-                elif (choice.message.content or "").strip():
-                    tokens = self._completion(choice, budget).tokens
-                    yield Increment(
-                        slot=slot, start=0, tokens=tokens, logprobs=np.zeros(len(tokens))
-                    )
-        if left:
-            raise EngineError(
-                f"{self.name} broke off in the middle of an answer: its stream ended before all answers had"
-            )
+        async with aclosing(merged(streams)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-    def _budget(self, request: SampleRequest) -> int:
-        return min(request.max_tokens, self._capabilities.max_context - len(request.prompt))
+    async def score(
+        self, context: Tokens, completions: Sequence[Tokens]
+    ) -> list[Float[np.ndarray, "T"]]:
+        raise BadInput(f"{self.connection.url} only chats; name a second engine (--scorer)")
 
-    def _payloads(self, request: SampleRequest) -> list[dict[str, Any]]:
+    async def ask(self, body: dict[str, Any]) -> list[ChatChoice]:
+        """The choices in order."""
+        payload = {"model": self.model} | body
+        answer = await self.refusals.post(self.connection, CHAT, payload, ChatCompletions)
+        self.alias.check(answer.model, self.model, self.connection.url)
+        return sorted(answer.choices, key=lambda choice: choice.index)
+
+    async def _stream(
+        self, body: dict[str, Any], first: int, budget: int
+    ) -> AsyncGenerator[DrawnChunk, None]:
+        """After every event the response so far; ``first`` is added to its index."""
+        payload = self.refusals.without({"model": self.model} | body | {"stream": True})
+        choices: dict[int, ChatChoice] = {}
+        async with aclosing(self.connection.events(CHAT, payload, ChatChunk)) as events:
+            async for event in events:
+                self.alias.check(event.model, self.model, self.connection.url)
+                for new in event.choices:
+                    choice = choices.setdefault(
+                        new.index, ChatChoice(index=first + new.index, message=ReplyMessage())
+                    )
+                    _join(choice, new)
+                    ended = bool(new.finish_reason)
+                    # More text may change the last token.
+                    drawn = self._parse(choice, budget if ended else budget - 1)
+                    yield DrawnChunk(choice.index, 0, drawn, ended)
+
+    def _payloads(self, request: DrawRequest) -> list[dict[str, Any]]:
         """One request body for all answers, or one for each."""
-        sampling, n = request.sampling, len(request.slots)
-        messages = self._tokenizer.conversation(request.prompt)
+        if request.stop is not None:
+            raise BadInput(
+                f"{self.connection.url} only chats, so no search can go on from a step (dvts); use best-of-n"
+            )
+        if request.sampling.top_k:
+            raise BadInput(
+                "top_k is not part of OpenAI's API; leave it at 0 (--top-k), or use --top-p"
+            )
         body = {
             "messages": [
-                {"role": message.role, "content": _content(message)} for message in messages
+                {"role": message.role, "content": _content(message)}
+                for message in conversation(request.context)
             ],
-            "max_tokens": self._budget(request),
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "max_tokens": request.max_tokens,
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
         }
-        seed = seed_of(request)
-        if self._many and n > 1:
-            return [body | {"n": n, "seed": seed}]
-        return [body | {"seed": seed + i} for i in range(n)]
+        if self.many and request.n > 1:
+            return [body | {"n": request.n, "seed": request.seed}]
+        return [body | {"seed": request.seed + i} for i in range(request.n)]
 
-    def _completion(self, choice: ChatChoice, budget: int) -> Completion:
+    def _parse(self, choice: ChatChoice, budget: int) -> DrawnTokens:
         """The answer in the scorer's tokens, cut to the token budget."""
-        capabilities = self._capabilities
         content = choice.message.content or ""
         if not content.strip():
-            return Completion((), np.empty(0), "length", absent=why_no_text(choice))
-        text = before_end(content, self._tokenizer, capabilities.eos)
-        tokens = self._tokenizer.encode_response(text)
-        first_end = next(
-            (i for i, token in enumerate(tokens) if token in capabilities.eos), len(tokens)
-        )
+            return DrawnTokens((), None, absent=why_no_text(choice))
+        text = before_end(content, self.tokenizer, self.eos)
+        words = self.tokenizer.encode_response(text)
+        tokens = tuple(takewhile(lambda token: token not in self.eos, words))
         finish = FINISHES.get(choice.finish_reason or "", "unknown")
-        ended = finish == "eos" or first_end < len(tokens) or text != content
-        tokens = (*tokens[:first_end], capabilities.turn_end) if ended else tokens
-        if len(tokens) > budget:
-            tokens, ended, finish = tokens[:budget], False, "length"
-        # These log-probs are not used: another engine scores.
-        return Completion(tokens, np.zeros(len(tokens)), "eos" if ended else finish)
+        if finish == "eos" or text != content or len(tokens) < len(words):
+            tokens = (*tokens, self.turn_end)
+        return DrawnTokens(tokens[:budget], None, finish=finish)
+
+
+def conversation(prompt: Tokens) -> tuple[Message, ...]:
+    """The messages behind a prompt; raises :class:`~preftilt.errors.BadInput` for mere tokens."""
+    if isinstance(prompt, Prompt) and prompt.messages:
+        return prompt.messages
+    raise BadInput(
+        "a server that only chats can answer conversations, not token prompts from elsewhere, nor raw ones; use"
+        " /v1/chat/completions, or a server with /v1/completions"
+    )
 
 
 def why_no_text(choice: ChatChoice) -> str:
@@ -304,3 +201,145 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
         else {"type": "image_url", "image_url": {"url": part.data_url()}}
         for part in message.parts()
     ]
+
+
+NO_COMPLETIONS = frozenset({404, 405, 501})
+
+ONE_LETTER = 4
+"""Upper bound on the tokens of a prompt of one character, a begin token included; a chat template adds more."""
+
+QUESTION = {"messages": [{"role": "user", "content": "Name a way to relax."}]}
+
+
+def why_chat(url: str, options: EngineOptions) -> Fact | None:
+    """Why chat completions must be used: there are no others, or they apply a template; None otherwise."""
+
+    async def ask() -> Fact | None:
+        connection = await connected(url, options)
+        try:
+            card = await chosen_model(connection, options.served_model)
+            body = {"model": card.id, "prompt": "1", "n": 1, "max_tokens": 1}
+            body |= {"temperature": 1.0, "top_p": 1.0, "seed": 5}
+            answer = await connection.post(COMPLETIONS, body, Completions)
+        except Declined as failure:
+            if failure.status not in NO_COMPLETIONS:
+                raise
+            return Fact(COMPLETIONS, "no", "it only chats: a second engine must score")
+        finally:
+            await connection.close()
+        counted = answer.usage.prompt_tokens if answer.usage else None
+        if counted is None or counted <= ONE_LETTER:
+            return None
+        return applies_template(f"{counted} tokens of one character")
+
+    loop = LoopThread()
+    try:
+        return loop.run(ask)
+    finally:
+        loop.close(close_nothing)
+
+
+def applies_template(counted: str) -> Fact:
+    """The fact that a server applies its chat template to prompts, as its token count shows."""
+    meaning = "it applies its chat template: it is asked by chat, a second engine scores with its own tokenizer"
+    return Fact(COMPLETIONS, f"makes {counted}", meaning)
+
+
+def open_chat_server(
+    url: str, options: EngineOptions, why: Fact, scorer: Engine | None = None
+) -> ScoredBy:
+    """Open a server by chat completions, because of ``why``, together with the engine that scores.
+
+    ``scorer``: that engine, if it is open; it stays open if this fails.
+    """
+    if options.scorer is None:
+        can = "only chats" if why.answer == "no" else "applies its chat template to every prompt"
+        raise ServerRefused(
+            f"{url} {can}, so it can draw but not score; name a second engine that scores (--scorer SPEC; demo, a"
+            " hub id, vllm+http://…)",
+            (why,),
+        )
+    _check_options(url, options, why)
+    with ExitStack() as opened:
+        if scorer is None:
+            scorer = open_scorer(options.scorer, options)
+            opened.callback(scorer.close)
+        if scorer.tokenizer.opens_thoughts:
+            raise BadInput(
+                f"{scorer.name} scores what comes after thoughts, and a server that is asked by chat sends none of"
+                " them; turn thinking off, or take a scorer that does not think"
+            )
+        engine = ScoredBy(_open(url, options, scorer, why), scorer)
+        opened.pop_all()
+        return engine
+
+
+def _check_options(url: str, options: EngineOptions, why: Fact) -> None:
+    honoured = HONOURED - {"sampler_logprobs"}
+    if why.answer == "no":
+        honoured -= {"tokenizer"}
+    label = f"openai+{urlsplit(url).scheme}"
+    refuse_others(options, label, honoured, reason="the server only chats; the scorer's is used")
+
+
+def _open(url: str, options: EngineOptions, scorer: Engine, why: Fact) -> ServerEngine:
+    able = scorer.capabilities
+    loop = LoopThread()
+    facts = [why]
+    connection: Connection | None = None
+    try:
+        connection = loop.run(lambda: connected(url, options))
+        card = loop.run(lambda: chosen_model(connection, options.served_model))
+        facts.append(Fact("model", card.id))
+        dialect = ChatDialect(
+            connection=connection,
+            model=card.id,
+            tokenizer=scorer.tokenizer,
+            eos=able.eos,
+            turn_end=able.turn_end,
+        )
+        dialect = loop.run(lambda: _probe_many(dialect, facts))
+    except BaseException:
+        loop.close(connection.close if connection is not None else close_nothing)
+        raise
+    limits = (card.max_model_len, options.max_context, able.max_context)
+    context = min(limit for limit in limits if limit is not None)
+    facts.append(Fact("context", f"{context:,} tokens"))
+    many = "n answers a question" if dialect.many else "one question an answer"
+    info = EngineInfo(
+        name=f"openai+{connection.url}",
+        model=card.id,
+        capabilities=Capabilities(
+            max_context=context,
+            eos=able.eos,
+            turn_end=able.turn_end,
+            sampler_logprobs=False,
+            keyed_streams=False,
+            images=able.images,
+        ),
+        tokenizer=scorer.tokenizer,
+        facts=tuple(facts),
+        plan=(f"draw: POST {CHAT}, {many}", f"score: {scorer.name}"),
+    )
+    # The scorer checks its vocabulary; token ids are not sent.
+    vocabulary = Vocabulary(1 << 31, (), able.eos, scorer.tokenizer)
+    return ServerEngine(info, loop, connection, dialect, vocabulary, None)
+
+
+async def _probe_many(dialect: ChatDialect, facts: list[Fact]) -> ChatDialect:
+    """Whether one request returns n answers; also finds refused fields and the model's alias."""
+    body = QUESTION | {"max_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 5}
+    many = False
+    try:
+        await dialect.ask(body)
+        choices = await dialect.ask(body | {"n": 3})
+        texts = [choice.message.content for choice in choices if choice.message.content]
+        # A reasoning model may not reach its answer within so few tokens.
+        many = len(choices) == 3 and (not texts or len(set(texts)) > 1)
+    except Declined as failure:
+        if failure.status in (401, 403, 404):
+            raise
+    facts += [*dialect.alias.facts(dialect.model), *dialect.refusals.facts]
+    meaning = "prompts are sent once" if many else "one question an answer"
+    facts.append(Fact("n answers in one question", "yes" if many else "no", meaning))
+    return replace(dialect, many=many)

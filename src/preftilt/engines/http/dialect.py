@@ -13,13 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.facts import Fact
+from preftilt.engines.base import Fact
 from preftilt.engines.http.connection import Connection
 from preftilt.engines.http.responses import ModelCard, PromptLogprobs
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import ModelTokenizer
 from preftilt.errors import EngineError
-from preftilt.types import Sampling, Tokens
+from preftilt.types import Finish, Sampling, Tokens
+
+COMPLETIONS = "/v1/completions"
 
 PROBE_TEXT = "What shall we do on a rainy day, and why? We could read, paint, cook or play cards."
 """The text that probes score."""
@@ -49,13 +51,15 @@ class DrawRequest:
 class DrawnTokens:
     """Drawn tokens, an end token included.
 
-    logprobs: [T] nats, raw or scaled; None if the server sent none. spent: the server reports that its token budget is
-    used up, though text that was tokenised here may have fewer tokens.
+    logprobs: [T] nats, raw or scaled; None if the server sent none. finish: how the server says that text ended, which
+    was tokenised here: the tokens may have no end, and be fewer than the budget. absent: as in
+    :class:`~preftilt.types.Completion`.
     """
 
     tokens: Tokens
     logprobs: Float[np.ndarray, "T"] | None
-    spent: bool = False
+    finish: Finish | None = None
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.chat_template import HfChatTokenizer
+from preftilt.engines.base import (
+    DrawingRequest,
+    Engine,
+    EngineInfo,
+    Increment,
+    SampleRequest,
+    ScoreRequest,
+    whole_responses,
+)
 from preftilt.engines.checks import RequestChecker
-from preftilt.engines.facts import Fact
-from preftilt.engines.guides import GuideRequest
 from preftilt.engines.http.connection import Connection, Later, Unreachable
 from preftilt.engines.http.dialect import Dialect, DrawnTokens, DrawRequest
 from preftilt.engines.http.response_stream import StopFinder, StreamedResponse
 from preftilt.engines.http.responses import ModelList
 from preftilt.engines.http.server_quirks import StreamSupport
-from preftilt.engines.loop import LoopThread, together
-from preftilt.engines.shared_work import SharedWork
-from preftilt.engines.streaming import Increment, whole_responses
-from preftilt.engines.tokenizer import ModelTokenizer
+from preftilt.engines.loop import LoopThread, SharedWork, together
+from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Completion, Step, Tokens
@@ -48,120 +51,71 @@ SAME_MODEL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A text and its log-probs when the engine was opened; if None, only the model's name is checked."""
+    """A text and its log-probs when the engine was opened."""
 
     context: Tokens
     completion: Tokens
-    logprobs: Float[np.ndarray, "T"] | None
+    logprobs: Float[np.ndarray, "T"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerEngineInfo:
-    """Name, model and probe results of an engine on a server."""
-
-    name: str
-    model: str
-    facts: tuple[Fact, ...]
-    plan: tuple[str, ...]
-    versions: Mapping[str, str]
-
-
-class ServerEngine:
+class ServerEngine(Engine):
     """Samples and scores on a server; safe to call from many tasks, threads and event loops at once.
 
-    Open it with :func:`~preftilt.engines.open.open_engine`. Draws are seeded: the same request draws the same
-    tokens as far as the server honours seeds.
+    Open it with :func:`~preftilt.engines.open.open_engine`. Draws are seeded: the same request draws the same tokens as
+    far as the server honours seeds. canary: None where only the model's name is checked.
     """
 
     def __init__(
         self,
-        info: ServerEngineInfo,
+        info: EngineInfo,
         loop: LoopThread,
         connection: Connection,
         dialect: Dialect,
-        tokenizer: ModelTokenizer,
-        capabilities: Capabilities,
-        canary: Canary,
+        vocabulary: Vocabulary,
+        canary: Canary | None,
     ) -> None:
-        self.info = info
+        self._info = info
         self._loop = loop
         self._connection = connection
         self._dialect = dialect
-        self._tokenizer = tokenizer
-        self._capabilities = capabilities
+        self._vocabulary = vocabulary
         self._canary = canary
         self._streaming = StreamSupport()
         self._pending_check: SharedWork[None] | None = None
         self._checked = time.monotonic()
         self._checker = RequestChecker(
             model=info.name,
-            max_context=capabilities.max_context,
-            vocabulary=tokenizer.vocabulary.size,
+            max_context=info.capabilities.max_context,
+            vocabulary=vocabulary.size,
+            images=info.capabilities.images,
         )
         self._finalizer = weakref.finalize(self, LoopThread.close, loop, connection.close)
 
     @property
-    def name(self) -> str:
-        """The scheme and the URL."""
-        return self.info.name
-
-    @property
-    def model(self) -> str:
-        """The model's id, as the server calls it."""
-        return self.info.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Its abilities, established by the probe."""
-        return self._capabilities
-
-    @property
-    def tokenizer(self) -> HfChatTokenizer:
-        """The chat template and vocabulary that prompts are rendered with."""
-        return self._tokenizer.chat
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Versions, as far as the server reports them."""
-        return dict(self.info.versions)
-
-    @property
-    def facts(self) -> tuple[Fact, ...]:
-        """The results of the probe."""
-        return self.info.facts
-
-    @property
-    def plan(self) -> tuple[str, ...]:
-        """How it draws and scores."""
-        return self.info.plan
+    def info(self) -> EngineInfo:
+        return self._info
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """See :class:`~preftilt.engines.base.Engine`."""
         for request in requests:
             self._checker.check_sample(request)
         return await self._loop.wait(lambda: self._sample(requests))
 
-    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: one request with a streamed answer.
-
-        From a server that refuses to stream, responses come whole.
-        """
+    def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.base.Engine`; from a server that refuses to stream, responses come whole."""
         assert isinstance(request, SampleRequest)
         self._checker.check_sample(request)
         return self._loop.stream(lambda: self._stream(request))
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
         for request in requests:
             self._checker.check_score(request)
         return await self._loop.wait(lambda: self._score(requests))
 
     async def ping(self) -> None:
-        """See :class:`~preftilt.engines.base.Pingable`: the server's list of models."""
+        """Ask for the server's list of models."""
         await self._loop.wait(lambda: check_model_served(self._connection, self.name, self.model))
 
     def close(self) -> None:
-        """Close the connections; calls under way fail with :class:`~preftilt.errors.EngineError`."""
         self._finalizer()
 
     async def _sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
@@ -184,15 +138,15 @@ class ServerEngine:
         """Stream the server's responses; they end as in :meth:`_finish`."""
         draw = self._draw_request(request)
         if draw is None:
-            for increment in whole_responses(request, _empty_completions(request)):
+            for increment in whole_responses(request, request.without_tokens()):
                 yield increment
             return
-        scored = draw.logprobs and self._capabilities.sampler_logprobs
+        scored = draw.logprobs and self.capabilities.sampler_logprobs
         # A greedy response is shared by all slots.
         slots_of_responses = [(slot,) for slot in request.slots] if draw.n > 1 else [request.slots]
         responses = [
             StreamedResponse(
-                slots, StopFinder(self._tokenizer.vocabulary, request.step, draw.max_tokens), scored
+                slots, StopFinder(self._vocabulary, request.step, draw.max_tokens), scored
             )
             for slots in slots_of_responses
         ]
@@ -223,8 +177,9 @@ class ServerEngine:
 
     def _draw_request(self, request: SampleRequest) -> DrawRequest | None:
         """The request to the dialect, None if there is nothing to draw."""
-        context = request.prompt + request.prefix
-        budget = min(request.max_tokens, self._capabilities.max_context - len(context))
+        # A prompt alone remembers its conversation, which a chat server needs.
+        context = request.prompt + request.prefix if request.prefix else request.prompt
+        budget = min(request.max_tokens, self.capabilities.max_context - len(context))
         if not budget or not request.slots:
             return None
         return DrawRequest(
@@ -241,7 +196,7 @@ class ServerEngine:
     async def _draw(self, request: SampleRequest) -> list[Completion]:
         draw = self._draw_request(request)
         if draw is None:
-            return _empty_completions(request)
+            return request.without_tokens()
         drawn = await self._draw_responses(draw)
         if draw.n < len(request.slots):
             drawn = drawn * len(request.slots)
@@ -262,7 +217,7 @@ class ServerEngine:
             raise EngineError(
                 f"{self.name} drew {length} tokens where {draw.max_tokens} were allowed"
             )
-        limit = self._tokenizer.vocabulary.size
+        limit = self._vocabulary.size
         if any(not 0 <= token < limit for token in tokens):
             raise EngineError(
                 f"{self.name} drew tokens outside the vocabulary of {limit}; is --tokenizer the server's?"
@@ -271,10 +226,10 @@ class ServerEngine:
     async def _finish(self, draw: DrawRequest, first: DrawnTokens, step: Step | None) -> Completion:
         """Cut a response where it ends; a search step that the server ended too early is continued."""
         tokens, parts = first.tokens, [first]
-        stop_finder = StopFinder(self._tokenizer.vocabulary, step, draw.max_tokens)
+        stop_finder = StopFinder(self._vocabulary, step, draw.max_tokens)
         while (end := stop_finder.find_stop(tokens)) is None:
-            if first.spent:
-                end = len(tokens), "length"
+            if first.finish or first.absent:
+                end = len(tokens), first.finish or "length"
                 break
             if step is None or not parts[-1].tokens:
                 raise EngineError(
@@ -291,9 +246,8 @@ class ServerEngine:
             )
             tokens, parts = tokens + more.tokens, [*parts, more]
         length, finish = end
-        return Completion(
-            tokens[:length], await self._logprobs(draw, parts, tokens[:length]), finish
-        )
+        logprobs = await self._logprobs(draw, parts, tokens[:length])
+        return Completion(tokens[:length], logprobs, finish, first.absent)
 
     async def _logprobs(
         self, draw: DrawRequest, parts: Sequence[DrawnTokens], tokens: Tokens
@@ -305,7 +259,7 @@ class ServerEngine:
         rows = [part.logprobs for part in parts if part.logprobs is not None]
         if len(rows) == len(parts):
             return np.concatenate(rows)[: len(tokens)]
-        if not (tokens and draw.logprobs and self._capabilities.sampler_logprobs):
+        if not (tokens and draw.logprobs and self.capabilities.sampler_logprobs):
             return np.zeros(len(tokens))
         [row] = await self._dialect.score(draw.context, [tokens])
         return row
@@ -346,7 +300,7 @@ class ServerEngine:
         self._checked = time.monotonic()
 
     async def _check_same_weights(self) -> None:
-        if self._canary.logprobs is None:
+        if self._canary is None:
             return
         [row] = await self._dialect.score(self._canary.context, [self._canary.completion])
         gap = float(np.abs(row - self._canary.logprobs).mean())
@@ -377,8 +331,3 @@ async def check_model_served(connection: Connection, name: str, model: str) -> N
 def seed_of(request: SampleRequest) -> int:
     """The seed of the request's first slot and position."""
     return position_key(stream_key(request.stream, request.slots[0]), len(request.prefix)) & SEEDS
-
-
-def _empty_completions(request: SampleRequest) -> list[Completion]:
-    """Empty completions, where no token may be drawn."""
-    return [Completion((), np.empty(0), "length")] * len(request.slots)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.facts import Fact
+from preftilt.engines.base import Fact
 from preftilt.engines.http.connection import Declined
 from preftilt.engines.http.dialect import Dialect, DrawRequest, ProbeContext, probe_tokens
 from preftilt.engines.tokenizer import ModelTokenizer
@@ -39,6 +39,9 @@ OPEN_ENDED = (
 )
 """Texts with many continuations, so that drawn tokens differ in probability."""
 
+FROM_CACHE = "prompt from the cache when scoring"
+"""The question of the fact whether a server scores responses without computing their prompt again."""
+
 HIGH_TEMPERATURE = Sampling(temperature=2.0)
 """A temperature other than 1, high so that unlikely tokens are drawn; the maximum of OpenAI's API."""
 
@@ -48,6 +51,36 @@ FIRST_TOKENS = 16
 SPREAD = 6.0
 """Sum of squares (nats²) of the scores about their text's mean that is enough to measure their scale: with errors as
 large as :data:`ROUNDED`, slopes of 1 and of 1/2 are then twelve standard errors apart."""
+
+
+async def check_drawing(probe: ProbeContext, dialect: Dialect) -> None:
+    """Check that a server that takes and returns token ids draws n responses to one prompt.
+
+    Raises :class:`~preftilt.errors.BadInput` if it does not.
+    """
+    context = probe_tokens(probe.tokenizer)
+    draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
+    drawn = await dialect.draw(draw)
+    probe.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
+    if len(drawn) != 3:
+        raise BadInput(f"{probe.connection.url} sends {len(drawn)} responses for n = 3")
+    probe.note(Fact("n responses in one question", "yes", "prompts are sent once"))
+
+
+def shared_prefix_agrees(
+    probe: ProbeContext,
+    shared: Sequence[Float[np.ndarray, "T"] | None],
+    plain: Sequence[Float[np.ndarray, "T"]],
+) -> bool:
+    """Whether scores with the prompt from the server's cache are those without it; None where there are none."""
+    gaps = np.concatenate(
+        [np.abs(row - other) for row, other in zip(shared, plain, strict=True) if row is not None]
+    )
+    if gaps.max() > EXACT and gaps.mean() > ROUNDED:
+        probe.note(Fact(FROM_CACHE, f"off by {gaps.max():.2g} nats", "not used"))
+        return False
+    probe.note(Fact(FROM_CACHE, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
+    return True
 
 
 async def check_scores(probe: ProbeContext, dialect: Dialect) -> None:

@@ -7,11 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from preftilt.engines.base import Capabilities, Engine
-from preftilt.engines.facts import Fact, ServerRefused
+from preftilt.engines.base import Capabilities, Engine, EngineInfo, Fact, ServerRefused
 from preftilt.engines.http.connection import Connection, connect
 from preftilt.engines.http.dialect import Probe, ProbeContext, ProbeResult, probe_tokens
-from preftilt.engines.http.engine import Canary, ServerEngine, ServerEngineInfo
+from preftilt.engines.http.engine import Canary, ServerEngine
 from preftilt.engines.http.responses import ModelCard, ModelList
 from preftilt.engines.loop import LoopThread
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, refuse_others
@@ -42,11 +41,14 @@ class ServerKind:
     probe: Probe
 
 
-def open_server(kind: ServerKind, url: str, options: EngineOptions) -> ServerEngine | ScoredBy:
+def open_server(
+    kind: ServerKind, url: str, options: EngineOptions, scorer: Engine | None = None
+) -> ServerEngine | ScoredBy:
     """Open the server at ``url``; with ``options.scorer``, an engine that samples there and scores elsewhere.
 
-    Raises :class:`ServerRefused`, with a remedy, for a server that lacks a needed ability, and
-    :class:`~preftilt.errors.EngineError` for one that does not answer.
+    ``scorer``: the one that scores, if it is open; it stays open if this fails. Raises :class:`ServerRefused`, with a
+    remedy, for a server that lacks a needed ability, and :class:`~preftilt.errors.EngineError` for one that does not
+    answer.
     """
     _check_options(kind, url, options)
     if options.scorer is None:
@@ -54,25 +56,12 @@ def open_server(kind: ServerKind, url: str, options: EngineOptions) -> ServerEng
     with ExitStack() as opened:
         engine = _open(kind, url, options, needs_scores=False)
         opened.callback(engine.close)
-        scorer = open_scorer(options.scorer, options)
-        opened.callback(scorer.close)
+        if scorer is None:
+            scorer = open_scorer(options.scorer, options)
+            opened.callback(scorer.close)
         engine = scored_by(engine, scorer)
         opened.pop_all()
         return engine
-
-
-def open_sampler(kind: ServerKind, url: str, options: EngineOptions, scorer: Engine) -> ScoredBy:
-    """Open the server at ``url`` for sampling; ``scorer`` scores, and stays open if this fails.
-
-    Raises what :func:`open_server` does.
-    """
-    _check_options(kind, url, options)
-    engine = _open(kind, url, options, needs_scores=False)
-    try:
-        return scored_by(engine, scorer)
-    except BaseException:
-        engine.close()
-        raise
 
 
 def _check_options(kind: ServerKind, url: str, options: EngineOptions) -> None:
@@ -118,17 +107,10 @@ def _engine(
     connection: Connection,
     tokenizer: ModelTokenizer,
     result: ProbeResult,
-    canary: Canary,
+    canary: Canary | None,
     context: int,
     facts: tuple[Fact, ...],
 ) -> ServerEngine:
-    info = ServerEngineInfo(
-        name=f"{kind.scheme}+{connection.url}",
-        model=result.model,
-        facts=facts,
-        plan=result.plan,
-        versions=result.versions,
-    )
     capabilities = Capabilities(
         max_context=context,
         eos=tokenizer.vocabulary.eos,
@@ -136,7 +118,16 @@ def _engine(
         sampler_logprobs=result.sampler_logprobs,
         keyed_streams=False,
     )
-    return ServerEngine(info, loop, connection, result.dialect, tokenizer, capabilities, canary)
+    info = EngineInfo(
+        name=f"{kind.scheme}+{connection.url}",
+        model=result.model,
+        capabilities=capabilities,
+        tokenizer=tokenizer.chat,
+        versions=result.versions,
+        facts=facts,
+        plan=result.plan,
+    )
+    return ServerEngine(info, loop, connection, result.dialect, tokenizer.vocabulary, canary)
 
 
 async def connected(url: str, options: EngineOptions) -> Connection:
@@ -182,11 +173,11 @@ def find_tokenizer(card: ModelCard, options: EngineOptions) -> ModelTokenizer:
     )
 
 
-async def _canary(result: ProbeResult, tokenizer: ModelTokenizer) -> Canary:
+async def _canary(result: ProbeResult, tokenizer: ModelTokenizer) -> Canary | None:
+    if not result.scores:
+        return None
     tokens = probe_tokens(tokenizer)
     context, completion = tokens[:-CANARY], tokens[-CANARY:]
-    if not result.scores:
-        return Canary(context, completion, None)
     [row] = await result.dialect.score(context, [completion])
     return Canary(context, completion, row)
 

@@ -9,10 +9,9 @@ from itertools import takewhile
 import numpy as np
 from jaxtyping import Float
 
+from preftilt.engines.base import Increment
 from preftilt.engines.http.dialect import DrawnChunk, DrawnTokens
-from preftilt.engines.steps import step_ended
-from preftilt.engines.streaming import Increment
-from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.vocabulary import Vocabulary, step_ended
 from preftilt.errors import EngineError
 from preftilt.types import Completion, Finish, Step, Tokens
 
@@ -72,7 +71,8 @@ class StreamedResponse:
     _tokens: list[int] = field(default_factory=list)
     _logprobs: list[float] = field(default_factory=list)
     _logprobs_missing: bool = False
-    _spent: bool = False
+    _finish: Finish | None = None
+    _absent: str = ""
     _sent: int = 0
     _new_from: int = 0
 
@@ -80,7 +80,7 @@ class StreamedResponse:
     def drawn(self) -> DrawnTokens:
         """The response so far."""
         logprobs = None if self._logprobs_missing else np.array(self._logprobs)
-        return DrawnTokens(tuple(self._tokens), logprobs, spent=self._spent)
+        return DrawnTokens(tuple(self._tokens), logprobs, self._finish, self._absent)
 
     def add(self, part: DrawnChunk) -> None:
         """Add a chunk.
@@ -100,7 +100,7 @@ class StreamedResponse:
             self._logprobs_missing |= bool(new.tokens)
         else:
             self._logprobs[part.start :] = new.logprobs.tolist()
-        self._spent = new.spent
+        self._finish, self._absent = new.finish, new.absent
         self.stop_finder.find_stop(self._tokens)
 
     def new_increments(self) -> list[Increment]:
@@ -121,14 +121,25 @@ class StreamedResponse:
         self.complete = True
         start = self._new_from
         tokens, logprobs = completion.tokens[start:], completion.logprobs[start:]
-        return self._increments(tokens, logprobs, completion.finish)
+        return self._increments(tokens, logprobs, completion.finish, completion.absent)
 
     def _increments(
-        self, tokens: Tokens, logprobs: Float[np.ndarray, "T"], finish: Finish | None
+        self,
+        tokens: Tokens,
+        logprobs: Float[np.ndarray, "T"],
+        finish: Finish | None,
+        absent: str = "",
     ) -> list[Increment]:
         start = self._new_from
         self._sent = self._new_from = start + len(tokens)
         return [
-            Increment(slot=slot, start=start, tokens=tokens, logprobs=logprobs, finish=finish)
+            Increment(
+                slot=slot,
+                start=start,
+                tokens=tokens,
+                logprobs=logprobs,
+                finish=finish,
+                absent=absent,
+            )
             for slot in self.slots
         ]

@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from preftilt.engines.facts import Fact
+from preftilt.engines.base import Fact, Increment
 from preftilt.engines.http.connection import Connection, Declined
-from preftilt.engines.streaming import Increment
 from preftilt.errors import EngineError
 
 Answer = TypeVar("Answer", bound=BaseModel)

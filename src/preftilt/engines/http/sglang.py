@@ -29,12 +29,18 @@ from preftilt.engines.http.dialect import (
     checked_logprobs,
     probe_tokens,
 )
-from preftilt.engines.http.logprob_checks import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.open_server import ServerKind, open_sampler, open_server
+from preftilt.engines.http.logprob_checks import (
+    FROM_CACHE,
+    check_drawing,
+    check_sampler,
+    check_scores,
+    shared_prefix_agrees,
+)
+from preftilt.engines.http.open_server import ServerKind, open_server
 from preftilt.engines.http.responses import ModelCard, TokenId
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
-from preftilt.types import Sampling, Tokens
+from preftilt.types import Tokens
 
 GENERATE = "/generate"
 RAW_FLAG = "SGLANG_RETURN_ORIGINAL_LOGPROB=1"
@@ -253,7 +259,12 @@ async def probe_sglang(probe: ProbeContext, card: ModelCard) -> ProbeResult:
         seeded=info.enable_deterministic_inference,
         shares_prefix=False,
     )
-    await _probe_sampling(probe, dialect)
+    await check_drawing(probe, dialect)
+    probe.note(
+        Fact("seeds", "kept", "draws can be had again")
+        if dialect.seeded
+        else Fact("seeds", "not kept", "--enable-deterministic-inference would keep them")
+    )
     await check_scores(probe, dialect)
     trusted = await check_sampler(probe, dialect)
     dialect = await _probe_shared_prefix(probe, dialect)
@@ -283,38 +294,17 @@ async def probe_sglang(probe: ProbeContext, card: ModelCard) -> ProbeResult:
     )
 
 
-async def _probe_sampling(probe: ProbeContext, dialect: SglangDialect) -> None:
-    context = probe_tokens(probe.tokenizer)
-    draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
-    drawn = await dialect.draw(draw)
-    probe.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
-    if len(drawn) != 3:
-        raise BadInput(f"{probe.connection.url} sends {len(drawn)} responses for n = 3")
-    probe.note(Fact("n responses in one question", "yes", "prompts are sent once"))
-    probe.note(
-        Fact("seeds", "kept", "draws can be had again")
-        if dialect.seeded
-        else Fact("seeds", "not kept", "--enable-deterministic-inference would keep them")
-    )
-
-
 async def _probe_shared_prefix(probe: ProbeContext, dialect: SglangDialect) -> SglangDialect:
     """Whether the server can score with the prompt from its cache, and gets the same scores."""
     context = probe_tokens(probe.tokenizer, PREFIX)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
-    question = "prompt from the cache when scoring"
     try:
         shared = await dialect.score_shared_prefix(context, completions)
     except Declined as failure:
-        probe.note(Fact(question, f"not offered ({failure.status})", "prompts are read again"))
+        probe.note(Fact(FROM_CACHE, f"not offered ({failure.status})", "prompts are read again"))
         return dialect
     plain = await dialect.score_plain(context, completions)
-    gaps = np.abs(np.concatenate(shared) - np.concatenate(plain))
-    if gaps.max() > EXACT and gaps.mean() > ROUNDED:
-        probe.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
-        return dialect
-    probe.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
-    return replace(dialect, shares_prefix=True)
+    return replace(dialect, shares_prefix=shared_prefix_agrees(probe, shared, plain))
 
 
 def _up_to_logprobs(event: Generated, logprobs: bool) -> Generated:
@@ -345,11 +335,6 @@ def _max_context(info: ServerInfo, card: ModelCard) -> int | None:
     return card.max_model_len - 1 if card.max_model_len else None
 
 
-def open_sglang_server(url: str, options: EngineOptions) -> Engine:
+def open_sglang_server(url: str, options: EngineOptions, scorer: Engine | None = None) -> Engine:
     """Open an SGLang server by its URL; an :data:`~preftilt.engines.options.Opener`."""
-    return open_server(ServerKind("sglang", probe_sglang), url, options)
-
-
-def open_sglang_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
-    """Open an SGLang server that only samples; ``scorer``, which is open, scores."""
-    return open_sampler(ServerKind("sglang", probe_sglang), url, options, scorer)
+    return open_server(ServerKind("sglang", probe_sglang), url, options, scorer)

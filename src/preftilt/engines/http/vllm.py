@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Engine
-from preftilt.engines.facts import Fact
+from preftilt.engines.base import Engine, Fact
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.dialect import (
+    COMPLETIONS,
     DrawnChunk,
     DrawnTokens,
     DrawRequest,
@@ -30,8 +30,14 @@ from preftilt.engines.http.dialect import (
     completion_logprobs,
     probe_tokens,
 )
-from preftilt.engines.http.logprob_checks import EXACT, ROUNDED, check_sampler, check_scores
-from preftilt.engines.http.open_server import ServerKind, open_sampler, open_server
+from preftilt.engines.http.logprob_checks import (
+    FROM_CACHE,
+    check_drawing,
+    check_sampler,
+    check_scores,
+    shared_prefix_agrees,
+)
+from preftilt.engines.http.open_server import ServerKind, open_server
 from preftilt.engines.http.responses import (
     CompletionChoice,
     Completions,
@@ -42,12 +48,11 @@ from preftilt.engines.http.responses import (
 from preftilt.engines.loop import together
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError
-from preftilt.types import Sampling, Tokens
+from preftilt.types import Tokens
 
 MIN_TEMPERATURE = 0.01
 """The lowest temperature besides 0 that vLLM draws at; it would silently raise a lower one to this."""
 
-COMPLETIONS = "/v1/completions"
 GENERATE = "/inference/v1/generate"
 
 PREFIX = 300
@@ -237,7 +242,7 @@ async def probe_vllm(probe: ProbeContext, card: ModelCard) -> ProbeResult:
         scores_without_drawing=False,
         shares_prefix=False,
     )
-    await _probe_sampling(probe, dialect)
+    await check_drawing(probe, dialect)
     if probe.options.scorer is not None:
         return _sampling_only(probe, dialect, card, version)
     dialect = await _probe_scoring_without_drawing(probe, dialect)
@@ -283,16 +288,6 @@ def _max_context(card: ModelCard) -> int | None:
     return card.max_model_len - 1 if card.max_model_len else None
 
 
-async def _probe_sampling(probe: ProbeContext, dialect: VllmDialect) -> None:
-    context = probe_tokens(probe.tokenizer)
-    draw = DrawRequest(context=context, n=3, max_tokens=6, sampling=Sampling(), seed=5)
-    drawn = await dialect.draw(draw)
-    probe.note(Fact("token ids in and out", "yes", "responses are never tokenised again"))
-    if len(drawn) != 3:
-        raise BadInput(f"{probe.connection.url} sends {len(drawn)} responses for n = 3")
-    probe.note(Fact("n responses in one question", "yes", "prompts are sent once"))
-
-
 async def _probe_scoring_without_drawing(probe: ProbeContext, dialect: VllmDialect) -> VllmDialect:
     """Whether the server scores a prompt without drawing a token."""
     context = probe_tokens(probe.tokenizer)
@@ -313,34 +308,22 @@ async def _probe_shared_prefix(
     length = min(PREFIX, (max_model_len or PREFIX + 16) - 16)
     context = probe_tokens(probe.tokenizer, length)
     completions = [context[start : start + 6] for start in (1, 4, 9)]
-    question = "prompt from the cache when scoring"
     try:
         rows = await dialect.score_shared_prefix(context, completions)
     except Declined as failure:
         remedy = "start the server with --enable-scale-out to score faster"
-        probe.note(Fact(question, f"not offered ({failure.status})", remedy))
+        probe.note(Fact(FROM_CACHE, f"not offered ({failure.status})", remedy))
         return dialect
     except EngineError:
-        probe.note(Fact(question, "wrong rows", "not used"))
+        probe.note(Fact(FROM_CACHE, "wrong rows", "not used"))
         return dialect
     # A single row may be missing by chance: uninitialised values in its cached part may be NaN.
     if all(row is None for row in rows):
         remedy = "start the server with --enable-prompt-tokens-details to score faster"
-        probe.note(Fact(question, "not told what was cached", remedy))
+        probe.note(Fact(FROM_CACHE, "not told what was cached", remedy))
         return dialect
     plain = await dialect.score_plain(context, completions)
-    gaps = np.concatenate(
-        [
-            np.abs(row - plain_row)
-            for row, plain_row in zip(rows, plain, strict=True)
-            if row is not None
-        ]
-    )
-    if gaps.max() > EXACT and gaps.mean() > ROUNDED:
-        probe.note(Fact(question, f"off by {gaps.max():.2g} nats", "not used"))
-        return dialect
-    probe.note(Fact(question, f"yes, within {gaps.max():.1g} nats", "many responses score fast"))
-    return replace(dialect, shares_prefix=True)
+    return replace(dialect, shares_prefix=shared_prefix_agrees(probe, rows, plain))
 
 
 def _cached_tokens(answer: GenerateResponse) -> int | None:
@@ -348,11 +331,6 @@ def _cached_tokens(answer: GenerateResponse) -> int | None:
     return details.cached_tokens if details else None
 
 
-def open_vllm_server(url: str, options: EngineOptions) -> Engine:
+def open_vllm_server(url: str, options: EngineOptions, scorer: Engine | None = None) -> Engine:
     """Open a vLLM server by its URL; an :data:`~preftilt.engines.options.Opener`."""
-    return open_server(ServerKind("vllm", probe_vllm), url, options)
-
-
-def open_vllm_sampler(url: str, options: EngineOptions, scorer: Engine) -> Engine:
-    """Open a vLLM server that only samples; ``scorer``, which is open, scores."""
-    return open_sampler(ServerKind("vllm", probe_vllm), url, options, scorer)
+    return open_server(ServerKind("vllm", probe_vllm), url, options, scorer)

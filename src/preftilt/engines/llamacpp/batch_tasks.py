@@ -1,23 +1,89 @@
-"""The three kinds of tasks in a batch: prefilling a prefix, scoring a completion, sampling a response.
+"""Jobs (one a request), and the three kinds of tasks in a batch: prefilling, scoring, sampling.
 
 A task owns a sequence, gives the next tokens to forward, and takes the logits that follow them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.llamacpp.jobs import LlamaSampleJob, LlamaScoreJob
+from preftilt.engines.base import Increment, SampleRequest, ScoreRequest
 from preftilt.engines.llamacpp.sampler import draw, logprobs_of
 from preftilt.engines.llamacpp.sequences import LlamaSequence
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
-from preftilt.engines.steps import step_ended
+from preftilt.engines.vocabulary import step_ended
+from preftilt.engines.worker import settle
 from preftilt.streams import position_key
 from preftilt.types import Completion, Finish, Tokens
+
+
+@dataclass(eq=False, slots=True)
+class LlamaSampleJob:
+    """A request to draw completions; ``started`` counts the slots that were admitted, ``done`` the tokens drawn.
+
+    ``on_increment`` is called with each of them.
+    """
+
+    request: SampleRequest
+    future: Future[list[Completion]] = field(default_factory=Future)
+    started: int = 0
+    done: int = 0
+    completions: dict[int, Completion] = field(default_factory=dict)
+    on_increment: Callable[[Increment], None] | None = None
+
+    @property
+    def context(self) -> Tokens:
+        """All tokens before the first new one."""
+        return self.request.prompt + self.request.prefix
+
+    @property
+    def waiting(self) -> int:
+        """Number of slots that were not admitted yet."""
+        return len(self.request.slots) - self.started
+
+    def emit(
+        self, index: int, start: int, token: int, logprob: float, finish: Finish | None
+    ) -> None:
+        """Report the token at position ``start`` of a slot."""
+        if self.on_increment is not None:
+            self.on_increment(
+                Increment(
+                    slot=self.request.slots[index],
+                    start=start,
+                    tokens=(token,),
+                    logprobs=np.array([logprob]),
+                    finish=finish,
+                )
+            )
+
+    def finish(self, index: int, completion: Completion) -> None:
+        """Complete a slot; with the last one, the request."""
+        self.completions[index] = completion
+        if len(self.completions) == len(self.request.slots):
+            settle(self.future, [self.completions[i] for i in range(len(self.request.slots))])
+
+
+@dataclass(eq=False, slots=True)
+class LlamaScoreJob:
+    """A request for log-probs of a completion that is not empty; ``done`` counts its scored tokens."""
+
+    request: ScoreRequest
+    future: Future[np.ndarray] = field(default_factory=Future)
+    done: int = 0
+
+    @property
+    def context(self) -> Tokens:
+        """As :attr:`LlamaSampleJob.context`."""
+        return self.request.prompt + self.request.prefix
+
+
+LlamaJob = LlamaSampleJob | LlamaScoreJob
 
 
 @dataclass(frozen=True, slots=True)

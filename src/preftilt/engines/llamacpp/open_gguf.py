@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from preftilt.engines.base import Capabilities
-from preftilt.engines.chat_template import HfChatTokenizer
+from preftilt.engines.base import Capabilities, EngineInfo
+from preftilt.engines.chat_template import HfChatTokenizer, open_chat
 from preftilt.engines.llamacpp import probe
 from preftilt.engines.llamacpp.batch_tasks import StopCriteria
 from preftilt.engines.llamacpp.bindings import (
@@ -17,12 +17,12 @@ from preftilt.engines.llamacpp.bindings import (
     LlamaModel,
     llama_bindings,
 )
-from preftilt.engines.llamacpp.engine import LlamaCppEngine, LlamaCppInfo
+from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.engines.llamacpp.scheduler import LlamaCppLimits, LlamaCppScheduler, LlamaCppStats
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
-from preftilt.engines.model_files import gguf_file
+from preftilt.engines.models import gguf_file
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
-from preftilt.errors import BadInput, EngineError, NoChatTemplate, UnknownModel
+from preftilt.errors import BadInput, EngineError, UnknownModel
 
 HONOURED = CHAT_OPTIONS | {
     "dtype",
@@ -78,13 +78,7 @@ def open_llamacpp(
     path = _file(name)
     model = _load(name, str(path), options.device, tuning)
     gguf = GgufTokenizer(model, name)
-    chat = HfChatTokenizer(
-        gguf,  # pyright: ignore[reportArgumentType]  # it has all the methods that are used
-        chat_template=options.chat_template,
-        thinking=options.thinking,
-        template_kwargs=options.template_kwargs,
-        now=options.now,
-    )
+    chat = open_chat(gguf, options)
     stop, turn_end = _stop_criteria(gguf, chat, name)
     settings, limits = _sizes(name, model, options, tuning, dtype)
     try:
@@ -118,8 +112,14 @@ def _assembled(
         "cache": context.settings.dtype,
         "attention": "flash" if context.settings.flash else "plain",
     }
-    info = LlamaCppInfo(model=name, versions=versions, agreement=agreement)
-    return LlamaCppEngine(info, scheduler, chat, capabilities)
+    info = EngineInfo(
+        name=f"llamacpp:{name}",
+        model=name,
+        capabilities=capabilities,
+        tokenizer=chat,
+        versions=versions,
+    )
+    return LlamaCppEngine(info, scheduler, agreement)
 
 
 def _cache_type(dtype: str) -> str:
@@ -178,11 +178,7 @@ def _gpu_layers(device: str) -> int:
 def _stop_criteria(
     gguf: GgufTokenizer, chat: HfChatTokenizer, name: str
 ) -> tuple[StopCriteria, int]:
-    try:
-        template = chat.template
-    except NoChatTemplate:
-        template = None
-    eos, turn_end = gguf.end_tokens(template)
+    eos, turn_end = gguf.end_tokens(chat.template_or_none)
     if turn_end is None:
         raise BadInput(
             f"{name} names no token that ends a response; set tokenizer.ggml.eos_token_id in the file"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.llamacpp.jobs import LlamaJob, LlamaSampleJob, LlamaScoreJob
+from preftilt.engines.llamacpp.batch_tasks import LlamaJob, LlamaSampleJob, LlamaScoreJob
 from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.types import Completion, Sampling, Stream, Tokens
 

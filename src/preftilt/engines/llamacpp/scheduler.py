@@ -16,6 +16,9 @@ from jaxtyping import Int
 
 from preftilt.engines.llamacpp.batch_tasks import (
     BatchTask,
+    LlamaJob,
+    LlamaSampleJob,
+    LlamaScoreJob,
     PrefillTask,
     SampleTask,
     ScoreTask,
@@ -23,17 +26,9 @@ from preftilt.engines.llamacpp.batch_tasks import (
     TokenChunk,
 )
 from preftilt.engines.llamacpp.bindings import LlamaContext
-from preftilt.engines.llamacpp.jobs import (
-    LlamaJob,
-    LlamaSampleJob,
-    LlamaScoreJob,
-    set_future_error,
-    set_future_result,
-)
 from preftilt.engines.llamacpp.sampler import logprobs_of
-from preftilt.engines.llamacpp.sequence_cache import SequenceCache
-from preftilt.engines.llamacpp.sequences import LlamaSequence, SequencePool
-from preftilt.engines.row_turns import rows_by_turn_end
+from preftilt.engines.llamacpp.sequences import LlamaSequence, SequenceCache, SequencePool
+from preftilt.engines.worker import rows_by_turn_end, settle
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Tokens
@@ -134,7 +129,7 @@ class LlamaCppScheduler:
             *self.score_queue,
             *(task.job for task in (*self.sample_tasks, *self.score_tasks)),
         ):
-            set_future_error(job.future, error)
+            settle(job.future, error)
         self.sample_queue, self.score_queue, self.sample_tasks, self.score_tasks = [], [], [], []
         self.prefills.clear()
         self.cache.reset()
@@ -265,7 +260,7 @@ class LlamaCppScheduler:
             self.score_tasks.remove(task)
             self.stats.scored += len(task.job.request.completion)
             self._release(task.sequence, keep=task.job.request.keep)
-            set_future_result(task.job.future, np.concatenate(task.logprobs))
+            settle(task.job.future, np.concatenate(task.logprobs))
         for task in sample_tasks:
             self.sample_tasks.remove(task)
             self.stats.drawn += len(task.drawn)

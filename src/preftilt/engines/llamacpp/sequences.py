@@ -7,6 +7,7 @@ every copy and removal is counted here: no batch is ever sent that would not fit
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from preftilt.engines.llamacpp.bindings import LlamaContext
+from preftilt.engines.prefixes import PrefixTree
+from preftilt.types import Tokens
 
 
 @dataclass(eq=False, slots=True)
@@ -76,3 +79,91 @@ class SequencePool:
         self.free_seq_ids.append(sequence.seq_id)
         self.holders[sequence.cells] -= 1
         self.free_cells.extend(sequence.cells[self.holders[sequence.cells] == 0].tolist())
+
+
+class SequenceCache:
+    """Caches sequences that hold at most ``limit`` cells together.
+
+    Every held cell makes all forwards a little slower (llama.cpp attends over all cells under a mask), so the limit is
+    well below what would fit.
+    """
+
+    def __init__(self, pool: SequencePool, limit: int) -> None:
+        self._pool = pool
+        self._limit = limit
+        self._items: OrderedDict[Tokens, LlamaSequence] = OrderedDict()
+        self._tree: PrefixTree[LlamaSequence] = PrefixTree()
+        self._held_by_cache = np.zeros_like(pool.holders)
+
+    def find_exact(self, tokens: Tokens) -> LlamaSequence | None:
+        """The sequence of exactly these tokens, if the logits after them are known."""
+        sequence = self._items.get(tokens)
+        if sequence is None or sequence.logits is None:
+            return None
+        self._items.move_to_end(tokens)
+        return sequence
+
+    def longest_prefix(self, tokens: Tokens) -> tuple[LlamaSequence | None, int]:
+        """The sequence with the longest common prefix, and the prefix's length; the last token is always computed."""
+        shared, sequence = self._tree.nearest(tokens[:-1])
+        if sequence is not None:
+            self._items.move_to_end(tuple(sequence.tokens))
+        return sequence, shared
+
+    def add(self, sequence: LlamaSequence) -> None:
+        """Cache a sequence; one without logits whose tokens are cached already is removed."""
+        key = tuple(sequence.tokens)
+        cached = self._items.get(key)
+        if cached is not None and sequence.logits is None:
+            self._items.move_to_end(key)
+            self._pool.drop(sequence)
+            return
+        if cached is not None:
+            self._evict(key)
+        self._items[key] = sequence
+        self._tree.add(key, sequence)
+        self._held_by_cache[sequence.cells] += 1
+        while len(self._items) > 1 and np.count_nonzero(self._held_by_cache) > self._limit:
+            self._evict(next(iter(self._items)))
+
+    def make_room(self, cells: int, seq_ids: int, protected: LlamaSequence | None) -> bool:
+        """Evict sequences other than ``protected`` until so many cells and ids are free.
+
+        Returns False, and evicts nothing, if that is impossible.
+        """
+        pool = self._pool
+        evictable = [sequence for sequence in self._items.values() if sequence is not protected]
+        if len(pool.free_seq_ids) + len(evictable) < seq_ids:
+            return False
+        if len(pool.free_cells) + self._freeable_cells(protected) < cells:
+            return False
+        for sequence in evictable:
+            if len(pool.free_cells) >= cells and len(pool.free_seq_ids) >= seq_ids:
+                break
+            self._evict(tuple(sequence.tokens))
+        return True
+
+    def clear(self) -> None:
+        """Evict everything."""
+        for key in [*self._items]:
+            self._evict(key)
+
+    def reset(self) -> None:
+        """Forget all entries after the pool was reset."""
+        self._items.clear()
+        self._tree.clear()
+        self._held_by_cache[:] = 0
+
+    def _freeable_cells(self, protected: LlamaSequence | None) -> int:
+        """Number of cells that only cached sequences other than ``protected`` hold."""
+        held_by_cache = self._held_by_cache
+        if protected is not None:
+            held_by_cache = held_by_cache.copy()
+            held_by_cache[protected.cells] = 0
+        return int(np.count_nonzero((held_by_cache > 0) & (held_by_cache == self._pool.holders)))
+
+    def _evict(self, key: Tokens) -> None:
+        sequence = self._items.pop(key)
+        self._tree.remove(key)
+        self._held_by_cache[sequence.cells] -= 1
+        self._pool.drop(sequence)

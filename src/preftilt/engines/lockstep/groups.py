@@ -20,13 +20,11 @@ from uuid import uuid4
 
 import numpy as np
 
-from preftilt.engines.guides import GuideRequest
+from preftilt.engines.base import GuideRequest, Increment
 from preftilt.engines.lockstep.attempts import Attempt, refusals
 from preftilt.engines.lockstep.member_params import MemberParams
 from preftilt.engines.loop import together
-from preftilt.engines.steps import step_ended
-from preftilt.engines.streaming import Increment
-from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.vocabulary import Vocabulary, step_ended
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Finish, Guided, Tokens

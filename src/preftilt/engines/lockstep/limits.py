@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preftilt.engines.guides import GuideRequest
+from preftilt.engines.base import GuideRequest
 from preftilt.errors import BadInput
 
 

@@ -23,7 +23,7 @@ class MemberParams:
 
     group: the name of one attempt at a response; no two share it. refusal: the token that this member must draw in a
     step that its group does not make together; every member has another. weights, mask, preferred, strength_by and
-    sampling: as in :class:`~preftilt.engines.guides.GuideRequest`. key: of the response's stream
+    sampling: as in :class:`~preftilt.engines.base.GuideRequest`. key: of the response's stream
     (:func:`preftilt.streams.stream_key`). start: the position in that stream of the first token that is drawn.
     vocabulary, holes: ids from ``vocabulary`` on, and ``holes``, are not drawn.
     """

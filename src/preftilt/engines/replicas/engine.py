@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, Engine, ReportsProgress, SampleRequest, ScoreRequest
-from preftilt.engines.channel import Channel
-from preftilt.engines.facts import Fact, Probed, ReplicaStatus
-from preftilt.engines.guides import (
+from preftilt.engines.base import (
+    Capabilities,
+    DrawingRequest,
+    Engine,
+    EngineInfo,
+    Fact,
     GuideRequest,
-    Guides,
+    Increment,
     Proposal,
     ProposeRequest,
-    Proposes,
-    can_guide,
-    can_propose,
-    check_guide,
+    ReplicaStatus,
+    SampleRequest,
+    ScoreRequest,
 )
-from preftilt.engines.loop import LoopThread, together
-from preftilt.engines.replicas.health import WatchIntervals, watch_replica
-from preftilt.engines.replicas.identity import ModelIdentity
-from preftilt.engines.replicas.replica import Replica
-from preftilt.engines.replicas.routing import choose_replica
-from preftilt.engines.streaming import Increment, streamed
+from preftilt.engines.checks import check_guide
+from preftilt.engines.loop import Channel, LoopThread, together
+from preftilt.engines.replicas.replica import (
+    ModelIdentity,
+    OpenReplica,
+    Replica,
+    WatchIntervals,
+    identify,
+    open_in_thread,
+    watch_replica,
+)
+from preftilt.engines.replicas.routing import FREE_LOAD, choose_replica
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
-from preftilt.prompt import ChatTokenizer
 from preftilt.types import Completion, Guided, Tokens
 
 T = TypeVar("T")
@@ -52,9 +59,9 @@ class RoutedRequest(Generic[R]):
     request: R
 
 
-class Replicas:
+class Replicas(Engine):
     """Gives every request to one of several engines of the same model; made by
-    :func:`~preftilt.engines.replicas.start_replicas.open_replicas`.
+    :func:`~preftilt.engines.replicas.engine.open_replicas`.
 
     All requests of one prompt go to the same replica, where its prefix is cached, unless that one has more than its
     share of load. Calls that a lost replica was running are repeated on another one, from the beginning. With keyed
@@ -66,18 +73,16 @@ class Replicas:
         self,
         loop: LoopThread,
         replicas: Sequence[Replica],
-        first: Engine,
+        first: EngineInfo,
         identity: ModelIdentity,
         intervals: WatchIntervals,
         free_load: int,
-        tokenizer: ChatTokenizer,
     ) -> None:
         self._loop = loop
         self._replicas = tuple(replicas)
         self._identity = identity
         self._free_load = free_load
-        self._tokenizer = tokenizer
-        self._probed = (first.facts, first.plan) if isinstance(first, Probed) else ((), ())
+        self._first = first
         self._finalizer = weakref.finalize(
             self, LoopThread.close, loop, lambda: close_all(replicas)
         )
@@ -85,60 +90,34 @@ class Replicas:
             loop.start(watch_replica(replica, identity, intervals))
 
     @property
-    def name(self) -> str:
-        """The names of all, with commas between them."""
-        return ",".join(replica.name for replica in self._replicas)
-
-    @property
-    def model(self) -> str:
-        """The model that all of them serve."""
-        return self._identity.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The abilities that all of them share."""
-        return self._identity.capabilities
-
-    @property
-    def tokenizer(self) -> ChatTokenizer:
-        """The chat template and vocabulary that all of them share."""
-        return self._tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Versions of those that are up now; where they differ, all of them."""
+    def info(self) -> EngineInfo:
+        """What all share; versions of those that are up, all of them where they differ; which of them answer."""
         values_by_name: dict[str, dict[str, None]] = {}
         for engine in self._engines():
             for name, value in engine.versions.items():
                 values_by_name.setdefault(name, {})[value] = None
-        return {name: ", ".join(values) for name, values in values_by_name.items()}
-
-    @property
-    def facts(self) -> tuple[Fact, ...]:
-        """Which replicas answer, and the facts of the first one's probe."""
         answering = tuple(
             Fact(status.name, "answers" if status.up else "does not answer", status.reason)
             for status in self.replica_statuses
         )
-        return (*answering, *self._probed[0])
-
-    @property
-    def plan(self) -> tuple[str, ...]:
-        """How the first one draws and scores, and how requests are routed."""
-        return (*self._probed[1], f"replicas: {len(self._replicas)}, by the prompt's tokens")
+        return EngineInfo(
+            name=",".join(replica.name for replica in self._replicas),
+            model=self._identity.model,
+            capabilities=self._identity.capabilities,
+            tokenizer=self._first.tokenizer,
+            versions={name: ", ".join(values) for name, values in values_by_name.items()},
+            facts=(*answering, *self._first.facts),
+            plan=(*self._first.plan, f"replicas: {len(self._replicas)}, by the prompt's tokens"),
+        )
 
     @property
     def replica_statuses(self) -> tuple[ReplicaStatus, ...]:
-        """The status of each."""
         return tuple(replica.status for replica in self._replicas)
 
     def progress(self, request: object) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`; 0 from replicas that cannot say."""
-        available = [engine for engine in self._engines() if isinstance(engine, ReportsProgress)]
-        return sum(engine.progress(request) for engine in available)
+        return sum(engine.progress(request) for engine in self._engines())
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """See :class:`~preftilt.engines.base.Engine`."""
         for request in requests:
             self._check_room(request.prompt, len(request.prefix) + 1)
         tasks = [
@@ -149,8 +128,8 @@ class Replicas:
         ]
         return await self._wait(tasks, lambda engine, part: engine.sample(part))
 
-    def stream(self, request: SampleRequest | GuideRequest) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`: by the replica that the prompt is routed to.
+    def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
+        """By the replica that the prompt is routed to.
 
         If it fails before its first increment, another one is tried; a later failure is the stream's.
         """
@@ -169,7 +148,7 @@ class Replicas:
 
         async def forward_increments(engine: Engine) -> None:
             nonlocal begun
-            async with aclosing(streamed(engine, task.request)) as increments:
+            async with aclosing(engine.stream(task.request)) as increments:
                 async for increment in increments:
                     begun = True
                     channel.put(increment)
@@ -183,16 +162,15 @@ class Replicas:
                 yield increment
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
-        """See :class:`~preftilt.engines.base.Engine`."""
         for request in requests:
             self._check_room(request.prompt, len(request.prefix) + len(request.completion))
         tasks = [RoutedRequest(request.prompt, 1, request) for request in requests]
         return await self._wait(tasks, lambda engine, part: engine.score(part))
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
-        """See :class:`~preftilt.engines.guides.Guides`; a request is routed by its first view."""
+        """See :class:`~preftilt.engines.base.Engine`; a request is routed by its first view."""
         tasks = [self._guide_task(request) for request in requests]
-        return await self._wait(tasks, lambda engine, part: _guides(engine).guide(part))
+        return await self._wait(tasks, lambda engine, part: engine.guide(part))
 
     def _guide_task(self, request: GuideRequest) -> RoutedRequest[GuideRequest]:
         check_guide(request)
@@ -202,11 +180,10 @@ class Replicas:
         return RoutedRequest(request.views[0].prompt, len(request.slots), fitted)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:
-        """See :class:`~preftilt.engines.guides.Proposes`."""
         for request in requests:
             self._check_room(request.prompt, len(request.prefix) + 1)
         tasks = [RoutedRequest(request.prompt, 1, request) for request in requests]
-        return await self._wait(tasks, lambda engine, part: _proposes(engine).propose(part))
+        return await self._wait(tasks, lambda engine, part: engine.propose(part))
 
     def close(self) -> None:
         """Close all; calls under way fail with :class:`~preftilt.errors.EngineError`."""
@@ -287,11 +264,11 @@ class Replicas:
 
     def _fit_to_context(self, request: D, prompt: Tokens) -> D:
         """The request, cut to the context that all replicas share, so that all would draw the same."""
-        room = self.capabilities.max_context - len(prompt) - len(request.prefix)
+        room = self._identity.capabilities.max_context - len(prompt) - len(request.prefix)
         return request if request.max_tokens <= room else replace(request, max_tokens=room)
 
     def _check_room(self, prompt: Tokens, new_tokens: int) -> None:
-        room = self.capabilities.max_context
+        room = self._identity.capabilities.max_context
         needed = len(prompt) + new_tokens
         if needed > room:
             raise PromptTooLong(
@@ -303,20 +280,85 @@ class Replicas:
         return [engine for replica in self._replicas if (engine := replica.engine) is not None]
 
 
-def _guides(engine: Engine) -> Guides:
-    if can_guide(engine):
-        return engine
-    raise BadInput(f"{engine.name} cannot draw from several views at once; open one that can")
-
-
-def _proposes(engine: Engine) -> Proposes:
-    if can_propose(engine):
-        return engine
-    raise BadInput(f"{engine.name} does not tell its likeliest next tokens; open one that does")
-
-
 async def close_all(replicas: Sequence[Replica]) -> None:
     """Close the engines that are open."""
     for replica in replicas:
         if replica.engine is not None:
             replica.engine.close()
+
+
+def open_replicas(
+    openers: Mapping[str, OpenReplica],
+    intervals: WatchIntervals | None = None,
+    *,
+    free_load: int = FREE_LOAD,
+) -> Replicas:
+    """Open engines of the same model, by name, and make one engine of them.
+
+    A replica that does not answer (:class:`~preftilt.errors.EngineError`) is left out, and added later when it does.
+    free_load: running sequences below which no replica counts as loaded.
+
+    Raises :class:`~preftilt.errors.BadInput` if they do not hold the same model, :class:`~preftilt.errors.EngineError`
+    if none of them answers, and otherwise what opening one of them raises.
+    """
+    replicas = [Replica(name=name, open=work) for name, work in openers.items()]
+    loop = LoopThread()
+    try:
+        wanted = loop.run(lambda: _open_all(replicas))
+        [first, *_] = [replica.engine for replica in replicas if replica.engine is not None]
+        return Replicas(
+            loop, replicas, first.info, wanted, intervals or WatchIntervals(), free_load
+        )
+    except BaseException:
+        loop.close(lambda: close_all(replicas))
+        raise
+
+
+async def _open_all(replicas: list[Replica]) -> ModelIdentity:
+    """Open and compare replicas; returns the identity and abilities that all of those that answer share."""
+    results = await together(_open_or_none(replica) for replica in replicas)
+    identities = [identity for identity in results if identity is not None]
+    if not identities:
+        raise EngineError(
+            f"none of the {len(replicas)} replicas answers: {'; '.join(replica.reason for replica in replicas)}"
+        )
+    first, *others = identities
+    for other in others:
+        difference = first.difference(other)
+        if difference is not None:
+            raise BadInput(f"{other.name} is no replica of {first.name}: {difference}")
+    capabilities = reduce(_common_capabilities, [identity.capabilities for identity in identities])
+    return replace(first, capabilities=capabilities)
+
+
+async def _open_or_none(replica: Replica) -> ModelIdentity | None:
+    """Open a replica; returns None, and sets its ``reason``, if it does not answer."""
+    try:
+        return await _open_and_identify(replica)
+    except EngineError as failure:
+        replica.reason = str(failure)
+        return None
+
+
+async def _open_and_identify(replica: Replica) -> ModelIdentity:
+    engine: Engine = await open_in_thread(replica.open)
+    try:
+        identity = await identify(engine)
+    except BaseException:
+        engine.close()
+        raise
+    replica.mark_up(engine)
+    return identity
+
+
+def _common_capabilities(first: Capabilities, other: Capabilities) -> Capabilities:
+    """The abilities of both; their end-of-response tokens are the same."""
+    return replace(
+        first,
+        max_context=min(first.max_context, other.max_context),
+        sampler_logprobs=first.sampler_logprobs and other.sampler_logprobs,
+        keyed_streams=first.keyed_streams and other.keyed_streams,
+        guides=first.guides and other.guides,
+        proposes=first.proposes and other.proposes,
+        images=first.images and other.images,
+    )

@@ -1,6 +1,6 @@
 """The embedded engine over Hugging Face transformers.
 
-The life of a request: ``engine.py`` checks it and submits it to the ``worker.py`` thread, where ``scheduler.py``
+The life of a request: ``engine.py`` checks it and submits it to the thread of ``../worker.py``, where ``scheduler.py``
 decides what each forward computes. ``prefill.py`` fills the prefix cache (``prefix_cache.py``), ``running_batch.py``
 decodes (tokens are drawn in ``sampler.py``), and ``scoring.py`` computes log-probs of given tokens. ``extend.py`` and
 ``decode.py`` lay out the two kinds of forward, which ``runner.py`` runs with the attention of ``attention.py``.

@@ -17,19 +17,13 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.guided_scoring import mixture_logprobs
-from preftilt.engines.transformers.jobs import (
-    DrawJob,
-    Job,
-    NormaliseJob,
-    ProposeJob,
-    ScoreJob,
-    settle,
-)
+from preftilt.engines.transformers.jobs import DrawJob, Job, NormaliseJob, ProposeJob, ScoreJob
 from preftilt.engines.transformers.probe import PROMPT, Probe, same
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle, SampledRow
 from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
 from preftilt.engines.transformers.scheduler import TransformersLimits, failure
+from preftilt.engines.worker import settle
 from preftilt.types import Reader, Tokens
 
 KEPT_PROMPTS = 4
@@ -70,11 +64,11 @@ class ExpandedPath:
 
     @property
     def idle(self) -> bool:
-        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
+        """See :class:`~preftilt.engines.worker.StepScheduler`."""
         return not self._jobs
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
+        """See :class:`~preftilt.engines.worker.StepScheduler`."""
         self._jobs.extend(jobs)
 
     def step(self) -> None:
@@ -99,13 +93,13 @@ class ExpandedPath:
                 settle(job.future, failure("running the expanded path", error))
 
     def abort(self, error: Exception) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
+        """See :class:`~preftilt.engines.worker.StepScheduler`."""
         for job in self._jobs:
             settle(job.future, error)
         self._jobs = []
 
     def forget(self) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
+        """See :class:`~preftilt.engines.worker.StepScheduler`."""
         self._prompts.clear()
 
     def agrees(self, probe: Probe) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.normalises import Mixture
+from preftilt.engines.base import Mixture
 from preftilt.engines.transformers.extend import ExtendPlan
 from preftilt.engines.transformers.jobs import NormaliseJob
 from preftilt.engines.transformers.runner import LOGIT_NUMBERS, ModelRunner

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.image_parts import PROBE
-from preftilt.engines.image_tokens import FIRST, SPREAD
+from preftilt.engines.images import FIRST, PROBE, SPREAD
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
 from preftilt.engines.transformers.jobs import score_job

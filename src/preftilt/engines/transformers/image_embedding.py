@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from preftilt.engines.image_tokens import FIRST, SPREAD
+from preftilt.engines.images import FIRST, SPREAD
 from preftilt.errors import EngineError
 from preftilt.types import Tokens
 

@@ -9,12 +9,13 @@ from io import BytesIO
 from typing import Any
 
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.image_tokens import image_tokens
+from preftilt.engines.images import image_tokens
 from preftilt.engines.transformers.image_embedding import ImageEmbedder, PromptImages
 from preftilt.errors import BadInput, UnseenImage
 from preftilt.images import Image, kept
-from preftilt.messages import Message
+from preftilt.messages import Message, Prompt
 from preftilt.moment import Moment
+from preftilt.prompt import ChatTokenizer
 from preftilt.types import Tokens
 
 MOST_PIXELS = 50_000_000
@@ -22,7 +23,7 @@ MOST_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTokenizer:
+class ImageTokenizer(ChatTokenizer):
     """A :class:`~preftilt.prompt.ChatTokenizer` of a vision-language model.
 
     ``processor`` is one of transformers; its outputs for images are cached in ``embedder``. refusal: why images cannot
@@ -39,7 +40,7 @@ class ImageTokenizer:
         """As :attr:`~preftilt.engines.chat_template.HfChatTokenizer.template`."""
         return self.chat.template
 
-    def render(self, messages: Sequence[Message]) -> Tokens:
+    def render(self, messages: Sequence[Message]) -> Prompt:
         """As the chat tokenizer's; an image has as many ids as the model has embeddings for it.
 
         Raises :class:`~preftilt.errors.UnseenImage` for an image that cannot be read or shown.
@@ -47,15 +48,12 @@ class ImageTokenizer:
         images = [image for message in messages for image in message.images]
         if images and self.refusal is not None:
             raise UnseenImage(f"{self.refusal}; leave the image out, or use another model")
-        return (
-            self._with_images(self.chat.spell(messages), images)
-            if images
-            else self.chat.render(messages)
-        )
+        if not images:
+            return self.chat.render(messages)
+        return Prompt(self._with_images(self.chat.spell(messages), images), messages)
 
     @property
     def moment(self) -> Moment | None:
-        """See :class:`~preftilt.moment.DatedTokenizer`."""
         return self.chat.moment
 
     def encode(self, text: str) -> Tokens:
@@ -69,7 +67,6 @@ class ImageTokenizer:
 
     @property
     def opens_thoughts(self) -> bool:
-        """See :class:`~preftilt.prompt.ReasoningTokenizer`."""
         return self.chat.opens_thoughts
 
     def thoughts(self, tokens: Tokens) -> int:

@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.guides import GuideRequest, Proposal, ProposeRequest
-from preftilt.engines.normalises import NormaliseRequest
-from preftilt.engines.streaming import Increment
+from preftilt.engines.base import (
+    GuideRequest,
+    Increment,
+    NormaliseRequest,
+    Proposal,
+    ProposeRequest,
+    SampleRequest,
+    ScoreRequest,
+)
 from preftilt.engines.transformers.prefix_cache import CachedPrompt, CachedTail
 from preftilt.engines.transformers.sampler import GuidanceRule
+from preftilt.engines.worker import settle
 from preftilt.types import Completion, Finish, Guided, Reader, Tokens
 
 
@@ -164,12 +170,3 @@ def propose_job(request: ProposeRequest) -> ProposeJob:
 def normalise_job(request: NormaliseRequest) -> NormaliseJob:
     """The job of a request for the log-probs of guided decoding."""
     return NormaliseJob(request, tuple(map(score_job, request.reads)))
-
-
-def settle(future: Future[Any], result: object) -> None:
-    """Set a future's result or exception, unless it is done or cancelled."""
-    if not future.done() and future.set_running_or_notify_cancel():
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from preftilt.engines.model_files import model_folder
+from preftilt.engines.gguf import model_folder
 from preftilt.errors import BadInput, PreftiltError, UnknownModel, first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

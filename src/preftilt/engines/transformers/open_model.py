@@ -9,15 +9,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+import transformers
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.image_parts import content_for
+from preftilt.engines.base import Capabilities, EngineInfo, SampleRequest, ScoreRequest
+from preftilt.engines.chat_template import HfChatTokenizer, open_chat
+from preftilt.engines.images import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
 from preftilt.engines.transformers.arm_loading import ArmSetup, attach_arms, read_arms
 from preftilt.engines.transformers.blocks import joined_linears
-from preftilt.engines.transformers.engine import TransformersEngine, TransformersInfo
+from preftilt.engines.transformers.engine import TransformersEngine
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_check import checked_images, probe_image
 from preftilt.engines.transformers.image_prompts import ImageTokenizer, image_tokenizer
@@ -36,7 +37,7 @@ from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle
 from preftilt.engines.transformers.scheduler import TransformersLimits, TransformersScheduler
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
-from preftilt.errors import BadInput, NoChatTemplate
+from preftilt.errors import BadInput
 from preftilt.types import Completion, Sampling, Stream, Tokens
 
 LOG = logging.getLogger("preftilt.engines.transformers")
@@ -97,16 +98,10 @@ def open_transformers(
     )
     processor = load_processor(source)
     tokenizer = load_tokenizer(source) if processor is None else processor.tokenizer
-    chat = HfChatTokenizer(
-        tokenizer,
-        chat_template=options.chat_template,
-        thinking=options.thinking,
-        template_kwargs=options.template_kwargs,
-        now=options.now,
-        content=None
-        if processor is None
-        else content_for(tokenizer, processor.image_token, options.chat_template),
-    )
+    content = None
+    if processor is not None:
+        content = content_for(tokenizer, processor.image_token, options.chat_template)
+    chat = open_chat(tokenizer, options, content)
     if processor is not None and options.arms:
         raise BadInput(
             f"{model} sees images, and reward models (--arm) read text alone; leave them out, or use a model of text"
@@ -179,9 +174,8 @@ def assemble(
         path = ExpandedPath(runner, lifecycle, limits)
         for each, check in zip(runners, probes, strict=True):
             _require_exact(ExpandedPath(each, lifecycle, limits), check, label)
-    exact = (
-        shared and loaded.dtype == torch.float32
-    )  # Installed, so that both agree with the plain forward.
+    # Installed in float32: both agree with the plain forward.
+    exact = shared and loaded.dtype == torch.float32
     trusted = sampler_logprobs == "on" or (
         sampler_logprobs == "auto" and (exact or _sampler_agrees(path, loaded.dtype))
     )
@@ -190,13 +184,13 @@ def assemble(
         images = checked_images(images, image_probe, path, label)
     path.forget()
     runner.stats.reset()
-    info = TransformersInfo(
-        model=label,
-        device=str(loaded.device),
-        dtype=str(loaded.dtype).removeprefix("torch."),
-        path="shared prefix" if shared else "expanded",
-        kernels=runner.kernels,
-    )
+    versions = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": str(loaded.device),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "attention": "shared prefix" if shared else "expanded",
+    }
     capabilities = Capabilities(
         max_context=limits.context,
         eos=vocabulary.eos,
@@ -205,10 +199,18 @@ def assemble(
         keyed_streams=keyed,
         guides=True,
         proposes=True,
+        normalises=True,
         arms=arm_setup.known,
         images=images is not None,
     )
-    return TransformersEngine(info, runner, path, images or chat, capabilities)
+    info = EngineInfo(
+        name=f"transformers:{label}",
+        model=label,
+        capabilities=capabilities,
+        tokenizer=images or chat,
+        versions=versions,
+    )
+    return TransformersEngine(info, runner, path)
 
 
 def _install(runners: Sequence[ModelRunner], probes: Sequence[probe.Probe]) -> str | None:
@@ -243,11 +245,7 @@ def _vocabulary(
 ) -> tuple[Vocabulary, int, ModelRunner]:
     rows = loaded.model.get_output_embeddings().weight.shape[0]
     size, holes = known_ids(loaded.tokenizer, rows)
-    try:
-        template = chat.template
-    except NoChatTemplate:
-        template = None
-    eos, turn_end = end_ids(loaded.model, loaded.tokenizer, template)
+    eos, turn_end = end_ids(loaded.model, loaded.tokenizer, chat.template_or_none)
     if turn_end is None:
         raise BadInput(
             f"{label} names no token that ends a response; set eos_token_id in its generation_config.json"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from preftilt.engines.steps import step_ended
 from preftilt.engines.transformers.arms import Readers
 from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
 from preftilt.engines.transformers.jobs import DrawJob, PrefixState
@@ -23,7 +22,7 @@ from preftilt.engines.transformers.prefix_cache import (
 )
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.sampler import RowSampling, draw
-from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.vocabulary import Vocabulary, step_ended
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Finish
 

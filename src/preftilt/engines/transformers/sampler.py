@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.guides import Proposal
+from preftilt.engines.base import Proposal
 from preftilt.guided.combine import ONE_BIT
 from preftilt.streams import GOLDEN, MIX_A, MIX_B
 from preftilt.types import Mask, Sampling, StrengthBy
@@ -201,7 +201,7 @@ def _above(scores: Tensor, total: Tensor, top_p: float) -> tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class GuidanceRule:
-    """The mixing of a row's views into one distribution; see :class:`~preftilt.engines.guides.GuideRequest`."""
+    """The mixing of a row's views into one distribution; see :class:`~preftilt.engines.base.GuideRequest`."""
 
     weights: tuple[float, ...]
     mask: Mask | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from preftilt.engines.row_turns import rows_by_turn_end
 from preftilt.engines.transformers.extend import ExtendSegment
 from preftilt.engines.transformers.guided_scoring import normalise
 from preftilt.engines.transformers.jobs import (
@@ -19,7 +18,6 @@ from preftilt.engines.transformers.jobs import (
     PrefixState,
     ProposeJob,
     ScoreJob,
-    settle,
 )
 from preftilt.engines.transformers.prefill import (
     Prefill,
@@ -38,6 +36,7 @@ from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle, RunningBatch
 from preftilt.engines.transformers.sampler import likeliest
 from preftilt.engines.transformers.scoring import PreparedScore, score
+from preftilt.engines.worker import rows_by_turn_end, settle
 from preftilt.errors import EngineError
 
 
@@ -96,7 +95,7 @@ class TransformersScheduler:
         self._decode()
 
     def forget(self) -> None:
-        """See :class:`~preftilt.engines.transformers.worker.ExecutionPath`."""
+        """See :class:`~preftilt.engines.worker.StepScheduler`."""
         self.cache.clear()
         if not self._running.active:
             self._running.clear()

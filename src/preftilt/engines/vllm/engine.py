@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from itertools import islice
@@ -13,16 +13,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Capabilities, SampleRequest, ScoreRequest
-from preftilt.engines.channel import Channel
-from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.checks import RequestChecker
-from preftilt.engines.guides import GuideRequest, as_sample, check_guide
+from preftilt.engines.base import (
+    DrawingRequest,
+    Engine,
+    EngineInfo,
+    GuideRequest,
+    Increment,
+    SampleRequest,
+    ScoreRequest,
+    whole_responses,
+)
+from preftilt.engines.checks import RequestChecker, check_guide
 from preftilt.engines.lockstep.groups import GroupDrawing
 from preftilt.engines.lockstep.limits import GroupLimits
 from preftilt.engines.lockstep.row_semaphore import RowSemaphore
-from preftilt.engines.loop import together
-from preftilt.engines.streaming import Increment, whole_responses
+from preftilt.engines.loop import Channel, together
 from preftilt.engines.vllm.sequences import (
     FirstTokenScore,
     NotComputed,
@@ -38,7 +43,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 """Temperatures besides 0 that vLLM draws at; it would silently raise a lower one, and refuses a higher one."""
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """Samples and scores with one model in vLLM; safe to call from many tasks, threads and event loops at once.
 
     Open it with :func:`~preftilt.engines.vllm.open_vllm`. ``block_size`` is the number of tokens in a block of vLLM's
@@ -49,21 +54,20 @@ class VllmEngine:
 
     def __init__(
         self,
-        checker: RequestChecker,
+        info: EngineInfo,
         worker: Submits,
-        tokenizer: HfChatTokenizer,
         vocabulary: Vocabulary,
-        capabilities: Capabilities,
-        versions: Mapping[str, str],
         block_size: int | None,
         limits: GroupLimits | None = None,
     ) -> None:
-        self._checker = checker
+        self._info = info
+        self._checker = RequestChecker(
+            model=info.model,
+            max_context=info.capabilities.max_context,
+            vocabulary=vocabulary.size,
+        )
         self._worker = worker
-        self._tokenizer = tokenizer
         self._vocabulary = vocabulary
-        self._capabilities = capabilities
-        self._versions = dict(versions)
         self._block_size = block_size
         self._limits = limits
         self._row_semaphore = RowSemaphore(limits.rows if limits else 0)
@@ -71,29 +75,8 @@ class VllmEngine:
         self._finalizer = weakref.finalize(self, worker.close)
 
     @property
-    def name(self) -> str:
-        """``vllm:`` and the model as given."""
-        return f"vllm:{self._checker.model}"
-
-    @property
-    def model(self) -> str:
-        """The model's id or path, as given."""
-        return self._checker.model
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """Its abilities, measured when it was opened."""
-        return self._capabilities
-
-    @property
-    def tokenizer(self) -> HfChatTokenizer:
-        """Its chat template and vocabulary."""
-        return self._tokenizer
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Package versions, how the model runs, and how it scores (``shared prefix`` or ``plain``)."""
-        return dict(self._versions)
+    def info(self) -> EngineInfo:
+        return self._info
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """See :class:`~preftilt.engines.base.Engine`.
@@ -113,14 +96,13 @@ class VllmEngine:
         with self._tracked(requests, drawings):
             self._worker.submit(work)
             drawn = iter(await _results([sequence.future for sequence in work]))
-        empty = Completion((), np.empty(0), "length")
         return [
-            list(islice(drawn, len(each))) if request.max_tokens else [empty] * len(request.slots)
+            list(islice(drawn, len(each))) if request.max_tokens else request.without_tokens()
             for each, request in zip(drawings, requests, strict=True)
         ]
 
     async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
-        """See :class:`~preftilt.engines.guides.Guides`; the views of a response are a group of ``engines/lockstep``.
+        """See :class:`~preftilt.engines.base.Engine`; the views of a response are a group of ``engines/lockstep``.
 
         Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.
         """
@@ -136,10 +118,10 @@ class VllmEngine:
         """A group for every slot, once the request has passed all checks."""
         check_guide(request)
         for view in request.views:
-            self._checker.check_sample(as_sample(request, view))
+            self._checker.check_sample(request.as_sample(view))
             self._checker.check_reader(view.reader)
         longest = max(len(view.prompt) for view in request.views) + len(request.prefix)
-        room = self._capabilities.max_context - longest
+        room = self.capabilities.max_context - longest
         if self._limits is None:
             raise BadInput(
                 f"{self.name} does not guide; leave out vllm: (the embedded engine does)"
@@ -154,10 +136,8 @@ class VllmEngine:
         async with self._row_semaphore.hold(len(group.request.views)):
             return await group.draw(self._worker.submit)
 
-    async def stream(
-        self, request: SampleRequest | GuideRequest
-    ) -> AsyncGenerator[Increment, None]:
-        """See :class:`~preftilt.engines.streaming.Streams`; errors are those of :meth:`sample` and :meth:`guide`."""
+    async def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
+        """See :class:`~preftilt.engines.base.Engine`; errors are those of :meth:`sample` and :meth:`guide`."""
         channel: Channel[Increment] = Channel()
         if isinstance(request, GuideRequest):
             groups = self._groups(request, channel.put)
@@ -169,8 +149,7 @@ class VllmEngine:
             return
         self._check_sample(request)
         if not (request.slots and request.max_tokens):
-            empty = Completion((), np.empty(0), "length")
-            for increment in whole_responses(request, [empty] * len(request.slots)):
+            for increment in whole_responses(request, request.without_tokens()):
                 yield increment
             return
         drawings = [
@@ -235,8 +214,8 @@ class VllmEngine:
             for reading, row in zip(readings, rows, strict=True)
         ]
 
-    def progress(self, request: SampleRequest | ScoreRequest | GuideRequest) -> int:
-        """See :class:`~preftilt.engines.base.ReportsProgress`: counts that the worker keeps anyway."""
+    def progress(self, request: object) -> int:
+        """See :class:`~preftilt.engines.base.Engine`: counts that the worker keeps anyway."""
         return sum(sequence.done for sequence in self._under_way.get(id(request), ()))
 
     @contextmanager

@@ -19,10 +19,8 @@ import numpy as np
 from vllm import RequestOutput, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from preftilt.engines.base import SampleRequest
-from preftilt.engines.steps import step_ended
-from preftilt.engines.streaming import Increment
-from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.base import Increment, SampleRequest
+from preftilt.engines.vocabulary import Vocabulary, step_ended
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Completion, Finish, Tokens

@@ -19,13 +19,11 @@ from vllm.platforms import current_platform
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
-from preftilt.engines.base import Capabilities, SampleRequest
-from preftilt.engines.checks import RequestChecker
-from preftilt.engines.guides import GuidedView, GuideRequest
+from preftilt.engines.base import Capabilities, EngineInfo, GuidedView, GuideRequest, SampleRequest
+from preftilt.engines.gguf import model_folder
 from preftilt.engines.lockstep.groups import GroupDrawing
 from preftilt.engines.lockstep.limits import GroupLimits, unsupported
 from preftilt.engines.lockstep.processor import GroupProcessor
-from preftilt.engines.model_files import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
 from preftilt.engines.transformers.open_model import ROUNDED_RMS
@@ -167,14 +165,17 @@ def measure(
         "dtype": str(model.dtype).removeprefix("torch."),
         "scoring": "shared prefix" if shared else "plain",
     }
-    checker = RequestChecker(model=name, max_context=context, vocabulary=vocabulary.size)
+    info = EngineInfo(
+        name=f"vllm:{name}",
+        model=name,
+        capabilities=capabilities,
+        tokenizer=known.chat,
+        versions=versions,
+    )
     return VllmEngine(
-        checker,
+        info,
         worker,
-        known.chat,
         vocabulary,
-        capabilities,
-        versions,
         block_size if shared else None,
         GroupLimits.of(started.vllm_config) if guides else None,
     )

@@ -14,14 +14,12 @@ from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
 from preftilt.prompt import (
     PromptSettings,
-    build_question,
+    build_query,
     check_contrast,
-    thoughts_in,
     with_preferences,
 )
-from preftilt.readers import ArmSettings
 from preftilt.rivals import Judges
-from preftilt.settings import Settings
+from preftilt.settings import ArmSettings, Settings
 from preftilt.types import Completion, Preference, Query, Tokens, View
 
 
@@ -128,7 +126,7 @@ def make_context(setup: ScoringSetup, item: Comparison) -> TokenisedComparison:
     try:
         check_contrast(item.preferences, setup.prompt)
         plain = replace(setup.prompt, against=None)
-        bare = build_question(setup.engine.tokenizer, item.messages, plain)
+        bare = build_query(setup.engine.tokenizer, item.messages, (), settings=plain)
         query, arms = None, ()
         if item.preferences or setup.prompt.history == "preference":
             query = realigner.prepare(item.messages, item.preferences).query
@@ -136,7 +134,7 @@ def make_context(setup: ScoringSetup, item: Comparison) -> TokenisedComparison:
             settings = Settings(lam=1.0, prompt=plain, arms=setup.arms)
             arms = realigner.prepare(item.messages, (), settings=settings).query.views[1:]
         responses = realigner.check_responses(query or bare, item.responses)
-        if any(thoughts_in(setup.engine.tokenizer, response.tokens) for response in responses):
+        if any(setup.engine.tokenizer.thoughts(response.tokens) for response in responses):
             raise BadInput(
                 "a response has thoughts, which are no part of an answer, and accuracy compares answers; take them out,"
                 " and turn thinking off"

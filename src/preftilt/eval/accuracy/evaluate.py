@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.engines.base import Engine
-from preftilt.engines.normalises import can_normalise
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.eval import report as eval_report
 from preftilt.eval.accuracy.comparisons import (
@@ -29,8 +28,8 @@ from preftilt.eval.accuracy.report import (
     users_table,
 )
 from preftilt.eval.accuracy.rules import MODES, Mode, Rule
-from preftilt.readers import resolve
 from preftilt.records import write_text
+from preftilt.settings import resolve
 
 NO_POLICY = (
     "The policy mode is left out: this engine tells log-probs of given tokens only, and normalising needs those of the"
@@ -152,7 +151,7 @@ def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
 
 
 def _modes(engine: Engine, wanted: Sequence[Mode]) -> tuple[tuple[Mode, ...], list[str]]:
-    if can_normalise(engine):
+    if engine.capabilities.normalises:
         return tuple(wanted or MODES), []
     if "policy" in wanted:
         raise BadInput(

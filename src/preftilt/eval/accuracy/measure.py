@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.guides import GuidedView
+from preftilt.engines.base import GuidedView, Mixture, NormaliseRequest, ScoreRequest
 from preftilt.engines.loop import together
-from preftilt.engines.normalises import Mixture, NormaliseRequest, can_normalise
 from preftilt.errors import BadInput, EngineError
 from preftilt.eval.accuracy.comparisons import Comparison, TokenisedComparison
 from preftilt.eval.accuracy.rules import AskingRule, Blend, MixingRule, Rule, RuleValue
@@ -117,7 +115,7 @@ async def _policies(
     for name, blend in blends.items():
         if not blend.is_policy:
             together.setdefault(tuple(map(_key, blend.views)), []).append(name)
-    if not together or not can_normalise(engine):
+    if not together or not engine.capabilities.normalises:
         return {}
     requests = [
         NormaliseRequest(

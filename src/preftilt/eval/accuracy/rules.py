@@ -20,8 +20,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import ScoreRequest
-from preftilt.engines.guides import GuidedView, ProposeRequest, can_propose
+from preftilt.engines.base import GuidedView, ProposeRequest, ScoreRequest
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import TokenisedComparison, with_examples
 from preftilt.guided.args import TrajectoryReward
@@ -48,7 +47,7 @@ class Blend:
     """What is to be mixed for one comparison.
 
     views: with their weights in F. reward: with their weights in the reward that the rule steers by; None if by none.
-    mask, preferred: as in :class:`~preftilt.engines.guides.GuideRequest`. examples: that stand in its prompt.
+    mask, preferred: as in :class:`~preftilt.engines.base.GuideRequest`. examples: that stand in its prompt.
     """
 
     views: tuple[GuidedView, ...]
@@ -244,7 +243,7 @@ class ArgsRule:
                 for response in context.responses
             ]
         )
-        policy = policy and can_propose(context.engine)
+        policy = policy and context.engine.capabilities.proposes
         return [
             await self._one(context, response, row, reward, policy)
             for response, row in zip(context.responses, own, strict=True)
@@ -268,7 +267,6 @@ class ArgsRule:
             return RuleValue(total, None, known[-1])
         logprobs, inside = [], 0
         engine = context.engine
-        assert can_propose(engine)
         for t, token in enumerate(tokens):  # log π of the token among the shortlist and itself
             prefix = tuple(tokens[:t])
             request = ProposeRequest(prompt=context.full, prefix=prefix, count=self.shortlist)

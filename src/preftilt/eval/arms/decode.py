@@ -16,8 +16,7 @@ import numpy as np
 
 from preftilt.arm.spec import Method as TrainMethod
 from preftilt.demo.world import WorldItem, items
-from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.guides import GuidedView, GuideRequest, Guides
+from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.eval.fronts.metrics import RewardScale, mean_inner_product
@@ -186,7 +185,6 @@ async def decoded(
     engine: Engine, method: str, items: Sequence[WorldItem], alpha: Alpha, weight: float
 ) -> list[RewardedAnswer]:
     """Greedy answers of a method that chooses every token."""
-    assert isinstance(engine, Guides)
     requests = [
         GuideRequest(
             views=views_of(engine, item, method, alpha, weight),

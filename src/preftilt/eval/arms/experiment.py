@@ -12,7 +12,7 @@ from typing import Any
 
 import preftilt
 from preftilt.arm.spec import SPEC_FILE
-from preftilt.engines.bundled import demo_folder
+from preftilt.engines.models import demo_folder
 from preftilt.eval.arms.decode import (
     ALPHAS,
     ASKED_FOR,

@@ -34,7 +34,7 @@ from preftilt.eval.behaviour.report import (
     report,
     rouge,
 )
-from preftilt.prompt import answer_text, build_question
+from preftilt.prompt import answer_text, build_query
 from preftilt.reward import Reward
 from preftilt.run import Run, check_guided, fit_max_tokens
 from preftilt.search import BestOfN, Greedy, LinearAlignment, Search
@@ -84,7 +84,7 @@ class AnswerMethod:
         if self.rule.evidence == "stated":
             return replace(context.stated(), lam=self.lam), None
         bare = replace(context.setup.prompt, against=None)
-        return build_question(context.engine.tokenizer, context.item.messages, bare), None
+        return build_query(context.engine.tokenizer, context.item.messages, (), settings=bare), None
 
 
 def parse_methods(names: Sequence[str], drawing: AnswerSettings) -> list[AnswerMethod]:

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.api import Realigner
-from preftilt.engines.base import Engine, SampleRequest
+from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.runner import measure_into, surveyed
-from preftilt.prompt import answer_text, build_question
+from preftilt.prompt import answer_text, build_query
 from preftilt.records import CheckedRow, Journal, dated, shown_by
 from preftilt.records.journal import Survey, error_record
 from preftilt.rivals.base import RewardModel
-from preftilt.run import fit_max_tokens
-from preftilt.search import Greedy
-from preftilt.types import Sampling, Stream
+from preftilt.run import plain_completion
 
 IN_FLIGHT = 32
 
@@ -119,17 +117,8 @@ async def _answered(
 
 async def _bare(engine: Engine, item: CheckedRow, raters: Sequence[Rater]) -> dict[str, Any]:
     """The bare model's answer: there is nothing to realign."""
-    settings = item.settings
-    greedy = isinstance(settings.search, Greedy)
-    query = build_question(engine.tokenizer, item.messages, settings.prompt)
-    request = SampleRequest(
-        prompt=query.prompt,
-        slots=(0,),
-        stream=Stream(settings.seed, item.id),
-        sampling=Sampling(temperature=0.0) if greedy else settings.sampling,
-        max_tokens=fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens),
-    )
-    [[drawn]] = await engine.sample([request])
+    query = build_query(engine.tokenizer, item.messages, (), settings=item.settings.prompt)
+    drawn, _ = await plain_completion(engine, query, item.settings, item.id)
     ended = drawn.tokens[-1:] if drawn.finish == "eos" else ()
     text = answer_text(engine.tokenizer, drawn.tokens[: len(drawn.tokens) - len(ended)])
     return await _rated(raters, item, text, len(drawn.tokens))

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from preftilt.api import Realigner, Settings
-from preftilt.engines.base import SampleRequest
 from preftilt.errors import BadInput
 from preftilt.eval.harness.benchmark import BenchmarkRequest
 from preftilt.prompt import answer_text, plain_query
 from preftilt.result import Realigned, ScoredCandidate, number
-from preftilt.run import fit_max_tokens
-from preftilt.search import Greedy
-from preftilt.types import Query, Sampling, Stream
+from preftilt.run import plain_completion
+from preftilt.types import Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +68,13 @@ async def draw_plain(
     notes: tuple[str, ...] = ()
     if fit and settings.max_tokens is not None:
         settings, notes = _fitted(query, settings, realigner)
-    greedy = isinstance(settings.search, Greedy)
-    sample_request = SampleRequest(
-        prompt=prompt,
-        slots=(0,),
-        stream=Stream(settings.seed, item or ""),
-        sampling=Sampling(temperature=0.0) if greedy else settings.sampling,
-        max_tokens=fit_max_tokens(query, engine.capabilities.max_context, settings.max_tokens),
-    )
-    [[drawn]] = await engine.sample([sample_request])
+    drawn, budget = await plain_completion(engine, query, settings, item or "")
     return DrawnAnswer(
         text=answer_text(engine.tokenizer, drawn.tokens),
         cut_off=drawn.finish == "length",
         read=len(prompt),
         sampled=len(drawn.tokens),
-        record={"plain": True, "max_tokens": sample_request.max_tokens, "notes": list(notes)},
+        record={"plain": True, "max_tokens": budget, "notes": list(notes)},
     )
 
 

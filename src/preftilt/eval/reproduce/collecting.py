@@ -267,7 +267,8 @@ def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
 
 def _files(model: str) -> list[tuple[str, int, str]]:
     """Names, sizes and contents of a local model: a hash, or the time of the last change of a large file."""
-    from preftilt.engines.model_files import gguf_file, model_folder
+    from preftilt.engines.gguf import model_folder
+    from preftilt.engines.models import gguf_file
 
     path = gguf_file(model) or Path(model_folder(model)).expanduser()
     known = []

@@ -174,7 +174,7 @@ def trees(lam: float, reduction: Reduction) -> ComparedMethod:
 
 
 def rated(name: str, n: int) -> ComparedMethod:
-    """The highest rating by a reward model or judge, in the order of :mod:`preftilt.rank`."""
+    """The highest rating by a reward model or judge, in the order of :mod:`preftilt.reward`."""
 
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
         drawn = first(item.pool, n)
