@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -66,7 +66,6 @@ Block = Heading | Text | Table | Picture
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; font-size: 0.9em; }
-caption { text-align: left; padding: 0.3rem 0; font-style: italic; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.6rem; text-align: left; white-space: nowrap; }
 th { border-bottom: 2px solid #222; }
 img { max-width: 100%; }
@@ -81,10 +80,18 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 def page(blocks: Sequence[Block], title: str, folder: Path) -> str:
     """The blocks as one page with its pictures in it, from ``folder``."""
-    body = "\n".join(_html(block, folder) for block in blocks)
+    from markdown_it import MarkdownIt
+
+    def data_url(source: re.Match[str]) -> str:
+        return (
+            f'src="data:image/png;base64,{b64encode((folder / source[1]).read_bytes()).decode()}"'
+        )
+
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    body = re.sub(r'(?<=<img )src="([^"]+)"', data_url, reader.render(markdown(blocks)))
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
-        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n{body}</body>\n</html>\n"
     )
 
 
@@ -104,35 +111,6 @@ def _markdown(block: Block) -> str:
             ]
             caption = [f"*{block.caption}*", ""] if block.caption else []
             return "\n".join([*caption, *lines])
-
-
-def _html(block: Block, folder: Path) -> str:
-    match block:
-        case Heading():
-            return f"<h{block.level}>{_marked(block.text)}</h{block.level}>"
-        case Text():
-            return f"<p>{_marked(block.text)}</p>"
-        case Picture():
-            data = base64.b64encode((folder / block.file).read_bytes()).decode()
-            return f'<p><img alt="{html.escape(block.alt)}" src="data:image/png;base64,{data}"></p>'
-        case Table():
-            caption = f"<caption>{_marked(block.caption)}</caption>" if block.caption else ""
-            header = "".join(f"<th>{_marked(text)}</th>" for text in block.header)
-            rows = "".join(
-                "<tr>" + "".join(f"<td>{_marked(text)}</td>" for text in row) + "</tr>\n"
-                for row in block.rows
-            )
-            return (
-                f"<table>{caption}\n<thead><tr>{header}</tr></thead>\n<tbody>{rows}</tbody></table>"
-            )
-
-
-def _marked(text: str) -> str:
-    """Escaped text with its marks as tags."""
-    escaped = html.escape(text)
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    escaped = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", escaped)
 
 
 def write_report(

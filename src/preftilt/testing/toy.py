@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 
 import numpy as np
@@ -60,6 +60,14 @@ def hashed_bigrams(seed: int, vocabulary: int = len(WORDS), sharpness: float = 1
         return logprobs
 
     return lambda context: row(context[:4], context[-1:])
+
+
+def _guided_pick(request: GuideRequest, raw: Float[np.ndarray, "K V"], key: int) -> int:
+    """The token that guided decoding draws, from the log-probs ``raw`` of every view."""
+    weights = [view.weight for view in request.views]
+    by_token = adapted(raw, weights) if request.strength_by == "divergence" else weights
+    guided = masked(combine(raw, by_token), raw[request.preferred], request.mask)
+    return pick(guided, request.sampling, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +215,8 @@ class ToyEngine(Engine):
         return Completion(drawn.tokens, drawn.logprobs[0], drawn.finish)
 
     def _guided(self, request: GuideRequest, slot: int) -> Guided:
-        weights = [view.weight for view in request.views]
-
-        def choose(raw: Float[np.ndarray, "K V"], key: int) -> int:
-            by_token = adapted(raw, weights) if request.strength_by == "divergence" else weights
-            guided = masked(combine(raw, by_token), raw[request.preferred], request.mask)
-            return pick(guided, request.sampling, key)
-
         reads = [(view.prompt, self._read_by(view.reader)) for view in request.views]
-        return self._draw(request, reads, slot, choose)
+        return self._draw(request, reads, slot, partial(_guided_pick, request))
 
     def _draw(
         self,

@@ -39,7 +39,6 @@ from urllib.request import urlopen
 
 from preftilt.errors import BadInput
 from preftilt.eval.harness.benchmark import (
-    LINE_SEARCHES,
     Benchmark,
     BenchmarkProtocol,
     BenchmarkRequest,
@@ -51,6 +50,7 @@ from preftilt.eval.harness.benchmark import (
     ask,
     choose_rules,
     judged_by,
+    own_protocol,
     rear_protocol,
     verdicts_mark,
 )
@@ -141,11 +141,7 @@ def method_protocol(rules: MMHalRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "mmhal":
         return rear_protocol(rules.preset, max_tokens=1024)
-    return BenchmarkProtocol(
-        settings={"lambda": 20.0, "reduction": "sum", "temperature": 1.0, "max_tokens": 1024},
-        search="greedy",
-        searches=LINE_SEARCHES,
-    )
+    return own_protocol("greedy", temperature=1.0, max_tokens=1024)
 
 
 def check_wish(rules: MMHalRules, method: TaskMethod) -> None:

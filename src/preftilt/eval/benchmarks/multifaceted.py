@@ -37,7 +37,6 @@ from typing import Literal
 
 from preftilt.errors import BadInput
 from preftilt.eval.harness.benchmark import (
-    LINE_SEARCHES,
     Benchmark,
     BenchmarkProtocol,
     BenchmarkRequest,
@@ -48,6 +47,7 @@ from preftilt.eval.harness.benchmark import (
     ask,
     choose_rules,
     judged_by,
+    own_protocol,
     rear_protocol,
     verdicts_mark,
 )
@@ -119,12 +119,7 @@ def method_protocol(rules: MultifacetedRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "multifaceted":
         return rear_protocol(rules.preset, max_tokens=2048)
-    sampling = {"temperature": 1.0, "top_p": 0.9, "max_tokens": 1024}
-    return BenchmarkProtocol(
-        settings={"lambda": 20.0, "reduction": "sum", **sampling},
-        search="sample",
-        searches=LINE_SEARCHES,
-    )
+    return own_protocol("sample", temperature=1.0, top_p=0.9, max_tokens=1024)
 
 
 def request_for(item: MultifacetedItem, rules: MultifacetedRules) -> BenchmarkRequest:

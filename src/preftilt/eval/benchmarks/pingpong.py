@@ -37,12 +37,12 @@ from typing import Any, Literal, get_args
 
 from preftilt.errors import BadInput
 from preftilt.eval.harness.benchmark import (
-    LINE_SEARCHES,
     BenchmarkProtocol,
     BenchmarkRequest,
     Json,
     Rules,
     choose_rules,
+    own_protocol,
     rear_protocol,
 )
 from preftilt.eval.harness.judge import JudgeSettings
@@ -212,12 +212,7 @@ def method_protocol(rules: PingPongRules) -> BenchmarkProtocol:
     """The settings of the method that a preset comes with."""
     if rules.preset != "pingpong":
         return rear_protocol(rules.preset, max_tokens=2048)
-    sampling = {"temperature": 0.6, "top_p": 0.9, "max_tokens": 1536}
-    return BenchmarkProtocol(
-        settings={"lambda": 20.0, "reduction": "sum", **sampling},
-        search="sample",
-        searches=LINE_SEARCHES,
-    )
+    return own_protocol("sample", temperature=0.6, top_p=0.9, max_tokens=1536)
 
 
 def interrogator_settings(rules: PingPongRules) -> dict[str, Any]:

@@ -45,7 +45,6 @@ from preftilt.eval.benchmarks.prefeval_data import (
     load_items,
 )
 from preftilt.eval.harness.benchmark import (
-    LINE_SEARCHES,
     Benchmark,
     BenchmarkProtocol,
     BenchmarkRequest,
@@ -57,6 +56,7 @@ from preftilt.eval.harness.benchmark import (
     Values,
     choose_rules,
     judged_by,
+    own_protocol,
     rear_protocol,
     verdicts_mark,
 )
@@ -120,11 +120,7 @@ def method_protocol(rules: PrefEvalRules, *, mcq: bool) -> BenchmarkProtocol:
     if rules.preset != "prefeval":
         return rear_protocol(rules.preset, max_tokens=2048)
     longest = 16 if mcq and rules.choice_style == "letter" else 300
-    return BenchmarkProtocol(
-        settings={"lambda": 20.0, "reduction": "sum", "max_tokens": longest},
-        search="greedy",
-        searches=LINE_SEARCHES,
-    )
+    return own_protocol("greedy", max_tokens=longest)
 
 
 Prompting = Literal["zero-shot", "reminder", "cot", "self-critic"]

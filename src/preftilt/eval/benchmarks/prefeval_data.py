@@ -6,7 +6,7 @@ CC BY-NC 4.0, the inserted conversations under the terms of LMSYS-Chat-1M.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -67,7 +67,16 @@ def load_items(
     if unknown:
         raise BadInput(f"PrefEval has no topic {unknown[0]!r}; it has {', '.join(TOPICS)}")
     if data.startswith(HUB):
-        return _from_hub(data.removeprefix(HUB), form, topics, options)
+        # A data set has one row an item; its options, where they are asked for, stand in the same row.
+        rows = [
+            (row.optional_text("topic") or "all", row)
+            for row in hub_rows(data.removeprefix(HUB), "train")
+        ]
+        return tuple(
+            _item(row, form, topic, row if options else None)
+            for topic, row in rows
+            if not topics or topic in topics
+        )
     folder = data_folder(data, "prefeval")
     chosen = topics or [
         topic for topic in TOPICS if (folder / FOLDERS[form] / f"{topic}.json").exists()
@@ -118,22 +127,6 @@ def _item(row: DataRow, form: Form, topic: str, choice: DataRow | None = None) -
     )
 
 
-def _from_hub(
-    name: str, form: Form, topics: Sequence[str], options: bool
-) -> tuple[PrefEvalItem, ...]:
-    """A data set has one row an item; its options, where they are asked for, stand in the same row."""
-    items = []
-    for row in hub_rows(name, "train"):
-        topic = row.optional_text("topic") or "all"
-        if not topics or topic in topics:
-            items.append(_item(row, form, topic, row if options else None))
-    return tuple(items)
-
-
-def _no_history(row: DataRow) -> tuple[Message, ...]:
-    return ()
-
-
 def _choice_history(row: DataRow) -> tuple[Message, ...]:
     said = row.object("conversation")
     return (
@@ -157,4 +150,8 @@ def _persona_history(row: DataRow) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-_HISTORIES = {"explicit": _no_history, "choice": _choice_history, "persona": _persona_history}
+_HISTORIES: dict[Form, Callable[[DataRow], tuple[Message, ...]]] = {
+    "explicit": lambda row: (),
+    "choice": _choice_history,
+    "persona": _persona_history,
+}

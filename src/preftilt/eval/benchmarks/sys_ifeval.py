@@ -275,19 +275,16 @@ def _constraints(row: DataRow) -> tuple[tuple[str, ...], tuple[Mapping[str, Any]
 
 
 def _asks_for_length(constraint: str, arguments: Mapping[str, Any]) -> bool:
+    at_least = arguments.get("relation") == "at least"
     match constraint:
         case "length_constraints:number_words":
-            return _at_least(arguments) and arguments["num_words"] > LONG_WORDS
+            return at_least and arguments["num_words"] > LONG_WORDS
         case "length_constraints:number_sentences":
-            return _at_least(arguments) and arguments["num_sentences"] > LONG_SENTENCES
+            return at_least and arguments["num_sentences"] > LONG_SENTENCES
         case "length_constraints:number_paragraphs" | "length_constraints:nth_paragraph_first_word":
             return True
         case _:
             return False
-
-
-def _at_least(arguments: Mapping[str, Any]) -> bool:
-    return arguments.get("relation") == "at least"
 
 
 MAX_TOKENS = 200
@@ -327,9 +324,12 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
     rows = one_of("rows", opening.switches.get("rows", "short"), ROWS)
     items = [item for item in load_items(data) if rows == "all" or item.can_be_short]
     test = [item for item in items if item.split == "test"]
-    validation = _in_turns([item for item in items if item.split == "validation"], data)
+    own = [item for item in items if item.split == "validation"]
+    single, validation = load_single(data), []
+    for place in range(0, len(own), 2):
+        validation += [*own[place : place + 2], *single[place : place + 2]]
     if rows == "exclusion":
-        test, validation = [item for item in load_single(data) if item.opposite is not None], []
+        test, validation = [item for item in single if item.opposite is not None], []
     if rows == "validation":
         test, validation = validation, []
     return Benchmark(
@@ -347,14 +347,6 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
         check=_check,
         verdicts=version("if-verifiable"),
     )
-
-
-def _in_turns(own: Sequence[SysIFEvalItem], data: str) -> list[SysIFEvalItem]:
-    single = load_single(data)
-    mixed: list[SysIFEvalItem] = []
-    for place in range(0, len(own), 2):
-        mixed += [*own[place : place + 2], *single[place : place + 2]]
-    return mixed
 
 
 def _check(case: Case, answer: str) -> Values:

@@ -209,6 +209,12 @@ LINE_SEARCHES: Mapping[str, Json] = {
 """Each search's own settings where a step of a tree search is a line."""
 
 
+def own_protocol(search: str, **sampling: float) -> BenchmarkProtocol:
+    """What a benchmark's own preset does: its search and sampling; λ and the reduction are the paper's."""
+    settings = {"lambda": 20.0, "reduction": "sum", **sampling}
+    return BenchmarkProtocol(settings=settings, search=search, searches=LINE_SEARCHES)
+
+
 def rear_protocol(
     preset: str, *, max_tokens: int, method: dict[str, Any] | None = None
 ) -> BenchmarkProtocol:

@@ -76,9 +76,8 @@ def notes(benchmark: Json) -> Iterator[str]:
             f"**{items} items are too few** for intervals, which come out too narrow, and for p-values: take"
             f" {MIN_ITEMS} at least."
         )
-    if any(
-        _of_no_width(interval) for row in _rows(benchmark) for interval in row["metrics"].values()
-    ):
+    intervals = [each for row in _rows(benchmark) for each in row["metrics"].values()]
+    if any(each["low"] == each["high"] and each["n"] > 1 for each in intervals):
         yield (
             "An interval of no width means that all items had the same value, and not that the number is exact: what"
             f" none of {items} items shows may still be so of up to {min(1, 3 / items):.0%} of all there could be"
@@ -122,10 +121,6 @@ def _rows(benchmark: Json) -> list[Json]:
         for table in (each if isinstance(each, list) else [each])
     ]
     return [row for table in tables for row in table["rows"]]
-
-
-def _of_no_width(interval: Json) -> bool:
-    return interval["low"] == interval["high"] and interval["n"] > 1
 
 
 Pictures = Mapping[tuple[str, str], Sequence[str]]
@@ -245,7 +240,15 @@ def _value(value: Any) -> str:
 def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
     section: list[Block] = [Heading(EXPERIMENTS[name].title, 3)]
     if name in benchmark["tables"]:
-        section += _tables(name, benchmark)
+        data = benchmark["tables"][name]
+        section += [
+            _table(
+                each,
+                benchmark,
+                f"{each['inserted']} messages inserted. " if name == "table2" else "",
+            )
+            for each in (data if name == "table2" else [data])
+        ]
     files = pictures.get((benchmark["name"], name), ())
     if name == TOKEN_LEVEL:
         return [*section, *_token_level(benchmark, files)]
@@ -257,15 +260,6 @@ def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
     if len(section) == 1:
         section.append(Text("There is nothing to show: this benchmark has no such measurement."))
     return section
-
-
-def _tables(name: str, benchmark: Json) -> list[Block]:
-    data = benchmark["tables"][name]
-    if name != "table2":
-        return [_table(data, benchmark, "")]
-    return [
-        _table(each, benchmark, f"{each['inserted']} messages inserted. ") for each in data
-    ]  # fmt: skip
 
 
 def _table(data: Json, benchmark: Json, before: str) -> Table:
@@ -281,9 +275,10 @@ def _table(data: Json, benchmark: Json, before: str) -> Table:
     ]  # fmt: skip
     rows = []
     for row in data["rows"]:
+        lam = "" if row["lam"] is None else f"{row['lam']:g}"
         cells = [
-            _name(row),
-            _lambda(row),
+            f"{row['method']}, {row['reduction']}" if row["reduction"] and lam else row["method"],
+            f"*{lam}*" if row["chosen"] and lam else lam,
             str(row["items"]),
             *(percent(row["metrics"].get(metric)) for metric in benchmark["metrics"]),
             *_over(row["over"]),
@@ -308,17 +303,6 @@ def _table(data: Json, benchmark: Json, before: str) -> Table:
             f"; at 5 % for all of them together p must be below {0.05 / count:.2g} (Bonferroni)"
         )
     return Table(header, rows, caption)
-
-
-def _name(row: Json) -> str:
-    by = f", {row['reduction']}" if row["reduction"] and row["lam"] is not None else ""
-    return f"{row['method']}{by}"
-
-
-def _lambda(row: Json) -> str:
-    if row["lam"] is None:
-        return ""
-    return f"*{row['lam']:g}*" if row["chosen"] else f"{row['lam']:g}"
 
 
 def _over(over: Json | None) -> list[str]:

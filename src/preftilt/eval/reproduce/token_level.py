@@ -53,7 +53,13 @@ def families(how: MeasureSettings) -> list[MethodFamily]:
     """All that validation chooses among."""
     n = how.n
     alternatives = [
-        MethodFamily(name, [_rear(n, lam, reduction, rule, name) for lam in PICKING_LAMBDAS])
+        MethodFamily(
+            name,
+            [
+                _named(methods.best_by("", n, lam, reduction, cut_off=rule), name, lam)
+                for lam in PICKING_LAMBDAS
+            ],
+        )
         for reduction in REDUCTIONS
         for rule in CUT_OFFS
         for name in [f"best-of-{n}, {reduction}, cut off {rule}"]
@@ -159,10 +165,6 @@ def whole_pools(how: MeasureSettings) -> list[ComparedMethod]:
 def _greedy(lam: float) -> ComparedMethod:
     """Greedy decoding guided at λ."""
     return replace(methods.guided(guidance_name(lam)), name="guided, greedy", lam=lam)
-
-
-def _rear(n: int, lam: float, reduction: Reduction, rule: CutOff, name: str) -> ComparedMethod:
-    return _named(methods.best_by("", n, lam, reduction, cut_off=rule), name, lam)
 
 
 def _tried(n: int, lam: float, name: str) -> ComparedMethod:
