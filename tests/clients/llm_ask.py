@@ -43,7 +43,7 @@ def ask(words: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    opening.open_engine = lambda spec: ToyEngine(model=spec)
+    opening.open_engine = lambda spec, options=None: ToyEngine(model=spec or "toy")
     pm.register(llm_plugin)
     pm.hook.register_commands(cli=cli)
     asked = [ask(words) for words in json.loads(sys.argv[2])]

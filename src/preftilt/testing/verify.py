@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
-from preftilt.errors import EngineError, first_line
+from preftilt.errors import PreftiltError, first_line
 from preftilt.testing.laws import LAWS, default_prompts
 from preftilt.types import Sampling, Stream, Tokens
 
@@ -110,7 +110,7 @@ async def _law(
     name = getattr(law, "__name__", "law").replace("_", " ")
     try:
         await law(engine, prompts, tolerance)
-    except EngineError as failure:
+    except PreftiltError as failure:
         return EngineCheck(name=name, holds=False, measured=first_line(failure))
     return EngineCheck(name=name, holds=True, measured="")
 
