@@ -12,6 +12,7 @@ from preftilt.messages import OTHER_ROLES, Message, check_messages, join_leading
 from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
+from preftilt.server.guidance import Guidance, check_agreement, read_guidance
 from preftilt.server.names import ParsedModelName, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
@@ -129,17 +130,23 @@ def resolve(body: ChatBody | CompletionBody, config: ServerConfig, *, guides: bo
     named = read_name(body.model, config.model, config.presets)
     knob = body.preftilt or Knob()
     prompts: tuple[str, ...] = ()
+    changes: dict[str, Any] = {}
     if isinstance(body, CompletionBody):
         messages, preferences, prompts = (), (), tuple(body.prompt)
         _refuse_knob(knob, named)
     else:
         messages, preferences = _words(body, knob, named.preset, config)
+        guidance = read_guidance(body.guidance_scale, body.negative_prompt)
+        if guidance is not None:
+            messages, preferences, changes = _guided(guidance, messages, preferences, knob, named)
     pieces = bool(_first(knob.pieces, named.preset.pieces))
     job = Job(
         model=body.model,
         messages=messages,
         preferences=preferences,
-        settings=settled(_settings(body, knob, named, config), guides, several=(body.n or 1) > 1),
+        settings=settled(
+            _settings(body, knob, named, config, changes), guides, several=(body.n or 1) > 1
+        ),
         prompts=prompts,
         choices=(body.n or 1) * max(1, len(prompts)),
         stops=tuple(body.stop or ()),
@@ -193,10 +200,36 @@ def _words(
     return messages[1:], (Preference(first.content),)
 
 
+def _guided(
+    guidance: Guidance,
+    messages: tuple[Message, ...],
+    preferences: tuple[Preference, ...],
+    knob: Knob,
+    named: ParsedModelName,
+) -> tuple[tuple[Message, ...], tuple[Preference, ...], dict[str, Any]]:
+    """The words and the settings of a request with a guidance scale, which nothing else in it may contradict."""
+    stated = {**named.preset.changes(), **named.suffix, **knob.changes()}
+    own = {preference.strength for preference in preferences} - {None, guidance.scale}
+    if own:
+        raise ApiError(
+            400,
+            f"guidance_scale is {guidance.scale:g}, and a preference has the strength {min(own):g}; give one of them",
+            param="guidance_scale",
+        )
+    messages, preferences, changes = guidance.settings(messages, preferences)
+    check_agreement(changes, stated)
+    search = {**(stated.get("search") or {}), "name": "cfg"}
+    return messages, preferences, changes | {"search": search}
+
+
 def _settings(
-    body: ChatBody | CompletionBody, knob: Knob, named: ParsedModelName, config: ServerConfig
+    body: ChatBody | CompletionBody,
+    knob: Knob,
+    named: ParsedModelName,
+    config: ServerConfig,
+    guided: Mapping[str, Any],
 ) -> Settings:
-    """The server's settings, changed by the preset, the suffix and the body, in this order."""
+    """The server's settings, changed by the preset, the suffix, the body and its guidance, in this order."""
     settings = config.settings
     if not config.seeded:
         settings = replace(settings, seed=secrets.randbits(31))
@@ -208,7 +241,7 @@ def _settings(
                 f"{name} and preftilt.{name} differ; give one of them",
                 param=f"preftilt.{name}",
             )
-    return SettingsPatch.model_validate(own).apply(_named_settings(settings, named))
+    return SettingsPatch.model_validate(own | guided).apply(_named_settings(settings, named))
 
 
 def defaults_of(name: str, config: ServerConfig, *, guides: bool) -> Settings:

@@ -14,6 +14,7 @@ from preftilt.records.patch import SearchPatch, SettingsPatch, complaints
 from preftilt.records.rows import PreferenceRow
 from preftilt.records.strict import Count, Strict, Visible
 from preftilt.server.failures import ApiError
+from preftilt.server.guidance import LARGEST
 from preftilt.server.pictures import Part
 from preftilt.types import Preference
 
@@ -204,6 +205,12 @@ class ChatBody(Common):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = _only("0")
+    guidance_scale: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] | None = Field(
+        default=None, description="The strength λ of guided decoding; 1 is off."
+    )
+    negative_prompt: str | None = Field(
+        default=None, description="What guidance_scale guides against, stated as a preference is."
+    )
     metadata: dict[str, str] | None = Field(default=None, description="Accepted, without effect.")
     safety_identifier: str | None = Field(default=None, description="Accepted, without effect.")
     prompt_cache_key: str | None = Field(default=None, description="Accepted, without effect.")
@@ -249,6 +256,10 @@ class CompletionBody(Common):
     ] = Field(description="A text, or several: their choices follow each other, n a prompt.")
     logprobs: Annotated[int, Field(ge=0, le=0)] | None = _only("0 (the chosen tokens)")
     best_of: Annotated[int, Field(ge=1, le=1)] | None = _only("1 (see preftilt.search)")
+    guidance_scale: Annotated[float, Field(ge=1, le=1)] | None = _only(
+        "1 (a raw text has nothing to guide by; see /v1/chat/completions)"
+    )
+    negative_prompt: Annotated[str, Field(max_length=0)] | None = _only('""')
     echo: Literal[False] | None = _only("false")
     suffix: None = _only("null")
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preftilt.server.guidance import asks_guidance
 from preftilt.server.names import read_suffix
 from preftilt.server.resolve import ServerConfig
 
@@ -50,7 +51,8 @@ class ChatRouter:
         model = body.get("model")
         name, asks = self._named(model if isinstance(model, str) else "")
         stated = self.configs[name].preference_from == "system" and _has_system(body)
-        return name if asks or stated or body.get(FIELD) is not None else None
+        knob = body.get(FIELD) is not None or asks_guidance(body)
+        return name if asks or stated or knob else None
 
     def _named(self, model: str) -> tuple[str, bool]:
         """The served name that a model's name begins with, and whether the name says more."""
@@ -65,7 +67,7 @@ class ChatRouter:
 
     def _marks(self) -> list[bytes]:
         """Bytes of which one stands in every body that turns the knob: escapes may hide any word."""
-        marks = [b"\\u", FIELD.encode()]
+        marks = [b"\\u", FIELD.encode(), b"guidance_scale", b"negative_prompt"]
         for name, config in self.configs.items():
             marks.append(json.dumps(name)[1:-1].encode() + b":")
             marks += [preset.encode() for preset in config.presets]
