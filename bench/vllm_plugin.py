@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +156,11 @@ def plugin(model: str, say: Say) -> list[Figure]:
     """Plain answers of a server with the plugin beside one without it."""
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(model, plugin=known)) for known in (False, True)]
-        without, with_it = in_turns(
-            *(
-                lambda url=server.url: asyncio.run(a_token(url, ANSWERS, TOKENS))
-                for server in servers
-            )
+        first, second = (
+            partial(lambda url: asyncio.run(a_token(url, ANSWERS, TOKENS)), server.url)
+            for server in servers
         )
+        without, with_it = in_turns(first, second)
     say(f"{model}: {statistics.median(ratios(with_it, without)):.2f}")
     title = f"{model}: {ANSWERS} plain answers with the plugin ÷ without it, seconds a token"
     return [Figure(title, 1.1, "×", ratios(with_it, without))]

@@ -226,7 +226,7 @@ async def _plain(
         logprobs=False,
     )
     text, tokens = AnswerText(engine), []
-    async for increment in streamed(engine, request):
+    async for increment in engine.stream(request):
         tokens[increment.start :] = increment.tokens
         if new := text.new(tuple(tokens), ended=increment.finish is not None):
             yield new

@@ -86,7 +86,7 @@ def test_every_token_follows_the_formula(
     running: Running, name: str, scale: float, seed: int | None
 ):
     fields, positive, negative = CASES[name]
-    fields = {"preftilt": None} | fields | {"guidance_scale": scale}
+    fields: dict[str, Any] = {"preftilt": None} | fields | {"guidance_scale": scale}
     sampling = {"temperature": 0} if seed is None else {"temperature": 1, "seed": seed}
     knob = (fields["preftilt"] or {}) | {"details": True}
     reply = ask(running, **fields | sampling | {"preftilt": knob})

@@ -209,11 +209,12 @@ def _guided(
 ) -> tuple[tuple[Message, ...], tuple[Preference, ...], dict[str, Any]]:
     """The words and the settings of a request with a guidance scale, which nothing else in it may contradict."""
     stated = {**named.preset.changes(), **named.suffix, **knob.changes()}
-    own = {preference.strength for preference in preferences} - {None, guidance.scale}
+    strengths = [preference.strength for preference in preferences]
+    own = [strength for strength in strengths if strength not in (None, guidance.scale)]
     if own:
         raise ApiError(
             400,
-            f"guidance_scale is {guidance.scale:g}, and a preference has the strength {min(own):g}; give one of them",
+            f"guidance_scale is {guidance.scale:g}, and a preference has the strength {own[0]:g}; give one of them",
             param="guidance_scale",
         )
     messages, preferences, changes = guidance.settings(messages, preferences)
@@ -241,7 +242,7 @@ def _settings(
                 f"{name} and preftilt.{name} differ; give one of them",
                 param=f"preftilt.{name}",
             )
-    return SettingsPatch.model_validate(own | guided).apply(_named_settings(settings, named))
+    return SettingsPatch.model_validate(own | dict(guided)).apply(_named_settings(settings, named))
 
 
 def defaults_of(name: str, config: ServerConfig, *, guides: bool) -> Settings:

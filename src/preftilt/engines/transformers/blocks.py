@@ -93,7 +93,7 @@ class JoinedLayer:
             turning.roll(self._head // 2, -1),
             sine,
         )
-        out, _ = shared_prefix_attention(
+        out, _weights = shared_prefix_attention(
             self._attention,
             turned[:, : self._heads].transpose(0, 1)[None],
             turned[:, self._heads :].transpose(0, 1)[None],
