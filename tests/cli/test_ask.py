@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from preftilt.cli import configure
 from preftilt.cli.show import short
 from preftilt.search import DVTS
+from preftilt.testing.toy import ToyEngine
 from tests.cli.conftest import Cli, Opener
 
 ASK = ("ask", "How do I study maths?", "--preference", "No games.", "--max-tokens", "30")
@@ -358,9 +360,22 @@ def test_an_example_says_which_lambda_would_have_given_it(cli: Cli) -> None:
     assert re.fullmatch(r"  among the 16 candidates it is chosen for λ .*\d", told[1])
     assert told[2] == "  what λ guided decoding would need, this engine cannot tell"
     assert "  beside the 16 candidates " in cli(*ASK, "--example", "draw draw draw").out
+    single = cli(*ASK, "--search", "sample", "--example", "draw").out
+    assert "The answer you like\n  what λ guided decoding would need" in single
 
 
 def test_an_example_is_tried_before_anything_is_drawn(cli: Cli, opener: Opener) -> None:
     said = cli(*ASK, "--example", "draw<end>")
     assert (said.code, "an end-of-turn token" in said.err or "take it out" in said.err) == (2, True)
     assert opener.engine.inner.counts == {"sampled": 0, "scored": 0}
+
+
+def test_an_example_says_which_lambda_guided_decoding_would_need(
+    real_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configure, "open_engine", lambda spec, options: ToyEngine())
+    record = real_cli(*ASK, "--json", "--example", "draw")
+    guided = record.object["example"]["guided"]
+    out = real_cli(*ASK, "--example", "draw").out
+    [told] = [line for line in out.splitlines() if "guided decoding draws it most likely" in line]
+    assert f"at λ = {short(guided['best'])} ({short(guided['from'])} – " in told

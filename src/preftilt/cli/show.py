@@ -117,12 +117,13 @@ class Show:
         """Which λ would have given the answer that the user likes."""
         self.print(Text("The answer you like", style="bold"))
         which = "among" if fit.candidate is not None else "beside"
-        count = f"{len(result.candidates)} candidate{'s' if len(result.candidates) > 1 else ''}"
+        count = f"{len(result.candidates)} candidates"
         chosen = fit.chosen
-        if chosen.intervals:
+        several = len(result.candidates) > 1
+        if several and chosen.intervals:
             told = ", ".join(interval(start, stop) for start, stop in chosen.intervals)
             self.print(Text(f"  {which} the {count} it is chosen for λ {told}"))
-        else:
+        elif several:
             self.print(
                 Text(
                     f"  {which} the {count} no λ chooses it; it is closest at λ = {short(chosen.nearest)},"
@@ -134,8 +135,12 @@ class Show:
             return
         guided = fit.guided
         at_best = guided.logprobs[guided.lambdas.index(guided.best)]
-        as_it_is = guided.logprobs[guided.lambdas.index(1.0)] if 1.0 in guided.lambdas else None
-        more = "" if as_it_is is None else f", {at_best - as_it_is:.2f} nats more than at λ = 1"
+        more = ""
+        if guided.best == 0.0:
+            more = ": the preference makes it less likely"
+        elif 1.0 in guided.lambdas:
+            gained = at_best - guided.logprobs[guided.lambdas.index(1.0)]
+            more = f", {gained:.2f} nats more than at λ = 1"
         self.print(
             Text(
                 f"  guided decoding draws it most likely at λ = {short(guided.best)}"
