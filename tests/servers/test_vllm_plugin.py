@@ -9,8 +9,10 @@ import asyncio
 import json
 import os
 import re
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -21,6 +23,7 @@ from tools.servers.plugin import ROOT, installed
 from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest
 from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
+from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.types import Mask, Sampling, Stream, Tokens
 
@@ -132,6 +135,8 @@ ASKED: dict[str, dict[str, Any]] = {
     "by divergence": body(
         preference=PREFERENCE, search={"name": "cfg", "strength_by": "divergence"}
     ),
+    "guidance_scale": body(preference=PREFERENCE)
+    | {"guidance_scale": 3, "negative_prompt": OTHERS[1]},
     "a prompt that is read in pieces": body(LONG + QUESTIONS[0], preference=PREFERENCE),
     "a model's name that says how": body(preference=PREFERENCE)
     | {"model": "demo:cfg-2-l3", "seed": 3},
@@ -254,6 +259,11 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
         400,
         "repetition_penalty",
     ),
+    "a guidance scale that the object contradicts": (
+        body(preference={"text": "x", "lambda": 2}) | {"guidance_scale": 3},
+        400,
+        "give one of them",
+    ),
     "a schema": (
         body(preference="x") | {"response_format": {"type": "json_object"}},
         400,
@@ -279,6 +289,18 @@ async def test_what_cannot_be_done_is_refused_in_openais_shape(client, name: str
     reply = await client.post("/v1/chat/completions", json=sent)
     assert reply.status_code == status, reply.text
     assert words in reply.json()["error"]["message"]
+
+
+async def test_a_vllm_into_which_the_processor_was_not_loaded_is_refused(monkeypatch):
+    from preftilt.vllm_plugin import opening
+
+    cannot = SimpleNamespace(capabilities=SimpleNamespace(guides=False))
+    monkeypatch.setattr(opening, "measure", lambda *_: cannot)
+    monkeypatch.setattr(opening, "open_tokenizer", lambda *_: None)
+    args = Namespace(chat_template=None, default_chat_template_kwargs=None)
+    client = SimpleNamespace(model_config=SimpleNamespace(tokenizer="demo"))
+    with pytest.raises(BadInput, match="logits processor was not loaded"):
+        opening.open_client(client, asyncio.get_running_loop(), "demo", args)
 
 
 async def _plain(reference: Engine, question: str) -> str:

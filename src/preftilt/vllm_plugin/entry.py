@@ -49,13 +49,21 @@ class Plugin:
         self._router = ChatRouter(vllm_route=_nothing)
 
     def attach_router(self, app: Any) -> None:
-        """Put our route in the place of vLLM's, which it hands other requests on to."""
-        [route] = [
+        """Put our route in the place of vLLM's, which it hands other requests on to.
+
+        Raises :class:`RuntimeError` if vLLM's is not there.
+        """
+        routes = [
             route
             for route in app.routes
             if isinstance(route, Route) and route.path == PATH and "POST" in (route.methods or ())
         ]
-        self._router.vllm_route = _through(route)
+        if len(routes) != 1:
+            raise RuntimeError(
+                f"preftilt: vLLM has {len(routes)} routes for POST {PATH} where one is expected; it is newer than this"
+                " preftilt knows: install vLLM 0.32, or leave preftilt out of VLLM_PLUGINS"
+            )
+        self._router.vllm_route = _through(routes[0])
         endpoint = self._router.__call__
 
         async def chat_completions(request: Request) -> Response:
