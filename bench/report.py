@@ -43,8 +43,8 @@ TITLES = {
     "amulet": "Amulet's rule in closed form ÷ its literal game of 60 iterations, numpy",
 }
 REAL_BARS: dict[str, dict[str, float | None]] = {
-    "smollm2": {"ask": 0.6, "drawing": None, "guided-16": 1.2, "twice": None},
-    "smollm2-bf16": {"ask": None, "drawing": 0.5, "guided-16": 1.2, "twice": None},
+    "smollm2": {"ask": 0.6, "drawing": None, "guided-16": 1.2},
+    "smollm2-bf16": {"ask": None, "drawing": 0.5, "guided-16": 1.2},
 }
 """Bars of the real model, whose ordinary case is a short prompt; by model."""
 

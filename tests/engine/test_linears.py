@@ -57,15 +57,16 @@ def test_every_kernel_computes_the_same(
 
 
 def test_a_packed_weight_takes_the_place_of_the_plain_one_at_the_first_few_rows():
-    model = nn.Sequential(nn.Linear(32, 40), nn.Linear(40, 8))
+    layer = nn.Linear(32, 40)
+    model = nn.Sequential(layer, nn.Linear(40, 8))
     x = torch.randn(64, 32)
     expected = model(x)
     first, second = patch_linears(model)
     first.kernel = second.kernel = "packed"
     torch.testing.assert_close(model(x), expected)
-    assert model[0].weight.numel() == 32 * 40
+    assert layer.weight.numel() == 32 * 40
     torch.testing.assert_close(model(x[:16]), expected[:16])
-    assert (model[0].weight.numel(), first.weight.numel()) == (0, 0)
+    assert (layer.weight.numel(), first.weight.numel()) == (0, 0)
     torch.testing.assert_close(model(x), expected)
 
 

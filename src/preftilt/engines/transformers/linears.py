@@ -28,12 +28,15 @@ PACKED_FOR = 16
 """Number of rows that a weight is packed for, and that kernels are measured on: a step of best-of-16. In both dtypes
 512 rows took as long with a weight that is packed for 16 as with a plain one."""
 
-SAMPLE_BYTES = 48 << 20
+SAMPLE_BYTES = 256 << 20
 """Weights that are measured: the first layers that have so many, one after another as in a forward, so that they are in
-the processor's cache as far as they would be there."""
+the processor's cache as far as they would be there. On weights that are, W xᵀ is often faster; on others it is not."""
 
-REPEATS = 2
-"""Each kernel is measured so often, in turns; the shortest time counts."""
+REPEATS = 3
+"""Each kernel is measured so often, in turns; the shortest time of each layer counts."""
+
+SECONDS = 0.5
+"""After so long no further turn begins: on a busy machine the first one has to do."""
 
 TRIED_ROWS = 256
 """Rows of a weight that are tried first for whether float16 holds them without loss."""
@@ -82,7 +85,7 @@ class CpuLinear:
         self.weight = weight
         self.bias = bias
         self.owners = owners
-        self.kernel = kernel
+        self.kernel: Kernel = kernel
         self.shape = Shape(weight.shape[0], weight.shape[1], weight.dtype)
         self._packed: Multiply | None = None
 
@@ -151,11 +154,17 @@ def _sample(linears: Sequence[CpuLinear]) -> list[CpuLinear]:
 def _fastest(sample: Sequence[CpuLinear]) -> dict[Shape, Kernel]:
     """For every shape the kernel that is fastest, of those that agree with the plain one."""
     trials = {kernel: _trial(sample, kernel) for kernel in KERNELS}
-    seconds: dict[Shape, dict[Kernel, float]] = {linear.shape: {} for linear in sample}
-    for _ in range(REPEATS):
+    least = {kernel: [math.inf] * len(trial) for kernel, trial in trials.items()}
+    began = time.perf_counter()
+    for repeat in range(REPEATS):
+        if repeat and time.perf_counter() - began > SECONDS:
+            break
         for kernel, trial in trials.items():
-            for shape, took in _pass(trial).items():
-                seconds[shape][kernel] = min(took, seconds[shape].get(kernel, math.inf))
+            least[kernel] = list(map(min, least[kernel], _pass(trial)))
+    seconds: dict[Shape, dict[Kernel, float]] = {linear.shape: {} for linear in sample}
+    for kernel, trial in trials.items():
+        for layer, took in zip(trial, least[kernel], strict=True):
+            seconds[layer.shape][kernel] = seconds[layer.shape].get(kernel, 0.0) + took
     return {shape: _best(measured) for shape, measured in seconds.items()}
 
 
@@ -168,13 +177,19 @@ def _trial(sample: Sequence[CpuLinear], kernel: Kernel) -> list[CpuLinear]:
     """Copies of the layers of those shapes that ``kernel`` computes, and computes alike."""
     if kernel == "plain":
         return list(sample)
-    layers: list[CpuLinear] = []
+    excluded: set[Shape] = set()
+    layers: dict[Shape, list[CpuLinear]] = {}
     for linear in sample:
-        layer = CpuLinear(linear.weight, linear.bias, kernel=kernel)
-        if _is_possible(kernel, linear.weight) and _agrees(layer, linear):
-            layers.append(layer)
-    computed, wanted = (Counter(layer.shape for layer in group) for group in (layers, sample))
-    return [layer for layer in layers if computed[layer.shape] == wanted[layer.shape]]
+        shape, layer = linear.shape, CpuLinear(linear.weight, linear.bias, kernel=kernel)
+        if shape in excluded:
+            continue
+        first = shape not in layers
+        if not _is_possible(kernel, linear.weight) or (first and not _agrees(layer, linear)):
+            excluded.add(shape)
+        elif kernel in PACKERS and not first:
+            layer.pack()
+        layers.setdefault(shape, []).append(layer)
+    return [layer for shape, alike in layers.items() if shape not in excluded for layer in alike]
 
 
 def _is_possible(kernel: Kernel, weight: Tensor) -> bool:
@@ -197,14 +212,14 @@ def _agrees(layer: CpuLinear, plain: CpuLinear) -> bool:
     return bool(gap <= EXACT[x.dtype] * expected.abs().max())
 
 
-def _pass(layers: Sequence[CpuLinear]) -> Counter[Shape]:
-    """Seconds that a step takes in the layers of every shape, one layer after another."""
+def _pass(layers: Sequence[CpuLinear]) -> list[float]:
+    """Seconds that a step takes in each layer, one after another."""
     inputs = {layer.shape: _input(layer.shape) for layer in layers}
-    seconds: Counter[Shape] = Counter()
+    seconds: list[float] = []
     for layer in layers:
         began = time.perf_counter()
         layer(inputs[layer.shape])
-        seconds[layer.shape] += time.perf_counter() - began
+        seconds.append(time.perf_counter() - began)
     return seconds
 
 
