@@ -153,7 +153,7 @@ def _sample(linears: Sequence[CpuLinear]) -> list[CpuLinear]:
 
 def _fastest(sample: Sequence[CpuLinear]) -> dict[Shape, Kernel]:
     """For every shape the kernel that is fastest, of those that agree with the plain one."""
-    trials = {kernel: _trial(sample, kernel) for kernel in KERNELS}
+    trials: dict[Kernel, list[CpuLinear]] = {kernel: _trial(sample, kernel) for kernel in KERNELS}
     least = {kernel: [math.inf] * len(trial) for kernel, trial in trials.items()}
     began = time.perf_counter()
     for repeat in range(REPEATS):
