@@ -49,8 +49,10 @@ check: $(VENV)/.dev  ## the linters and the tests that need no model, within a m
 	$(PYTEST_PARALLEL) -m "not model and not slow and not servers and not browser and not clients" \
 	  -k "not bundled and not stand-in" $(UNIT)
 
-# A process a core with one thread each, and a file of tests at a time; but for Ray, whose workers want the cores.
-PYTEST_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# A process a core with one thread each, and one more, since tests wait, too; a file of tests at a time. Not so Ray's, whose
+# workers want the cores.
+PROCESSES := $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
+PYTEST_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 test: $(VENV)/.dev  ## set up and run every test
 	$(PYTEST_PARALLEL) --ignore tests/ray
 	$(BIN)/python -m pytest tests/ray

@@ -123,13 +123,23 @@ def patch_linears(model: nn.Module) -> list[CpuLinear]:
     return patched
 
 
+_CHOSEN: dict[tuple[Shape, int], Kernel] = {}
+"""The choices of this process by shape and number of threads: layers of one shape are measured once, and computed alike
+to the last digit, in whatever model they are."""
+
+
 def choose_kernels(linears: Sequence[CpuLinear]) -> str:
     """Measure layers of every shape, and let each use the kernel that is fastest for it; tells what was chosen.
 
     ``linears`` are in the order of a forward.
     """
-    for shape, kernel in _fastest(_sample(linears)).items():
+    threads = torch.get_num_threads()
+    new = [linear for linear in linears if (linear.shape, threads) not in _CHOSEN]
+    for shape, kernel in _fastest(_sample(new)).items():
+        _CHOSEN[shape, threads] = kernel
+    for shape in {linear.shape for linear in linears}:
         alike = [linear for linear in linears if linear.shape == shape]
+        kernel = _CHOSEN.get((shape, threads), "plain")
         if kernel != "half" or all(_is_half(linear.weight) for linear in alike):
             for linear in alike:
                 linear.kernel = kernel
