@@ -19,6 +19,12 @@ pytestmark = pytest.mark.model
 
 
 @pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices are kept for the process; every test begins without."""
+    monkeypatch.setattr(linears, "_CHOSEN", {})
+
+
+@pytest.fixture(autouse=True)
 def inference() -> Iterator[None]:
     with torch.inference_mode():
         yield
