@@ -51,8 +51,8 @@ check: $(VENV)/.dev  ## the linters and the tests that need no model, within a m
 
 # A process a core with one thread each, and one more, since tests wait, too; a file of tests at a time. Not so Ray's, whose
 # workers want the cores.
-PROCESSES := $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
-PYTEST_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+PROCESSES = $(shell $(PYTHON) -c "import os; print(min(8, (os.cpu_count() or 1) + 1))")
+PYTEST_PARALLEL = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 test: $(VENV)/.dev  ## set up and run every test
 	$(PYTEST_PARALLEL) --ignore tests/ray
 	$(BIN)/python -m pytest tests/ray
