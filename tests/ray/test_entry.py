@@ -62,8 +62,8 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_to_become_one(
     code = (
         "import os, sys; os.environ['RAY_AUTH_MODE'] = 'token'\n"
         "from ray._private import services; services.find_node_ids = lambda: []\n"
-        "from preftilt.cluster import access; access.NODE_SECONDS = 1\n"
-        "access.check_entry(sys.argv[1])"
+        "from preftilt.cluster import connect; connect.NODE_SECONDS = 1\n"
+        "connect.check_entry(sys.argv[1])"
     )
     said = told(place, code, address)
     assert f"BadInput: --ray {address}: the cluster answers, but this machine is none of" in said
