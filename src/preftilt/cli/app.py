@@ -26,6 +26,7 @@ from preftilt.cli.method_options import MethodFlags
 from preftilt.cli.model_options import ModelFlags
 from preftilt.cli.options import (
     ClusterFlags,
+    Conversation,
     DrawFlags,
     FileFlags,
     Input,
@@ -130,12 +131,7 @@ def ask(
     *,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     preference: Preferences = None,
-    messages: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="A whole conversation (JSON) instead of QUESTION; - is stdin."
-        ),
-    ] = None,
+    messages: Conversation = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -222,12 +218,7 @@ def influence(
     *,
     question: Annotated[str | None, typer.Argument(help="What is asked.")] = None,
     preference: Preferences = None,
-    messages: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="A whole conversation (JSON) instead of QUESTION; - is stdin."
-        ),
-    ] = None,
+    messages: Conversation = None,
     response: Annotated[
         str | None,
         typer.Option(

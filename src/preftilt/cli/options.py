@@ -32,6 +32,12 @@ Lambda = Annotated[
     ),
 ]
 Input = Annotated[str, Argument(metavar="IN.jsonl", help="Rows to read; - is standard input.")]
+Conversation = Annotated[
+    str | None,
+    Option(metavar="FILE", help="A whole conversation (JSON) instead of QUESTION; - is stdin."),
+]
+"""The option that takes the place of a question."""
+
 Preferences = Annotated[
     list[str] | None,
     Option(
