@@ -25,6 +25,7 @@ from bench.figures import (
     NEW_TOKENS,
     Figure,
 )
+from preftilt.engines.transformers.kernel_choices import processor_field
 
 TITLES = {
     "ask": "best-of-16 with REAR scores ÷ `generate(num_return_sequences=16)` alone, 55-token prompt",
@@ -101,7 +102,7 @@ def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
         "dtype": "bfloat16" if device == "cuda" else "float32, and bfloat16 where a name says so",
-        "instructions": ", ".join(sorted(INSTRUCTIONS & _processor_flags())),
+        "instructions": ", ".join(sorted(INSTRUCTIONS & set(processor_field("flags").split()))),
         "seed": seed,
         "candidates": CANDIDATES,
         "new_tokens": NEW_TOKENS,
@@ -192,16 +193,5 @@ def _plain(value: object) -> str:
 
 def processor() -> str:
     """What the machine calls its processor, and how many cores there are."""
-    name = _processor_field("model name")
+    name = processor_field("model name")
     return f"{name}, {os.cpu_count()} cores" if name else platform.processor() or platform.machine()
-
-
-def _processor_flags() -> set[str]:
-    return set(_processor_field("flags").split())
-
-
-def _processor_field(name: str) -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(name):
-            return line.partition(":")[2].strip()
-    return ""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from preftilt.engines.transformers import linears
+from preftilt.engines.transformers import kernel_choices, linears
 from preftilt.engines.transformers.blocks import JoinedLayer
 from preftilt.engines.transformers.linears import CpuLinear, Kernel, choose_kernels, patch_linears
 from tests.engine.asking import draw, prompt, score, tokens
@@ -19,9 +20,10 @@ pytestmark = pytest.mark.model
 
 
 @pytest.fixture(autouse=True)
-def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choices are kept for the process; every test begins without."""
-    monkeypatch.setattr(linears, "_CHOSEN", {})
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Choices are kept for the process and for later ones; every test begins without."""
+    monkeypatch.setattr(kernel_choices, "_CHOSEN", {})
+    monkeypatch.setenv("PREFTILT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +96,53 @@ def test_the_kernel_that_takes_the_least_time_is_chosen_for_every_shape(
     patched = patch_linears(model)
     assert choose_kernels(patched) == "3 packed, 1 plain"
     assert [linear.kernel for linear in patched] == ["packed"] * 3 + ["plain"]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[str, int]]:
+    """Opens two layers in a new process, as it were: what was chosen, and how many layers were measured for it."""
+    monkeypatch.setattr(linears, "SMALL_BYTES", 1)
+
+    def choose() -> tuple[str, int]:
+        monkeypatch.setattr(kernel_choices, "_CHOSEN", {})
+        samples: list[int] = []
+        fastest = linears._fastest
+
+        def counted(sample: Sequence[CpuLinear]) -> dict[linears.Shape, Kernel]:
+            samples.append(len(sample))
+            return dict.fromkeys(fastest(sample), "columns")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(linears, "_fastest", counted)
+            model = nn.Sequential(nn.Linear(32, 40), nn.Linear(40, 8))
+            return choose_kernels(patch_linears(model)), sum(samples)
+
+    return choose
+
+
+def test_a_shape_is_measured_once_on_a_machine(measured: Callable[[], tuple[str, int]]):
+    assert measured() == ("2 columns", 2)
+    assert measured() == ("2 columns", 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"40 x 32 float32": "no such kernel", "8 x 40 float32": 3}']
+)
+def test_a_damaged_file_of_choices_does_no_harm(
+    text: str, measured: Callable[[], tuple[str, int]]
+) -> None:
+    measured()
+    file = kernel_choices._file(torch.get_num_threads())
+    file.write_text(text)
+    assert measured() == (("2 plain", 0) if "such" in text else ("2 columns", 2))
+
+
+def test_choices_that_cannot_be_kept_hold_for_the_process(
+    measured: Callable[[], tuple[str, int]], tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert measured() == ("2 columns", 2)
+    assert set(kernel_choices.read_choices(torch.get_num_threads()).values()) == {"columns"}
 
 
 def test_a_kernel_that_computes_something_else_is_not_chosen(monkeypatch: pytest.MonkeyPatch):

@@ -23,8 +23,8 @@ class ExperimentFlags:
             "--benchmark",
             "-b",
             metavar="NAME",
-            help="demo-world, sys-ifeval, prefeval-explicit, prefeval-choice, prefeval-persona, multifaceted,"
-            " mmhal, math500, aime24 or amc23; may be repeated.",
+            help="demo-world, sys-ifeval, prefeval-explicit, prefeval-choice, prefeval-persona,"
+            " prefeval-irrelevant, multifaceted, mmhal, math500, aime24 or amc23; may be repeated.",
             default="demo-world",
         ),
     ] = None

@@ -23,6 +23,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from preftilt.engines.cache import FOLDER_VARIABLE, cache_folder
 from preftilt.engines.models import DEMO, demo_folder, gguf_file
 from preftilt.errors import BadInput, MissingPackage, PreftiltError, first_line
 
@@ -159,9 +160,6 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 LOG = logging.getLogger("preftilt.engines.gguf")
 
-FOLDER_VARIABLE = "PREFTILT_CACHE"
-"""Environment variable: the cache folder, in place of the platform's own."""
-
 BOUND_VARIABLE = "PREFTILT_CACHE_GIB"
 """Environment variable: the maximum size of the cache, in GiB."""
 
@@ -204,12 +202,9 @@ class Conversion:
         return of_file and not place.name.startswith(f"{self.state_key}-")
 
 
-def cache_folder() -> Path:
-    """Where conversions are kept: ``$PREFTILT_CACHE``, or ``preftilt`` in the platform's folder for caches."""
-    from platformdirs import user_cache_path
-
-    named = os.environ.get(FOLDER_VARIABLE)
-    return (Path(named).expanduser() if named else user_cache_path("preftilt")) / "gguf"
+def conversions_folder() -> Path:
+    """Where conversions are kept."""
+    return cache_folder() / "gguf"
 
 
 def cache_bound() -> int:
@@ -226,7 +221,7 @@ def cache_bound() -> int:
 
 def find_conversion(conversion: Conversion) -> Path | None:
     """The folder of an existing conversion, whose time of last use is updated if possible; None if there is none."""
-    place = cache_folder() / conversion.key
+    place = conversions_folder() / conversion.key
     if not place.is_dir():
         return None
     with suppress(OSError):
@@ -240,7 +235,7 @@ def make_conversion(conversion: Conversion, size: int, convert: Callable[[Path],
     Waits for another process that is making it. Raises :class:`~preftilt.errors.BadInput` if the cache cannot be
     written or is too small.
     """
-    root = cache_folder()
+    root = conversions_folder()
     with _only_writer(root):
         place = find_conversion(conversion)
         if place is not None:  # Another process made it while this one waited.

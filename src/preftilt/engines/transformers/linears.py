@@ -1,4 +1,4 @@
-"""Linear layers on the CPU, each in the way that is fastest here: measured at opening, on the model's own weights.
+"""Linear layers on the CPU, each in the way that is fastest here: measured once on a machine, on the model's weights.
 
 Which way is fastest differs by processor, shape and dtype, and by several times. MKL packs the whole weight in every
 call of x Wᵀ, which for 16 rows can take longer than multiplying; W xᵀ packs the 16 columns instead. oneDNN can pack a
@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from preftilt.engines.transformers.kernel_choices import keep_choices, read_choices
+
 Kernel = Literal["plain", "columns", "packed", "half"]
 """x Wᵀ as torch computes it; W xᵀ for :data:`FEW_ROWS`; a weight that oneDNN has packed; and one that FBGEMM has packed
 in float16, for float32 weights that float16 holds without loss, as those of most 16-bit checkpoints."""
@@ -32,10 +34,10 @@ SAMPLE_BYTES = 96 << 20
 """Weights that are measured: the first layers that have so many, one after another as in a forward, so that they are in
 the processor's cache as far as they would be there. On weights that are, W xᵀ is often faster; on others it is not."""
 
-REPEATS = 2
+REPEATS = 4
 """Each kernel is measured so often, in turns; the shortest time of each layer counts."""
 
-SECONDS = 0.25
+SECONDS = 1.0
 """After so long no further turn begins: on a busy machine the first one has to do."""
 
 CLOSE = 1.15
@@ -63,11 +65,18 @@ class Shape(NamedTuple):
     outputs: int
     inputs: int
     dtype: torch.dtype
+    is_half: bool
+    """Whether float16 holds the first rows of the (float32) weight without loss."""
 
     @property
     def bytes(self) -> int:
         """Size of the weight."""
         return self.outputs * self.inputs * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        """How it is named in what is kept of the choices."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.outputs} x {self.inputs} {dtype}{' of float16' if self.is_half else ''}"
 
 
 class CpuLinear:
@@ -89,7 +98,7 @@ class CpuLinear:
         self.bias = bias
         self.owners = owners
         self.kernel: Kernel = kernel
-        self.shape = Shape(weight.shape[0], weight.shape[1], weight.dtype)
+        self.shape = Shape(*weight.shape, weight.dtype, _is_half(weight[:TRIED_ROWS]))
         self._packed: Multiply | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -126,28 +135,31 @@ def patch_linears(model: nn.Module) -> list[CpuLinear]:
     return patched
 
 
-_CHOSEN: dict[tuple[Shape, int], Kernel] = {}
-"""The choices of this process by shape and number of threads: layers of one shape are measured once, and computed alike
-to the last digit, in whatever model they are."""
-
-
 def choose_kernels(linears: Sequence[CpuLinear]) -> str:
-    """Measure layers of every shape, and let each use the kernel that is fastest for it; tells what was chosen.
+    """Let each layer use the kernel that is fastest for its shape; tells what was chosen.
 
-    ``linears`` are in the order of a forward.
+    Shapes that were never measured on this machine (:mod:`.kernel_choices`) are measured now. ``linears`` are in the
+    order of a forward.
     """
     threads = torch.get_num_threads()
-    new = [linear for linear in linears if (linear.shape, threads) not in _CHOSEN]
-    for shape, kernel in _fastest(_sample(new)).items():
-        _CHOSEN[shape, threads] = kernel
+    chosen = read_choices(threads)
+    sample = _sample([linear for linear in linears if str(linear.shape) not in chosen])
+    if sample:
+        measured = {str(shape): kernel for shape, kernel in _fastest(sample).items()}
+        keep_choices(threads, measured)
+        chosen.update(measured)
     for shape in {linear.shape for linear in linears}:
+        kernel = _named(chosen.get(str(shape)))
         alike = [linear for linear in linears if linear.shape == shape]
-        kernel = _CHOSEN.get((shape, threads), "plain")
         if kernel != "half" or all(_is_half(linear.weight) for linear in alike):
             for linear in alike:
                 linear.kernel = kernel
-    chosen = Counter(linear.kernel for linear in linears)
-    return ", ".join(f"{count} {kernel}" for kernel, count in chosen.most_common())
+    kernels = Counter(linear.kernel for linear in linears)
+    return ", ".join(f"{count} {kernel}" for kernel, count in kernels.most_common())
+
+
+def _named(name: object) -> Kernel:
+    return next((kernel for kernel in KERNELS if kernel == name), "plain")
 
 
 def _sample(linears: Sequence[CpuLinear]) -> list[CpuLinear]:

@@ -10,6 +10,7 @@ from preftilt.eval.benchmarks.maths import open_maths
 from preftilt.eval.benchmarks.mmhal import open_mmhal
 from preftilt.eval.benchmarks.multifaceted import open_multifaceted
 from preftilt.eval.benchmarks.prefeval import open_choice, open_judged
+from preftilt.eval.benchmarks.prefeval_irrelevant import open_irrelevant
 from preftilt.eval.benchmarks.sys_ifeval import open_sys_ifeval
 from preftilt.eval.benchmarks.world import open_world
 from preftilt.eval.harness.benchmark import Benchmark, Opening, one_of
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Opening], Benchmark]] = {
     "prefeval-explicit": partial(open_judged, "explicit"),
     "prefeval-choice": open_choice,
     "prefeval-persona": partial(open_judged, "persona"),
+    "prefeval-irrelevant": open_irrelevant,
     "multifaceted": open_multifaceted,
     "mmhal": open_mmhal,
     "math500": partial(open_maths, "math500"),
