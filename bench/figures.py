@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,8 @@ from bench.guided import amulet, guided, plain
 from bench.memory import measuring
 from bench.models import Subject
 from preftilt.engines.base import ScoreRequest
+from preftilt.engines.transformers import TransformersEngine
+from preftilt.engines.worker import in_own_thread
 from preftilt.reward import Reward
 from preftilt.run import Run
 from preftilt.search import DVTS, BestOfN, Search
@@ -124,13 +126,13 @@ class Bench:
 
     def _warm_up(self) -> None:
         self._search(self._query(64), BestOfN(n=CANDIDATES), 8)
-        self._plain(torch.tensor([self._prompt(64)]))
+        self._other_side(lambda: self._plain(torch.tensor([self._prompt(64)])))
 
     def _ask(self, whole: Figure, drawing: Figure) -> None:
         """Best-of-16 with its scores, and its drawing alone, at the prompt of an ordinary question."""
         query = self._query(ASK)
         run, ours = self._timed(lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS))
-        _, generated = self._timed(lambda: self._generate(query.prompt))
+        _, generated = self._other_side(lambda: self._generate(query.prompt))
         whole.add(ours.seconds, generated.seconds)
         drawing.add(run.clock.seconds["sampling"], generated.seconds)
         for row in (whole, drawing):
@@ -143,9 +145,9 @@ class Bench:
         """Rows 1 to 4: best-of-16 with REAR scores at the middle prompt, and what others do instead."""
         query = self._query(min(MIDDLE, self.subject.context - NEW_TOKENS))
         run, ours = self._timed(lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS))
-        drawn, generated = self._timed(lambda: self._generate(query.prompt))
-        _, forwards = self._timed(lambda: self._naive_scores(query, drawn[::EVERY]))
-        _, floor = self._timed(lambda: self._floor(query.views[0].prompt, drawn))
+        drawn, generated = self._other_side(lambda: self._generate(query.prompt))
+        _, forwards = self._other_side(lambda: self._naive_scores(query, drawn[::EVERY]))
+        _, floor = self._other_side(lambda: self._floor(query.views[0].prompt, drawn))
         sampling, scoring = run.clock.seconds["sampling"], run.clock.seconds["scoring"]
         rows["generate"].add(ours.seconds, generated.seconds)
         rows["naive"].add(ours.seconds, generated.seconds + EVERY * forwards.seconds)
@@ -297,6 +299,20 @@ class Bench:
             self._synchronize()
             seconds = time.perf_counter() - began
         return result, Timed(seconds, peak.mib)
+
+    def _other_side(self, work: Callable[[], T]) -> tuple[T, Timed]:
+        """As :meth:`_timed`, in a thread of its own while the engine has none.
+
+        As :func:`~preftilt.engines.worker.in_own_thread` says, both sides would be slower if the threads of the other
+        one waited meanwhile.
+        """
+        engine = self.subject.engine
+        self._forget()
+        engine.close()
+        result = in_own_thread(self._timed)(work)
+        again = TransformersEngine(engine.info, engine._runner, engine._scheduler)
+        self.subject = replace(self.subject, engine=again)
+        return result
 
     def _synchronize(self) -> None:
         if self._device.type == "cuda":

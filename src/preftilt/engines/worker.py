@@ -7,7 +7,9 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
-from typing import Any, Generic, Protocol, TypeVar
+from contextvars import copy_context
+from functools import wraps
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from preftilt.engines.base import Increment
 from preftilt.engines.loop import Channel, together
@@ -45,6 +47,8 @@ class StreamedJob(WorkerJob, Protocol):
     on_increment: Callable[[Increment], None] | None
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
 K = TypeVar("K")
 J = TypeVar("J", bound=WorkerJob)
 J_contra = TypeVar("J_contra", bound=WorkerJob, contravariant=True)
@@ -188,6 +192,32 @@ class Worker(Generic[J]):
         failure = EngineError(f"the {self._engine} engine failed: {error!r}{self._remedy}")
         failure.__cause__ = error
         return failure
+
+
+def in_own_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """Let ``function`` compute in a thread that ends with it.
+
+    The threads that OpenMP computes with belong to the thread that calls them, and only while all of them together are
+    no more than there are cores do they wait for work without falling asleep, from which waking takes longer than a
+    small layer. Those of a thread that has opened a model would count until the process ends, beside the worker's.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        future: Future[T] = Future()
+
+        def compute() -> None:
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:  # The caller's, whatever it is.
+                future.set_exception(error)
+
+        thread = threading.Thread(target=copy_context().run, args=(compute,), daemon=True)
+        thread.start()
+        thread.join()
+        return future.result()
+
+    return run
 
 
 def settle(future: Future[Any], result: object) -> None:

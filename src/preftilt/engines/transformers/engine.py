@@ -57,6 +57,7 @@ class TransformersEngine(Engine):
         self.kernels = runner.kernels
         self.stats = runner.stats
         self._runner = runner
+        self._scheduler = path
         self._checker = RequestChecker(
             model=info.model,
             max_context=able.max_context,

@@ -21,7 +21,7 @@ import torch
 
 from preftilt.engines.cache import cache_folder
 
-FORMAT = 1
+FORMAT = 2
 """A new number measures every shape again."""
 
 

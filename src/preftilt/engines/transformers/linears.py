@@ -98,7 +98,9 @@ class CpuLinear:
         self.bias = bias
         self.owners = owners
         self.kernel: Kernel = kernel
-        self.shape = Shape(*weight.shape, weight.dtype, _is_half(weight[:TRIED_ROWS]))
+        self.shape = Shape(
+            weight.shape[0], weight.shape[1], weight.dtype, _is_half(weight[:TRIED_ROWS])
+        )
         self._packed: Multiply | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -159,7 +161,8 @@ def choose_kernels(linears: Sequence[CpuLinear]) -> str:
 
 
 def _named(name: object) -> Kernel:
-    return next((kernel for kernel in KERNELS if kernel == name), "plain")
+    kernels: Mapping[object, Kernel] = {kernel: kernel for kernel in KERNELS}
+    return kernels.get(name, "plain")
 
 
 def _sample(linears: Sequence[CpuLinear]) -> list[CpuLinear]:

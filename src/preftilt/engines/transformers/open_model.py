@@ -37,6 +37,7 @@ from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle
 from preftilt.engines.transformers.scheduler import TransformersLimits, TransformersScheduler
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
+from preftilt.engines.worker import in_own_thread
 from preftilt.errors import BadInput
 from preftilt.types import Completion, Sampling, Stream, Tokens
 
@@ -79,6 +80,7 @@ HONOURED = CHAT_OPTIONS | {
 }
 
 
+@in_own_thread
 def open_transformers(
     model: str, options: EngineOptions | None = None, tuning: TransformersTuning | None = None
 ) -> TransformersEngine:
@@ -141,6 +143,7 @@ def _find_arm_base(source: ModelSource, name: str | None) -> ModelSource | None:
     )
 
 
+@in_own_thread
 @torch.inference_mode()
 def assemble(
     loaded: LoadedModel,
