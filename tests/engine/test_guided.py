@@ -12,11 +12,11 @@ import torch
 import transformers
 
 from preftilt.engines.base import GuidedView, GuideRequest, ProposeRequest
-from preftilt.engines.transformers import TransformersEngine, sampler
+from preftilt.engines.transformers import TransformersEngine, open_model, sampler
 from preftilt.engines.transformers.sampler import GuidanceRule, guided
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided import adapted, combine, divergence, kappa, masked, pick
-from preftilt.reward import Reward
+from preftilt.reward import Reward, scores
 from preftilt.run import Run
 from preftilt.search import CFG
 from preftilt.streams import position_key, stream_key
@@ -309,10 +309,39 @@ async def test_a_proposal_is_the_head_of_the_distribution(
     assert engine.stats.forwards == 4
 
 
-async def test_a_guided_request_through_the_driver_needs_no_further_pass(opened: Opened):
-    engine = opened()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_picking_among_guided_responses_costs_no_forward(
+    dtype: str, opened: Opened, monkeypatch: pytest.MonkeyPatch
+):
+    """In 16 bits, too, where drawing and scoring differ: here by more than is let pass, whatever they do."""
+    monkeypatch.setattr(open_model, "ROUNDED_RMS", -1.0)
+    engine = opened(dtype=dtype)
+    assert engine.capabilities.sampler_logprobs == (dtype == "float32")
+    direct = await guide(engine, ask(slots=4, max_tokens=8))
+    forwards = engine.stats.forwards
+    engine.forget()
+    engine.stats.reset()
+    run = _run(engine)
+    outcome = await run.search(CFG(n=4))
+    assert engine.stats.forwards == forwards
+    assert run.usage.scored == {}
+    assert run.usage.guided == {"question": run.usage.sampled, "full": run.usage.sampled}
+    by_slot = sorted(outcome.ranked, key=lambda candidate: candidate.slot)
+    assert [candidate.tokens for candidate in by_slot] == [each.tokens for each in direct]
+    values = scores(outcome.ranked, run.query, run.reward)
+    whole = [value for value, each in zip(values, outcome.ranked, strict=True) if each.finished]
+    assert whole == sorted(whole, reverse=True)
+
+
+async def test_logprobs_of_drawing_that_must_not_be_used_are_not(opened: Opened):
+    run = _run(opened(sampler_logprobs="off"))
+    await run.search(CFG(n=2))
+    assert set(run.usage.scored) == {"question", "full"}
+
+
+def _run(engine: TransformersEngine) -> Run:
     views = (View("question", QUESTION, -2.0), View("full", FULL, 3.0))
-    run = Run(
+    return Run(
         engine=engine,
         query=Query(prompt=FULL, views=views, lam=3.0, ratios=(1.0,)),
         sampling=Sampling(),
@@ -320,8 +349,3 @@ async def test_a_guided_request_through_the_driver_needs_no_further_pass(opened:
         stream=Stream(3),
         max_tokens=8,
     )
-    outcome = await run.search(CFG(n=2))
-    assert run.usage.scored == {}
-    assert run.usage.guided == {"question": run.usage.sampled, "full": run.usage.sampled}
-    direct = await guide(engine, ask(slots=2, max_tokens=8))
-    assert {one.tokens for one in outcome.ranked} == {one.tokens for one in direct}

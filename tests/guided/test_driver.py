@@ -14,7 +14,7 @@ from preftilt.errors import BadInput, EngineError
 from preftilt.guided import adapted, combine, filtered, pick
 from preftilt.reward import Reward, scores
 from preftilt.run import Progress
-from preftilt.search import ARGS, CFG, Amulet, BestOfN, Greedy, LinearAlignment, Sample
+from preftilt.search import ARGS, CFG, Amulet, BestOfN, Greedy, LinearAlignment, Sample, Search
 from preftilt.streams import position_key, stream_key
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
 from preftilt.types import Outcome, Query, Sampling, Stream, Tokens, Usage, View
@@ -148,6 +148,27 @@ def test_an_engine_whose_drawing_is_not_exact_scores_again():
     length = len(outcome.ranked[0].tokens)
     assert usage.scored == {"question": length, "full": length}
     assert usage.reused == 0
+
+
+@pytest.mark.parametrize(
+    ("search", "lam", "scored"),
+    [
+        (CFG(n=3), 2.0, set()),
+        (LinearAlignment(n=3), 2.0, set()),
+        # λ = 1 reads one view while it draws: both are scored, as one drawn and one scored would not compare.
+        (CFG(n=3), 1.0, {"question", "full"}),
+        (BestOfN(n=3), 2.0, {"question", "full"}),
+    ],
+)
+def test_guided_logprobs_of_all_views_compare_even_where_scoring_rounds_otherwise(
+    search: Search, lam: float, scored: set[str]
+):
+    exact, _ = run(search, lam=lam)
+    engine = ToyEngine(hashed_bigrams(seed=5), sampler_logprobs=False, guided_logprobs=True)
+    outcome, usage = run(search, engine, lam=lam)
+    assert set(usage.scored) == scored
+    assert (engine.counts["scored"] > 0) == bool(scored)
+    assert [each.tokens for each in outcome.ranked] == [each.tokens for each in exact.ranked]
 
 
 def test_several_preferences_guide_together():

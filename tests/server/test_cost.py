@@ -11,7 +11,7 @@ import pytest
 from preftilt.api import Realigner
 from preftilt.messages import Message
 from preftilt.rivals import Judges
-from preftilt.search import DVTS, BestOfN, Greedy, Sample, Search
+from preftilt.search import CFG, DVTS, BestOfN, Greedy, LinearAlignment, Sample, Search
 from preftilt.server.cost import cost, sampled_at_most
 from preftilt.server.resolve import Job
 from preftilt.server.work import check
@@ -25,7 +25,15 @@ from tests.server.serving import QUESTION, WISH, server_config, serving
 @pytest.mark.parametrize("wishes", [1, 2])
 @pytest.mark.parametrize(
     "search",
-    [BestOfN(n=5), Greedy(), Sample(), DVTS(subtrees=2, width=3), DVTS(width=2, max_steps=2)],
+    [
+        BestOfN(n=5),
+        Greedy(),
+        Sample(),
+        DVTS(subtrees=2, width=3),
+        DVTS(width=2, max_steps=2),
+        CFG(n=3),
+        LinearAlignment(n=2),
+    ],
 )
 def test_no_run_costs_more_than_was_told(search: Search, wishes: int, reuses: bool) -> None:
     engine = ToyEngine(sampler_logprobs=reuses)
@@ -44,6 +52,22 @@ def test_no_run_costs_more_than_was_told(search: Search, wishes: int, reuses: bo
         assert usage["sampled"] <= told["at_most"]["sampled"]
         assert sum(usage["scored"].values()) <= told["at_most"]["scored"]
         assert usage["prompt"] == told["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("search", "passes"),
+    [(CFG(n=4), 0), (CFG(n=4, strength_by="divergence"), 0), (BestOfN(n=4), 2)],
+)
+def test_picking_among_guided_draws_reads_nothing(search: Search, passes: int) -> None:
+    engine = ToyEngine(sampler_logprobs=False, guided_logprobs=True)
+    job = Job(
+        model="toy",
+        messages=(Message("user", "Q?"),),
+        preferences=(Preference("short"),),
+        settings=replace(server_config().settings, search=search, max_tokens=20),
+    )
+    told = cost(check(engine, job, Judges()), engine.capabilities)
+    assert told["at_most"] == {"sampled": 80, "scored": 80 * passes}
 
 
 def test_the_bound_of_a_tree_is_reached_by_one_that_wastes_all_it_can() -> None:

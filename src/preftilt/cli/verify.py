@@ -98,6 +98,7 @@ def _abilities(engine: Engine) -> dict[str, Any]:
         "sampler_logprobs": able.sampler_logprobs,
         "keyed_streams": able.keyed_streams,
         "guides": able.guides,
+        "guided_logprobs": able.guided_logprobs,
         "proposes": able.proposes,
         "images": able.images,
         "arms": {arm.name: [goal.name for goal in arm.objectives] for arm in able.arms},

@@ -233,6 +233,8 @@ class Capabilities:
     eos: ids that end a response.
     turn_end: the one of them with which the model's chat template ends an answer; given responses end with it.
     sampler_logprobs: the log-probs of ``sample`` equal those of ``score`` closely enough to be used in their place.
+    guided_logprobs: those of ``guide`` may be used so even where rounding tells the two apart, if all views that are
+        compared come from it: it computes them alike, so that rounding favours none.
     keyed_streams: tokens depend on (seed, item, slot, position) only, not on what else is in the batch.
     guides, proposes, normalises: it has :meth:`Engine.guide`, :meth:`Engine.propose` and :meth:`Engine.normalise`.
     arms: its reward models; any other reader is refused.
@@ -245,6 +247,7 @@ class Capabilities:
     sampler_logprobs: bool
     keyed_streams: bool
     guides: bool = False
+    guided_logprobs: bool = False
     proposes: bool = False
     normalises: bool = False
     arms: tuple[KnownArm, ...] = ()

@@ -58,6 +58,7 @@ class ScoredBy(EngineWrapper):
                 sampler_logprobs=False,
                 keyed_streams=drawing.keyed_streams,
                 guides=False,
+                guided_logprobs=False,
                 proposes=False,
                 normalises=False,
                 images=drawing.images and scoring.images,

@@ -176,8 +176,7 @@ class Run:
         )
         with self._under_way.holding([request]):
             [completions] = await self.engine.sample([request])
-        rows = {completion.tokens: completion.logprobs for completion in reversed(completions)}
-        return DrawnCompletions(tuple(completions), {(self.query.prompt, None): rows})
+        return guiding.plain(completions)
 
     async def _judge(
         self,
@@ -187,15 +186,14 @@ class Run:
     ) -> list[Candidate]:
         """Children of ``parent`` with log-probs under every view; equal completions are scored once.
 
-        ``known`` are those that came with the drawing, by source; they count if the engine vouches for them.
+        ``known`` are those that came with the drawing and count, by source.
         """
         distinct = _distinct(completions)
         self.usage.duplicates += len(completions) - len(distinct)
-        trusted = known if self.engine.capabilities.sampler_logprobs else {}
         self.clock.enter("scoring")
         try:
             rows = await together(
-                self._view_logprobs(view, parent, distinct, trusted.get((view.prompt, view.reader)))
+                self._view_logprobs(view, parent, distinct, known.get((view.prompt, view.reader)))
                 for view in self.query.views
             )
         finally:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Engine, GuidedView, GuideRequest, ProposeRequest
+from preftilt.engines.base import Capabilities, Engine, GuidedView, GuideRequest, ProposeRequest
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.guided import view_weights
@@ -41,10 +41,30 @@ GENERATION = "generation"
 
 @dataclass(frozen=True, slots=True)
 class DrawnCompletions:
-    """Completions, with the log-probs that came with them, by prompt and reader."""
+    """Completions, with the log-probs that came with them and count as scores, by prompt and reader."""
 
     completions: tuple[Completion, ...]
     known: Mapping[Source, Rows]
+
+
+def count_as_scores(
+    sources: Collection[Source], query: Query, able: Capabilities, *, guided: bool
+) -> bool:
+    """Whether log-probs of ``sources``, which come with the drawing, are scores, so that picking reads nothing more.
+
+    They are where the engine found that drawing and scoring agree. Where rounding tells them apart, those of guided
+    drawing are if all views of ``query`` are among them; one view drawn and another scored would not compare.
+    """
+    views = {(view.prompt, view.reader) for view in query.views}
+    return able.sampler_logprobs or (guided and able.guided_logprobs and views <= {*sources})
+
+
+def drawn_sources(query: Query, search: Search) -> tuple[frozenset[Source], bool]:
+    """What log-probs come with drawing for ``search``, and whether that is guided by views."""
+    if isinstance(search, GuidedSearch) and isinstance(search.guide, Guide):
+        views, _ = guided_views(query, search.guide)
+        return frozenset((view.prompt, view.reader) for view in views.values()), True
+    return frozenset({(query.prompt, None)}), False
 
 
 def check_guided(
@@ -161,15 +181,24 @@ class Guiding:
             Completion(response.tokens, response.logprobs[0], response.finish, response.absent)
             for response in guided
         ]
-        return DrawnCompletions(tuple(first), known)
+        return self._drawn(first, known, guided=True)
+
+    def _drawn(
+        self, completions: Sequence[Completion], known: Mapping[Source, Rows], *, guided: bool
+    ) -> DrawnCompletions:
+        counts = count_as_scores(known, self.query, self.engine.capabilities, guided=guided)
+        return DrawnCompletions(tuple(completions), known if counts else {})
+
+    def plain(self, completions: Sequence[Completion]) -> DrawnCompletions:
+        """Completions drawn from the query's prompt, whose log-probs are those under it."""
+        rows = {completion.tokens: completion.logprobs for completion in reversed(completions)}
+        return self._drawn(completions, {(self.query.prompt, None): rows}, guided=False)
 
     async def by_reward(self, expand: Expand, guide: RewardGuide) -> DrawnCompletions:
         """Draw what ``expand`` asks for with the help of the reward model."""
         draws = [self._reward_draw(expand, guide, slot) for slot in expand.slots]
         work = [draw_by_reward(draw, self._propose(guide), self._reward) for draw in draws]
-        drawn = await together(work)
-        rows = {completion.tokens: completion.logprobs for completion in reversed(drawn)}
-        return DrawnCompletions(tuple(drawn), {(self.query.prompt, None): rows})
+        return self.plain(await together(work))
 
     def _reward_draw(self, expand: Expand, guide: RewardGuide, slot: int) -> RewardGuidedDraw:
         return RewardGuidedDraw(

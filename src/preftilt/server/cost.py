@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from preftilt.engines.base import Capabilities
+from preftilt.run.guiding import count_as_scores, drawn_sources
 from preftilt.search import DVTS, Search
 from preftilt.server.work import CheckedJob
 
@@ -19,10 +20,12 @@ def cost(checked: CheckedJob, able: Capabilities) -> dict[str, Any]:
     prompts = {view.name: len(view.prompt) for view in query.views}
     if query.prompt not in [view.prompt for view in query.views if view.reader is None]:
         prompts["generation"] = len(query.prompt)
-    free = able.sampler_logprobs or job.plain
-    told = [free and (view.prompt, view.reader) == (query.prompt, None) for view in query.views]
-    passes = told.count(False)
+    drawn, guided = drawn_sources(query, job.settings.search)
+    if not count_as_scores(drawn, query, able, guided=guided):
+        drawn = frozenset()
+    passes = sum((view.prompt, view.reader) not in drawn for view in query.views)
     if job.plain:
+        passes = 0
         worst = even = job.choices * checked.max_tokens
         candidates = job.choices
     else:

@@ -128,6 +128,7 @@ class ToyEngine(Engine):
     next_logprobs: NextLogprobs = field(default_factory=lambda: hashed_bigrams(0))
     max_context: int = 512
     sampler_logprobs: bool = True
+    guided_logprobs: bool = False
     name: str = "toy"  # pyright: ignore[reportIncompatibleMethodOverride]
     model: str = "toy"  # pyright: ignore[reportIncompatibleMethodOverride]
     tokenizer: ToyTokenizer = field(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -145,6 +146,7 @@ class ToyEngine(Engine):
             sampler_logprobs=self.sampler_logprobs,
             keyed_streams=True,
             guides=True,
+            guided_logprobs=self.guided_logprobs,
             proposes=True,
             normalises=True,
             arms=tuple(KnownArm(name, arm.objectives, "toy") for name, arm in self.arms.items()),

@@ -359,6 +359,7 @@ def _common_capabilities(first: Capabilities, other: Capabilities) -> Capabiliti
         sampler_logprobs=first.sampler_logprobs and other.sampler_logprobs,
         keyed_streams=first.keyed_streams and other.keyed_streams,
         guides=first.guides and other.guides,
+        guided_logprobs=first.guided_logprobs and other.guided_logprobs,
         proposes=first.proposes and other.proposes,
         images=first.images and other.images,
     )

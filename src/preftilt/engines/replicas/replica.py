@@ -282,7 +282,9 @@ def _shortfall(wanted: ModelIdentity, identity: ModelIdentity) -> str | None:
     promised, able = wanted.capabilities, identity.capabilities
     if able.max_context < promised.max_context:
         return f"its context is {able.max_context} tokens, less than {promised.max_context}"
-    if promised.sampler_logprobs and not able.sampler_logprobs:
+    if (promised.sampler_logprobs and not able.sampler_logprobs) or (
+        promised.guided_logprobs and not able.guided_logprobs
+    ):
         return "its log-probs of drawing do not stand in for scores, as they do elsewhere"
     if promised.keyed_streams and not able.keyed_streams:
         return "its draws depend on its batches"

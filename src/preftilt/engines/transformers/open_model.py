@@ -201,6 +201,7 @@ def assemble(
         sampler_logprobs=trusted,
         keyed_streams=keyed,
         guides=True,
+        guided_logprobs=sampler_logprobs != "off",
         proposes=True,
         normalises=True,
         arms=arm_setup.known,

@@ -156,6 +156,7 @@ def measure(
         sampler_logprobs=trusted,
         keyed_streams=False,
         guides=guides,
+        guided_logprobs=guides and trust_sampler != "off",
     )
     versions = {
         "vllm": vllm.__version__,
