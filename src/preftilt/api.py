@@ -29,7 +29,7 @@ from preftilt.rivals import (
 from preftilt.run import OnProgress, Prepared, Run, given_completions, is_long, prepare
 from preftilt.search import AutoSearch, Search, rank, rear
 from preftilt.settings import Settings, settled
-from preftilt.types import Candidate, Completion, Preference, Query, Stream
+from preftilt.types import Candidate, Completion, Preference, Query, Stream, Tokens
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ class Realigner:
         preferences: Sequence[Preference],
         *,
         settings: Settings | None = None,
+        prefix: Tokens = (),
         item: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Realigned:
@@ -70,6 +71,8 @@ class Realigner:
             messages: the conversation; the last turn is the user's.
             preferences: what the user wants. With none, the model answers as it is.
             settings: replaces the realigner's for this request.
+            prefix: token ids that every candidate begins with, such as the first tokens of another's; they are scored,
+                not drawn, and count for ``max_tokens``.
             item: names the request's random numbers, and is the result's ``id``. The same seed, item and request give
                 the same answer, alone or beside others.
             on_progress: called from the event loop as tokens are drawn and scored (:class:`~preftilt.run.Progress`).
@@ -79,7 +82,7 @@ class Realigner:
             EngineError: the engine failed; :class:`~preftilt.errors.EngineTimeout` if it did not answer in time.
         """
         began = time.perf_counter()
-        prepared = await self._prepared(messages, preferences, settings or self.settings)
+        prepared = await self._prepared(messages, preferences, settings or self.settings, prefix)
         return await self.answer(prepared, item=item, on_progress=on_progress, began=began)
 
     async def answer(
@@ -152,8 +155,9 @@ class Realigner:
         preferences: Sequence[Preference],
         *,
         settings: Settings | None = None,
+        prefix: Tokens = (),
     ) -> Prepared:
-        """Check a request and make its prompts; nothing is drawn.
+        """Check a request and make its prompts; nothing is drawn. ``prefix`` is as in :meth:`realign`.
 
         A long request takes milliseconds per thousand tokens: call this from a thread where an event loop must not
         wait.
@@ -161,13 +165,19 @@ class Realigner:
         Raises:
             BadInput: for everything that can be refused before the first token, with what to do about it.
         """
-        return prepare(self.engine, self.judges, messages, preferences, settings or self.settings)
+        return prepare(
+            self.engine, self.judges, messages, preferences, settings or self.settings, prefix
+        )
 
     async def _prepared(
-        self, messages: Sequence[Message], preferences: Sequence[Preference], settings: Settings
+        self,
+        messages: Sequence[Message],
+        preferences: Sequence[Preference],
+        settings: Settings,
+        prefix: Tokens = (),
     ) -> Prepared:
         """As :meth:`prepare`; a long request is prepared beside the event loop, for others to go on."""
-        work = partial(self.prepare, messages, preferences, settings=settings)
+        work = partial(self.prepare, messages, preferences, settings=settings, prefix=prefix)
         return await asyncio.to_thread(work) if is_long(messages, preferences) else work()
 
     def check_responses(self, query: Query, responses: Sequence[str]) -> list[Completion]:
@@ -187,6 +197,7 @@ class Realigner:
             on_progress=on_progress,
             search_score=search_score(settings.method, query, settings.reward),
             trajectory=prepared.trajectory,
+            prefix=prepared.prefix,
         )
 
     async def _record(

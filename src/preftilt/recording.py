@@ -79,9 +79,7 @@ def record(done: FinishedRun) -> Realigned:
         model=engine.model,
         engine=engine.name,
         seed=settings.seed,
-        settings=_settings_record(
-            settings, query, done.preferences, run.max_tokens, done.responses_given
-        ),
+        settings=_settings_record(settings, done),
         views=tuple(_read_view(view, engine) for view in query.views),
         prompts={view.name: view.prompt for view in query.views},
         candidates=candidates,
@@ -253,22 +251,17 @@ def _contenders(candidates: Sequence[ScoredCandidate], reward: Reward) -> list[S
     ]
 
 
-def _settings_record(
-    settings: Settings,
-    query: Query,
-    preferences: Sequence[Preference],
-    max_tokens: int,
-    responses_given: bool,
-) -> dict[str, Any]:
+def _settings_record(settings: Settings, done: FinishedRun) -> dict[str, Any]:
+    run = done.run
     search = (
         {"name": "given"}
-        if responses_given
+        if done.responses_given
         else {"name": settings.search.name} | asdict(settings.search)
     )
     return {
         "search": search,
         "method": asdict(settings.method),
-        "lambda": query.lam,
+        "lambda": run.query.lam,
         "preferences": [
             {
                 "text": preference.text,
@@ -276,13 +269,14 @@ def _settings_record(
                 if preference.strength is None
                 else preference.strength,
             }
-            for preference in preferences
+            for preference in done.preferences
         ],
         **asdict(settings.reward),
         **asdict(settings.prompt),
         **asdict(settings.sampling),
         **_arms_record(settings.arms),
-        "max_tokens": max_tokens,
+        "max_tokens": run.max_tokens,
+        **({"prefix": list(run.prefix)} if run.prefix else {}),
     }
 
 

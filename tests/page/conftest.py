@@ -33,7 +33,8 @@ class Visit:
         from playwright.sync_api import expect
 
         self.page.click("#draw")
-        expect(self.page.locator("#status")).to_contain_text("Done")
+        expect(self.page.locator("#status")).to_contain_text("Done", timeout=15_000)
+        expect(self.page.locator("#guided")).not_to_be_empty()
         expect(self.page.locator("#alone")).not_to_be_empty()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +15,7 @@ from preftilt.reward import ScoreLine
 from preftilt.server.app import PAGE
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from tests.page.conftest import Visit
+from tests.server.odd import Odd
 from tests.server.serving import Running, serving
 
 pytestmark = pytest.mark.browser
@@ -35,7 +37,8 @@ def asked(visit: Visit, server: Running) -> Asked:
     [post] = [
         one.post_data_json
         for one in visit.requests
-        if one.method == "POST" and one.post_data_json["preftilt"]["search"]["name"] != "greedy"
+        if one.method == "POST"
+        and one.post_data_json["preftilt"]["search"]["name"] in ("best-of-n", "dvts")
     ]
     with server.http as http:
         said = http.post("/v1/chat/completions", json=post | {"stream": False})
@@ -244,7 +247,11 @@ def test_the_keyboard_reaches_everything_in_order(visit: Visit) -> None:
     page.keyboard.press("Enter")
     page.get_by_text("Done:").wait_for()
     page.focus("#lambda")
-    page.keyboard.press("Tab")
+    seen = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate(focused))
+    assert seen[:3] == ["chosen-show", "guided-show", "alone-show"]
     assert page.evaluate("document.activeElement.getAttribute('role')") == "button"
     first = page.text_content("#why-title")
     page.keyboard.press("ArrowRight")
@@ -258,6 +265,135 @@ def test_the_keyboard_reaches_everything_in_order(visit: Visit) -> None:
     assert page.evaluate("document.activeElement.getAttribute('role')") == "option"
     page.keyboard.press("ArrowRight")
     assert "gain" in page.text_content("#token-told")
+
+
+def open_drawer(visit: Visit, place: int) -> None:
+    visit.page.locator("#tokens .token").nth(place).click()
+    visit.page.locator("#drawer tbody tr").first.wait_for()
+
+
+def shown_tokens(visit: Visit) -> list[str]:
+    return visit.page.locator("#tokens .token").all_text_contents()
+
+
+def test_by_keyboard_an_answer_goes_on_from_another_token(visit: Visit, server: Running) -> None:
+    draw(visit)
+    page, before = visit.page, shown_tokens(visit)
+    drawn = page.locator("#rows tr").count()
+    page.focus("#tokens [tabindex='0']")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#drawer tbody tr").first.wait_for()
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#drawer")
+    assert page.evaluate("document.activeElement.textContent") == before[1]
+    page.keyboard.press("Enter")
+    page.locator("#drawer tbody button:focus").wait_for()
+    page.keyboard.press("ArrowDown")
+    chosen = page.evaluate("document.activeElement.textContent").strip("“”")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"from “{chosen}” on.", exact=False).first.wait_for()
+    after = shown_tokens(visit)
+    assert after[0] == before[0]
+    assert after[1].strip() == chosen
+    assert page.evaluate("document.activeElement.className").endswith("forked")
+    assert page.evaluate("document.activeElement.textContent") == after[1]
+    assert page.is_hidden("#drawer")
+    assert page.locator("#rows tr").count() == drawn + 1
+    assert "sampled from token 2 of candidate" in page.text_content("#why-score")
+    assert f"Candidate {drawn_slots(visit)[-1]}" in page.text_content("#why-title")
+    [post] = [
+        request.post_data_json
+        for request in visit.requests
+        if request.method == "POST"
+        and "prefix" in request.post_data_json["preftilt"]
+        and "count" not in request.post_data_json
+    ]
+    assert post["preftilt"]["search"] == {"name": "sample"}
+    assert len(post["preftilt"]["prefix"]) == 2
+
+
+def drawn_slots(visit: Visit) -> list[int]:
+    """The numbers of the candidates in the table."""
+    return sorted(int(text) for text in visit.page.locator("#rows button").all_text_contents())
+
+
+def test_a_token_s_drawer_has_both_views_and_their_mixture(visit: Visit, server: Running) -> None:
+    draw(visit)
+    known = asked(visit, server)
+    best = known.record["candidates"][0]
+    open_drawer(visit, 0)
+    rows = visit.page.locator("#drawer tbody tr")
+    stands = rows.filter(has_text="stands here").locator("td").all_text_contents()
+    chances = [float(text.rstrip(" %")) / 100 for text in stands]
+    exact = [math.exp(row[0]) for row in best["logprobs"].values()]
+    assert chances[:2] == pytest.approx(exact, rel=0.05)
+    assert visit.page.locator("#drawer thead th").all_text_contents()[1:] == [
+        "Without",
+        "With",
+        "Mixed, λ = 3",
+    ]
+    set_lambda(visit, 1)
+    visit.page.get_by_text("Mixed, λ = 1").wait_for()
+    columns = rows.locator("td").all_text_contents()
+    assert columns[1::3] == columns[2::3]
+    visit.page.check("#drawer-nats")
+    stands = rows.filter(has_text="stands here").locator("td").all_text_contents()
+    assert float(stands[0].replace("−", "-")) == pytest.approx(math.log(exact[0]), abs=0.01)
+
+
+def test_three_answers_stand_side_by_side_each_with_its_cost(visit: Visit) -> None:
+    draw(visit)
+    page = visit.page
+    for card in ("chosen", "guided", "alone"):
+        words = page.text_content(f"#{card}-cost")
+        assert words.startswith("Score ")
+        assert "sampled" in words
+    assert page.is_hidden("#guided-again")
+    set_lambda(visit, 30)
+    page.click("#guided-again")
+    page.get_by_text("λ = 30 at every token").wait_for()
+    assert page.is_hidden("#guided-again")
+    page.click("#guided-show")
+    assert page.text_content("#why-title").startswith("The guided answer")
+    assert page.get_attribute("#guided-show", "aria-pressed") == "true"
+    open_drawer(visit, 0)
+    page.locator("#drawer tbody button").first.click()
+    page.get_by_text("guided from token 1 of the guided answer on").wait_for()
+    searches = [
+        request.post_data_json["preftilt"]
+        for request in visit.requests
+        if request.method == "POST" and "count" not in request.post_data_json
+    ]
+    assert searches[-1]["search"] == {"name": "cfg", "greedy": True}
+    assert searches[-1]["lambda"] == 30
+
+
+def test_the_sentences_that_carry_an_answer_are_told_when_asked(visit: Visit) -> None:
+    visit.page.locator("#preferences textarea").fill("I dislike games. I like music.")
+    draw(visit)
+    assert visit.page.locator("#carries li").count() == 0
+    visit.page.click("#carries-ask")
+    visit.page.locator("#carries li").first.wait_for()
+    told = visit.page.locator("#carries li").all_text_contents()
+    assert len(told) == 2
+    assert "I dislike games." in told[0]
+    assert "nats" in told[1]
+
+
+def test_an_engine_that_can_only_sample_and_score_says_what_is_missing(chromium: Any) -> None:
+    with serving(Odd(), page=PAGE) as running:
+        visit = Visit(chromium.new_page())
+        visit.page.on("console", lambda said: visit.complaints.append(said.text))
+        visit.page.goto(running.url)
+        visit.page.click("#draw")
+        visit.page.get_by_text("Done:").wait_for()
+        assert "cannot choose token by token" in visit.page.text_content("#guided-about")
+        assert visit.page.is_hidden("#guided-show")
+        visit.page.locator("#tokens .token").first.click()
+        visit.page.get_by_text("does not tell its likeliest next tokens").wait_for()
+        assert visit.complaints == []
+        visit.page.close()
 
 
 def test_refusals_are_told_in_words_and_leave_the_last_answers(visit: Visit) -> None:
@@ -304,6 +440,13 @@ def test_it_fits_a_phone_in_both_schemes(chromium: Any, server: Running, scheme:
     widths = visit.page.eval_on_selector_all("#found input[type=range]", WIDTHS)
     assert len(widths) == 3
     assert min(widths) > 180
+    open_drawer(visit, 0)
+    visit.page.click("#carries-ask")
+    visit.page.locator("#carries li").first.wait_for()
+    assert visit.page.evaluate("document.documentElement.scrollWidth") == 360
+    box = visit.page.locator("#drawer").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
     paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
     bright = sum(json.loads(f"[{paper[4:-1]}]")) > 380
     assert bright is (scheme == "light")

@@ -18,7 +18,7 @@ from preftilt.recording import beside
 from preftilt.result import Realigned
 from preftilt.reward import Reward, ScoreLine, contenders, order
 from preftilt.search import BestOfN, Greedy, Search
-from preftilt.server.wire import ChatBody, check_body
+from preftilt.server.wire import AlternativesBody, ChatBody, InfluenceBody, check_body
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import CutOff, Preference
 from tests.core.test_thoughts import Thinking
@@ -252,10 +252,11 @@ def test_a_link_with_nonsense_falls_back_to_the_example() -> None:
 
 @pytest.mark.parametrize("state", [STATE, ONE])
 def test_bodies_are_what_the_server_reads(state: dict[str, Any]) -> None:
-    body, plain = run_js(
+    body, singles, alternatives, influence = run_js(
         """
-        const { toBody, toPlainBody } = await load("request");
-        return [toBody(data, "toy"), toPlainBody(data, "toy")];
+        const { toAlternativesBody, toBody, toInfluenceBody, toSingleBody } = await load("request");
+        const singles = ["sampled", "guided", "alone"].map((manner) => toSingleBody(data, manner, [5, 7]));
+        return [toBody(data, "toy"), singles, toAlternativesBody(data, [5], 7), toInfluenceBody(data, "Read.")];
         """,
         state,
     )
@@ -266,7 +267,14 @@ def test_bodies_are_what_the_server_reads(state: dict[str, Any]) -> None:
     assert [
         (one.text, knob.lam if one.strength is None else one.strength) for one in knob.wishes
     ] == [(one["text"], one["strength"]) for one in state["preferences"]]
-    assert check_body(plain, ChatBody).preftilt is not None
+    for single in singles:
+        read = check_body(single, ChatBody)
+        assert read.preftilt is not None
+        assert read.preftilt.prefix == [5, 7]
+    read = check_body(alternatives, AlternativesBody)
+    assert read.preftilt is not None
+    assert (read.preftilt.prefix, read.token) == ([5], 7)
+    assert check_body(influence, InfluenceBody).response == "Read."
 
 
 @pytest.mark.parametrize("state", [STATE, ONE])

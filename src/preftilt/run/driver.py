@@ -55,7 +55,8 @@ class Run:
     """One request on its way through a search; ``usage`` and ``clock`` fill up as it goes.
 
     search_score: what the search goes by; None is REAR's. trajectory: the reward of partial responses, for a search
-    that lets it choose tokens. absent: why answers without a text have none.
+    that lets it choose tokens. prefix: the tokens that every response begins with; they are scored, not drawn. absent:
+    why answers without a text have none.
     """
 
     engine: Engine
@@ -67,6 +68,7 @@ class Run:
     on_progress: OnProgress | None = None
     search_score: Score | None = None
     trajectory: TrajectoryReward | None = None
+    prefix: Tokens = ()
     usage: Usage = field(default_factory=Usage)
     clock: Clock = field(default_factory=Clock)
     absent: list[str] = field(default_factory=list)
@@ -83,7 +85,11 @@ class Run:
         check_guided(self.engine, search, self.query, self.trajectory)
         self._count_prompts()
         score = self.search_score or rear(self.query, self.reward)
-        plans = search.plans(self._root(), score, self.max_tokens)
+        root = self._root()
+        if self.prefix:
+            beginning = Completion(self.prefix, np.zeros(len(self.prefix)), "stop")
+            [[root]] = await self._together([self._judge(root, [beginning], {})])
+        plans = search.plans(root, score, self.max_tokens)
         outcomes = await self._together([self._drive(plan) for plan in plans])
         return search.conclude(outcomes, score)
 

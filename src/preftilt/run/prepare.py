@@ -19,7 +19,7 @@ from preftilt.rivals.trajectory import trajectory_reward
 from preftilt.run.guiding import GENERATION, check_guided
 from preftilt.search import ARGS, ArmGuided, Greedy
 from preftilt.settings import Settings, resolve, settled, with_arms
-from preftilt.types import Completion, Preference, Query, Sampling, Stream
+from preftilt.types import Completion, Preference, Query, Sampling, Stream, Tokens
 
 DEFAULT_MAX_TOKENS = 512
 LONG_CHARACTERS = 4_000
@@ -30,7 +30,8 @@ LONG_CHARACTERS = 4_000
 class Prepared:
     """A request that passed every check, with its prompts: all that answering it takes besides an engine.
 
-    settings: with everything decided. max_tokens: its token budget for a response.
+    settings: with everything decided. max_tokens: its token budget for a response. prefix: the tokens that every
+    response begins with.
     """
 
     messages: tuple[Message, ...]
@@ -39,6 +40,7 @@ class Prepared:
     query: Query
     max_tokens: int
     trajectory: TrajectoryReward | None = None
+    prefix: Tokens = ()
 
 
 def is_long(messages: Sequence[Message], preferences: Sequence[Preference]) -> bool:
@@ -54,8 +56,9 @@ def prepare(
     messages: Sequence[Message],
     preferences: Sequence[Preference],
     settings: Settings,
+    prefix: Tokens = (),
 ) -> Prepared:
-    """Check a request and make its prompts; nothing is drawn.
+    """Check a request and make its prompts; nothing is drawn. ``prefix``: what every response begins with.
 
     Raises :class:`~preftilt.errors.BadInput` for everything that can be refused before the first token, with what to
     do about it.
@@ -81,14 +84,29 @@ def prepare(
         judges.reward_model.check(read)
         trajectory = trajectory_reward(judges.reward_model, read, engine.tokenizer)
     check_guided(engine, settings.search, query, trajectory)
+    max_tokens = fit_max_tokens(query, able.max_context, settings.max_tokens)
+    _check_prefix(prefix, able.eos, max_tokens)
     return Prepared(
         messages=tuple(messages),
         preferences=tuple(preferences),
         settings=settings,
         query=query,
-        max_tokens=fit_max_tokens(query, able.max_context, settings.max_tokens),
+        max_tokens=max_tokens,
         trajectory=trajectory,
+        prefix=prefix,
     )
+
+
+def _check_prefix(prefix: Tokens, eos: frozenset[int], max_tokens: int) -> None:
+    if eos.intersection(prefix):
+        raise BadInput(
+            "the prefix has an end-of-turn token, behind which nothing is drawn: give the tokens before it"
+        )
+    if prefix and len(prefix) >= max_tokens:
+        raise BadInput(
+            f"the prefix has {len(prefix)} tokens, and an answer may have {max_tokens} in all: raise max_tokens, or"
+            " give fewer"
+        )
 
 
 def fit_max_tokens(query: Query, max_context: int, max_tokens: int | None) -> int:

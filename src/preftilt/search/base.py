@@ -52,7 +52,7 @@ class Search(Protocol):
         ...
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        """Independent plans that start at ``root`` and spend at most ``max_tokens`` tokens on a response."""
+        """Independent plans that start at ``root``; its tokens count for the ``max_tokens`` of a response, too."""
         ...
 
     def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:

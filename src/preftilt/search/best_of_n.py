@@ -35,5 +35,6 @@ class BestOfN:
         return outcome
 
     def _plan(self, root: Candidate, score: Score, max_tokens: int) -> Plan:
-        responses = yield Expand(parent=root, slots=tuple(range(self.n)), max_tokens=max_tokens)
+        room = max_tokens - len(root.tokens)
+        responses = yield Expand(parent=root, slots=tuple(range(self.n)), max_tokens=room)
         return Outcome(rank(responses, score), stopped="all candidates drawn")

@@ -252,8 +252,9 @@ def _plan(
     guide: Guide | RewardGuide,
     greedy: bool,
 ) -> Plan:
+    room = max_tokens - len(root.tokens)
     responses = yield Expand(
-        parent=root, slots=tuple(range(n)), max_tokens=max_tokens, greedy=greedy, guide=guide
+        parent=root, slots=tuple(range(n)), max_tokens=room, greedy=greedy, guide=guide
     )
     return Outcome(rank(responses, score), stopped="all guided responses drawn")
 

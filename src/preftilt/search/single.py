@@ -46,5 +46,6 @@ class Sample:
 
 
 def _one(root: Candidate, max_tokens: int, *, greedy: bool) -> Plan:
-    responses = yield Expand(parent=root, slots=(0,), max_tokens=max_tokens, greedy=greedy)
+    room = max_tokens - len(root.tokens)
+    responses = yield Expand(parent=root, slots=(0,), max_tokens=room, greedy=greedy)
     return Outcome(tuple(responses), stopped="one response drawn")

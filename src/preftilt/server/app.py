@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from preftilt.images import image_cache
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.run.prepare import LONG_CHARACTERS
-from preftilt.server import replies
+from preftilt.server import explaining, replies
 from preftilt.server.admission_queue import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
@@ -38,8 +39,17 @@ from preftilt.server.openapi import DOCUMENTED, document
 from preftilt.server.replies import Kind, ResponseMeta
 from preftilt.server.resolve import ServerConfig, defaults_of, resolve
 from preftilt.server.streaming import ChunkWriter, EventStream, Write, until_gone
-from preftilt.server.wire import ChatBody, CompletionBody, check_body
+from preftilt.server.wire import (
+    AlternativesBody,
+    ChatBody,
+    CompletionBody,
+    InfluenceBody,
+    check_body,
+)
 from preftilt.server.work import Answer, CheckedJob, JobCallbacks, answer, check, engine_for
+
+B = TypeVar("B", bound=ChatBody | CompletionBody)
+T = TypeVar("T")
 
 PAGE = Path(__file__).with_name("page")
 
@@ -76,21 +86,20 @@ class Service:
             return "no replica answers"
         return "ready"
 
-    async def read(
-        self, request: Request, model: type[ChatBody] | type[CompletionBody]
-    ) -> CheckedJob:
+    async def read(self, request: Request, model: type[B]) -> tuple[B, CheckedJob]:
         """Validate the body and render its prompts; raises for all that can be refused before the first token."""
         limit = self.config.body_limit(self.engine.capabilities.images)
         raw = await read_body(request, limit)
         if len(raw) <= LONG_BODY:
-            return self._checked(request, check_body(parse_body(raw), model))
+            body = check_body(parse_body(raw), model)
+            return body, self._checked(request, body)
         # Long texts and pictures take a while, and must not hold up the streams of others.
         body = await asyncio.to_thread(lambda: check_body(parse_body(raw), model))
         shows = isinstance(body, ChatBody) and body.shows
         async with (
             self.image_decodes if shows else nullcontext()
         ):  # Pictures take much memory, too.
-            return await asyncio.to_thread(self._checked, request, body)
+            return body, await asyncio.to_thread(self._checked, request, body)
 
     def _checked(self, request: Request, body: ChatBody | CompletionBody) -> CheckedJob:
         with image_cache():
@@ -105,24 +114,42 @@ class Service:
     async def work(
         self, client: str, checked: CheckedJob, writer: ChunkWriter | None, began: float
     ) -> Answer:
-        """Wait in the admission queue, then answer; raises a 504 once the request's hard time limit is over."""
+        """Wait in the admission queue, then answer; errors as :meth:`admitted`."""
         callbacks: JobCallbacks | None = None if writer is None else writer.callbacks
         engine = engine_for(self.engine, checked.job, callbacks, began)
+
+        def begin() -> None:
+            if writer is not None:
+                writer.engine = engine
+                writer.begin()
+
+        result = await self.admitted(
+            client, lambda: answer(engine, checked, callbacks, self.judges), begin
+        )
+        self.metrics.count(result)
+        return result
+
+    async def admitted(
+        self,
+        client: str,
+        work: Callable[[], Awaitable[T]],
+        begin: Callable[[], None] = lambda: None,
+    ) -> T:
+        """Wait in the admission queue, then ``work``; raises a 504 once the request's hard time limit is over.
+
+        begin: called once the request is in the queue.
+        """
         limit = asyncio.timeout(self.config.timeout_s)
         try:
             with self.queue.admit(client) as turn:
                 async with limit:
-                    if writer is not None:
-                        writer.engine = engine
-                        writer.begin()
+                    begin()
                     await turn.come()
-                    result = await answer(engine, checked, callbacks, self.judges)
+                    return await work()
         except TimeoutError:
             if limit.expired():
                 raise timed_out(self.config.timeout_s) from None
             raise
-        self.metrics.count(result)
-        return result
 
 
 def create_app(
@@ -170,8 +197,18 @@ def _add_routes(app: Starlette, service: Service) -> None:
         return await _complete(service, request, "text", CompletionBody)
 
     async def costs(request: Request) -> Response:
-        checked = await service.read(request, ChatBody)
+        _, checked = await service.read(request, ChatBody)
         return JsonReply(cost(checked, service.engine.capabilities))
+
+    async def alternatives(request: Request) -> Response:
+        body, checked = await service.read(request, AlternativesBody)
+        work = partial(explaining.alternatives, service.engine, body, checked)
+        return JsonReply(await _admitted(service, request, work))
+
+    async def influence(request: Request) -> Response:
+        body, checked = await service.read(request, InfluenceBody)
+        work = partial(explaining.influence, service.engine, body, checked)
+        return JsonReply(await _admitted(service, request, work))
 
     async def models(_: Request) -> Response:
         names = model_names(service.config.model, service.config.presets)
@@ -198,6 +235,8 @@ def _add_routes(app: Starlette, service: Service) -> None:
     app.add_route("/v1/chat/completions", chat, methods=["POST"])
     app.add_route("/v1/completions", completions, methods=["POST"])
     app.add_route("/v1/preftilt/cost", costs, methods=["POST"])
+    app.add_route("/v1/preftilt/alternatives", alternatives, methods=["POST"])
+    app.add_route("/v1/preftilt/influence", influence, methods=["POST"])
     app.add_route("/v1/models", models, methods=["GET"])
     app.add_route("/v1/models/{name:path}", model, methods=["GET"])
     app.add_route("/openapi.json", openapi, methods=["GET"])
@@ -230,7 +269,7 @@ async def _complete(
 ) -> Response | EventStream:
     """Answer in one response or as a stream; a client that disconnects cancels its work."""
     began = time.monotonic()
-    checked = await service.read(request, model)
+    _, checked = await service.read(request, model)
     job = checked.job
     meta = ResponseMeta(kind, request_id(request.scope), job.model)
     if job.stream:
@@ -277,7 +316,12 @@ def _stream(
     return EventStream(work, gone, failed)
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, Answer]) -> Answer:
+async def _admitted(service: Service, request: Request, work: Callable[[], Awaitable[T]]) -> T:
+    """The result of ``work``, in its turn; a client that disconnects cancels it."""
+    return await _unless_gone(request.receive, service.admitted(client_of(request.scope), work))
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``; if the client disconnects first it is cancelled and :class:`ClientGone` raised."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(until_gone(receive))
@@ -333,13 +377,14 @@ def _answer_failures(app: Starlette, service: Service) -> None:
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:
-    """A model as OpenAI lists it, with the search and λ of requests that name none.
+    """A model as OpenAI lists it, with the search and λ of requests that name none, and what its engine can do.
 
     Reward models that requests may name stand beside them, with their objectives.
     """
     card = {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
-    settings = defaults_of(name, service.config, guides=service.engine.capabilities.guides)
+    able = service.engine.capabilities
+    settings = defaults_of(name, service.config, guides=able.guides)
     defaults = {"search": asdict(settings.search), "lambda": settings.lam}
-    arms = service.engine.capabilities.arms
-    known = {arm.name: [goal.name for goal in arm.objectives] for arm in arms}
-    return card | {"preftilt": defaults | ({"arms": known} if known else {})}
+    known = {arm.name: [goal.name for goal in arm.objectives] for arm in able.arms}
+    abilities = {"guides": able.guides, "alternatives": able.proposes}
+    return card | {"preftilt": defaults | abilities | ({"arms": known} if known else {})}

@@ -24,19 +24,20 @@ def cost(checked: CheckedJob, able: Capabilities) -> dict[str, Any]:
     if not count_as_scores(drawn, query, able, guided=guided):
         drawn = frozenset()
     passes = sum((view.prompt, view.reader) not in drawn for view in query.views)
+    prefix = len(job.prefix) * len(query.views)
     if job.plain:
         passes = 0
         worst = even = job.choices * checked.max_tokens
         candidates = job.choices
     else:
-        worst, even = sampled_at_most(job.settings.search, checked.max_tokens)
+        worst, even = sampled_at_most(job.settings.search, checked.max_tokens - len(job.prefix))
         candidates = job.settings.search.candidates
     return {
         "candidates": candidates,
         "max_tokens": checked.max_tokens,
         "prompt": prompts,
-        "at_most": {"sampled": worst, "scored": worst * passes},
-        "if_even": {"sampled": even, "scored": even * passes},
+        "at_most": {"sampled": worst, "scored": worst * passes + prefix},
+        "if_even": {"sampled": even, "scored": even * passes + prefix},
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from preftilt.server.wire import ChatBody, CompletionBody
+from preftilt.server.wire import AlternativesBody, ChatBody, CompletionBody, InfluenceBody
 
 STATUSES = {
     400: "Not a request that can be served as asked; `param` names the field at fault.",
@@ -25,6 +25,18 @@ DOCUMENTED = {
     "/v1/chat/completions": ("post", "Answer a conversation", "ChatBody", "ChatReply"),
     "/v1/completions": ("post", "Continue a raw text", "CompletionBody", "TextReply"),
     "/v1/preftilt/cost": ("post", "What a chat request can cost at most", "ChatBody", "Cost"),
+    "/v1/preftilt/alternatives": (
+        "post",
+        "The likeliest tokens behind a prefix",
+        "AlternativesBody",
+        "Alternatives",
+    ),
+    "/v1/preftilt/influence": (
+        "post",
+        "What every sentence of a preference does for an answer",
+        "InfluenceBody",
+        "Influence",
+    ),
     "/v1/models": ("get", "The model and its presets", None, "ModelList"),
     "/v1/models/{name}": ("get", "One of them, or the model with a suffix", None, "Model"),
     "/health": ("get", "Whether the server lives", None, "Status"),
@@ -36,8 +48,9 @@ STREAMS = ("/v1/chat/completions", "/v1/completions")
 
 def document(title: str, version: str) -> dict[str, Any]:
     """The whole document."""
+    models = (ChatBody, CompletionBody, AlternativesBody, InfluenceBody)
     _, bodies = models_json_schema(
-        [(ChatBody, "validation"), (CompletionBody, "validation")],
+        [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",
     )
     return {
@@ -109,6 +122,8 @@ def _replies() -> dict[str, Any]:
     }
     message = _object(role={"const": "assistant"}, content=text)
     bounds = _object(sampled=whole, scored=whole)
+    nats = {"type": ["number", "null"]}
+    sentence = _object(source=text, text=text, nats=nats, dead={"type": "boolean"})
     return {
         "Usage": usage,
         "Failure": _object(error=failure),
@@ -122,6 +137,22 @@ def _replies() -> dict[str, Any]:
         "Cost": _object(
             candidates=whole, max_tokens=whole, prompt=counts, at_most=bounds, if_even=bounds
         ),
+        "Alternatives": _object(
+            object={"const": "preftilt.alternatives"},
+            position=whole,
+            weights={"type": "object", "additionalProperties": {"type": "number"}},
+            tokens=_array(
+                _object(
+                    token=whole,
+                    text=text,
+                    ends={"type": "boolean"},
+                    logprobs={"type": "object", "additionalProperties": nats},
+                    mixed=nats,
+                )
+            ),
+        ),
+        "Influence": _object(text=text, logprob=nats, total=nats, sentences=_array(sentence))
+        | {"description": "What `preftilt schema influence` describes."},
         "Model": _object(id=text, object={"const": "model"}, created=whole, owned_by=text),
         "ModelList": _object(data=_array({"$ref": "#/components/schemas/Model"})),
         "Status": _object(status=text),

@@ -17,7 +17,7 @@ from preftilt.server.names import ParsedModelName, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
 from preftilt.settings import ArmSettings, settled
-from preftilt.types import Preference, check_number, check_whole
+from preftilt.types import Preference, Tokens, check_number, check_whole
 
 NO_ARMS = ArmSettings()
 
@@ -76,7 +76,8 @@ class ServerConfig:
 class Job:
     """One request, resolved. Without preferences and reward models it is ``plain``: ordinary sampling from the model.
 
-    prompts: raw texts to continue, in place of messages; ``choices`` are those of all of them.
+    prompts: raw texts to continue, in place of messages; ``choices`` are those of all of them. prefix: the tokens that
+    every candidate begins with.
     """
 
     model: str
@@ -93,6 +94,7 @@ class Job:
     stream: bool = False
     include_usage: bool = False
     deadline_s: float | None = None
+    prefix: Tokens = ()
 
     @property
     def plain(self) -> bool:
@@ -157,6 +159,7 @@ def resolve(body: ChatBody | CompletionBody, config: ServerConfig, *, guides: bo
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         deadline_s=_first(knob.deadline_s, named.preset.deadline_s, config.deadline_s),
+        prefix=tuple(_first(knob.prefix, named.preset.prefix, ())),
     )
     _check(job, body, knob, named, config)
     return job

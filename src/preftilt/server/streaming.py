@@ -21,7 +21,7 @@ from preftilt.server.replies import ResponseMeta
 from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.server.resolve import Job
 from preftilt.server.work import Answer, CheckedJob, JobCallbacks, before_stop
-from preftilt.types import Candidate, Completion, Guided, Tokens
+from preftilt.types import Candidate, Finish, Tokens
 
 KEEP_ALIVE_SECONDS = 1.5
 PROGRESS_SECONDS = 0.2
@@ -81,7 +81,8 @@ class ChunkWriter:
         if time.monotonic() - self._committed >= TEXT_SECONDS:
             self._commit()
         if news.ended is not None and not self.job.plain and self.job.progress:
-            self._progress([_candidate(news.slot, news.ended, self._text(news.ended.tokens))])
+            tokens = self.job.prefix + news.ended.tokens
+            self._progress([self._candidate(news.slot, tokens, news.ended.finish)])
         elif time.monotonic() - self._told >= PROGRESS_SECONDS:
             self._progress()
 
@@ -133,7 +134,7 @@ class ChunkWriter:
         self._pool |= {candidate.slot: candidate for candidate in arrived}
         told = [*self._pool.values()] if reward.reduction == "centred" else arrived
         return [
-            _candidate(candidate.slot, candidate, self._text(candidate.tokens))
+            self._candidate(candidate.slot, candidate.tokens, candidate.finish)
             | {
                 "question_logprob": number(line.question_logprob),
                 "preference_gain": number(line.preference_gain),
@@ -142,9 +143,9 @@ class ChunkWriter:
             for candidate, line in zip(told, rewards.lines_of(told, query, reward), strict=True)
         ]
 
-    def _text(self, tokens: Tokens) -> str:
-        assert self.engine is not None
-        return before_stop(self._answer(tokens), self.job.stops)
+    def _candidate(self, slot: int, tokens: Tokens, finish: Finish) -> dict[str, Any]:
+        text = before_stop(self._answer(tokens), self.job.stops)
+        return {"slot": slot, "text": text, "finish": finish, "tokens": len(tokens)}
 
     def _answer(self, tokens: Tokens) -> str:
         """The text behind what was thought; nothing of a text that may still turn out to begin with thoughts."""
@@ -168,10 +169,6 @@ class ChunkWriter:
     def _chunk(self, index: int, **fields: Any) -> None:
         choice = replies.delta(self.meta.kind, index, **fields)
         self.write(event(replies.chunk(self.meta, [choice])))
-
-
-def _candidate(slot: int, response: Candidate | Completion | Guided, text: str) -> dict[str, Any]:
-    return {"slot": slot, "text": text, "finish": response.finish, "tokens": len(response.tokens)}
 
 
 async def until_gone(receive: Receive) -> None:

@@ -20,6 +20,7 @@ from preftilt.types import Preference
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
+MAX_ALTERNATIVES = 100
 UNSUPPORTED = "Not implemented"
 
 
@@ -28,6 +29,7 @@ def _only(accepted: str) -> Any:
     return Field(default=None, description=f"{UNSUPPORTED}; only {accepted} is accepted.")
 
 
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Empty = Annotated[list[dict[str, Any]], Field(max_length=0)]
 StopText = Annotated[str, Field(min_length=1)]
@@ -91,6 +93,10 @@ class Knob(SettingsPatch):
         default=None, description="Return it, and the text of every token of its candidates."
     )
     progress: bool | None = Field(default=None, description="Stream what is being done.")
+    prefix: Annotated[list[TokenId], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Token ids that every candidate begins with, as a record's candidates have them.",
+    )
 
     @model_validator(mode="after")
     def _not_both(self) -> Knob:
@@ -238,6 +244,22 @@ class ChatBody(Common):
         return any(
             part.image_url is not None for message in self.messages for part in message.parts
         )
+
+
+class AlternativesBody(ChatBody):
+    """The body of ``/v1/preftilt/alternatives``: a chat request, and how many tokens to tell behind its prefix."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES)] = Field(
+        default=8,
+        description="Tokens of each view, and of the mixture, that are told: the likeliest.",
+    )
+    token: TokenId | None = Field(default=None, description="A token that is told in any case.")
+
+
+class InfluenceBody(ChatBody):
+    """The body of ``/v1/preftilt/influence``: a chat request, and the answer that is explained."""
+
+    response: Visible
 
 
 Prompt = Annotated[str, Field(min_length=1)]

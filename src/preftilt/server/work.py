@@ -97,7 +97,7 @@ def check(engine: Engine, job: Job, judges: Judges) -> CheckedJob:
         budget = fit_max_tokens(query, room, job.settings.max_tokens)
         return CheckedJob(job, query, budget, prompts)
     prepared = Realigner(engine, judges=judges).prepare(
-        job.messages, job.preferences, settings=job.settings
+        job.messages, job.preferences, settings=job.settings, prefix=job.prefix
     )
     query = prepared.query
     if job.logprobs and _drawn_view(query.prompt, query.views) is None:

@@ -253,6 +253,7 @@ class ToyEngine(Engine):
         return "stop" if step_ended(text, step.delimiter) else None
 
     def _propose(self, request: ProposeRequest) -> Proposal:
+        self._check_words(request.prefix)
         self._check_room(request.prompt + request.prefix)
         raw = self.next_logprobs(request.prompt + request.prefix)
         best = np.argsort(-raw, kind="stable")[: request.count]
@@ -273,6 +274,7 @@ class ToyEngine(Engine):
         return logprobs
 
     def _score(self, request: ScoreRequest) -> Float[np.ndarray, "T"]:
+        self._check_words(request.prefix + request.completion)
         self._check_room(request.prompt + request.prefix + request.completion)
         context = request.prompt + request.prefix
         self.counts["scored"] += len(request.completion)
@@ -297,6 +299,11 @@ class ToyEngine(Engine):
             arms=able.arms,
         ).check_reader(reader)
         return self.arms[reader.arm].under(reader.alpha)
+
+    def _check_words(self, tokens: Tokens) -> None:
+        bad = next((token for token in tokens if not 0 <= token < len(self.tokenizer.words)), None)
+        if bad is not None:
+            raise BadInput(f"token {bad} is not in the vocabulary of {self.model}")
 
     def _check_room(self, tokens: Tokens) -> None:
         if len(tokens) > self.max_context:

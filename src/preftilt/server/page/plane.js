@@ -17,9 +17,11 @@ import { nats, plain } from "./words.js";
  * @property {number} winner An index.
  * @property {number} shown The candidate whose tokens are shown.
  * @property {number} lambda
- * @property {Line | null} alone The model's own answer.
+ * @property {{guided: Line | null, alone: Line | null}} aside Answers that are no candidates.
  * @property {string} unit
  */
+
+const MARKS = { alone: "M0-7L7 0L0 7L-7 0Z", guided: "M-5.5-5.5H5.5V5.5H-5.5Z" };
 
 export class Plane {
   /**
@@ -46,7 +48,8 @@ export class Plane {
     this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const drawn = [...scene.candidates.keys()].filter((i) => isFinite(scoreAt(line(scene, i), 1)));
     const all = drawn.map((i) => line(scene, i));
-    const scale = scaled(scene.alone ? [...all, scene.alone] : all, width);
+    const aside = Object.values(scene.aside).filter((one) => one !== null);
+    const scale = scaled([...all, ...aside.filter((one) => isFinite(scoreAt(one, 1)))], width);
     this.behind.replaceChildren(...axes(scale, scene.unit), ...curves(scene, scale));
     this.place(scene, drawn, scale);
     this.behind.append(...labels(scene, drawn, scale));
@@ -109,7 +112,7 @@ export class Plane {
 }
 
 /**
- * The envelope, the line of equal scores through the winner, and the model's own answer.
+ * The envelope, the line of equal scores through the winner, and the answers that are no candidates.
  * @param {Scene} scene
  * @param {Scale} scale
  */
@@ -120,9 +123,11 @@ function curves(scene, scale) {
   if (winner && isFinite(scoreAt(winner, 1))) made.push(equalScores(winner, scene.lambda, scale));
   const points = hull.map((one) => `${scale.x(one.question_logprob)},${scale.y(one.preference_gain)}`);
   made.push(shape("polyline", { class: "envelope", points: points.join(" ") }));
-  if (scene.alone && isFinite(scoreAt(scene.alone, 1))) {
-    const [x, y] = [scale.x(scene.alone.question_logprob), scale.y(scene.alone.preference_gain)];
-    made.push(shape("path", { class: "alone", d: "M0-7L7 0L0 7L-7 0Z", transform: `translate(${x} ${y})` }));
+  for (const kind of /** @type {const} */ (["alone", "guided"])) {
+    const one = scene.aside[kind];
+    if (!one || !isFinite(scoreAt(one, 1))) continue;
+    const [x, y] = [scale.x(one.question_logprob), scale.y(one.preference_gain)];
+    made.push(shape("path", { class: "aside", d: MARKS[kind], transform: `translate(${x} ${y})` }));
   }
   return made;
 }

@@ -162,17 +162,49 @@ function weighing({ reduction, cutOff }) {
 }
 
 /**
- * The same request for the model alone: greedy, which knows no nucleus, the preferences in its prompt. That is λ = 1.
- * @param {State} state
- * @param {string} model
+ * How an answer is drawn. `sampled`: by itself, as the candidates are. `guided`: the likeliest token under both prompts
+ * at λ. `alone`: the model's likeliest token, the preferences in its prompt; that is λ = 1.
+ * @typedef {"sampled" | "guided" | "alone"} Manner
  */
-export function toPlainBody(state, model) {
-  const body = toBody(state, model);
+
+const SEARCHES = {
+  sampled: { search: { name: "sample" } },
+  guided: { search: { name: "cfg", greedy: true } },
+  alone: { search: { name: "greedy" }, generate_with: "full" },
+};
+
+/**
+ * The same request for one answer, which may begin with given tokens; greedy drawing knows no nucleus.
+ * @param {State} state
+ * @param {Manner} manner
+ * @param {number[]} prefix
+ */
+export function toSingleBody(state, manner, prefix = []) {
+  const body = toBody(state, state.model);
   return {
     ...body,
-    top_p: undefined,
-    preftilt: { ...body.preftilt, search: { name: "greedy" }, generate_with: "full" },
+    top_p: manner === "sampled" ? body.top_p : undefined,
+    preftilt: { ...body.preftilt, ...SEARCHES[manner], ...(prefix.length ? { prefix } : {}) },
   };
+}
+
+/**
+ * The likeliest tokens at a place of an answer, those under the mixture at the state's λ among them.
+ * @param {State} state
+ * @param {number[]} prefix The answer's tokens before the place.
+ * @param {number} token The one that stands there.
+ */
+export function toAlternativesBody(state, prefix, token) {
+  return { ...toSingleBody(state, "sampled", prefix), count: 5, token };
+}
+
+/**
+ * What every sentence of the preferences does for an answer.
+ * @param {State} state
+ * @param {string} response
+ */
+export function toInfluenceBody(state, response) {
+  return { ...toSingleBody(state, "sampled"), response };
 }
 
 /**

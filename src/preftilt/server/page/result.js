@@ -55,37 +55,43 @@ function drawn(view) {
   return view.candidates.reduce((sum, one) => sum + one.copies, 0);
 }
 
-/** @param {Shown} one */
+/** @param {Pick<Shown, "copies" | "finish" | "fork">} one */
 function ending(one) {
   const copies = one.copies > 1 ? `, drawn ${one.copies} times` : "";
-  return copies + (one.finish === "length" ? ", cut off at the limit of tokens" : "");
+  const cut = one.finish === "length" ? ", cut off at the limit of tokens" : "";
+  const fork = one.fork ? `; ${MANNERS[one.fork.manner]} from token ${one.fork.at + 1} of ${one.fork.from} on: ${one.fork.cost}` : "";
+  return copies + cut + fork;
 }
 
+const MANNERS = { sampled: "sampled", guided: "guided", alone: "the model's likeliest" };
+
 /**
- * Why a candidate scores as it does.
- * @param {View} view
- * @param {number} index
+ * Why an answer scores as it does: a candidate, or one that stands beside them.
+ * @param {string} title
+ * @param {Pick<Shown, "copies" | "finish" | "fork" | "length"> | null | undefined} one
+ * @param {import("./score.js").Line | null | undefined} line
+ * @param {number} lambda
  * @param {string} unit
  */
-export function showScore(view, index, unit) {
-  const [one, line] = [view.candidates[index], view.lines[index]];
-  text("why-title", one ? `Candidate ${name(one)}${index === view.winner ? ", the chosen one" : ""}, token by token` : "");
+export function showScore(title, one, line, lambda, unit) {
+  text("why-title", one ? `${title}, token by token` : "");
   if (!one || !line) return text("why-score", "");
   const { question_logprob: q, preference_gain: gain } = line;
   text(
     "why-score",
-    `score ${nats(scoreAt(line, view.lambda))} = question log-prob ${nats(q)} + λ ${plain(view.lambda)} × gain ${nats(gain)} ${unit}; ${one.length} tokens${ending(one)}`,
+    `score ${nats(scoreAt(line, lambda))} = question log-prob ${nats(q)} + λ ${plain(lambda)} × gain ${nats(gain)} ${unit}; ${one.length} tokens${ending(one)}`,
   );
 }
 
 /**
- * A candidate's tokens, coloured; before the record is there, its text.
- * @param {Candidate | undefined} one
+ * An answer's tokens, coloured; before the record is there, its text.
+ * @param {Candidate | null | undefined} one
  * @param {string} otherwise
  * @param {number[]} ratios
  * @param {number} full
+ * @param {(at: number) => void} open
  */
-export function showWhy(one, otherwise, ratios, full) {
+export function showWhy(one, otherwise, ratios, full, open) {
   const place = byId("tokens", HTMLElement);
   text("token-told", "");
   if (!one || !one.pieces.length) {
@@ -93,7 +99,8 @@ export function showWhy(one, otherwise, ratios, full) {
     return;
   }
   const gains = tokenGains(one, ratios);
-  showTokens(place, { pieces: one.pieces, question: one.questionTokens, gains, full }, (told) => text("token-told", told));
+  const told = { pieces: one.pieces, question: one.questionTokens, gains, full, forked: one.fork?.at ?? -1 };
+  showTokens(place, told, (words) => text("token-told", words), open);
 }
 
 /** @param {number} full */
@@ -138,10 +145,11 @@ export function showTable(view, shown, pick) {
 function newRow(one) {
   const button = element("button", { type: "button", class: "plain", "aria-label": `Candidate ${name(one)}: show its tokens` }, name(one));
   const numbers = [0, 1, 2].map(() => element("td", { class: "num" }));
+  const fork = one.fork ? [element("span", { class: "quiet" }, " fork")] : [];
   return element(
     "tr",
     { "data-slot": String(one.slot) },
-    element("th", { scope: "row" }, button),
+    element("th", { scope: "row" }, button, ...fork),
     ...numbers,
     element("td"),
     element("td", {}, element("div", { class: "words" })),
@@ -172,16 +180,28 @@ function fill(row, view, i) {
   });
 }
 
+/**
+ * What an answer took, in a line.
+ * @param {any} record
+ */
+export function costOf({ usage, timing }) {
+  const all = (/** @type {Record<string, number>} */ counts) => Object.values(counts).reduce((sum, x) => sum + x, 0);
+  const tokens = (/** @type {number} */ x) => `${x.toLocaleString("en")} tokens`;
+  const guided = all(usage.guided ?? {});
+  return [
+    `${tokens(usage.sampled)} sampled`,
+    guided ? `${guided.toLocaleString("en")} distributions mixed` : "",
+    all(usage.scored) ? `${tokens(all(usage.scored))} scored` : "",
+    `${plain(timing.total)} s`,
+  ]
+    .filter(Boolean)
+    .join(", ");
+}
+
 /** @param {any} record Or nothing, while there is none. */
 export function showCost(record) {
   byId("notes", HTMLElement).replaceChildren();
   if (!record) return text("cost", "");
-  const { usage, timing } = record;
-  const all = (/** @type {Record<string, number>} */ counts) => Object.values(counts).reduce((sum, x) => sum + x, 0);
-  const tokens = (/** @type {number} */ x) => `${x.toLocaleString("en")} tokens`;
-  text(
-    "cost",
-    `${tokens(usage.sampled)} sampled, ${tokens(all(usage.scored))} scored, ${plain(timing.total)} s; ${record.model} on ${record.engine}, seed ${record.seed}.`,
-  );
+  text("cost", `${costOf(record)}; ${record.model} on ${record.engine}, seed ${record.seed}.`);
   byId("notes", HTMLElement).replaceChildren(...record.notes.map((/** @type {string} */ note) => element("li", {}, note)));
 }

@@ -25,6 +25,13 @@ import { contenders } from "./rank.js";
  * @property {{text: string, tokens: number}} [reasoning] What was thought before the answer, in its first tokens.
  * @property {Record<string, (number | null)[]>} logprobs The question's first, then one list a preference, then those
  *   of reward models.
+ * @property {Fork} [fork] Of one that the page had drawn from another's first tokens.
+ *
+ * @typedef {object} Fork
+ * @property {string} from The answer that it was forked from.
+ * @property {number} at The place of the token that was put in, among those shown.
+ * @property {import("./request.js").Manner} manner How it went on.
+ * @property {string} cost
  *
  * @typedef {object} RecordView
  * @property {string} name
@@ -46,7 +53,10 @@ import { contenders } from "./rank.js";
  * @property {string} finish
  * @property {number} question Score at λ = 0, reduced: question log-prob, and what reward models add.
  * @property {number[]} gains Preference gain of every preference alone, reduced.
- * @property {string[]} pieces The tokens' texts.
+ * @property {number[]} tokens Their ids, thoughts included.
+ * @property {number} thoughts How many of them come before the answer.
+ * @property {Fork | null} fork
+ * @property {string[]} pieces The texts of the answer's tokens.
  * @property {number[]} questionTokens Log-prob of every token without a preference.
  * @property {number[][]} gainTokens For every preference, the gain of every token.
  */
@@ -103,6 +113,9 @@ function readCandidate(one, pieces, settings, arms, means) {
     finish: from > 0 && from === one.tokens.length ? "length" : one.finish, // It came to no answer.
     question,
     gains,
+    tokens: one.tokens,
+    thoughts: from,
+    fork: one.fork ?? null,
     pieces: pieces.slice(from),
     questionTokens: questionTokens.slice(from),
     gainTokens: gainTokens.map((all) => all.slice(from)),

@@ -61,15 +61,29 @@ export async function answer(body, key, signal, tell) {
 }
 
 /**
- * The names of the models that the server offers.
+ * What the server answers to a request that does not stream.
+ * @param {string} path
+ * @param {object} body
  * @param {string} key
- * @returns {Promise<string[]>}
+ * @param {AbortSignal} signal
+ * @returns {Promise<any>}
  */
-export async function modelNames(key) {
+export async function post(path, body, key, signal) {
+  const reply = await send(path, key, { method: "POST", body: JSON.stringify(body), signal });
+  return reply.json();
+}
+
+/**
+ * @typedef {object} Model One that the server offers.
+ * @property {string} id
+ * @property {{guides: boolean, alternatives: boolean}} preftilt What its engine can do.
+ *
+ * @param {string} key
+ * @returns {Promise<Model[]>}
+ */
+export async function models(key) {
   const reply = await send("v1/models", key, {});
-  /** @type {{data: {id: string}[]}} */
-  const said = await reply.json();
-  return said.data.map((one) => one.id);
+  return (await reply.json()).data;
 }
 
 /**

@@ -22,6 +22,7 @@ import { lineOf, pathOf, tokenGains, winnerAt } from "./score.js";
  * @property {string} finish
  * @property {number} length
  * @property {boolean} scored
+ * @property {import("./score.js").Fork | null} [fork]
  *
  * @typedef {object} View
  * @property {Shown[]} candidates

@@ -68,6 +68,25 @@ export function visible(text) {
 }
 
 /**
+ * A chance, from its logarithm.
+ * @param {number} logprob
+ */
+export function percent(logprob) {
+  const share = 100 * Math.exp(logprob);
+  if (share < 0.01) return share > 0 ? "< 0.01 %" : "0 %";
+  return `${share >= 99.5 ? Math.round(share) : Number(share.toPrecision(2))} %`;
+}
+
+/**
+ * A token in quotation marks; white space in words.
+ * @param {string} piece
+ */
+export function quoted(piece) {
+  if (piece.trim()) return `“${visible(piece).trim()}”`;
+  return piece.includes("\n") ? "line break" : "white space";
+}
+
+/**
  * Round values between two numbers, about `count` of them.
  * @param {number} low
  * @param {number} high
