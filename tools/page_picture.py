@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tools.chromium import chromium
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
-WIDE = {"width": 1280, "height": 900}
+WIDE = {"width": 1280, "height": 1430}
 PHONE = {"width": 390, "height": 844}
 PATIENCE = 300_000
 """Milliseconds: a small processor draws sixteen answers in a minute or two."""
 
 REQUEST = [
-    ("question", "How can I enjoy studying maths? Answer in two short sentences."),
-    ("preference", "I dislike gamification. I love being outdoors."),
-    ("lambda", "3"),
+    ("question", "How should I spend a free Sunday? Answer in two sentences."),
+    ("preference", "I love being outdoors. I have no money to spend."),
+    ("lambda", "2"),
     ("n", "12"),
     ("seed", "1"),
     ("max_tokens", "80"),
 ]
-PLACE = 9
+PLACE = 5
 """The token whose alternatives are shown."""
 
 
@@ -55,7 +55,7 @@ def main() -> None:
 def take_wide(browser: Browser, url: str, folder: Path) -> None:
     """The whole result in light, and a token's drawer with a fork in dark."""
     page = drawn(browser, url, WIDE, "light")
-    save(page.locator("body"), folder / "page.png")
+    save(page, folder / "page.png")
     page.emulate_media(color_scheme="dark")
     open_drawer(page)
     page.locator("#drawer tbody button").first.click()
@@ -71,8 +71,7 @@ def take_phone(browser: Browser, url: str, folder: Path) -> None:
     page = drawn(browser, url, PHONE, "light")
     open_drawer(page)
     page.evaluate("document.querySelector('.why').scrollIntoView()")
-    page.screenshot(path=folder / "page-phone.png")
-    print(folder / "page-phone.png")
+    save(page, folder / "page-phone.png")
 
 
 def drawn(browser: Browser, url: str, size: dict[str, int], scheme: Any) -> Page:
@@ -91,8 +90,8 @@ def open_drawer(page: Page) -> None:
     expect(page.locator("#drawer tbody tr").first).to_be_visible(timeout=PATIENCE)
 
 
-def save(place: Any, path: Path) -> None:
-    """A picture of an element."""
+def save(place: Page | Locator, path: Path) -> None:
+    """A picture of what is in sight of the page, or of an element."""
     place.screenshot(path=path)
     print(path)
 

@@ -48,7 +48,7 @@ export class Drawer {
     this.known = null;
     this.root.hidden = false;
     byId("drawer-title", HTMLElement).textContent = `Instead of ${quoted(place.piece)}`;
-    byId("drawer-about", HTMLElement).textContent = `Token ${place.at + 1} of ${place.answer}: the likeliest ones there without the preference, with it, and mixed as guided decoding would.`;
+    byId("drawer-about", HTMLElement).textContent = `Token ${place.at + 1} of ${place.answer}: the likeliest there without the preference, with it, and mixed as guided decoding does.`;
     byId("alternatives", HTMLElement).replaceChildren();
     this.say("Reading the likeliest tokens …");
     byId("drawer-title", HTMLElement).focus({ preventScroll: true });
