@@ -134,7 +134,10 @@ def scheduler(
         ContextSettings(cells=cells, sequences=sequences, batch=batch, outputs=outputs, threads=1)
     )
     limits = LlamaCppLimits(
-        max_rows=max_rows, context=CONTEXT, cached_cells=cells // 2 if kept is None else kept
+        max_rows=max_rows,
+        context=CONTEXT,
+        cells=cells,
+        cached_cells=cells // 2 if kept is None else kept,
     )
     tokenizer: Any = Bytes()
     ending = StopCriteria(frozenset({0}), tokenizer)
@@ -149,6 +152,7 @@ def engine(**sizes: Any) -> LlamaCppEngine:
         turn_end=0,
         sampler_logprobs=True,
         keyed_streams=True,
+        guides=sizes.get("max_rows", 2) > 1,
     )
     info = EngineInfo(
         name="llamacpp:stand-in",

@@ -97,3 +97,28 @@ async def test_best_of_8_draws_and_chooses_alike(llamacpp: Engine, reference: En
     ]
     assert ours.text == wanted.text
     assert ours.engine.startswith("llamacpp:")
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+async def test_guided_answers_are_the_embedded_engines(
+    greedy: bool, llamacpp: Engine, reference: Engine
+):
+    """Token for token: both prompts stand in one batch of llama.cpp, and their log-probs are added up."""
+    search = pt.CFG(n=1 if greedy else 3, greedy=greedy)
+    settings = pt.Settings(lam=3.0, search=search, max_tokens=48, seed=2)
+    preference = pt.Preference(PREFERENCE[0].content)
+    ours, wanted = [
+        await pt.Realigner(engine, settings).realign(QUESTION, [preference])
+        for engine in (llamacpp, reference)
+    ]
+    for candidate, other in zip(ours.candidates, wanted.candidates, strict=True):
+        assert candidate.tokens == other.tokens
+        for view, logprobs in other.logprobs.items():
+            np.testing.assert_allclose(candidate.logprobs[view], logprobs, rtol=0, atol=1e-3)
+
+
+async def test_what_follows_a_wish_when_nothing_is_said_is_guided(llamacpp: Engine):
+    answer = await pt.Realigner(llamacpp, pt.Settings(max_tokens=8)).realign(
+        QUESTION, [pt.Preference(PREFERENCE[0].content)]
+    )
+    assert answer.settings.search.name == "cfg"

@@ -20,6 +20,7 @@ def test_what_is_promised_was_measured(opens: Opens):
     exact = opens()
     assert exact.capabilities.keyed_streams
     assert exact.capabilities.sampler_logprobs
+    assert exact.capabilities.guides
     assert exact.agreement.batch_gap <= 1e-4
     assert exact.agreement.score_gap <= 1e-4
     assert exact.capabilities.max_context == 2560

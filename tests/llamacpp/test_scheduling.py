@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.llamacpp.batch_tasks import LlamaSampleJob
+from preftilt.engines.llamacpp.batch_tasks import LlamaDrawJob
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.testing.laws import check_laws
@@ -145,8 +145,8 @@ async def test_prompts_are_not_read_long_before_there_is_room_for_their_rows(ope
 
 
 def test_one_candidate_waits_for_a_turn_of_every_request_not_for_all_their_candidates():
-    crowd = [LlamaSampleJob(request(FULL[i:], 64, stream=Stream(1, str(i)))) for i in range(6)]
-    late, again = (LlamaSampleJob(request(QUESTION, 1)) for _ in range(2))
+    crowd = [LlamaDrawJob(request(FULL[i:], 64, stream=Stream(1, str(i)))) for i in range(6)]
+    late, again = (LlamaDrawJob(request(QUESTION, 1)) for _ in range(2))
     other = scheduler()
     other.add([again])
     while not other.idle:
@@ -176,7 +176,7 @@ async def test_a_cancelled_call_gives_its_rows_back(opened: Opened):
         await task
     np.testing.assert_array_equal(await score(ours, FULL, QUESTION), before)
     await settled(ours)
-    assert not scheduler_of(ours).sample_tasks
+    assert not scheduler_of(ours).draw_tasks
     assert len(scheduler_of(ours).pool.free_seq_ids) >= 64 - 3
 
 

@@ -1,46 +1,50 @@
-"""Jobs (one a request), and the three kinds of tasks in a batch: prefilling, scoring, sampling.
+"""Jobs (one a request), and the three kinds of tasks in a batch: prefilling, scoring, drawing.
 
-A task owns a sequence, gives the next tokens to forward, and takes the logits that follow them.
+A task owns a sequence, gives the next tokens to forward, and takes the logits that follow them. A response that is
+drawn from several views has a task for each, and all of them stand in the same batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.engines.base import Increment, SampleRequest, ScoreRequest
-from preftilt.engines.llamacpp.sampler import draw, logprobs_of
+from preftilt.engines.base import DrawingRequest, Increment, SampleRequest, ScoreRequest
+from preftilt.engines.llamacpp.sampler import draw, guided, logprobs_of
 from preftilt.engines.llamacpp.sequences import LlamaSequence
 from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
 from preftilt.engines.vocabulary import step_ended
 from preftilt.engines.worker import settle
 from preftilt.streams import position_key
-from preftilt.types import Completion, Finish, Tokens
+from preftilt.types import Completion, Finish, Guided, Tokens
 
 
 @dataclass(eq=False, slots=True)
-class LlamaSampleJob:
-    """A request to draw completions; ``started`` counts the slots that were admitted, ``done`` the tokens drawn.
+class LlamaDrawJob:
+    """A request to draw responses, plain or guided.
 
-    ``on_increment`` is called with each of them.
+    ``started`` counts the slots that were admitted, ``done`` the tokens drawn. ``on_increment`` is called with each of
+    them.
     """
 
-    request: SampleRequest
-    future: Future[list[Completion]] = field(default_factory=Future)
+    request: DrawingRequest
+    future: Future[list[Any]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
-    completions: dict[int, Completion] = field(default_factory=dict)
+    responses: dict[int, Completion | Guided] = field(default_factory=dict)
     on_increment: Callable[[Increment], None] | None = None
 
     @property
-    def context(self) -> Tokens:
-        """All tokens before the first new one."""
-        return self.request.prompt + self.request.prefix
+    def contexts(self) -> tuple[Tokens, ...]:
+        """All tokens before the first new one, of every view."""
+        request = self.request
+        views = (request,) if isinstance(request, SampleRequest) else request.views
+        return tuple(view.prompt + request.prefix for view in views)
 
     @property
     def waiting(self) -> int:
@@ -48,7 +52,12 @@ class LlamaSampleJob:
         return len(self.request.slots) - self.started
 
     def emit(
-        self, index: int, start: int, token: int, logprob: float, finish: Finish | None
+        self,
+        index: int,
+        start: int,
+        token: int,
+        logprobs: Float[np.ndarray, "*K 1"],
+        finish: Finish | None,
     ) -> None:
         """Report the token at position ``start`` of a slot."""
         if self.on_increment is not None:
@@ -57,16 +66,16 @@ class LlamaSampleJob:
                     slot=self.request.slots[index],
                     start=start,
                     tokens=(token,),
-                    logprobs=np.array([logprob]),
+                    logprobs=logprobs,
                     finish=finish,
                 )
             )
 
-    def finish(self, index: int, completion: Completion) -> None:
+    def finish(self, index: int, response: Completion | Guided) -> None:
         """Complete a slot; with the last one, the request."""
-        self.completions[index] = completion
-        if len(self.completions) == len(self.request.slots):
-            settle(self.future, [self.completions[i] for i in range(len(self.request.slots))])
+        self.responses[index] = response
+        if len(self.responses) == len(self.request.slots):
+            settle(self.future, [self.responses[i] for i in range(len(self.request.slots))])
 
 
 @dataclass(eq=False, slots=True)
@@ -79,11 +88,11 @@ class LlamaScoreJob:
 
     @property
     def context(self) -> Tokens:
-        """As :attr:`LlamaSampleJob.context`."""
+        """All tokens before those that are scored."""
         return self.request.prompt + self.request.prefix
 
 
-LlamaJob = LlamaSampleJob | LlamaScoreJob
+LlamaJob = LlamaDrawJob | LlamaScoreJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,48 +191,65 @@ class StopCriteria:
 
 
 @dataclass(eq=False, slots=True)
-class SampleTask:
-    """Samples one response. ``limit``: its token budget; ``text``: the bytes drawn, for finding the end of a step."""
+class DrawTask:
+    """Draws one response, from one view or several: ``members`` own their sequences, in the order of the views.
 
-    sequence: LlamaSequence
-    job: LlamaSampleJob
+    ``limit``: its token budget; ``text``: the bytes drawn, for finding the end of a step; ``logprobs``: those of every
+    token drawn, [K].
+    """
+
+    job: LlamaDrawJob
     index: int
     key: int
     limit: int
     stop: StopCriteria
+    members: list[MemberTask] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[Float[np.ndarray, "K"]] = field(default_factory=list)
     text: bytes = b""
     finish: Finish | None = None
-
-    @property
-    def remaining_cells(self) -> int:
-        return 0 if self.done else self.limit - len(self.drawn)
 
     @property
     def done(self) -> bool:
         return self.finish is not None
 
-    def next_chunk(self, tokens: int, outputs: int) -> TokenChunk:
-        return TokenChunk((self.drawn[-1],), 1) if tokens and outputs else TokenChunk((), 0)
+    def begin(self, sequences: Sequence[LlamaSequence], logits: Float[np.ndarray, "K V"]) -> None:
+        """Draw the first token from the logits that follow the views' contexts, which ``sequences`` hold."""
+        self.members = [MemberTask(sequence, self, sequence.length) for sequence in sequences]
+        self._draw(logits)
 
-    def take_logits(self, logits: Float[np.ndarray, "outputs V"]) -> None:
-        """Draw the next token; its random key is of its position in the whole response."""
+    def advance(self) -> None:
+        """Draw the next token, once every member has its logits; a token is the same for all of them."""
+        rows = [member.logits for member in self.members if member.logits is not None]
+        if len(rows) == len(self.members):
+            self._draw(rows[0][None] if len(rows) == 1 else np.stack(rows))
+
+    def _draw(self, logits: Float[np.ndarray, "K V"]) -> None:
+        """The random key of a token is of its position in the whole response."""
         request = self.job.request
-        position = len(request.prefix) + len(self.drawn)
-        token = draw(logits[0], request.sampling, position_key(self.key, position))
-        [logprob] = logprobs_of(logits, np.array([token]))
+        key = position_key(self.key, len(request.prefix) + len(self.drawn))
+        if isinstance(request, SampleRequest):
+            token = draw(logits[0], request.sampling, key)
+        else:
+            token = draw(guided(logits, request), request.sampling, key)
+        logprobs = logprobs_of(logits, np.full(len(logits), token))
+        for member in self.members:
+            member.logits = None
         self.drawn.append(token)
         self.job.done += 1
-        self.logprobs.append(float(logprob))
+        self.logprobs.append(logprobs)
         self.finish = self._end(token)
-        self.job.emit(self.index, len(self.drawn) - 1, token, float(logprob), self.finish)
+        column = logprobs if isinstance(request, SampleRequest) else logprobs[:, None]
+        self.job.emit(self.index, len(self.drawn) - 1, token, column, self.finish)
 
     @property
-    def completion(self) -> Completion:
-        """The drawn completion, once it is done."""
+    def response(self) -> Completion | Guided:
+        """The response, once it is done."""
         assert self.finish is not None
-        return Completion(tuple(self.drawn), np.array(self.logprobs), self.finish)
+        tokens, logprobs = tuple(self.drawn), np.stack(self.logprobs, axis=1)
+        if isinstance(self.job.request, SampleRequest):
+            return Completion(tokens, logprobs[0], self.finish)
+        return Guided(tokens, logprobs, self.finish)
 
     def _end(self, token: int) -> Finish | None:
         step = self.job.request.step
@@ -234,3 +260,33 @@ class SampleTask:
             if step_ended(self.text.decode("utf-8", "replace"), step.delimiter):
                 return "stop"
         return "length" if len(self.drawn) >= self.limit else None
+
+
+@dataclass(eq=False, slots=True)
+class MemberTask:
+    """One view of a response that is drawn.
+
+    ``start``: tokens of its context; ``logits`` [V]: of the next token, while other views lack theirs.
+    """
+
+    sequence: LlamaSequence
+    task: DrawTask
+    start: int
+    logits: Float[np.ndarray, "V"] | None = None
+
+    @property
+    def remaining_cells(self) -> int:
+        return 0 if self.done else self.start + self.task.limit - 1 - self.sequence.length
+
+    @property
+    def done(self) -> bool:
+        return self.task.done
+
+    def next_chunk(self, tokens: int, outputs: int) -> TokenChunk:
+        waits = self.logits is not None or not (tokens and outputs)
+        return TokenChunk((), 0) if waits else TokenChunk((self.task.drawn[-1],), 1)
+
+    def take_logits(self, logits: Float[np.ndarray, "outputs V"]) -> None:
+        alone = len(self.task.members) == 1
+        self.logits = logits[0] if alone else logits[0].copy()
+        self.task.advance()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,17 +14,18 @@ from preftilt.engines.base import (
     DrawingRequest,
     Engine,
     EngineInfo,
+    GuideRequest,
     Increment,
     SampleRequest,
     ScoreRequest,
     whole_responses,
 )
-from preftilt.engines.checks import RequestChecker
-from preftilt.engines.llamacpp.batch_tasks import LlamaJob, LlamaSampleJob, LlamaScoreJob
+from preftilt.engines.checks import RequestChecker, check_guide
+from preftilt.engines.llamacpp.batch_tasks import LlamaDrawJob, LlamaJob, LlamaScoreJob
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.engines.worker import Worker
-from preftilt.types import Completion
+from preftilt.types import Completion, Guided
 
 
 class LlamaCppEngine(Engine):
@@ -39,6 +41,7 @@ class LlamaCppEngine(Engine):
         self._info = info
         self.agreement = agreement
         self.stats = scheduler.stats
+        self._limits = scheduler.limits
         self._checker = RequestChecker(
             model=info.model,
             max_context=info.capabilities.max_context,
@@ -57,25 +60,45 @@ class LlamaCppEngine(Engine):
         return self._info
 
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        return await self._draw(requests)
+
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+        """See :class:`~preftilt.engines.base.Engine`; the views of a response are rows of the same batch.
+
+        Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.
+        """
+        return await self._draw(requests)
+
+    async def _draw(self, requests: Sequence[DrawingRequest]) -> list[list[Any]]:
+        """The responses of every request."""
         for request in requests:
-            self._checker.check_sample(request)
+            self._check(request)
         drawn = await self._worker.results(
             {
-                i: LlamaSampleJob(request)
+                i: LlamaDrawJob(request)
                 for i, request in enumerate(requests)
                 if request.slots and request.max_tokens
             }
         )
         return [drawn.get(i) or request.without_tokens() for i, request in enumerate(requests)]
 
+    def _check(self, request: DrawingRequest) -> None:
+        if isinstance(request, SampleRequest):
+            self._checker.check_sample(request)
+            return
+        check_guide(request)
+        for view in request.views:
+            self._checker.check_sample(request.as_sample(view))
+            self._checker.check_reader(view.reader)
+        self._limits.check(request)
+
     async def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
-        assert isinstance(request, SampleRequest)
-        self._checker.check_sample(request)
+        self._check(request)
         if not (request.slots and request.max_tokens):
             for increment in whole_responses(request, request.without_tokens()):
                 yield increment
             return
-        async with aclosing(self._worker.increments(LlamaSampleJob(request))) as increments:
+        async with aclosing(self._worker.increments(LlamaDrawJob(request))) as increments:
             async for increment in increments:
                 yield increment
 

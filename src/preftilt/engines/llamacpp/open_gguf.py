@@ -40,7 +40,7 @@ RESPONSE = 512
 """Tokens of a usual response: the cache has room for so many per row."""
 
 MOST_SEQUENCES = 256
-"""llama.cpp's own bound."""
+"""llama.cpp's own bound. Twice as many as rows are the least: of every view a prompt and a response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,7 @@ def _assembled(
         turn_end=turn_end,
         sampler_logprobs=agreement.exact if trusted == "auto" else trusted == "on",
         keyed_streams=agreement.exact,
+        guides=scheduler.limits.max_rows > 1,
     )
     versions = {
         "llama-cpp-python": llama_bindings().__version__,
@@ -212,7 +213,8 @@ def _sizes(
         dtype=dtype,
         flash=dtype != "float32" if tuning.flash is None else tuning.flash,
     )
-    return settings, LlamaCppLimits(max_rows=rows, context=context, cached_cells=cells // 2)
+    limits = LlamaCppLimits(max_rows=rows, context=context, cells=cells, cached_cells=cells // 2)
+    return settings, limits
 
 
 def _threads() -> int:

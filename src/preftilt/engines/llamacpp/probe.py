@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.engines.llamacpp.batch_tasks import LlamaJob, LlamaSampleJob, LlamaScoreJob
+from preftilt.engines.llamacpp.batch_tasks import LlamaDrawJob, LlamaJob, LlamaScoreJob
 from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.types import Completion, Sampling, Stream, Tokens
 
@@ -87,7 +87,7 @@ def _request(prompt: Tokens, *, slots: int) -> SampleRequest:
 def _draw(
     scheduler: LlamaCppScheduler, requests: Sequence[SampleRequest]
 ) -> list[list[Completion]]:
-    jobs = [LlamaSampleJob(request) for request in requests]
+    jobs = [LlamaDrawJob(request) for request in requests]
     _finish(scheduler, jobs)
     return [job.future.result() for job in jobs]
 

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from preftilt import streams
+from preftilt.engines.base import GuideRequest
+from preftilt.guided import adapted, combine
 from preftilt.types import Sampling
 
 BLOCK = 1 << 20
@@ -13,10 +15,25 @@ BLOCK = 1 << 20
 
 
 def draw(logits: Float[np.ndarray, "V"], sampling: Sampling, key: int) -> int:
-    """The token drawn from float32 ``logits`` with the key of its stream and position; temperature 0 is greedy."""
+    """The token drawn from ``logits`` with the key of its stream and position; temperature 0 is greedy."""
     if sampling.temperature == 0:
         return int(np.argmax(logits))
     return streams.draw(filtered(logits.astype(np.float64), sampling), key)
+
+
+def guided(logits: Float[np.ndarray, "K V"], request: GuideRequest) -> Float[np.ndarray, "V"]:
+    """The weighted log-probs of all views (nats, normalised), implausible tokens at −inf: see ``request``."""
+    rows = logits.astype(np.float64)
+    rows -= _log_sum(rows)[:, None]
+    weights = [view.weight for view in request.views]
+    if request.strength_by == "divergence":
+        weights = adapted(rows, weights)
+    mixed, mask = combine(rows, weights), request.mask
+    if mask is None or mask.top_p >= 1:
+        return mixed
+    seen = mixed if mask.of == "result" else rows[request.preferred]
+    inside = filtered(seen, Sampling(temperature=mask.temperature, top_p=mask.top_p))
+    return np.where(np.isneginf(inside), -np.inf, mixed)
 
 
 def filtered(logits: Float[np.ndarray, "V"], sampling: Sampling) -> Float[np.ndarray, "V"]:

@@ -1,26 +1,28 @@
 """Continuous batching: every step is one call of llama.cpp.
 
-Rows that are sampled go first, one token each; then prefills, then completions to score, as far as there is room. Each
-request is done when its own rows are. Everything here runs on the engine's one thread (``worker.py``).
+Rows that are drawn go first, one token each, the views of a guided response side by side; then prefills, then
+completions to score, as far as there is room. Each request is done when its own rows are. Everything here runs on the
+engine's one thread (``worker.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from preftilt.engines.base import GuideRequest
 from preftilt.engines.llamacpp.batch_tasks import (
     BatchTask,
+    DrawTask,
+    LlamaDrawJob,
     LlamaJob,
-    LlamaSampleJob,
     LlamaScoreJob,
     PrefillTask,
-    SampleTask,
     ScoreTask,
     StopCriteria,
     TokenChunk,
@@ -29,12 +31,11 @@ from preftilt.engines.llamacpp.bindings import LlamaContext
 from preftilt.engines.llamacpp.sampler import logprobs_of
 from preftilt.engines.llamacpp.sequences import LlamaSequence, SequenceCache, SequencePool
 from preftilt.engines.worker import rows_by_turn_end, settle
-from preftilt.errors import EngineError
+from preftilt.errors import BadInput, EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Tokens
 
-J = TypeVar("J", LlamaSampleJob, LlamaScoreJob)
-F = TypeVar("F", SampleTask, ScoreTask)
+J = TypeVar("J", LlamaDrawJob, LlamaScoreJob)
 
 
 @dataclass(slots=True)
@@ -54,11 +55,36 @@ class LlamaCppStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaCppLimits:
-    """max_rows: rows drawn together. context: tokens of prompt and response. cached_cells: of the prefix cache."""
+    """max_rows: rows drawn together, one a view. context: tokens of prompt and response. cells: of all sequences.
+
+    cached_cells: of the prefix cache.
+    """
 
     max_rows: int
     context: int
+    cells: int
     cached_cells: int
+
+    def check(self, request: GuideRequest) -> None:
+        """Refuse a guided response for which there would never be room.
+
+        Raises :class:`~preftilt.errors.BadInput`.
+        """
+        views = len(request.views)
+        if max(views, 2) > self.max_rows:
+            raise BadInput(
+                f"the answer is guided by {views} views at once, and no more than {self.max_rows} rows are drawn"
+                f" together: open the model with --max-rows {max(views, 2)} or more, or state fewer preferences"
+            )
+        contexts = [len(view.prompt) + len(request.prefix) for view in request.views]
+        tokens = min(request.max_tokens, self.context - max(contexts))
+        needed = sum(contexts) + views * tokens
+        if needed > self.cells:
+            raise BadInput(
+                f"the {views} views of a guided answer may need {needed} tokens of key/value cache, and there are"
+                f" {self.cells}: shorten the prompt or max_tokens, state fewer preferences, or open the model with"
+                " --dtype float16, which has room for more where memory is short, or with more --max-rows"
+            )
 
 
 class Admission(Enum):
@@ -81,10 +107,10 @@ class LlamaCppScheduler:
     stats: LlamaCppStats = field(default_factory=LlamaCppStats)
     pool: SequencePool = field(init=False)
     cache: SequenceCache = field(init=False)
-    sample_tasks: list[SampleTask] = field(default_factory=list)
+    draw_tasks: list[DrawTask] = field(default_factory=list)
     score_tasks: list[ScoreTask] = field(default_factory=list)
     prefills: dict[Tokens, PrefillTask] = field(default_factory=dict)
-    sample_queue: list[LlamaSampleJob] = field(default_factory=list)
+    draw_queue: list[LlamaDrawJob] = field(default_factory=list)
     score_queue: list[LlamaScoreJob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,26 +120,28 @@ class LlamaCppScheduler:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do until a job is added."""
-        return not (self.sample_queue or self.score_queue or self.sample_tasks or self.score_tasks)
+        return not (self.draw_queue or self.score_queue or self.draw_tasks or self.score_tasks)
 
     def add(self, jobs: Iterable[LlamaJob]) -> None:
         """Queue new jobs."""
         for job in jobs:
-            if isinstance(job, LlamaSampleJob):
-                self.sample_queue.append(job)
+            if isinstance(job, LlamaDrawJob):
+                self.draw_queue.append(job)
             else:
                 self.score_queue.append(job)
 
     def step(self) -> None:
         """Admit jobs, run one batch, and collect what is done."""
         self._drop_cancelled()
+        # The views of the request that is next stay: else one could push out the other for ever.
+        self.cache.pinned = frozenset(self.draw_queue[0].contexts if self.draw_queue else ())
         budget = self.context.settings.batch - sum(
             task.remaining_cells for task in self.score_tasks
         )
         self.score_queue = _admit_in_order(
             self.score_queue, self._admit_score, lambda job: len(job.request.completion), budget
         )
-        self._admit_samples()
+        self._admit_draws()
         forwarded, collected = self._forward(), self._collect()
         if not (forwarded or collected or self.idle):
             raise EngineError("a request waits for room that nobody will give back")
@@ -125,60 +153,62 @@ class LlamaCppScheduler:
     def abort(self, error: Exception) -> None:
         """Fail every request, and start over with an empty context."""
         for job in (
-            *self.sample_queue,
+            *self.draw_queue,
             *self.score_queue,
-            *(task.job for task in (*self.sample_tasks, *self.score_tasks)),
+            *(task.job for task in (*self.draw_tasks, *self.score_tasks)),
         ):
             settle(job.future, error)
-        self.sample_queue, self.score_queue, self.sample_tasks, self.score_tasks = [], [], [], []
+        self.draw_queue, self.score_queue, self.draw_tasks, self.score_tasks = [], [], [], []
         self.prefills.clear()
         self.cache.reset()
         self.pool.reset()
 
     def _drop_cancelled(self) -> None:
-        self.sample_queue = [job for job in self.sample_queue if not job.future.done()]
+        self.draw_queue = [job for job in self.draw_queue if not job.future.done()]
         self.score_queue = [job for job in self.score_queue if not job.future.done()]
-        self.sample_tasks = self._still_wanted(self.sample_tasks)
-        self.score_tasks = self._still_wanted(self.score_tasks)
-        wanted = {job.context for job in (*self.sample_queue, *self.score_queue)}
+        for task in self.draw_tasks:
+            if task.job.future.done():
+                for member in task.members:
+                    self.pool.drop(member.sequence)
+        for task in self.score_tasks:
+            if task.job.future.done():
+                self.pool.drop(task.sequence)
+        self.draw_tasks = [task for task in self.draw_tasks if not task.job.future.done()]
+        self.score_tasks = [task for task in self.score_tasks if not task.job.future.done()]
+        wanted = {context for job in self.draw_queue for context in job.contexts}
+        wanted |= {job.context for job in self.score_queue}
         for tokens in self.prefills.keys() - wanted:
             self.pool.drop(self.prefills.pop(tokens).sequence)
 
-    def _still_wanted(self, tasks: Sequence[F]) -> list[F]:
-        for task in tasks:
-            if task.job.future.done():
-                self.pool.drop(task.sequence)
-        return [task for task in tasks if not task.job.future.done()]
-
     def _tasks(self) -> list[BatchTask]:
-        return [*self.sample_tasks, *self.prefills.values(), *self.score_tasks]
+        members = [member for task in self.draw_tasks for member in task.members]
+        return [*members, *self.prefills.values(), *self.score_tasks]
 
-    def _prefix_sequence(self, job: LlamaJob) -> LlamaSequence | Admission:
-        """The sequence of a job's prompt and prefix, with the logits after it; or why there is none yet."""
-        tokens = job.context
+    def _prefix_sequence(self, tokens: Tokens) -> LlamaSequence | Admission:
+        """The sequence of a prompt and prefix, with the logits after it; or why there is none yet."""
         exact = self.cache.find_exact(tokens)
         if exact is not None or tokens in self.prefills:
             return exact or Admission.WAITING
         nearest, shared = self.cache.longest_prefix(tokens)
-        if nearest and not self._make_room(len(tokens) - shared, 1, nearest):
+        if nearest and not self._make_room(len(tokens) - shared, 1, [nearest]):
             # The rest of that sequence, after the shared prefix, may take the room that is needed.
             nearest, shared = None, 0
-        if not nearest and not self._make_room(len(tokens), 1, None):
+        if not nearest and not self._make_room(len(tokens), 1, ()):
             return Admission.NO_ROOM
         self.prefills[tokens] = PrefillTask(self.pool.fork(nearest, shared), tokens)
         self.stats.shared += shared
         return Admission.WAITING
 
-    def _make_room(self, cells: int, seq_ids: int, protected: LlamaSequence | None) -> bool:
+    def _make_room(self, cells: int, seq_ids: int, protected: Collection[LlamaSequence]) -> bool:
         """Free so many cells beyond those that running tasks may still need."""
         reserved = sum(task.remaining_cells for task in self._tasks())
         return self.cache.make_room(reserved + cells, seq_ids, protected)
 
     def _admit_score(self, job: LlamaScoreJob) -> Admission:
-        prefix, completion = self._prefix_sequence(job), job.request.completion
+        prefix, completion = self._prefix_sequence(job.context), job.request.completion
         if isinstance(prefix, Admission):
             return prefix
-        if not self._make_room(len(completion) - 1, 1, prefix):
+        if not self._make_room(len(completion) - 1, 1, [prefix]):
             return Admission.NO_ROOM
         assert prefix.logits is not None
         first = logprobs_of(prefix.logits[None], np.array(completion[:1]))
@@ -187,44 +217,57 @@ class LlamaCppScheduler:
         self.score_tasks.append(ScoreTask(sequence, job, [first]))
         return Admission.ADMITTED
 
-    def _admit_samples(self) -> None:
-        """Admit rows, requests taking turns, until there is no room or no request is ready."""
+    @property
+    def _rows(self) -> int:
+        return sum(len(task.members) for task in self.draw_tasks)
+
+    def _admit_draws(self) -> None:
+        """Admit responses, requests taking turns, until there is no room or no request is ready."""
         running = -1
-        while running < len(self.sample_tasks) < self.limits.max_rows:
-            running = len(self.sample_tasks)
-            self.sample_queue = _admit_in_order(
-                self.sample_queue,
-                self._admit_sample,
-                lambda job: self._rows_by_turn_end(job) - job.started,
+        while running < self._rows < self.limits.max_rows:
+            running = self._rows
+            self.draw_queue = _admit_in_order(
+                self.draw_queue,
+                self._admit_draw,
+                lambda job: (self._slots_by_turn_end(job) - job.started) * len(job.contexts),
                 self.limits.max_rows - running,
             )
 
-    def _rows_by_turn_end(self, job: LlamaSampleJob) -> int:
+    def _slots_by_turn_end(self, job: LlamaDrawJob) -> int:
         return rows_by_turn_end(
-            job.started, len(job.request.slots), alone=len(self.sample_queue) == 1
+            job.started, len(job.request.slots), alone=len(self.draw_queue) == 1
         )
 
-    def _admit_sample(self, job: LlamaSampleJob) -> Admission:
-        """Admit as many rows of a request's turn as there is room for."""
-        prefix, request = self._prefix_sequence(job), job.request
-        if isinstance(prefix, Admission):
-            return prefix
-        limit = min(request.max_tokens, self.limits.context - len(job.context))
-        until = self._rows_by_turn_end(job)
-        while job.started < until and len(self.sample_tasks) < self.limits.max_rows:
-            if not self._make_room(limit - 1, 1, prefix):
+    def _admit_draw(self, job: LlamaDrawJob) -> Admission:
+        """Admit as many responses of a request's turn as there is room for."""
+        prefixes = self._prefix_sequences(job.contexts)
+        if isinstance(prefixes, Admission):
+            return prefixes
+        request, views = job.request, len(prefixes)
+        longest = max(prefix.length for prefix in prefixes)
+        limit = min(request.max_tokens, self.limits.context - longest)
+        until = self._slots_by_turn_end(job)
+        while job.started < until and self._rows + views <= self.limits.max_rows:
+            if not self._make_room(views * (limit - 1), views, prefixes):
                 return Admission.NO_ROOM
-            assert prefix.logits is not None
-            sequence = self.pool.fork(prefix, prefix.length)
+            sequences = [self.pool.fork(prefix, prefix.length) for prefix in prefixes]
             key = stream_key(request.stream, request.slots[job.started])
-            task = SampleTask(sequence, job, job.started, key, limit, self.stop)
+            task = DrawTask(job, job.started, key, limit, self.stop)
             job.started += 1
-            self.stats.shared += prefix.length
-            task.take_logits(prefix.logits[None])
-            self.sample_tasks.append(task)
+            self.stats.shared += sum(prefix.length for prefix in prefixes)
+            task.begin(sequences, np.stack([_logits_after(prefix) for prefix in prefixes]))
+            self.draw_tasks.append(task)
         if not job.waiting:
             return Admission.ADMITTED
         return Admission.TURN_OVER if job.started == until else Admission.NO_ROOM
+
+    def _prefix_sequences(self, contexts: Sequence[Tokens]) -> list[LlamaSequence] | Admission:
+        """As :meth:`_prefix_sequence`, of every view; those that are missing are prefilled together."""
+        prefixes = [self._prefix_sequence(tokens) for tokens in contexts]
+        ready = [prefix for prefix in prefixes if isinstance(prefix, LlamaSequence)]
+        if len(ready) == len(prefixes):
+            return ready
+        return Admission.NO_ROOM if Admission.NO_ROOM in prefixes else Admission.WAITING
 
     def _forward(self) -> bool:
         """One call of llama.cpp with the next tokens of as many tasks as fit into the batch; False if none."""
@@ -255,18 +298,19 @@ class LlamaCppScheduler:
             if prefill.done:
                 self.cache.add(self.prefills.pop(tokens).sequence)
         score_tasks = [task for task in self.score_tasks if task.done]
-        sample_tasks = [task for task in self.sample_tasks if task.done]
+        draw_tasks = [task for task in self.draw_tasks if task.done]
         for task in score_tasks:
             self.score_tasks.remove(task)
             self.stats.scored += len(task.job.request.completion)
             self._release(task.sequence, keep=task.job.request.keep)
             settle(task.job.future, np.concatenate(task.logprobs))
-        for task in sample_tasks:
-            self.sample_tasks.remove(task)
+        for task in draw_tasks:
+            self.draw_tasks.remove(task)
             self.stats.drawn += len(task.drawn)
-            self._release(task.sequence, keep=task.job.request.keep)
-            task.job.finish(task.index, task.completion)
-        return bool(score_tasks or sample_tasks)
+            for member in task.members:
+                self._release(member.sequence, keep=task.job.request.keep)
+            task.job.finish(task.index, task.response)
+        return bool(score_tasks or draw_tasks)
 
     def _release(self, sequence: LlamaSequence, *, keep: bool) -> None:
         if keep:
@@ -297,6 +341,11 @@ def _admit_in_order(
         elif state is Admission.TURN_OVER:
             turn_over.append(job)
     return [*waiting, *turn_over]
+
+
+def _logits_after(prefix: LlamaSequence) -> Float[np.ndarray, "V"]:
+    assert prefix.logits is not None
+    return prefix.logits
 
 
 def _layout(

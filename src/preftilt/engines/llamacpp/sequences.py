@@ -8,7 +8,7 @@ every copy and removal is counted here: no batch is ever sent that would not fit
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,6 +84,8 @@ class SequencePool:
 class SequenceCache:
     """Caches sequences that hold at most ``limit`` cells together.
 
+    pinned: tokens of sequences that stay whatever is added; nothing is evicted in their place but others.
+
     Every held cell makes all forwards a little slower (llama.cpp attends over all cells under a mask), so the limit is
     well below what would fit.
     """
@@ -91,6 +93,7 @@ class SequenceCache:
     def __init__(self, pool: SequencePool, limit: int) -> None:
         self._pool = pool
         self._limit = limit
+        self.pinned: frozenset[Tokens] = frozenset()
         self._items: OrderedDict[Tokens, LlamaSequence] = OrderedDict()
         self._tree: PrefixTree[LlamaSequence] = PrefixTree()
         self._held_by_cache = np.zeros_like(pool.holders)
@@ -123,19 +126,29 @@ class SequenceCache:
         self._items[key] = sequence
         self._tree.add(key, sequence)
         self._held_by_cache[sequence.cells] += 1
-        while len(self._items) > 1 and np.count_nonzero(self._held_by_cache) > self._limit:
-            self._evict(next(iter(self._items)))
+        while np.count_nonzero(self._held_by_cache) > self._limit:
+            oldest = next(
+                (other for other in self._items if other not in {key, *self.pinned}), None
+            )
+            if oldest is None:
+                return
+            self._evict(oldest)
 
-    def make_room(self, cells: int, seq_ids: int, protected: LlamaSequence | None) -> bool:
-        """Evict sequences other than ``protected`` until so many cells and ids are free.
+    def make_room(self, cells: int, seq_ids: int, protected: Collection[LlamaSequence]) -> bool:
+        """Evict sequences other than ``protected`` and pinned ones until so many cells and ids are free.
 
         Returns False, and evicts nothing, if that is impossible.
         """
         pool = self._pool
-        evictable = [sequence for sequence in self._items.values() if sequence is not protected]
+        kept = [
+            sequence
+            for key, sequence in self._items.items()
+            if key in self.pinned or sequence in protected
+        ]
+        evictable = [sequence for sequence in self._items.values() if sequence not in kept]
         if len(pool.free_seq_ids) + len(evictable) < seq_ids:
             return False
-        if len(pool.free_cells) + self._freeable_cells(protected) < cells:
+        if len(pool.free_cells) + self._freeable_cells(kept) < cells:
             return False
         for sequence in evictable:
             if len(pool.free_cells) >= cells and len(pool.free_seq_ids) >= seq_ids:
@@ -154,12 +167,13 @@ class SequenceCache:
         self._tree.clear()
         self._held_by_cache[:] = 0
 
-    def _freeable_cells(self, protected: LlamaSequence | None) -> int:
-        """Number of cells that only cached sequences other than ``protected`` hold."""
+    def _freeable_cells(self, kept: Collection[LlamaSequence]) -> int:
+        """Number of cells that only cached sequences other than ``kept`` hold."""
         held_by_cache = self._held_by_cache
-        if protected is not None:
+        if kept:
             held_by_cache = held_by_cache.copy()
-            held_by_cache[protected.cells] = 0
+            for sequence in kept:
+                held_by_cache[sequence.cells] = 0
         return int(np.count_nonzero((held_by_cache > 0) & (held_by_cache == self._pool.holders)))
 
     def _evict(self, key: Tokens) -> None:
