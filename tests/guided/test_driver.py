@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from preftilt.engines.base import Engine, EngineInfo
+from preftilt.engines.base import Capabilities, Engine, EngineInfo, ScoreRequest
 from preftilt.errors import BadInput, EngineError
 from preftilt.guided import adapted, combine, filtered, pick
 from preftilt.reward import Reward, scores
@@ -302,3 +302,29 @@ def test_rewards_that_cannot_be_used_are_refused(given: float | None, words: str
 def test_args_without_a_reward_model_is_refused_with_the_remedy():
     with pytest.raises(BadInput, match="--reward-model SPEC"):
         run(ARGS())
+
+
+class Unscored(ToyEngine):
+    """The toy, as an engine that guides and does not score."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, unscored="start it otherwise")
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+        raise AssertionError("nothing is scored")
+
+
+def test_where_nothing_is_scored_guided_answers_bring_their_log_probs_along():
+    engine = Unscored(hashed_bigrams(seed=5))
+    outcome, usage = run(CFG(n=2), engine, lam=3.0)
+    want, _ = run(CFG(n=2), lam=3.0)
+    assert [one.tokens for one in outcome.ranked] == [one.tokens for one in want.ranked]
+    assert usage.scored == {}
+
+
+@pytest.mark.parametrize(("search", "lam"), [(BestOfN(n=2), 3.0), (CFG(), 1.0), (CFG(), 0.0)])
+def test_where_nothing_is_scored_what_needs_it_is_refused_before_a_token(search, lam: float):
+    engine = Unscored(hashed_bigrams(seed=5))
+    with pytest.raises(BadInput, match=r"needs log-probs of given tokens.*start it otherwise"):
+        run(search, engine, lam=lam)

@@ -20,11 +20,13 @@ def config(**changes: Any) -> SimpleNamespace:
         "pipeline_parallel_size": 1,
         "data_parallel_size": 1,
         "use_v2_model_runner": False,
+        "watermark_config": None,
         "logprobs_mode": "raw_logprobs",
     } | changes
     return SimpleNamespace(
         speculative_config=settings["speculative_config"],
         use_v2_model_runner=settings["use_v2_model_runner"],
+        watermark_config=settings["watermark_config"],
         parallel_config=SimpleNamespace(**settings),
         model_config=SimpleNamespace(**settings),
         scheduler_config=SimpleNamespace(max_num_seqs=8, max_num_batched_tokens=64),
@@ -43,6 +45,7 @@ def test_a_plain_vllm_fits():
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 1"),
         ({"data_parallel_size": 2}, "--data-parallel-size 1"),
         ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"use_v2_model_runner": True, "watermark_config": "gumbel"}, "without --watermark-config"),
         ({"logprobs_mode": "processed_logprobs"}, "without --logprobs-mode"),
     ],
     ids=str,

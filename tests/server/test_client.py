@@ -209,6 +209,9 @@ def test_a_preset_is_named_by_the_model() -> None:
         with server.client() as client:
             assert [one.id for one in client.models.list()] == ["toy", "toy:kind"]
             assert client.models.retrieve("toy:bon-2").id == "toy:bon-2"
+            for suffixed in client.models.retrieve("toy").model_extra["preftilt"]["suffixes"]:
+                assert client.models.retrieve(suffixed).id == suffixed
+            assert "suffixes" not in client.models.retrieve("toy:kind").model_extra["preftilt"]
         want = expected(Settings(lam=2, search=BestOfN(n=3), max_tokens=24)).text
         for name in ("toy:kind", "kind"):
             assert create(server, model=name, extra_body=None).choices[0].message.content == want

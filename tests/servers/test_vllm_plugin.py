@@ -16,11 +16,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
-from tools.servers.launch import Server, start
+from tools.servers.launch import Server, ServerFailed, start
 from tools.servers.plugin import ROOT, installed
 
-from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest
+from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.errors import BadInput
@@ -42,6 +43,8 @@ STEP_TOKENS, BLOCKS = 128, 96
 def plugged(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     path = [str(ROOT / "src"), str(installed(tmp_path_factory.mktemp("installed")))]
     flags = ["--max-num-batched-tokens", str(STEP_TOKENS), "--num-gpu-blocks-override", str(BLOCKS)]
+    presets = {"calm": {"preference": OTHERS[1], "lambda": 3}}
+    flags += ["--additional-config", json.dumps({"preftilt": {"presets": presets}})]
     server = start(
         "vllm",
         demo_folder(),
@@ -112,9 +115,9 @@ def drawn(record: dict[str, Any]) -> list[Tokens]:
 
 
 async def counted(client: httpx2.AsyncClient, name: str) -> float:
-    """The sum of one of vLLM's own metrics."""
+    """The sum of one of the server's metrics."""
     text = (await client.get("/metrics")).text
-    return sum(float(value) for value in re.findall(rf"^{name}{{.*}} (\S+)$", text, re.M))
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
 
 
 LONG = "Please take your time. " * 30
@@ -221,6 +224,76 @@ async def test_best_of_n_is_scored_by_the_same_vllm(client):
     )
 
 
+async def test_a_tree_is_grown_and_scored_by_the_same_vllm(client, reference: Engine):
+    """DVTS: steps end at line breaks, four branches a step, all of it in the user's server."""
+    knob = {"preference": PREFERENCE, "lambda": 3, "details": True}
+    sent = body() | {"model": "demo:dvts-2x2-l3", "temperature": 1.0, "max_tokens": 64, "seed": 4}
+    record = (await ask(client, sent | {"preftilt": knob}))["preftilt"]
+    assert record["settings"]["search"]["name"] == "dvts"
+    assert [candidate["slot"] // 2 for candidate in record["candidates"]] in ([0, 1], [1, 0])
+    weights = {view["name"]: view["weight"] for view in record["views"]}
+    assert weights == {"question": -2, "full": 3}
+    for candidate in record["candidates"]:
+        for view, logprobs in candidate["logprobs"].items():
+            prompt, completion = tuple(record["prompts"][view]), tuple(candidate["tokens"])
+            [scores] = await reference.score([ScoreRequest(prompt=prompt, completion=completion)])
+            np.testing.assert_allclose(logprobs, scores, rtol=0, atol=1e-3)
+        gains = [weight * sum(candidate["logprobs"][view]) for view, weight in weights.items()]
+        assert candidate["score"] == pytest.approx(sum(gains))
+    assert any("\n" in candidate["text"].strip() for candidate in record["candidates"])
+
+
+async def test_what_it_costs_stands_under_the_servers_own_metrics(client):
+    names = [
+        'preftilt_requests_total{endpoint="/v1/chat/completions",status="200"}',
+        'preftilt_requests_total{endpoint="/v1/chat/completions",status="400"}',
+        'preftilt_tokens_total{kind="sampled"}',
+        "preftilt_candidates_total",
+        'preftilt_request_seconds_count{endpoint="/v1/chat/completions"}',
+    ]
+
+    async def shown() -> dict[str, float]:
+        text = (await client.get("/metrics")).text
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+        assert float(lines["preftilt_admitted"]) == 0
+        return {name: float(lines.get(name, 0)) for name in names}
+
+    before = await shown()
+    reply = await ask(client, body(preference=PREFERENCE))
+    await ask(client, body())
+    refused = body(preference=PREFERENCE) | {"max_tokens": 2000}
+    assert (await client.post("/v1/chat/completions", json=refused)).status_code == 400
+    after = await shown()
+    spent = [after[name] - before[name] for name in names]
+    assert spent == [1, 1, reply["usage"]["completion_tokens"], 1, 2]
+
+
+async def test_presets_and_suffixes_are_listed_and_can_be_asked_for(client):
+    listed = {model["id"]: model for model in (await client.get("/v1/models")).json()["data"]}
+    assert [*listed] == ["demo", "demo:calm"]
+    assert [model["owned_by"] for model in listed.values()] == ["vllm", "preftilt"]
+    assert listed["demo"]["max_model_len"] == listed["demo:calm"]["max_model_len"]
+    assert "demo:bon-16-l20" in listed["demo"]["preftilt"]["suffixes"]
+    assert listed["demo:calm"]["preftilt"]["lambda"] == 3
+    named = await ask(client, body() | {"model": "demo:calm"})
+    stated = await ask(client, body(preference={"text": OTHERS[1], "lambda": 3}))
+    assert named["choices"][0]["message"] == stated["choices"][0]["message"]
+
+
+def test_model_runner_v2_is_refused_before_the_model_is_read(
+    logs: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    path = [str(ROOT / "src"), str(installed(tmp_path_factory.mktemp("installed")))]
+    environment = {
+        "VLLM_PLUGINS": "preftilt",
+        "PYTHONPATH": os.pathsep.join(path),
+        "VLLM_USE_V2_MODEL_RUNNER": "1",
+    }
+    with pytest.raises(ServerFailed, match="set VLLM_USE_V2_MODEL_RUNNER=0"):
+        start("vllm", demo_folder(), logs / "vllm-plugin-v2.log", environment=environment)
+    assert "Loading weights" not in (logs / "vllm-plugin-v2.log").read_text("utf-8")
+
+
 async def test_a_client_that_leaves_takes_its_group_with_it(client):
     sent = body(preference=PREFERENCE) | {"max_tokens": 1500, "temperature": 1.0, "n": 8}
     sent |= {"stream": True}
@@ -243,8 +316,6 @@ async def test_a_request_without_the_object_is_vllms_own(client):
     assert (
         await client.post("/v1/chat/completions", content=b"{", headers=JSON)
     ).status_code == 400
-    models = (await client.get("/v1/models")).json()
-    assert [model["owned_by"] for model in models["data"]] == ["vllm"]
     tokens = await client.post("/tokenize", json={"model": "demo", "prompt": "Hello"})
     assert tokens.json()["count"] > 0
 

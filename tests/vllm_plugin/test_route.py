@@ -29,8 +29,11 @@ def says(name: str) -> Any:
 
 
 def router(options: Any = None, names: tuple[str, ...] = ("demo", "other")) -> ChatRouter:
-    """Between vLLM's route and an application for every name; each says who it is and what it was sent."""
-    known = server_configs(names, options)
+    """Between vLLM's route and an application for every name; each says who it is and what it was sent.
+
+    vLLM has an adapter named tiny, too.
+    """
+    known = server_configs(names, options, {"tiny": None}.keys())
     apps: dict[str, ASGIApp] = {name: Starlette(routes=[says(name)]) for name in names}
     return ChatRouter(vllm_route=says("vLLM").app, apps=apps, configs=known)
 
@@ -47,6 +50,8 @@ def served(router: ChatRouter) -> TestClient:
         b'{"model": "demo", "messages": [], "preftilt": null}',
         b'{"model": "demo", "messages": [{"role": "user", "content": "what is preftilt?"}]}',
         b'{"model": "demo:latest"}',
+        b'{"model": "tiny"}',
+        b'{"model": "tiny:latest"}',
         b'{"model": "demo", "guidance_scale": 1, "negative_prompt": "Be loud."}',
         b'{"model": "demo", "guidance_scale": null, "negative_prompt": ""}',
         b'{"preftilt": ',
@@ -74,6 +79,8 @@ def test_what_does_not_turn_the_knob_is_vllms_byte_for_byte(raw: bytes):
         ({"model": "other:cfg-l2"}, "other"),
         ({"model": "other:calm"}, "other"),
         ({"model": "calm"}, "demo"),
+        ({"model": "tiny", "preftilt": {"preference": "x"}}, "demo"),
+        ({"model": "tiny:cfg-l2"}, "demo"),
     ],
     ids=str,
 )
@@ -95,6 +102,7 @@ def test_the_system_message_is_the_preference_only_where_the_operator_says_so():
     stated = router({"preference_from": "system"})
     assert stated.guided_model(system.encode()) == "demo"
     assert stated.guided_model(json.dumps({"model": "demo", "messages": TURN}).encode()) is None
+    assert stated.guided_model(system.replace("demo", "tiny").encode()) is None
 
 
 def test_the_operators_settings_are_every_names():
@@ -123,9 +131,10 @@ def test_the_operators_settings_are_every_names():
         ({"presets": {"calm": {"preferenze": "x"}}}, "preferenze"),
         ({"settings": {"lambda": "much"}}, "lambda"),
         ({"presets": {"bon-4": {}}}, "cannot name a preset"),
+        ({"presets": {"tiny": {}}}, "has the name of a LoRA adapter"),
     ],
     ids=str,
 )
 def test_settings_that_make_no_sense_are_refused(options: Any, words: str):
     with pytest.raises(BadInput, match=words):
-        server_configs(("demo",), options)
+        server_configs(("demo",), options, ["tiny"])

@@ -239,6 +239,8 @@ class Capabilities:
     guides, proposes, normalises: it has :meth:`Engine.guide`, :meth:`Engine.propose` and :meth:`Engine.normalise`.
     arms: its reward models; any other reader is refused.
     images: messages may hold images.
+    unscored: why :meth:`Engine.score` is refused, with a remedy; empty where it is not. Then only guided answers can be
+    had, whose log-probs come with drawing.
     """
 
     max_context: int
@@ -252,6 +254,7 @@ class Capabilities:
     normalises: bool = False
     arms: tuple[KnownArm, ...] = ()
     images: bool = False
+    unscored: str = ""
 
 
 @dataclass(frozen=True, slots=True)

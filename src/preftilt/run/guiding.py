@@ -71,6 +71,7 @@ def check_guided(
     engine: Engine, search: Search, query: Query, reward: TrajectoryReward | None
 ) -> None:
     """Raises :class:`~preftilt.errors.BadInput` if ``engine`` cannot draw for ``query`` as ``search`` asks."""
+    _check_scored(engine, search, query)
     if not isinstance(search, GuidedSearch):
         return
     by_reward = isinstance(search.guide, RewardGuide)
@@ -86,6 +87,23 @@ def check_guided(
         raise BadInput(
             f"the search {search.name!r} needs a reward model: name one with --reward-model SPEC (in the library:"
             " Realigner(…, judges=Judges(reward_model=open_reward_model(SPEC))))"
+        )
+
+
+def _check_scored(engine: Engine, search: Search, query: Query) -> None:
+    """Where the engine does not score, every view's log-probs must come with drawing."""
+    reason = engine.capabilities.unscored
+    if not reason:
+        return
+    drawn: set[Source] = set()
+    if isinstance(search, GuidedSearch) and isinstance(search.guide, Guide):
+        views, _ = guided_views(query, search.guide)
+        drawn = {(view.prompt, view.reader) for view in views.values()}
+    missing = [view.name for view in query.views if (view.prompt, view.reader) not in drawn]
+    if missing:
+        raise BadInput(
+            f"the search {search.name!r} needs log-probs of given tokens ({', '.join(missing)}): {reason}; or take the"
+            " search 'cfg', with a λ other than 0 and 1"
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,10 +34,11 @@ from preftilt.server.jsons import JsonReply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 from preftilt.server.middleware import AccessPolicy, RequestMiddleware, note, request_id
-from preftilt.server.names import model_names, read_name
+from preftilt.server.model_cards import knob_card
+from preftilt.server.names import model_names
 from preftilt.server.openapi import DOCUMENTED, document
 from preftilt.server.replies import Kind, ResponseMeta
-from preftilt.server.resolve import ServerConfig, defaults_of, resolve
+from preftilt.server.resolve import ServerConfig, resolve
 from preftilt.server.streaming import ChunkWriter, EventStream, Write, until_gone
 from preftilt.server.wire import (
     AlternativesBody,
@@ -141,7 +142,7 @@ class Service:
         """
         limit = asyncio.timeout(self.config.timeout_s)
         try:
-            with self.queue.admit(client) as turn:
+            with self.queue.admit(client) as turn, self.metrics.admitted.track_inprogress():
                 async with limit:
                     begin()
                     await turn.come()
@@ -159,14 +160,17 @@ def create_app(
     page: Path = PAGE,
     queue: AdmissionQueue | None = None,
     judges: Judges | None = None,
+    metrics: Metrics | None = None,
 ) -> Starlette:
     """The ASGI application over an open engine; the engine and ``judges`` are closed when it shuts down.
 
     queue: the admission queue, for callers that close it at shutdown; None makes one of the configured size.
+    metrics: what to count in, for callers with several applications; None makes those of this one.
     """
     queue = queue or AdmissionQueue(config.max_concurrency, config.max_queue)
     judges = judges or Judges()
-    service = Service(engine, config, queue, Metrics(queue, engine), int(time.time()), judges)
+    metrics = metrics or Metrics(engine)
+    service = Service(engine, config, queue, metrics, int(time.time()), judges)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -215,9 +219,7 @@ def _add_routes(app: Starlette, service: Service) -> None:
         return JsonReply({"object": "list", "data": [_model(name, service) for name in names]})
 
     async def model(request: Request) -> Response:
-        name = request.path_params["name"]
-        read_name(name, service.config.model, service.config.presets)
-        return JsonReply(_model(name, service))
+        return JsonReply(_model(request.path_params["name"], service))
 
     async def openapi(_: Request) -> Response:
         return JsonReply(document("preftilt", preftilt.__version__))
@@ -377,14 +379,6 @@ def _answer_failures(app: Starlette, service: Service) -> None:
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:
-    """A model as OpenAI lists it, with the search and λ of requests that name none, and what its engine can do.
-
-    Reward models that requests may name stand beside them, with their objectives.
-    """
+    """A model as OpenAI lists it, and what it says of the knob."""
     card = {"id": name, "object": "model", "created": service.started, "owned_by": "preftilt"}
-    able = service.engine.capabilities
-    settings = defaults_of(name, service.config, guides=able.guides)
-    defaults = {"search": asdict(settings.search), "lambda": settings.lam}
-    known = {arm.name: [goal.name for goal in arm.objectives] for arm in able.arms}
-    abilities = {"guides": able.guides, "alternatives": able.proposes}
-    return card | {"preftilt": defaults | abilities | ({"arms": known} if known else {})}
+    return card | {"preftilt": knob_card(name, service.config, service.engine.capabilities)}

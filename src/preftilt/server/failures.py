@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,13 +77,13 @@ def timed_out(seconds: float) -> ApiError:
     return ApiError(504, f"no answer within {seconds:g} seconds; ask for less, or set deadline_s")
 
 
-def unknown_model(name: str, known: list[str]) -> ApiError:
+def unknown_model(name: str, known: Sequence[str], suffixes: Sequence[str]) -> ApiError:
     """404: a name that is neither the served model's nor that of one of its presets or suffixes."""
     shown = name if len(name) <= 100 else name[:99] + "…"
     return ApiError(
         404,
-        f"no model {shown!r} here; there are {', '.join(known)}, each plain or with a suffix"
-        " (:bon-16-l20, :dvts-4x4-l5, :sample, :greedy, :l5)",
+        f"no model {shown!r} here; there are {', '.join(known)}; the first of them also goes with a suffix"
+        f" (:{', :'.join(suffixes)})",
         param="model",
         code="model_not_found",
     )

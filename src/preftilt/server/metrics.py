@@ -11,7 +11,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from preftilt.engines.base import Engine
-from preftilt.server.admission_queue import AdmissionQueue
 from preftilt.server.work import Answer
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -42,10 +41,14 @@ class ReplicaMetrics(Collector):
 
 
 class Metrics:
-    """The counters of one server."""
+    """The counters of one server.
 
-    def __init__(self, queue: AdmissionQueue, engine: Engine) -> None:
-        self.registry = CollectorRegistry()
+    registry: where they are to be shown, if not only by :meth:`text`. Nothing here is computed when it is asked for,
+    except of replicas: so processes that share their metrics by files (PROMETHEUS_MULTIPROC_DIR) show them all.
+    """
+
+    def __init__(self, engine: Engine, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
         about = {"namespace": "preftilt", "registry": self.registry}
         self.requests = Counter("requests", "Requests.", ["endpoint", "status"], **about)
         self.seconds = Histogram(
@@ -55,8 +58,9 @@ class Metrics:
         self.candidates = Counter("candidates", "Candidates drawn.", **about)
         self.disconnects = Counter("disconnects", "Clients that left early.", **about)
         self.late = Counter("late", "Answers that a deadline cut short.", **about)
-        admitted = Gauge("admitted", "Requests at work or in the queue.", **about)
-        admitted.set_function(lambda: queue.admitted)
+        self.admitted = Gauge(
+            "admitted", "Requests at work or in the queue.", multiprocess_mode="livesum", **about
+        )
         if engine.replica_statuses:
             self.registry.register(ReplicaMetrics(engine))
 

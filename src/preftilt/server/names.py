@@ -21,6 +21,9 @@ SUFFIX = re.compile(
     r"(?:bon-(?P<n>[0-9]{1,6})|dvts-(?P<subtrees>[0-9]{1,6})x(?P<width>[0-9]{1,6})"
     r"|cfg(?:-(?P<guided>[0-9]{1,6}))?|(?P<single>sample|greedy))?(?:(?:^|-)l(?P<lam>-?[0-9]{1,9}(?:\.[0-9]{1,9})?))?"
 )
+SUFFIXES = ("cfg-l2", "cfg-4-l2", "bon-16-l20", "dvts-4x4-l5", "sample", "greedy", "l5")
+"""A suffix of every kind, with numbers to change: what ``/v1/models`` and errors show."""
+
 PRESET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -46,7 +49,7 @@ def read_name(name: str, served: str, presets: Mapping[str, Knob]) -> ParsedMode
         return ParsedModelName(preset, {})
     suffix = read_suffix(rest) if head == served else None
     if suffix is None:
-        raise unknown_model(name, model_names(served, presets))
+        raise unknown_model(name, model_names(served, presets), SUFFIXES)
     return ParsedModelName(Knob(), suffix)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ class ServerConfig:
     deadline_s: soft, the best finished answer is taken; timeout_s: hard, the request fails with 504.
     max_body: bytes of a request; None is as many as its messages may need (:meth:`body_limit`).
     ignore_tools: whether requests that offer tools are answered without them.
+    adapters: names under which the engine's own server answers with LoRA adapters; they may change while it runs.
     """
 
     model: str
@@ -53,6 +54,7 @@ class ServerConfig:
     max_queue: int = 256
     log_words: bool = False
     ignore_tools: bool = False
+    adapters: Collection[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_candidates", "max_concurrency"):
@@ -129,6 +131,7 @@ def resolve(body: ChatBody | CompletionBody, config: ServerConfig, *, guides: bo
     Raises :class:`ApiError` and :class:`~preftilt.errors.BadInput`.
     """
     _refuse_tools(body, config)
+    _refuse_adapters(body.model, config)
     named = read_name(body.model, config.model, config.presets)
     knob = body.preftilt or Knob()
     prompts: tuple[str, ...] = ()
@@ -175,6 +178,20 @@ def _refuse_tools(body: ChatBody | CompletionBody, config: ServerConfig) -> None
             '"tools" is not implemented; turn them off in the client, or start the server with --ignore-tools, which'
             " answers as if none were offered",
             param="tools",
+        )
+
+
+def _refuse_adapters(model: str, config: ServerConfig) -> None:
+    """A request's views are drawn and scored by the served model, never by an adapter on it."""
+    head = model.rpartition(":")[0]
+    adapter = next((name for name in (model, head) if name in config.adapters), None)
+    if adapter is not None and model != config.model:
+        raise ApiError(
+            400,
+            f"{adapter!r} is a LoRA adapter, which can be neither guided nor scored here: merge it into the model and"
+            " serve that one, or ask it without the preftilt object, guidance_scale, negative_prompt and suffixes of"
+            f" its name, to be answered as it is; the model {config.model!r} can be guided",
+            param="model",
         )
 
 

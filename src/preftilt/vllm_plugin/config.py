@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -28,8 +28,12 @@ class PluginConfig(Strict):
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
 
 
-def server_configs(names: Sequence[str], options: Any) -> dict[str, ServerConfig]:
+def server_configs(
+    names: Sequence[str], options: Any, adapters: Collection[str] = ()
+) -> dict[str, ServerConfig]:
     """What every served name of the model stands for; ``options`` is the object, or None.
+
+    adapters: the names of vLLM's LoRA adapters, a view of those that it has at the moment.
 
     Raises :class:`~preftilt.errors.BadInput`.
     """
@@ -41,6 +45,11 @@ def server_configs(names: Sequence[str], options: Any) -> dict[str, ServerConfig
         ) from None
     objects = (options or {}).get("presets", {})
     presets = read_presets([f"{name}={json.dumps(objects[name])}" for name in config.presets], None)
+    taken = sorted(set(presets) & set(adapters))
+    if taken:
+        raise BadInput(
+            f"--additional-config, preftilt: the preset {taken[0]} has the name of a LoRA adapter; rename one of them"
+        )
     return {
         name: ServerConfig(
             model=name,
@@ -50,6 +59,7 @@ def server_configs(names: Sequence[str], options: Any) -> dict[str, ServerConfig
             max_candidates=config.max_candidates,
             deadline_s=config.deadline,
             timeout_s=config.request_timeout,
+            adapters=adapters,
         )
         for name in names
     }

@@ -48,28 +48,31 @@ class ChatRouter:
             return None
         if not isinstance(body, dict):
             return None
-        model = body.get("model")
-        name, asks = self._named(model if isinstance(model, str) else "")
-        stated = self.configs[name].preference_from == "system" and _has_system(body)
+        model = body["model"] if isinstance(body.get("model"), str) else ""
+        name, asks = self._named(model)
+        config = self.configs[name]
+        # An adapter's system message is an instruction as any other: it cannot be guided by it.
+        by_system = config.preference_from == "system" and model not in config.adapters
+        stated = by_system and _has_system(body)
         knob = body.get(FIELD) is not None or asks_guidance(body)
         return name if asks or stated or knob else None
 
     def _named(self, model: str) -> tuple[str, bool]:
-        """The served name that a model's name begins with, and whether the name says more."""
+        """The served name that answers for a model's name, and whether the name says more than a model or adapter."""
         head, colon, rest = model.rpartition(":")
         first = next(iter(self.configs))
         if model in self.configs:
             return model, False
-        presets: Mapping[str, Any] = self.configs[head if head in self.configs else first].presets
-        if colon and head in self.configs:
-            return head, rest in presets or read_suffix(rest) is not None
-        return first, model in presets
+        config = self.configs[head if head in self.configs else first]
+        if colon and (head in self.configs or head in config.adapters):
+            return config.model, rest in config.presets or read_suffix(rest) is not None
+        return first, model in config.presets
 
     def _marks(self) -> list[bytes]:
         """Bytes of which one stands in every body that turns the knob: escapes may hide any word."""
         marks = [b"\\u", FIELD.encode(), b"guidance_scale", b"negative_prompt"]
         for name, config in self.configs.items():
-            marks.append(json.dumps(name)[1:-1].encode() + b":")
+            marks += [json.dumps(named)[1:-1].encode() + b":" for named in (name, *config.adapters)]
             marks += [preset.encode() for preset in config.presets]
             if config.preference_from == "system":
                 marks.append(b"system")

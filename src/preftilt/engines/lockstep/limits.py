@@ -9,6 +9,11 @@ from typing import Any
 from preftilt.engines.base import GuideRequest
 from preftilt.errors import BadInput
 
+NEEDS_V1 = (
+    "the logits processor that guides is one of vLLM's model runner V1, and does nothing in V2: set"
+    " VLLM_USE_V2_MODEL_RUNNER=0"
+)
+
 
 def unsupported(config: Any) -> str | None:
     """Why a vLLM of this ``VllmConfig`` cannot guide, with a remedy; None if it can, as far as its settings tell."""
@@ -29,9 +34,11 @@ def unsupported(config: Any) -> str | None:
             " copy, with --data-parallel-size 1",
         ),
         (
-            bool(getattr(config, "use_v2_model_runner", False)),
-            "guided decoding has not been tried with vLLM's model runner V2: set VLLM_USE_V2_MODEL_RUNNER=0",
+            getattr(config, "watermark_config", None) is not None,
+            "watermarking takes vLLM's model runner V2, and the logits processor that guides is one of V1: start vLLM"
+            " without --watermark-config",
         ),
+        (bool(getattr(config, "use_v2_model_runner", False)), NEEDS_V1),
         (
             config.model_config.logprobs_mode != "raw_logprobs",
             "log-probs must be those of the model itself: start vLLM without --logprobs-mode",

@@ -173,6 +173,8 @@ class VllmEngine(Engine):
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         """See :class:`~preftilt.engines.base.Engine`. An empty completion scores as an empty array."""
+        if self.capabilities.unscored:
+            raise BadInput(self.capabilities.unscored)
         for request in requests:
             self._checker.check_score(request)
         results: dict[int, np.ndarray | NotComputed] = {

@@ -49,9 +49,10 @@ ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
 }
 """vLLM's settings that can only be environment variables; the user's own values win: one process, no usage statistics,
-only errors in the log."""
+only errors in the log, the model runner that the logits processor is one of."""
 
 CPU_CACHE = 2 << 30
 """Bytes of key/value cache on the CPU, where vLLM would take nearly all memory; VLLM_CPU_KVCACHE_SPACE overrides it."""
@@ -62,6 +63,12 @@ ATTEMPTS = 16
 CPU_BLOCK = 32
 """Tokens in a block of the cache on the CPU: the minimum of vLLM's attention there. Prefixes are shared by whole
 blocks."""
+
+
+BESIDE_ADAPTERS = (
+    "beside LoRA adapters vLLM's log-probs of given tokens are wrong, or end it (its issues 16668 and 51594): start"
+    " vLLM without --enable-lora"
+)
 
 
 def open_vllm(name: str, options: EngineOptions | None = None) -> VllmEngine:
@@ -144,9 +151,10 @@ def measure(
     model, vocabulary = started.model_config, known.vocabulary
     context = model.max_model_len - 1
     block_size = started.vllm_config.cache_config.block_size
-    shared = _shares_prefixes(worker, vocabulary.size, block_size, context, model.dtype)
+    scores = started.vllm_config.lora_config is None
+    shared = scores and _shares_prefixes(worker, vocabulary.size, block_size, context, model.dtype)
     trusted = trust_sampler == "on" or (
-        trust_sampler == "auto" and _sampler_agrees(worker, vocabulary, model.dtype)
+        trust_sampler == "auto" and scores and _sampler_agrees(worker, vocabulary, model.dtype)
     )
     guides = unsupported(started.vllm_config) is None and _steps_together(worker, vocabulary)
     capabilities = Capabilities(
@@ -157,6 +165,7 @@ def measure(
         keyed_streams=False,
         guides=guides,
         guided_logprobs=guides and trust_sampler != "off",
+        unscored="" if scores else BESIDE_ADAPTERS,
     )
     versions = {
         "vllm": vllm.__version__,
