@@ -62,6 +62,15 @@ EXPERIMENTS[TOKEN_LEVEL] = Experiment(
 )
 """Not the paper's; a benchmark's name in place of an experiment's stands for it (``preftilt reproduce sys-ifeval``)."""
 
+EQUAL_TOKENS = "equal-tokens"
+EXPERIMENTS[EQUAL_TOKENS] = Experiment(
+    "What tokens buy: more draws, or draws that are dropped early", frozenset({"pool", "draws"})
+)
+"""Not the paper's: ways to spend fewer tokens than best-of-N, each beside best-of-M at equal tokens."""
+
+OWN = frozenset({TOKEN_LEVEL, EQUAL_TOKENS})
+"""The experiments that choose on validation items for themselves, and have a verdict on every draw."""
+
 AVOIDING = "avoiding"
 EXPERIMENTS[AVOIDING] = Experiment(
     "What to leave out", frozenset({"pool", "guidance", "other guidance", "avoiding"})

@@ -11,7 +11,7 @@ from typing import Any
 from preftilt.eval.calibrate.choice import MIN_ITEMS
 from preftilt.eval.harness.benchmark import Json
 from preftilt.eval.report import Block, Heading, Picture, Table, Text, percent
-from preftilt.eval.reproduce.experiments import EXPERIMENTS, TOKEN_LEVEL
+from preftilt.eval.reproduce.experiments import EQUAL_TOKENS, EXPERIMENTS, OWN, TOKEN_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ TITLE = "The REAR paper's experiments, measured with preftilt"
 
 def title_of(report: Json) -> str:
     """The report's title: that of the one experiment which is not the paper's, if there is no other."""
-    own = report["experiments"] == [TOKEN_LEVEL]
-    return EXPERIMENTS[TOKEN_LEVEL].title if own else TITLE
+    names = report["experiments"]
+    return EXPERIMENTS[names[0]].title if len(names) == 1 and names[0] in OWN else TITLE
 
 
 def blocks(report: Json, pictures: Pictures) -> list[Block]:
@@ -210,7 +210,7 @@ def _protocol(benchmark: Json) -> list[Block]:
     paragraphs: list[Block] = [Text(f"{benchmark['items']} items{repeats}. Protocol: {values}.")]
     if benchmark["chosen"]:
         paragraphs.append(Text(_chosen(benchmark)))
-    elif benchmark["validation"] and TOKEN_LEVEL not in benchmark:  # That chooses for itself.
+    elif benchmark["validation"] and OWN.isdisjoint(benchmark):  # Those choose for themselves.
         paragraphs.append(Text("There were too few validation items with verdicts to choose λ on."))
     return [*paragraphs, *map(Text, notes(benchmark))]
 
@@ -252,6 +252,8 @@ def _experiment(name: str, benchmark: Json, pictures: Pictures) -> list[Block]:
     files = pictures.get((benchmark["name"], name), ())
     if name == TOKEN_LEVEL:
         return [*section, *_token_level(benchmark, files)]
+    if name == EQUAL_TOKENS:
+        return [*section, *_equal_tokens(benchmark[name])]
     section += [Picture(file, f"{benchmark['title']}: {EXPERIMENTS[name].title}") for file in files]
     if name == "fig3" and "plane" in benchmark["figures"].get(name, {}):
         section.append(
@@ -404,4 +406,63 @@ def _constraints(data: Json) -> list[Block]:
             "Share of the constraints of a kind that are met; n are rows. Few rows: read large differences alone."
         ),
         Table(header, rows),
+    ]
+
+
+EQUAL_READING = (
+    "Best-of-M is the mean over all ways to take M of the draws. A strategy spends a share of the tokens of all draws;"
+    " beside it stands best-of-M **at equal tokens**, where M need not be whole (a coin decides between two). *Lead* is"
+    " the share of best-of-N's lead in mean score over one draw. *Halving* lets the share named go on after so many"
+    " tokens; *drop what cannot win* is exact; *stop early* makes another draw while it is expected to raise the best"
+    " score enough, and *spread* makes it where that is most. What halving keeps, and the price of stopping, were"
+    " chosen on validation items: what leads furthest, and what spends most, within the budget."
+    " Stopping and spreading have a budget halfway between two draws and all of them."
+)
+
+
+def _equal_tokens(data: Json) -> list[Block]:
+    """For each pool: following over M, and the strategies."""
+    section: list[Block] = [
+        Text(f"{EQUAL_READING} Halving's is {data['most']:.0%} of best-of-N's tokens.")
+    ]
+    for part in data["pools"]:
+        section += [
+            Heading(f"{part['pool'].capitalize()}, {part['draws']} an item", 4),
+            Text(
+                f"{part['items']} test items, {part['validation']} validation items;"
+                f" {part['tokens']:.0f} tokens a draw."
+            ),
+            Table(
+                ["picked by", *(f"M = {m} (%)" for m in part["sizes"]), "Δ M = 1", "p"],
+                [
+                    *(
+                        [curve["pick"], *map(percent, curve["following"]), *_over(curve["over_one"])]
+                        for curve in part["curves"]
+                    ),
+                    ["any of M (oracle)", *(f"{100 * mean:.1f}" for mean in part["oracle"]), "–", "–"],
+                ],
+            ),
+            Table(
+                [
+                    "picked by", "strategy", "tokens", "M", "(%)", "best-of-M (%)", "Δ best-of-M", "p",
+                    f"Δ best-of-{part['draws']}", "p", "lead", "best-of-M's lead",
+                ],
+                [_strategy(row) for row in part["strategies"]],
+            ),
+        ]  # fmt: skip
+    return section
+
+
+def _strategy(row: Json) -> list[str]:
+    shares = ("–" if row[name] is None else f"{row[name]:.0%}" for name in ("lead", "equal_lead"))
+    return [
+        row["pick"],
+        row["strategy"],
+        f"{row['share']:.0%}",
+        f"{row['m']:.1f}",
+        percent(row["following"]),
+        f"{100 * row['equal']:.1f}",
+        *_over(row["over_equal"]),
+        *_over(row["over_all"]),
+        *shares,
     ]

@@ -23,7 +23,7 @@ from preftilt.eval.calibrate.choice import (
 )
 from preftilt.eval.harness.benchmark import Benchmark, Case
 from preftilt.eval.harness.budget import Budget
-from preftilt.eval.reproduce import experiments, methods, token_level
+from preftilt.eval.reproduce import equal_tokens, experiments, methods, token_level
 from preftilt.eval.reproduce.collecting import (
     MeasuredModels,
     OnItem,
@@ -120,12 +120,15 @@ def reproduce(
 ) -> dict[str, Any]:
     """Measure what is not measured yet, as far as the budget goes, and give the report's numbers."""
     judged = next((benchmark for benchmark in benchmarks if not benchmark.exact), None)
-    if judged is not None and experiments.TOKEN_LEVEL in plan.experiments:
+    own = [name for name in plan.experiments if name in experiments.OWN]
+    if judged is not None and own:
         raise BadInput(
-            f"{judged.name} is judged, and {experiments.TOKEN_LEVEL} has a verdict on every answer that is drawn: take"
+            f"{judged.name} is judged, and {own[0]} has a verdict on every answer that is drawn: take"
             " a benchmark that a program checks"
         )
     budget = Budget(max_tokens_total=plan.max_tokens_total)
+    if experiments.EQUAL_TOKENS in plan.experiments:
+        equal_tokens.check(plan.measure, benchmarks)
     first = None
     if judged is not None and plan.judged_by is not None and plan.max_judge_calls != 0:
         first = cache(partial(_check_judge, plan.judged_by))
@@ -188,7 +191,7 @@ def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
             (item.skipped["pool"] for item in items if "pool" in item.skipped), "nothing was drawn"
         )
         raise BadInput(f"no item of {benchmark.name} could be answered: {why}")
-    papers = any(name != experiments.TOKEN_LEVEL for name in plan.experiments)
+    papers = not experiments.OWN.issuperset(plan.experiments)
     chosen = _chosen(run, how, validation) if validation and papers else []
     judged = _sight(run, items, _picks(run, how))
     every = {0: judged} | _contexts(run, how, chosen, repeats)
@@ -209,16 +212,20 @@ def _benchmark(run: _BenchmarkRun) -> dict[str, Any] | None:
         "tables": tables_of(plan.experiments, judged_by_context, how, chosen, reference),
         "figures": figures_of(plan.experiments, judged_by_context, how, chosen),
         **_token_level(run, how, judged, validation),
+        **_equal_tokens(run, how, judged, validation),
     }
 
 
 def _picks(run: _BenchmarkRun, how: MeasureSettings) -> list[methods.ComparedMethod]:
     """All methods whose answers need verdicts."""
-    names, token = run.plan.experiments, experiments.TOKEN_LEVEL
-    whole = any(name != token for name in names)
-    compared = experiments.every_pick(run.benchmark, how, how.pool) if whole else []
-    guided = token_level.every_method(how) + token_level.whole_pools(how) if token in names else []
-    return compared + guided
+    names = run.plan.experiments
+    papers = not experiments.OWN.issuperset(names)
+    compared = experiments.every_pick(run.benchmark, how, how.pool) if papers else []
+    if experiments.TOKEN_LEVEL in names:
+        compared += token_level.every_method(how)
+    if not experiments.OWN.isdisjoint(names):
+        compared += token_level.whole_pools(how)
+    return compared
 
 
 def _token_level(
@@ -236,6 +243,18 @@ def _token_level(
         seen = _sight(run, items, token_level.every_method(how))
     references = {"greedy": methods.greedy(), "lambda-1": methods.plain(how.n, "sum")}
     return {experiments.TOKEN_LEVEL: token_level.report(judged, seen, how, references)}
+
+
+def _equal_tokens(
+    run: _BenchmarkRun, how: MeasureSettings, judged: JudgedItems, validation: Sequence[Case]
+) -> dict[str, Any]:
+    """That experiment's part of the report."""
+    name = experiments.EQUAL_TOKENS
+    if name not in run.plan.experiments:
+        return {}
+    items = _measured(run, [name], validation, 0, how.n, ", validation items")
+    seen = _sight(run, items, token_level.whole_pools(how))
+    return {name: equal_tokens.report(judged, seen, how)}
 
 
 def _about(benchmark: Benchmark, how: MeasureSettings) -> dict[str, Any]:
