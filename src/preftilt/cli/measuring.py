@@ -141,9 +141,9 @@ def reproduce(
     experiments: Annotated[
         list[str],
         typer.Argument(
-            metavar="table1|table2|table3|fig2|fig3|fig4|fig5|fig6|all|avoiding|BENCHMARK…",
-            help="Experiments of the paper; avoiding: wishes to leave something out; a benchmark's name: picking whole"
-            " answers beside guiding every token on it.",
+            metavar="table1|table2|table3|fig2|fig3|fig4|fig5|fig6|all|avoiding|equal-tokens|BENCHMARK…",
+            help="Experiments of the paper; avoiding: wishes to leave something out; equal-tokens: how many draws are"
+            " worth their tokens; a benchmark's name: picking whole answers beside guiding every token on it.",
         ),
     ],
     what: ExperimentFlags,
