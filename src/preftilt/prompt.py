@@ -17,8 +17,9 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
+from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message, check_encodable, check_messages
 from preftilt.moment import Moment
@@ -109,23 +110,26 @@ class PromptSettings:
     """The layout of the prompts.
 
     Attributes:
-        placement: where a preference is stated. ``system``: it is the system message, after the conversation's own one
+        placement: where the preference stands. ``system``: it is the system message, after the conversation's own one
             if there is any. ``user``: after the last user turn. ``history``: in a first exchange, which the assistant
             acknowledges. Several preferences in one prompt stand on a line each.
-        system: a system message of the conversation itself; stands in every view. ``""`` is an empty system message,
-            which keeps a template from putting in its default one.
-        question_system: the system message of the question view alone, where leaving out the preference leaves it
-            empty. None leaves it to the template: none, or the template's default system prompt.
-        against: the contrast: a text that the question view states as the others state a preference, so that the gain
-            is what the preference adds to *that*. For preferences that say what to avoid: both views then name it, and
-            naming it cancels. None: the question view states nothing.
-        generate_with: the prompt that candidates are drawn from. ``full``: the conversation with all preferences whose
-            strength is not negative; if there is none, and with ``question``, the conversation alone.
-        history: ``both`` keeps earlier turns in every view. ``preference`` takes them for the preference itself, as in
-            PrefEval's implicit tasks: the ``full`` view is the whole conversation, the question view its last user
-            turn alone (a system message stands in both); no preference may be stated, and ``placement`` has no effect.
-        preference_turns: with history ``preference``, how many of the earlier turns, from the first on, are the
-            preference; the others stand in both views. None: all of them.
+        system: a system message of the conversation itself. It stands in every view. ``""`` is an empty system
+            message, which keeps a template from putting in its default one.
+        question_system: the system message where the preference is left out. It is the question view's alone. None
+            leaves it to the template: none, or the template's default system prompt.
+        against: a wish to compare the preference with, instead of with the question alone: for what to avoid, "Use
+            puns" against the preference "No puns". The question view states this contrast as the others state a
+            preference, so that the gain is what the preference adds to *that*: both views name what is to be avoided,
+            and naming it cancels. None: the question view states nothing.
+        generate_with: the prompt that answers are drawn from: with the preference, or without. ``full``: the
+            conversation with all preferences whose strength is not negative; if there is none, and with ``question``,
+            the conversation alone.
+        history: earlier turns stand in every prompt, or are themselves the preference. ``preference`` takes them for
+            the preference itself, as in PrefEval's implicit tasks: the ``full`` view is the whole conversation, the
+            question view its last user turn alone (a system message stands in both); no preference may be stated, and
+            ``placement`` has no effect.
+        preference_turns: with history ``preference``: how many of the earlier turns, from the first on, are it. The
+            others stand in both views. None: all of them.
 
     Raises:
         BadInput: for settings that contradict each other.
@@ -134,15 +138,13 @@ class PromptSettings:
     placement: Placement = "system"
     system: str | None = None
     question_system: str | None = None
-    against: str | None = None
+    against: str | None = setting(None, visible=True)
     generate_with: GenerateWith = "full"
     history: History = "both"
-    preference_turns: int | None = None
+    preference_turns: int | None = setting(None, least=1, told="all of them")
 
     def __post_init__(self) -> None:
-        _check_choice("placement", self.placement, get_args(Placement))
-        _check_choice("generate_with", self.generate_with, get_args(GenerateWith))
-        _check_choice("history", self.history, get_args(History))
+        check_settings(self)
         if self.preference_turns is not None and self.history != "preference":
             raise BadInput(
                 'preference_turns says which turns are the preference; it needs history "preference"'
@@ -159,10 +161,6 @@ class PromptSettings:
     def _check_contrast(self) -> None:
         if self.against is None:
             return
-        if not self.against.strip():
-            raise BadInput(
-                "the contrast (against) is empty: say what to compare with, or leave it out"
-            )
         if self.history == "preference":
             raise BadInput(
                 'a contrast (against) stands in the place of a stated preference; with history "preference" none is'
@@ -431,8 +429,3 @@ def _ignored(settings: PromptSettings) -> str:
         "the prompt with the preference equals the prompt without it: the chat template ignores"
         f" {what}; {remedy}"
     )
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise BadInput(f"{name} is {value!r}; it must be one of {', '.join(choices)}")

@@ -19,13 +19,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from preftilt.declare import check_settings, setting
 from preftilt.defaults import CUT_OFF, REDUCTION
-from preftilt.errors import BadInput, EngineError
+from preftilt.errors import EngineError
 from preftilt.types import ArmTerm, Candidate, CutOff, EosScoring, Query, Reduction
 
 
@@ -34,31 +35,23 @@ class Reward:
     """How the per-token log-probs of a response become its score, in nats (REAR, arXiv 2606.30339, eq. 10).
 
     Attributes:
-        gamma: discount per token, in (0, 1]; the first response token has weight 1.
-        reduction: ``sum`` (the paper's eq. 10), ``mean`` (the sum divided by the number of scored tokens) or
-            ``centred`` (the sum, relative to what as many tokens have on average in this pool of candidates, see
-            :func:`reduced`).
-        eos: ``include`` scores the end-of-turn token that a response ended with; ``exclude`` leaves it out.
-        cut_off: ``last`` ranks responses that ran out of tokens behind all that ended; ``as-is`` compares them by
-            their scores.
+        gamma: discount a token; the first response token has weight 1.
+        reduction: sum over tokens (the paper's eq. 10); divided by their number; or measured against what as many
+            tokens have on average among the candidates, whatever their lengths. See :func:`reduced`.
+        eos: whether the end-of-turn token that a response ended with is scored.
+        cut_off: responses that ran out of tokens: behind all that ended, or by their scores.
 
     Raises:
         BadInput: for a value out of range.
     """
 
-    gamma: float = 1.0
+    gamma: float = setting(1.0, above=0, most=1)
     reduction: Reduction = REDUCTION
     eos: EosScoring = "include"
     cut_off: CutOff = CUT_OFF
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma <= 1:
-            raise BadInput(f"gamma must lie in (0, 1], not {self.gamma}")
-        for field, words in (("reduction", Reduction), ("eos", EosScoring), ("cut_off", CutOff)):
-            if getattr(self, field) not in get_args(words):
-                raise BadInput(
-                    f"{field} must be {' or '.join(get_args(words))}, not {getattr(self, field)!r}"
-                )
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from preftilt.arm.alpha import parse_alpha
+from preftilt.declare import check_settings, setting
+from preftilt.defaults import LAMBDA, LAMBDA_OF_TOKENS
 from preftilt.engines.base import KnownArm
 from preftilt.errors import BadInput
 from preftilt.prompt import PromptSettings
 from preftilt.reward import Reward
 from preftilt.rivals import ByLogprob, Method, check_search
 from preftilt.search import AutoSearch, Sample, Search, default_lam, default_search
-from preftilt.types import ArmTerm, Query, Reader, Sampling, check_whole
+from preftilt.types import ArmTerm, Query, Reader, Sampling
 
 PREFIX = "arm:"
 """What the name of an ARM's view begins with; its own name follows."""
@@ -30,9 +32,9 @@ class ArmSettings:
 
     Attributes:
         names: of ARMs that the engine has open (``EngineOptions.arms``).
-        alpha: the preference vector, ``help=0.7,harmless=0.3``. An ARM of several objectives reads for that mix of
-            them; where every ARM has one objective, it shares out their weight.
-        weight: w of an ARM's log-probs, beside the base model's 1 (1/β of GenARM, ICLR 2025).
+        alpha: how much each objective counts, e.g. ``help=0.7,harmless=0.3``. An ARM of several objectives reads for
+            that mix of them; where every ARM has one objective, it shares out their weight.
+        weight: w of their log-probs beside the base model's 1. It is 1/β of GenARM (ICLR 2025).
         weights: pairs of an ARM's name and a weight of its own.
 
     Raises:
@@ -40,14 +42,15 @@ class ArmSettings:
     """
 
     names: tuple[str, ...] = ()
-    alpha: str = ""
-    weight: float = 1.0
+    alpha: str = setting("", metavar="NAME=X,…", told="none; amulet, 2")
+    weight: float = setting(1.0, alias="arm_weight", metavar="[NAME=]W", repeats=True)
     weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, weight in (("", self.weight), *self.weights):
+        check_settings(self)
+        for name, weight in self.weights:
             if not math.isfinite(weight):
-                raise BadInput(f"arm_weight{name and ' of ' + name} is {weight}; give a number")
+                raise BadInput(f"arm_weight of {name} is {weight}; give a number")
         for names in (self.names, [name for name, _ in self.weights]):
             if len(set(names)) < len(names):
                 raise BadInput(f"a reward model is named twice: {', '.join(names)}")
@@ -160,39 +163,37 @@ class Settings:
     """Everything that shapes a request besides its words; immutable, and recorded in the result.
 
     Attributes:
-        lam: strength λ of every preference without its own; 1 is the model as it is. None takes the default of the
-            search in use: 3 where every token is guided (:class:`~preftilt.search.CFG`), else 20. The result says
-            which it was.
-        search: how candidates come about. The default leaves it to the engine (:class:`~preftilt.search.AutoSearch`).
-        method: how the answer is picked among the candidates; REAR's score by default.
+        lam: strength λ of every preference without its own; 1 is the model as it is, and under cfg it is that of every
+            token. None takes the default of the search in use: 3 where every token is guided
+            (:class:`~preftilt.search.CFG`), else 20. The result says which it was.
+        search: how the answer is searched for; auto lets the engine decide: cfg where it can guide decoding, and
+            best-of-n where it only draws and scores. See :class:`~preftilt.search.AutoSearch`.
+        method: what picks the answer among the candidates.
         sampling: temperature and filters of drawing.
         reward: how per-token log-probs become a score.
         prompt: where preferences stand in the prompt.
         arms: trained reward models that take part in the score.
-        max_tokens: of a response. None takes 512 or what the context leaves, whichever is less.
-        seed: the same seed gives the same answer.
+        max_tokens: tokens of an answer. None takes 512 or what the context leaves, whichever is less.
+        seed: the same seed gives the same answers.
 
     Raises:
         BadInput: for a value out of range, and for a method that does not go with the search.
     """
 
-    lam: float | None = None
+    lam: float | None = setting(
+        None, alias="lambda", told=f"{LAMBDA:g}; cfg, {LAMBDA_OF_TOKENS['cfg']:g}"
+    )
     search: Search = field(default_factory=AutoSearch)
     method: Method = field(default_factory=ByLogprob)
     sampling: Sampling = field(default_factory=Sampling)
     reward: Reward = field(default_factory=Reward)
     prompt: PromptSettings = field(default_factory=PromptSettings)
     arms: ArmSettings = field(default_factory=ArmSettings)
-    max_tokens: int | None = None
+    max_tokens: int | None = setting(None, least=1, told="512 or what fits")
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.lam is not None and not math.isfinite(self.lam):
-            raise BadInput(f"lambda must be a finite number, not {self.lam}")
-        if self.max_tokens is not None:
-            check_whole("max_tokens", self.max_tokens, 1)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise BadInput(f"seed must be a whole number, not {self.seed!r}")
+        check_settings(self)
         check_search(self.method, self.search)
 
     @property

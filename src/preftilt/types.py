@@ -6,15 +6,13 @@ settings were; arrays are float64. Shapes: K views, T tokens of a response, N ca
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.errors import BadInput
+from preftilt.declare import check_settings, setting
 
 Tokens = tuple[int, ...]
 """Token ids: the only form a prompt or a response has inside the core."""
@@ -39,20 +37,6 @@ EosScoring = Literal["include", "exclude"]
 GenerateWith = Literal["full", "question"]
 MaskFrom = Literal["preference", "result"]
 StrengthBy = Literal["fixed", "divergence"]
-
-
-def check_whole(what: str, value: object, least: int) -> None:
-    """Raise :class:`~preftilt.errors.BadInput` unless ``value``, which is called ``what``, is a whole number from
-    ``least`` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadInput(f"{what} must be a whole number of at least {least}, not {value!r}")
-
-
-def check_number(what: str, value: float, fits: Callable[[float], bool], bounds: str) -> None:
-    """Raise :class:`~preftilt.errors.BadInput` unless ``value`` is a finite number that ``fits``, i.e. ``bounds``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and fits(value)):
-        raise BadInput(f"{what} must be {bounds}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +116,19 @@ class Sampling:
 
     Attributes:
         temperature: 0 is greedy decoding.
-        top_p: draw from the smallest set of likely tokens with this probability, in (0, 1]; 1 filters nothing.
+        top_p: draw from the smallest set of likely tokens with this probability; 1 filters nothing.
         top_k: draw from this many likely tokens; 0 filters nothing.
 
     Raises:
         BadInput: for a value out of range.
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: float = setting(1.0, least=0)
+    top_p: float = setting(1.0, above=0, most=1)
+    top_k: int = setting(0, least=0)
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, lambda x: x >= 0, "0 or more")
-        check_number("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
-        check_whole("top_k", self.top_k, 0)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +139,10 @@ class Step:
     step is blank.
     """
 
-    delimiter: str
+    delimiter: str = setting(least=1)
 
     def __post_init__(self) -> None:
-        if not self.delimiter:
-            raise BadInput("a step needs a delimiter that is not empty, for instance a line break")
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,15 +153,12 @@ class Mask:
     under the prompt that answers are drawn from (``preference``), or of the guided distribution (``result``).
     """
 
-    top_p: float
+    top_p: float = setting(above=0, most=1)
     of: MaskFrom = "preference"
-    temperature: float = 1.0
+    temperature: float = setting(1.0, above=0)
 
     def __post_init__(self) -> None:
-        check_number("mask_top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
-        check_number("mask_temperature", self.temperature, lambda x: x > 0, "above 0")
-        if self.of not in get_args(MaskFrom):
-            raise BadInput(f"mask_from must be {' or '.join(get_args(MaskFrom))}, not {self.of!r}")
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,10 +178,7 @@ class Guide:
     strength_by: StrengthBy = "fixed"
 
     def __post_init__(self) -> None:
-        if self.strength_by not in get_args(StrengthBy):
-            raise BadInput(
-                f"strength_by must be {' or '.join(get_args(StrengthBy))}, not {self.strength_by!r}"
-            )
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,11 +186,10 @@ class RewardGuide:
     """Draw every token among the ``shortlist`` most likely ones, by log-prob + ``weight`` · reward of what it makes."""
 
     weight: float
-    shortlist: int
+    shortlist: int = setting(least=1)
 
     def __post_init__(self) -> None:
-        check_number("weight", self.weight, lambda x: True, "a finite number")
-        check_whole("shortlist", self.shortlist, 1)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)

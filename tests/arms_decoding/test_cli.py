@@ -12,8 +12,7 @@ from jsonschema import Draft202012Validator
 
 from preftilt.arm.spec import read_spec
 from preftilt.cli.configure import arms_from, settings_from
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import DrawFlags, ScoreFlags
+from preftilt.cli.options import ModelFlags
 from preftilt.errors import BadInput
 from preftilt.records.schemas import schema_text
 from preftilt.search import Amulet, ArmGuided, AutoSearch
@@ -169,24 +168,24 @@ def test_engines_elsewhere_cannot_read_with_reward_models(real_cli: Cli, arms: A
 
 
 def test_alpha_is_amulets_number_or_a_preference_vector():
-    amulet = settings_from(None, [DrawFlags(search="amulet"), ScoreFlags(alpha="3")])
+    amulet = settings_from({"search": "amulet", "alpha": "3"})
     assert amulet.search == Amulet(alpha=3.0)
-    flags = ScoreFlags(alpha="help=1", arm_weight=["0.5", "safer=2"])
-    mixed = settings_from(None, [DrawFlags(), flags], ["helpful", "safer"])
+    flags = {"alpha": "help=1", "arm_weight": ["0.5", "safer=2"]}
+    mixed = settings_from(flags, ["helpful", "safer"])
     assert mixed.search == AutoSearch()
     assert mixed.arms == ArmSettings(
         names=("helpful", "safer"), alpha="help=1", weight=0.5, weights=(("safer", 2.0),)
     )
-    preset = settings_from(None, [DrawFlags(search="genarm-pku", n=3)], ["helpful"])
+    preset = settings_from({"search": "genarm-pku", "n": 3}, ["helpful"])
     assert preset.search == ArmGuided(n=3)
     with pytest.raises(BadInput, match="--alpha does not apply to --search auto"):
-        settings_from(None, [DrawFlags(), ScoreFlags(alpha="3")])
+        settings_from({"alpha": "3"})
 
 
 def test_a_reward_model_is_called_as_it_is_told_or_as_its_folder(arms: Arms):
     made = arms("llama")
-    found = arms_from(ModelFlags(arm=[f"x={made['safer']}", made["parm"]]))
+    found = arms_from(ModelFlags(options={"arms": [f"x={made['safer']}", made["parm"]]}))
     assert found == {"x": made["safer"], "parm": made["parm"]}
     assert read_spec(Path(found["x"])).method == "genarm"
     with pytest.raises(BadInput, match="'=' is not NAME=FOLDER"):
-        arms_from(ModelFlags(arm=["="]))
+        arms_from(ModelFlags(options={"arms": ["="]}))

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from preftilt.api import Settings
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import DrawFlags, ScoreFlags
-from preftilt.cli.serve import KnobFlags, LimitFlags, _server_config
+from preftilt.cli.options import ModelFlags
+from preftilt.cli.serve import NameFlags, _server_config
 from preftilt.search import ArmGuided, BestOfN
 from preftilt.settings import ArmSettings
 from tests.arms_decoding.toys import by, realign, toy
@@ -115,17 +114,14 @@ def test_what_cannot_be_asked_is_a_400_that_says_why(
 
 
 def test_defaults_that_are_about_reward_models_turn_them_all_on(tmp_path: Any):
-    model = ModelFlags(arm=[f"a={tmp_path}", f"b={tmp_path}"])
+    model = ModelFlags(options={"arms": [f"a={tmp_path}", f"b={tmp_path}"]})
 
-    def arms(draw: DrawFlags, score: ScoreFlags) -> ArmSettings:
-        config = _server_config(
-            None, (draw, score), KnobFlags(), LimitFlags(), model, log_words=False
-        )
-        return config.settings.arms
+    def arms(**flags: Any) -> ArmSettings:
+        return _server_config(flags, NameFlags(), {}, model).settings.arms
 
-    assert arms(DrawFlags(), ScoreFlags()) == ArmSettings()
-    assert arms(DrawFlags(search="uniarm-recon"), ScoreFlags()).names == ("a", "b")
-    mixed = arms(DrawFlags(), ScoreFlags(alpha="x=1", arm_weight=["2"]))
+    assert arms() == ArmSettings()
+    assert arms(search="uniarm-recon").names == ("a", "b")
+    mixed = arms(alpha="x=1", arm_weight=["2"])
     assert mixed == ArmSettings(names=("a", "b"), alpha="x=1", weight=2.0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.records import SEARCHES
+from preftilt.search import SEARCHES
 from tests.cli.conftest import Cli, records, row
 from tests.cli.test_schema import validator
 

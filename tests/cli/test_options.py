@@ -3,78 +3,54 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from typing import get_args
 
 import pytest
+from typer.main import get_command
 
-from preftilt.api import Settings
+from preftilt.cli.app import COMMANDS, command_line
 from preftilt.cli.configure import unescape
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import (
-    ClusterFlags,
-    DrawFlags,
-    FileFlags,
-    PromptFlags,
-    ScoreFlags,
-    ShowFlags,
-)
+from preftilt.cli.options import setting_flags
+from preftilt.declare import Declared
 from preftilt.errors import BadInput
-from preftilt.records import SEARCHES, SearchPatch, SettingsPatch
-from preftilt.search import PRESETS
+from preftilt.records import MethodPatch, SearchPatch, SettingsPatch
+from preftilt.search import PRESETS, SEARCHES
 from tests.cli.conftest import Cli
 
-GROUPS = (DrawFlags, ScoreFlags, PromptFlags, ModelFlags, ShowFlags, FileFlags, ClusterFlags)
-SETTINGS = (DrawFlags, ScoreFlags, PromptFlags)
 
-
-def options() -> dict[str, Any]:
-    """The typer option of every flag of the settings."""
-    hints = {}
-    for group in SETTINGS:
-        hints |= get_type_hints(group, include_extras=True)
-    return {name: get_args(hint)[1] for name, hint in hints.items()}
-
-
-def literals(annotation: Any) -> tuple[str, ...]:
-    """The choices of a field such as ``Literal["a", "b"] | None``."""
-    found = [one for arg in get_args(annotation) for one in get_args(arg) if isinstance(one, str)]
-    return tuple(found)
-
-
-@pytest.mark.parametrize("name", ["reduction", "eos", "generate_with", "placement", "history"])
-def test_the_choices_in_the_help_are_those_that_are_accepted(name: str) -> None:
-    assert options()[name].metavar == "|".join(
-        literals(SettingsPatch.model_fields[name].annotation)
-    )
+def settings() -> dict[str, Declared]:
+    """What the flags of the settings are made of."""
+    flags = setting_flags("lambda", "draw", "method", "score", "prompt").flags()
+    return {flag.setting.alias: flag.setting for flag in flags}
 
 
 def test_the_searches_in_the_help_are_those_there_are() -> None:
-    assert options()["search"].metavar == "|".join(SEARCHES)
-    assert literals(SearchPatch.model_fields["name"].annotation) == (*SEARCHES, *PRESETS)
-    assert all(name in options()["search"].help for name in PRESETS)
+    search = settings()["search"]
+    assert search.facts.metavar == "|".join(SEARCHES)
+    assert get_args(get_args(SearchPatch.model_fields["name"].annotation)[0]) == (
+        *SEARCHES,
+        *PRESETS,
+    )
+    assert all(name in search.words for name in PRESETS)
     assert [kind().name for kind in SEARCHES.values()] == [*SEARCHES]
 
 
 def test_every_setting_has_its_flag_and_every_flag_its_setting() -> None:
-    settable = SettingsPatch.model_fields.keys() | SearchPatch.model_fields.keys()
-    assert options().keys() == settable - {"name", "lam", "method", "arm"}
-    assert {one.name for kind in SEARCHES.values() for one in fields(kind)} == {
-        *SearchPatch.model_fields
+    patches = (SettingsPatch, SearchPatch, MethodPatch)
+    settable = {
+        field.alias or name for patch in patches for name, field in patch.model_fields.items()
     }
+    assert settings().keys() == settable - {"name", "arm"}
 
 
-def test_defaults_in_the_help_are_the_settings_defaults() -> None:
-    settings = Settings()
-    parts = (*(kind() for kind in SEARCHES.values()), settings.sampling, settings.reward)
-    for name, option in options().items():
-        told = re.findall(r"\(default: (.*?)\)$", option.help)
-        for part in (*parts, settings.prompt, settings):
-            default = getattr(part, name, None)
-            if default is not None and name != "search":
-                shown = f"{default:g}" if isinstance(default, float) else str(default)
-                shown = {"True": "yes", "False": "no"}.get(shown, shown)
-                assert shown.replace("\n", r"\n") in re.split("; guided, |; amulet, ", *told)
+def test_every_flag_of_a_setting_says_what_it_does_and_its_default() -> None:
+    without = {"system", "question_system", "against"}  # They are not there unless they are given.
+    for name, setting in settings().items():
+        assert setting.words, name
+        assert setting.default is not None or setting.facts.told or name in without, name
+    assert settings()["n"].facts.told == "16; guided, 1"
+    for told, kinds in (("16", {"best-of-n"}), ("1", {"cfg", "arm"})):
+        assert {SEARCHES[kind]().n for kind in kinds} == {int(told)}
 
 
 @pytest.mark.parametrize("command", ["ask", "run", "score", "schema"])
@@ -92,8 +68,11 @@ def test_the_version_and_the_bare_command(cli: Cli) -> None:
     assert first == ["ask", "run", "score", "serve", "calibrate", "train"]
 
 
-def test_no_flag_is_declared_twice() -> None:
-    names = [one.name for group in GROUPS for one in fields(group)]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_flag_of_a_command_is_declared_twice(command: str) -> None:
+    program = get_command(command_line(command))
+    parameters = program.commands[command].params  # type: ignore[attr-defined]
+    names = [name for parameter in parameters for name in parameter.opts]
     assert len(names) == len(set(names))
 
 

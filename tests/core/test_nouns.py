@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import preftilt as pt
+from preftilt.declare import declarations
 from preftilt.errors import BadInput
-from preftilt.records import SEARCHES
 from preftilt.rivals import METHODS, ByJudge, ByLogprob, ByVote
-from preftilt.search import ARGS, CFG, Amulet
+from preftilt.search import ARGS, CFG, SEARCHES, Amulet
 from preftilt.server.resolve import ServerConfig
-from preftilt.types import Mask, RewardGuide, Sampling, Step, check_whole
+from preftilt.types import Mask, RewardGuide, Sampling, Step
 
 WRONG: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (Sampling, {"temperature": -1}),
@@ -57,9 +57,10 @@ def test_a_noun_that_cannot_be_is_refused(noun: Callable[..., Any], given: dict[
 
 
 def test_a_whole_number_is_no_fraction_and_no_truth_value() -> None:
+    [n] = declarations(pt.BestOfN)
     for value in (2.0, True, "2"):
         with pytest.raises(BadInput, match="n must be a whole number of at least 1"):
-            check_whole("n", value, 1)
+            n.check(value, "n")
 
 
 def test_the_name_of_a_search_or_method_of_one_kind_is_no_argument() -> None:

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from preftilt import plugins
 from preftilt.engines import open as opening
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
@@ -22,7 +23,7 @@ def open_toy(name: str, options: EngineOptions) -> Engine:
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     point = EntryPoint(name, value, opening.PLUGINS)
-    monkeypatch.setattr(opening, "entry_points", lambda group: [point])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
 
 
 def test_a_package_can_bring_an_engine(monkeypatch: pytest.MonkeyPatch):

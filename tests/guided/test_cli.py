@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
 from preftilt.cli import configure
-from preftilt.cli.options import DrawFlags
+from preftilt.cli.options import setting_flags
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.records.schemas import schema_text
@@ -179,7 +178,8 @@ def test_the_search_of_a_request_that_names_none_is_decided_by_the_engine_and_re
 
 
 def test_the_help_tells_the_search_that_every_kind_of_engine_gets():
-    told = get_args(get_type_hints(DrawFlags, include_extras=True)["search"])[1].help
+    [search] = [flag for flag in setting_flags("draw").flags() if flag.setting.name == "search"]
+    told = search.setting.words
     guiding, drawing = (default_search(guides).name for guides in (True, False))
     assert f"{guiding} where it can guide decoding, and {drawing} where it only draws" in told
 

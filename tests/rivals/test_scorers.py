@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import preftilt as pt
+from preftilt import plugins
 from preftilt.errors import BadInput, EngineError
 from preftilt.rivals import ByRewardModel, Judges, Pair, open_reward_model, scorers
 from tests.rivals.conftest import QUESTION, Ask
@@ -51,7 +52,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def entry_points(*, group: str) -> EntryPoints:
         return EntryPoints(point for point in points if point.group == group)
 
-    monkeypatch.setattr(scorers, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
 
 
 def test_a_function_of_one_s_own_picks(ask: Ask) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from preftilt.cli.app import app
+from preftilt.cli.app import command_line
 from preftilt.records import SearchPatch, SettingsPatch
 from preftilt.server.openapi import DOCUMENTED, STATUSES
 from preftilt.server.wire import ChatBody, Knob
@@ -28,7 +28,7 @@ def test_the_curl_call_works(server: Running) -> None:
 
 
 def test_every_flag_that_is_mentioned_exists() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_command(command_line("serve", "ask")).commands  # type: ignore[attr-defined]
     known = {flag for one in ("serve", "ask") for p in commands[one].params for flag in p.opts}
     assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]*", TEXT)) <= known
 

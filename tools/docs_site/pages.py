@@ -22,7 +22,8 @@ from mkdocs.structure.pages import Page
 from typer import Context
 from typer.main import get_command
 
-from preftilt.cli import app
+from preftilt.cli.app import COMMANDS, command_line
+from preftilt.records.schemas import schema_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +48,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "reference/commands.md", content=commands()))
     for source, place in PLACES.items():
         text = (ROOT / source).read_text("utf-8")
+        if place.endswith(".schema.json"):
+            text = schema_text(place.removeprefix("schema/").removesuffix(".schema.json"))
         if place.endswith(".md"):
             text = _moved(without_front_matter(text), source, place)
         files.append(File.generated(config, place, content=text))
@@ -77,7 +80,7 @@ def without_front_matter(text: str) -> str:
 
 def commands() -> str:
     """Every command of ``preftilt`` with its flags, in the words of ``--help``."""
-    program: Any = get_command(app)
+    program: Any = get_command(command_line(*COMMANDS))
     lines = [
         "# Every command and flag",
         "",

@@ -1,57 +1,81 @@
-"""What the command line looks like: every command with its flags, and what an error looks like.
-
-A command imports its module when it is called, so that ``preftilt --help`` is fast.
-"""
+"""What the command line looks like: every command, and what an error looks like."""
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 import preftilt
-from preftilt.cli.arms_eval import arms_eval
-from preftilt.cli.behaviour import behaviour
-from preftilt.cli.demo_pairs import demo_pairs
-from preftilt.cli.fix_alpha import fix_alpha
-from preftilt.cli.fronts import fronts
 from preftilt.cli.grouping import flag, grouped
-from preftilt.cli.measuring import calibrate, reproduce, sweep
-from preftilt.cli.method_options import MethodFlags
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import (
-    ClusterFlags,
-    Conversation,
-    DrawFlags,
-    FileFlags,
-    Input,
-    Lambda,
-    Preferences,
-    PromptFlags,
-    RowPreferences,
-    ScoreFlags,
-    ShowFlags,
-)
-from preftilt.cli.policy_accuracy import policy_accuracy
-from preftilt.cli.serve import serve
-from preftilt.cli.soup import soup
-from preftilt.cli.train import train
-from preftilt.cli.verify import verify
-from preftilt.defaults import LAMBDA
 from preftilt.errors import PreftiltError
 
-app = typer.Typer(
-    name="preftilt",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+FIRST, EVALUATION, TRAINING, TOOLS = "Commands to begin with", "Evaluation", "Training", "Tools"
+"""What commands are for: the panels of ``preftilt --help``, in this order."""
+
+COMMANDS = {
+    "ask": (FIRST, "ask"),
+    "run": (FIRST, "rows"),
+    "score": (FIRST, "rows"),
+    "serve": (FIRST, "serve"),
+    "calibrate": (FIRST, "calibrate"),
+    "train": (FIRST, "train"),
+    "reproduce": (EVALUATION, "reproduce"),
+    "policy-accuracy": (EVALUATION, "policy_accuracy"),
+    "behaviour": (EVALUATION, "behaviour"),
+    "sweep": (EVALUATION, "sweep"),
+    "fronts": (EVALUATION, "fronts"),
+    "arms-eval": (EVALUATION, "arms_eval"),
+    "soup": (TRAINING, "soup"),
+    "fix-alpha": (TRAINING, "fix_alpha"),
+    "demo-pairs": (TRAINING, "demo_pairs"),
+    "influence": (TOOLS, "influence"),
+    "verify": (TOOLS, "verify"),
+    "schema": (TOOLS, "schema"),
+}
+"""Every command: its panel, and the module in ``preftilt.cli`` that has it, as a function of its name."""
+
+
+def command_line(*names: str) -> typer.Typer:
+    """The program with these commands, ready to be called; without any name every command, as ``--help`` lists them.
+
+    A command's module, and the settings that its flags come from, import numpy and more, so only what is called is
+    imported.
+    """
+    program = typer.Typer(
+        name="preftilt",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    program.callback(invoke_without_command=True)(preftilt_command)
+    for name in names or COMMANDS:
+        panel, module = COMMANDS[name]
+        function = name.replace("-", "_")
+        if names:
+            command = grouped(getattr(import_module(f"preftilt.cli.{module}"), function))
+            program.command(name, rich_help_panel=panel)(command)
+        else:
+            docstring = _docstring(Path(__file__).with_name(f"{module}.py"), function)
+            program.command(name, rich_help_panel=panel, help=docstring)(lambda: None)
+    return program
+
+
+def _docstring(source: Path, function: str) -> str | None:
+    """That of a function, read from its source."""
+    for node in ast.parse(source.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return ast.get_docstring(node)
+    raise LookupError(f"{source} has no function {function}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,7 +101,8 @@ def _spell_what_cannot_be_encoded() -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        code = app(list(arguments), prog_name="preftilt", standalone_mode=False)
+        program = command_line(*(name for name in arguments[:1] if name in COMMANDS))
+        code = program(list(arguments), prog_name="preftilt", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except TyperException as failure:
@@ -111,11 +136,6 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-FIRST, EVALUATION, TRAINING, TOOLS = "Commands to begin with", "Evaluation", "Training", "Tools"
-"""What commands are for: the panels of ``preftilt --help``, in this order."""
-
-
-@app.callback(invoke_without_command=True)
 def preftilt_command(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
@@ -123,159 +143,3 @@ def preftilt_command(
     if version:
         print(f"preftilt {preftilt.__version__}")
         raise typer.Exit
-
-
-@app.command(rich_help_panel=FIRST)
-@grouped
-def ask(
-    *,
-    question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
-    preference: Preferences = None,
-    messages: Conversation = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="A picture that QUESTION is about, for a model that sees (may be repeated).",
-        ),
-    ] = None,
-    lam: Lambda = None,
-    draw: DrawFlags,
-    method: MethodFlags,
-    score: ScoreFlags,
-    prompt: PromptFlags,
-    model: ModelFlags,
-    show: ShowFlags,
-) -> None:
-    """Answer one question, following a preference more strongly.
-
-    Example: preftilt ask "How can I enjoy studying maths?" --preference "I dislike gamification."
-    """
-    from preftilt.cli.ask import ask
-
-    flags = (draw, method, score, prompt)
-    ask(question, messages, preference or [], lam, flags, model, show, image or ())
-
-
-@app.command(rich_help_panel=FIRST)
-@grouped
-def run(
-    *,
-    source: Input,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
-    ],
-    preference: RowPreferences = None,
-    lam: Lambda = None,
-    draw: DrawFlags,
-    method: MethodFlags,
-    score: ScoreFlags,
-    prompt: PromptFlags,
-    model: ModelFlags,
-    files: FileFlags,
-    cluster: ClusterFlags,
-) -> None:
-    """Answer every row of a data set; a row's own "settings" come before these flags."""
-    from preftilt.cli.rows import run
-
-    flags = (draw, method, score, prompt)
-    run(source, output, preference or [], lam, flags, model, files, cluster)
-
-
-@app.command(rich_help_panel=FIRST)
-@grouped
-def score(
-    *,
-    source: Input,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
-    ] = "-",
-    preference: RowPreferences = None,
-    lam: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lambda",
-            metavar="NUMBER[,NUMBER…]",
-            help=f"Score under each of these; may be repeated. (default: {LAMBDA:g})",
-            rich_help_panel="Score",
-        ),
-    ] = None,
-    method: MethodFlags,
-    score: ScoreFlags,
-    prompt: PromptFlags,
-    model: ModelFlags,
-    files: FileFlags,
-) -> None:
-    """Score given responses under one λ or several; nothing is drawn."""
-    from preftilt.cli.rows import score as score_rows
-
-    flags = (method, score, prompt)
-    score_rows(source, output, preference or [], lam or [], flags, model, files)
-
-
-@grouped
-def influence(
-    *,
-    question: Annotated[str | None, typer.Argument(help="What is asked.")] = None,
-    preference: Preferences = None,
-    messages: Conversation = None,
-    response: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="The answer to explain. (default: one is drawn, as ask does)",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON object.")
-    ] = False,
-    lam: Lambda = None,
-    draw: DrawFlags,
-    method: MethodFlags,
-    score: ScoreFlags,
-    prompt: PromptFlags,
-    model: ModelFlags,
-) -> None:
-    """Show which sentences of a preference or system message carry an answer: one at a time is left out.
-
-    Example: preftilt influence "How can I enjoy maths?" -p "I dislike games. I like music."
-    """
-    from preftilt.cli.influence import influence
-
-    flags = (draw, method, score, prompt)
-    influence(question, messages, preference or [], response, lam, flags, model, as_json)
-
-
-def schema(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="realigned|scores|text|error|influence|row|score-row",
-            help="Which object: a result, a failed row's record, or a row of the input.",
-        ),
-    ] = "realigned",
-) -> None:
-    """Print the JSON Schema of what preftilt writes or reads."""
-    from preftilt.records.schemas import schema_text
-
-    print(schema_text(name), end="")
-
-
-for _command, _name, _panel in (
-    (serve, "serve", FIRST),
-    (calibrate, "calibrate", FIRST),
-    (train, "train", FIRST),
-    (reproduce, "reproduce", EVALUATION),
-    (policy_accuracy, "policy-accuracy", EVALUATION),
-    (behaviour, "behaviour", EVALUATION),
-    (sweep, "sweep", EVALUATION),
-    (fronts, "fronts", EVALUATION),
-    (arms_eval, "arms-eval", EVALUATION),
-    (soup, "soup", TRAINING),
-    (fix_alpha, "fix-alpha", TRAINING),
-    (demo_pairs, "demo-pairs", TRAINING),
-    (influence, "influence", TOOLS),
-    (verify, "verify", TOOLS),
-    (schema, "schema", TOOLS),
-):
-    app.command(_name, rich_help_panel=_panel)(_command)

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from rich.console import Console
+from typer import Argument, Option
 
 from preftilt.api import Realigner, Settings
 from preftilt.cli.configure import (
-    Flags,
     arms_from,
     check_model,
     check_strengths,
@@ -21,8 +22,7 @@ from preftilt.cli.configure import (
     settings_from,
 )
 from preftilt.cli.judges import check_judges, open_judges
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import ShowFlags
+from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags, ShowFlags
 from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show, print_json
 from preftilt.engines.loop import together
@@ -61,21 +61,30 @@ class AskResult:
 
 
 def ask(
-    question: str | None,
-    messages: str | None,
-    preferences: Sequence[str],
-    lam: float | None,
-    flags: Flags,
+    *,
+    question: Annotated[str | None, Argument(help="What to ask.")] = None,
+    preference: Preferences = None,
+    messages: Conversation = None,
+    image: Annotated[
+        list[str] | None,
+        Option(
+            metavar="FILE",
+            help="A picture that QUESTION is about, for a model that sees (may be repeated).",
+        ),
+    ] = None,
+    flags: SettingFlags,
     model: ModelFlags,
     show: ShowFlags,
-    images: Sequence[str] = (),
 ) -> None:
-    """Answer, then print and draw what was asked for."""
+    """Answer one question, following a preference more strongly.
+
+    Example: preftilt ask "How can I enjoy studying maths?" --preference "I dislike gamification."
+    """
     _check_show(show)
     check_model(model)
-    settings = settings_from(lam, flags, list(arms_from(model)))
-    conversation, wanted = request_from(question, messages, preferences, settings, images)
-    check_strengths(lam, wanted, settings)
+    settings = settings_from(flags, list(arms_from(model)))
+    conversation, wanted = request_from(question, messages, preference or (), settings, image or ())
+    check_strengths(flags.get("lambda"), wanted, settings)
     check_judges(model, [settings])
     request = AskRequest(conversation, wanted, settings, show.example)
     compare = not show.json if show.compare is None else show.compare

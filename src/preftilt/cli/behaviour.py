@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
-from preftilt.cli.grouping import grouped, option
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import DrawFlags, FileFlags, PromptFlags, ScoreFlags
+from preftilt.cli.configure import check_model, engine_from, model_identity, settings_from
+from preftilt.cli.grouping import Flags, FlagsFrom, SettingFlag, option
+from preftilt.cli.options import FileFlags, ModelFlags, declared_flags, setting_flags
 from preftilt.cli.policy_accuracy import run_resumable
-from preftilt.defaults import REDUCTION
+from preftilt.cli.progress import spinner
 from preftilt.errors import BadInput
-
-if TYPE_CHECKING:
-    from preftilt.eval.accuracy.comparisons import Comparison
-    from preftilt.eval.accuracy.evaluate import StudyOptions
-    from preftilt.eval.behaviour.evaluate import AnswerMethod, AnswerSettings
-    from preftilt.prompt import PromptSettings
+from preftilt.eval.accuracy.comparisons import Comparison, ScoringSetup
+from preftilt.eval.accuracy.evaluate import StudyOptions
+from preftilt.eval.accuracy.world import world_verdict
+from preftilt.eval.behaviour.evaluate import (
+    AnswerMethod,
+    AnswerSettings,
+    default_methods,
+    no_verdict,
+    parse_methods,
+    write_report,
+)
+from preftilt.eval.behaviour.evaluate import behaviour as compared
+from preftilt.eval.behaviour.formats import QuestionSource, read
+from preftilt.prompt import PromptSettings
+from preftilt.types import Sampling
 
 _users = partial(option, "Users")
 _methods = partial(option, "Methods")
 
 
-@grouped
+def _answer_flags() -> Iterator[SettingFlag]:
+    yield from declared_flags(AnswerSettings, "Methods")
+    yield from declared_flags(Sampling, "Methods", ("temperature", "top_p"))
+
+
 def behaviour(
     *,
     source: Annotated[
@@ -58,15 +71,8 @@ def behaviour(
         str | None,
         _methods(metavar="NAME", help="The method to compare with.", default="icl, or the first"),
     ] = None,
-    n: Annotated[int, _methods("--n", "-n", help="Answers that rear picks from.")] = 8,
-    temperature: Annotated[float, _methods(help="Of these answers.")] = 1.0,
-    top_p: Annotated[float, _methods(help="Of these answers.")] = 1.0,
-    reduction: Annotated[
-        str, _methods(metavar="sum|mean|centred", help="Of rear's token scores.")
-    ] = REDUCTION,
-    max_tokens: Annotated[int, _methods(help="Of an answer.")] = 160,
-    seed: Annotated[int, _methods(help="Of the random streams and the bootstrap.")] = 0,
-    prompt: PromptFlags,
+    answers: Annotated[Flags, FlagsFrom(_answer_flags)],
+    prompt: Annotated[Flags, setting_flags("prompt")],
     model: ModelFlags,
     files: FileFlags,
 ) -> None:
@@ -74,16 +80,11 @@ def behaviour(
 
     Example: preftilt behaviour demo --format world --model demo -o out/behaviour --limit 72
     """
-    from preftilt.cli.configure import check_model, model_identity, settings_from
-    from preftilt.eval.accuracy.evaluate import StudyOptions
-    from preftilt.eval.behaviour.evaluate import default_methods, parse_methods
-    from preftilt.eval.behaviour.formats import QuestionSource, read
-
     check_model(model)
-    if model.reward_model or model.reward_tokenizer or model.judge_model or model.arm:
+    if model.reward_model or model.reward_tokenizer or model.judge_model or "arms" in model.options:
         raise BadInput("no method here asks another model; leave reward models and judges out")
-    settings = settings_from(None, [prompt])
-    drawing = _drawing(n, temperature, top_p, reduction, max_tokens, seed)
+    settings = settings_from(prompt)
+    drawing = _drawing(answers)
     questions = read(form, QuestionSource(location=source, outputs=outputs, limit=files.limit))
     names = method or default_methods(
         preferences=all(question.preferences for question in questions),
@@ -92,7 +93,7 @@ def behaviour(
     options = StudyOptions(
         identity=model_identity(model) | {"command": "behaviour"},
         about={"source": Path(source).name, "format": form},
-        seed=seed,
+        seed=drawing.seed,
         in_flight=files.concurrency,
         resume=files.resume,
         force=files.force,
@@ -101,22 +102,10 @@ def behaviour(
     _report(model, settings.prompt, questions, methods, drawing, output, options, reference)
 
 
-def _drawing(
-    n: int, temperature: float, top_p: float, reduction: str, max_tokens: int, seed: int
-) -> AnswerSettings:
-    """How answers are drawn, checked as the flags of other commands are."""
-    from preftilt.cli.configure import settings_from
-    from preftilt.eval.behaviour.evaluate import AnswerSettings
-
-    draw = DrawFlags(n=n, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    settings = settings_from(None, [draw, ScoreFlags(reduction=reduction)])
-    return AnswerSettings(
-        n=n,
-        sampling=settings.sampling,
-        reduction=settings.reward.reduction,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
+def _drawing(flags: Flags) -> AnswerSettings:
+    sampled = {name: flags[name] for name in ("temperature", "top_p") if name in flags}
+    own = {name: value for name, value in flags.items() if name not in sampled}
+    return AnswerSettings(sampling=Sampling(**sampled), **own)
 
 
 def _report(
@@ -130,13 +119,6 @@ def _report(
     reference: str | None,
 ) -> None:
     """Open the model, answer, write and print."""
-    from preftilt.cli.configure import engine_from
-    from preftilt.cli.progress import spinner
-    from preftilt.eval.accuracy.comparisons import ScoringSetup
-    from preftilt.eval.accuracy.world import world_verdict
-    from preftilt.eval.behaviour.evaluate import behaviour as compared
-    from preftilt.eval.behaviour.evaluate import no_verdict, write_report
-
     with spinner() as doing:
         doing(f"opening {model.model}")
         with closing(engine_from(model)) as engine:

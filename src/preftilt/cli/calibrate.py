@@ -6,10 +6,14 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from preftilt.cli.show import interval
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, calibrate
+from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
+from preftilt.eval.calibrate.choice import calibrate as choose_lambda
 from preftilt.eval.calibrate.reading import read_pools
 from preftilt.eval.calibrate.report import draw, markdown, to_json
 from preftilt.example import path_intervals
@@ -24,27 +28,74 @@ CHOICES: dict[str, tuple[Reduction, ...]] = {
 }
 
 
-def calibrate_files(
-    sources: Sequence[str],
-    *,
-    qualities: Path | None,
-    split: str | None,
-    lambdas: Sequence[str],
-    reduction: str,
-    n: int | None,
-    min_items: int,
-    seed: int,
-    output: Path | None,
-    plot: Path | None,
+def calibrate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCORES.jsonl…",
+            help="Items with candidates' log-probs and qualities: results of run, or your own.",
+        ),
+    ],
+    qualities: Annotated[
+        Path | None,
+        typer.Option(
+            "--quality",
+            metavar="FILE.jsonl",
+            help='Qualities of candidates that have none of their own: lines of "id", "slot", "quality".',
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Choose on the items of this split. (default: the only one)"
+        ),
+    ] = None,
+    lambdas: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="NUMBER[,NUMBER…]",
+            help="Choose among these. (default: 0.5,1,2,3,5,10,20,50,100)",
+        ),
+    ] = None,
+    reduction: Annotated[
+        str, typer.Option(metavar="sum|mean|centred|all", help="Choose among these.")
+    ] = "all",
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", help="Of the candidates, the first N. (default: all of them)"),
+    ] = None,
+    min_items: Annotated[
+        int, typer.Option(metavar="K", help="Refuse to choose on fewer items.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="Write it as JSON.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf.")
+    ] = None,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A candidate's text that you like: print the λ that choose it, and nothing else; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
-    """Read, choose, and print the choice; ``output`` gets it as JSON, ``plot`` as a picture."""
+    """Choose λ and the reduction on a validation split, from stored scores; no model is opened."""
+    if example:
+        named = (qualities, split, lambdas, n, output, plot) != (None,) * 6
+        alone = not named and (reduction, min_items, seed) == ("all", 20, 0)
+        _lambdas_of_examples(sources, example, alone=alone)
+        return
     if reduction not in CHOICES:
         raise BadInput(f"--reduction is {reduction!r}; it must be one of {', '.join(CHOICES)}")
     if plot is not None:
         check_picture(plot)
-    tried = _numbers(lambdas) or LAMBDAS
+    tried = _numbers(lambdas or ()) or LAMBDAS
     pools = read_pools([Path(source) for source in sources], split=split, qualities=qualities)
-    calibration = calibrate(
+    calibration = choose_lambda(
         pools,
         lambdas=tried,
         reductions=CHOICES[reduction],
@@ -61,7 +112,7 @@ def calibrate_files(
     print(f"use it with: --lambda {chosen.lam:g} --reduction {chosen.reduction}", file=sys.stderr)
 
 
-def lambdas_of_examples(sources: Sequence[str], examples: Sequence[str], *, alone: bool) -> None:
+def _lambdas_of_examples(sources: Sequence[str], examples: Sequence[str], *, alone: bool) -> None:
     """For every record with a candidate of a liked text: the λ that choose it, from the record's own λ-path."""
     if not alone:
         raise BadInput(

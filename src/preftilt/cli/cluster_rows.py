@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from preftilt.cli.configure import options_from
 from preftilt.cli.grouping import flag
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import ClusterFlags, FileFlags
+from preftilt.cli.options import ClusterFlags, FileFlags, ModelFlags
 from preftilt.cli.output import Output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.errors import BadInput

@@ -14,13 +14,12 @@ from pydantic import ValidationError
 
 from preftilt.api import Settings
 from preftilt.arm.spec import read_spec
-from preftilt.cli.grouping import flag
-from preftilt.cli.method_options import MethodFlags
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import DrawFlags, PromptFlags, ScoreFlags
+from preftilt.cli.grouping import Flags, flag
+from preftilt.cli.options import ModelFlags
+from preftilt.declare import declarations
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
-from preftilt.engines.options import EngineOptions, Switch
+from preftilt.engines.options import EngineOptions
 from preftilt.engines.template_files import load_template
 from preftilt.errors import BadInput
 from preftilt.images import load_image
@@ -28,7 +27,6 @@ from preftilt.messages import Message, check_encodable, read_messages
 from preftilt.moment import read_moment
 from preftilt.prompt import parse_preference
 from preftilt.records import (
-    SEARCHES,
     MethodPatch,
     SearchPatch,
     SettingsPatch,
@@ -43,19 +41,15 @@ from preftilt.records import (
     searches_with,
 )
 from preftilt.rivals import METHODS
+from preftilt.search import SEARCHES
 from preftilt.types import Preference
 
-SWITCHES: tuple[Switch, ...] = ("auto", "on", "off")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
-Flags = Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]
 
-
-def settings_from(lam: float | None, flags: Flags, arms: Sequence[str] = ()) -> Settings:
+def settings_from(flags: Flags, arms: Sequence[str] = ()) -> Settings:
     """The settings that the flags ask for, over the defaults; ``arms`` are the reward models that read along."""
-    values: dict[str, Any] = {} if lam is None else {"lambda": lam}
-    for group in flags:
-        values |= {name: value for name, value in asdict(group).items() if value is not None}
+    values = dict(flags)
     if arms:
         values["arm"] = list(arms)
     if "arm_weight" in values:
@@ -136,48 +130,32 @@ def engine_from(model: ModelFlags) -> Engine:
 
 def options_from(model: ModelFlags) -> EngineOptions:
     """The options that the flags give."""
-    return EngineOptions(
-        chat_template=model.chat_template,
-        thinking=bool(model.thinking),
-        template_kwargs=template_arguments(model) or None,
-        now=moment_from(model),
-        tokenizer=model.tokenizer,
-        dtype=model.dtype,
-        device=model.device,
-        trust_remote_code=model.trust_remote_code,
-        allow_pickle=model.allow_pickle,
-        max_rows=model.max_rows,
-        max_context=model.max_context,
-        threads=model.threads,
-        adapter=model.adapter,
-        arms=arms_from(model) or None,
-        arm_base=model.arm_base,
-        served_model=model.served_model,
-        api_key_env=model.api_key_env,
-        timeout=model.timeout,
-        max_connections=model.max_connections,
-        sampler_logprobs=_switch(model.sampler_logprobs),
-        scorer=model.scorer,
-    )
+    read = {
+        "template_kwargs": template_arguments(model) or None,
+        "now": moment_from(model),
+        "arms": arms_from(model) or None,
+    }
+    return EngineOptions(**{**model.options, **read})
 
 
 def moment_from(model: ModelFlags) -> datetime | None:
     """``--now``; None if it is not given."""
-    return None if model.now is None else read_moment(model.now)
+    return read_moment(model.options["now"]) if "now" in model.options else None
 
 
 def check_model(model: ModelFlags) -> None:
     """What can be refused about the model before its packages are imported and its weights are read."""
-    for folder in (options_from(model).arms or {}).values():
+    options = options_from(model)
+    for folder in (options.arms or {}).values():
         read_spec(Path(folder).expanduser())
-    if model.chat_template is not None:
-        load_template(model.chat_template)
+    if options.chat_template is not None:
+        load_template(options.chat_template)
 
 
 def arms_from(model: ModelFlags) -> dict[str, str]:
     """``--arm [NAME=]FOLDER`` as folders by name; a folder without a name is called as it is itself."""
     folders: dict[str, str] = {}
-    for spec in model.arm or ():
+    for spec in model.options.get("arms", ()):
         name, equals, folder = spec.partition("=")
         if not equals or Path(spec).exists():
             name, folder = Path(spec).name, spec
@@ -215,7 +193,7 @@ def _utility(text: str) -> float:
 def template_arguments(model: ModelFlags) -> dict[str, Any]:
     """``--template-arg NAME=VALUE`` as the template's variables; a value that is no JSON is text."""
     arguments: dict[str, Any] = {}
-    for option in model.template_arg or ():
+    for option in model.options.get("template_kwargs", ()):
         name, equals, value = option.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
@@ -230,24 +208,27 @@ def template_arguments(model: ModelFlags) -> dict[str, Any]:
     return arguments
 
 
-def _switch(text: str) -> Switch:
-    for known in SWITCHES:
-        if text == known:
-            return known
-    raise BadInput(f"--sampler-logprobs must be {', '.join(SWITCHES)}, not {text!r}")
+IDLE = frozenset(
+    {"now", "device", "max_rows", "threads", "api_key_env", "timeout", "max_connections"}
+)
+"""Options that change no record: about speed and connections. What prompts show of ``--now`` is found out later."""
 
 
 def model_identity(model: ModelFlags) -> dict[str, Any]:
-    """All flags of the model that can change a record; those about speed and connections do not."""
-    identity = asdict(model) | {"thinking": bool(model.thinking)}
-    identity["template_arg"] = template_arguments(model)
-    for name in ("device", "max_rows", "threads", "api_key_env", "timeout", "max_connections"):
-        del identity[name]
-    del identity["now"]  # What prompts show of it is found out with the model open.
-    template = model.chat_template
+    """All flags of the model that can change a record."""
+    template = model.options.get("chat_template")
     if template is not None and Path(template).is_file():
-        identity["chat_template"] = Path(template).read_text(encoding="utf-8", errors="replace")
-    return identity
+        template = Path(template).read_text(encoding="utf-8", errors="replace")
+    options = {
+        option.name: model.options.get(option.name, option.default)
+        for option in declarations(EngineOptions)
+        if option.name not in IDLE
+    }
+    return (
+        {name: value for name, value in asdict(model).items() if name != "options"}
+        | options
+        | {"chat_template": template, "template_kwargs": template_arguments(model)}
+    )
 
 
 def unescape(text: str) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 from typer import Option
 
 from preftilt.errors import BadInput
+from preftilt.eval.objectives import PairSettings, write_pairs
+from preftilt.types import Sampling
 
 
 def demo_pairs(
@@ -36,9 +38,6 @@ def demo_pairs(
 
     Example: preftilt demo-pairs --out out/pairs
     """
-    from preftilt.eval.objectives import PairSettings, write_pairs
-    from preftilt.types import Sampling
-
     try:
         train, validation, test = (int(count) for count in items.split(","))
     except ValueError:

@@ -9,6 +9,12 @@ from typing import Annotated
 from typer import Argument, Option
 
 from preftilt.errors import BadInput
+from preftilt.eval.fronts.metrics import RewardScale
+from preftilt.eval.fronts.records import read_rewards
+from preftilt.eval.fronts.report import draw_front, scale_in_words, table
+from preftilt.eval.fronts.report import fronts as measure
+from preftilt.plots.style import check_picture
+from preftilt.records import write_json
 
 
 def fronts(
@@ -41,12 +47,6 @@ def fronts(
 
     Example: preftilt fronts rewards.jsonl --range help=-5:10 --range harmless=-8:4 --reference 0,0
     """
-    from preftilt.eval.fronts.records import read_rewards
-    from preftilt.eval.fronts.report import draw_front, scale_in_words, table
-    from preftilt.eval.fronts.report import fronts as measure
-    from preftilt.plots.style import check_picture
-    from preftilt.records import write_json
-
     if plot is not None:
         check_picture(plot)
     scale = _scale(ranges, reference)
@@ -60,7 +60,6 @@ def fronts(
 
 
 def _scale(ranges: list[str], reference: str):
-    from preftilt.eval.fronts.metrics import RewardScale
 
     names, lows, highs = [], [], []
     for text in ranges:

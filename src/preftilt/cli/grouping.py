@@ -1,14 +1,24 @@
-"""Groups of flags: a frozen dataclass is a group, and ``grouped`` gives a command the flags of its groups."""
+"""Groups of flags: ``grouped`` gives a command the flags of the parameters that stand for several.
+
+Such a parameter is a frozen dataclass whose fields are flags, or :data:`Flags`, whose flags settings declare themselves
+(:mod:`preftilt.declare`).
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
+from keyword import iskeyword
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from typer import Option
+
+from preftilt.declare import Declared
+
+Flags = Mapping[str, Any]
+"""The flags that were given, by the names of their settings: settings know their own defaults, and check values."""
 
 
 def option(panel: str, *names: str, help: str, default: str = "", **rest: Any) -> Any:
@@ -29,56 +39,128 @@ class Defaults:
     values: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class SettingFlag:
+    """A setting as a flag: the panel of the help that it stands in, and to which searches or methods it belongs."""
+
+    setting: Declared
+    panel: str
+    owners: Sequence[str] = ()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """How it is spelled."""
+        name = flag(self.setting.alias)
+        spelled = f"{name}/--no-{name[2:]}" if self.setting.kind is bool else name
+        return self.setting.facts.flags or (spelled,)
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """The parameter of the command, None where the flag is not given."""
+        setting, facts = self.setting, self.setting.facts
+        kind = setting.kind if setting.kind in (int, float, bool) else str
+        words = setting.words[:1].upper() + setting.words[1:]
+        shown = option(
+            self.panel,
+            *self.names,
+            help=f"{', '.join(self.owners)}: {setting.words}" if self.owners else words,
+            default=facts.told or _told(setting.default),
+            metavar=facts.metavar or "|".join(setting.choices) or None,
+        )
+        return inspect.Parameter(
+            setting.name if iskeyword(setting.alias) else setting.alias,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[(list[str] if facts.repeats else kind) | None, shown],
+        )
+
+
+def _told(default: Any) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, float):
+        return f"{default:g}"
+    if isinstance(default, tuple):
+        return ",".join(map(_told, default))
+    return "" if default in (None, {}) else str(default).replace("\n", r"\n")
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsFrom:
+    """Beside :data:`Flags` in a parameter's ``Annotated``: its flags. Asked for when the command is built, since the
+    settings that declare them import numpy."""
+
+    flags: Callable[[], Iterable[SettingFlag]]
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` with every parameter that is a group of flags replaced by those flags."""
     hints = get_type_hints(command, include_extras=True)
-    flat: dict[str, inspect.Parameter] = {}
-    groups: dict[str, Any] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        group = get_args(hints[name])[0] if get_origin(hints[name]) is Annotated else hints[name]
-        if is_dataclass(group):
-            groups[name] = group
-            flat |= _parameters(group, _own_defaults(hints[name]))
-        else:
-            flat[name] = parameter.replace(
-                annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY
-            )
+    parts = {
+        name: _expanded(name, hints[name], parameter.default)
+        for name, parameter in inspect.signature(command).parameters.items()
+    }
+    flat = [parameter for parameters, _ in parts.values() for parameter in parameters]
 
     @wraps(command, assigned=("__name__", "__doc__", "__module__"), updated=())
     def flattened(**values: Any) -> None:
-        for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
-        command(**values)
+        command(**{name: gather(values) for name, (_, gather) in parts.items()})
 
     shown: Any = flattened
-    shown.__signature__ = inspect.Signature([*flat.values()])
-    shown.__annotations__ = {name: parameter.annotation for name, parameter in flat.items()}
+    shown.__signature__ = inspect.Signature(flat)
+    shown.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     del shown.__wrapped__
     return flattened
 
 
-def _own_defaults(hint: Any) -> Mapping[str, object]:
-    return {
-        name: value
-        for extra in get_args(hint)[1:]
-        if isinstance(extra, Defaults)
-        for name, value in extra.values.items()
+Gather = Callable[[dict[str, Any]], Any]
+"""Makes the value of a parameter of those of its flags, by name."""
+
+
+def _expanded(name: str, hint: Any, default: Any) -> tuple[list[inspect.Parameter], Gather]:
+    """The flags that stand for a parameter: itself, or those of its group."""
+    plain, *extras = get_args(hint) if get_origin(hint) is Annotated else [hint]
+    for extra in extras:
+        if isinstance(extra, FlagsFrom):
+            return _declared(list(extra.flags()))
+    if is_dataclass(plain):
+        own = {
+            k: v for extra in extras if isinstance(extra, Defaults) for k, v in extra.values.items()
+        }
+        return _group(plain, own)
+    parameter = inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+    )
+    return [parameter], lambda values: values[name]
+
+
+def _declared(flags: Sequence[SettingFlag]) -> tuple[list[inspect.Parameter], Gather]:
+    parameters = [flag.parameter for flag in flags]
+
+    def gather(values: dict[str, Any]) -> Flags:
+        named: dict[str, Any] = {}
+        for flag, parameter in zip(flags, parameters, strict=True):
+            value = values[parameter.name]
+            if value is not None:
+                if not flag.setting.facts.repeats:
+                    flag.setting.check(value, flag.names[0].partition("/")[0])
+                named[flag.setting.alias] = value
+        return named
+
+    return parameters, gather
+
+
+def _group(kind: Any, own: Mapping[str, object]) -> tuple[list[inspect.Parameter], Gather]:
+    types = get_type_hints(kind, include_extras=True)
+    parts = {
+        part.name: _expanded(part.name, types[part.name], own.get(part.name, _default(part)))
+        for part in fields(kind)
     }
+    return (
+        [parameter for parameters, _ in parts.values() for parameter in parameters],
+        lambda values: kind(**{name: gather(values) for name, (_, gather) in parts.items()}),
+    )
 
 
-def _parameters(group: Any, own: Mapping[str, object]) -> dict[str, inspect.Parameter]:
-    types = get_type_hints(group, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return {
-        field.name: inspect.Parameter(
-            field.name,
-            keyword,
-            default=own.get(field.name, _default(field)),
-            annotation=types[field.name],
-        )
-        for field in fields(group)
-    }
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
+def _default(part: Field[Any]) -> Any:
+    return part.default if part.default_factory is MISSING else part.default_factory()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from typing import Annotated
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
 
 from preftilt.ablation import Influence, SentenceInfluence, measure_influence
 from preftilt.api import Realigner
 from preftilt.cli.configure import (
-    Flags,
     arms_from,
     check_model,
     check_strengths,
@@ -24,39 +23,49 @@ from preftilt.cli.configure import (
     request_from,
     settings_from,
 )
-from preftilt.cli.grouping import flag
+from preftilt.cli.grouping import Flags, flag
 from preftilt.cli.judges import check_judges, open_judges
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import PromptFlags
+from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags
 from preftilt.cli.progress import spinner
 from preftilt.cli.show import Show, print_json, safe
+from preftilt.declare import declarations
 from preftilt.errors import BadInput
 from preftilt.explain import signed, visible
+from preftilt.prompt import PromptSettings
 
 BAR = 12
 """Characters of the longest bar."""
 
 
 def influence(
-    question: str | None,
-    messages: str | None,
-    preferences: Sequence[str],
-    response: str | None,
-    lam: float | None,
-    flags: Flags,
+    *,
+    question: Annotated[str | None, Argument(help="What is asked.")] = None,
+    preference: Preferences = None,
+    messages: Conversation = None,
+    response: Annotated[
+        str | None,
+        Option(
+            metavar="TEXT",
+            help="The answer to explain. (default: one is drawn, as ask does)",
+        ),
+    ] = None,
+    as_json: Annotated[bool, Option("--json", help="Print the result as one JSON object.")] = False,
+    flags: SettingFlags,
     model: ModelFlags,
-    as_json: bool,
 ) -> None:
-    """Draw the answer, or take the given one; leave out one sentence at a time; print what each is worth."""
+    """Show which sentences of a preference or system message carry an answer: one at a time is left out.
+
+    Example: preftilt influence "How can I enjoy maths?" -p "I dislike games. I like music."
+    """
     check_model(model)
     if response is not None:
-        _check_nothing_is_drawn(lam, flags, model)
-    settings = settings_from(lam, flags, list(arms_from(model)))
+        _check_nothing_is_drawn(flags, model)
+    settings = settings_from(flags, list(arms_from(model)))
     conversation, wanted = request_from(
-        question, messages, preferences, settings, needs_preference=False
+        question, messages, preference or (), settings, needs_preference=False
     )
     if response is None:
-        check_strengths(lam, wanted, settings)
+        check_strengths(flags.get("lambda"), wanted, settings)
     check_judges(model, [settings])
     with spinner() as say:
         say(f"opening {model.model}")
@@ -143,16 +152,14 @@ def _strongest(result: Influence, sentence: SentenceInfluence) -> str:
     )
 
 
-def _check_nothing_is_drawn(lam: float | None, flags: Flags, model: ModelFlags) -> None:
+def _check_nothing_is_drawn(flags: Flags, model: ModelFlags) -> None:
     """With a response of one's own, flags that say how an answer is drawn would do nothing."""
-    named = {"lambda": lam, "arm": model.arm}
-    for group in flags:
-        if not isinstance(group, PromptFlags):
-            named |= asdict(group)
-        else:
-            named["against"] = group.against
-    for name, value in named.items():
-        if value is not None:
+    shaping = {setting.name for setting in declarations(PromptSettings)} - {
+        "against",
+        "generate_with",
+    }
+    for name in [*flags, *(["arm"] if "arms" in model.options else [])]:
+        if name not in shaping:
             raise BadInput(
                 f"{flag(name)} says how an answer is drawn or chosen, and does nothing beside --response: leave one out"
             )

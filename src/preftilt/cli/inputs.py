@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from preftilt.cli.configure import Flags, arms_from, settings_from
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import FileFlags
+from preftilt.cli.configure import arms_from, settings_from
+from preftilt.cli.grouping import Flags
+from preftilt.cli.options import FileFlags, ModelFlags
 from preftilt.errors import BadInput
 from preftilt.prompt import parse_preference
 from preftilt.records import CheckedRow, InputRow, file_lines, iter_items, lines_of
@@ -35,7 +35,6 @@ class InputRows:
 def input_rows(
     source: str,
     preferences: Sequence[str],
-    lam: float | None,
     flags: Flags,
     model: ModelFlags,
     files: FileFlags,
@@ -43,7 +42,7 @@ def input_rows(
 ) -> Iterator[InputRows]:
     """The rows of a file, or of standard input for ``-``, to be read within the context."""
     name = "standard input" if source == "-" else source
-    base = settings_from(lam, flags, list(arms_from(model)))
+    base = settings_from(flags, list(arms_from(model)))
     preferred = [parse_preference(text) for text in preferences]
 
     def items(lines: Iterator[bytes]) -> Iterator[CheckedRow]:

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from preftilt.api import Settings
 from preftilt.cli.configure import moment_from
-from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.options import ModelFlags
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
 from preftilt.rivals import ByJudge, ByRewardModel, Judges, open_reward_model, runs_here
 from preftilt.search import ARGS
 
+ABOUT_WEIGHTS = ("dtype", "device", "trust_remote_code", "allow_pickle")
 JUDGE_KEY_VARIABLE = "PREFTILT_JUDGE_API_KEY"
 """Holds the key of a judge's server; the key of the model's own is none of its business."""
 
@@ -70,10 +71,7 @@ def reward_options(model: ModelFlags) -> EngineOptions:
         return options
     return replace(
         options,
-        dtype=model.dtype,
-        device=model.device,
-        trust_remote_code=model.trust_remote_code,
-        allow_pickle=model.allow_pickle,
+        **{name: value for name, value in model.options.items() if name in ABOUT_WEIGHTS},
     )
 
 

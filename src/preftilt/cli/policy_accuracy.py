@@ -10,22 +10,38 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from typer import Argument, Exit, Option
 
-from preftilt.cli.grouping import grouped, option
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import FileFlags, PromptFlags
+from preftilt.cli.configure import (
+    arms_from,
+    check_model,
+    engine_from,
+    model_identity,
+    settings_from,
+)
+from preftilt.cli.grouping import Flags, option
+from preftilt.cli.judges import open_judges
+from preftilt.cli.options import FileFlags, ModelFlags, setting_flags
+from preftilt.cli.progress import spinner
+from preftilt.cli.tables import parse_lambdas
 from preftilt.errors import BadInput
-
-if TYPE_CHECKING:
-    from preftilt.eval.accuracy.comparisons import Comparison
-    from preftilt.eval.accuracy.evaluate import StudyOptions
-    from preftilt.eval.accuracy.formats import LoadedComparisons
-    from preftilt.eval.accuracy.rules import Mode, Rule
-    from preftilt.prompt import PromptSettings
-    from preftilt.settings import ArmSettings
+from preftilt.eval.accuracy.comparisons import Comparison, ScoringSetup
+from preftilt.eval.accuracy.evaluate import StudyOptions, write_report
+from preftilt.eval.accuracy.evaluate import policy_accuracy as measured
+from preftilt.eval.accuracy.formats import ComparisonSource, LoadedComparisons, read
+from preftilt.eval.accuracy.rules import (
+    MODES,
+    ArgsRule,
+    Mode,
+    RewardModelRule,
+    Rule,
+    default_rules,
+    parse_rules,
+)
+from preftilt.prompt import PromptSettings, parse_preference
+from preftilt.settings import ArmSettings
 
 T = TypeVar("T")
 
@@ -35,7 +51,6 @@ _pairs = partial(option, "Pairs")
 _rules = partial(option, "Rules")
 
 
-@grouped
 def policy_accuracy(
     *,
     source: Annotated[
@@ -108,7 +123,7 @@ def policy_accuracy(
         ),
     ] = None,
     seed: Annotated[int, _rules(metavar="N", help="Of the bootstrap.")] = 0,
-    prompt: PromptFlags,
+    prompt: Annotated[Flags, setting_flags("prompt")],
     model: ModelFlags,
     files: FileFlags,
 ) -> None:
@@ -116,14 +131,9 @@ def policy_accuracy(
 
     Example: preftilt policy-accuracy demo --format world --model demo -o out/policy-accuracy
     """
-    from preftilt.cli.configure import arms_from, check_model, settings_from
-    from preftilt.eval.accuracy.formats import ComparisonSource, read
-    from preftilt.prompt import parse_preference
-    from preftilt.settings import ArmSettings
-
     check_model(model)
     _check_judges(model, preference_in)
-    settings = settings_from(None, [prompt])
+    settings = settings_from(prompt)
     arms = ArmSettings(names=tuple(arms_from(model)), alpha=alpha or "")
     if alpha and not arms.names:
         raise BadInput("--alpha belongs to --arm; name a reward model")
@@ -151,10 +161,6 @@ def _options(
     *,
     states: bool,
 ) -> StudyOptions:
-    from preftilt.cli.configure import model_identity
-    from preftilt.cli.tables import parse_lambdas
-    from preftilt.eval.accuracy.evaluate import StudyOptions
-
     if lam and not states:
         raise BadInput("--lambda needs a preference in every pair (--preference TEXT)")
     return StudyOptions(
@@ -168,8 +174,6 @@ def _options(
 
 
 def _mode(name: str) -> Mode:
-    from preftilt.eval.accuracy.rules import MODES
-
     for known in MODES:
         if name == known:
             return known
@@ -198,14 +202,12 @@ def _chosen_rules(
     states: bool,
 ) -> list[Rule]:
     """The rules that are named, or all that the pairs and the models at hand allow."""
-    from preftilt.eval.accuracy.rules import ArgsRule, RewardModelRule, default_rules, parse_rules
-
     place = "user" if preference_in == "user" else "system"
     rules = parse_rules(named, place) or default_rules(
         preferences=states,
         examples=all(comparison.examples for comparison in loaded.comparisons),
         reward_model=model.reward_model is not None,
-        arms=bool(model.arm),
+        arms="arms" in model.options,
         place=place,
     )
     asks = [rule.name for rule in rules if isinstance(rule, ArgsRule | RewardModelRule)]
@@ -229,13 +231,6 @@ def _report(
     options: StudyOptions,
 ) -> None:
     """Open the models, measure, write and print."""
-    from preftilt.cli.configure import engine_from
-    from preftilt.cli.judges import open_judges
-    from preftilt.cli.progress import spinner
-    from preftilt.eval.accuracy.comparisons import ScoringSetup
-    from preftilt.eval.accuracy.evaluate import policy_accuracy as measured
-    from preftilt.eval.accuracy.evaluate import write_report
-
     with spinner() as doing, ExitStack() as stack:
         doing(f"opening {model.model}")
         engine = stack.enter_context(closing(engine_from(model)))

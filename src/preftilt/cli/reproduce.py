@@ -8,17 +8,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from preftilt.cli.configure import check_model, options_from
+from preftilt.cli.grouping import Defaults, Flags, option
 from preftilt.cli.judges import judge_options, reward_options
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.reproduce_options import ExperimentFlags, ReportFlags, SizeFlags
+from preftilt.cli.options import ModelFlags, flags_from
+from preftilt.engines.models import DEMO
 from preftilt.errors import BadInput
 from preftilt.eval.benchmarks.table import BENCHMARKS, open_benchmarks
 from preftilt.eval.harness.benchmark import Benchmark, Opening, json_object
@@ -28,20 +30,88 @@ from preftilt.eval.reproduce.experiments import TOKEN_LEVEL, named, reference_of
 from preftilt.eval.reproduce.figures import draw_figures
 from preftilt.eval.reproduce.parts import MeasureSettings
 from preftilt.eval.reproduce.report import blocks, title_of
-from preftilt.eval.reproduce.running import SCHEMA, ItemCounts, ReproducePlan, reproduce
+from preftilt.eval.reproduce.running import SCHEMA, ItemCounts, ReproducePlan
+from preftilt.eval.reproduce.running import reproduce as measure_missing
 from preftilt.eval.runner import cores
 from preftilt.plots import check_picture
 from preftilt.records import write_json, write_text
 
 
-def run_experiments(
-    experiments: Sequence[str],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentFlags:
+    """What is measured and how: the benchmarks, and what the classes of the evaluation declare."""
+
+    benchmark: Annotated[
+        list[str] | None,
+        option(
+            "Experiment",
+            "--benchmark",
+            "-b",
+            metavar="NAME",
+            help=f"{', '.join(BENCHMARKS)}; may be repeated.",
+            default="demo-world",
+        ),
+    ] = None
+    opening: Annotated[Flags, flags_from(Opening, "Experiment", without=("logs",))] = field(
+        default_factory=dict
+    )
+    plan: Annotated[
+        Flags,
+        flags_from(
+            ReproducePlan, "Sizes", ("reference", "inserted", "repeats", "max_tokens_total")
+        ),
+    ] = field(default_factory=dict)
+    measure: Annotated[Flags, flags_from(MeasureSettings, "Sizes")] = field(default_factory=dict)
+    counts: Annotated[Flags, flags_from(ItemCounts, "Sizes")] = field(default_factory=dict)
+    processes: Annotated[
+        int | None,
+        option(
+            "Sizes", min=1, help="Share items among them.", default="the cores for demo; else one"
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFlags:
+    """Where it goes."""
+
+    output: Annotated[
+        Path, option("Output", "--output", "-o", metavar="DIR", help="Report and figures.")
+    ] = Path("out/reproduce")
+    records: Annotated[
+        Path | None,
+        option(
+            "Output", metavar="DIR", help="What was measured, item by item.", default="DIR/records"
+        ),
+    ] = None
+    figures_only: Annotated[
+        bool,
+        option(
+            "Output",
+            "--figures-only",
+            help="Draw and tell the report in DIR again; measure nothing.",
+        ),
+    ] = False
+
+
+def reproduce(
+    *,
+    experiments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="table1|table2|table3|fig2|fig3|fig4|fig5|fig6|all|avoiding|equal-tokens|BENCHMARK…",
+            help="Experiments of the paper; avoiding: wishes to leave something out; equal-tokens: how many draws are"
+            " worth their tokens; a benchmark's name: picking whole answers beside guiding every token on it.",
+        ),
+    ],
     what: ExperimentFlags,
-    sizes: SizeFlags,
-    model: ModelFlags,
+    model: Annotated[ModelFlags, Defaults({"model": DEMO})],
     report: ReportFlags,
 ) -> None:
-    """Measure what is missing, and write report.json, report.md, report.html and the figures."""
+    """Repeat experiments of the REAR paper on your model: tables and figures with intervals, resumable.
+
+    Without --benchmark it is the demo world: offline, checked exactly, no judge.
+    """
     experiments, what = _by_benchmark(experiments, what)
     names = named(experiments)
     check_picture(report.output / "figure.png")
@@ -50,14 +120,14 @@ def run_experiments(
         return
     check_model(model)
     records = report.records or report.output / "records"
-    opening = _opening(what, sizes, report.output)
-    plan = _plan(names, what, sizes, model, records)
+    opening = _opening(what.opening, report.output)
+    plan = _plan(names, what, model, records)
     benchmarks = open_benchmarks(what.benchmark or (), opening)
     _check(plan, benchmarks)
     report.output.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["preftilt", *sys.argv[1:]])
     with _bars() as on_item:
-        results = reproduce(plan, benchmarks, command, on_item)
+        results = measure_missing(plan, benchmarks, command, on_item)
     write_json(report.output / "report.json", results)
     _tell(results, report.output)
     if results["unmeasured"]:
@@ -102,63 +172,44 @@ def _saved(folder: Path) -> dict[str, Any]:
     return results
 
 
-def _opening(what: ExperimentFlags, sizes: SizeFlags, folder: Path) -> Opening:
-    return Opening(
-        data=what.data,
-        preset=what.preset,
-        switches=json_object(what.switches, "--switches"),
-        limit=sizes.limit,
-        validation=sizes.validation,
-        judge=what.judge,
-        judge_prompts=what.judge_prompts,
-        max_judge_calls=what.max_judge_calls,
-        logs=str(folder / "logs"),
-    )
+def _opening(flags: Flags, folder: Path) -> Opening:
+    switches = json_object(flags.get("switches"), "--switches")
+    return Opening(**{**flags, "switches": switches}, logs=str(folder / "logs"))
 
 
 def _plan(
-    names: Sequence[str],
-    what: ExperimentFlags,
-    sizes: SizeFlags,
-    model: ModelFlags,
-    records: Path,
+    names: Sequence[str], what: ExperimentFlags, model: ModelFlags, records: Path
 ) -> ReproducePlan:
-    pool = sizes.n if sizes.pool is None else sizes.pool
-    if pool < sizes.n:
-        raise BadInput(f"--pool is {pool}, less than the {sizes.n} of --n that methods pick from")
-    return ReproducePlan(
+    measure, plan = dict(what.measure), dict(what.plan)
+    for name, flag in (
+        ("lambdas", "--tree-lambdas"),
+        ("guided_lambdas", "--guided-lambdas"),
+        ("drawn_lambdas", "--drawn-lambdas"),
+    ):
+        if name in measure:
+            measure[name] = tuple(_numbers(measure[name], flag, float))
+    how = MeasureSettings(
+        **{**measure, "settings": json_object(measure.get("settings"), "--settings")}
+    )
+    how = replace(how, lambdas=tuple(sorted(set(how.lambdas))), pool=measure.get("pool", how.n))
+    if how.pool < how.n:
+        raise BadInput(f"--pool is {how.pool}, less than the {how.n} of --n that methods pick from")
+    if "inserted" in plan:
+        plan["inserted"] = tuple(_numbers(plan["inserted"], "--inserted", int))
+    own = ReproducePlan(
         experiments=names,
         models=_models(model),
-        measure=MeasureSettings(
-            settings=json_object(what.settings, "--settings"),
-            seed=what.seed,
-            pool=pool,
-            n=sizes.n,
-            lambdas=tuple(sorted(set(_numbers(sizes.tree_lambdas, "--tree-lambdas", float)))),
-            judge_tokens=sizes.rm_tokens,
-            guided_lambdas=tuple(_numbers(sizes.guided_lambdas, "--guided-lambdas", float)),
-            drawn_lambdas=tuple(_numbers(sizes.drawn_lambdas, "--drawn-lambdas", float)),
-            drawn=sizes.drawn,
-        ),
-        inserted=tuple(sorted({0, *_numbers(sizes.inserted, "--inserted", int)})),
-        sizes=ItemCounts(
-            trees=sizes.tree_items,
-            others=sizes.other_items,
-            draws=sizes.drawn_items,
-            rated=sizes.rated_items,
-            contexts=sizes.context_items,
-            timed=sizes.timed_items,
-        ),
+        measure=how,
+        sizes=ItemCounts(**what.counts),
         processes=cores()
-        if sizes.processes is None and model.model == "demo"
-        else sizes.processes or 1,
-        reference=what.reference,
+        if what.processes is None and model.model == "demo"
+        else what.processes or 1,
         records=records,
-        judged_by=what.judge,
-        max_judge_calls=what.max_judge_calls,
-        repeats=sizes.repeats,
-        max_tokens_total=what.max_tokens_total,
+        judged_by=what.opening.get("judge"),
+        max_judge_calls=what.opening.get("max_judge_calls"),
+        **plan,
     )
+    return replace(own, inserted=tuple(sorted({0, *own.inserted})))
 
 
 def _models(model: ModelFlags) -> MeasuredModels:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from preftilt.api import Realigner, Settings
 from preftilt.cli.cluster_rows import answer_on_cluster, check_cluster
-from preftilt.cli.configure import (
-    Flags,
-    check_model,
-    engine_from,
-    model_identity,
-)
+from preftilt.cli.configure import check_model, engine_from, model_identity
+from preftilt.cli.grouping import Flags
 from preftilt.cli.inputs import input_rows
 from preftilt.cli.judges import check_judges, open_judges
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import ClusterFlags, FileFlags
+from preftilt.cli.options import (
+    ClusterFlags,
+    FileFlags,
+    Input,
+    ModelFlags,
+    RowPreferences,
+    SettingFlags,
+    setting_flags,
+)
 from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
+from preftilt.defaults import LAMBDA
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.records import (
@@ -53,16 +57,18 @@ from preftilt.search import Search
 
 
 def run(
-    source: str,
-    output: str,
-    preferences: Sequence[str],
-    lam: float | None,
-    flags: Flags,
+    *,
+    source: Input,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
+    ],
+    preference: RowPreferences = None,
+    flags: SettingFlags,
     model: ModelFlags,
     files: FileFlags,
     cluster: ClusterFlags,
 ) -> None:
-    """Realign every row, here or on a cluster."""
+    """Answer every row of a data set; a row's own "settings" come before these flags."""
     check_model(model)
     check_cluster(cluster)
     kind = record_kind(files.records)
@@ -72,7 +78,7 @@ def run(
         )
     identity = model_identity(model) | {"command": "run"} | _records_identity(kind)
     methods = MethodsSeen()
-    with input_rows(source, preferences, lam, flags, model, files, InputRow) as rows:
+    with input_rows(source, preference or (), flags, model, files, InputRow) as rows:
         planned = plan_output(source, output, rows, identity, files, methods.add)
         check_judges(model, methods.settings)
         if cluster.ray is None:
@@ -83,23 +89,34 @@ def run(
 
 
 def score(
-    source: str,
-    output: str,
-    preferences: Sequence[str],
-    lambdas: Sequence[str],
-    flags: Flags,
+    *,
+    source: Input,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT.jsonl", help="- is stdout.")
+    ] = "-",
+    preference: RowPreferences = None,
+    lam: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lambda",
+            metavar="NUMBER[,NUMBER…]",
+            help=f"Score under each of these; may be repeated. (default: {LAMBDA:g})",
+            rich_help_panel="Score",
+        ),
+    ] = None,
+    flags: Annotated[Flags, setting_flags("method", "score", "prompt")],
     model: ModelFlags,
     files: FileFlags,
 ) -> None:
-    """Score every row's responses under every λ."""
+    """Score given responses under one λ or several; nothing is drawn."""
     check_model(model)
-    lams = parse_lambdas(lambdas)
+    lams = parse_lambdas(lam or ())
     kind = record_kind(files.records)
     if kind == "text":
         raise BadInput(
             "--records text keeps an answer without its scores; of score it is full or scores"
         )
-    lam = lams[0] if lams else None
+    flags = {**flags, "lambda": lams[0]} if lams else flags
     methods = MethodsSeen()
     unweighed: list[int] = []
 
@@ -123,7 +140,7 @@ def score(
 
     command = {"command": "score", "lambdas": lams[1:]}
     identity = model_identity(model) | command | _records_identity(kind)
-    with input_rows(source, preferences, lam, flags, model, files, ScoreRow) as rows:
+    with input_rows(source, preference or (), flags, model, files, ScoreRow) as rows:
         planned = plan_output(source, output, rows, identity, files, look)
         if unweighed:
             raise BadInput(

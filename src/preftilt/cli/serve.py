@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -13,17 +12,19 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from preftilt.cli.grouping import grouped
-from preftilt.cli.method_options import MethodFlags
-from preftilt.cli.model_options import ModelFlags
-from preftilt.cli.options import DrawFlags, Lambda, PromptFlags, ScoreFlags
+from preftilt.cli.configure import arms_from, check_model, engine_from, settings_from
+from preftilt.cli.grouping import Flags
+from preftilt.cli.judges import check_served, open_judges
+from preftilt.cli.options import ModelFlags, SettingFlags, flags_from
 from preftilt.errors import BadInput, MissingPackage
+from preftilt.records import search_of
+from preftilt.server.logs import log, set_up
+from preftilt.server.names import read_presets
+from preftilt.server.resolve import ServerConfig
 
-SOURCES = ("none", "system")
 LEVELS = ("debug", "info", "warning", "error")
 
 _network = partial(Option, rich_help_panel="Network")
-_limit = partial(Option, rich_help_panel="Limits")
 _knob = partial(Option, rich_help_panel="Knob")
 
 
@@ -41,42 +42,15 @@ class NetworkFlags:
         bool, _network("--without-key", help="Listen on a public address without a key.")
     ] = False
     log_level: Annotated[str, _network(metavar="|".join(LEVELS), help="Of the log.")] = "info"
-    log_words: Annotated[
-        bool, _network("--log-words", help="Log messages and preferences, too.")
-    ] = False
+    grace: Annotated[
+        int,
+        Option(rich_help_panel="Limits", min=0, help="Seconds to finish requests when stopped."),
+    ] = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LimitFlags:
-    """What one request, and all of them, may cost."""
-
-    max_concurrency: Annotated[
-        int, _limit(min=1, help="Requests at work at a time; clients, told by address, take turns.")
-    ] = 64
-    max_queue: Annotated[int, _limit(min=0, help="Requests that wait; more get a 429.")] = 256
-    max_candidates: Annotated[int, _limit(min=1, help="Candidates a request at most.")] = 64
-    max_body: Annotated[
-        int | None,
-        _limit(
-            min=1,
-            help="Bytes of a request at most. (default: 1 MiB; 32 MiB where the model sees images)",
-            show_default=False,
-        ),
-    ] = None
-    max_images: Annotated[int, _limit(min=0, help="Images of a request at most.")] = 16
-    deadline: Annotated[
-        float | None,
-        _limit(min=0.001, help="Seconds after which the best finished answer so far is taken."),
-    ] = None
-    request_timeout: Annotated[
-        float, _limit(min=0.001, help="Seconds after which a request fails with a 504.")
-    ] = 600.0
-    grace: Annotated[int, _limit(min=0, help="Seconds to finish requests when stopped.")] = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnobFlags:
-    """How preferences reach the server."""
+class NameFlags:
+    """The names that clients may use."""
 
     served_model_name: Annotated[
         str | None, _knob(metavar="NAME", help="The model's name for clients. (default: --model)")
@@ -91,29 +65,16 @@ class KnobFlags:
     presets: Annotated[
         Path | None, _knob(metavar="FILE.toml", help="Presets, a table for each.")
     ] = None
-    preference_from: Annotated[
-        str,
-        _knob(metavar="none|system", help="system: the system message is the preference."),
-    ] = "none"
-    ignore_tools: Annotated[
-        bool,
-        _knob(
-            "--ignore-tools", help="Answer requests that offer tools without them, not by a 400."
-        ),
-    ] = False
 
 
-@grouped
 def serve(
     *,
-    lam: Lambda = None,
     network: NetworkFlags,
-    limits: LimitFlags,
-    knob: KnobFlags,
-    draw: DrawFlags,
-    method: MethodFlags,
-    score: ScoreFlags,
-    prompt: PromptFlags,
+    limits: Annotated[
+        Flags, flags_from(ServerConfig, "Limits", without=("model", "seeded", "adapters"))
+    ],
+    names: NameFlags,
+    flags: SettingFlags,
     model: ModelFlags,
 ) -> None:
     """Serve a model by OpenAI's API, with the preference as a knob; flags of a search are defaults.
@@ -121,11 +82,10 @@ def serve(
     Example: preftilt serve --model demo --port 8100
     """
     _need_packages()
-    flags = (draw, method, score, prompt)
-    config = _server_config(lam, flags, knob, limits, model, log_words=network.log_words)
+    config = _server_config(flags, names, limits, model)
     access = _access(network)
     _check_level(network.log_level)
-    _run(config, access, network, limits, model)
+    _run(config, access, network, model)
 
 
 def _need_packages() -> None:
@@ -134,47 +94,20 @@ def _need_packages() -> None:
             raise MissingPackage(f'serving needs {package}: pip install "preftilt[server]"')
 
 
-def _server_config(
-    lam: float | None,
-    flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags],
-    knob: KnobFlags,
-    limits: LimitFlags,
-    model: ModelFlags,
-    *,
-    log_words: bool,
-) -> Any:
-    from preftilt.cli.configure import arms_from, settings_from
-    from preftilt.server.names import read_presets
-    from preftilt.server.resolve import ServerConfig
-
-    if knob.preference_from not in SOURCES:
-        raise BadInput(f"--preference-from must be none or system, not {knob.preference_from!r}")
+def _server_config(flags: Flags, names: NameFlags, limits: Flags, model: ModelFlags) -> Any:
     return ServerConfig(
-        model=knob.served_model_name or model.model,
-        settings=settings_from(lam, flags, list(arms_from(model)) if _reads(flags) else ()),
-        seeded=any(isinstance(group, DrawFlags) and group.seed is not None for group in flags),
-        presets=read_presets(knob.preset or (), knob.presets),
-        preference_from="system" if knob.preference_from == "system" else "none",
-        max_candidates=limits.max_candidates,
-        deadline_s=limits.deadline,
-        timeout_s=limits.request_timeout,
-        max_body=limits.max_body,
-        max_images=limits.max_images,
-        max_concurrency=limits.max_concurrency,
-        max_queue=limits.max_queue,
-        log_words=log_words,
-        ignore_tools=knob.ignore_tools,
+        model=names.served_model_name or model.model,
+        settings=settings_from(flags, list(arms_from(model)) if _reads(flags) else ()),
+        seeded="seed" in flags,
+        presets=read_presets(names.preset or (), names.presets),
+        **limits,
     )
 
 
-def _reads(flags: Sequence[DrawFlags | MethodFlags | ScoreFlags | PromptFlags]) -> bool:
+def _reads(flags: Flags) -> bool:
     """Whether the defaults use reward models; then all of them score unless a request says otherwise."""
-    from preftilt.records import search_of
-
-    drawn = [group.search for group in flags if isinstance(group, DrawFlags) and group.search]
-    mixed = [group for group in flags if isinstance(group, ScoreFlags)]
-    by_arm = any(search_of(name) == "arm" for name in drawn)
-    return by_arm or any("=" in (group.alpha or "") or group.arm_weight for group in mixed)
+    by_arm = search_of(flags.get("search", "auto")) == "arm"
+    return by_arm or "=" in flags.get("alpha", "") or "arm_weight" in flags
 
 
 def _access(network: NetworkFlags) -> Any:
@@ -202,15 +135,10 @@ def _check_level(level: str) -> None:
         raise BadInput(f"--log-level must be one of {', '.join(LEVELS)}, not {level!r}")
 
 
-def _run(
-    config: Any, access: Any, network: NetworkFlags, limits: LimitFlags, model: ModelFlags
-) -> None:
+def _run(config: Any, access: Any, network: NetworkFlags, model: ModelFlags) -> None:
     """Take the address, open the model, serve until told to stop."""
-    from preftilt.cli.configure import check_model, engine_from
-    from preftilt.cli.judges import check_served, open_judges
     from preftilt.server.admission_queue import AdmissionQueue
     from preftilt.server.app import create_app
-    from preftilt.server.logs import log, set_up
     from preftilt.server.stopping import stoppable
 
     check_model(model)
@@ -224,7 +152,7 @@ def _run(
         log("opened", engine=engine.name, url=f"http://{shown}:{port}")
         queue = AdmissionQueue(config.max_concurrency, config.max_queue)
         app = create_app(engine, config, access, queue=queue, judges=judges)
-        stoppable(app, queue, limits.grace).run([listener])
+        stoppable(app, queue, network.grace).run([listener])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from preftilt.api import Realigner
 from preftilt.cli.configure import (
-    Flags,
     arms_from,
     check_model,
     engine_from,
@@ -19,29 +20,53 @@ from preftilt.cli.configure import (
     settings_from,
     source_lines,
 )
-from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.grouping import Flags
+from preftilt.cli.options import Input, ModelFlags, setting_flags
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.sweep import Rater, grid, sweep
+from preftilt.eval.fronts.sweep import Rater, grid
+from preftilt.eval.fronts.sweep import sweep as answer_grid
 from preftilt.records import CheckedRow, PromptRow, read_items
 from preftilt.rivals import open_reward_model
 
 
-def sweep_file(
-    source: str,
-    output: Path,
-    rewards: list[str],
-    costs: list[str],
-    steps: int,
-    method: str | None,
-    limit: int | None,
-    flags: Flags,
+def sweep(
+    *,
+    source: Input,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="REWARDS.jsonl", help="For preftilt fronts.")
+    ],
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OBJECTIVE=SPEC",
+            help="Who rates an objective: a hub id or path, vllm+http://HOST:PORT, or MODULE:FUNCTION.",
+        ),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OBJECTIVE=SPEC", help="As --reward, where lower is better."),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(metavar="K", help="Preference vectors in steps of 1/K.")
+    ] = 10,
+    method: Annotated[
+        str | None, typer.Option("--name", metavar="TEXT", help="What the method is called.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="The first K prompts.")
+    ] = None,
+    flags: Annotated[Flags, setting_flags("draw", "score", "prompt")],
     model: ModelFlags,
 ) -> None:
-    """Check everything, then answer and rate every prompt under every vector."""
+    """Answer prompts under a grid of preference vectors, and rate the answers objective by objective.
+
+    Example: preftilt sweep prompts.jsonl -o parm.jsonl --model BASE --arm parm=FOLDER --search parm-pku --reward
+    help=org/reward --cost harmless=org/cost
+    """
     check_model(model)
-    named = _named(rewards, 1) + _named(costs, -1)
+    named = _named(reward or (), 1) + _named(cost or (), -1)
     alphas = grid(len(named), steps)
-    settings = settings_from(None, flags, list(arms_from(model)))
+    settings = settings_from(flags, list(arms_from(model)))
     items = read_items(source_lines(source), source=source, base=settings, model=PromptRow)[:limit]
     _check(items, output, named)
     title = method or ", ".join(arms_from(model)) or model.model
@@ -56,7 +81,7 @@ def sweep_file(
         opened.callback(engine.close)
         total = len(items) * len(alphas)
         failed = asyncio.run(
-            sweep(
+            answer_grid(
                 Realigner(engine, settings),
                 items,
                 raters,
@@ -72,7 +97,7 @@ def sweep_file(
         raise typer.Exit(1)
 
 
-def _named(options: list[str], sign: int) -> list[tuple[str, str, int]]:
+def _named(options: Sequence[str], sign: int) -> list[tuple[str, str, int]]:
     flag = "--reward" if sign > 0 else "--cost"
     named = []
     for option in options:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from preftilt.cli.grouping import grouped
-from preftilt.cli.train_options import AdapterFlags, BaseFlags, LossFlags, StepFlags
+from preftilt.arm.spec import Objective
+from preftilt.cli.grouping import Flags, option
+from preftilt.cli.options import flags_from
+from preftilt.declare import declarations
+from preftilt.engines.models import default_model
 from preftilt.errors import BadInput
+from preftilt.train import train as train_model
+from preftilt.train.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from preftilt.arm.spec import Objective
     from preftilt.train.loop import StepReport
-    from preftilt.train.settings import TrainSettings
-
-DEFAULT_BETA = 0.1
 
 
-@grouped
 def train(
     *,
     method: Annotated[
@@ -47,27 +46,30 @@ def train(
             help="Pairs to judge it on, or the share of prompts set aside. (default: 0.1)",
         ),
     ] = None,
-    bad_rows: Annotated[
-        str | None,
-        Option(metavar="error|drop", help="What to do with rows that do not fit. (default: error)"),
-    ] = None,
     resume: Annotated[
         bool, Option("--resume", help="Go on from the checkpoints in --out.")
     ] = False,
-    adapter: AdapterFlags,
-    loss: LossFlags,
-    steps: StepFlags,
-    base: BaseFlags,
+    model: Annotated[
+        str | None,
+        option(
+            "Model",
+            "--model",
+            "-m",
+            metavar="ID|PATH",
+            help="The frozen base; smollm2 and demo are short names, as for ask.",
+        ),
+    ] = None,
+    flags: Annotated[
+        Flags, flags_from(TrainSettings, "Model", without=("method", "model", "validation"))
+    ],
 ) -> None:
     """Train a reward model that guides decoding, on preference pairs.
 
     Example: preftilt train --method parm --data pairs.jsonl --out out/parm
     """
-    from preftilt.train import train as train_model
-
     share = _share(validation)
-    values = {"bad_rows": bad_rows, "validation": share}
-    settings = _settings(method, values, (adapter, loss, steps, base))
+    held = {} if share is None else {"validation": share}
+    settings = _settings(flags, method=method, model=model or default_model(), **held)
     with _bar() as on_step:
         trained = train_model(
             data,
@@ -81,26 +83,18 @@ def train(
     print(f"written to {trained.folder}", file=sys.stderr)
 
 
-def _settings(method: str, values: dict[str, Any], groups: Sequence[Any]) -> TrainSettings:
-    """The settings from the flags that were set, over the method's defaults."""
-    from preftilt.train.settings import TrainSettings
-
-    for group in groups:
-        values |= {field.name: getattr(group, field.name) for field in fields(group)}
-    objectives, betas = values.pop("objective"), values.pop("beta") or []
-    targets = values.pop("target")
-    values |= _told(objectives or [], betas)
-    if targets:
-        values["targets"] = tuple(targets)
-    known: Any = {"method": method} | {
-        name: value for name, value in values.items() if value is not None
-    }
-    return TrainSettings(**known)
+def _settings(flags: Flags, **values: Any) -> TrainSettings:
+    """The settings from the flags that were given, over the method's defaults."""
+    own = dict(flags)
+    told = _told(own.pop("objective", ()), own.pop("beta", ()))
+    targets = tuple(own.pop("target", ()))
+    return TrainSettings(**values, **own, **told, targets=targets)
 
 
 def _told(objectives: Sequence[str], betas: Sequence[str]) -> dict[str, Any]:
     """The objectives with their descriptions and betas, and the beta of those not named."""
-    common, own = DEFAULT_BETA, {}
+    [common] = [each.default for each in declarations(TrainSettings) if each.name == "beta"]
+    own: dict[str, float] = {}
     for text in betas:
         name, sign, number = text.rpartition("=")
         try:
@@ -120,8 +114,6 @@ def _told(objectives: Sequence[str], betas: Sequence[str]) -> dict[str, Any]:
 
 
 def _objective(text: str, own: dict[str, float], common: float) -> Objective:
-    from preftilt.arm.spec import Objective
-
     name, _, description = text.partition("=")
     return Objective(name, description or name, own.get(name, common))
 

@@ -7,22 +7,19 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 import preftilt
-from preftilt.cli.grouping import grouped
-from preftilt.cli.model_options import ModelFlags
+from preftilt.cli.configure import check_model, engine_from
+from preftilt.cli.options import ModelFlags
+from preftilt.engines.base import Engine, Fact, ServerRefused
 from preftilt.errors import BadInput
-
-if TYPE_CHECKING:
-    from preftilt.engines.base import Engine, Fact
-    from preftilt.testing.verify import EngineCheck, TokenCost
+from preftilt.testing.verify import EngineCheck, TokenCost, check_engine, measure_cost
 
 
-@grouped
 def verify(
     *,
     spec: Annotated[
@@ -47,9 +44,6 @@ def verify(
 
     Example: preftilt verify vllm+http://127.0.0.1:8000 --tokenizer Qwen/Qwen3-0.6B
     """
-    from preftilt.cli.configure import check_model, engine_from
-    from preftilt.engines.base import ServerRefused
-
     if spec is not None and model.model != ModelFlags().model:
         raise BadInput("name the engine once: as an argument, or with --model")
     if model.reward_model or model.reward_tokenizer or model.judge_model:
@@ -82,8 +76,6 @@ def verify(
 async def _measured(
     engine: Engine, tolerance: float
 ) -> tuple[Sequence[EngineCheck], TokenCost | None]:
-    from preftilt.testing.verify import check_engine, measure_cost
-
     return await check_engine(engine, tolerance), await measure_cost(engine)
 
 

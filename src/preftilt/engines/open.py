@@ -24,7 +24,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +32,8 @@ from preftilt.engines.models import DEMO, SMOLLM2, default_model
 from preftilt.engines.options import EngineOptions, Opener
 from preftilt.engines.replicas import Replicas, open_replicas
 from preftilt.engines.scored_by import ScoredBy, SharedScorer, open_scorer
-from preftilt.errors import BadInput, EngineError, MissingPackage
+from preftilt.errors import BadInput, MissingPackage
+from preftilt.plugins import installed, load
 
 PLUGINS = "preftilt.engines"
 """The entry point group of engines from other packages."""
@@ -178,14 +178,9 @@ def _find_opener(scheme: str, spec: str) -> Opener:
         return ENGINE_KINDS[scheme].load(scheme)
     if _is_server(scheme):
         return SERVER_KINDS[scheme.partition("+")[0]].load(scheme)
-    plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
+    plugins = installed(PLUGINS)
     if scheme not in plugins:
         servers = [f"{kind}+http" for kind in SERVER_KINDS]
         known = ", ".join([*ENGINE_KINDS, *servers, *sorted(plugins)])
         raise BadInput(f"there is no engine {scheme!r} (in {spec!r}); known: {known}")
-    try:
-        return plugins[scheme].load()
-    except Exception as error:  # Importing a plugin may raise anything.
-        raise EngineError(
-            f"the engine {scheme!r} of {plugins[scheme].value} cannot be loaded ({error}); reinstall or remove it"
-        ) from error
+    return load(plugins[scheme])

@@ -7,10 +7,11 @@ does not support is an error and never ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
+from preftilt.declare import check_settings, declarations, setting
 from preftilt.engines.base import Engine
 from preftilt.errors import BadInput
 
@@ -25,69 +26,72 @@ class EngineOptions:
     """Options of :func:`~preftilt.engines.open.open_engine`; an engine refuses those that it does not support.
 
     Attributes:
-        chat_template: a built-in template's name or a file. None is the model's own.
-        thinking: lets a model that can think before it answers do so.
-        template_kwargs: more variables of the chat template.
-        now: the moment that templates with a date show. None is the request's (in the server), or that of opening.
-        tokenizer: hub id or path of the tokenizer, where it does not come with the model.
-        dtype: of a model in this process. ``auto`` is float32 on the CPU (16 bits are slower there, and less exact)
-            and bfloat16 elsewhere.
-        device: of a model in this process: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
-        trust_remote_code: run code that comes with the model.
-        allow_pickle: load weights that are not safetensors; unpickling them can run code.
+        tokenizer: the tokenizer, where it does not come with the model.
+        scorer: a second engine that scores, for a server that can only sample. It is opened with the options about
+            prompts.
+        dtype: float32, bfloat16, float16 or auto, of a model in this process. ``auto`` is float32 on the CPU (16 bits
+            are slower there, and less exact) and bfloat16 elsewhere.
+        device: cpu, cuda, cuda:1 or auto, of a model in this process.
+        chat_template: chat template (Jinja) for a model without one; ``plain`` is built in. None is the model's own.
+        thinking: whether a thinking model thinks before it answers.
+        trust_remote_code: run code that the model brings along.
+        allow_pickle: load weights that are not safetensors. Unpickling them can run code.
+        template_kwargs: a variable of the chat template (JSON or text).
+        now: the moment that chat templates show, such as 2026-11-28 or 2026-11-28T18:30. None is the request's (in the
+            server), or that of opening.
+        sampler_logprobs: whether log-probs of drawing stand in for scores; ``auto`` measures how well they agree.
         max_rows: sequences in a batch at most.
-        max_context: tokens of prompt and response together. None is the model's own limit.
+        max_context: tokens of prompt and answer to make room for. None is the model's own limit.
         threads: CPU threads. None leaves it to the engine.
-        adapter: a LoRA adapter's folder or hub id, applied to every call.
-        arms: trained reward models to open: names, and the folders that ``preftilt train`` made.
-        arm_base: hub id or path of the smaller model, of the same tokenizer, for those of them that were not trained
-            on the model itself.
-        served_model: which of a server's models. None is its only one.
-        api_key_env: name of the environment variable with a server's key; no key is sent if it is empty or not set.
-        timeout: seconds that one request to a server may take, retries included.
-        max_connections: number of concurrent requests to a server.
-        sampler_logprobs: whether the log-probs of drawing stand in for scores; ``auto`` measures how well they agree.
-        scorer: a second engine's name, which scores for one that can only draw; opened with the options about prompts.
+        adapter: a LoRA adapter's folder or hub id, for every call.
+        arms: a trained reward model (preftilt train) that reads along. By name the folders that ``preftilt train``
+            made.
+        arm_base: the smaller model that reward models stand on which were not trained on the model itself. It has the
+            same tokenizer.
+        served_model: which of a server's models.
+        api_key_env: environment variable with the server's key. No key is sent if it is empty or not set.
+        timeout: seconds for one request to a server, retries included.
+        max_connections: requests to a server at once.
 
     Raises:
         BadInput: for a value out of range.
     """
 
-    chat_template: str | None = None
+    tokenizer: str | None = setting(None, metavar="ID|PATH")
+    scorer: str | None = setting(None, metavar="SPEC")
+    dtype: str = setting("auto", metavar="TYPE")
+    device: str = setting("auto", metavar="DEVICE")
+    chat_template: str | None = setting(None, metavar="FILE|plain")
     thinking: bool = False
-    template_kwargs: Mapping[str, object] | None = field(
-        default=None, metadata={"flag": "--template-arg"}
+    trust_remote_code: bool = setting(False, flags=("--trust-remote-code",))
+    allow_pickle: bool = setting(False, flags=("--allow-pickle",))
+    template_kwargs: Mapping[str, object] | None = setting(
+        None, flags=("--template-arg",), metavar="NAME=VALUE", repeats=True
     )
-    now: datetime | None = None
-    tokenizer: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    max_rows: int | None = None
-    max_context: int | None = None
-    threads: int | None = None
-    adapter: str | None = None
-    arms: Mapping[str, str] | None = field(default=None, metadata={"flag": "--arm"})
-    arm_base: str | None = None
-    served_model: str | None = None
-    api_key_env: str = "PREFTILT_API_KEY"
-    timeout: float = 600.0
-    max_connections: int = 64
+    now: datetime | None = setting(None, metavar="MOMENT", told="today")
     sampler_logprobs: Switch = "auto"
-    scorer: str | None = None
+    max_rows: int | None = setting(None, least=1, told="64 on a CPU, 256 elsewhere")
+    max_context: int | None = setting(None, least=1)
+    threads: int | None = setting(None, least=1)
+    adapter: str | None = setting(None, metavar="ID|PATH")
+    arms: Mapping[str, str] | None = setting(
+        None,
+        flags=("--arm",),
+        metavar="[NAME=]FOLDER",
+        repeats=True,
+        told="its folder's name",
+        panel="Reward models",
+    )
+    arm_base: str | None = setting(None, metavar="ID|PATH", panel="Reward models")
+    served_model: str | None = setting(None, metavar="ID", told="its only one")
+    api_key_env: str = setting("PREFTILT_API_KEY", metavar="NAME")
+    timeout: float = setting(600.0, above=0, metavar="SECONDS")
+    max_connections: int = setting(64, least=1)
 
     def __post_init__(self) -> None:
-        for name in ("max_rows", "max_context", "threads", "max_connections"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInput(f"{name} is {value}; give 1 or more")
+        check_settings(self)
         if self.arm_base is not None and not self.arms:
             raise BadInput("--arm-base is the model of reward models; name one with --arm, too")
-        if not 0 < self.timeout < float("inf"):
-            raise BadInput(f"timeout is {self.timeout}; give a number of seconds above 0")
-        if self.sampler_logprobs not in ("auto", "on", "off"):
-            raise BadInput(f"sampler_logprobs is {self.sampler_logprobs!r}; use auto, on or off")
 
 
 Opener = Callable[[str, EngineOptions], Engine]
@@ -113,8 +117,8 @@ def refuse_others(
     if not unsupported:
         return
     flags = [
-        option.metadata.get("flag", "--" + option.name.replace("_", "-"))
-        for option in fields(options)
+        (option.facts.flags or ("--" + option.name.replace("_", "-"),))[0]
+        for option in declarations(EngineOptions)
         if option.name in unsupported
     ]
     because = f" ({reason})" if reason else ""

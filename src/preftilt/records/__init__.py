@@ -15,7 +15,6 @@ from preftilt.records.method import MethodPatch, ignored_by_method, methods_with
 from preftilt.records.parsing import parse_json
 from preftilt.records.patch import (
     RENAMED,
-    SEARCHES,
     SearchPatch,
     SettingsPatch,
     complaints,
@@ -30,7 +29,6 @@ from preftilt.records.work import CHECKED_FIRST, Work, check_items, realign_item
 __all__ = [
     "CHECKED_FIRST",
     "RENAMED",
-    "SEARCHES",
     "CheckedRow",
     "InputRow",
     "Journal",

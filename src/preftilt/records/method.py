@@ -6,22 +6,17 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from preftilt.errors import BadInput
-from preftilt.records.strict import Count, Strict
-from preftilt.rivals import METHODS, ByLogprob, ByVote, Method, MethodName
+from preftilt.records.strict import NamedPatch, patch_of
+from preftilt.rivals import METHODS, Method
+
+KINDS = dict.fromkeys(type(method) for method in METHODS.values())
 
 
-class MethodPatch(Strict):
+class MethodPatch(patch_of(NamedPatch, KINDS, METHODS)):
     """Which method picks the answer, and its own settings."""
-
-    name: MethodName | None = None
-    answers: Literal["letter", "maths"] | None = None
-    preference_in: Literal["system", "user"] | None = None
-    judge_mode: Literal["forced", "cot"] | None = None
-    judge_tokens: Count | None = None
-    judge_temperature: Annotated[float, Field(ge=0)] | None = None
 
     def apply(self, base: Method) -> Method:
         """``base`` with these changes; another kind of method starts from its defaults."""
@@ -32,8 +27,8 @@ class MethodPatch(Strict):
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the method {named.name!r}: {has}")
         start = base if type(base) is type(named) else named
-        if isinstance(start, ByLogprob | ByVote):
-            start = replace(start, name=named.name)
+        if any(setting.name == "name" and setting.init for setting in fields(start)):
+            changes["name"] = named.name
         return replace(start, **changes)
 
 
@@ -41,7 +36,7 @@ MethodField = Annotated[
     MethodPatch,
     BeforeValidator(
         lambda value: {"name": value} if isinstance(value, str) else value,
-        json_schema_input_type=MethodName | MethodPatch,
+        json_schema_input_type=Literal[*METHODS] | MethodPatch,
     ),
 ]
 """A method, or its name alone."""

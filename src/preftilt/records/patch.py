@@ -8,106 +8,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
-from preftilt.prompt import History
+from preftilt.prompt import PromptSettings
 from preftilt.records.arms import AlphaField, ArmNames, ArmWeightField, patched
 from preftilt.records.method import MethodField
-from preftilt.records.strict import Count, Strict, Visible
-from preftilt.search import (
-    ARGS,
-    CFG,
-    DVTS,
-    PRESETS,
-    Amulet,
-    ArmGuided,
-    AutoSearch,
-    BestOfN,
-    Greedy,
-    LinearAlignment,
-    Sample,
-    Search,
-)
-from preftilt.types import (
-    CutOff,
-    EosScoring,
-    GenerateWith,
-    MaskFrom,
-    Placement,
-    Reduction,
-    Sampling,
-    StrengthBy,
-)
-
-PresetName = Literal[
-    "la-author", "la-amulet-repo", "amulet-default", "genarm-pku", "parm-pku", "uniarm-recon"
-]
-SearchName = Literal[
-    "auto",
-    "best-of-n",
-    "dvts",
-    "sample",
-    "greedy",
-    "cfg",
-    "linear-alignment",
-    "amulet",
-    "arm",
-    "args",
-    PresetName,
-]
-
-Kind = (
-    type[AutoSearch]
-    | type[BestOfN]
-    | type[DVTS]
-    | type[Sample]
-    | type[Greedy]
-    | type[CFG]
-    | type[LinearAlignment]
-    | type[Amulet]
-    | type[ArmGuided]
-    | type[ARGS]
-)
-
-SEARCHES: dict[str, Kind] = {
-    "auto": AutoSearch,
-    "best-of-n": BestOfN,
-    "dvts": DVTS,
-    "sample": Sample,
-    "greedy": Greedy,
-    "cfg": CFG,
-    "linear-alignment": LinearAlignment,
-    "amulet": Amulet,
-    "arm": ArmGuided,
-    "args": ARGS,
-}
+from preftilt.records.strict import NamedPatch, Strict, patch_of
+from preftilt.reward import Reward
+from preftilt.search import PRESETS, SEARCHES, Search
+from preftilt.types import Sampling
 
 
-class SearchPatch(Strict):
+class SearchPatch(patch_of(NamedPatch, SEARCHES.values(), [*SEARCHES, *PRESETS])):
     """Which search, and its own settings."""
-
-    name: SearchName | None = None
-    n: Count | None = None
-    subtrees: Count | None = None
-    width: Count | None = None
-    delimiter: Annotated[str, Field(min_length=1)] | None = None
-    max_steps: Count | None = None
-    strength_by: StrengthBy | None = None
-    greedy: bool | None = None
-    ratio: float | None = None
-    mask_top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    mask_from: MaskFrom | None = None
-    mask_temperature: Annotated[float, Field(gt=0)] | None = None
-    iterations: Annotated[int, Field(ge=0)] | None = None
-    alpha: float | None = None
-    anchor: Annotated[float, Field(gt=0)] | None = None
-    eta: Annotated[float, Field(gt=0)] | None = None
-    weight: float | None = None
-    shortlist: Count | None = None
 
     def apply(self, base: Search) -> Search:
         """``base`` with these changes; another name starts from that search's defaults, a preset's from its own."""
@@ -123,31 +40,14 @@ class SearchPatch(Strict):
         return replace(start, **changes)
 
 
-class SettingsPatch(Strict):
+class SettingsPatch(patch_of(Strict, (Sampling, Reward, PromptSettings, Settings))):
     """Changes to :class:`~preftilt.api.Settings`, flat, as in a result's ``settings``."""
 
-    lam: float | None = Field(default=None, alias="lambda")
     search: SearchPatch | None = None
     method: MethodField | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    gamma: Annotated[float, Field(gt=0, le=1)] | None = None
-    reduction: Reduction | None = None
-    eos: EosScoring | None = None
-    cut_off: CutOff | None = None
     arm: ArmNames | None = None
     alpha: AlphaField | None = None
     arm_weight: ArmWeightField | None = None
-    generate_with: GenerateWith | None = None
-    max_tokens: Count | None = None
-    seed: int | None = None
-    placement: Placement | None = None
-    history: History | None = None
-    preference_turns: Count | None = None
-    system: str | None = None
-    question_system: str | None = None
-    against: Visible | None = None
 
     def apply(self, base: Settings) -> Settings:
         """``base`` with these changes."""

@@ -10,7 +10,6 @@ from preftilt.rivals.methods import (
     ByRewardModel,
     ByVote,
     Method,
-    MethodName,
 )
 from preftilt.rivals.open_model import open_reward_model, runs_here
 from preftilt.rivals.pick import CandidatePool, Ranking, pick, search_score
@@ -25,7 +24,6 @@ __all__ = [
     "CandidatePool",
     "Judges",
     "Method",
-    "MethodName",
     "Pair",
     "Ranking",
     "RewardModel",

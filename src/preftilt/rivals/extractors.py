@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 Extractor = Callable[[str], str | None]
+AnswerKind = Literal["letter", "maths"]
 
 _TAGGED = re.compile(r"<choice>\s*\(?([A-Z])\b[^<]*</choice>", re.IGNORECASE)
 _STATED = re.compile(r"\b(?i:answer|choice|option)\b\s*(?:is|:)?\s*[*(\[]*([A-Z])\b(?!['’])")
@@ -56,7 +58,7 @@ def final_answer(text: str) -> str | None:
     return stated[-1] if stated else None
 
 
-EXTRACTORS: dict[str, Extractor] = {"letter": letter, "maths": maths}
+EXTRACTORS: dict[AnswerKind, Extractor] = {"letter": letter, "maths": maths}
 """The extractors by the name that settings give them."""
 
 

@@ -7,12 +7,16 @@ responses that the tree ends with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
-from preftilt.errors import BadInput
-from preftilt.rivals.extractors import EXTRACTORS
-from preftilt.types import check_number, check_whole
+from preftilt.declare import check_settings, setting
+from preftilt.plugins import Registry
+from preftilt.rivals.extractors import AnswerKind
+
+if TYPE_CHECKING:
+    from preftilt.rivals.pick import CandidatePool
 
 LogprobName = Literal["rear", "full-logprob", "question-logprob", "preference-gain", "mean-logprob"]
 VoteName = Literal["majority-vote", "weighted-vote"]
@@ -27,10 +31,7 @@ class ByLogprob:
     name: LogprobName = "rear"
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(LogprobName):
-            raise BadInput(
-                f"name must be one of {', '.join(get_args(LogprobName))}, not {self.name!r}"
-            )
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,77 +43,79 @@ class AtRandom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByVote:
-    """The answer that most candidates give; ``answers`` names the extractor (see ``extractors.py``).
+    """The answer that most candidates give.
 
-    ``weighted-vote``: a candidate's vote weighs 1 plus its REAR score as a mean over tokens, as in the published code.
+    Attributes:
+        name: ``weighted-vote``: a candidate's vote weighs 1 plus its REAR score as a mean over tokens, as in the
+            published code.
+        answers: the kind of answer to read off. See ``extractors.py``.
     """
 
     name: VoteName = "majority-vote"
-    answers: str = "letter"
+    answers: AnswerKind = "letter"
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(VoteName):
-            raise BadInput(f"name must be {' or '.join(get_args(VoteName))}, not {self.name!r}")
-        if self.answers not in EXTRACTORS:
-            raise BadInput(f"answers must be one of {', '.join(EXTRACTORS)}, not {self.answers!r}")
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByRewardModel:
     """The highest score of a reward model that reads the conversation with the preference and the response.
 
-    preference_in: the preference is the reward model's system message, or stands before the last user turn (many
-    reward models were trained without system messages).
+    Attributes:
+        preference_in: the turn that the preference stands in. ``user``: before the last user turn's words (many reward
+            models were trained without system messages).
     """
 
     name: Literal["reward-model"] = field(default="reward-model", init=False)
     preference_in: PreferenceIn = "system"
 
     def __post_init__(self) -> None:
-        if self.preference_in not in get_args(PreferenceIn):
-            raise BadInput(f"preference_in must be system or user, not {self.preference_in!r}")
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByJudge:
     """The highest log P(Yes) − log P(No) of a language model that is asked whether the response is preferred.
 
-    judge_mode: ``forced`` reads the verdict at once; ``cot`` lets the judge write its reasons first, at
-    ``judge_temperature``, at most ``judge_tokens`` tokens of them.
+    Attributes:
+        judge_mode: a verdict at once, or (``cot``) after reasons that the judge writes.
+        judge_tokens: tokens of these reasons at most.
+        judge_temperature: at which they are drawn.
     """
 
     name: Literal["generative-reward-model"] = field(default="generative-reward-model", init=False)
     judge_mode: JudgeMode = "forced"
-    judge_tokens: int = 512
-    judge_temperature: float = 0.1
+    judge_tokens: int = setting(512, least=1)
+    judge_temperature: float = setting(0.1, least=0)
 
     def __post_init__(self) -> None:
-        if self.judge_mode not in get_args(JudgeMode):
-            raise BadInput(f"judge_mode must be forced or cot, not {self.judge_mode!r}")
-        check_whole("judge_tokens", self.judge_tokens, 1)
-        check_number("judge_temperature", self.judge_temperature, lambda x: x >= 0, "0 or more")
+        check_settings(self)
 
 
-Method = ByLogprob | AtRandom | ByVote | ByRewardModel | ByJudge
+@runtime_checkable
+class AddedMethod(Protocol):
+    """A method that a package adds: a frozen dataclass whose fields are its settings, as those above."""
 
-MethodName = Literal[
-    "rear",
-    "full-logprob",
-    "question-logprob",
-    "preference-gain",
-    "mean-logprob",
-    "random",
-    "majority-vote",
-    "weighted-vote",
-    "reward-model",
-    "generative-reward-model",
-]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
-METHODS: dict[str, Method] = {
-    **{name: ByLogprob(name=name) for name in get_args(LogprobName)},
-    "random": AtRandom(),
-    **{name: ByVote(name=name) for name in get_args(VoteName)},
-    "reward-model": ByRewardModel(),
-    "generative-reward-model": ByJudge(),
-}
+    @property
+    def name(self) -> str: ...
+
+    async def scores(self, pool: CandidatePool) -> Sequence[float | None]:
+        """A score for each candidate of the pool, higher is better; None where it has none."""
+        ...
+
+
+Method = ByLogprob | AtRandom | ByVote | ByRewardModel | ByJudge | AddedMethod
+
+OWN: tuple[Method, ...] = (
+    *(ByLogprob(name=name) for name in get_args(LogprobName)),
+    AtRandom(),
+    *(ByVote(name=name) for name in get_args(VoteName)),
+    ByRewardModel(),
+    ByJudge(),
+)
+
+METHODS = Registry("preftilt.methods", {method.name: method for method in OWN})
 """Every method at its defaults, by the name it has in flags, rows, request bodies and records."""

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, MissingPackage
+from preftilt.plugins import installed
 from preftilt.rivals.base import RewardModel
-from preftilt.rivals.scorers import installed_scorer, is_installed, named_scorer
+from preftilt.rivals.scorers import SCORERS, installed_scorer, named_scorer
 
 KEY_VARIABLE = "PREFTILT_REWARD_API_KEY"
 """Holds the key of a reward model's server, unless the options name another variable: the key of the model's own
@@ -67,7 +68,7 @@ def runs_here(spec: str) -> bool:
     """Whether ``spec`` names a model that would be loaded into this process."""
     if Path(spec).expanduser().exists():
         return True
-    return "://" not in spec and not _FUNCTION.fullmatch(spec) and not is_installed(spec)
+    return "://" not in spec and not _FUNCTION.fullmatch(spec) and spec not in installed(SCORERS)
 
 
 def _need(package: str, extra: str) -> None:

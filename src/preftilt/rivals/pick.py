@@ -15,7 +15,15 @@ from preftilt.reward import Reward, order
 from preftilt.rivals.checks import Judges, for_reward_model, require_reward_model
 from preftilt.rivals.extractors import EXTRACTORS
 from preftilt.rivals.logprobs import RULES, mean_rear
-from preftilt.rivals.methods import AtRandom, ByJudge, ByLogprob, ByRewardModel, ByVote, Method
+from preftilt.rivals.methods import (
+    AddedMethod,
+    AtRandom,
+    ByJudge,
+    ByLogprob,
+    ByRewardModel,
+    ByVote,
+    Method,
+)
 from preftilt.rivals.verdict import GenerativeRewardModel, JudgeVerdict
 from preftilt.rivals.votes import tally
 from preftilt.search import Score, rear
@@ -25,6 +33,7 @@ from preftilt.types import Candidate, Preference, Query, Stream
 UNSURE = 0.5
 """Mean probability of Yes and No together below which a judge's verdicts are said to mean little."""
 
+UNRATED = "it gave none"
 UNREAD = "they give no answer that could be read"
 MISSING = {
     "majority-vote": UNREAD,
@@ -86,7 +95,7 @@ async def pick(pool: CandidatePool, method: Method, engine: Engine, judges: Judg
     notes = scored.notes
     if missing:
         of = f"{missing} of {len(ranked)} candidates have no score by {method.name} and come last"
-        notes += (f"{of}: {MISSING[method.name]}",)
+        notes += (f"{of}: {MISSING.get(method.name, UNRATED)}",)
     return replace(
         scored,
         candidates=tuple(pool.candidates[i] for i in ranked),
@@ -119,6 +128,8 @@ async def _scored(pool: CandidatePool, method: Method, engine: Engine, judges: J
             return await _by_reward_model(pool, method, judges)
         case ByJudge():
             return await _by_judge(pool, method, judges.judge or engine)
+        case AddedMethod():
+            return _ranking(pool, await method.scores(pool))
 
 
 def _ranking(pool: CandidatePool, scores: Sequence[float | None]) -> Ranking:

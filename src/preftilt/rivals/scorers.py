@@ -14,11 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
+from preftilt.plugins import installed, load
 from preftilt.rivals.base import Pair, RewardScores
 
 SCORERS = "preftilt.scorers"
@@ -70,15 +70,10 @@ class FunctionModel:
         """Nothing to release."""
 
 
-def is_installed(name: str) -> bool:
-    """Whether a package added a scorer under ``name``."""
-    return any(entry_point.name == name for entry_point in entry_points(group=SCORERS))
-
-
 def installed_scorer(name: str) -> FunctionModel | None:
     """The scorer that a package added under ``name``; None if there is none."""
-    installed = {entry_point.name: entry_point for entry_point in entry_points(group=SCORERS)}
-    return FunctionModel(name, _loaded(installed[name])) if name in installed else None
+    scorers = installed(SCORERS)
+    return FunctionModel(name, load(scorers[name])) if name in scorers else None
 
 
 def named_scorer(spec: str) -> FunctionModel:
@@ -100,12 +95,3 @@ def named_scorer(spec: str) -> FunctionModel:
     if not callable(scorer):
         raise BadInput(f"{spec} is no function; a scorer takes a list of (messages, response)")
     return FunctionModel(spec, scorer)
-
-
-def _loaded(point: EntryPoint) -> Scorer:
-    try:
-        return point.load()
-    except Exception as error:  # A foreign package may raise anything when it is imported.
-        raise EngineError(
-            f"the scorer {point.name!r} of {point.value} cannot be loaded ({error}); reinstall or remove it"
-        ) from error

@@ -6,6 +6,7 @@ from preftilt.search.defaults import AutoSearch, default_lam, default_search
 from preftilt.search.dvts import DVTS
 from preftilt.search.guided import ARGS, CFG, Amulet, ArmGuided, GuidedSearch, LinearAlignment
 from preftilt.search.presets import PRESETS, Preset
+from preftilt.search.registry import SEARCHES
 from preftilt.search.single import Greedy, Sample
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CFG",
     "DVTS",
     "PRESETS",
+    "SEARCHES",
     "Amulet",
     "ArmGuided",
     "AutoSearch",

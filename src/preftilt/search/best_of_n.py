@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from preftilt.declare import check_settings, setting
 from preftilt.search.base import Plan, Score, rank
-from preftilt.types import Candidate, Expand, Outcome, check_whole
+from preftilt.types import Candidate, Expand, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,14 +15,14 @@ class BestOfN:
     """Draw ``n`` responses and take the one with the highest score (REAR, arXiv 2606.30339, section 4).
 
     Attributes:
-        n: responses to draw; 1 is plain sampling. The candidates of a smaller ``n`` are the first of a larger one.
+        n: answers to pick from; 1 is plain sampling. The candidates of a smaller ``n`` are the first of a larger one.
     """
 
-    n: int = 16
+    n: int = setting(16, least=1)
     name: str = field(default="best-of-n", init=False)
 
     def __post_init__(self) -> None:
-        check_whole("n of best-of-n", self.n, 1)
+        check_settings(self)
 
     @property
     def candidates(self) -> int:

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+from preftilt.declare import check_settings, setting
 from preftilt.defaults import LAMBDA, LAMBDA_OF_TOKENS
 from preftilt.errors import BadInput
 from preftilt.search.base import Plan, Score, Search
 from preftilt.search.best_of_n import BestOfN
 from preftilt.search.guided import CFG
-from preftilt.types import Candidate, Outcome, check_whole
+from preftilt.types import Candidate, Outcome
 
 WHERE_GUIDING: BestOfN | CFG = CFG(greedy=True)
 """The search on an engine that can choose every token from several views: what followed best on SmolLM2, at twice the
@@ -34,15 +35,14 @@ class AutoSearch:
     several answers or picks by another method, guided responses are drawn.
 
     Attributes:
-        n: responses to pick from. None takes that search's default.
+        n: answers to pick from. None takes that search's default.
     """
 
-    n: int | None = None
+    n: int | None = setting(None, least=1, flags=("--n", "-n"), told="16; guided, 1")
     name: str = field(default="auto", init=False)
 
     def __post_init__(self) -> None:
-        if self.n is not None:
-            check_whole("n", self.n, 1)
+        check_settings(self)
 
     @property
     def candidates(self) -> int:

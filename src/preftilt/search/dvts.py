@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from preftilt.errors import BadInput
+from preftilt.declare import check_settings, setting
 from preftilt.search.base import Plan, Score, best, rank
-from preftilt.types import Candidate, Expand, Outcome, Step, check_whole
+from preftilt.types import Candidate, Expand, Outcome, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +28,18 @@ class DVTS:
     Attributes:
         subtrees: trees that grow side by side.
         width: continuations that are drawn in a step.
-        delimiter: a step ends at the first token that completes this text; the token stays in the response.
-        max_steps: the last step goes on to the end of the response.
+        delimiter: a step ends at the first token that completes this text. The token stays in the response.
+        max_steps: steps at most. The last goes on to the end of the response.
     """
 
-    subtrees: int = 4
-    width: int = 4
-    delimiter: str = "\n"
-    max_steps: int = 40
+    subtrees: int = setting(4, least=1)
+    width: int = setting(4, least=1)
+    delimiter: str = setting("\n", least=1, metavar="TEXT")
+    max_steps: int = setting(40, least=1)
     name: str = field(default="dvts", init=False)
 
     def __post_init__(self) -> None:
-        for name in ("subtrees", "width", "max_steps"):
-            check_whole(f"{name} of dvts", getattr(self, name), 1)
-        if not self.delimiter:
-            raise BadInput("dvts needs a delimiter that is not empty, for instance a line break")
+        check_settings(self)
 
     @property
     def candidates(self) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput
 from preftilt.guided import kappa
 from preftilt.search.base import Plan, Score, rank
@@ -28,8 +29,6 @@ from preftilt.types import (
     Outcome,
     RewardGuide,
     StrengthBy,
-    check_number,
-    check_whole,
 )
 
 
@@ -77,37 +76,35 @@ class CFG(_GuidedSampling):
     same λ.
 
     Attributes:
-        mask_top_p: only tokens in this nucleus may be drawn, as in :class:`LinearAlignment`. None: no mask.
-        mask_from: whose nucleus: ``preference`` (the distribution with the preference) or ``result`` (the guided one).
-        mask_temperature: the temperature at which the nucleus is taken.
-        strength_by: ``fixed`` takes λ for every token. ``divergence`` takes more of it, the more the two views differ
-            at that token (AdaCAD, Wang et al., 2024, arXiv 2409.07394); it needs exactly one preference.
-        greedy: take the likeliest token of the guided distribution, whatever the sampling settings; that is one
+        mask_top_p: draw inside this nucleus only. None: no mask.
+        mask_from: whose nucleus: of the distribution with the preference, or of the guided one (``result``).
+        mask_temperature: the temperature at which that nucleus is taken.
+        strength_by: the same λ at every token, or more of it the more the views differ there. ``divergence`` is AdaCAD
+            (Wang et al., 2024, arXiv 2409.07394); it needs exactly one preference.
+        greedy: the likeliest token of the guided distribution each time, whatever the temperature. That is one
             response.
         n: responses to draw.
 
     Deviation from transformers' ``guidance_scale``: none in greedy decoding; sampling filters after guiding, too.
     """
 
-    mask_top_p: float | None = None
+    mask_top_p: float | None = setting(None, above=0, most=1, told="no mask")
     mask_from: MaskFrom = "preference"
-    mask_temperature: float = 1.0
+    mask_temperature: float = setting(1.0, above=0)
     strength_by: StrengthBy = "fixed"
     greedy: bool = False
-    n: int = 1
+    n: int = setting(1, least=1)
     name: str = field(default="cfg", init=False)
 
     def __post_init__(self) -> None:
-        _check(self.name, self.n)
+        check_settings(self)
         if self.greedy and self.n > 1:
             raise BadInput(f"cfg draws one response where it is greedy, not n = {self.n}")
-        Guide(strength_by=self.strength_by)
-        _check_mask(self.mask_top_p, self.mask_from, self.mask_temperature)
+        _check_mask(self)
 
     @property
     def guide(self) -> Guide:
-        mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
-        return Guide(mask=mask, strength_by=self.strength_by)
+        return Guide(mask=_mask(self), strength_by=self.strength_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +115,10 @@ class LinearAlignment(_GuidedSampling):
     settings.
 
     Attributes:
-        ratio: the paper's strength.
-        mask_top_p: only tokens in this nucleus of the distribution with the preference, at ``mask_temperature``, may
-            be drawn.
-        mask_from: ``result`` takes the nucleus of the guided distribution instead.
-        mask_temperature: the temperature at which the nucleus is taken.
+        ratio: the paper's strength: λ of every token, less 1.
+        mask_top_p: as in :class:`CFG`.
+        mask_from: as in :class:`CFG`.
+        mask_temperature: as in :class:`CFG`.
         n: responses to draw.
 
     Deviations from the published code: log-probs and masks are taken in float32 at least, not float16; the result
@@ -131,20 +127,19 @@ class LinearAlignment(_GuidedSampling):
     """
 
     ratio: float = 2.0
-    mask_top_p: float | None = None
+    mask_top_p: float | None = setting(None, above=0, most=1)
     mask_from: MaskFrom = "preference"
-    mask_temperature: float = 1.0
-    n: int = 1
+    mask_temperature: float = setting(1.0, above=0)
+    n: int = setting(1, least=1)
     name: str = field(default="linear-alignment", init=False)
 
     def __post_init__(self) -> None:
-        _check(self.name, self.n, ratio=self.ratio)
-        _check_mask(self.mask_top_p, self.mask_from, self.mask_temperature)
+        check_settings(self)
+        _check_mask(self)
 
     @property
     def guide(self) -> Guide:
-        mask = _mask(self.mask_top_p, self.mask_from, self.mask_temperature)
-        return Guide(strength=1.0 + self.ratio, mask=mask)
+        return Guide(strength=1.0 + self.ratio, mask=_mask(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,9 +150,9 @@ class Amulet(_GuidedSampling):
     λ only ranks the ``n`` responses. The paper decodes greedily: the preset ``amulet-default``.
 
     Attributes:
-        iterations: the paper's T.
+        iterations: the paper's T, of its optimisation at a token.
         alpha: the paper's α.
-        anchor: the paper's λ.
+        anchor: the paper's λ, which holds the optimisation to where it began.
         eta: the paper's learning rate η.
         n: responses to draw.
 
@@ -167,18 +162,15 @@ class Amulet(_GuidedSampling):
     own, without the long system prompt. It has no mask: the published top-p does nothing under argmax.
     """
 
-    iterations: int = 60
+    iterations: int = setting(60, least=0)
     alpha: float = 2.0
-    anchor: float = 2.0
-    eta: float = 10.0
-    n: int = 1
+    anchor: float = setting(2.0, above=0)
+    eta: float = setting(10.0, above=0)
+    n: int = setting(1, least=1)
     name: str = field(default="amulet", init=False)
 
     def __post_init__(self) -> None:
-        _check(self.name, self.n, alpha=self.alpha)
-        check_whole("iterations of amulet", self.iterations, 0)
-        for name in ("anchor", "eta"):
-            check_number(f"{name} of amulet", getattr(self, name), lambda x: x > 0, "above 0")
+        check_settings(self)
 
     @property
     def guide(self) -> Guide:
@@ -202,11 +194,11 @@ class ArmGuided(_GuidedSampling):
     1/(1 + Σ w); log-probs are float32 at least; all models read a token in one batch where they share their weights.
     """
 
-    n: int = 1
+    n: int = setting(1, least=1)
     name: str = field(default="arm", init=False)
 
     def __post_init__(self) -> None:
-        _check(self.name, self.n)
+        check_settings(self)
 
     @property
     def guide(self) -> Guide:
@@ -231,13 +223,12 @@ class ARGS(_GuidedSampling):
     """
 
     weight: float = 1.5
-    shortlist: int = 10
-    n: int = 1
+    shortlist: int = setting(10, least=1)
+    n: int = setting(1, least=1)
     name: str = field(default="args", init=False)
 
     def __post_init__(self) -> None:
-        _check(self.name, self.n, weight=self.weight)
-        check_whole("shortlist of args", self.shortlist, 1)
+        check_settings(self)
 
     @property
     def guide(self) -> RewardGuide:
@@ -259,17 +250,15 @@ def _plan(
     return Outcome(rank(responses, score), stopped="all guided responses drawn")
 
 
-def _check(name: str, n: int, **finite: float) -> None:
-    check_whole(f"n of {name}", n, 1)
-    for what, value in finite.items():
-        check_number(f"{what} of {name}", value, lambda x: True, "a finite number")
+def _mask(search: CFG | LinearAlignment) -> Mask | None:
+    if search.mask_top_p is None:
+        return None
+    return Mask(top_p=search.mask_top_p, of=search.mask_from, temperature=search.mask_temperature)
 
 
-def _mask(top_p: float | None, of: MaskFrom, temperature: float) -> Mask | None:
-    return None if top_p is None else Mask(top_p=top_p, of=of, temperature=temperature)
-
-
-def _check_mask(top_p: float | None, of: MaskFrom, temperature: float) -> None:
-    Mask(top_p=1.0 if top_p is None else top_p, of=of, temperature=temperature)
-    if top_p is None and (of, temperature) != ("preference", 1.0):
+def _check_mask(search: CFG | LinearAlignment) -> None:
+    if search.mask_top_p is None and (search.mask_from, search.mask_temperature) != (
+        "preference",
+        1.0,
+    ):
         raise BadInput("mask_from and mask_temperature do nothing without mask_top_p; give it, too")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from preftilt.api import Settings
+from preftilt.declare import check_settings, setting
 from preftilt.messages import OTHER_ROLES, Message, check_messages, join_leading_system
 from preftilt.records import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
@@ -17,7 +18,7 @@ from preftilt.server.names import ParsedModelName, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
 from preftilt.settings import ArmSettings, settled
-from preftilt.types import Preference, Tokens, check_number, check_whole
+from preftilt.types import Preference, Tokens
 
 NO_ARMS = ArmSettings()
 
@@ -33,39 +34,42 @@ TEXT_BODY, IMAGES_BODY = 1 << 20, 32 << 20
 class ServerConfig:
     """The operator's configuration: the model's public name, the defaults, the limits.
 
-    seeded: whether requests without a seed take that of ``settings``; else each takes a fresh one.
-    deadline_s: soft, the best finished answer is taken; timeout_s: hard, the request fails with 504.
-    max_body: bytes of a request; None is as many as its messages may need (:meth:`body_limit`).
-    ignore_tools: whether requests that offer tools are answered without them.
-    adapters: names under which the engine's own server answers with LoRA adapters; they may change while it runs.
+    Attributes:
+        model: its public name.
+        settings: the defaults of requests.
+        seeded: whether requests without a seed take that of ``settings``; else each takes a fresh one.
+        presets: by the names that clients give them.
+        preference_from: system: the system message is the preference.
+        max_candidates: candidates a request at most.
+        deadline_s: seconds after which the best finished answer so far is taken.
+        timeout_s: seconds after which a request fails with a 504.
+        max_body: bytes of a request at most. None is as many as its messages may need (:meth:`body_limit`).
+        max_images: images of a request at most.
+        max_concurrency: requests at work at a time; clients, told by address, take turns.
+        max_queue: requests that wait; more get a 429.
+        log_words: log messages and preferences, too.
+        ignore_tools: answer requests that offer tools without them, not by a 400.
+        adapters: names under which the engine's own server answers with LoRA adapters; they may change while it runs.
     """
 
     model: str
     settings: Settings = field(default_factory=Settings)
     seeded: bool = False
     presets: Mapping[str, Knob] = field(default_factory=dict)
-    preference_from: Literal["none", "system"] = "none"
-    max_candidates: int = 64
-    deadline_s: float | None = None
-    timeout_s: float = 600.0
-    max_body: int | None = None
-    max_images: int = 16
-    max_concurrency: int = 64
-    max_queue: int = 256
-    log_words: bool = False
-    ignore_tools: bool = False
+    preference_from: Literal["none", "system"] = setting("none", panel="Knob")
+    max_candidates: int = setting(64, least=1)
+    deadline_s: float | None = setting(None, above=0, flags=("--deadline",))
+    timeout_s: float = setting(600.0, above=0, flags=("--request-timeout",))
+    max_body: int | None = setting(None, least=1, told="1 MiB; 32 MiB where the model sees images")
+    max_images: int = setting(16, least=0)
+    max_concurrency: int = setting(64, least=1)
+    max_queue: int = setting(256, least=0)
+    log_words: bool = setting(False, flags=("--log-words",), panel="Network")
+    ignore_tools: bool = setting(False, flags=("--ignore-tools",), panel="Knob")
     adapters: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_candidates", "max_concurrency"):
-            check_whole(name, getattr(self, name), 1)
-        for name in ("max_images", "max_queue"):
-            check_whole(name, getattr(self, name), 0)
-        if self.max_body is not None:
-            check_whole("max_body", self.max_body, 1)
-        for name, seconds in (("deadline_s", self.deadline_s), ("timeout_s", self.timeout_s)):
-            if seconds is not None:
-                check_number(name, seconds, lambda x: x > 0, "above 0")
+        check_settings(self)
 
     def body_limit(self, sees: bool) -> int:
         """Most bytes of a request; ``sees`` says whether the model takes images."""

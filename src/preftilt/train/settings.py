@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from preftilt.arm.spec import AlphaIn, Method, Modulation, Objective
+from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput
 
 GlobalLoss = Literal["soft-label", "hard-label", "mixed-margin"]
@@ -28,87 +28,106 @@ RANKS: dict[Method, tuple[int, int]] = {
 class TrainSettings:
     """How a reward model is trained; the same settings, data and machine give the same weights, bit for bit, on a CPU.
 
-    method, model: see :mod:`preftilt.arm.spec`; ``model`` is a hub id, a path, or ``demo``.
-    objectives: which of the data's objectives, in which order, with descriptions and betas; none: all in the data,
-        by name, with ``beta``.
-
-    Adapter: targets (none: projections to queries, keys and values), rank, conditioned_rank (``parm``: the part of
-    the rank that α conditions), lora_alpha, dropout. The scale s is lora_alpha / r, in ``parm`` lora_alpha / r₂.
-    modulation, alpha_in: of ``uniarm``. start: an adapter's folder to go on from; it takes objectives that it does
-        not know yet (``parm``, ``uniarm``).
-
-    Loss: dirichlet is the concentration that α is drawn with; alpha_per, whether once a batch (as PARM does) or for
-    every pair; reduction, whether a response counts by the sum of its log-probs, as in the papers, or by their mean,
-    which wants a larger ``beta``; global_weight (λ) and global_loss are UniARM's second term.
-
-    Steps: AdamW with learning rate ``lr``, warm-up over ``warmup`` steps and then a cosine; gradients clipped at norm
-    ``clip``. A batch is ``batch_size`` pairs, computed in ``accumulate`` parts. Every ``evaluate_every`` steps (0: once
-    an epoch) validation pairs are judged; training stops after ``patience`` evaluations without a better accuracy
-    (0: never), and the best weights are kept. validation is the share of prompts set aside where no file is given.
-    max_length: tokens of prompt and response together; None is the model's context. bad_rows: whether a row that is no
-    pair, or a longer one, is an error or left out and counted. now: the date that the chat template shows, if it does.
+    Attributes:
+        method: see :mod:`preftilt.arm.spec`.
+        model: a hub id, a path, or ``demo``.
+        objectives: learn this one of the data's objectives; TEXT describes it. Each has a ``beta`` of its own; none:
+            all in the data, by name, with ``beta``.
+        beta: β of the Bradley–Terry loss, of all objectives or of one.
+        targets: adapt linear layers whose names end so.
+        rank: rank of the adapter.
+        conditioned_rank: parm: the part of it that α conditions.
+        lora_alpha: scale times rank (parm: times the conditioned rank).
+        dropout: of the adapter's input.
+        modulation: uniarm: what the mixed embedding does to the shared features.
+        alpha_in: uniarm: where the vector enters.
+        start: go on from this adapter; new objectives come after its own (``parm``, ``uniarm``).
+        dirichlet: concentration that vectors are drawn with.
+        alpha_per: draw a vector for each batch (as PARM does), or pair.
+        reduction: responses count by the sum of their log-probs, or the mean. The papers take the sum; the mean wants a
+            larger ``beta``.
+        global_weight: uniarm: weight of the global loss; 0: none.
+        global_loss: uniarm: which it is.
+        epochs: times through the pairs.
+        batch_size: pairs a step.
+        accumulate: compute each step in so many parts.
+        lr: highest learning rate, of AdamW, after ``warmup`` and before a cosine.
+        weight_decay: of AdamW.
+        warmup: steps up to the highest learning rate.
+        clip: largest norm of gradients.
+        evaluate_every: judge validation pairs. 0: once an epoch.
+        patience: stop after so many evaluations without a better accuracy; 0: never. The best weights are kept.
+        validation: the share of prompts set aside where no file is given.
+        checkpoint_every: write a checkpoint.
+        max_length: of prompt and response.
+        bad_rows: what to do with rows that are no pair, or too long.
+        seed: of everything drawn.
+        dtype: float32, bfloat16, float16.
+        device: cpu, cuda, cuda:1.
+        four_bit: load it in 4 bits (NVIDIA GPU).
+        gradient_checkpointing: less memory, more time.
+        chat_template: chat template for a model without one.
+        now: the date that the chat template shows: 2026-11-28.
+        trust_remote_code: run code that the model brings along.
+        allow_pickle: load weights that are not safetensors.
     """
 
     method: Method
     model: str
-    objectives: tuple[Objective, ...] = ()
-    beta: float = 0.1
-    targets: tuple[str, ...] = ()
-    rank: int | None = None
-    conditioned_rank: int | None = None
-    lora_alpha: float | None = None
-    dropout: float = 0.05
-    modulation: Modulation = "affine"
-    alpha_in: AlphaIn = "both"
-    start: str | None = None
-    dirichlet: float = 0.5
-    alpha_per: AlphaPer = "batch"
-    reduction: LossReduction = "sum"
-    global_weight: float = 1.0
-    global_loss: GlobalLoss = "soft-label"
-    epochs: int = 1
-    batch_size: int = 32
-    accumulate: int = 1
-    lr: float = 5e-4
-    weight_decay: float = 0.05
-    warmup: int = 20
-    clip: float = 1.0
-    evaluate_every: int = 0
-    patience: int = 3
-    validation: float = 0.1
-    checkpoint_every: int = 50
-    max_length: int | None = None
-    bad_rows: Literal["error", "drop"] = "error"
-    seed: int = 0
-    dtype: str = "auto"
-    device: str = "auto"
+    objectives: tuple[Objective, ...] = setting(
+        (),
+        alias="objective",
+        metavar="NAME[=TEXT]",
+        repeats=True,
+        told="all in the data",
+        panel="Loss",
+    )
+    beta: float = setting(0.1, above=0, metavar="[NAME=]NUMBER", repeats=True, panel="Loss")
+    targets: tuple[str, ...] = setting(
+        (),
+        alias="target",
+        metavar="LAYER",
+        repeats=True,
+        told="those that make queries, keys and values",
+        panel="Adapter",
+    )
+    rank: int | None = setting(None, told="8", panel="Adapter")
+    conditioned_rank: int | None = setting(None, told="half", panel="Adapter")
+    lora_alpha: float | None = setting(None, told="scale 2", panel="Adapter")
+    dropout: float = setting(0.05, least=0, below=1, panel="Adapter")
+    modulation: Modulation = setting("affine", panel="Adapter")
+    alpha_in: AlphaIn = setting("both", panel="Adapter")
+    start: str | None = setting(None, metavar="DIR", panel="Adapter")
+    dirichlet: float = setting(0.5, above=0, panel="Loss")
+    alpha_per: AlphaPer = setting("batch", panel="Loss")
+    reduction: LossReduction = setting("sum", panel="Loss")
+    global_weight: float = setting(1.0, least=0, panel="Loss")
+    global_loss: GlobalLoss = setting("soft-label", panel="Loss")
+    epochs: int = setting(1, least=1, panel="Steps")
+    batch_size: int = setting(32, least=1, panel="Steps")
+    accumulate: int = setting(1, least=1, panel="Steps")
+    lr: float = setting(5e-4, above=0, panel="Steps")
+    weight_decay: float = setting(0.05, least=0, panel="Steps")
+    warmup: int = setting(20, least=0, panel="Steps")
+    clip: float = setting(1.0, above=0, panel="Steps")
+    evaluate_every: int = setting(0, least=0, metavar="STEPS", told="once an epoch", panel="Steps")
+    patience: int = setting(3, least=0, panel="Steps")
+    validation: float = setting(0.1, least=0, below=1)
+    checkpoint_every: int = setting(50, least=1, metavar="STEPS", panel="Steps")
+    max_length: int | None = setting(None, least=2, metavar="TOKENS", told="the model's context")
+    bad_rows: Literal["error", "drop"] = setting("error", panel="Options")
+    seed: int = setting(0, panel="Steps")
+    dtype: str = setting("auto", metavar="TYPE")
+    device: str = setting("auto", metavar="DEVICE")
     four_bit: bool = False
     gradient_checkpointing: bool = False
-    chat_template: str | None = None
-    now: str | None = None
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
+    chat_template: str | None = setting(None, metavar="FILE|plain")
+    now: str | None = setting(None, metavar="MOMENT")
+    trust_remote_code: bool = setting(False, flags=("--trust-remote-code",))
+    allow_pickle: bool = setting(False, flags=("--allow-pickle",))
 
     def __post_init__(self) -> None:
-        _one_of("method", self.method, get_args(Method))
-        _one_of("modulation", self.modulation, get_args(Modulation))
-        _one_of("alpha_in", self.alpha_in, get_args(AlphaIn))
-        _one_of("alpha_per", self.alpha_per, get_args(AlphaPer))
-        _one_of("reduction", self.reduction, get_args(LossReduction))
-        _one_of("global_loss", self.global_loss, get_args(GlobalLoss))
-        _one_of("bad_rows", self.bad_rows, ("error", "drop"))
-        for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("warmup", "evaluate_every", "patience", "weight_decay", "global_weight"):
-            _at_least(name, getattr(self, name), 0)
-        for name in ("beta", "lr", "clip", "dirichlet"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise BadInput(f"{name} is {getattr(self, name)}; give a number above 0")
-        for name in ("dropout", "validation"):
-            if not 0 <= getattr(self, name) < 1:
-                raise BadInput(f"{name} is {getattr(self, name)}; give 0 or more, below 1")
-        if self.max_length is not None:
-            _at_least("max_length", self.max_length, 2)
+        check_settings(self)
         self._check_ranks()
 
     def _check_ranks(self) -> None:
@@ -136,13 +155,3 @@ class TrainSettings:
         rank, conditioned = self.ranks
         divisor = conditioned or rank
         return 2.0 if self.lora_alpha is None else self.lora_alpha / divisor
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise BadInput(f"{name} is {value!r}; use {', '.join(known)}")
-
-
-def _at_least(name: str, value: float, least: int) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise BadInput(f"{name} is {value}; give {least} or more")

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from preftilt.declare import check_settings, setting
 from preftilt.defaults import REDUCTION
 from preftilt.engines.memo import MemoEngine
 from preftilt.errors import BadInput
@@ -45,20 +46,22 @@ from preftilt.types import Candidate, Query, Reduction, Sampling, Stream
 class AnswerSettings:
     """How answers are drawn: greedily, but for best-of-``n``, which draws by ``sampling`` and adds up by ``reduction``.
 
-    max_tokens: of an answer, at most. seed: of the random streams.
+    Attributes:
+        n: answers that rear picks from.
+        sampling: of these answers.
+        reduction: of rear's token scores.
+        max_tokens: of an answer.
+        seed: of the random streams and the bootstrap.
     """
 
-    n: int = 8
+    n: int = setting(8, least=1, flags=("--n", "-n"))
     sampling: Sampling = field(default_factory=Sampling)
     reduction: Reduction = REDUCTION
-    max_tokens: int = 160
+    max_tokens: int = setting(160, least=1)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.max_tokens < 1:
-            raise BadInput(
-                f"n and max_tokens must be at least 1, not {self.n} and {self.max_tokens}"
-            )
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

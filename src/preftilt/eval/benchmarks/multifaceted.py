@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from preftilt.declare import setting
 from preftilt.errors import BadInput
 from preftilt.eval.harness.benchmark import (
     Benchmark,
@@ -62,7 +63,7 @@ from preftilt.eval.harness.rows import (
     parsed,
     read_bytes,
 )
-from preftilt.types import GenerateWith, check_whole
+from preftilt.types import GenerateWith
 
 FOLDER = "multifaceted_bench"
 ROWS = 921
@@ -93,12 +94,8 @@ class MultifacetedRules(Rules):
     preset: Literal["rear-paper", "rear-official", "multifaceted"]
     generate_with: GenerateWith = "full"
     judge_sees_system: bool = True
-    judge_runs: int = 1
+    judge_runs: int = setting(1, least=1)
     missing: Missing = "skip-grade"
-
-    def __post_init__(self) -> None:
-        Rules.__post_init__(self)
-        check_whole("judge_runs", self.judge_runs, 1)
 
 
 PRESETS = (

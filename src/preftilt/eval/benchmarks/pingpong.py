@@ -35,6 +35,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from preftilt.declare import setting
 from preftilt.errors import BadInput
 from preftilt.eval.harness.benchmark import (
     BenchmarkProtocol,
@@ -58,7 +59,7 @@ from preftilt.eval.harness.rows import (
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
 from preftilt.records.parsing import parse_json
-from preftilt.types import GenerateWith, Preference, check_number, check_whole
+from preftilt.types import GenerateWith, Preference
 
 Language = Literal["en", "ru"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -166,21 +167,11 @@ class PingPongRules(Rules):
 
     preset: Literal["rear-paper", "rear-official", "pingpong"]
     generate_with: GenerateWith = "full"
-    turns: int | None = 4
+    turns: int | None = setting(4, least=1)
     greetings: Literal["initial_message", "all"] = "initial_message"
     greeting_as_turn: bool = True
-    interrogator_temperature: float = 0.0
+    interrogator_temperature: float = setting(0.0, least=0)
     refusals: Refusals = "rated"
-
-    def __post_init__(self) -> None:
-        Rules.__post_init__(self)
-        check_whole("turns", 1 if self.turns is None else self.turns, 1)
-        check_number(
-            "interrogator_temperature",
-            self.interrogator_temperature,
-            lambda t: t >= 0,
-            "at least 0",
-        )
 
     def greeting(self, character: Character) -> str | None:
         """The character's opening line, where it has one that is read."""

@@ -1,4 +1,7 @@
-"""The table of benchmarks: a name and how it is opened. One more benchmark is one more entry."""
+"""The benchmarks by name, and how they are opened.
+
+A package adds one by an entry point of the group ``preftilt.benchmarks`` that names such a function.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from preftilt.eval.benchmarks.prefeval_irrelevant import open_irrelevant
 from preftilt.eval.benchmarks.sys_ifeval import open_sys_ifeval
 from preftilt.eval.benchmarks.world import open_world
 from preftilt.eval.harness.benchmark import Benchmark, Opening, one_of
+from preftilt.plugins import Registry
 
-BENCHMARKS: dict[str, Callable[[Opening], Benchmark]] = {
+OWN: dict[str, Callable[[Opening], Benchmark]] = {
     "demo-world": open_world,
     "sys-ifeval": open_sys_ifeval,
     "prefeval-explicit": partial(open_judged, "explicit"),
@@ -28,6 +32,8 @@ BENCHMARKS: dict[str, Callable[[Opening], Benchmark]] = {
     "aime24": partial(open_maths, "aime24"),
     "amc23": partial(open_maths, "amc23"),
 }
+
+BENCHMARKS = Registry("preftilt.benchmarks", OWN)
 
 OFFLINE = ("demo-world",)
 """What is measured where no benchmark is named: it needs neither data nor a judge."""

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pkgutil import resolve_name
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from preftilt.api import Settings
+from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.eval.harness.budget import Budget
 from preftilt.images import Image
@@ -248,20 +249,12 @@ def rear_protocol(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The switches of a benchmark's protocol: a preset's values, or what the user of a task says.
-
-    A field of a ``Literal`` takes its values alone, and a ``bool`` no other; all else is for the subclass to check.
-    """
+    """The switches of a benchmark's protocol: a preset's values, or what the user of a task says."""
 
     preset: str
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is Literal:
-                one_of(name, value, get_args(hint))
-            elif hint is bool and not isinstance(value, bool):
-                raise BadInput(f"the switch {name} is {value!r}; it must be true or false")
+        check_settings(self)
 
     def to_json(self) -> dict[str, Any]:
         """What stands in logs and reports."""
@@ -401,19 +394,30 @@ class Benchmark:
 class Opening:
     """What a user says about benchmarks.
 
-    data: folder of the benchmarks' files. limit, validation: items to report on, and behind them those to choose λ on.
-    judge: an Inspect model; judge_prompts: a folder with the benchmark's own prompts; logs: where Inspect logs go.
+    Attributes:
+        data: where the benchmarks' data are (docs/how-to/benchmarks.md).
+        judge: inspect model that judges answers, such as openai/gpt-4.1.
+        judge_prompts: the benchmark's own prompts for the judge.
+        max_judge_calls: of a benchmark at most; then the rest has no verdict.
+        preset: whose protocol.
+        switches: changes to the protocol's switches.
+        limit: items to report on.
+        validation: further items, to choose λ on; 20 at least, or none.
+        logs: where Inspect's logs go.
     """
 
-    data: str | None = None
-    preset: str = "rear-paper"
-    switches: Json = field(default_factory=dict)
-    limit: int | None = None
-    validation: int = 0
-    judge: str | None = None
-    judge_prompts: str | None = None
-    max_judge_calls: int | None = None
+    data: str | None = setting(None, metavar="FOLDER")
+    judge: str | None = setting(None, metavar="MODEL")
+    judge_prompts: str | None = setting(None, metavar="FOLDER")
+    max_judge_calls: int | None = setting(None, least=0)
+    preset: str = setting("rear-paper", metavar="rear-paper|rear-official")
+    switches: Json = setting(factory=dict, metavar="JSON")
+    limit: int | None = setting(None, least=1, told="all", panel="Sizes")
+    validation: int = setting(0, least=0, panel="Sizes")
     logs: str = "logs"
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def split(self, items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
         """Items to report on, and to choose λ on: those behind them."""

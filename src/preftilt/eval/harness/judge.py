@@ -35,10 +35,10 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value,
 from inspect_ai.solver import TaskState
 from inspect_ai.util import LimitExceededError, apply_limits, token_limit
 
+from preftilt.declare import check_settings, setting
 from preftilt.errors import PreftiltError
 from preftilt.eval.harness.budget import Budget, BudgetSpent
 from preftilt.eval.stats import mean_interval
-from preftilt.types import Sampling, check_whole
 
 T = TypeVar("T")
 
@@ -61,21 +61,18 @@ class JudgeSettings:
     provider calls worth repeating (rate limits, timeouts), unless the run says otherwise (``--max-retries``).
     """
 
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float | None = None
-    attempts: int = 3
-    max_retries: int = 4
-    timeout_s: int = 300
+    max_tokens: int = setting(least=1)
+    temperature: float = setting(0.0, least=0)
+    top_p: float | None = setting(None, above=0, most=1)
+    attempts: int = setting(3, least=1)
+    max_retries: int = setting(4, least=0)
+    timeout_s: int = setting(300, least=1)
     cache: bool = True
     role: str = ROLE
     default: str = DEFAULT_JUDGE
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "attempts", "timeout_s"):
-            check_whole(f"{name} of the judge", getattr(self, name), 1)
-        check_whole("max_retries of the judge", self.max_retries, 0)
-        Sampling(temperature=self.temperature, top_p=1.0 if self.top_p is None else self.top_p)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from preftilt.api import Realigner, Settings
+from preftilt.declare import check_settings, setting
 from preftilt.engines.base import Engine
 from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
@@ -65,25 +66,41 @@ REWARD_MODEL = "external RM"
 JUDGED: dict[str, JudgeMode] = {"generative RM": "forced", "generative RM, CoT": "cot"}
 
 
+NUMBERS = "NUMBER[,NUMBER…]"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureSettings:
     """How a benchmark is measured; a change makes other records.
 
-    protocol: the benchmark's. settings: the user's changes, which win. pool: samples an item; n: of these, the first
-    that methods of the tables pick from. lambdas: of tree searches. judge_tokens: of a generative RM's reasons.
-    guided_lambdas: of guided decoding, greedy; drawn_lambdas: of guided draws, ``drawn`` of them an item.
+    Attributes:
+        protocol: the benchmark's.
+        settings: changes to settings: '{"max_tokens": 512, "top_p": 0.9}'. They win over the protocol's.
+        seed: of the random streams.
+        n: samples that methods pick from. They are the first of the pool.
+        pool: samples an item, for the figure over N.
+        lambdas: λ of tree searches.
+        judge_tokens: tokens of a generative RM's reasons at most.
+        guided_lambdas: λ of guided decoding, greedy (token-level).
+        drawn_lambdas: λ of guided draws (token-level).
+        drawn: guided draws an item (token-level).
     """
 
     protocol: BenchmarkProtocol = field(default_factory=lambda: BenchmarkProtocol(settings={}))
-    settings: Json = field(default_factory=dict)
-    seed: int = 0
-    pool: int = 16
-    n: int = 16
-    lambdas: tuple[float, ...] = (20.0,)
-    judge_tokens: int = 512
-    guided_lambdas: tuple[float, ...] = (1.5, 2.0, 3.0)
-    drawn_lambdas: tuple[float, ...] = (2.0,)
-    drawn: int = 4
+    settings: Json = setting(factory=dict, metavar="JSON", panel="Experiment")
+    seed: int = setting(0, panel="Experiment")
+    n: int = setting(16, least=2, flags=("--n", "-n"))
+    pool: int = setting(16, least=2, told="n")
+    lambdas: tuple[float, ...] = setting(
+        (1.0, 3.0, 5.0, 20.0, 50.0), flags=("--tree-lambdas",), metavar=NUMBERS
+    )
+    judge_tokens: int = setting(512, least=1, flags=("--rm-tokens",))
+    guided_lambdas: tuple[float, ...] = setting((1.5, 2.0, 3.0), metavar=NUMBERS)
+    drawn_lambdas: tuple[float, ...] = setting((2.0,), metavar=NUMBERS)
+    drawn: int = setting(4, least=1)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @property
     def flat(self) -> dict[str, Any]:

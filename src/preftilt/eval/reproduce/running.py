@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import preftilt
+from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate.choice import (
     LAMBDAS,
@@ -43,6 +44,7 @@ from preftilt.eval.reproduce.numbers import (
 )
 from preftilt.eval.reproduce.parts import (
     AFTER_POOLS,
+    NUMBERS,
     ONCE,
     PARTS,
     RATES,
@@ -51,7 +53,6 @@ from preftilt.eval.reproduce.parts import (
     MeasureSettings,
 )
 from preftilt.eval.reproduce.verdicts import picked, settle
-from preftilt.types import check_whole
 
 SCHEMA = "preftilt.reproduce/1"
 
@@ -60,45 +61,63 @@ SCHEMA = "preftilt.reproduce/1"
 class ItemCounts:
     """How many items each kind of measurement is made on; None is all of them.
 
-    trees: tree searches. others: guided methods beside the grid over λ. draws: guided draws. rated: generative and
-    external reward models. contexts: long contexts. timed: times.
+    Attributes:
+        trees: items with tree searches.
+        others: items with other guided methods than the grid over λ (token-level).
+        draws: items with guided draws (token-level).
+        rated: items that reward models rate.
+        contexts: items with long contexts.
+        timed: items answered alone, for times.
     """
 
-    trees: int | None = None
-    others: int | None = None
-    draws: int | None = None
-    rated: int | None = None
-    contexts: int | None = None
-    timed: int = 6
+    trees: int | None = setting(None, least=0, flags=("--tree-items",), told="all")
+    others: int | None = setting(None, least=0, flags=("--other-items",), told="all")
+    draws: int | None = setting(None, least=0, flags=("--drawn-items",), told="all")
+    rated: int | None = setting(None, least=0, flags=("--rated-items",), told="all")
+    contexts: int | None = setting(None, least=0, flags=("--context-items",), told="all")
+    timed: int = setting(6, least=0, flags=("--timed-items",))
 
     def __post_init__(self) -> None:
-        for name in ("trees", "others", "draws", "rated", "contexts", "timed"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), 0)
+        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproducePlan:
-    """What a run does; ``inserted`` are the lengths of context in messages.
+    """What a run does.
 
-    measure: how every benchmark is measured, each by its own protocol. judged_by: the judge's name, which verdicts
-    depend on; max_judge_calls: requests to it a benchmark, None is no limit. repeats: how often an item is answered;
-    None is as often as the benchmark's protocol says. max_tokens_total: tokens that may be sampled and scored, earlier
-    runs into the same records included; None is no limit.
+    Attributes:
+        experiments: their names.
+        models: what answers, and what rates.
+        measure: how every benchmark is measured, each by its own protocol.
+        inserted: messages inserted, for long contexts; 0 is always there.
+        sizes: of every kind of measurement.
+        processes: share items among them.
+        reference: what every method is compared with.
+        records: what was measured, item by item.
+        judged_by: the judge's name, which verdicts depend on.
+        max_judge_calls: requests to it a benchmark. None is no limit.
+        repeats: how often every item is answered; intervals are over items.
+        max_tokens_total: to be sampled and scored, earlier runs into the same records included; what is under way then
+            still ends, and the report says what is left.
     """
 
     experiments: Sequence[str]
     models: MeasuredModels
     measure: MeasureSettings
-    inserted: tuple[int, ...]
+    inserted: tuple[int, ...] = setting((5, 10, 20), metavar=NUMBERS)
     sizes: ItemCounts
     processes: int
-    reference: str
+    reference: str = setting("greedy", metavar="|".join(experiments.REFERENCES), panel="Experiment")
     records: Path
     judged_by: str | None
     max_judge_calls: int | None = None
-    repeats: int | None = None
-    max_tokens_total: int | None = None
+    repeats: int | None = setting(
+        None, least=1, told="the protocol's: 10 for aime24 and amc23, else 1"
+    )
+    max_tokens_total: int | None = setting(None, least=1, panel="Experiment")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def how(self, benchmark: Benchmark, pool: int | None = None) -> MeasureSettings:
         """How ``benchmark`` is measured; ``pool``: with so many samples an item."""
