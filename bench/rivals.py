@@ -30,7 +30,7 @@ from preftilt.eval.calibrate.choice import LAMBDAS
 from preftilt.eval.stored import best_of
 from preftilt.rivals.checks import Judges
 from preftilt.rivals.methods import ByJudge, ByRewardModel
-from preftilt.rivals.open_model import open_reward_model
+from preftilt.rivals.reward_models import open_reward_model
 from preftilt.types import Reduction
 
 N = 16

@@ -5,7 +5,7 @@
 - The class's docstring says under ``Attributes:`` what it does; the first sentence is the help of its flag and the
   description of its JSON field.
 
-Who takes a setting: :func:`check_settings` in ``__post_init__``, :func:`preftilt.records.strict.patch_of` in JSON,
+Who takes a setting: :func:`check_settings` in ``__post_init__``, :func:`preftilt.records.patch.patch_of` in JSON,
 ``preftilt.cli.grouping`` on the command line.
 """
 

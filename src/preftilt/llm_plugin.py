@@ -149,7 +149,7 @@ def _settings(options: Any) -> Settings:
     from pydantic import ValidationError
 
     from preftilt.errors import BadInput
-    from preftilt.records import SettingsPatch, complaints
+    from preftilt.records.patch import SettingsPatch, complaints
     from preftilt.settings import Settings
 
     search = {"name": options.search, "n": options.n}

@@ -16,18 +16,29 @@ ended; ``as-is`` compares them by their scores like the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from preftilt.declare import check_settings, setting
-from preftilt.defaults import CUT_OFF, REDUCTION
 from preftilt.errors import EngineError
 from preftilt.types import ArmTerm, Candidate, CutOff, EosScoring, Query, Reduction
+
+LAMBDA: Final = 20.0
+"""λ where it ranks whole responses: the paper's value for best-of-N."""
+
+LAMBDA_OF_TOKENS: Final[Mapping[str, float]] = {"cfg": 3.0}
+"""λ where it is that of every token, by the search's name."""
+
+REDUCTION: Final = "sum"
+"""How token scores become one number (:class:`~preftilt.reward.Reward`): the paper's equation 10."""
+
+CUT_OFF: Final = "last"
+"""What is done with answers that were cut off (:mod:`preftilt.reward`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from preftilt.arm.alpha import parse_alpha
+from preftilt.arm.spec import parse_alpha
 from preftilt.declare import check_settings, setting
-from preftilt.defaults import LAMBDA, LAMBDA_OF_TOKENS
 from preftilt.engines.base import KnownArm
 from preftilt.errors import BadInput
 from preftilt.prompt import PromptSettings
-from preftilt.reward import Reward
+from preftilt.reward import LAMBDA, LAMBDA_OF_TOKENS, Reward
 from preftilt.rivals import ByLogprob, Method, check_search
 from preftilt.search import AutoSearch, Sample, Search, default_lam, default_search
 from preftilt.types import ArmTerm, Query, Reader, Sampling

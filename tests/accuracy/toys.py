@@ -15,7 +15,7 @@ from preftilt.eval.accuracy.comparisons import (
 )
 from preftilt.messages import Message
 from preftilt.rivals import Judges, RewardScores
-from preftilt.rivals.base import Pair
+from preftilt.rivals.reward_models import Pair
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
 

@@ -8,10 +8,15 @@ from typing import Any
 
 import torch
 
-from preftilt.arm.fingerprint import fingerprint, weights_sample
+from preftilt.arm.attach import (
+    fingerprint,
+    layer_size,
+    target_modules,
+    usual_targets,
+    weights_sample,
+)
 from preftilt.arm.layers import mixing_shapes
 from preftilt.arm.spec import SPEC_FILE, ArmSpec, Objective, spec_json
-from preftilt.arm.targets import layer_size, target_modules, usual_targets
 from preftilt.arm.weights import ArmWeights, new_weights, save_weights
 from tests.engine.models import build
 

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from preftilt.arm.alpha import check_alpha, parse_alpha
-from preftilt.arm.spec import ArmSpec, Objective, read_spec, spec_json
+from preftilt.arm.spec import ArmSpec, Objective, check_alpha, parse_alpha, read_spec, spec_json
 from preftilt.errors import BadInput
 
 HELP = Objective("help", "The answer is helpful.", 0.5)

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from preftilt.arm.attach import attach
-from preftilt.arm.fingerprint import tokenizer_hash
+from preftilt.arm.attach import attach, tokenizer_hash
 from preftilt.arm.spec import Objective
 from preftilt.types import Reader, Tokens
 from tests.arm.arms import HELP, SAFE, saved, shaken, spec_for

@@ -12,7 +12,7 @@ from bench.rivals import LAMBDAS, REDUCTIONS, SIZES, markdown, sweep, write_rewa
 from bench.serving.rows import RatioRow
 
 import preftilt as pt
-from preftilt.rivals.open_model import open_reward_model
+from preftilt.rivals.reward_models import open_reward_model
 from preftilt.testing.toy import ToyEngine
 
 pytestmark = pytest.mark.model

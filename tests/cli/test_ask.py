@@ -262,7 +262,10 @@ BAD = {
         (*ASK, "--template-arg", "a=1", "--template-arg", "a=2"),
         "--template-arg a is given twice",
     ),
-    "a switch that is neither": ((*ASK, "--sampler-logprobs", "maybe"), "--sampler-logprobs must be auto, on or off"),
+    "a switch that is neither": (
+        (*ASK, "--sampler-logprobs", "maybe"),
+        "--sampler-logprobs must be auto, on or off",
+    ),
     "no rows in a batch": ((*ASK, "--max-rows", "0"), "--max-rows"),
     "neither question nor messages": (("ask", "-p", "x"), "QUESTION"),
     "both": (("ask", "Q?", "--messages", "f", "-p", "x"), "not both"),

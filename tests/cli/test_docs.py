@@ -11,7 +11,8 @@ import pytest
 
 from preftilt.api import Settings
 from preftilt.messages import read_messages
-from preftilt.records import MethodPatch, SearchPatch, SettingsPatch, read_items
+from preftilt.records.patch import MethodPatch, SearchPatch, SettingsPatch
+from preftilt.records.rows import read_items
 from preftilt.reward import Reward
 from preftilt.search import CFG, BestOfN
 from tests.cli.conftest import Cli, row

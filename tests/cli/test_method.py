@@ -79,7 +79,7 @@ def test_given_responses_are_ranked_by_the_method(cli: Cli, rows: Write) -> None
 def test_the_judge_may_be_another_model(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from preftilt.cli import judges
+    from preftilt.cli import configure
 
     other = ToyEngine(hashed_bigrams(9, len(SPELLED)), tokenizer=toy().tokenizer, name="other")
     asked: list[str] = []
@@ -88,7 +88,7 @@ def test_the_judge_may_be_another_model(
         asked.append(spec)
         return other
 
-    monkeypatch.setattr(judges, "open_engine", open_engine)
+    monkeypatch.setattr(configure, "open_engine", open_engine)
     flags = ("--method", "generative-reward-model", "--judge-model", "somebody/else")
     said = cli("ask", "Q?", "-p", "No games.", "--json", "--max-tokens", 8, *flags)
     assert said.code == 0, said.err

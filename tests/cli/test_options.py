@@ -13,14 +13,14 @@ from preftilt.cli.configure import unescape
 from preftilt.cli.options import setting_flags
 from preftilt.declare import Declared
 from preftilt.errors import BadInput
-from preftilt.records import MethodPatch, SearchPatch, SettingsPatch
+from preftilt.records.patch import MethodPatch, SearchPatch, SettingsPatch
 from preftilt.search import PRESETS, SEARCHES
 from tests.cli.conftest import Cli
 
 
 def settings() -> dict[str, Declared]:
     """What the flags of the settings are made of."""
-    flags = setting_flags("lambda", "draw", "method", "score", "prompt").flags()
+    flags = setting_flags("lambda", "draw", "method", "score", "prompt").flags
     return {flag.setting.alias: flag.setting for flag in flags}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from preftilt.eval.calibrate.reading import read_pools
-from preftilt.records import CheckedRow, InputRow
+from preftilt.records.rows import CheckedRow, InputRow
 from preftilt.testing.toy import ToyTokenizer
 from tests.cli.conftest import Cli, Opener, records, row, validator
 from tests.cli.toys import Dated, Slow

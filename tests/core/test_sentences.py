@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preftilt.sentences import sentences, without
+from preftilt.ablation import sentences, without
 
 
 @pytest.mark.parametrize(

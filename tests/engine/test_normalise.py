@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from preftilt.arm.fingerprint import tokenizer_hash
+from preftilt.arm.attach import tokenizer_hash
 from preftilt.engines.base import GuidedView, GuideRequest, Mixture, NormaliseRequest, ScoreRequest
 from preftilt.engines.transformers import TransformersEngine, guided_scoring
 from preftilt.errors import BadInput, PromptTooLong

@@ -24,7 +24,7 @@ from preftilt.eval.benchmarks.maths import (
     same_answer,
 )
 from preftilt.reward import Reward
-from preftilt.rivals.extractors import final_answer
+from preftilt.rivals.votes import final_answer
 
 
 def write(folder: Path, file: str, rows: list[dict[str, Any]]) -> str:

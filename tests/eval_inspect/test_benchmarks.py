@@ -15,7 +15,7 @@ from preftilt.eval.benchmarks.maths_task import aime24
 from preftilt.eval.benchmarks.multifaceted_task import multifaceted
 from preftilt.eval.benchmarks.pingpong_task import pingpong
 from preftilt.eval.stats import mean_interval
-from preftilt.rivals.extractors import final_answer
+from preftilt.rivals.votes import final_answer
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
 from tests.eval.pingpong_file import settings_v2, write_settings
 from tests.eval.test_maths import aime, write

@@ -26,7 +26,7 @@ from preftilt.eval.arms.decode import (
     views_of,
 )
 from preftilt.eval.arms.experiment import markdown
-from preftilt.eval.fronts.records import MethodRewards
+from preftilt.eval.fronts.metrics import MethodRewards
 from preftilt.eval.fronts.report import fronts
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Reader

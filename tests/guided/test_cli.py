@@ -178,7 +178,7 @@ def test_the_search_of_a_request_that_names_none_is_decided_by_the_engine_and_re
 
 
 def test_the_help_tells_the_search_that_every_kind_of_engine_gets():
-    [search] = [flag for flag in setting_flags("draw").flags() if flag.setting.name == "search"]
+    [search] = [flag for flag in setting_flags("draw").flags if flag.setting.name == "search"]
     told = search.setting.words
     guiding, drawing = (default_search(guides).name for guides in (True, False))
     assert f"{guiding} where it can guide decoding, and {drawing} where it only draws" in told

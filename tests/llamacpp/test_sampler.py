@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from preftilt import streams
+from preftilt import guided, streams
 from preftilt.engines.llamacpp.sampler import draw, filtered, logprobs_of
-from preftilt.guided import filters
 from preftilt.types import Sampling
 
 SETTINGS = [
@@ -36,7 +35,7 @@ def test_filters_equal_the_reference_also_where_tokens_are_equally_likely(
 ):
     for row in rows(7, 300, tied=tied).astype(np.float64):
         ours = normalised(filtered(row, settings))
-        wanted = normalised(filters.filtered(normalised(row), settings))
+        wanted = normalised(guided.filtered(normalised(row), settings))
         assert np.array_equal(np.isfinite(ours), np.isfinite(wanted))
         np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-9)
 
@@ -49,9 +48,7 @@ def test_the_nucleus_of_a_flat_distribution_needs_the_whole_vocabulary():
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_draws_equal_the_reference(settings: Sampling):
     for number, row in enumerate(rows(16, 400)):
-        wanted = streams.draw(
-            filters.filtered(normalised(row.astype(np.float64)), settings), number
-        )
+        wanted = streams.draw(guided.filtered(normalised(row.astype(np.float64)), settings), number)
         assert draw(row, settings, number) == wanted
 
 

@@ -86,7 +86,7 @@ from pydantic import ValidationError
 import preftilt as pt
 from preftilt.cli.options import setting_flags
 from preftilt.eval.benchmarks.table import BENCHMARKS
-from preftilt.records import SettingsPatch
+from preftilt.records.patch import SettingsPatch
 from preftilt.search import SEARCHES
 from preftilt.testing.toy import ToyEngine
 
@@ -101,7 +101,7 @@ except ValidationError as failure:
     refused = failure.errors()[0]["loc"]
 print(json.dumps({
     "record": done.to_json(),
-    "flags": {flag.setting.name: flag.owners for flag in setting_flags("draw", "method").flags()},
+    "flags": {flag.setting.name: flag.owners for flag in setting_flags("draw", "method").flags},
     "benchmark": "mine" in BENCHMARKS,
     "refused": refused,
     "own": SEARCHES["best-of-n"].__name__,

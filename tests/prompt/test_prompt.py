@@ -338,10 +338,11 @@ def test_the_first_turns_can_be_the_preference_and_the_others_stand_in_both_view
     assert both["question"] == "[user]Hello.[assistant]Hi.[user]What now?[assistant]"
 
 
-@pytest.mark.parametrize("turns", [0, 3])
-def test_turns_that_are_the_preference_are_earlier_turns(turns: int) -> None:
-    with pytest.raises(BadInput, match=f"preference_turns is {turns}; of this conversation's 2 "):
-        query(messages=LONG, history="preference", preference_turns=turns)
+def test_turns_that_are_the_preference_are_earlier_turns() -> None:
+    with pytest.raises(BadInput, match="preference_turns must be a whole number of at least 1"):
+        query(messages=LONG, history="preference", preference_turns=0)
+    with pytest.raises(BadInput, match="preference_turns is 3; of this conversation's 2 "):
+        query(messages=LONG, history="preference", preference_turns=3)
 
 
 def test_turns_are_the_preference_only_where_the_history_is() -> None:
@@ -475,7 +476,7 @@ def test_answers_are_never_drawn_from_the_contrast(asked: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"against": " "}, "is empty"),
+        ({"against": " "}, "against must be a text that is not empty"),
         ({"against": "I like tea. "}, "is the preference itself"),
         ({"against": PUNS, "history": "preference"}, "none is stated"),
         ({"against": PUNS, "question_system": "Be kind."}, "give one"),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.records import Journal, error_record, survey
+from preftilt.records.journal import Journal, error_record, survey
 
 
 def record(id: str, **more: Any) -> dict[str, Any]:

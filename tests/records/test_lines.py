@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.records import (
+from preftilt.records.lines import (
     file_lines,
     json_line,
     parse_json,

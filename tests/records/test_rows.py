@@ -10,7 +10,8 @@ import pytest
 from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.records import CheckedRow, ScoreRow, SettingsPatch, read_items
+from preftilt.records.patch import SettingsPatch
+from preftilt.records.rows import CheckedRow, ScoreRow, read_items
 from preftilt.search import DVTS, BestOfN, Greedy
 from preftilt.types import Preference
 

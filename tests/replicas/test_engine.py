@@ -412,7 +412,7 @@ async def test_an_engine_that_opens_after_it_was_given_up_is_closed(machines: li
 
 def _prompt_at(engine: Replicas, machines: list[Machine], name: str) -> Tokens:
     """A prompt that belongs to the machine."""
-    from preftilt.engines.replicas.routing import rank_replicas
+    from preftilt.engines.replicas.engine import rank_replicas
 
     names = [one.name for one in machines]
     return next(prompt for prompt in PROMPTS if rank_replicas(prompt, names)[0] == name)

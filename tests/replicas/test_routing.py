@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from preftilt.engines.replicas.routing import LOAD_SLACK, choose_replica, rank_replicas
+from preftilt.engines.replicas.engine import LOAD_SLACK, choose_replica, rank_replicas
 
 NAMES = [f"vllm+http://10.0.0.{i}:8000" for i in range(1, 5)]
 PROMPTS = [(i, i + 1, 151_000 + i) for i in range(400)]

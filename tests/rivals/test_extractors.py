@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preftilt.rivals.extractors import letter, maths
-from preftilt.rivals.votes import tally
+from preftilt.rivals.votes import letter, maths, tally
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import preftilt as pt
 from preftilt import plugins
 from preftilt.errors import BadInput, EngineError
-from preftilt.rivals import ByRewardModel, Judges, Pair, open_reward_model, scorers
+from preftilt.rivals import ByRewardModel, Judges, Pair, open_reward_model, reward_models
 from tests.rivals.conftest import QUESTION, Ask
 
 PLACE = "tests.rivals.test_scorers"
@@ -45,8 +45,8 @@ def broken(pairs: Sequence[Pair]) -> list[float]:
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a package had added scorers: installing one takes longer than a test may."""
     points = [
-        EntryPoint("brevity", f"{PLACE}:brevity", scorers.SCORERS),
-        EntryPoint("gone", "no_such_module:scorer", scorers.SCORERS),
+        EntryPoint("brevity", f"{PLACE}:brevity", reward_models.SCORERS),
+        EntryPoint("gone", "no_such_module:scorer", reward_models.SCORERS),
     ]
 
     def entry_points(*, group: str) -> EntryPoints:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from preftilt.cli.app import command_line
-from preftilt.records import SearchPatch, SettingsPatch
+from preftilt.records.patch import SearchPatch, SettingsPatch
 from preftilt.server.openapi import DOCUMENTED, STATUSES
 from preftilt.server.wire import ChatBody, Knob
 from tests.server.serving import Running

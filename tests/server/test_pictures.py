@@ -13,8 +13,7 @@ import PIL.Image
 import pytest
 
 from preftilt.api import Realigner, run_sync
-from preftilt.images import load_image
-from preftilt.messages import Message
+from preftilt.messages import Message, load_image
 from preftilt.server import pictures
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference

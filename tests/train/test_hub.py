@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.train.hub import hub_rows
+from preftilt.train.pairs import hub_rows
 from tests.train.conftest import rows, write
 
 

@@ -14,7 +14,7 @@ from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.train.base import find_base
-from preftilt.train.logprobs import causal_lm, response_logprobs
+from preftilt.train.losses import causal_lm, response_logprobs
 from preftilt.train.pairs import PreferencePair
 from preftilt.train.settings import TrainSettings
 from preftilt.train.tokens import TokenPair, epoch_batches, make_batch, sorted_batches, tokenise

@@ -21,8 +21,8 @@ from preftilt.arm.spec import Objective, read_spec
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.train import TrainSettings, train
 from preftilt.train.assembly import prepare
-from preftilt.train.logprobs import margins
 from preftilt.train.loop import batch_loss, draw_alphas, share_of_rate
+from preftilt.train.losses import margins
 from preftilt.train.pairs import read_pairs
 from preftilt.train.start import choose_objectives
 from preftilt.train.tokens import make_batch

@@ -14,8 +14,7 @@ import transformers
 
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import TransformersEngine, TransformersTuning, open_transformers
-from preftilt.images import load_image
-from preftilt.messages import Message
+from preftilt.messages import Message, load_image
 from preftilt.types import Tokens
 from tests.engine.models import calm
 from tests.vision.models import picture, save_llava

@@ -227,7 +227,7 @@ def test_images_that_share_token_ids_by_chance_are_not_mixed_up(
 
 
 def test_a_picture_that_cannot_be_decoded_is_refused(opened: Opened, tmp_path: Path):
-    from preftilt.images import load_image
+    from preftilt.messages import load_image
 
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n and no more")

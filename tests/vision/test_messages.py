@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.images import load_image
-from preftilt.messages import Message, check_messages, read_messages
+from preftilt.messages import Message, check_messages, load_image, read_messages
 from preftilt.records.rows import read_items
 from preftilt.settings import Settings
 from tests.vision.models import picture

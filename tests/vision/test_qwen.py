@@ -22,8 +22,7 @@ from preftilt.engines.transformers import (
     open_transformers,
 )
 from preftilt.errors import BadInput, EngineError
-from preftilt.images import load_image
-from preftilt.messages import Message
+from preftilt.messages import Message, load_image
 from preftilt.search import CFG, DVTS, BestOfN
 from preftilt.settings import Settings
 from preftilt.testing.laws import LAWS

@@ -16,8 +16,7 @@ import pytest
 from preftilt.api import Realigner, run_sync
 from preftilt.engines.base import SampleRequest
 from preftilt.engines.transformers import TransformersEngine, open_transformers
-from preftilt.images import load_image
-from preftilt.messages import Message
+from preftilt.messages import Message, load_image
 from preftilt.search import BestOfN
 from preftilt.server.resolve import TEXT_BODY
 from preftilt.settings import Settings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -10,13 +12,129 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from preftilt.arm.fingerprint import check_base
 from preftilt.arm.layers import Mixing, adapter_output, merged_delta, mixing
 from preftilt.arm.spec import ArmSpec, read_spec
-from preftilt.arm.targets import is_transposed
 from preftilt.arm.weights import ArmWeights, load_weights
 from preftilt.errors import BadInput
+
+SAMPLES = 8
+TOLERANCE = 0.05
+"""Share of the largest sampled weight by which they may differ: a 16-bit or 8-bit copy of a model is the same model."""
+
+
+def fingerprint(model: Any) -> str:
+    """A description of the base's shape; ``model`` is a transformers causal language model."""
+    config = model.config.get_text_config()
+    rows = model.get_input_embeddings().weight.shape[0]
+    return (
+        f"{type(model).__name__}, hidden size {config.hidden_size},"
+        f" {config.num_hidden_layers} layers, {rows} tokens"
+    )
+
+
+def weights_sample(model: Any) -> tuple[float, ...]:
+    """Numbers evenly spaced over the input embedding, in float32."""
+    flat = model.get_input_embeddings().weight.detach().reshape(-1)
+    places = torch.linspace(0, flat.numel() - 1, SAMPLES + 2, dtype=torch.float64)[1:-1].long()
+    return tuple(flat[places.to(flat.device)].float().tolist())
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Hash of the ids of all tokens; ``tokenizer`` is a ``PreTrainedTokenizerBase``."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
+    return hashlib.sha256(vocabulary.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def check_base(spec: ArmSpec, model: Any) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` if the reward model was trained on another base than ``model``."""
+    shape = fingerprint(model)
+    if shape != spec.fingerprint:
+        raise BadInput(
+            f"the reward model was trained on {spec.base} ({spec.fingerprint}), and this model is another ({shape});"
+            " use its own base"
+        )
+    sample = weights_sample(model)
+    allowed = TOLERANCE * max(map(abs, spec.sample))
+    if any(abs(a - b) > allowed for a, b in zip(sample, spec.sample, strict=True)):
+        raise BadInput(
+            f"the reward model was trained on {spec.base}; this model has the same shape and other weights;"
+            " use its own base"
+        )
+
+
+def check_tokenizer(spec: ArmSpec, tokenizer: Any) -> None:
+    """Raises :class:`~preftilt.errors.BadInput` unless a model with ``tokenizer`` can be guided by the reward model."""
+    if tokenizer_hash(tokenizer) != spec.tokenizer:
+        raise BadInput(
+            f"the reward model was trained with the tokenizer of {spec.base}, and this model has another vocabulary;"
+            " its log-probs cannot be added to the model's; use a base of the same family"
+        )
+
+
+USUAL = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query_key_value",),
+    ("qkv_proj",),
+    ("c_attn",),
+    ("Wqkv",),
+    ("query", "key", "value"),
+)
+"""Names of the query, key and value projections in different architectures."""
+
+
+def usual_targets(model: Any) -> tuple[str, ...]:
+    """The projections to queries, keys and values; :class:`~preftilt.errors.BadInput` if none is found."""
+    names = _linear_names(model)
+    for group in USUAL:
+        if set(group) <= names:
+            return group
+    raise BadInput(
+        f"no query, key and value projections were found; name layers with --target: {', '.join(sorted(names))}"
+    )
+
+
+def target_modules(model: Any, targets: Sequence[str]) -> tuple[str, ...]:
+    """Whole names of the linear layers that end in one of ``targets``, in the model's order."""
+    names = _linear_names(model)
+    if unknown := [target for target in targets if target not in names]:
+        raise BadInput(
+            f"the model has no linear layer called {', '.join(unknown)}; it has {', '.join(sorted(names))}"
+        )
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if _is_linear(module) and name.rpartition(".")[2] in targets
+    )
+
+
+def layer_size(module: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear layer, of a transposed one (GPT-2's ``Conv1D``) too."""
+    if isinstance(module, Conv1D):
+        return module.nf, module.nx
+    assert isinstance(module, nn.Linear)
+    return module.out_features, module.in_features
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether its weight is [in, out]."""
+    return isinstance(module, Conv1D)
+
+
+def _linear_names(model: Any) -> set[str]:
+    """Last parts of the names of all linear layers but the one onto the vocabulary."""
+    head = model.get_output_embeddings()
+    return {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if _is_linear(module) and module is not head
+    }
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
+
 
 Hook = Callable[[nn.Module, Any, Tensor], Tensor]
 Hooks = tuple[tuple[nn.Module, Hook], ...]

@@ -35,7 +35,7 @@ COMMANDS = {
     "fronts": (EVALUATION, "fronts"),
     "arms-eval": (EVALUATION, "arms_eval"),
     "soup": (TRAINING, "soup"),
-    "fix-alpha": (TRAINING, "fix_alpha"),
+    "fix-alpha": (TRAINING, "soup"),
     "demo-pairs": (TRAINING, "demo_pairs"),
     "influence": (TOOLS, "influence"),
     "verify": (TOOLS, "verify"),
@@ -119,7 +119,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _renamed(failure: TyperException) -> str:
     """What to write instead of a flag that former versions had."""
-    from preftilt.records import RENAMED
+    from preftilt.records.patch import RENAMED
 
     name = getattr(failure, "option_name", "").lstrip("-").replace("-", "_")
     return f" (use {flag(RENAMED[name])}, which is one for every search)" if name in RENAMED else ""

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from typer import Option
 
+from preftilt.cli.progress import say_line
 from preftilt.errors import BadInput
 
 
@@ -56,14 +57,8 @@ def arms_eval(
         ),
         command=shlex.join(["preftilt", *sys.argv[1:]]),
         processes=cores() if processes is None else processes,
-        on_trained=lambda done, total: _say(f"trained {done} of {total} adapters"),
-        on_unit=lambda what, done, total: _say(f"{what}: {done} of {total}"),
+        on_trained=lambda done, total: say_line(f"trained {done} of {total} adapters"),
+        on_unit=lambda what, done, total: say_line(f"{what}: {done} of {total}"),
     )
     print(text)
     print(f"written to {out}; adapters and answers in {records}", file=sys.stderr)
-
-
-def _say(words: str) -> None:
-    """A line on a terminal that the next one replaces; nothing anywhere else."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from typer import Argument, Option
@@ -15,28 +15,30 @@ from typer import Argument, Option
 from preftilt.api import Realigner, Settings
 from preftilt.cli.configure import (
     arms_from,
+    check_judges,
     check_model,
     check_strengths,
     engine_from,
+    open_judges,
     request_from,
     settings_from,
 )
-from preftilt.cli.judges import check_judges, open_judges
 from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags, ShowFlags
 from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show, print_json
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
-from preftilt.example import ExampleFit, check_example, lambda_from_example
 from preftilt.explain import explain_html
 from preftilt.messages import Message
-from preftilt.plots import check_picture, plot_realigned
 from preftilt.recording import beside
-from preftilt.records import write_text
+from preftilt.records.lines import write_text
 from preftilt.result import Realigned
 from preftilt.rivals import ByLogprob
 from preftilt.search import Greedy
 from preftilt.types import Preference
+
+if TYPE_CHECKING:
+    from preftilt.example import ExampleFit
 
 REFRESH_SECONDS = 0.2
 
@@ -114,6 +116,8 @@ async def _all_asked(
     """The realigned answer and, side by side with it, what the model says by itself; then the example."""
     settings = realigner.settled(request.settings)  # Both are scored at one λ.
     if request.example is not None:
+        from preftilt.example import check_example
+
         check_example(
             realigner, request.messages, request.preferences, request.example, settings=settings
         )
@@ -147,6 +151,8 @@ async def _all_asked(
         telling.cancel()
     fit = None
     if request.example is not None:
+        from preftilt.example import lambda_from_example
+
         fit = await lambda_from_example(
             realigner,
             request.messages,
@@ -165,6 +171,8 @@ def _is_plain(settings: Settings) -> bool:
 
 def _write_files(show: ShowFlags, result: Realigned, plain: Realigned | None) -> None:
     if show.plot is not None:
+        from preftilt.plots import plot_realigned
+
         plot_realigned(result, show.plot, plain=plain)
     if show.explain_html is not None:
         write_text(show.explain_html, explain_html(result))
@@ -194,6 +202,8 @@ def _check_show(show: ShowFlags) -> None:
         name = "--compare" if show.compare else "--explain"
         raise BadInput(f"{name} does not apply to --json: the object holds one request's result")
     if show.plot is not None:
+        from preftilt.plots import check_picture
+
         check_picture(show.plot)
     for path in (show.plot, show.explain_html):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from preftilt.cli.configure import check_model, engine_from, model_identity, settings_from
-from preftilt.cli.grouping import Flags, FlagsFrom, SettingFlag, option
+from preftilt.cli.grouping import Flags, FlagsFrom, option
 from preftilt.cli.options import FileFlags, ModelFlags, declared_flags, setting_flags
 from preftilt.cli.policy_accuracy import run_resumable
 from preftilt.cli.progress import spinner
@@ -36,11 +36,6 @@ from preftilt.types import Sampling
 
 _users = partial(option, "Users")
 _methods = partial(option, "Methods")
-
-
-def _answer_flags() -> Iterator[SettingFlag]:
-    yield from declared_flags(AnswerSettings, "Methods")
-    yield from declared_flags(Sampling, "Methods", ("temperature", "top_p"))
 
 
 def behaviour(
@@ -71,7 +66,15 @@ def behaviour(
         str | None,
         _methods(metavar="NAME", help="The method to compare with.", default="icl, or the first"),
     ] = None,
-    answers: Annotated[Flags, FlagsFrom(_answer_flags)],
+    answers: Annotated[
+        Flags,
+        FlagsFrom(
+            [
+                *declared_flags(AnswerSettings, "Methods"),
+                *declared_flags(Sampling, "Methods", ("temperature", "top_p")),
+            ]
+        ),
+    ],
     prompt: Annotated[Flags, setting_flags("prompt")],
     model: ModelFlags,
     files: FileFlags,

@@ -19,7 +19,7 @@ from preftilt.eval.calibrate.report import draw, markdown, to_json
 from preftilt.example import path_intervals
 from preftilt.path import PathSegment
 from preftilt.plots import check_picture
-from preftilt.records import file_lines, parse_json, write_json
+from preftilt.records.lines import file_lines, parse_json, write_json
 from preftilt.types import Reduction
 
 CHOICES: dict[str, tuple[Reduction, ...]] = {

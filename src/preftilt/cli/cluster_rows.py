@@ -9,12 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from preftilt.cli.configure import options_from
+from preftilt.cli.files import Output
 from preftilt.cli.grouping import flag
 from preftilt.cli.options import ClusterFlags, FileFlags, ModelFlags
-from preftilt.cli.output import Output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.errors import BadInput
-from preftilt.records import Journal, record_kind
+from preftilt.records.journal import Journal
+from preftilt.records.work import record_kind
 
 if TYPE_CHECKING:
     from preftilt.cluster import ActorRequest

@@ -9,12 +9,11 @@ from typing import Annotated
 from typer import Argument, Option
 
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.metrics import RewardScale
-from preftilt.eval.fronts.records import read_rewards
+from preftilt.eval.fronts.metrics import RewardScale, read_rewards
 from preftilt.eval.fronts.report import draw_front, scale_in_words, table
 from preftilt.eval.fronts.report import fronts as measure
 from preftilt.plots.style import check_picture
-from preftilt.records import write_json
+from preftilt.records.lines import write_json
 
 
 def fronts(

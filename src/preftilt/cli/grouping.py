@@ -7,7 +7,7 @@ Such a parameter is a frozen dataclass whose fields are flags, or :data:`Flags`,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
 from keyword import iskeyword
@@ -87,10 +87,9 @@ def _told(default: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FlagsFrom:
-    """Beside :data:`Flags` in a parameter's ``Annotated``: its flags. Asked for when the command is built, since the
-    settings that declare them import numpy."""
+    """Beside :data:`Flags` in a parameter's ``Annotated``: its flags."""
 
-    flags: Callable[[], Iterable[SettingFlag]]
+    flags: Sequence[SettingFlag]
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -122,7 +121,7 @@ def _expanded(name: str, hint: Any, default: Any) -> tuple[list[inspect.Paramete
     plain, *extras = get_args(hint) if get_origin(hint) is Annotated else [hint]
     for extra in extras:
         if isinstance(extra, FlagsFrom):
-            return _declared(list(extra.flags()))
+            return _declared(extra.flags)
     if is_dataclass(plain):
         own = {
             k: v for extra in extras if isinstance(extra, Defaults) for k, v in extra.values.items()

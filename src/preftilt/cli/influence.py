@@ -17,14 +17,15 @@ from preftilt.ablation import Influence, SentenceInfluence, measure_influence
 from preftilt.api import Realigner
 from preftilt.cli.configure import (
     arms_from,
+    check_judges,
     check_model,
     check_strengths,
     engine_from,
+    open_judges,
     request_from,
     settings_from,
 )
 from preftilt.cli.grouping import Flags, flag
-from preftilt.cli.judges import check_judges, open_judges
 from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags
 from preftilt.cli.progress import spinner
 from preftilt.cli.show import Show, print_json, safe

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -149,105 +149,92 @@ class ClusterFlags:
     ] = None
 
 
-Part = Literal["lambda", "draw", "method", "score", "prompt"]
 MANY = 3
 """A setting of so many searches is not told apart by their names."""
 
 
-def setting_flags(*parts: Part) -> FlagsFrom:
-    """The flags of these parts of the settings: λ, how answers are drawn, what picks one, its score, the prompts."""
-    return FlagsFrom(lambda: [flag for part in parts for flag in PARTS[part]()])
-
-
-SettingFlags = Annotated[Flags, setting_flags("lambda", "draw", "method", "score", "prompt")]
-"""The flags of everything that shapes an answer."""
-
-
 def declared_flags(
     kind: type[Any], panel: str, only: Collection[str] = (), without: Collection[str] = ()
-) -> Iterator[SettingFlag]:
+) -> list[SettingFlag]:
     """The flags of what ``kind`` declares, in ``panel`` unless a setting says otherwise."""
-    for setting in declarations(kind):
-        if setting.name not in without and (not only or setting.name in only):
-            yield SettingFlag(setting, setting.facts.panel or panel)
+    return [
+        SettingFlag(setting, setting.facts.panel or panel)
+        for setting in declarations(kind)
+        if setting.name not in without and (not only or setting.name in only)
+    ]
 
 
 def flags_from(
     kind: type[Any], panel: str, only: Collection[str] = (), without: Collection[str] = ()
 ) -> FlagsFrom:
     """As :func:`declared_flags`, for a parameter that takes no other flags."""
-    return FlagsFrom(lambda: declared_flags(kind, panel, only, without))
+    return FlagsFrom(declared_flags(kind, panel, only, without))
 
 
-def _lambda() -> Iterator[SettingFlag]:
-
-    return declared_flags(Settings, "Score", ("lam",))
-
-
-def _draw() -> Iterator[SettingFlag]:
-
-    yield _choice("search", SEARCHES, "Search", f" Or a preset: {', '.join(PRESETS)}.")
-    kinds = [(name, kind) for name, kind in SEARCHES.items()]
-    yield from (flag for flag in _owned(kinds, "Search") if flag.setting.name != "alpha")
-    yield from declared_flags(Settings, "Search", ("max_tokens",))
-    yield from declared_flags(Sampling, "Search")
-    yield from declared_flags(PromptSettings, "Search", ("generate_with",))
-    yield from declared_flags(Settings, "Search", ("seed",))
-
-
-def _method() -> Iterator[SettingFlag]:
-
-    yield _choice("method", METHODS, "Method")
-    yield from _owned([(name, type(method)) for name, method in METHODS.items()], "Method")
-
-
-def _score() -> Iterator[SettingFlag]:
-
-    yield from declared_flags(Reward, "Score")
-    [alpha, weight] = declared_flags(ArmSettings, "Reward models", ("alpha", "weight"))
-    words = f"{alpha.setting.words} Under --search amulet: {attribute_docs(Amulet)['alpha']}"
-    yield replace(alpha, setting=replace(alpha.setting, words=words))
-    yield weight
-
-
-def _prompt() -> Iterator[SettingFlag]:
-
-    return declared_flags(PromptSettings, "Prompt", without=("generate_with",))
-
-
-PARTS: dict[Part, Callable[[], Iterator[SettingFlag]]] = {
-    "lambda": _lambda,
-    "draw": _draw,
-    "method": _method,
-    "score": _score,
-    "prompt": _prompt,
-}
-
-
-def _choice(name: str, known: Iterable[str], panel: str, more: str = "") -> SettingFlag:
+def _choice(name: str, known: Iterable[str], more: str = "") -> SettingFlag:
     """The flag that names a search or method."""
-
-    default = getattr(Settings(), name).name
-    facts = Facts(metavar="|".join(known))
-    words = attribute_docs(Settings)[name] + more
     setting = Declared(
-        name=name, alias=name, kind=str, choices=(), optional=True, default=default, words=words, facts=facts
-    )  # fmt: skip
-    return SettingFlag(setting, panel)
+        name=name,
+        alias=name,
+        kind=str,
+        choices=(),
+        optional=True,
+        default=getattr(Settings(), name).name,
+        words=attribute_docs(Settings)[name] + more,
+        facts=Facts(metavar="|".join(known)),
+    )
+    return SettingFlag(setting, name.capitalize())
 
 
-def _owned(kinds: Iterable[tuple[str, type[Any]]], panel: str) -> Iterator[SettingFlag]:
+def _owned(kinds: Mapping[str, type[Any]], panel: str, without: str = "") -> list[SettingFlag]:
     """The settings that are a search's or method's own, each once, with the names of those that have it."""
     owners: dict[str, list[str]] = {}
     settings: dict[str, Declared] = {}
-    for name, kind in kinds:
+    for name, kind in kinds.items():
         for setting in declarations(kind):
-            if setting.name != "name":
+            if setting.name not in ("name", without):
                 settings.setdefault(setting.name, setting)
                 owners.setdefault(setting.name, []).append(name)
-    for name, setting in settings.items():
-        yield SettingFlag(setting, panel, owners[name] if len(owners[name]) < MANY else ())
+    return [
+        SettingFlag(setting, panel, owners[name] if len(owners[name]) < MANY else ())
+        for name, setting in settings.items()
+    ]
 
+
+def _arm_flags() -> list[SettingFlag]:
+    """``--alpha`` is that of Amulet, too."""
+    [alpha, weight] = declared_flags(ArmSettings, "Reward models", ("alpha", "weight"))
+    words = f"{alpha.setting.words} Under --search amulet: {attribute_docs(Amulet)['alpha']}"
+    return [replace(alpha, setting=replace(alpha.setting, words=words)), weight]
+
+
+PARTS: Mapping[str, Sequence[SettingFlag]] = {
+    "lambda": declared_flags(Settings, "Score", ("lam",)),
+    "draw": [
+        _choice("search", SEARCHES, f" Or a preset: {', '.join(PRESETS)}."),
+        *_owned(SEARCHES, "Search", without="alpha"),
+        *declared_flags(Settings, "Search", ("max_tokens",)),
+        *declared_flags(Sampling, "Search"),
+        *declared_flags(PromptSettings, "Search", ("generate_with",)),
+        *declared_flags(Settings, "Search", ("seed",)),
+    ],
+    "method": [
+        _choice("method", METHODS),
+        *_owned({name: type(method) for name, method in METHODS.items()}, "Method"),
+    ],
+    "score": [*declared_flags(Reward, "Score"), *_arm_flags()],
+    "prompt": declared_flags(PromptSettings, "Prompt", without=("generate_with",)),
+}
+"""The flags of λ, how answers are drawn, what picks one, its score, and the prompts."""
+
+
+def setting_flags(*parts: str) -> FlagsFrom:
+    """Those of :data:`PARTS`."""
+    return FlagsFrom([flag for part in parts for flag in PARTS[part]])
+
+
+SettingFlags = Annotated[Flags, setting_flags(*PARTS)]
+"""The flags of everything that shapes an answer."""
 
 _judge = partial(option, "Method")
 

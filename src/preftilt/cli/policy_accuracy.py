@@ -19,10 +19,10 @@ from preftilt.cli.configure import (
     check_model,
     engine_from,
     model_identity,
+    open_judges,
     settings_from,
 )
 from preftilt.cli.grouping import Flags, option
-from preftilt.cli.judges import open_judges
 from preftilt.cli.options import FileFlags, ModelFlags, setting_flags
 from preftilt.cli.progress import spinner
 from preftilt.cli.tables import parse_lambdas

@@ -117,3 +117,9 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         failed = f"  {self._meter.failed} failed" if self._meter.failed else ""
         return Text(self._meter.rate() + failed)
+
+
+def say_line(words: str) -> None:
+    """A line on a terminal that the next one replaces; nothing anywhere else."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)

@@ -16,9 +16,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from preftilt.cli.configure import check_model, options_from
+from preftilt.cli.configure import check_model, judge_options, options_from, reward_options
 from preftilt.cli.grouping import Defaults, Flags, option
-from preftilt.cli.judges import judge_options, reward_options
 from preftilt.cli.options import ModelFlags, flags_from
 from preftilt.engines.models import DEMO
 from preftilt.errors import BadInput
@@ -34,7 +33,7 @@ from preftilt.eval.reproduce.running import SCHEMA, ItemCounts, ReproducePlan
 from preftilt.eval.reproduce.running import reproduce as measure_missing
 from preftilt.eval.runner import cores
 from preftilt.plots import check_picture
-from preftilt.records import write_json, write_text
+from preftilt.records.lines import write_json, write_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,15 @@ import typer
 
 from preftilt.api import Realigner, Settings
 from preftilt.cli.cluster_rows import answer_on_cluster, check_cluster
-from preftilt.cli.configure import check_model, engine_from, model_identity
+from preftilt.cli.configure import (
+    check_judges,
+    check_model,
+    engine_from,
+    model_identity,
+    open_judges,
+)
+from preftilt.cli.files import Output, input_rows, plan_output
 from preftilt.cli.grouping import Flags
-from preftilt.cli.inputs import input_rows
-from preftilt.cli.judges import check_judges, open_judges
 from preftilt.cli.options import (
     ClusterFlags,
     FileFlags,
@@ -29,28 +34,22 @@ from preftilt.cli.options import (
     SettingFlags,
     setting_flags,
 )
-from preftilt.cli.output import Output, plan_output
 from preftilt.cli.progress import Meter, row_bar, spinner
 from preftilt.cli.tables import parse_lambdas, score_table
-from preftilt.defaults import LAMBDA
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
-from preftilt.records import (
+from preftilt.records.journal import Journal, check_dates, dated, shown_by
+from preftilt.records.rows import CheckedRow, InputRow, ScoreRow
+from preftilt.records.work import (
     CHECKED_FIRST,
-    CheckedRow,
-    InputRow,
-    Journal,
     RecordKind,
-    ScoreRow,
     Work,
-    check_dates,
     check_items,
-    dated,
     realign_item,
     record_kind,
     record_of,
-    shown_by,
 )
+from preftilt.reward import LAMBDA
 from preftilt.rivals import Method
 from preftilt.run import OnProgress
 from preftilt.search import Search

@@ -12,12 +12,18 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from preftilt.cli.configure import arms_from, check_model, engine_from, settings_from
+from preftilt.cli.configure import (
+    arms_from,
+    check_model,
+    check_served,
+    engine_from,
+    open_judges,
+    settings_from,
+)
 from preftilt.cli.grouping import Flags
-from preftilt.cli.judges import check_served, open_judges
 from preftilt.cli.options import ModelFlags, SettingFlags, flags_from
 from preftilt.errors import BadInput, MissingPackage
-from preftilt.records import search_of
+from preftilt.records.patch import search_of
 from preftilt.server.logs import log, set_up
 from preftilt.server.names import read_presets
 from preftilt.server.resolve import ServerConfig

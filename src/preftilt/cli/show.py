@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -19,9 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from preftilt.effect import StrengthEffect
-from preftilt.example import ExampleFit
 from preftilt.explain import explained, legend, signed, strongest, visible
 from preftilt.result import Realigned, ScoredCandidate
+
+if TYPE_CHECKING:
+    from preftilt.example import ExampleFit
 
 SIDE_BY_SIDE = 140
 """Columns from which on the two answers stand beside each other."""

@@ -1,4 +1,4 @@
-"""``preftilt soup``: several adapters of one base averaged into one."""
+"""``preftilt soup`` and ``fix-alpha``: adapters made of adapters."""
 
 from __future__ import annotations
 
@@ -44,4 +44,23 @@ def soup(
 
     spec = soups.soup(folders, weights, out, cast(Literal["delta", "factors"], average))
     print(f"{spec.objectives[0].description}: rank {spec.rank}")
+    print(f"written to {out}", file=sys.stderr)
+
+
+def fix_alpha(
+    *,
+    arm: Annotated[Path, Argument(metavar="DIR", help="A reward model of preftilt train.")],
+    alpha: Annotated[str, Option(metavar="NAME=NUMBER,…", help="The preference vector.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="For the adapter.")],
+) -> None:
+    """Write a reward model at one preference vector as a peft LoRA adapter, for other programs.
+
+    Example: preftilt fix-alpha out/parm --alpha helpful=0.7,brief=0.3 --out out/lora
+    """
+    from preftilt.arm.spec import parse_alpha, read_spec
+    from preftilt.train import soups
+
+    vector = parse_alpha(alpha, read_spec(arm).objectives)
+    if soups.fix_alpha(arm, vector, out):
+        print("it has biases (lora_bias), which not every program that loads LoRA adapters takes")
     print(f"written to {out}", file=sys.stderr)

@@ -22,10 +22,11 @@ from preftilt.cli.configure import (
 )
 from preftilt.cli.grouping import Flags
 from preftilt.cli.options import Input, ModelFlags, setting_flags
+from preftilt.cli.progress import say_line
 from preftilt.errors import BadInput
 from preftilt.eval.fronts.sweep import Rater, grid
 from preftilt.eval.fronts.sweep import sweep as answer_grid
-from preftilt.records import CheckedRow, PromptRow, read_items
+from preftilt.records.rows import CheckedRow, PromptRow, read_items
 from preftilt.rivals import open_reward_model
 
 
@@ -89,7 +90,7 @@ def sweep(
                 output,
                 method=title,
                 identity=identity,
-                on_done=lambda done: _say(f"{done} of {total}"),
+                on_done=lambda done: say_line(f"{done} of {total}"),
             )
         )
     print(f"{total - failed} of {total} answers rated, {failed} failed: {output}", file=sys.stderr)
@@ -116,8 +117,3 @@ def _check(items: list[CheckedRow], output: Path, named: list[tuple[str, str, in
         raise BadInput("there are no prompts")
     if not output.parent.is_dir():
         raise BadInput(f"cannot write {output}: there is no folder {output.parent}")
-
-
-def _say(words: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)

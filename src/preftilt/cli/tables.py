@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from preftilt.errors import BadInput
-from preftilt.records import CheckedRow
+from preftilt.records.rows import CheckedRow
 from preftilt.result import Realigned, ScoredCandidate, number
 from preftilt.reward import lines, order
 from preftilt.types import ArmTerm, Candidate

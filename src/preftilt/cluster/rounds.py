@@ -27,7 +27,8 @@ from preftilt.cluster.worker import (
     raise_refusal,
 )
 from preftilt.errors import EngineError
-from preftilt.records import CheckedRow, error_record
+from preftilt.records.journal import error_record
+from preftilt.records.rows import CheckedRow
 
 ROUNDS = 3
 

@@ -21,18 +21,9 @@ from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
 from preftilt.moment import rendered_at
-from preftilt.records import (
-    CHECKED_FIRST,
-    CheckedRow,
-    RecordKind,
-    check_dates,
-    check_items,
-    dated,
-    error_record,
-    realign_item,
-    record_of,
-    shown_by,
-)
+from preftilt.records.journal import check_dates, dated, error_record, shown_by
+from preftilt.records.rows import CheckedRow
+from preftilt.records.work import CHECKED_FIRST, RecordKind, check_items, realign_item, record_of
 from preftilt.run import Progress
 
 INDEX, RECORD = "index", "record"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preftilt.arm.alpha import check_alpha
+from preftilt.arm.spec import check_alpha
 from preftilt.engines.base import (
     GuidedView,
     GuideRequest,

@@ -13,8 +13,7 @@ from typing import Any
 
 from preftilt.engines.template_files import load_template
 from preftilt.errors import BadInput
-from preftilt.images import Image
-from preftilt.messages import ROLES, Message
+from preftilt.messages import ROLES, Image, Message
 from preftilt.types import Tokens
 
 PROBE = "preftilt"

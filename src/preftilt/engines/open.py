@@ -30,8 +30,6 @@ from pathlib import Path
 from preftilt.engines.base import Engine
 from preftilt.engines.models import DEMO, SMOLLM2, default_model
 from preftilt.engines.options import EngineOptions, Opener
-from preftilt.engines.replicas import Replicas, open_replicas
-from preftilt.engines.scored_by import ScoredBy, SharedScorer, open_scorer
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.plugins import installed, load
 
@@ -129,7 +127,9 @@ def _server_specs(spec: str) -> list[str]:
     return specs
 
 
-def _open_replicas(servers: list[str], options: EngineOptions) -> Replicas | ScoredBy:
+def _open_replicas(servers: list[str], options: EngineOptions) -> Engine:
+    from preftilt.engines.replicas import open_replicas
+
     if options.scorer is not None:
         return _open_scored(servers, options, options.scorer)
     openers = {}
@@ -139,8 +139,11 @@ def _open_replicas(servers: list[str], options: EngineOptions) -> Replicas | Sco
     return open_replicas(openers)
 
 
-def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> ScoredBy:
+def _open_scored(servers: list[str], options: EngineOptions, scorer_name: str) -> Engine:
     """Several servers that sample, and one engine that scores for all: opened once, closed once."""
+    from preftilt.engines.replicas import open_replicas
+    from preftilt.engines.scored_by import ScoredBy, SharedScorer, open_scorer
+
     with ExitStack() as opened:
         scorer = open_scorer(scorer_name, options)
         opened.callback(scorer.close)

@@ -33,7 +33,7 @@ from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.messages import Message
 from preftilt.prompt import answer_text
-from preftilt.records import json_line
+from preftilt.records.lines import json_line
 from preftilt.types import Sampling, Stream
 
 FULL_COUNT = 5

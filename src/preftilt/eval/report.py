@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from preftilt.records import write_json, write_text
+from preftilt.records.lines import write_json, write_text
 
 
 def cell(text: str) -> str:

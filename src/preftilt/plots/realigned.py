@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preftilt.plots.labels import Label, place_labels
-from preftilt.plots.style import BLUE, FAINT, INK, QUIET, VERMILION, picture, plain_number
+from preftilt.plots.style import (
+    BLUE,
+    FAINT,
+    INK,
+    QUIET,
+    VERMILION,
+    Label,
+    picture,
+    place_labels,
+    plain_number,
+)
 from preftilt.result import Realigned, ScoredCandidate
 from preftilt.reward import ScoreLine
 

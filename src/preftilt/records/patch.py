@@ -6,21 +6,185 @@ A field that is absent or null changes nothing.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    create_model,
+)
 
 from preftilt.api import Settings
+from preftilt.declare import Declared, declarations
 from preftilt.errors import BadInput
 from preftilt.prompt import PromptSettings
-from preftilt.records.arms import AlphaField, ArmNames, ArmWeightField, patched
-from preftilt.records.method import MethodField
-from preftilt.records.strict import NamedPatch, Strict, patch_of
 from preftilt.reward import Reward
+from preftilt.rivals import METHODS, Method
 from preftilt.search import PRESETS, SEARCHES, Search
+from preftilt.settings import ArmSettings
 from preftilt.types import Sampling
+
+Visible = Annotated[str, StringConstraints(pattern=r"\S")]
+"""Text with at least one visible character."""
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """A JSON object that accepts its own fields only, with exactly their types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class NamedPatch(Strict):
+    """Changes to something of which there are several kinds, told apart by a name."""
+
+    name: str | None = None
+
+
+PatchT = TypeVar("PatchT", bound=Strict)
+
+
+def patch_of(
+    base: type[PatchT], kinds: Iterable[type[Any]], names: Iterable[str] = ()
+) -> type[PatchT]:
+    """``base`` with every setting that ``kinds`` declare, all of them optional: None changes nothing.
+
+    names: those that ``name`` may be. Where two kinds declare a setting of one name, the first decides.
+    """
+    fields: dict[str, Any] = {}
+    for kind in kinds:
+        for setting in declarations(kind):
+            fields.setdefault(setting.name, (_type_of(setting) | None, _field_of(setting)))
+    if choices := tuple(names):
+        fields["name"] = (Literal[choices] | None, None)
+    return create_model(base.__name__, __base__=base, __module__=__name__, **fields)
+
+
+def _type_of(setting: Declared) -> Any:
+    return Literal[setting.choices] if setting.choices else setting.kind
+
+
+def _field_of(setting: Declared) -> Any:
+    facts = setting.facts
+    bounds: dict[str, Any] = {"gt": facts.above, "lt": facts.below, "le": facts.most}
+    bounds["min_length" if setting.kind is str else "ge"] = facts.least
+    return Field(
+        default=None,
+        alias=facts.alias or None,
+        description=setting.words or None,
+        pattern=r"\S" if facts.visible else None,
+        **bounds,
+    )
+
+
+_NAME = re.compile(r"[A-Za-z0-9_.\-]+")
+
+
+def _alpha(value: Any) -> Any:
+    """``{"help": 0.7, "harmless": 0.3}`` as ``help=0.7,harmless=0.3``; other values as they are."""
+    if not isinstance(value, dict):
+        return value
+    parts: list[str] = []
+    for name, share in value.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of an objective")
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise ValueError(f"alpha of {name} must be a number, not {share!r}")
+        parts.append(f"{name}={share!r}")
+    return ",".join(parts)
+
+
+Name = Annotated[str, Field(min_length=1)]
+ArmNames = Annotated[
+    list[Name],
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=Name | list[Name],
+    ),
+    Field(description="Reward models that read the responses, by name; [] is none."),
+]
+AlphaField = Annotated[
+    str,
+    BeforeValidator(_alpha, json_schema_input_type=dict[str, float] | str),
+    Field(description="How much each of their objectives counts; sums to 1."),
+]
+ArmWeightField = Annotated[
+    dict[str, float],
+    BeforeValidator(
+        lambda value: value if isinstance(value, dict) else {"": value},
+        json_schema_input_type=float | dict[str, float],
+    ),
+    Field(description="Weight of their log-probs beside the base's 1: of all, or by name."),
+]
+
+
+def patched(
+    base: ArmSettings,
+    names: Sequence[str] | None,
+    alpha: str | None,
+    weights: dict[str, float] | None,
+) -> ArmSettings:
+    """``base`` with these changes; other names start from the defaults. A weight under the name "" is that of all."""
+    if names is not None and tuple(names) != base.names:
+        base = ArmSettings(names=tuple(names))
+    if alpha is not None:
+        base = replace(base, alpha=alpha)
+    if weights is not None:
+        own = tuple((name, weight) for name, weight in weights.items() if name)
+        base = replace(base, weight=weights.get("", base.weight), weights=own or base.weights)
+    return base
+
+
+KINDS = dict.fromkeys(type(method) for method in METHODS.values())
+
+
+class MethodPatch(patch_of(NamedPatch, KINDS, METHODS)):
+    """Which method picks the answer, and its own settings."""
+
+    def apply(self, base: Method) -> Method:
+        """``base`` with these changes; another kind of method starts from its defaults."""
+        named = METHODS[self.name or base.name]
+        changes = self.model_dump(exclude_none=True, exclude={"name"})
+        for name in ignored_by_method(named.name, changes):
+            own = [setting.name for setting in fields(named) if setting.name != "name"]
+            has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
+            raise BadInput(f"{name} does not apply to the method {named.name!r}: {has}")
+        start = base if type(base) is type(named) else named
+        if any(setting.name == "name" and setting.init for setting in fields(start)):
+            changes["name"] = named.name
+        return replace(start, **changes)
+
+
+MethodField = Annotated[
+    MethodPatch,
+    BeforeValidator(
+        lambda value: {"name": value} if isinstance(value, str) else value,
+        json_schema_input_type=Literal[*METHODS] | MethodPatch,
+    ),
+]
+"""A method, or its name alone."""
+
+
+def ignored_by_method(method: str, names: Iterable[str]) -> list[str]:
+    """Those of the settings ``names`` that ``method`` would ignore."""
+    return [name for name in names if method not in methods_with(name)]
+
+
+def methods_with(name: str) -> list[str]:
+    """The methods that read the setting ``name``."""
+    return [
+        method
+        for method, kind in METHODS.items()
+        if name in {setting.name for setting in fields(kind)}
+    ]
 
 
 class SearchPatch(patch_of(NamedPatch, SEARCHES.values(), [*SEARCHES, *PRESETS])):

@@ -26,9 +26,8 @@ from preftilt.api import Settings
 from preftilt.errors import BadInput
 from preftilt.messages import Message, read_messages, read_sharegpt
 from preftilt.prompt import check_contrast
-from preftilt.records.parsing import parse_json
-from preftilt.records.patch import SettingsPatch, complaints
-from preftilt.records.strict import Strict, Visible
+from preftilt.records.lines import parse_json
+from preftilt.records.patch import SettingsPatch, Strict, Visible, complaints
 from preftilt.types import Preference
 
 MAX_COMPLAINTS = 5

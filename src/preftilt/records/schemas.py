@@ -15,7 +15,7 @@ from preftilt.declare import Declared, declarations
 from preftilt.errors import BadInput
 from preftilt.prompt import PromptSettings
 from preftilt.records.rows import InputRow, ScoreRow
-from preftilt.records.slim import SCHEMAS
+from preftilt.records.work import SCHEMAS
 from preftilt.reward import Reward
 from preftilt.rivals import METHODS
 from preftilt.search import SEARCHES

@@ -1,6 +1,5 @@
 """Other ways to pick an answer among candidates: baselines, votes, reward models, a language model as judge."""
 
-from preftilt.rivals.base import Pair, RewardModel, RewardScores
 from preftilt.rivals.checks import Judges, check_method, check_search
 from preftilt.rivals.methods import (
     METHODS,
@@ -11,8 +10,14 @@ from preftilt.rivals.methods import (
     ByVote,
     Method,
 )
-from preftilt.rivals.open_model import open_reward_model, runs_here
 from preftilt.rivals.pick import CandidatePool, Ranking, pick, search_score
+from preftilt.rivals.reward_models import (
+    Pair,
+    RewardModel,
+    RewardScores,
+    open_reward_model,
+    runs_here,
+)
 
 __all__ = [
     "METHODS",

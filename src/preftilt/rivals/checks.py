@@ -9,9 +9,8 @@ from preftilt.engines.base import Engine
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, with_preferences
-from preftilt.rivals.base import RewardModel
 from preftilt.rivals.methods import ByJudge, ByLogprob, ByRewardModel, Method, PreferenceIn
-from preftilt.rivals.verdict import GenerativeRewardModel
+from preftilt.rivals.reward_models import RewardModel
 from preftilt.search import AutoSearch, BestOfN, Search
 from preftilt.types import Preference
 
@@ -51,6 +50,8 @@ def check_method(
             " is not wanted, or use another method"
         )
     if isinstance(method, ByJudge):
+        from preftilt.rivals.verdict import GenerativeRewardModel
+
         GenerativeRewardModel(judges.judge or engine, method).check(
             with_preferences(messages, preferences, prompt)
         )

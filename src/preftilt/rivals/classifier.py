@@ -26,7 +26,7 @@ from preftilt.engines.transformers.loading import (
 )
 from preftilt.errors import EngineError
 from preftilt.messages import Message
-from preftilt.rivals.base import Pair, RewardScores
+from preftilt.rivals.reward_models import Pair, RewardScores
 from preftilt.rivals.template import RewardTemplate
 
 HONOURED = frozenset({"dtype", "device", "trust_remote_code", "allow_pickle", "max_context"})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, ru
 
 from preftilt.declare import check_settings, setting
 from preftilt.plugins import Registry
-from preftilt.rivals.extractors import AnswerKind
+from preftilt.rivals.votes import AnswerKind
 
 if TYPE_CHECKING:
     from preftilt.rivals.pick import CandidatePool
@@ -26,7 +26,7 @@ JudgeMode = Literal["forced", "cot"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByLogprob:
-    """The highest score over the views' log-probs: REAR's own, or one of its limits (see ``logprobs.py``)."""
+    """The highest score over the views' log-probs: REAR's own, or one of its limits (see ``pick.py``)."""
 
     name: LogprobName = "rear"
 
@@ -48,7 +48,7 @@ class ByVote:
     Attributes:
         name: ``weighted-vote``: a candidate's vote weighs 1 plus its REAR score as a mean over tokens, as in the
             published code.
-        answers: the kind of answer to read off. See ``extractors.py``.
+        answers: the kind of answer to read off. See ``votes.py``.
     """
 
     name: VoteName = "majority-vote"

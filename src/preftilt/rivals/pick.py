@@ -1,20 +1,25 @@
-"""Picking among the candidates that a search has drawn, by any method."""
+"""Picking among the candidates that a search has drawn, by any method.
+
+Methods over log-probs are REAR's score and the ends of its λ: with q the log-prob of a response without the preference
+and d what the preferences add (REAR, arXiv 2606.30339, eq. 9), best-of-N by REAR ranks by q + λ d; λ = 1 is the
+likelihood under the full prompt, λ = 0 that under the question alone, and λ → ∞ the gain d alone. All are scores of a
+pool, in its order, reduced as the reward says.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from preftilt import reward as rewards
 from preftilt.engines.base import Engine
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.result import MethodScore
 from preftilt.reward import Reward, order
 from preftilt.rivals.checks import Judges, for_reward_model, require_reward_model
-from preftilt.rivals.extractors import EXTRACTORS
-from preftilt.rivals.logprobs import RULES, mean_rear
 from preftilt.rivals.methods import (
     AddedMethod,
     AtRandom,
@@ -22,13 +27,56 @@ from preftilt.rivals.methods import (
     ByLogprob,
     ByRewardModel,
     ByVote,
+    LogprobName,
     Method,
 )
-from preftilt.rivals.verdict import GenerativeRewardModel, JudgeVerdict
-from preftilt.rivals.votes import tally
+from preftilt.rivals.votes import EXTRACTORS, tally
 from preftilt.search import Score, rear
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import Candidate, Preference, Query, Stream
+
+if TYPE_CHECKING:
+    from preftilt.rivals.verdict import JudgeVerdict
+
+Rule = Callable[[Sequence[Candidate], Query, Reward], list[float]]
+
+
+def full_logprob(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    """λ = 1. With one preference this is log π(response | question, preference)."""
+    return _at(1.0, pool, query, reward)
+
+
+def question_logprob(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    """λ = 0: log π(response | question)."""
+    return _at(0.0, pool, query, reward)
+
+
+def preference_gain(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    """λ → ∞, or → −∞ where λ is negative: d alone, p − q with one preference."""
+    return _at(math.copysign(math.inf, query.lam), pool, query, reward)
+
+
+def mean_logprob(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    """λ = 1 and divided by the number of tokens, whatever ``reward`` reduces by."""
+    return full_logprob(pool, query, replace(reward, reduction="mean"))
+
+
+def mean_rear(pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    """REAR's score divided by the number of tokens, whatever ``reward`` reduces by."""
+    return rewards.scores(pool, query, replace(reward, reduction="mean"))
+
+
+def _at(lam: float, pool: Sequence[Candidate], query: Query, reward: Reward) -> list[float]:
+    return [line.at(lam) for line in rewards.lines_of(pool, query, reward)]
+
+
+RULES: dict[LogprobName, Rule] = {
+    "rear": rewards.scores,
+    "full-logprob": full_logprob,
+    "question-logprob": question_logprob,
+    "preference-gain": preference_gain,
+    "mean-logprob": mean_logprob,
+}
 
 UNSURE = 0.5
 """Mean probability of Yes and No together below which a judge's verdicts are said to mean little."""
@@ -162,6 +210,8 @@ async def _by_reward_model(pool: CandidatePool, method: ByRewardModel, judges: J
 
 
 async def _by_judge(pool: CandidatePool, method: ByJudge, engine: Engine) -> Ranking:
+    from preftilt.rivals.verdict import GenerativeRewardModel
+
     messages = with_preferences(pool.messages, pool.preferences, pool.prompt)
     distinct = list(dict.fromkeys(pool.texts))
     stream = replace(pool.stream, item=f"{pool.stream.item}\x1fjudge")

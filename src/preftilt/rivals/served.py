@@ -22,7 +22,7 @@ from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
-from preftilt.rivals.base import Pair, RewardScores
+from preftilt.rivals.reward_models import Pair, RewardScores
 from preftilt.rivals.template import RewardTemplate
 
 HONOURED = frozenset(

@@ -18,7 +18,7 @@ from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.checks import completions_with_text
 from preftilt.engines.loop import together
 from preftilt.errors import EngineError
-from preftilt.guided.args import TrajectoryReward
+from preftilt.guided import TrajectoryReward
 from preftilt.reward import Reward
 from preftilt.run import watch
 from preftilt.run.guiding import (

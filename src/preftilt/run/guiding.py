@@ -11,8 +11,13 @@ from jaxtyping import Float
 from preftilt.engines.base import Capabilities, Engine, GuidedView, GuideRequest, ProposeRequest
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
-from preftilt.guided import view_weights
-from preftilt.guided.args import RewardGuidedDraw, Shortlist, TrajectoryReward, draw_by_reward
+from preftilt.guided import (
+    RewardGuidedDraw,
+    Shortlist,
+    TrajectoryReward,
+    draw_by_reward,
+    view_weights,
+)
 from preftilt.search import GuidedSearch, Search
 from preftilt.streams import stream_key
 from preftilt.types import (

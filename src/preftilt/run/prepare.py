@@ -9,13 +9,12 @@ import numpy as np
 
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.guided.args import TrajectoryReward
-from preftilt.images import image_cache
-from preftilt.messages import Message, check_encodable
+from preftilt.guided import TrajectoryReward
+from preftilt.messages import Message, check_encodable, image_cache
 from preftilt.prompt import REASONING_TAGS, build_query, check_unended
 from preftilt.rivals import Judges, check_method
 from preftilt.rivals.checks import for_reward_model
-from preftilt.rivals.trajectory import trajectory_reward
+from preftilt.rivals.reward_models import trajectory_reward
 from preftilt.run.guiding import GENERATION, check_guided
 from preftilt.search import ARGS, ArmGuided, Greedy
 from preftilt.settings import Settings, resolve, settled, with_arms

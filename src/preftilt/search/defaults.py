@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from preftilt.declare import check_settings, setting
-from preftilt.defaults import LAMBDA, LAMBDA_OF_TOKENS
 from preftilt.errors import BadInput
+from preftilt.reward import LAMBDA, LAMBDA_OF_TOKENS
 from preftilt.search.base import Plan, Score, Search
 from preftilt.search.best_of_n import BestOfN
 from preftilt.search.guided import CFG

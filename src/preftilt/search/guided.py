@@ -1,6 +1,6 @@
 """Guided decoding as a search: ``n`` responses, every token of which was chosen with the preference's help.
 
-Five ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q) (``guided/combine.py``): λ is the
+Five ways to choose a token. The first three are one rule, log π ∝ q + λ (p − q) (``preftilt.guided``): λ is the
 request's in the first, and fixed by a paper's parameters in the next two, where the request's only ranks the ``n``
 responses. The fourth is the model as it is. To all four come the request's autoregressive reward models, each with its
 own weight. ARGS asks a reward model that reads whole responses.

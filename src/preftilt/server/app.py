@@ -21,7 +21,7 @@ from starlette.types import Receive
 import preftilt
 from preftilt.engines.base import Engine
 from preftilt.errors import PreftiltError
-from preftilt.images import image_cache
+from preftilt.messages import image_cache
 from preftilt.reward import Reward
 from preftilt.rivals import Judges
 from preftilt.run.prepare import LONG_CHARACTERS
@@ -29,8 +29,7 @@ from preftilt.server import explaining, replies
 from preftilt.server.admission_queue import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
-from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
-from preftilt.server.jsons import JsonReply
+from preftilt.server.failures import ApiError, ClientGone, JsonReply, as_api_error, timed_out
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 from preftilt.server.middleware import AccessPolicy, RequestMiddleware, note, request_id

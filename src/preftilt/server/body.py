@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from preftilt.errors import BadInput
-from preftilt.records import parse_json
+from preftilt.records.lines import parse_json
 from preftilt.server.failures import ApiError, ClientGone
 
 MAX_DEPTH = 32

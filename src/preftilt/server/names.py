@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from preftilt.errors import BadInput
 from preftilt.messages import check_encodable
-from preftilt.records import complaints, parse_json
+from preftilt.records.lines import parse_json
+from preftilt.records.patch import complaints
 from preftilt.server.failures import unknown_model
 from preftilt.server.wire import Knob
 

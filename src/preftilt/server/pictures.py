@@ -15,9 +15,8 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from preftilt.errors import BadInput
-from preftilt.images import DATA, Image, kind_of, load_image
-from preftilt.messages import Message, message_of
-from preftilt.records.strict import Strict
+from preftilt.messages import DATA, Image, Message, kind_of, load_image, message_of
+from preftilt.records.patch import Strict
 from preftilt.server.failures import ApiError
 
 MAX_BYTES = 20 << 20

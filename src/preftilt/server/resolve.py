@@ -10,7 +10,7 @@ from typing import Any, Literal
 from preftilt.api import Settings
 from preftilt.declare import check_settings, setting
 from preftilt.messages import OTHER_ROLES, Message, check_messages, join_leading_system
-from preftilt.records import SettingsPatch
+from preftilt.records.patch import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
 from preftilt.server.guidance import Guidance, check_agreement, read_guidance

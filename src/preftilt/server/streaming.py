@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from preftilt import reward as rewards
 from preftilt.prompt import REASONING_TAGS, answer_text
-from preftilt.records import json_line
+from preftilt.records.lines import json_line
 from preftilt.result import number
 from preftilt.run import Progress
 from preftilt.server import replies

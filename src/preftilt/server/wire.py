@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from preftilt.records.patch import SearchPatch, SettingsPatch, complaints
+from preftilt.records.patch import Count, SearchPatch, SettingsPatch, Strict, Visible, complaints
 from preftilt.records.rows import PreferenceRow
-from preftilt.records.strict import Count, Strict, Visible
 from preftilt.server.failures import ApiError
 from preftilt.server.guidance import LARGEST
 from preftilt.server.pictures import Part

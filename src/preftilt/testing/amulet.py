@@ -1,4 +1,4 @@
-"""Amulet as published, iteration by iteration, to check its closed form (``guided/amulet.py``) against."""
+"""Amulet as published, iteration by iteration, to check its closed form (``guided.kappa``) against."""
 
 from __future__ import annotations
 

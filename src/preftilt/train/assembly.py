@@ -9,19 +9,25 @@ from typing import Any
 
 import torch
 
-from preftilt.arm.attach import AttachedArm
-from preftilt.arm.fingerprint import check_base, fingerprint, tokenizer_hash, weights_sample
+from preftilt.arm.attach import (
+    AttachedArm,
+    check_base,
+    fingerprint,
+    layer_size,
+    target_modules,
+    tokenizer_hash,
+    usual_targets,
+    weights_sample,
+)
 from preftilt.arm.spec import ArmSpec, Objective, read_spec
-from preftilt.arm.targets import layer_size, target_modules, usual_targets
 from preftilt.arm.weights import ArmWeights, extended, load_weights, new_weights
 from preftilt.errors import BadInput
 from preftilt.train.base import BaseFiles, FrozenBase, describe, find_base, load_base
-from preftilt.train.logprobs import margins
-from preftilt.train.loop import OnStep, TrainingRun, run
+from preftilt.train.loop import OnStep, TrainingRun, drop_checkpoints, run
+from preftilt.train.losses import margins
 from preftilt.train.pairs import PreferencePair
 from preftilt.train.report import training_record, write_adapter
 from preftilt.train.settings import TrainSettings
-from preftilt.train.state import drop_checkpoints
 from preftilt.train.tokens import TokenPair, make_batch, sorted_batches, tokenise
 
 

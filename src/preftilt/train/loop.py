@@ -6,24 +6,113 @@ A loop of its own because what a trainer would bring is what must not be there: 
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from preftilt.arm.attach import AttachedArm
-from preftilt.train.logprobs import CausalLM, margins
-from preftilt.train.losses import global_loss, weighted_loss
+from preftilt.errors import BadInput
+from preftilt.train.losses import (
+    CausalLM,
+    ValidationResult,
+    global_loss,
+    margins,
+    validate,
+    weighted_loss,
+)
 from preftilt.train.settings import TrainSettings
-from preftilt.train.state import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
 from preftilt.train.tokens import TokenPair, epoch_batches, make_batch
-from preftilt.train.validation import ValidationResult, validate
+
+FOLDER = "checkpoints"
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Steps taken, the best evaluation so far, evaluations since then, and the curve.
+
+    steps: one entry a step (step, loss, learning rate). evaluations: one each (step, loss, accuracy by objective and
+    their mean). seconds: spent in steps, in all runs together.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best: tuple[float, float] | None = None
+    waited: int = 0
+    seconds: float = 0.0
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint in memory: the state, the weights, the best weights, the optimiser's own state."""
+
+    state: TrainingState
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+def save_checkpoint(out: Path, saved: Checkpoint, task: str) -> None:
+    """Write a checkpoint; it takes the place of the one before only when it is complete.
+
+    task: what is being trained, in a form that can be compared (:func:`load_checkpoint`).
+    """
+    folder = out / FOLDER
+    done, partial = folder / f"step-{saved.state.step:07d}", folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(_plain(saved.weights), str(partial / "weights.safetensors"))
+    save_file(_plain(saved.best), str(partial / "best.safetensors"))
+    torch.save(saved.optimizer, partial / "optimizer.pt")
+    (partial / "state.json").write_text(json.dumps({"task": task, **asdict(saved.state)}), "utf-8")
+    if done.exists():
+        return
+    os.replace(partial, done)
+    for older in folder.glob("step-*"):
+        if older != done:
+            shutil.rmtree(older)
+
+
+def load_checkpoint(out: Path, task: str) -> Checkpoint | None:
+    """The newest complete checkpoint, or None; :class:`~preftilt.errors.BadInput` if it is of another task."""
+    complete = sorted((out / FOLDER).glob("step-*"))
+    if not complete:
+        return None
+    folder = complete[-1]
+    data = json.loads((folder / "state.json").read_text("utf-8"))
+    if data.pop("task") != task:
+        raise BadInput(
+            f"{out} holds a training of other settings or data; resume with the same ones, or choose another --out"
+        )
+    best = data.pop("best")
+    return Checkpoint(
+        TrainingState(best=None if best is None else (best[0], best[1]), **data),
+        load_file(str(folder / "weights.safetensors")),
+        load_file(str(folder / "best.safetensors")),
+        torch.load(folder / "optimizer.pt", weights_only=True),
+    )
+
+
+def drop_checkpoints(out: Path) -> None:
+    """Training is done: the adapter stands in the folder itself."""
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+
+
+def _plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""Rewarded soups: k adapters of one base averaged into one (Ramé et al., 2023), for one forward a token.
+"""Rewarded soups: k adapters of one base averaged into one (Ramé et al., 2023), for one forward a token; and a reward
+model at one preference vector, as a plain LoRA adapter that any engine with peft's adapters can load.
 
-The baseline beside reward models that decode. Its other half, MOD, mixes the distributions of the same k policies
-(``--method dpo``) at decoding time and needs nothing made beforehand.
+A soup is the baseline beside reward models that decode. Its other half, MOD, mixes the distributions of the same k
+policies (``--method dpo``) at decoding time and needs nothing made beforehand.
 """
 
 from __future__ import annotations
@@ -12,9 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import save_file
 
-from preftilt.arm.alpha import check_alpha
-from preftilt.arm.spec import SPEC_FILE, ArmSpec, Objective, read_spec, spec_json
+from preftilt.arm.layers import mixed_down, mixing
+from preftilt.arm.spec import (
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    ArmSpec,
+    Objective,
+    check_alpha,
+    read_spec,
+    spec_json,
+)
 from preftilt.arm.weights import ArmWeights, load_weights, save_weights
 from preftilt.errors import BadInput
 from preftilt.train.report import write_peft_config
@@ -108,3 +118,42 @@ def _factors(
 def _sum(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Their sum."""
     return torch.stack(list(tensors)).sum(dim=0)
+
+
+BIAS = "base_model.model.{module}.lora_B.bias"
+"""What peft calls the bias of B, which is scaled as B is."""
+
+
+def fix_alpha(folder: Path, alpha: Sequence[float], out: Path) -> bool:
+    """Write what the ARM in ``folder`` adds under ``alpha`` as a peft LoRA adapter.
+
+    Its A is M(α) A, its B is B, with the bias B c(α). Returns whether there is such a bias (``uniarm`` but for
+    ``scale``), which not every engine takes. Raises :class:`~preftilt.errors.BadInput`.
+    """
+    spec = read_spec(folder)
+    shares = check_alpha(alpha, spec.objectives)
+    weights = load_weights(spec, folder)
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty; choose another --out")
+    down, biases = _fixed(spec, weights, shares)
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = ArmWeights(down, weights.up, {}).named() | biases
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(plain, str(out / WEIGHTS_FILE), metadata={"format": "pt"})
+    write_peft_config(spec, out, bias=bool(biases))
+    return bool(biases)
+
+
+def _fixed(
+    spec: ArmSpec, weights: ArmWeights, alpha: Sequence[float]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A′ by layer, and the biases by their names in the file."""
+    mixed = mixing(spec, weights.mixing, torch.tensor([list(alpha)], dtype=torch.float32))
+    down: dict[str, torch.Tensor] = {}
+    biases: dict[str, torch.Tensor] = {}
+    for index, name in enumerate(spec.modules):
+        mix = mixed.layer(index)
+        down[name] = mixed_down(weights.down[name], mix)
+        if mix.shift is not None:
+            biases[BIAS.format(module=name)] = weights.up[name] @ mix.shift[0]
+    return down, biases

@@ -10,8 +10,7 @@ from pydantic import Field, ValidationError
 
 from preftilt.api import Settings
 from preftilt.errors import BadInput
-from preftilt.records import SettingsPatch, complaints
-from preftilt.records.strict import Count, Strict
+from preftilt.records.patch import Count, SettingsPatch, Strict, complaints
 from preftilt.server.names import read_presets
 from preftilt.server.resolve import ServerConfig
 from preftilt.server.wire import Knob

@@ -1,7 +1,7 @@
 """Several engines of the same model as one: ``vllm+http://a:8000,b:8000``.
 
-``engine.py`` opens them and gives every request to one of them; which one is decided in ``routing.py``. ``replica.py``
-is one of them: its load, its model, and the watch that pings it and reopens it when it was lost. Nothing here knows
+``engine.py`` opens them and gives every request to one of them; it decides which one, too. ``replica.py`` is
+one of them: its load, its model, and the watch that pings it and reopens it when it was lost. Nothing here knows
 what kind of engine they are.
 """
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preftilt.arm.attach import AttachedArm, attach
-from preftilt.arm.fingerprint import check_base, check_tokenizer
+from preftilt.arm.attach import AttachedArm, attach, check_base, check_tokenizer
 from preftilt.arm.spec import ArmSpec, read_spec
 from preftilt.engines.base import KnownArm
 from preftilt.engines.transformers.arms import AttachedArms

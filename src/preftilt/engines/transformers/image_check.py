@@ -19,8 +19,7 @@ from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.engines.transformers.scheduler import TransformersScheduler
 from preftilt.errors import PreftiltError
-from preftilt.images import load_image
-from preftilt.messages import Message
+from preftilt.messages import Message, load_image
 from preftilt.types import Tokens
 
 SIDE = 96

@@ -12,8 +12,7 @@ from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.images import image_tokens
 from preftilt.engines.transformers.image_embedding import ImageEmbedder, PromptImages
 from preftilt.errors import BadInput, UnseenImage
-from preftilt.images import Image, kept
-from preftilt.messages import Message, Prompt
+from preftilt.messages import Image, Message, Prompt, kept
 from preftilt.moment import Moment
 from preftilt.prompt import ChatTokenizer
 from preftilt.types import Tokens

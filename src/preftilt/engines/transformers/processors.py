@@ -11,7 +11,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from preftilt.engines.transformers.loading import (
     ModelSource,
@@ -52,6 +51,8 @@ def _processor(source: ModelSource, config: Any) -> Any:
         raise MissingPackage(
             f'{source.name} sees images, and preparing them needs Pillow: pip install "preftilt[vision]"'
         )
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING  # Takes long to import.
+
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     try:
         with quiet_transformers(), explained_errors(source, "a vision-language model"):

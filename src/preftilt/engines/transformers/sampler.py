@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.base import Proposal
-from preftilt.guided.combine import ONE_BIT
+from preftilt.guided import ONE_BIT
 from preftilt.streams import GOLDEN, MIX_A, MIX_B
 from preftilt.types import Mask, Sampling, StrengthBy
 

@@ -28,7 +28,7 @@ from preftilt.eval.accuracy.report import (
     users_table,
 )
 from preftilt.eval.accuracy.rules import MODES, Mode, Rule
-from preftilt.records import write_text
+from preftilt.records.lines import write_text
 from preftilt.settings import resolve
 
 NO_POLICY = (

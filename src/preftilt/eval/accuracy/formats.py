@@ -19,9 +19,9 @@ from preftilt.eval.accuracy.world import world_comparisons
 from preftilt.eval.benchmarks.prefeval_data import load_items
 from preftilt.eval.harness.rows import HUB, DataRow, file_rows, hub_rows
 from preftilt.messages import Message, read_messages
-from preftilt.records import file_lines
+from preftilt.records.lines import file_lines
+from preftilt.records.patch import Strict, Visible
 from preftilt.records.rows import PreferenceField, read_rows
-from preftilt.records.strict import Strict, Visible
 from preftilt.train.pairs import read_pairs
 from preftilt.types import Preference
 

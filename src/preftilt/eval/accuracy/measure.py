@@ -21,7 +21,8 @@ from preftilt.errors import BadInput, EngineError
 from preftilt.eval.accuracy.comparisons import Comparison, TokenisedComparison
 from preftilt.eval.accuracy.rules import AskingRule, Blend, MixingRule, Rule, RuleValue
 from preftilt.eval.runner import measure_into
-from preftilt.records import Journal, Survey, dated, read_records, shown_by, survey
+from preftilt.records.journal import Journal, Survey, dated, shown_by, survey
+from preftilt.records.lines import read_records
 from preftilt.types import Reader, Tokens
 
 ViewKey = tuple[Tokens, Reader | None]

@@ -29,8 +29,7 @@ from preftilt.eval.report import (
     with_interval,
 )
 from preftilt.eval.report import markdown as document
-from preftilt.plots.labels import Label, place_labels
-from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, picture
+from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, Label, picture, place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,11 +23,11 @@ from jaxtyping import Float
 from preftilt.engines.base import GuidedView, ProposeRequest, ScoreRequest
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import TokenisedComparison, with_examples
-from preftilt.guided.args import TrajectoryReward
+from preftilt.guided import TrajectoryReward
 from preftilt.messages import Message
 from preftilt.rivals.checks import for_reward_model, require_reward_model
 from preftilt.rivals.methods import PreferenceIn
-from preftilt.rivals.trajectory import trajectory_reward
+from preftilt.rivals.reward_models import trajectory_reward
 from preftilt.run.guiding import guided_views
 from preftilt.search import CFG, Amulet, LinearAlignment, default_lam
 from preftilt.search.presets import PRESETS

@@ -7,17 +7,51 @@ split, some with a topic in which training never showed that taste (``held-out``
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from preftilt.demo.world import Question, Split, judge, preferences, questions, topic, wordings
+from preftilt.demo.world import (
+    Question,
+    Split,
+    WorldPreference,
+    judge,
+    preferences,
+    questions,
+    topic,
+    wordings,
+)
 from preftilt.demo.world import WorldPreference as Taste
+from preftilt.demo.world.checking import mentions
 from preftilt.demo.world.splits import combination, concerns, pair_split
 from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Comparison, Example
 from preftilt.messages import Message
+from preftilt.rivals import Pair
 from preftilt.types import Preference
+
+
+def exact(pairs: Sequence[Pair]) -> list[float]:
+    """One more for every recommendation that the stated taste allows, one less for every other; 0 for styles."""
+    return [_reward(messages[0].content, response) for messages, response in pairs]
+
+
+def _reward(stated: str, response: str) -> float:
+    taste = _tastes().get(stated.strip())
+    if taste is None or taste.kind == "style":
+        return 0.0
+    wanted = taste.kind == "want"
+    named = [recommendation for recommendation, _, _ in mentions(response)]
+    return float(
+        sum(1 if (taste.key in recommendation.tags) == wanted else -1 for recommendation in named)
+    )
+
+
+@cache
+def _tastes() -> dict[str, WorldPreference]:
+    return {text: preference for preference in preferences() for text in preference.texts}
+
 
 QUESTIONS = 4
 """Questions to come, a user."""

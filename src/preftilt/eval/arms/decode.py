@@ -25,7 +25,7 @@ from preftilt.eval.runner import in_shares, resumed
 from preftilt.eval.stored import first_by
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, with_preferences
-from preftilt.records import read_records
+from preftilt.records.lines import read_records
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
 
 OBJECTIVES = (HELPFUL, BRIEF)

@@ -28,13 +28,13 @@ from preftilt.eval.arms.decode import (
     Sweep,
     soup_name,
 )
-from preftilt.eval.fronts.records import read_rewards
+from preftilt.eval.fronts.metrics import read_rewards
 from preftilt.eval.fronts.report import draw_front, fronts, scale_in_words, table
 from preftilt.eval.objectives import PairSettings, objectives, write_pairs
 from preftilt.eval.report import Heading, Picture, Table, Text
 from preftilt.eval.report import markdown as document
 from preftilt.eval.runner import divided
-from preftilt.records import json_line, write_json, write_text
+from preftilt.records.lines import json_line, write_json, write_text
 from preftilt.train.settings import TrainSettings
 from preftilt.train.soups import soup
 from preftilt.train.start import train

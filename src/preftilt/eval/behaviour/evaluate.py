@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.declare import check_settings, setting
-from preftilt.defaults import REDUCTION
 from preftilt.engines.memo import MemoEngine
 from preftilt.errors import BadInput
 from preftilt.eval import report as eval_report
@@ -36,7 +35,7 @@ from preftilt.eval.behaviour.report import (
     rouge,
 )
 from preftilt.prompt import answer_text, build_query
-from preftilt.reward import Reward
+from preftilt.reward import REDUCTION, Reward
 from preftilt.run import Run, check_guided, fit_max_tokens
 from preftilt.search import BestOfN, Greedy, LinearAlignment, Search
 from preftilt.types import Candidate, Query, Reduction, Sampling, Stream
@@ -108,7 +107,7 @@ def parse_method(name: str, drawing: AnswerSettings) -> AnswerMethod:
     if rule.mode == "unnormalised":
         lam = rule.guide.strength or 0.0
         return AnswerMethod(rule=rule, search=BestOfN(n=drawing.n), lam=lam)
-    # Guided decoding with the rule's λ: a mask and λ are all there is to the family (``guided/combine.py``).
+    # Guided decoding with the rule's λ: a mask and λ are all there is to the family (``guided.combine``).
     search = LinearAlignment(ratio=(rule.guide.strength or 0.0) - 1.0)
     if (mask := rule.guide.mask) is not None:
         search = replace(

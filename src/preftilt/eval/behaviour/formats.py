@@ -25,9 +25,9 @@ from preftilt.eval.harness.rows import (
     read_bytes,
 )
 from preftilt.messages import Message
-from preftilt.records import file_lines
+from preftilt.records.lines import file_lines
+from preftilt.records.patch import Visible
 from preftilt.records.rows import read_rows
-from preftilt.records.strict import Visible
 from preftilt.types import Preference
 
 LAMP = {

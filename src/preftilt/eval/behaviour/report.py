@@ -28,8 +28,7 @@ from preftilt.eval.report import (
 )
 from preftilt.eval.report import markdown as document
 from preftilt.eval.stats import ratio_interval
-from preftilt.plots.labels import Label
-from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, picture
+from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, Label, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

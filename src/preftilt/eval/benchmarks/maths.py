@@ -56,7 +56,7 @@ from preftilt.eval.harness.rows import (
 )
 from preftilt.eval.stored import RecordedAnswer, best_of, elected, recorded_answer
 from preftilt.reward import Reward
-from preftilt.rivals.extractors import final_answer, maths
+from preftilt.rivals.votes import final_answer, maths
 from preftilt.types import GenerateWith
 
 SetName = Literal["math500", "aime24", "amc23"]

@@ -35,7 +35,7 @@ from preftilt.eval.harness.budget import Budget
 from preftilt.eval.harness.judge import SPENT, metrics_for, no_answer, numbers
 from preftilt.eval.harness.solver import RECORD, answer_request, make_task, samples, say, within
 from preftilt.eval.provider import PreftiltAPI, plainly
-from preftilt.rivals.extractors import final_answer
+from preftilt.rivals.votes import final_answer
 
 Json = str | dict[str, Any] | None
 

@@ -62,7 +62,7 @@ from preftilt.eval.harness.rows import (
     json_rows,
     own_text,
 )
-from preftilt.images import Image, load_image
+from preftilt.messages import Image, load_image
 from preftilt.types import GenerateWith
 
 FOLDER = "mmhal_bench"

@@ -58,7 +58,7 @@ from preftilt.eval.harness.rows import (
 )
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings
-from preftilt.records.parsing import parse_json
+from preftilt.records.lines import parse_json
 from preftilt.types import GenerateWith, Preference
 
 Language = Literal["en", "ru"]

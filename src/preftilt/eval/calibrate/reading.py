@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput
-from preftilt.records.parsing import file_objects
+from preftilt.records.lines import file_objects
 
 Qualities = Mapping[tuple[str, int], float | None]
 """By item and slot."""

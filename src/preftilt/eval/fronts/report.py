@@ -11,8 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.metrics import RewardScale, bootstrapped, on_the_front, within
-from preftilt.eval.fronts.records import MethodRewards
+from preftilt.eval.fronts.metrics import (
+    MethodRewards,
+    RewardScale,
+    bootstrapped,
+    on_the_front,
+    within,
+)
 from preftilt.eval.report import Table, cell, markdown, with_interval
 from preftilt.eval.stats import weights
 from preftilt.plots.curves import LineStyle, line_styles

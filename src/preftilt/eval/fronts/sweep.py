@@ -19,9 +19,9 @@ from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.runner import measure_into, surveyed
 from preftilt.prompt import answer_text, build_query
-from preftilt.records import CheckedRow, Journal, dated, shown_by
-from preftilt.records.journal import Survey, error_record
-from preftilt.rivals.base import RewardModel
+from preftilt.records.journal import Journal, Survey, dated, error_record, shown_by
+from preftilt.records.rows import CheckedRow
+from preftilt.rivals.reward_models import RewardModel
 from preftilt.run import plain_completion
 
 IN_FLIGHT = 32

@@ -15,10 +15,9 @@ from preftilt.api import Settings
 from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.eval.harness.budget import Budget
-from preftilt.images import Image
-from preftilt.messages import Message, check_encodable
+from preftilt.messages import Image, Message, check_encodable
 from preftilt.prompt import PromptSettings, with_preferences
-from preftilt.records.parsing import parse_json
+from preftilt.records.lines import parse_json
 from preftilt.records.patch import SettingsPatch, complaints, ignored_by_search
 from preftilt.types import GenerateWith, Preference
 

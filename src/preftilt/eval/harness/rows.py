@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.errors import BadInput, MissingPackage, UnknownModel
-from preftilt.records import file_bytes, parse_json
+from preftilt.records.lines import file_bytes, parse_json
 
 HUB = "hub:"
 """``hub:OWNER/NAME`` or ``hub:OWNER/NAME@REVISION`` instead of a folder."""

@@ -21,8 +21,17 @@ from preftilt.plots.curves import (
     line_styles,
     plain,
 )
-from preftilt.plots.labels import Label, place_labels
-from preftilt.plots.style import BLUE, FAINT, GREEN, INK, PURPLE, VERMILION, picture
+from preftilt.plots.style import (
+    BLUE,
+    FAINT,
+    GREEN,
+    INK,
+    PURPLE,
+    VERMILION,
+    Label,
+    picture,
+    place_labels,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from preftilt.defaults import CUT_OFF
 from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
 from preftilt.eval.reproduce.measured import (
     AnswerCost,
@@ -28,8 +27,8 @@ from preftilt.eval.reproduce.parts import (
     MeasureSettings,
 )
 from preftilt.eval.stored import RecordedAnswer, best_of, elected, first_by
-from preftilt.reward import Reward, ScoreLine
-from preftilt.rivals.extractors import EXTRACTORS
+from preftilt.reward import CUT_OFF, Reward, ScoreLine
+from preftilt.rivals.votes import EXTRACTORS
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import CutOff, Reduction, Stream
 
