@@ -1,6 +1,6 @@
 """The likeliest tokens at a place of an answer: with the preference, without it, and mixed as guided decoding would.
 
-At every place guided decoding draws from log π(v) = Σ_k w_k log π(v | view k) − log Z (:mod:`preftilt.guided.combine`).
+At every place guided decoding draws from log π(v) = Σ_k w_k log π(v | view k) − log Z (:mod:`preftilt.guided`).
 This is that distribution, beside the ones that it is made of.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine, Proposal, ProposeRequest
 from preftilt.errors import BadInput
-from preftilt.guided.combine import adapted, combine, masked
+from preftilt.guided import adapted, combine, masked
 from preftilt.result import number
 from preftilt.run import Prepared
 from preftilt.run.guiding import guided_views

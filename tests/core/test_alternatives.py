@@ -12,7 +12,7 @@ import preftilt as pt
 from preftilt.alternatives import Alternatives, likely_alternatives
 from preftilt.arm.spec import Objective
 from preftilt.errors import BadInput
-from preftilt.guided.combine import adapted, combine, masked
+from preftilt.guided import adapted, combine, masked
 from preftilt.settings import ArmSettings
 from preftilt.testing.toy import ToyArm, ToyEngine, hashed_bigrams
 from preftilt.types import Mask
