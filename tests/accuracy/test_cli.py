@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +110,9 @@ def test_pairs_without_a_preference_are_measured_by_rules_that_need_none(cli: Cl
 
 
 def test_an_interrupt_says_how_to_go_on(cli: Cli, rows, tmp_path: Path, monkeypatch):
-    def interrupted(self, requests):
-        raise KeyboardInterrupt
+    async def interrupted(self, requests):
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
 
     monkeypatch.setattr(ToyEngine, "score", interrupted)
     said = cli("policy-accuracy", rows(*PAIRS), "-o", tmp_path / "out")
