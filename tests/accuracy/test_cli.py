@@ -110,8 +110,11 @@ def test_pairs_without_a_preference_are_measured_by_rules_that_need_none(cli: Cl
 
 
 def test_an_interrupt_says_how_to_go_on(cli: Cli, rows, tmp_path: Path, monkeypatch):
+    interrupts = iter((signal.SIGINT,))
+
     async def interrupted(self, requests):
-        signal.raise_signal(signal.SIGINT)
+        for interrupt in interrupts:
+            signal.raise_signal(interrupt)
         await asyncio.sleep(60)
 
     monkeypatch.setattr(ToyEngine, "score", interrupted)
