@@ -31,7 +31,7 @@ from preftilt.types import ArmTerm, Candidate, CutOff, EosScoring, Query, Reduct
 LAMBDA: Final = 20.0
 """λ where it ranks whole responses: the paper's value for best-of-N."""
 
-LAMBDA_OF_TOKENS: Final[Mapping[str, float]] = {"cfg": 3.0}
+LAMBDA_OF_TOKENS: Final[Mapping[str, float]] = {"cfg": 2.0}
 """λ where it is that of every token, by the search's name."""
 
 REDUCTION: Final = "sum"

@@ -163,7 +163,7 @@ class Settings:
 
     Attributes:
         lam: strength λ of every preference without its own; 1 is the model as it is, and under cfg it is that of every
-            token. None takes the default of the search in use: 3 where every token is guided
+            token. None takes the default of the search in use: 2 where every token is guided
             (:class:`~preftilt.search.CFG`), else 20. The result says which it was.
         search: how the answer is searched for; auto lets the engine decide: cfg where it can guide decoding, and
             best-of-n where it only draws and scores. See :class:`~preftilt.search.AutoSearch`.
