@@ -7,6 +7,7 @@ Such a parameter is a frozen dataclass whose fields are flags, or :data:`Flags`,
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
@@ -59,7 +60,7 @@ class SettingFlag:
         """The parameter of the command, None where the flag is not given."""
         setting, facts = self.setting, self.setting.facts
         kind = setting.kind if setting.kind in (int, float, bool) else str
-        words = setting.words[:1].upper() + setting.words[1:]
+        words = re.sub(r"\A[a-z](?=[a-z]* )", lambda first: first[0].upper(), setting.words)
         shown = option(
             self.panel,
             *self.names,
