@@ -123,9 +123,9 @@ def test_a_row_with_the_former_name_of_lambda_is_refused_with_the_new_one(
 @pytest.mark.parametrize(
     ("flags", "lam"),
     [
-        ((), 3.0),
+        ((), 2.0),
         (("--search", "best-of-n"), 20.0),
-        (("--search", "cfg"), 3.0),
+        (("--search", "cfg"), 2.0),
         (("--search", "linear-alignment"), 20.0),
     ],
 )
@@ -143,7 +143,7 @@ def test_the_answer_and_the_model_alone_are_scored_at_one_lambda(real_cli: Cli):
     assert said.code == 0, said.err
     [alone] = [line for line in said.out.splitlines() if line.strip().startswith("◇")]
     scored, question, gain = map(float, alone.split()[1:4])
-    assert scored == pytest.approx(question + 3 * gain, abs=0.03)
+    assert scored == pytest.approx(question + 2 * gain, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_the_search_of_a_request_that_names_none_is_decided_by_the_engine_and_re
 ):
     guided = real_cli(*ASK).object
     search = guided["settings"]["search"]
-    assert (search["name"], search["greedy"], guided["settings"]["lambda"]) == ("cfg", True, 3.0)
+    assert (search["name"], search["greedy"], guided["settings"]["lambda"]) == ("cfg", True, 2.0)
     assert len(guided["candidates"]) == 1
     drawn = real_cli(*ASK, "--temperature", 0.7).object["settings"]["search"]
     assert (drawn["name"], drawn["greedy"]) == ("cfg", False)
@@ -199,7 +199,7 @@ def test_a_search_that_is_not_decided_plans_nothing():
     root = Candidate((), np.zeros((2, 0)), "stop")
     with pytest.raises(BadInput, match="decided by the engine"):
         AutoSearch().plans(root, Score(lambda pool: [], "last"), 8)
-    with pytest.raises(BadInput, match="n must be a whole number of at least 1"):
+    with pytest.raises(BadInput, match="n of auto must be a whole number of at least 1"):
         AutoSearch(n=0)
 
 
@@ -211,7 +211,7 @@ def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_no
     monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
     told = [defaults_of("toy", config, guides=guides) for guides in (True, False)]
     assert [(settings.search.name, settings.lam) for settings in told] == [
-        ("cfg", 3.0),
+        ("cfg", 2.0),
         ("best-of-n", 20.0),
     ]
     kind = defaults_of("toy:kind", config, guides=True)
