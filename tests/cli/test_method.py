@@ -86,13 +86,13 @@ def test_the_judge_may_be_another_model(
 
     def open_engine(spec: str, options: object) -> ToyEngine:
         asked.append(spec)
-        return other
+        return other if spec == "somebody/else" else toy()
 
     monkeypatch.setattr(configure, "open_engine", open_engine)
     flags = ("--method", "generative-reward-model", "--judge-model", "somebody/else")
     said = cli("ask", "Q?", "-p", "No games.", "--json", "--max-tokens", 8, *flags)
     assert said.code == 0, said.err
-    assert asked == ["somebody/else"]
+    assert asked == ["demo", "somebody/else"]
     assert said.object["method"]["model"] == "other"
 
 

@@ -75,7 +75,7 @@ def test_only_options_off_their_defaults_count_as_given():
 def test_all_idle_options_are_named_at_once_as_flags():
     options = EngineOptions(template_kwargs={"a": 1}, max_rows=2, dtype="float16")
     with pytest.raises(
-        BadInput, match=r"^--template-arg, --dtype do not apply to x \(because\); leave them out$"
+        BadInput, match=r"^--dtype, --template-arg do not apply to x \(because\); leave them out$"
     ):
         refuse_others(options, "x", {"max_rows"}, reason="because")
 
