@@ -81,7 +81,7 @@ class RealignedModel(llm.Model):
         )
         strength: float | None = Field(
             default=None,
-            description="λ: 1 is the model as it is, more follows the preference more strongly. Default: 3 guided, 20"
+            description="λ: 1 is the model as it is, more follows the preference more strongly. Default: 2 guided, 20"
             " picked.",
         )
         search: str | None = Field(

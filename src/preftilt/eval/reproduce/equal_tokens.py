@@ -105,18 +105,18 @@ def _first(answer: RecordedAnswer, tokens: int | None) -> Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class WinningChances:
     """What a strategy makes of an item's draws: the probability that each is the answer [N], and the tokens drawn."""
 
     chances: Float[np.ndarray, "N"]
     tokens: float
 
 
-Strategy = Callable[[Sequence[ItemDraws], PickRule], list[Choice]]
+Strategy = Callable[[Sequence[ItemDraws], PickRule], list[WinningChances]]
 """Items → a choice for each."""
 
 
-def best_of(draws: ItemDraws, rule: PickRule, m: float) -> Choice:
+def best_of(draws: ItemDraws, rule: PickRule, m: float) -> WinningChances:
     """Best-of-``m`` over all ways to take m of the draws; a fraction is a coin between two whole numbers."""
     n, low = len(draws.answers), math.floor(m)
     share = m - low
@@ -125,7 +125,7 @@ def best_of(draws: ItemDraws, rule: PickRule, m: float) -> Choice:
         if weight:
             for place, winner in enumerate(draws.ranked(rule, range(n))):
                 chances[winner] += weight * comb(n - 1 - place, size - 1) / comb(n, size)
-    return Choice(chances, m / n * sum(draws.lengths))
+    return WinningChances(chances, m / n * sum(draws.lengths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,10 @@ class Halving:
     def name(self) -> str:
         return "keep " + ", ".join(f"{share:.3g} after {tokens}" for tokens, share in self.rounds)
 
-    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[Choice]:
+    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[WinningChances]:
         return [self._choose(draws, rule) for draws in items]
 
-    def _choose(self, draws: ItemDraws, rule: PickRule) -> Choice:
+    def _choose(self, draws: ItemDraws, rule: PickRule) -> WinningChances:
         n, lengths = len(draws.answers), draws.lengths
         live, spent = list(range(n)), [0] * n
         for tokens, share in self.rounds:
@@ -175,10 +175,10 @@ class DropLosers:
 
     every: int = 16
 
-    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[Choice]:
+    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[WinningChances]:
         return [self._choose(draws, rule) for draws in items]
 
-    def _choose(self, draws: ItemDraws, rule: PickRule) -> Choice:
+    def _choose(self, draws: ItemDraws, rule: PickRule) -> WinningChances:
         n, lengths, whole = len(draws.answers), draws.lengths, draws.scores(rule)
         live, spent = set(range(n)), [0] * n
         for tokens in range(self.every, max(lengths) + self.every, self.every):
@@ -207,12 +207,12 @@ class StopEarly:
 
     price: float
 
-    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[Choice]:
+    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[WinningChances]:
         return [
             _mean([self._choose(draws, rule, turn) for turn in _turns(draws)]) for draws in items
         ]
 
-    def _choose(self, draws: ItemDraws, rule: PickRule, turn: Sequence[int]) -> Choice:
+    def _choose(self, draws: ItemDraws, rule: PickRule, turn: Sequence[int]) -> WinningChances:
         scores, made = draws.scores(rule), 2
         while made < len(turn) and _worth(draws, scores, turn[:made]) >= self.price:
             made += 1
@@ -230,7 +230,7 @@ class Spread:
 
     share: float
 
-    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[Choice]:
+    def __call__(self, items: Sequence[ItemDraws], rule: PickRule) -> list[WinningChances]:
         turns = [_turns(draws) for draws in items]
         choices = [
             self._choose(items, rule, [each[number % len(each)] for each in turns])
@@ -240,7 +240,7 @@ class Spread:
 
     def _choose(
         self, items: Sequence[ItemDraws], rule: PickRule, turns: Sequence[Sequence[int]]
-    ) -> list[Choice]:
+    ) -> list[WinningChances]:
         left = self.share * sum(sum(draws.lengths) for draws in items)
         scores = [draws.scores(rule) for draws in items]
         made = [2] * len(items)
@@ -279,18 +279,18 @@ def _worth(draws: ItemDraws, scores: Sequence[float], made: Sequence[int]) -> fl
     return expected_improvement(known) / float(np.mean([draws.lengths[i] for i in made]))
 
 
-def _of_first(draws: ItemDraws, rule: PickRule, made: Sequence[int]) -> Choice:
+def _of_first(draws: ItemDraws, rule: PickRule, made: Sequence[int]) -> WinningChances:
     winner = draws.ranked(rule, sorted(made))[0]
     return _certain(winner, len(draws.answers), sum(draws.lengths[i] for i in made))
 
 
-def _certain(winner: int, n: int, tokens: float) -> Choice:
-    return Choice(np.eye(n)[winner], tokens)
+def _certain(winner: int, n: int, tokens: float) -> WinningChances:
+    return WinningChances(np.eye(n)[winner], tokens)
 
 
-def _mean(choices: Sequence[Choice]) -> Choice:
+def _mean(choices: Sequence[WinningChances]) -> WinningChances:
     chances = np.mean([choice.chances for choice in choices], axis=0)
-    return Choice(chances, float(np.mean([choice.tokens for choice in choices])))
+    return WinningChances(chances, float(np.mean([choice.tokens for choice in choices])))
 
 
 # --- what is told -----------------------------------------------------------------------
@@ -305,7 +305,7 @@ class Spent:
     share: float
 
 
-def spend(items: Sequence[ItemDraws], rule: PickRule, choices: Sequence[Choice]) -> Spent:
+def spend(items: Sequence[ItemDraws], rule: PickRule, choices: Sequence[WinningChances]) -> Spent:
     tokens = sum(choice.tokens for choice in choices)
     return Spent(
         np.array([c.chances @ draws.values for draws, c in zip(items, choices, strict=True)]),
@@ -314,7 +314,7 @@ def spend(items: Sequence[ItemDraws], rule: PickRule, choices: Sequence[Choice])
     )
 
 
-def _score(draws: ItemDraws, rule: PickRule, choice: Choice) -> float:
+def _score(draws: ItemDraws, rule: PickRule, choice: WinningChances) -> float:
     """The mean score of the answer; NaN if it may be one that no score allows."""
     possible = np.array(draws.scores(rule))
     return float(np.where(choice.chances > 0, choice.chances * possible, 0.0).sum())
