@@ -121,4 +121,4 @@ async def test_what_follows_a_wish_when_nothing_is_said_is_guided(llamacpp: Engi
     answer = await pt.Realigner(llamacpp, pt.Settings(max_tokens=8)).realign(
         QUESTION, [pt.Preference(PREFERENCE[0].content)]
     )
-    assert answer.settings.search.name == "cfg"
+    assert answer.settings["search"]["name"] == "cfg"

@@ -51,7 +51,10 @@ RECIPES = {
         model_flag="--model",
         environment={
             "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": f"0-{(os.cpu_count() or 1) - 1}",
+            # Every core, unless others work on some of them: its threads wait for one another at every layer.
+            "VLLM_CPU_OMP_THREADS_BIND": os.environ.get(
+                "VLLM_CPU_OMP_THREADS_BIND", f"0-{(os.cpu_count() or 1) - 1}"
+            ),
             "VLLM_NO_USAGE_STATS": "1",
         },
     ),
