@@ -27,7 +27,7 @@ def examples() -> list[tuple[str, str]]:
 def test_the_documents_python_runs(place, code, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("preftilt.api.default_model", lambda: "demo")
-    exec(compile(code, place, "exec"), {"__name__": "example"})
+    exec(compile(code, place, "exec", dont_inherit=True), {"__name__": "example"})
     assert capsys.readouterr().out.strip()
 
 

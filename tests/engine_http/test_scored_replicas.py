@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import preftilt.engines.open as opening
 from preftilt.api import Realigner, Settings
+from preftilt.engines import scored_by
 from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
@@ -67,7 +67,7 @@ def doomed() -> Iterator[Mortal]:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     """Watches the real scorer be opened and closed."""
-    seen, real = Counted(), opening.open_scorer
+    seen, real = Counted(), scored_by.open_scorer
 
     def open_scorer(name: str, options: EngineOptions) -> Engine:
         engine = real(name, options)
@@ -78,7 +78,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
         seen.engines.append(engine)
         return engine
 
-    monkeypatch.setattr(opening, "open_scorer", open_scorer)
+    monkeypatch.setattr(scored_by, "open_scorer", open_scorer)
     return seen
 
 

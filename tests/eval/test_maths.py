@@ -195,5 +195,5 @@ def test_the_preference_texts_differ_and_the_box_is_asked_for_in_both_views(
         assert request.messages[0].content == f"Find 0.\n\n{own_text('maths', 'box.txt')}"
     assert len(texts) == 3
     assert request_for(item, rules_for("rear-paper", "full", None)).messages[0].content == "Find 0."
-    with pytest.raises(BadInput, match="preference is 'none'; it must be one of full, brief"):
+    with pytest.raises(BadInput, match="preference must be full, brief or unrelated, not 'none'"):
         rules_for("rear-paper", "none", None)

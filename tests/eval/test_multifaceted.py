@@ -178,8 +178,8 @@ def test_presets_differ_where_paper_code_and_benchmark_do() -> None:
         ({"judge_run": 2}, "no switch 'judge_run'"),
         ('{"judge_runs": 0}', "judge_runs must be a whole number of at least 1, not 0"),
         ({"judge_runs": "two"}, "judge_runs must be a whole number of at least 1, not 'two'"),
-        ({"judge_sees_system": "no"}, "judge_sees_system is 'no'; it must be true or false"),
-        ({"missing": "zero"}, "missing is 'zero'; it must be one of"),
+        ({"judge_sees_system": "no"}, "judge_sees_system must be true or false, not 'no'"),
+        ({"missing": "zero"}, "missing must be skip-grade or skip-row, not 'zero'"),
     ],
 )
 def test_a_switch_that_cannot_be_is_refused(switches: Any, message: str) -> None:

@@ -290,7 +290,6 @@ def test_blocks_are_the_same_words_in_both_forms(tmp_path: Path):
         (("demo-world", "demo-world"), Opening(), "named twice"),
         (("prefeval-explicit",), Opening(), "PrefEval needs its data"),
         (("demo-world",), Opening(switches={"box": True}), "no switch 'box'"),
-        (("demo-world",), Opening(limit=0), "no item to measure"),
     ],
 )
 def test_a_benchmark_that_cannot_be_measured_is_refused(names, opening, says):

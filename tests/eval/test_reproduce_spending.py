@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from preftilt.errors import BadInput
 from preftilt.eval.benchmarks.table import open_benchmarks
 from preftilt.eval.harness.benchmark import Benchmark, Opening
-from preftilt.eval.harness.budget import BudgetSpent
 from preftilt.eval.report import markdown
 from preftilt.eval.reproduce import methods
 from preftilt.eval.reproduce.measured import AnswerCost, CostedAnswer
@@ -162,7 +162,9 @@ def test_a_benchmark_that_the_budget_does_not_reach_is_named_and_the_others_are_
 
 
 def test_a_budget_of_nothing_is_refused(toy: ToyEngine, tmp_path: Path):
-    with pytest.raises(BudgetSpent, match="the budget of 0 tokens is spent"):
+    with pytest.raises(
+        BadInput, match="max_tokens_total must be a whole number of at least 1, not 0"
+    ):
         report_of(tmp_path, world(), experiments=["fig4"], max_tokens_total=0)
     assert toy.counts["sampled"] == 0
 
@@ -186,6 +188,10 @@ class Lengthening(ChatTokenizer):
     """The toy's words, with a token more for every message: the toy's prompts are all of one length."""
 
     inner: ToyTokenizer
+
+    @property
+    def words(self) -> Sequence[str]:
+        return self.inner.words
 
     def render(self, messages: Sequence[Message]) -> Tokens:
         return (*self.inner.render(messages), *[2] * len(messages))

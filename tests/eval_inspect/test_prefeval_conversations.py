@@ -184,7 +184,7 @@ def test_presets_differ_where_their_table_says_so() -> None:
     [
         ("rear", None, "preset is 'rear'; it must be one of rear-paper, rear-official, prefeval"),
         ("rear-paper", {"delimiter": "x"}, "there is no switch 'delimiter'"),
-        ("rear-paper", '{"counting": "turns"}', "counting is 'turns'"),
+        ("rear-paper", '{"counting": "turns"}', "counting must be messages or pairs, not 'turns'"),
         ("rear-paper", "[]", "switches must be a JSON object"),
     ],
 )

@@ -49,8 +49,8 @@ def test_flags_become_settings_and_the_summary_names_every_objective(
         (("--beta", "much"), "--beta much: 'much' is not a number"),
         (("--beta", "kind=1"), "--beta names kind, which no --objective does"),
         (("--objective", "two words"), "cannot name an objective"),
-        (("--validation", "1.5"), "validation is 1.5"),
-        (("--epochs", "0"), "epochs is 0"),
+        (("--validation", "1.5"), "validation must be at least 0 and below 1, not 1.5"),
+        (("--epochs", "0"), "epochs must be a whole number of at least 1, not 0"),
         ((), "the data have kind, brief; choose one (--objective kind)"),
     ],
 )
