@@ -48,9 +48,8 @@ def check_vllm() -> None:
         )
     if RUNNER not in os.environ:
         os.environ[RUNNER] = "0"  # The processes that vLLM starts inherit it.
-        LOG.info(
-            "preftilt's logits processor is one of model runner V1: %s=0 is set for it", RUNNER
-        )
+        # A warning, since vLLM hides all below one while it first loads plugins.
+        LOG.warning("preftilt guides in vLLM's model runner V1, which is chosen: %s=0", RUNNER)
     if os.environ[RUNNER].strip() != "0":
         from preftilt.engines.lockstep.limits import NEEDS_V1
 
