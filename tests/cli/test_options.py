@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import get_args
 
 import pytest
@@ -50,7 +51,7 @@ def test_every_flag_of_a_setting_says_what_it_does_and_its_default() -> None:
         assert setting.default is not None or setting.facts.told or name in without, name
     assert settings()["n"].facts.told == "16; guided, 1"
     for told, kinds in (("16", {"best-of-n"}), ("1", {"cfg", "arm"})):
-        assert {SEARCHES[kind]().n for kind in kinds} == {int(told)}
+        assert {asdict(SEARCHES[kind]())["n"] for kind in kinds} == {int(told)}
 
 
 @pytest.mark.parametrize("command", ["ask", "run", "score", "schema"])

@@ -265,7 +265,8 @@ def test_bodies_are_what_the_server_reads(state: dict[str, Any]) -> None:
     assert knob is not None
     assert read.top_p == state["topP"]
     assert [
-        (one.text, knob.lam if one.strength is None else one.strength) for one in knob.wishes
+        (one.text, knob.model_dump()["lam"] if one.strength is None else one.strength)
+        for one in knob.wishes
     ] == [(one["text"], one["strength"]) for one in state["preferences"]]
     for single in singles:
         read = check_body(single, ChatBody)

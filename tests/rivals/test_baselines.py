@@ -159,4 +159,4 @@ def test_a_method_without_a_choice_is_refused(search: pt.Greedy | pt.Sample) -> 
 
 def test_an_unknown_extractor_is_refused() -> None:
     with pytest.raises(BadInput, match="must be letter or maths"):
-        ByVote(answers="words")
+        ByVote(answers="words")  # pyright: ignore[reportArgumentType]

@@ -209,9 +209,9 @@ def test_a_preset_is_named_by_the_model() -> None:
         with server.client() as client:
             assert [one.id for one in client.models.list()] == ["toy", "toy:kind"]
             assert client.models.retrieve("toy:bon-2").id == "toy:bon-2"
-            for suffixed in client.models.retrieve("toy").model_extra["preftilt"]["suffixes"]:
+            for suffixed in _card(client, "toy")["suffixes"]:
                 assert client.models.retrieve(suffixed).id == suffixed
-            assert "suffixes" not in client.models.retrieve("toy:kind").model_extra["preftilt"]
+            assert "suffixes" not in _card(client, "toy:kind")
         want = expected(Settings(lam=2, search=BestOfN(n=3), max_tokens=24)).text
         for name in ("toy:kind", "kind"):
             assert create(server, model=name, extra_body=None).choices[0].message.content == want
@@ -285,3 +285,10 @@ def test_the_client_gets_its_own_errors(server: Running) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         create(server, frequency_penalty=0.5)
     assert bad.value.param == "frequency_penalty"
+
+
+def _card(client: openai.OpenAI, model: str) -> dict[str, Any]:
+    """What the list of models says of the knob."""
+    more = client.models.retrieve(model).model_extra
+    assert more is not None
+    return more["preftilt"]

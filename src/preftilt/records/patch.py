@@ -64,7 +64,8 @@ def patch_of(
         for setting in declarations(kind):
             fields.setdefault(setting.name, (_type_of(setting) | None, _field_of(setting)))
     if choices := tuple(names):
-        fields["name"] = (Literal[choices] | None, None)
+        kind: Any = Literal[choices]
+        fields["name"] = (kind | None, None)
     return create_model(base.__name__, __base__=base, __module__=__name__, **fields)
 
 

@@ -29,7 +29,8 @@ from preftilt.server import explaining, replies
 from preftilt.server.admission_queue import AdmissionQueue, client_of
 from preftilt.server.body import parse_body, read_body
 from preftilt.server.cost import cost
-from preftilt.server.failures import ApiError, ClientGone, JsonReply, as_api_error, timed_out
+from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
+from preftilt.server.jsons import JsonReply, error_reply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 from preftilt.server.middleware import AccessPolicy, RequestMiddleware, note, request_id
@@ -360,7 +361,7 @@ def _answer_failures(app: Starlette, service: Service) -> None:
     async def foreseen(request: Request, failure: Exception) -> Response:
         error = as_api_error(failure)
         _log_failure(request, failure, error)
-        return error.reply()
+        return error_reply(error)
 
     async def gone(request: Request, _: Exception) -> Response:
         service.metrics.disconnects.inc()
@@ -369,7 +370,9 @@ def _answer_failures(app: Starlette, service: Service) -> None:
 
     async def routing(_: Request, failure: Exception) -> Response:
         assert isinstance(failure, HTTPException)
-        return ApiError(failure.status_code, failure.detail, headers=failure.headers or {}).reply()
+        return error_reply(
+            ApiError(failure.status_code, failure.detail, headers=failure.headers or {})
+        )
 
     for kind in (ApiError, PreftiltError, TimeoutError):
         app.add_exception_handler(kind, foreseen)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import Response
-
 from preftilt.errors import (
     BadInput,
     EngineError,
@@ -16,17 +14,6 @@ from preftilt.errors import (
     PromptTooLong,
     UnseenImage,
 )
-from preftilt.records.lines import json_line
-
-
-class JsonReply(Response):
-    """A response of one JSON value, compact, without NaN; lone surrogates from a client's text are escaped."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return json_line(content)
-
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 RETRY_SECONDS = 1
@@ -54,10 +41,6 @@ class ApiError(Exception):
                 "code": self.code,
             }
         }
-
-    def reply(self) -> JsonReply:
-        """The HTTP response."""
-        return JsonReply(self.body, status_code=self.status, headers=dict(self.headers))
 
 
 class ClientGone(Exception):

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preftilt.moment import rendered_at
 from preftilt.server.failures import ApiError
+from preftilt.server.jsons import error_reply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 
@@ -85,7 +86,7 @@ class RequestMiddleware:
         try:
             refusal = self._access.refusal(scope["path"], headers)
             if refusal is not None:
-                await refusal.reply()(scope, receive, sender)
+                await error_reply(refusal)(scope, receive, sender)
             else:
                 with rendered_at(datetime.now()):  # What a chat template shows as today.
                     await self._app(scope, receive, sender)
@@ -93,7 +94,7 @@ class RequestMiddleware:
             log("unforeseen failure", level=40, failure=failure, request_id=facts["request_id"])
             if sender.status is None:
                 unforeseen = ApiError(500, "something unforeseen went wrong; the log has the place")
-                await unforeseen.reply()(scope, receive, sender)
+                await error_reply(unforeseen)(scope, receive, sender)
         finally:
             self._note(scope, facts, sender.status or 499, time.perf_counter() - began)
 

@@ -17,6 +17,7 @@ from preftilt.result import number
 from preftilt.run import Progress
 from preftilt.server import replies
 from preftilt.server.failures import ClientGone, as_api_error
+from preftilt.server.jsons import error_reply
 from preftilt.server.replies import ResponseMeta
 from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.server.resolve import Job
@@ -217,7 +218,7 @@ class EventStream:
         failure = task.exception() if first is None and task.done() else None
         if isinstance(failure, Exception):
             self.failed(failure)
-            await as_api_error(failure).reply()(scope, receive, send)
+            await error_reply(as_api_error(failure))(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 200, "headers": _head(self.headers)})
         item: bytes | None = first

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
 from preftilt.engines.base import Capabilities
-from preftilt.server.failures import JsonReply
+from preftilt.server.jsons import JsonReply
 from preftilt.server.model_cards import knob_card
 from preftilt.server.names import model_names
 from preftilt.server.resolve import ServerConfig

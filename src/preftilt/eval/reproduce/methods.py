@@ -28,7 +28,7 @@ from preftilt.eval.reproduce.parts import (
 )
 from preftilt.eval.stored import RecordedAnswer, best_of, elected, first_by
 from preftilt.reward import CUT_OFF, Reward, ScoreLine
-from preftilt.rivals.votes import EXTRACTORS
+from preftilt.rivals.votes import EXTRACTORS, AnswerKind
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import CutOff, Reduction, Stream
 
@@ -199,7 +199,7 @@ def guided(name: str) -> ComparedMethod:
     )
 
 
-def voted(n: int, answers: str, lam: float | None) -> ComparedMethod:
+def voted(n: int, answers: AnswerKind, lam: float | None) -> ComparedMethod:
     """The answer that most samples give; with a λ, a vote weighs 1 plus REAR's score as a mean over tokens."""
     read = EXTRACTORS[answers]
 

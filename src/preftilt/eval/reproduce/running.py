@@ -33,6 +33,7 @@ from preftilt.eval.reproduce.collecting import (
     collect,
     read_records,
 )
+from preftilt.eval.reproduce.experiments import REFERENCES
 from preftilt.eval.reproduce.measured import ItemMeasurements
 from preftilt.eval.reproduce.numbers import (
     JudgedItems,
@@ -107,7 +108,7 @@ class ReproducePlan:
     inserted: tuple[int, ...] = setting((5, 10, 20), metavar=NUMBERS)
     sizes: ItemCounts
     processes: int
-    reference: str = setting("greedy", metavar="|".join(experiments.REFERENCES), panel="Experiment")
+    reference: str = setting("greedy", metavar="|".join(REFERENCES), panel="Experiment")
     records: Path
     judged_by: str | None
     max_judge_calls: int | None = None
