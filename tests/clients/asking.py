@@ -13,6 +13,13 @@ REMEDY = "run `make test-servers`, which installs it"
 
 PYTHON = Path(os.environ.get("CLIENTS_VENV", HERE.parents[1] / ".venv-clients")) / "bin" / "python"
 
+ALONE = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LANGSMITH_TRACING": "false",
+    "NO_PROXY": "127.0.0.1",
+}
+"""Clients may look nothing up elsewhere, and tell nobody of us."""
+
 TALK = [
     {"role": "system", "content": "Be brief."},
     {"role": "developer", "content": "No lists."},
@@ -45,13 +52,12 @@ def said_by(client: str, url: str, requests: list[dict[str, Any]]) -> list[dict[
     A request has ``model``, ``input`` (a conversation, or a text to continue), ``stream``, ``settings`` under OpenAI's
     names, and perhaps the ``knob``, which every client sends in its own way. What comes back has ``pieces`` of the
     text, one unless streamed, and, where the client shows them, ``usage`` (tokens drawn) and ``finish``, once each; or
-    a ``failure`` with its ``status`` and ``message``. Clients may look nothing up elsewhere, and tell nobody of us.
+    a ``failure`` with its ``status`` and ``message``.
     """
     assert PYTHON.exists(), f"no {client} ({PYTHON}): {REMEDY}"
-    alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGSMITH_TRACING": "false"}
     done = subprocess.run(
         [str(PYTHON), str(HERE / f"{client}_ask.py"), url, json.dumps(requests)],
-        env=os.environ | alone | {"NO_PROXY": "127.0.0.1"},
+        env=os.environ | ALONE,
         capture_output=True,
         encoding="utf-8",
         timeout=600,
