@@ -16,12 +16,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
-import numpy as np
 import pytest
 from tools.servers.launch import Server, ServerFailed, start
 from tools.servers.plugin import ROOT, installed
 
-from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest
 from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.errors import BadInput
@@ -222,25 +221,6 @@ async def test_best_of_n_is_scored_by_the_same_vllm(client):
     assert all(
         set(candidate["logprobs"]) == {"question", "full"} for candidate in record["candidates"]
     )
-
-
-async def test_a_tree_is_grown_and_scored_by_the_same_vllm(client, reference: Engine):
-    """DVTS: steps end at line breaks, four branches a step, all of it in the user's server."""
-    knob = {"preference": PREFERENCE, "lambda": 3, "details": True}
-    sent = body() | {"model": "demo:dvts-2x2-l3", "temperature": 1.0, "max_tokens": 64, "seed": 4}
-    record = (await ask(client, sent | {"preftilt": knob}))["preftilt"]
-    assert record["settings"]["search"]["name"] == "dvts"
-    assert [candidate["slot"] // 2 for candidate in record["candidates"]] in ([0, 1], [1, 0])
-    weights = {view["name"]: view["weight"] for view in record["views"]}
-    assert weights == {"question": -2, "full": 3}
-    for candidate in record["candidates"]:
-        for view, logprobs in candidate["logprobs"].items():
-            prompt, completion = tuple(record["prompts"][view]), tuple(candidate["tokens"])
-            [scores] = await reference.score([ScoreRequest(prompt=prompt, completion=completion)])
-            np.testing.assert_allclose(logprobs, scores, rtol=0, atol=1e-3)
-        gains = [weight * sum(candidate["logprobs"][view]) for view, weight in weights.items()]
-        assert candidate["score"] == pytest.approx(sum(gains))
-    assert any("\n" in candidate["text"].strip() for candidate in record["candidates"])
 
 
 async def test_what_it_costs_stands_under_the_servers_own_metrics(client):

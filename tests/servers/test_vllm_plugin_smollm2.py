@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 from tools.servers.launch import Server, start
 from tools.servers.plugin import ROOT, installed
 
-from preftilt.engines.base import Engine
+from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.gguf import model_folder
 from preftilt.engines.models import SMOLLM2
 from preftilt.engines.open import open_engine
@@ -55,3 +56,26 @@ async def test_a_real_models_guided_answers_are_the_embedded_engines(
         assert drawn(record) == await expected(smollm2, record)
         assert len(record["candidates"][0]["tokens"]) == 24
     assert [view["weight"] for view in replies[-1]["preftilt"]["views"]] == [-1, 2]
+
+
+async def test_a_tree_is_grown_and_scored_by_the_same_vllm(plugged: Server, smollm2: Engine):
+    """DVTS: steps end at line breaks, four branches a step, all of it in the user's server.
+
+    It draws with a seed, which vLLM on a CPU cannot where it divides a prompt: here no prompt is divided.
+    """
+    knob = {"preference": PREFERENCE, "lambda": 3, "details": True}
+    sent = body() | {"model": "demo:dvts-2x2-l3", "temperature": 1.0, "max_tokens": 64, "seed": 4}
+    async with httpx2.AsyncClient(base_url=plugged.url, trust_env=False, timeout=900) as client:
+        record = (await ask(client, sent | {"preftilt": knob}))["preftilt"]
+    assert record["settings"]["search"]["name"] == "dvts"
+    assert [candidate["slot"] // 2 for candidate in record["candidates"]] in ([0, 1], [1, 0])
+    weights = {view["name"]: view["weight"] for view in record["views"]}
+    assert weights == {"question": -2, "full": 3}
+    for candidate in record["candidates"]:
+        for view, logprobs in candidate["logprobs"].items():
+            prompt, completion = tuple(record["prompts"][view]), tuple(candidate["tokens"])
+            [scores] = await smollm2.score([ScoreRequest(prompt=prompt, completion=completion)])
+            np.testing.assert_allclose(logprobs, scores, rtol=0, atol=1e-3)
+        gains = [weight * sum(candidate["logprobs"][view]) for view, weight in weights.items()]
+        assert candidate["score"] == pytest.approx(sum(gains))
+    assert any("\n" in candidate["text"].strip() for candidate in record["candidates"])
