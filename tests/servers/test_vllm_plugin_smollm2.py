@@ -54,7 +54,7 @@ async def test_a_real_models_guided_answers_are_the_embedded_engines(
     for reply in replies:
         record = reply["preftilt"]
         assert drawn(record) == await expected(smollm2, record)
-        assert len(record["candidates"][0]["tokens"]) == 24
+        assert len(record["candidates"][0]["tokens"]) > 8
     assert [view["weight"] for view in replies[-1]["preftilt"]["views"]] == [-1, 2]
 
 
