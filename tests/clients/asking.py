@@ -11,7 +11,10 @@ from typing import Any
 HERE = Path(__file__).parent
 REMEDY = "run `make test-servers`, which installs it"
 
-PYTHON = Path(os.environ.get("CLIENTS_VENV", HERE.parents[1] / ".venv-clients")) / "bin" / "python"
+PYTHON = (
+    Path(os.environ.get("CLIENTS_VENV", HERE.parents[1] / ".venv-clients")).absolute()
+    / "bin/python"
+)
 
 ALONE = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
