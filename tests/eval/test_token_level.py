@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from preftilt.errors import BadInput
 from preftilt.eval.benchmarks.table import open_benchmarks
@@ -30,6 +31,7 @@ from preftilt.eval.reproduce.methods import OTHER_SCORES
 from preftilt.eval.reproduce.parts import MeasureSettings, drawn_guidance
 from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import reproduce
+from preftilt.plots.curves import lambda_axis
 from preftilt.testing.toy import ToyEngine
 from tests.eval.test_reproduce import answer, found, own_benchmark, plan, report_of, sight
 from tests.eval.test_reproduce import toy as toy  # the fixture
@@ -145,3 +147,12 @@ def test_a_judged_benchmark_is_refused_as_every_answer_needs_a_verdict(
     made = plan(tmp_path, experiments=[TOKEN_LEVEL])
     with pytest.raises(BadInput, match="own is judged, and token-level has a verdict on every"):
         reproduce(made, [judged], "", lambda *_: None)
+
+
+def test_a_lambda_of_0_has_its_place_on_the_axis() -> None:
+    """On a logarithmic one alone it would be left out, and its line drawn as if it went on."""
+    axes = Figure().subplots()
+    lambda_axis(axes, [0.0, 1.5, 3.0])
+    places = [float(axes.transData.transform((lam, 0.0))[0]) for lam in (0.0, 1.5, 3.0)]
+    assert places == sorted(set(places))
+    assert axes.get_xlim()[0] <= 0

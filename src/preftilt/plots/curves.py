@@ -69,7 +69,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, whiskers: bool = False) 
             # Side by side, so that whiskers of lines with the same x can be told apart; x counts places from 1, or
             # the axis is logarithmic.
             step = 0.05 * (place - (len(curves) - 1) / 2)
-            log = axes.get_xscale() == "log"
+            log = axes.get_xscale() in ("log", "symlog")
             x = [value * math.exp(step) if log else value + step for value in curve.x]
             axes.errorbar(
                 x, means, _reaches(curve.spans), label=curve.label, color=colour, linestyle=line,
@@ -108,8 +108,12 @@ def level(axes: Axes, value: float, label: str) -> None:
 
 
 def lambda_axis(axes: Axes, lambdas: Sequence[float]) -> None:
-    """A logarithmic axis with a tick at every λ."""
-    axes.set_xscale("log")
+    """A logarithmic axis with a tick at every λ; linear around 0 where a λ is not above it."""
+    sizes = [abs(lam) for lam in lambdas if lam]
+    if min(lambdas, default=1.0) > 0:
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=min(sizes, default=1.0))
     axes.set_xticks(lambdas, [f"{lam:g}" for lam in lambdas])
     axes.minorticks_off()
     axes.set_xlabel("λ")
