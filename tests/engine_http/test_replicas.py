@@ -58,7 +58,7 @@ async def test_a_prompt_is_read_by_one_of_them_only(
     pair: Replicas, server: Running, second: Running
 ):
     encode = pair.tokenizer.encode
-    for i in range(12):
+    for i in range(24):
         prompt = encode(f"Question number {i}, and some more words")
         [drawn] = await pair.sample([_draw(prompt)])
         requests = [ScoreRequest(prompt=prompt, completion=one.tokens) for one in drawn]
@@ -75,7 +75,7 @@ async def test_a_server_that_resets_its_connections_loses_no_work(
     pair: Replicas, server: Running, second: Running
 ):
     encode = pair.tokenizer.encode
-    prompts = [encode(f"Question {i}") for i in range(12)]
+    prompts = [encode(f"Question {i}") for i in range(24)]
     before = await pair.sample([_draw(prompt) for prompt in prompts])
     server.manners.reset = True
     after = await pair.sample([_draw(prompt) for prompt in prompts])

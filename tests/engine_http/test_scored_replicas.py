@@ -16,6 +16,7 @@ from preftilt.engines import scored_by
 from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
+from preftilt.engines.replicas.engine import rank_replicas
 from preftilt.engines.scored_by import ScoredBy
 from preftilt.errors import EngineError
 from preftilt.messages import Message
@@ -107,13 +108,13 @@ async def test_conversations_are_shared_out_and_scored_by_the_one_scorer(
         ]
         [alone] = await counted.engines[0].score([request])
         np.testing.assert_allclose(one.candidates[0].logprobs["question"], alone, atol=1e-5)
-    asked = [
-        {body["messages"][-1]["content"] for body in one.seen.asked(CHAT)}
-        for one in (server, doomed.running)
-    ]
-    assert all(asked)
-    assert not asked[0] & asked[1]
-    assert len(asked[0] | asked[1]) == len(QUESTIONS)
+    names = [replica.name for replica in pair.replica_statuses]
+    asked: dict[str, set[str]] = {name: set() for name in names}
+    for one, question in zip(found, QUESTIONS, strict=True):
+        [first, _] = rank_replicas([*one.prompts.values()][1], names)
+        asked[first].add(question)
+    for name, one in zip(names, (server, doomed.running), strict=True):
+        assert {body["messages"][-1]["content"] for body in one.seen.asked(CHAT)} == asked[name]
 
 
 async def test_the_scorer_is_opened_once_and_closed_once(pair: ScoredBy, counted: Counted):
