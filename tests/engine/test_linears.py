@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -108,9 +109,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[str, int]]:
         samples: list[int] = []
         fastest = linears._fastest
 
-        def counted(sample: Sequence[CpuLinear]) -> dict[linears.Shape, Kernel]:
+        def counted(
+            sample: Sequence[CpuLinear],
+        ) -> tuple[dict[linears.Shape, Kernel], set[linears.Shape]]:
             samples.append(len(sample))
-            return dict.fromkeys(fastest(sample), "columns")
+            shapes, _ = fastest(sample)
+            return dict.fromkeys(shapes, "columns"), set(shapes)
 
         with monkeypatch.context() as patch:
             patch.setattr(linears, "_fastest", counted)
@@ -143,6 +147,30 @@ def test_choices_that_cannot_be_kept_hold_for_the_process(
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert measured() == ("2 columns", 2)
     assert set(kernel_choices.read_choices(torch.get_num_threads()).values()) == {"columns"}
+
+
+@pytest.mark.parametrize(("columns", "kept"), [([2.0, 2.0], True), ([2.0, 5.0], False)])
+def test_a_choice_that_its_turns_contradict_is_not_kept(
+    columns: list[float], kept: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """A layer's seconds in its even and odd turns; the plain one takes 3 in every turn."""
+    monkeypatch.setattr(linears, "SMALL_BYTES", 1)
+    seconds = {"plain": [3.0, 3.0], "columns": columns}
+    turns: Counter[Kernel] = Counter()
+
+    def timed(layers: Sequence[CpuLinear]) -> list[float]:
+        if not layers:
+            return []
+        kernel = layers[0].kernel
+        turns[kernel] += 1
+        return [seconds.get(kernel, [9.0, 9.0])[turns[kernel] % 2]] * len(layers)
+
+    monkeypatch.setattr(linears, "_pass", timed)
+    threads = torch.get_num_threads()
+    assert choose_kernels(patch_linears(nn.Sequential(nn.Linear(32, 40)))) == "1 columns"
+    assert kernel_choices.read_choices(threads) == {"40 x 32 float32": "columns"}
+    monkeypatch.setattr(kernel_choices, "_CHOSEN", {})
+    assert bool(kernel_choices.read_choices(threads)) is kept
 
 
 def test_a_kernel_that_computes_something_else_is_not_chosen(monkeypatch: pytest.MonkeyPatch):

@@ -220,7 +220,8 @@ def _shifts(places: list[RowPosition], device: torch.device) -> Tensor | None:
 
 def _write_at(buffer: Tensor, positions: Tensor, new: Tensor) -> None:
     """Write ``new`` [h, M, D] at flat (row, token) places ``positions`` [M] of ``buffer`` [rows, width, h, D]."""
-    buffer.view(-1, *buffer.shape[2:]).index_copy_(0, positions, new.transpose(0, 1))
+    # Not index_copy_, which goes over all rows once for every element of a token.
+    buffer.view(-1, *buffer.shape[2:])[positions] = new.transpose(0, 1)
 
 
 def _groups(places: list[RowPosition]) -> tuple[list[tuple[CachedPrompt, int]], list[int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -21,7 +21,7 @@ import torch
 
 from preftilt.engines.cache import cache_folder
 
-FORMAT = 2
+FORMAT = 3
 """A new number measures every shape again."""
 
 
@@ -31,25 +31,29 @@ _CHOSEN: dict[int, dict[str, str]] = {}
 
 def read_choices(threads: int) -> dict[str, str]:
     """Names of kernels by the text of a shape; empty where nothing is kept or it cannot be read."""
-    try:
-        kept = json.loads(_file(threads).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = None
-    of_file = kept if isinstance(kept, dict) else {}
-    return {**of_file, **_CHOSEN.get(threads, {})}
+    return {**_read(_file(threads)), **_CHOSEN.get(threads, {})}
 
 
-def keep_choices(threads: int, choices: Mapping[str, str]) -> None:
-    """Add ``choices`` to what is kept, for this process and for later ones."""
+def keep_choices(threads: int, choices: Mapping[str, str], certain: Container[str]) -> None:
+    """Add ``choices`` to what is kept: for this process, and the ``certain`` ones for later ones, too."""
     _CHOSEN.setdefault(threads, {}).update(choices)
     file = _file(threads)
     partial = file.with_suffix(f".{os.getpid()}")
+    kept = {shape: kernel for shape, kernel in choices.items() if shape in certain}
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(
-            json.dumps(read_choices(threads), indent=1, sort_keys=True), encoding="utf-8"
+            json.dumps({**_read(file), **kept}, indent=1, sort_keys=True), encoding="utf-8"
         )
         partial.replace(file)
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 @cache

@@ -8,7 +8,6 @@ packed weight replaces the plain one, so that it takes no memory beside it.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ SAMPLE_BYTES = 96 << 20
 """Weights that are measured: the first layers that have so many, one after another as in a forward, so that they are in
 the processor's cache as far as they would be there. On weights that are, W xᵀ is often faster; on others it is not."""
 
-REPEATS = 4
+REPEATS = 6
 """Each kernel is measured so often, in turns; the shortest time of each layer counts."""
 
 SECONDS = 1.0
@@ -140,15 +139,16 @@ def patch_linears(model: nn.Module) -> list[CpuLinear]:
 def choose_kernels(linears: Sequence[CpuLinear]) -> str:
     """Let each layer use the kernel that is fastest for its shape; tells what was chosen.
 
-    Shapes that were never measured on this machine (:mod:`.kernel_choices`) are measured now. ``linears`` are in the
-    order of a forward.
+    Shapes that were never measured on this machine (:mod:`.kernel_choices`) are measured now; a choice is kept where
+    every second turn alone would have made the same. ``linears`` are in the order of a forward.
     """
     threads = torch.get_num_threads()
     chosen = read_choices(threads)
     sample = _sample([linear for linear in linears if str(linear.shape) not in chosen])
     if sample:
-        measured = {str(shape): kernel for shape, kernel in _fastest(sample).items()}
-        keep_choices(threads, measured)
+        fastest, certain = _fastest(sample)
+        measured = {str(shape): kernel for shape, kernel in fastest.items()}
+        keep_choices(threads, measured, {str(shape) for shape in certain})
         chosen.update(measured)
     for shape in {linear.shape for linear in linears}:
         kernel = _named(chosen.get(str(shape)))
@@ -179,20 +179,35 @@ def _sample(linears: Sequence[CpuLinear]) -> list[CpuLinear]:
     return sample
 
 
-def _fastest(sample: Sequence[CpuLinear]) -> dict[Shape, Kernel]:
-    """For every shape the kernel that is fastest, of those that agree with the plain one."""
+def _fastest(sample: Sequence[CpuLinear]) -> tuple[dict[Shape, Kernel], set[Shape]]:
+    """For every shape the kernel that is fastest, of those that agree with the plain one, and the shapes for which
+    every second turn says the same as the others."""
     trials: dict[Kernel, list[CpuLinear]] = {kernel: _trial(sample, kernel) for kernel in KERNELS}
-    least = {kernel: [math.inf] * len(trial) for kernel, trial in trials.items()}
+    turns: list[dict[Kernel, list[float]]] = []
     began = time.perf_counter()
     for repeat in range(REPEATS):
         if repeat and time.perf_counter() - began > SECONDS:
             break
-        for kernel, trial in trials.items():
-            least[kernel] = list(map(min, least[kernel], _pass(trial)))
-    seconds: dict[Shape, dict[Kernel, float]] = {linear.shape: {} for linear in sample}
+        turns.append({kernel: _pass(trial) for kernel, trial in trials.items()})
+    fastest = _choices(trials, turns)
+    halves = [_choices(trials, turns[start::2]) for start in range(min(2, len(turns)))]
+    certain = {
+        shape
+        for shape, kernel in fastest.items()
+        if len(halves) == 2 and all(half[shape] == kernel for half in halves)
+    }
+    return fastest, certain
+
+
+def _choices(
+    trials: Mapping[Kernel, Sequence[CpuLinear]], turns: Sequence[Mapping[Kernel, list[float]]]
+) -> dict[Shape, Kernel]:
+    """For every shape the best kernel by the shortest time of each layer in ``turns``."""
+    seconds: dict[Shape, dict[Kernel, float]] = {}
     for kernel, trial in trials.items():
-        for layer, took in zip(trial, least[kernel], strict=True):
-            seconds[layer.shape][kernel] = seconds[layer.shape].get(kernel, 0.0) + took
+        for i, layer in enumerate(trial):
+            took = seconds.setdefault(layer.shape, {})
+            took[kernel] = took.get(kernel, 0.0) + min(turn[kernel][i] for turn in turns)
     return {shape: _best(measured) for shape, measured in seconds.items()}
 
 

@@ -124,6 +124,8 @@ def _arguments(folder: str, context: int | None, options: EngineOptions) -> Engi
         use_tqdm_on_load=False,
         # Compilation for the CPU takes most of a minute and is of no use.
         enforce_eager=on_cpu,
+        # A prompt spread over two steps, in a request with a seed, ends vLLM 0.32 on a CPU.
+        enable_chunked_prefill=not on_cpu,
         block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=CPU_CACHE if on_cpu else None,
     )
