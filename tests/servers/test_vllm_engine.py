@@ -75,6 +75,15 @@ async def test_a_prompt_that_fills_its_last_block_is_shared_too(vllm_engine: Vll
         np.testing.assert_allclose(got, await _plain(vllm_engine, prompt, one), atol=1e-4)
 
 
+async def test_more_prompts_than_a_step_takes_are_drawn_from_with_seeds(vllm_engine: Engine):
+    """vLLM 0.32 on a CPU ends at a seed whose prompt it divides: here no prompt is divided."""
+    requests = [_request(_ids(300, step), slots=1) for step in range(3, 33)]
+    drawn, again = [await vllm_engine.sample(requests) for _ in range(2)]
+    assert [[one.tokens for one in row] for row in drawn] == [
+        [one.tokens for one in row] for row in again
+    ]
+
+
 async def test_the_same_request_draws_the_same_tokens(vllm_engine: Engine, prompts):
     first, again = [await _draw(vllm_engine, prompts[0], slots=6) for _ in range(2)]
     assert [one.tokens for one in first] == [one.tokens for one in again]

@@ -223,6 +223,18 @@ async def test_best_of_n_is_scored_by_the_same_vllm(client):
     )
 
 
+async def test_draws_from_a_prompt_that_is_read_in_parts_leave_out_their_seeds(
+    client, plugged: Server
+):
+    """With a seed, this would end vLLM 0.32 on a CPU: "CPU Generator does not use offset"."""
+    question = " ".join(f"{i}. {text}" for i, text in enumerate(QUESTIONS * 5))
+    sent = body(question, preference=PREFERENCE, search="best-of-n", n=4)
+    record = (await ask(client, sent | {"temperature": 1.0, "seed": 4}))["preftilt"]
+    assert min(map(len, record["prompts"].values())) > STEP_TOKENS
+    assert len(record["candidates"]) == 4
+    assert "preftilt: seeds left out: " in plugged.log.read_text()
+
+
 async def test_what_it_costs_stands_under_the_servers_own_metrics(client):
     names = [
         'preftilt_requests_total{endpoint="/v1/chat/completions",status="200"}',

@@ -107,6 +107,8 @@ class Plugin:
         configs = server_configs(names, options, adapters.keys())
         loop = asyncio.get_running_loop()
         engine = await asyncio.to_thread(open_client, client, loop, names[0], args)
+        for fact in engine.info.facts:
+            LOG.warning("preftilt: %s %s: %s", fact.question, fact.answer, fact.meaning)
         queue = AdmissionQueue(config.scheduler_config.max_num_seqs, 1 << 20)
         # vLLM shows this registry under /metrics, or the files of all processes that it counts in.
         metrics = Metrics(engine, REGISTRY)

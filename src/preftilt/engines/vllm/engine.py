@@ -48,8 +48,8 @@ class VllmEngine(Engine):
 
     Open it with :func:`~preftilt.engines.vllm.open_vllm`. ``block_size`` is the number of tokens in a block of vLLM's
     cache, or None if scores must not use the prefix cache; ``limits`` are those of guided decoding, None if it cannot
-    guide. The same request draws the same tokens as long as its batch is the same; in another batch, sums are rounded
-    differently and a draw can differ.
+    guide; ``seeded``: whether draws have seeds. With seeds the same request draws the same tokens as long as its batch
+    is the same; in another batch, sums are rounded differently and a draw can differ.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class VllmEngine(Engine):
         vocabulary: Vocabulary,
         block_size: int | None,
         limits: GroupLimits | None = None,
+        *,
+        seeded: bool = True,
     ) -> None:
         self._info = info
         self._checker = RequestChecker(
@@ -69,6 +71,7 @@ class VllmEngine(Engine):
         self._worker = worker
         self._vocabulary = vocabulary
         self._block_size = block_size
+        self._seeded = seeded
         self._limits = limits
         self._row_semaphore = RowSemaphore(limits.rows if limits else 0)
         self._under_way: dict[int, Sequence[SampleSequence | ScoreSequence | GroupDrawing]] = {}
@@ -87,7 +90,10 @@ class VllmEngine(Engine):
         for request in requests:
             self._check_sample(request)
         drawings = [
-            [SampleSequence(request, slot, self._vocabulary) for slot in request.slots]
+            [
+                SampleSequence(request, slot, self._vocabulary, self._seeded)
+                for slot in request.slots
+            ]
             if request.max_tokens
             else []
             for request in requests
@@ -153,7 +159,7 @@ class VllmEngine(Engine):
                 yield increment
             return
         drawings = [
-            SampleSequence(request, slot, self._vocabulary, on_increment=channel.put)
+            SampleSequence(request, slot, self._vocabulary, self._seeded, on_increment=channel.put)
             for slot in request.slots
         ]
         with self._tracked([request], [drawings]):

@@ -65,11 +65,15 @@ class VllmSequence(Protocol):
 
 @dataclass(eq=False, slots=True)
 class SampleSequence:
-    """Samples one slot of a request; ``on_increment`` is called with its new tokens."""
+    """Samples one slot of a request; ``on_increment`` is called with its new tokens.
+
+    seeded: whether the slot's seed goes to vLLM; without, another call draws other tokens.
+    """
 
     request: SampleRequest
     slot: int
     vocabulary: Vocabulary
+    seeded: bool = True
     future: Future[Completion] = field(default_factory=Future)
     on_increment: Callable[[Increment], None] | None = None
     _drawn: list[int] = field(default_factory=list)
@@ -94,7 +98,7 @@ class SampleSequence:
             presence_penalty=0.0,
             frequency_penalty=0.0,
             repetition_penalty=1.0,
-            seed=key & SEEDS,
+            seed=key & SEEDS if self.seeded else None,
             max_tokens=self.request.max_tokens,
             ignore_eos=True,
             stop_token_ids=sorted(self.vocabulary.eos),

@@ -19,7 +19,14 @@ from vllm.platforms import current_platform
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
-from preftilt.engines.base import Capabilities, EngineInfo, GuidedView, GuideRequest, SampleRequest
+from preftilt.engines.base import (
+    Capabilities,
+    EngineInfo,
+    Fact,
+    GuidedView,
+    GuideRequest,
+    SampleRequest,
+)
 from preftilt.engines.gguf import model_folder
 from preftilt.engines.lockstep.groups import GroupDrawing
 from preftilt.engines.lockstep.limits import GroupLimits, unsupported
@@ -124,8 +131,7 @@ def _arguments(folder: str, context: int | None, options: EngineOptions) -> Engi
         use_tqdm_on_load=False,
         # Compilation for the CPU takes most of a minute and is of no use.
         enforce_eager=on_cpu,
-        # A prompt spread over two steps, in a request with a seed, ends vLLM 0.32 on a CPU.
-        enable_chunked_prefill=not on_cpu,
+        enable_chunked_prefill=not on_cpu,  # See :func:`_breaks_down_at_seeds`.
         block_size=CPU_BLOCK if on_cpu else None,
         kv_cache_memory_bytes=CPU_CACHE if on_cpu else None,
     )
@@ -146,6 +152,21 @@ def _start(arguments: EngineArgs) -> LLMEngine:
     )
 
 
+def _breaks_down_at_seeds(config: Any) -> bool:
+    """Whether a prompt that is spread over two steps ends vLLM if its request has a seed: so does vLLM 0.32 on a CPU,
+    where no random generator can be turned back."""
+    on_cpu = config.device_config.device_type == "cpu"
+    return on_cpu and bool(config.scheduler_config.enable_chunked_prefill)
+
+
+NO_SEEDS = Fact(
+    "seeds",
+    "left out",
+    "vLLM on a CPU ends at a seed where it divides a prompt, so equal requests draw other answers; start it with"
+    " --no-enable-chunked-prefill",
+)
+
+
 def measure(
     name: str, worker: Submits, started: Any, known: ModelTokenizer, trust_sampler: Switch
 ) -> VllmEngine:
@@ -155,8 +176,11 @@ def measure(
     block_size = started.vllm_config.cache_config.block_size
     scores = started.vllm_config.lora_config is None
     shared = scores and _shares_prefixes(worker, vocabulary.size, block_size, context, model.dtype)
+    seeded = not _breaks_down_at_seeds(started.vllm_config)
     trusted = trust_sampler == "on" or (
-        trust_sampler == "auto" and scores and _sampler_agrees(worker, vocabulary, model.dtype)
+        trust_sampler == "auto"
+        and scores
+        and _sampler_agrees(worker, vocabulary, model.dtype, seeded=seeded)
     )
     guides = unsupported(started.vllm_config) is None and _steps_together(worker, vocabulary)
     capabilities = Capabilities(
@@ -183,6 +207,7 @@ def measure(
         capabilities=capabilities,
         tokenizer=known.chat,
         versions=versions,
+        facts=() if seeded else (NO_SEEDS,),
     )
     return VllmEngine(
         info,
@@ -190,6 +215,7 @@ def measure(
         vocabulary,
         block_size if shared else None,
         GroupLimits.of(started.vllm_config) if guides else None,
+        seeded=seeded,
     )
 
 
@@ -216,7 +242,9 @@ def _shares_prefixes(
     )
 
 
-def _sampler_agrees(worker: Submits, vocabulary: Vocabulary, dtype: torch.dtype) -> bool:
+def _sampler_agrees(
+    worker: Submits, vocabulary: Vocabulary, dtype: torch.dtype, *, seeded: bool
+) -> bool:
     """Whether log-probs from sampling equal scores, measured on a few responses drawn away from temperature 1."""
     request = SampleRequest(
         prompt=_test_tokens(8, vocabulary.size, 1),
@@ -225,7 +253,9 @@ def _sampler_agrees(worker: Submits, vocabulary: Vocabulary, dtype: torch.dtype)
         sampling=Sampling(temperature=0.8),
         max_tokens=16,
     )
-    drawn = _run(worker, [SampleSequence(request, slot, vocabulary) for slot in request.slots])
+    drawn = _run(
+        worker, [SampleSequence(request, slot, vocabulary, seeded) for slot in request.slots]
+    )
     rows = _run(
         worker,
         [ScoreSequence(request.prompt, completion.tokens, shared=False) for completion in drawn],
