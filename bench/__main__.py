@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from bench.figures import Bench, Effort
 from bench.models import REAL, SIZES, subject
-from bench.report import BARS, REAL_BARS, MeasuredModel, circumstances, markdown, save
+from bench.report import AIMS, REAL_AIMS, MeasuredModel, circumstances, markdown, save
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def main() -> None:
     for name in options.models or _usual(options.device, options.quick):
         say(f"{name}: loading")
         loaded = subject(name, options.device)
-        bars = REAL_BARS.get(name, BARS[options.device])
-        figures = Bench(loaded, options.seed, say).figures(effort, bars)
+        aims = REAL_AIMS.get(name, AIMS[options.device])
+        figures = Bench(loaded, options.seed, say).figures(effort, aims)
         loaded.engine.close()
         kernels = loaded.engine.kernels
         measured.append(MeasuredModel(name, loaded.parameters, kernels, figures))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -39,7 +42,7 @@ class Figure:
     """A measured row: one value a repeat, what the two sides took (seconds or tokens) and their peak memory."""
 
     name: str
-    bar: float | None
+    aim: float | None
     values: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
@@ -91,9 +94,9 @@ class Bench:
         self._say = say
         self._device = subject.plain.device
 
-    def figures(self, effort: Effort, bars: dict[str, float | None]) -> list[Figure]:
+    def figures(self, effort: Effort, aims: dict[str, float | None]) -> list[Figure]:
         """Every row of the table; the two sides of a value are measured right after each other."""
-        rows = {name: Figure(name, bar) for name, bar in bars.items()}
+        rows = {name: Figure(name, aim) for name, aim in aims.items()}
         self._warm_up()
         groups: dict[str, tuple[str, Effort, Callable[[], None]]] = {
             "ask": (
@@ -113,6 +116,7 @@ class Bench:
             ),
             "twice": ("twice the rows", effort, lambda: self._twice(rows["twice"])),
             "amulet": ("amulet", effort, lambda: self._amulet(rows["amulet"])),
+            "start": ("start", effort, lambda: self._start_up(rows["start"])),
         }
         for name, group in groups.items():
             if name in rows:
@@ -140,6 +144,19 @@ class Bench:
 
     def _amulet(self, row: Figure) -> None:
         row.add(*amulet(self.subject.vocabulary, NEW_TOKENS, self._seed))
+
+    def _start_up(self, row: Figure) -> None:
+        """An answer of one token by a process of its own, against one that imports what every forward needs."""
+        command = Path(sys.executable).with_name("preftilt")
+        asked = [command, "ask", "Hi", "-p", "No games.", "--max-tokens", "1"]
+        answer = [*asked, "--model", self.subject.name, "--dtype", "float32"]
+        imports = [sys.executable, "-c", "import torch, transformers.modeling_utils"]
+        took: list[float] = []
+        for process in (answer, imports):
+            began = time.perf_counter()
+            subprocess.run(process, check=True, capture_output=True)
+            took.append(time.perf_counter() - began)
+        row.add(*took)
 
     def _against_generate(self, rows: dict[str, Figure]) -> None:
         """Rows 1 to 4: best-of-16 with REAR scores at the middle prompt, and what others do instead."""

@@ -53,7 +53,7 @@ INTRODUCTION = f"""\
 Medians of n ratios of whole requests, with the quartiles between which half of them lie; an item of the demo world a
 value, the same {N} candidates on all sides, every prompt read anew. The external reward model has the bundled model's
 architecture and a head of random weights; the bundled model cannot judge, either: what is measured is the time. Sides
-without a bar have none in the plan: the ratio says what choosing by REAR saves.
+without an aim have none in the plan: the ratio says what choosing by REAR saves.
 """
 
 
@@ -156,8 +156,8 @@ def markdown(facts: dict[str, object], rows: list[RatioRow]) -> str:
     lines += [f"- {name}: {facts[name]}" for name in ("command", "date", "threads", "load_1min")]
     lines += [
         "",
-        "| figure | bar | measured (quartiles, n) | met | first side | second side |",
-        "|---|---|---|---|---|---|",
+        "| figure | aim | measured (quartiles, n) | first side | second side |",
+        "|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *("| " + " | ".join(row.cells()) + " |" for row in rows), ""])
 

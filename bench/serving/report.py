@@ -31,7 +31,7 @@ as it is, because a rating must be able to end: at most {new_tokens} tokens a re
   log-probs, no token ids. "No scores" is a request without a preference; its answer carries log-probs all the same, and
   what telling them costs the upstream is a row of its own.
 - **Scoring** asks a server in both ways that preftilt's engine knows, with random tokens. The bundled model's context
-  of 2,560 tokens has room for a prompt of 2,431; 1,000 is what the bar is about.
+  of 2,560 tokens has room for a prompt of 2,431; 1,000 is what the aim is about.
 - **Engines** run in a process each, one waiting while the other works.
 - **Neighbours** draw {candidates} candidates from the same vLLM server and rate them with the same model, as they do by
   default: its_hub with its `LLMJudge`, optillm with its ratings from 0 to 10. optillm's `bon` is called as a library,
@@ -111,8 +111,8 @@ def markdown(parts: Mapping[str, MeasuredPart]) -> str:
     lines += [_circumstances(name, parts) for name in PARTS]
     lines += [
         "",
-        "| figure | bar | measured (quartiles, n) | met | first side | second side |",
-        "|---|---|---|---|---|---|",
+        "| figure | aim | measured (quartiles, n) | first side | second side |",
+        "|---|---|---|---|---|",
     ]
     known = [parts[name] for name in PARTS if name in parts]
     lines += ["| " + " | ".join(row.cells()) + " |" for part in known for row in part.rows]
@@ -134,7 +134,7 @@ def _crowd_table(crowds: Sequence[LoadResult]) -> list[str]:
     head = "| clients at once, toy engine | errors | mixed-up answers | p50 | p99 | requests/s |"
     return [
         head,
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|",
         *(
             f"| {crowd.clients} | {crowd.errors} | {crowd.mixed} | {crowd.p50:.2f} s | {crowd.p99:.2f} s |"
             f" {crowd.rate:.0f} |"

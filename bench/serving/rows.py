@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 class RatioRow:
     """``top`` ÷ ``bottom``, one pair of values a repeat.
 
-    bar: the ratio asked for, None where none is. at_least: it is a least ratio, not a most. unit: of the values:
+    aim: the ratio asked for, None where none is. at_least: it is a least ratio, not a most. unit: of the values:
     seconds, or what is counted.
     """
 
     name: str
     title: str
-    bar: float | None
+    aim: float | None
     at_least: bool = False
     unit: str = "s"
     top: list[float] = field(default_factory=list)
@@ -31,23 +31,14 @@ class RatioRow:
     def ratios(self) -> list[float]:
         return [top / bottom for top, bottom in zip(self.top, self.bottom, strict=True)]
 
-    @property
-    def met(self) -> bool | None:
-        """Whether the median meets the bar."""
-        if self.bar is None:
-            return None
-        median = statistics.median(self.ratios)
-        return median >= self.bar if self.at_least else median <= self.bar
-
     def cells(self) -> list[str]:
         """The row of the table."""
         ratios = self.ratios
         low, high = quartiles(ratios)
         return [
             self.title,
-            "–" if self.bar is None else f"{'≥' if self.at_least else '≤'} {self.bar:g}",
+            "–" if self.aim is None else f"{'≥' if self.at_least else '≤'} {self.aim:g}",
             f"**{statistics.median(ratios):.2f}** ({low:.2f}–{high:.2f}, n {len(ratios)})",
-            {None: "–", True: "yes", False: "no"}[self.met],
             self._said(self.top),
             self._said(self.bottom),
         ]

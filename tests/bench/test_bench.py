@@ -8,7 +8,7 @@ import pytest
 import torch
 from bench.figures import Effort, Figure
 from bench.memory import measuring
-from bench.report import BARS, MeasuredModel, circumstances, markdown
+from bench.report import AIMS, MeasuredModel, circumstances, markdown
 
 pytestmark = pytest.mark.model
 
@@ -26,7 +26,7 @@ def test_memory_that_is_used_again_is_counted_again():
 
 
 def test_the_report_names_its_command_and_how_many_values_stand_behind_a_figure():
-    rows = {name: Figure(name, bar) for name, bar in BARS["cpu"].items()}
+    rows = {name: Figure(name, aim) for name, aim in AIMS["cpu"].items()}
     for name, row in rows.items():
         row.add(1.0, 4.0)
         row.held(10.0, 30.0)
@@ -40,7 +40,7 @@ def test_the_report_names_its_command_and_how_many_values_stand_behind_a_figure(
     assert "Made by `python -m bench --repeats 2`." in text
     assert "Linear layers as measured at opening: 2 packed, 1 plain." in text
     [generate] = [line for line in text.splitlines() if "alone, 1,000-token prompt" in line]
-    assert generate.endswith("| ≤ 0.5 | **0.25** (n 1) | yes | 1 s | 4 s | 10 / 30 |")
+    assert generate.endswith("| ≤ 0.5 | **0.25** (n 1) | 1 s | 4 s | 10 / 30 |")
     [growth] = [line for line in text.splitlines() if "prefills subtracted" in line]
     assert "**0.50** (0.25–0.75, n 2)" in growth
     assert growth.endswith("| 20 / 30 |")

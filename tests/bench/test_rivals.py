@@ -39,9 +39,9 @@ def test_the_sweep_reads_off_every_lambda_size_and_reduction():
     assert sweep(result) == len(LAMBDAS) * len(SIZES) * len(REDUCTIONS)
 
 
-def test_a_row_without_a_bar_says_so():
+def test_a_row_without_an_aim_says_so():
     row = RatioRow("generative", "judge ÷ REAR", None)
     row.add(3.0, 2.0)
     text = markdown(circumstances("cpu", 0, "python -m bench.rivals"), [row])
-    assert "| judge ÷ REAR | – | **1.50** (1.50–1.50, n 1) | – | 3 s | 2 s |" in text
+    assert "| judge ÷ REAR | – | **1.50** (1.50–1.50, n 1) | 3 s | 2 s |" in text
     assert "- command: python -m bench.rivals" in text
