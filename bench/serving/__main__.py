@@ -24,7 +24,7 @@ from bench.serving.scoring import measure_scoring
 from bench.serving.words import QuestionMaker
 
 CLIENTS = 200
-REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8, "replicas": 2}
+REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8, "replicas": 3}
 """Values a figure: multiples of the sides, so that each begins equally often."""
 
 

@@ -1,4 +1,5 @@
-"""What routing by the prompt buys: the prompt tokens that two vLLM servers compute, against calls dealt in turn."""
+"""What routing by the prompt buys: the prompt tokens that two vLLM servers compute, against calls dealt in turn, and
+against calls through vLLM's own router."""
 
 from __future__ import annotations
 
@@ -9,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import httpx2
 import numpy as np
 from jaxtyping import Float
 from prometheus_client.parser import text_string_to_metric_families
-from tools.servers.launch import start
+from tools.servers.launch import start, start_router
 
 from bench.figures import MIDDLE
 from bench.serving.rows import RatioRow, rotated
@@ -34,7 +36,7 @@ Scores are left out: vLLM's rows of a cached prompt are left as they lie in memo
 read a score again without the cache, now and then, whoever is asked.
 """
 
-SIDES = ("in turn", "by the prompt")
+SIDES = ("in turn", "vllm-router", "by the prompt")
 BLOCK = 32
 TIGHT = 3 * USERS // 4 * (MIDDLE // BLOCK + 1)
 """Cache blocks of a server with room for three quarters of all users' prompts."""
@@ -80,15 +82,21 @@ class RoundRobin(Engine):
 def measure_replicas(
     work: Path, words: QuestionMaker, repeats: int, say: Callable[[str], None]
 ) -> tuple[list[RatioRow], dict[str, str]]:
-    """A row a size of the caches, in tokens, and vLLM's version."""
+    """Two rows a size of the caches, in tokens, and versions."""
     rows, version = [], ""
     for room, flags in ROOMS.items():
-        row = RatioRow(
-            f"replicas-{room}",
-            f"prompt tokens computed by 2 vLLM servers, calls in turn ÷ by the prompt's hash: {USERS} users draw"
-            f" {DRAWN} answers to a {MIDDLE:,}-token question {ROUNDS} times, {SAID[room]}",
-            None,
-            unit="tokens",
+        asked = f"{USERS} users draw {DRAWN} answers to a {MIDDLE:,}-token question {ROUNDS} times"
+        in_turn, by_router = (
+            RatioRow(
+                f"replicas-{room}-{name}",
+                f"prompt tokens computed by 2 vLLM servers, {told} ÷ by the prompt's hash: {asked}, {SAID[room]}",
+                None,
+                unit="tokens",
+            )
+            for name, told in (
+                ("in-turn", "calls in turn"),
+                ("router", "calls through vllm-router (`cache_aware`)"),
+            )
         )
         with ExitStack() as stack:
             urls = []
@@ -98,19 +106,23 @@ def measure_replicas(
                 server = start("vllm", demo_folder(), log, flags=flags)
                 stack.callback(server.stop)
                 urls.append(server.url)
-            engines = _opened(urls, stack)
+            router = start_router(urls, work / f"vllm-router-{room}.log")
+            stack.callback(router.stop)
+            engines = _opened(urls, router.url, stack)
             for order in rotated(SIDES, repeats):
                 read = {side: _once(engines[side], urls, words, say) for side in order}
-                row.add(*(read[side] for side in SIDES))
+                in_turn.add(read["in turn"], read["by the prompt"])
+                by_router.add(read["vllm-router"], read["by the prompt"])
             version = httpx2.get(f"{urls[0]}/version", trust_env=False).json()["version"]
-        rows.append(row)
-    return rows, {"vllm": version}
+        rows += [in_turn, by_router]
+    return rows, {"vllm": version, "vllm-router": metadata.version("vllm-router")}
 
 
-def _opened(urls: Sequence[str], stack: ExitStack) -> dict[str, Engine]:
+def _opened(urls: Sequence[str], router: str, stack: ExitStack) -> dict[str, Engine]:
     alone = [open_engine(f"vllm+{url}") for url in urls]
     engines: list[Engine] = [
         RoundRobin(alone, itertools.cycle(alone)),
+        open_engine(f"vllm+{router}"),
         open_engine(f"vllm+{','.join(urls)}"),
     ]
     for engine in engines:

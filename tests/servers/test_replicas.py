@@ -1,16 +1,17 @@
-"""Two real vLLM servers as one engine, and one of them killed while it works."""
+"""Two real vLLM servers as one engine, or behind vLLM's own router, and one of them killed while it works."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
-from tools.servers.launch import Server, start
+from tools.servers.launch import Server, start, start_router
 
 from preftilt.api import Realigner, Settings
 from preftilt.engines.base import Engine
@@ -40,17 +41,10 @@ async def test_nothing_is_lost_when_one_of_two_servers_is_killed_at_work(
     vllm_server: Server, vllm_over_http: Engine, doomed: Server
 ):
     alone = await _all(vllm_over_http)
-    pair = open_engine(
-        f"vllm+{vllm_server.url},{doomed.url}", EngineOptions(tokenizer="demo", timeout=120)
-    )
+    pair = _opened(f"vllm+{vllm_server.url},{doomed.url}")
     assert isinstance(pair, Replicas)
     try:
-        work = asyncio.ensure_future(_all(pair))
-        async with asyncio.timeout(60):
-            while not all(status.load for status in pair.replica_statuses):
-                await asyncio.sleep(0.001)
-        os.killpg(doomed.process.pid, signal.SIGKILL)
-        killed = await work
+        killed = await _all_while_killed(pair, doomed)
         survivor, dead = pair.replica_statuses
         assert dead.failed >= 1
         assert survivor.failed == 0
@@ -59,6 +53,47 @@ async def test_nothing_is_lost_when_one_of_two_servers_is_killed_at_work(
                 await asyncio.sleep(0.05)
     finally:
         pair.close()
+    _assert_same(killed, alone)
+
+
+async def test_nothing_is_lost_behind_a_router_either(
+    vllm_server: Server, vllm_over_http: Engine, doomed: Server, logs: Path
+):
+    """vllm-router asks the other server again; the seeds are those of the request."""
+    alone = await _all(vllm_over_http)
+    urls = [vllm_server.url, doomed.url]
+    router = start_router(urls, logs / "vllm-router.log", policy="round_robin")
+    try:
+        engine = _opened(f"vllm+{router.url}")
+        try:
+            _assert_same(await _all_while_killed(engine, doomed), alone)
+        finally:
+            engine.close()
+    finally:
+        router.stop()
+
+
+def _opened(spec: str) -> Engine:
+    return open_engine(spec, EngineOptions(tokenizer="demo", timeout=120))
+
+
+async def _all_while_killed(engine: Engine, doomed: Server) -> list[Realigned]:
+    """Answers to all requests, while ``doomed`` is killed as soon as it works on some of them."""
+    work = asyncio.ensure_future(_all(engine))
+    async with asyncio.timeout(60):
+        while not await asyncio.to_thread(_is_busy, doomed):
+            assert not work.done()
+    os.killpg(doomed.process.pid, signal.SIGKILL)
+    return await work
+
+
+def _is_busy(server: Server) -> bool:
+    shown = httpx2.get(f"{server.url}/metrics", trust_env=False).text
+    running = [line for line in shown.splitlines() if line.startswith("vllm:num_requests_running")]
+    return any(float(line.rsplit(" ", 1)[1]) for line in running)
+
+
+def _assert_same(killed: Sequence[Realigned], alone: Sequence[Realigned]) -> None:
     for one, other in zip(alone, killed, strict=True):
         assert other.text == one.text
         assert [c.tokens for c in other.candidates] == [c.tokens for c in one.candidates]

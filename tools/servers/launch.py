@@ -72,6 +72,11 @@ RECIPES = {
             "PYTHONPATH": os.pathsep.join([str(STAND_IN), str(TORCHVISION)]),
         },
     ),
+    "vllm-router": Recipe(
+        command=("-m", "vllm_router.launch_router"),
+        model_flag="--worker-urls",
+        environment={},
+    ),
 }
 
 
@@ -130,6 +135,12 @@ def start(
         server.stop()
         raise
     return server
+
+
+def start_router(urls: Sequence[str], log: Path, policy: str = "cache_aware") -> Server:
+    """Start vllm-router before running vLLM servers; by default a prompt goes to the one that has most of it cached."""
+    flags = ("--worker-urls", *urls, "--policy", policy, "--prometheus-port", str(free_port()))
+    return start("vllm-router", urls[0], log, flags=flags)
 
 
 def free_port() -> int:
