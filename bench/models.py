@@ -15,10 +15,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.gguf import model_folder
-from preftilt.engines.models import demo_folder
+from preftilt.engines.models import demo_folder, model_folder
 from preftilt.engines.transformers import TransformersEngine
-from preftilt.engines.transformers.arm_loading import ArmSetup
 from preftilt.engines.transformers.loading import LoadedModel, context_of
 from preftilt.engines.transformers.open_model import assemble
 from preftilt.engines.transformers.scheduler import TransformersLimits
@@ -89,7 +87,6 @@ def subject(name: str, device: str) -> Subject:
         name,
         "auto",
         "auto",
-        ArmSetup(arms={}),
     )
     parameters = sum(p.numel() for p in plain.parameters())
     return Subject(name, plain, engine, vocabulary, context_of(plain.config), parameters)

@@ -28,10 +28,9 @@ from tools.servers.plugin import ROOT, installed
 
 from bench.limits import Figure, Part, Say, Table
 from bench.report import circumstances
-from preftilt.engines.gguf import model_folder
 from preftilt.engines.lockstep.member_params import MemberParams, MemberRow
 from preftilt.engines.lockstep.rows import GroupedRows
-from preftilt.engines.models import DEMO, SMOLLM2
+from preftilt.engines.models import DEMO, SMOLLM2, model_folder
 from preftilt.types import Sampling
 
 PREFERENCE = "I dislike anything that is loud or crowded."

@@ -8,7 +8,8 @@ import pytest
 
 from preftilt.engines import gguf as convert
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.gguf import converted, model_folder
+from preftilt.engines.gguf import converted
+from preftilt.engines.models import model_folder
 from preftilt.engines.open import open_engine
 from preftilt.errors import BadInput, MissingPackage, NoChatTemplate
 from preftilt.messages import Message

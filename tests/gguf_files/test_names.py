@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from preftilt.engines import models
-from preftilt.engines.gguf import model_folder
-from preftilt.engines.models import gguf_file, gguf_in
+from preftilt.engines.models import gguf_file, gguf_in, model_folder
 from preftilt.errors import BadInput, UnknownModel
 
 

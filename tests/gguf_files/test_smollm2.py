@@ -15,8 +15,7 @@ import preftilt as pt
 from preftilt.cli import configure
 from preftilt.engines import gguf as convert
 from preftilt.engines.base import Engine, ScoreRequest
-from preftilt.engines.gguf import model_folder
-from preftilt.engines.models import SMOLLM2_INSTALL, default_model
+from preftilt.engines.models import SMOLLM2_INSTALL, default_model, model_folder
 from preftilt.engines.open import open_engine
 from preftilt.messages import Message
 from preftilt.testing.laws import default_prompts, sampler_logprobs_equal_scores

@@ -14,8 +14,7 @@ from tools.servers.launch import Server, start
 from tools.servers.plugin import ROOT, installed
 
 from preftilt.engines.base import Engine, ScoreRequest
-from preftilt.engines.gguf import model_folder
-from preftilt.engines.models import SMOLLM2
+from preftilt.engines.models import SMOLLM2, model_folder
 from preftilt.engines.open import open_engine
 from tests.servers.test_vllm_plugin import OTHERS, PREFERENCE, QUESTIONS, ask, body, drawn, expected
 

@@ -6,8 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from preftilt.engines.gguf import model_folder
-from preftilt.engines.models import DEMO
+from preftilt.engines.models import DEMO, model_folder
 from tools.servers.launch import RECIPES, start
 
 

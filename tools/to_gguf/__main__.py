@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from preftilt.engines.gguf import model_folder
+from preftilt.engines.models import model_folder
 from tools.to_gguf.export import TYPES, export_gguf
 from tools.to_gguf.vocabulary import CannotExport
 

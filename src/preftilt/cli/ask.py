@@ -28,7 +28,6 @@ from preftilt.cli.progress import Meter, spinner
 from preftilt.cli.show import Show, print_json
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
-from preftilt.explain import explain_html
 from preftilt.messages import Message
 from preftilt.recording import beside
 from preftilt.records.lines import write_text
@@ -175,6 +174,8 @@ def _write_files(show: ShowFlags, result: Realigned, plain: Realigned | None) ->
 
         plot_realigned(result, show.plot, plain=plain)
     if show.explain_html is not None:
+        from preftilt.explain import explain_html
+
         write_text(show.explain_html, explain_html(result))
 
 

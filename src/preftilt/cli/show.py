@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from preftilt.effect import StrengthEffect
-from preftilt.explain import explained, legend, signed, strongest, visible
 from preftilt.result import Realigned, ScoredCandidate
 
 if TYPE_CHECKING:
@@ -152,6 +151,8 @@ class Show:
 
     def why(self, result: Realigned) -> None:
         """The answer's tokens by preference gain."""
+        from preftilt.explain import explained, legend, signed, strongest, visible
+
         self.print(Text("Why: preference gain of the answer's tokens", style="bold"))
         if self.console.is_terminal:
             self.print(Padding(explained(result), (0, 2)))

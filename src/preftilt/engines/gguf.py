@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.engines.cache import FOLDER_VARIABLE, cache_folder
-from preftilt.engines.models import DEMO, demo_folder, gguf_file
 from preftilt.errors import BadInput, MissingPackage, PreftiltError, first_line
 
 NEEDED = ("torch", "transformers", "gguf", "accelerate", "filelock", "platformdirs")
@@ -36,21 +35,6 @@ transformers 5.19 reads them as GPT-2's own, and makes other tokens of ½ or ².
 
 FORMAT = 1
 """Version of the written format; a new number converts every file again."""
-
-
-def model_folder(name: str) -> str:
-    """Where transformers and vLLM find the model ``name``: the folder of a named model or of a converted GGUF file.
-
-    Other names, hub ids and folders, are returned unchanged. Converting takes a while the first time. Raises
-    :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
-    :class:`~preftilt.errors.MissingPackage`.
-    """
-    if name == DEMO:
-        return demo_folder()
-    path = gguf_file(name)
-    if path is None:
-        return name
-    return str(converted(path))
 
 
 def converted(path: Path) -> Path:

@@ -64,6 +64,23 @@ def gguf_file(name: str) -> Path | None:
     return smollm2_file() if name == SMOLLM2 else gguf_in(name)
 
 
+def model_folder(name: str) -> str:
+    """Where transformers and vLLM find the model ``name``: the folder of a named model or of a converted GGUF file.
+
+    Other names, hub ids and folders, are returned unchanged. Converting takes a while the first time. Raises
+    :class:`~preftilt.errors.UnknownModel`, :class:`~preftilt.errors.BadInput` and
+    :class:`~preftilt.errors.MissingPackage`.
+    """
+    if name == DEMO:
+        return demo_folder()
+    path = gguf_file(name)
+    if path is None:
+        return name
+    from preftilt.engines.gguf import converted  # Few models are GGUF files.
+
+    return str(converted(path))
+
+
 MAGIC = b"GGUF"
 SUFFIX = ".gguf"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from preftilt.engines.chat_template import HfChatTokenizer, open_chat
-from preftilt.engines.gguf import model_folder
+from preftilt.engines.models import model_folder
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.errors import BadInput, UnknownModel

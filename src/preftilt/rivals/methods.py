@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, ru
 
 from preftilt.declare import check_settings, setting
 from preftilt.plugins import Registry
-from preftilt.rivals.votes import AnswerKind
 
 if TYPE_CHECKING:
     from preftilt.rivals.pick import CandidatePool
 
 LogprobName = Literal["rear", "full-logprob", "question-logprob", "preference-gain", "mean-logprob"]
 VoteName = Literal["majority-vote", "weighted-vote"]
+AnswerKind = Literal["letter", "maths"]
 PreferenceIn = Literal["system", "user"]
 JudgeMode = Literal["forced", "cot"]
 

@@ -30,7 +30,6 @@ from preftilt.rivals.methods import (
     LogprobName,
     Method,
 )
-from preftilt.rivals.votes import EXTRACTORS, tally
 from preftilt.search import Score, rear
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import Candidate, Preference, Query, Stream
@@ -185,6 +184,8 @@ def _ranking(pool: CandidatePool, scores: Sequence[float | None]) -> Ranking:
 
 
 def _by_vote(pool: CandidatePool, method: ByVote) -> Ranking:
+    from preftilt.rivals.votes import EXTRACTORS, tally
+
     answers = [EXTRACTORS[method.answers](text) for text in pool.texts]
     weights = [1.0] * len(answers)
     if method.name == "weighted-vote":

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import transformers
 from pydantic import BaseModel
 
-from preftilt.engines.gguf import model_folder
 from preftilt.engines.http.connection import Connection, Declined, connect
 from preftilt.engines.http.open_server import chosen_model, close_nothing
 from preftilt.engines.loop import LoopThread, together
+from preftilt.engines.models import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+
+from preftilt.rivals.methods import AnswerKind
 
 Extractor = Callable[[str], str | None]
-AnswerKind = Literal["letter", "maths"]
 
 _TAGGED = re.compile(r"<choice>\s*\(?([A-Z])\b[^<]*</choice>", re.IGNORECASE)
 _STATED = re.compile(r"\b(?i:answer|choice|option)\b\s*(?:is|:)?\s*[*(\[]*([A-Z])\b(?!['’])")

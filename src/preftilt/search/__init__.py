@@ -1,13 +1,11 @@
 """Searches: frozen settings, pure plans. They know no engine and no model."""
 
 from preftilt.search.base import Plan, Score, Search, best, rank, rear
-from preftilt.search.best_of_n import BestOfN
+from preftilt.search.best_of_n import BestOfN, Greedy, Sample
 from preftilt.search.defaults import AutoSearch, default_lam, default_search
 from preftilt.search.dvts import DVTS
 from preftilt.search.guided import ARGS, CFG, Amulet, ArmGuided, GuidedSearch, LinearAlignment
-from preftilt.search.presets import PRESETS, Preset
-from preftilt.search.registry import SEARCHES
-from preftilt.search.single import Greedy, Sample
+from preftilt.search.registry import PRESETS, SEARCHES, Preset
 
 __all__ = [
     "ARGS",

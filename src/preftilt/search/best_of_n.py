@@ -1,4 +1,4 @@
-"""Best-of-N: draw N responses, keep the one with the highest score (REAR, arXiv 2606.30339, section 4)."""
+"""Searches that draw whole responses: what the model says by itself, greedily or by sampling, and the best of N."""
 
 from __future__ import annotations
 
@@ -39,3 +39,45 @@ class BestOfN:
         room = max_tokens - len(root.tokens)
         responses = yield Expand(parent=root, slots=tuple(range(self.n)), max_tokens=room)
         return Outcome(rank(responses, score), stopped="all candidates drawn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greedy:
+    """The most likely token at every position (temperature 0), whatever the sampling settings say."""
+
+    name: str = field(default="greedy", init=False)
+
+    @property
+    def candidates(self) -> int:
+        return 1
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_one(root, max_tokens, greedy=True)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Draw one response under the sampling settings; it is the first candidate of best-of-N."""
+
+    name: str = field(default="sample", init=False)
+
+    @property
+    def candidates(self) -> int:
+        return 1
+
+    def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
+        return [_one(root, max_tokens, greedy=False)]
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
+def _one(root: Candidate, max_tokens: int, *, greedy: bool) -> Plan:
+    room = max_tokens - len(root.tokens)
+    responses = yield Expand(parent=root, slots=(0,), max_tokens=room, greedy=greedy)
+    return Outcome(tuple(responses), stopped="one response drawn")

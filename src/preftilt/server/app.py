@@ -34,11 +34,10 @@ from preftilt.server.jsons import JsonReply, error_reply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 from preftilt.server.middleware import AccessPolicy, RequestMiddleware, note, request_id
-from preftilt.server.model_cards import knob_card
 from preftilt.server.names import model_names
 from preftilt.server.openapi import DOCUMENTED, document
 from preftilt.server.replies import Kind, ResponseMeta
-from preftilt.server.resolve import ServerConfig, resolve
+from preftilt.server.resolve import ServerConfig, knob_card, resolve
 from preftilt.server.streaming import ChunkWriter, EventStream, Write, until_gone
 from preftilt.server.wire import (
     AlternativesBody,

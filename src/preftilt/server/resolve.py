@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from preftilt.api import Settings
 from preftilt.declare import check_settings, setting
+from preftilt.engines.base import Capabilities
 from preftilt.messages import OTHER_ROLES, Message, check_messages, join_leading_system
 from preftilt.records.patch import SettingsPatch
 from preftilt.search import ARGS, DVTS, Search
 from preftilt.server.failures import ApiError
 from preftilt.server.guidance import Guidance, check_agreement, read_guidance
-from preftilt.server.names import ParsedModelName, read_name
+from preftilt.server.names import SUFFIXES, ParsedModelName, read_name
 from preftilt.server.pictures import read_turns
 from preftilt.server.wire import ChatBody, CompletionBody, Knob
 from preftilt.settings import ArmSettings, settled
@@ -374,3 +375,23 @@ def _wants_logprobs(body: ChatBody | CompletionBody) -> bool:
 def _first(*values: Any) -> Any:
     """The first value that is not None."""
     return next((value for value in values if value is not None), None)
+
+
+def knob_card(name: str, config: ServerConfig, capabilities: Capabilities) -> dict[str, Any]:
+    """The ``preftilt`` object of the model ``name`` in ``/v1/models``: the search and λ of requests that name none,
+    and what its engine can do.
+
+    The served model's own name may be followed by a suffix, and has one of every kind. Reward models that requests
+    may name stand beside them, with their objectives. Raises a 404 for a name that is none.
+    """
+    settings = defaults_of(name, config, guides=capabilities.guides)
+    card: dict[str, Any] = {
+        "search": asdict(settings.search),
+        "lambda": settings.lam,
+        "guides": capabilities.guides,
+        "alternatives": capabilities.proposes,
+    }
+    if name == config.model:
+        card["suffixes"] = [f"{name}:{suffix}" for suffix in SUFFIXES]
+    arms = {arm.name: [goal.name for goal in arm.objectives] for arm in capabilities.arms}
+    return card | ({"arms": arms} if arms else {})

@@ -13,9 +13,8 @@ from starlette.types import ASGIApp, Message
 
 from preftilt.engines.base import Capabilities
 from preftilt.server.jsons import JsonReply
-from preftilt.server.model_cards import knob_card
 from preftilt.server.names import model_names
-from preftilt.server.resolve import ServerConfig
+from preftilt.server.resolve import ServerConfig, knob_card
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from preftilt.demo.world.atlas import (
     topics,
 )
 from preftilt.demo.world.splits import WorldItem
-from preftilt.demo.world.styles import AnswerForm, has_style
+from preftilt.demo.world.writing import MANY_COUNT, SHORT_COUNT, SHORT_WORDS
 
 Cause = Literal[
     "unparseable", "off topic", "acknowledgement only", "fewer than two items", "repeats"
@@ -284,3 +284,40 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 @cache
 def _spoken() -> frozenset[str]:
     return frozenset(clause for preference in preferences() for clause in preference.you)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """The form of an answer, one entry for each thing it recommends.
+
+    ``markers`` are the list markers ("- ", "1. " or empty), ``reasons`` whether a reason is given.
+    """
+
+    text: str
+    markers: tuple[str, ...]
+    reasons: tuple[bool, ...]
+    starts_at_once: bool
+    ends_in_talk: bool
+
+
+def has_style(style: str, form: AnswerForm) -> bool:
+    """Whether an answer of this form has the style; ``KeyError`` if there is no such style."""
+    count = len(form.markers)
+    numbered = [marker[:1].isdigit() for marker in form.markers]
+    dashed = [marker.startswith("-") for marker in form.markers]
+    tests = {
+        "short": count <= SHORT_COUNT and len(form.text.split()) <= SHORT_WORDS,
+        "many": count >= MANY_COUNT,
+        "three": count == 3,
+        "numbered": all(numbered),
+        "bullets": all(dashed),
+        "no lists": not any(form.markers),
+        "one paragraph": "\n" not in form.text,
+        "reasons": all(form.reasons),
+        "no reasons": not any(form.reasons),
+        "no questions": "?" not in form.text,
+        "no exclamation": "!" not in form.text,
+        "direct": form.starts_at_once,
+        "kind ending": form.ends_in_talk,
+    }
+    return tests[style]

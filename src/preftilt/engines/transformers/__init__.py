@@ -6,7 +6,7 @@ decodes (tokens are drawn in ``sampler.py``), and ``scoring.py`` computes log-pr
 ``decode.py`` lay out the two kinds of forward, which ``runner.py`` runs with the attention of ``attention.py``.
 ``open_model.py`` loads a model (``loading.py``), checks which attention is right for it (``probe.py``), and falls back
 to ``expanded.py``. Images: ``image_prompts.py``, ``image_embedding.py``, ``image_check.py``; reward models:
-``arms.py``, ``arm_loading.py``; log-probs under guided decoding: ``guided_scoring.py``.
+``arm_loading.py``. What few models need is imported when a model needs it.
 """
 
 from preftilt.engines.transformers.engine import TransformersEngine

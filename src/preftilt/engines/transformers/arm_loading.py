@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preftilt.arm.attach import AttachedArm, attach, check_base, check_tokenizer
+from preftilt.arm.attach import AttachedArm, AttachedArms, attach, check_base, check_tokenizer
 from preftilt.arm.spec import ArmSpec, read_spec
 from preftilt.engines.base import KnownArm
-from preftilt.engines.transformers.arms import AttachedArms
-from preftilt.engines.transformers.loading import LoadedModel
+from preftilt.engines.transformers.loading import (
+    LoadedModel,
+    ModelSource,
+    find_model,
+    load_model,
+    load_tokenizer,
+)
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.vocabulary import known_ids
 from preftilt.errors import BadInput
@@ -61,6 +66,27 @@ def read_arms(arms: Mapping[str, str], tokenizer: object) -> dict[str, ArmFolder
             raise BadInput(f"--arm {name}: {failure}") from None
         folders[name] = ArmFolder(folder, spec)
     return folders
+
+
+def load_arms(
+    arms: Mapping[str, str], base: str | None, source: ModelSource, tokenizer: object
+) -> ArmSetup:
+    """The ARMs in these folders by name, for the model of ``source``, whose tokenizer is ``tokenizer``.
+
+    base: the other model that some of them were trained on, loaded with the dtype and device of ``source``. Raises as
+    :func:`read_arms` and :func:`~.loading.find_model`.
+    """
+    folders = read_arms(arms, tokenizer)
+    if base is None:
+        return ArmSetup(arms=folders)
+    base_source = find_model(
+        base,
+        dtype=str(source.dtype).removeprefix("torch."),
+        device=str(source.device),
+        trust_remote_code=source.trust_remote_code,
+        allow_pickle=source.allow_pickle,
+    )
+    return ArmSetup(arms=folders, model=load_model(base_source, load_tokenizer(base_source)))
 
 
 def attach_arms(runner: ModelRunner, arm_setup: ArmSetup) -> list[ModelRunner]:

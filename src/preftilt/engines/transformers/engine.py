@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from preftilt.engines.base import (
     whole_responses,
 )
 from preftilt.engines.checks import RequestChecker, check_guide, check_normalise
-from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.jobs import (
     Job,
     draw_job,
@@ -38,6 +37,9 @@ from preftilt.engines.transformers.scheduler import TransformersScheduler
 from preftilt.engines.worker import Worker
 from preftilt.errors import BadInput
 from preftilt.types import Completion, Guided
+
+if TYPE_CHECKING:
+    from preftilt.engines.transformers.expanded import ExpandedPath
 
 
 class TransformersEngine(Engine):

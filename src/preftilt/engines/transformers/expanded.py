@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.guided_scoring import mixture_logprobs
 from preftilt.engines.transformers.jobs import DrawJob, Job, NormaliseJob, ProposeJob, ScoreJob
 from preftilt.engines.transformers.probe import PROMPT, Probe, same
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle, SampledRow
 from preftilt.engines.transformers.sampler import draw, likeliest, logprobs_of
 from preftilt.engines.transformers.scheduler import TransformersLimits, failure
+from preftilt.engines.transformers.scoring import mixture_logprobs
 from preftilt.engines.worker import settle
 from preftilt.types import Reader, Tokens
 

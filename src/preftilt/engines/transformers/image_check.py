@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.images import FIRST, PROBE, SPREAD
+from preftilt.engines.images import FIRST, SPREAD
 from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.image_prompts import ImageTokenizer
+from preftilt.engines.transformers.image_prompts import PROBE, ImageTokenizer
 from preftilt.engines.transformers.jobs import score_job
 from preftilt.engines.transformers.probe import tolerance
 from preftilt.engines.transformers.runner import ModelRunner

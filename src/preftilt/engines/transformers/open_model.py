@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -13,26 +13,20 @@ import transformers
 
 from preftilt.engines.base import Capabilities, EngineInfo, SampleRequest, ScoreRequest
 from preftilt.engines.chat_template import HfChatTokenizer, open_chat
-from preftilt.engines.images import content_for
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
-from preftilt.engines.transformers.arm_loading import ArmSetup, attach_arms, read_arms
 from preftilt.engines.transformers.blocks import joined_linears
 from preftilt.engines.transformers.engine import TransformersEngine
-from preftilt.engines.transformers.expanded import ExpandedPath
-from preftilt.engines.transformers.image_check import checked_images, probe_image
-from preftilt.engines.transformers.image_prompts import ImageTokenizer, image_tokenizer
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.linears import CpuLinear, choose_kernels, patch_linears
 from preftilt.engines.transformers.loading import (
     LoadedModel,
-    ModelSource,
     context_of,
     find_model,
     load_model,
+    load_processor,
     load_tokenizer,
 )
-from preftilt.engines.transformers.processors import load_processor
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle
 from preftilt.engines.transformers.scheduler import TransformersLimits, TransformersScheduler
@@ -40,6 +34,11 @@ from preftilt.engines.vocabulary import Vocabulary, end_ids, known_ids
 from preftilt.engines.worker import in_own_thread
 from preftilt.errors import BadInput
 from preftilt.types import Completion, Sampling, Stream, Tokens
+
+if TYPE_CHECKING:
+    from preftilt.engines.transformers.arm_loading import ArmSetup
+    from preftilt.engines.transformers.expanded import ExpandedPath
+    from preftilt.engines.transformers.image_prompts import ImageTokenizer
 
 LOG = logging.getLogger("preftilt.engines.transformers")
 
@@ -102,6 +101,8 @@ def open_transformers(
     tokenizer = load_tokenizer(source) if processor is None else processor.tokenizer
     content = None
     if processor is not None:
+        from preftilt.engines.transformers.image_prompts import content_for
+
         content = content_for(tokenizer, processor.image_token, options.chat_template)
     chat = open_chat(tokenizer, options, content)
     if processor is not None and options.arms:
@@ -109,14 +110,19 @@ def open_transformers(
             f"{model} sees images, and reward models (--arm) read text alone; leave them out, or use a model of text"
         )
     _ = chat.template  # Raises now, before the weights are read, if there is none.
-    arms = read_arms(options.arms or {}, tokenizer)
-    arm_base = _find_arm_base(source, options.arm_base)
+    arm_setup = None
+    if options.arms or options.arm_base is not None:
+        from preftilt.engines.transformers.arm_loading import load_arms
+
+        arm_setup = load_arms(options.arms or {}, options.arm_base, source, tokenizer)
     loaded = load_model(source, tokenizer, vision=processor is not None)
-    images = None if processor is None else image_tokenizer(loaded.model, processor, chat)
-    arm_setup = ArmSetup(
-        arms=arms, model=arm_base and load_model(arm_base, load_tokenizer(arm_base))
-    )
-    contexts = [context_of(entry.model.config) for entry in (loaded, arm_setup.model) if entry]
+    images = None
+    if processor is not None:
+        from preftilt.engines.transformers.image_prompts import image_tokenizer
+
+        images = image_tokenizer(loaded.model, processor, chat)
+    arm_base = None if arm_setup is None else arm_setup.model
+    contexts = [context_of(entry.model.config) for entry in (loaded, arm_base) if entry]
     limits = TransformersLimits(
         max_rows=options.max_rows or (64 if loaded.device.type == "cpu" else 256),
         row_bytes=tuning.row_bytes,
@@ -130,19 +136,6 @@ def open_transformers(
     )
 
 
-def _find_arm_base(source: ModelSource, name: str | None) -> ModelSource | None:
-    """The other base model of reward models, with the dtype and device of ``source``."""
-    if name is None:
-        return None
-    return find_model(
-        name,
-        dtype=str(source.dtype).removeprefix("torch."),
-        device=str(source.device),
-        trust_remote_code=source.trust_remote_code,
-        allow_pickle=source.allow_pickle,
-    )
-
-
 @in_own_thread
 @torch.inference_mode()
 def assemble(
@@ -152,15 +145,23 @@ def assemble(
     label: str,
     sampler_logprobs: Switch,
     attention: Literal["auto", "expanded"],
-    arm_setup: ArmSetup,
+    arm_setup: ArmSetup | None = None,
     images: ImageTokenizer | None = None,
 ) -> TransformersEngine:
     """An engine on a loaded model, which it owns from then on. ``label`` is the model's name in messages."""
     vocabulary, turn_end, runner = _vocabulary(loaded, chat, label, images)
-    runners = [runner, *attach_arms(runner, arm_setup)]
+    runners = [runner]
+    if arm_setup is not None:
+        from preftilt.engines.transformers.arm_loading import attach_arms
+
+        runners += attach_arms(runner, arm_setup)
     lifecycle = RowLifecycle(runner, vocabulary, limits.context)
     probes = [probe.reference(each) for each in runners]
-    image_probe = None if images is None else probe_image(images, runner)
+    image_probe = None
+    if images is not None:
+        from preftilt.engines.transformers.image_check import probe_image
+
+        image_probe = probe_image(images, runner)
     shared = attention == "auto"
     if shared and (reason := _install(runners, probes)) is not None:
         LOG.warning(
@@ -174,6 +175,8 @@ def assemble(
             runner, lifecycle, limits
         )
     else:
+        from preftilt.engines.transformers.expanded import ExpandedPath
+
         path = ExpandedPath(runner, lifecycle, limits)
         for each, check in zip(runners, probes, strict=True):
             _require_exact(ExpandedPath(each, lifecycle, limits), check, label)
@@ -184,6 +187,8 @@ def assemble(
     )
     keyed = loaded.dtype == torch.float32 or _sampling_is_batch_invariant(path)
     if images is not None and image_probe is not None:
+        from preftilt.engines.transformers.image_check import checked_images
+
         images = checked_images(images, image_probe, path, label)
     path.forget()
     runner.stats.reset()
@@ -204,7 +209,7 @@ def assemble(
         guided_logprobs=sampler_logprobs != "off",
         proposes=True,
         normalises=True,
-        arms=arm_setup.known,
+        arms=() if arm_setup is None else arm_setup.known,
         images=images is not None,
     )
     info = EngineInfo(

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from preftilt.engines.transformers.arms import AttachedArms, Readers
 from preftilt.engines.transformers.attention import AttentionPlan, attention_plan
-from preftilt.engines.transformers.image_embedding import ImageEmbedder
 from preftilt.engines.transformers.linears import CpuLinear
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Reader
+
+if TYPE_CHECKING:
+    from preftilt.arm.attach import AttachedArms, Readers
+    from preftilt.engines.transformers.image_embedding import ImageEmbedder
 
 LOGIT_NUMBERS = 1 << 24
 """Most logits held at once when scoring (64 MiB in float32)."""

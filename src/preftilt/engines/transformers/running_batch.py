@@ -7,11 +7,11 @@ sampled, several if it is guided. All sequences of all rows share a forward, and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.arms import Readers
 from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
 from preftilt.engines.transformers.jobs import DrawJob, PrefixState
 from preftilt.engines.transformers.prefix_cache import (
@@ -25,6 +25,9 @@ from preftilt.engines.transformers.sampler import RowSampling, draw
 from preftilt.engines.vocabulary import Vocabulary, step_ended
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Finish
+
+if TYPE_CHECKING:
+    from preftilt.arm.attach import Readers
 
 PRIVATE_PROMPT = 512
 """A prompt of at most so many tokens that a single row continues is copied into that row's tail."""

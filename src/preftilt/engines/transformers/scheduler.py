@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preftilt.engines.transformers.extend import ExtendSegment
-from preftilt.engines.transformers.guided_scoring import normalise
 from preftilt.engines.transformers.jobs import (
     DrawJob,
     Job,
@@ -35,7 +34,7 @@ from preftilt.engines.transformers.prefix_cache import (
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.running_batch import RowLifecycle, RunningBatch
 from preftilt.engines.transformers.sampler import likeliest
-from preftilt.engines.transformers.scoring import PreparedScore, score
+from preftilt.engines.transformers.scoring import PreparedScore, normalise, score
 from preftilt.engines.worker import rows_by_turn_end, settle
 from preftilt.errors import EngineError
 

@@ -27,10 +27,10 @@ from preftilt.engines.base import (
     GuideRequest,
     SampleRequest,
 )
-from preftilt.engines.gguf import model_folder
 from preftilt.engines.lockstep.groups import GroupDrawing
 from preftilt.engines.lockstep.limits import GroupLimits, unsupported
 from preftilt.engines.lockstep.processor import GroupProcessor
+from preftilt.engines.models import model_folder
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
 from preftilt.engines.transformers.open_model import ROUNDED_RMS

@@ -29,8 +29,7 @@ from preftilt.rivals.checks import for_reward_model, require_reward_model
 from preftilt.rivals.methods import PreferenceIn
 from preftilt.rivals.reward_models import trajectory_reward
 from preftilt.run.guiding import guided_views
-from preftilt.search import CFG, Amulet, LinearAlignment, default_lam
-from preftilt.search.presets import PRESETS
+from preftilt.search import CFG, PRESETS, Amulet, LinearAlignment, default_lam
 from preftilt.types import Completion, Guide, Mask, Query
 
 Mode = Literal["unnormalised", "policy", "mean"]

@@ -267,8 +267,7 @@ def identity_of(model: str, options: EngineOptions) -> dict[str, Any]:
 
 def _files(model: str) -> list[tuple[str, int, str]]:
     """Names, sizes and contents of a local model: a hash, or the time of the last change of a large file."""
-    from preftilt.engines.gguf import model_folder
-    from preftilt.engines.models import gguf_file
+    from preftilt.engines.models import gguf_file, model_folder
 
     path = gguf_file(model) or Path(model_folder(model)).expanduser()
     known = []

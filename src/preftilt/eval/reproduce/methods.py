@@ -28,7 +28,8 @@ from preftilt.eval.reproduce.parts import (
 )
 from preftilt.eval.stored import RecordedAnswer, best_of, elected, first_by
 from preftilt.reward import CUT_OFF, Reward, ScoreLine
-from preftilt.rivals.votes import EXTRACTORS, AnswerKind
+from preftilt.rivals.methods import AnswerKind
+from preftilt.rivals.votes import EXTRACTORS
 from preftilt.streams import MASK64, stream_key
 from preftilt.types import CutOff, Reduction, Stream
 
