@@ -17,9 +17,9 @@ from preftilt.declare import check_settings, setting
 Tokens = tuple[int, ...]
 """Token ids: the only form a prompt or a response has inside the core."""
 
-Finish = Literal["eos", "stop_string", "stop", "length", "content_filter", "tool_calls", "unknown"]
+Finish = Literal["eos", "stop_string", "step", "length", "content_filter", "tool_calls", "unknown"]
 """Why a completion ended: a terminal action, a text at which the request ends answers (its last token is a word of it),
-the end of a search step (it may go on), or its token budget.
+the end of a search step (it may go on, and no finished response has it), or its token budget.
 
 Chat servers know more: it was filtered, the model called a tool, or (``unknown``) nothing that we know was said.
 """
@@ -193,7 +193,7 @@ class RewardGuide:
 
 
 @dataclass(frozen=True, slots=True)
-class Guided:
+class GuidedCompletion:
     """A continuation drawn from several views: ``logprobs`` [K, T] are raw, one row a view that guided it.
 
     ``absent`` as in :class:`Completion`.

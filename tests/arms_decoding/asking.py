@@ -10,7 +10,7 @@ from preftilt.engines.base import GuidedView, GuideRequest
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.guided import combine, pick
 from preftilt.streams import position_key, stream_key
-from preftilt.types import Guided, Reader, Sampling, Stream, Tokens
+from preftilt.types import GuidedCompletion, Reader, Sampling, Stream, Tokens
 from tests.arms_decoding.made import PARM, Oracle
 from tests.engine.asking import prompt
 from tests.engine.models import END_ID
@@ -34,7 +34,7 @@ def ask(
     return GuideRequest(views=views, slots=tuple(range(slots)), max_tokens=max_tokens, **settings)
 
 
-async def guide(engine: TransformersEngine, request: GuideRequest) -> list[Guided]:
+async def guide(engine: TransformersEngine, request: GuideRequest) -> list[GuidedCompletion]:
     [drawn] = await engine.guide([request])
     return drawn
 

@@ -172,7 +172,7 @@ def test_records_rank_as_the_candidates_they_were_made_of():
 def test_a_step_goes_on_with_a_child_cut_off_by_its_budget_only_if_the_rule_lets_it_win(
     rule: CutOff, first: int
 ):
-    ends: list[Finish] = ["stop", "length", "eos"]
+    ends: list[Finish] = ["step", "length", "eos"]
     children = [Candidate((i,), np.full((2, 1), -1.0), end) for i, end in enumerate(ends)]
     score = Score(lambda pool: [1.0, 9.0, 5.0], rule)
     assert best(children, score) is children[first]

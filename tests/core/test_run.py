@@ -237,8 +237,8 @@ def test_steps_of_a_tree_are_not_reported_as_responses(engine):
     run = toy_run(engine, on_progress=seen.append)
     outcome = asyncio.run(run.search(DVTS(subtrees=2, width=3)))
     reported = [candidate for report in seen for candidate in report.candidates]
-    assert all(candidate.finish != "stop" for candidate in reported)
-    assert {candidate.tokens for candidate in outcome.ranked if candidate.finish != "stop"} <= {
+    assert all(candidate.finish != "step" for candidate in reported)
+    assert {candidate.tokens for candidate in outcome.ranked if candidate.finish != "step"} <= {
         candidate.tokens for candidate in reported
     }
 

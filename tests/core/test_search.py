@@ -13,7 +13,7 @@ from preftilt.errors import BadInput
 from preftilt.search import DVTS, BestOfN, Greedy, Sample, Score, Search
 from preftilt.types import Candidate, CutOff, Expand, Finish, Outcome, Step
 
-ROOT = Candidate((), np.zeros((2, 0)), "stop")
+ROOT = Candidate((), np.zeros((2, 0)), "step")
 
 
 def grow(parent: Candidate, tokens: tuple[int, ...], finish: Finish) -> Candidate:
@@ -81,7 +81,7 @@ def test_the_pool_of_a_step_is_its_children_and_of_the_answer_the_leaves():
     pools: list[list[tuple[int, ...]]] = []
 
     def children(expand: Expand) -> list[Candidate]:
-        finish: Finish = "eos" if expand.parent.tokens else "stop"
+        finish: Finish = "eos" if expand.parent.tokens else "step"
         return [grow(expand.parent, (slot,), finish) for slot in expand.slots]
 
     def of(pool: Sequence[Candidate]) -> list[float]:
@@ -115,10 +115,10 @@ def test_a_constant_score_keeps_the_first_drawn():
 
 # A golden tree, two subtrees wide: each expansion's children, by (first slot, parent's tokens).
 GOLDEN: dict[tuple[int, tuple[int, ...]], list[tuple[tuple[int, ...], Finish]]] = {
-    (0, ()): [((1, 10), "stop"), ((2, 12), "stop")],
-    (0, (2, 12)): [((3, 7), "stop"), ((4, 5), "eos")],
+    (0, ()): [((1, 10), "step"), ((2, 12), "step")],
+    (0, (2, 12)): [((3, 7), "step"), ((4, 5), "eos")],
     (0, (2, 12, 3, 7)): [((5, 20), "eos"), ((6, 30), "length")],
-    (2, ()): [((7, 40), "eos"), ((8, 39), "stop")],
+    (2, ()): [((7, 40), "eos"), ((8, 39), "step")],
 }
 
 
@@ -143,7 +143,7 @@ def test_dvts_grows_the_golden_tree():
 
 def test_dvts_with_a_reversed_score_takes_the_other_path():
     def children(expand: Expand) -> list[Candidate]:
-        finish: Finish = "eos" if len(expand.parent.tokens) == 2 else "stop"
+        finish: Finish = "eos" if len(expand.parent.tokens) == 2 else "step"
         return [grow(expand.parent, (value,), finish) for value in (5, 3, 8)]
 
     outcome, _ = drive(DVTS(subtrees=1, width=3), children, lambda one: -by_last_token(one))
@@ -152,7 +152,7 @@ def test_dvts_with_a_reversed_score_takes_the_other_path():
 
 def test_the_last_step_of_dvts_runs_to_the_end_of_the_response():
     def children(expand: Expand) -> list[Candidate]:
-        finish: Finish = "stop" if expand.step else "eos"
+        finish: Finish = "step" if expand.step else "eos"
         return [grow(expand.parent, (1,), finish) for _ in expand.slots]
 
     outcome, expansions = drive(DVTS(subtrees=1, width=2, max_steps=3), children, by_last_token)
@@ -163,7 +163,7 @@ def test_the_last_step_of_dvts_runs_to_the_end_of_the_response():
 def test_dvts_spends_no_more_than_its_token_budget_and_never_loops():
     def children(expand: Expand) -> list[Candidate]:
         assert expand.max_tokens > 0
-        return [grow(expand.parent, (1,), "stop") for _ in expand.slots]
+        return [grow(expand.parent, (1,), "step") for _ in expand.slots]
 
     outcome, expansions = drive(DVTS(subtrees=1, width=2, max_steps=50), children, by_last_token, 5)
     assert len(expansions) == 5
@@ -175,7 +175,7 @@ def test_dvts_spends_no_more_than_its_token_budget_and_never_loops():
 def test_every_subtree_s_answer_is_a_path_of_its_own_children(values, subtrees, width):
     def children(expand: Expand) -> list[Candidate]:
         depth = len(expand.parent.tokens)
-        finish: Finish = "eos" if depth + 1 == len(values) else "stop"
+        finish: Finish = "eos" if depth + 1 == len(values) else "step"
         return [grow(expand.parent, (10 * slot + values[depth],), finish) for slot in expand.slots]
 
     outcome, expansions = drive(DVTS(subtrees=subtrees, width=width), children, by_last_token)

@@ -20,7 +20,7 @@ from preftilt.reward import Reward, scores
 from preftilt.run import Run
 from preftilt.search import CFG
 from preftilt.streams import position_key, stream_key
-from preftilt.types import Guided, Mask, Query, Sampling, Step, Stream, Tokens, View
+from preftilt.types import GuidedCompletion, Mask, Query, Sampling, Step, Stream, Tokens, View
 from tests.engine.asking import draw, prompt
 from tests.engine.conftest import Opened, Oracle
 from tests.engine.models import END_ID, VOCABULARY
@@ -43,7 +43,7 @@ def ask(
     return GuideRequest(views=views, slots=tuple(range(slots)), max_tokens=max_tokens, **settings)
 
 
-async def guide(engine: TransformersEngine, request: GuideRequest) -> list[Guided]:
+async def guide(engine: TransformersEngine, request: GuideRequest) -> list[GuidedCompletion]:
     [drawn] = await engine.guide([request])
     return drawn
 
@@ -170,7 +170,7 @@ async def test_a_step_ends_a_guided_response_too(opened: Opened):
     drawn = await guide(
         opened("qwen2"), ask(slots=8, max_tokens=60, sampling=newline, step=Step("a"))
     )
-    assert {one.finish for one in drawn} & {"stop"}
+    assert {one.finish for one in drawn} & {"step"}
 
 
 async def test_both_views_share_a_forward_and_are_counted(opened: Opened):

@@ -164,15 +164,15 @@ async def test_steps_end_at_the_delimiter_and_keep_it(opened: Opened):
         for one in await draw(engine, question, 16, 60, step=Step(delimiter)):
             text = "".join(engine.tokenizer.pieces(one.tokens))
             before = "".join(engine.tokenizer.pieces(one.tokens[:-1]))
-            assert (one.finish == "stop") == (delimiter in text.lstrip() and one.finish != "eos")
+            assert (one.finish == "step") == (delimiter in text.lstrip() and one.finish != "eos")
             assert delimiter not in before.lstrip()
 
 
 async def test_stepwise_drawing_is_drawing(opened: Opened):
     engine, question = opened(), prompt(30)
     [whole] = await draw(engine, question, 1, 60)
-    pieces, finish = (), "stop"
-    while finish == "stop":
+    pieces, finish = (), "step"
+    while finish == "step":
         [one] = await draw(
             engine, question, 1, 60 - len(pieces), prefix=pieces, step=Step("an"), keep=True
         )

@@ -82,7 +82,7 @@ async def test_a_step_ends_with_the_token_that_completes_its_delimiter(kind: str
     prompt = engine.tokenizer.encode("Hello")
     request = _request(prompt, slots=24, max_tokens=40, step=Step("e"))
     [drawn] = await engine.sample([request])
-    stopped = [one for one in drawn if one.finish == "stop"]
+    stopped = [one for one in drawn if one.finish == "step"]
     assert stopped
     for one in stopped:
         text = engine.tokenizer.decode(one.tokens)

@@ -196,7 +196,7 @@ def test_given_responses_are_scored_as_where_nothing_is_guided(
 
 
 def test_a_search_that_is_not_decided_plans_nothing():
-    root = Candidate((), np.zeros((2, 0)), "stop")
+    root = Candidate((), np.zeros((2, 0)), "step")
     with pytest.raises(BadInput, match="decided by the engine"):
         AutoSearch().plans(root, Score(lambda pool: [], "last"), 8)
     with pytest.raises(BadInput, match="n of auto must be a whole number of at least 1"):

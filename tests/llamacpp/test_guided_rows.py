@@ -12,7 +12,7 @@ import pytest
 from preftilt.engines.base import GuidedView, GuideRequest, Partial, SampleRequest
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.types import Guided, Mask, Reader, Sampling, Step, Stream, Tokens
+from preftilt.types import GuidedCompletion, Mask, Reader, Sampling, Step, Stream, Tokens
 from tests.llamacpp.stand_in import CONTEXT, engine, oracle, scheduler_of, settled
 
 FULL: Tokens = tuple(1 + i % 11 for i in range(30))
@@ -46,12 +46,12 @@ def ask(
     return GuideRequest(views=views, slots=tuple(range(slots)), max_tokens=max_tokens, **settings)
 
 
-async def guide(where: Any, request: GuideRequest) -> list[Guided]:
+async def guide(where: Any, request: GuideRequest) -> list[GuidedCompletion]:
     [drawn] = await where.guide([request])
     return drawn
 
 
-def same(drawn: Sequence[Guided], wanted: Sequence[Guided]) -> None:
+def same(drawn: Sequence[GuidedCompletion], wanted: Sequence[GuidedCompletion]) -> None:
     for response, other in zip(drawn, wanted, strict=True):
         assert (response.tokens, response.finish) == (other.tokens, other.finish)
         np.testing.assert_allclose(response.logprobs, other.logprobs, atol=1e-6)

@@ -17,7 +17,7 @@ from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.guided import combine, pick
 from preftilt.streams import position_key, stream_key
-from preftilt.types import Guided, Sampling, Step, Stream, Tokens
+from preftilt.types import GuidedCompletion, Sampling, Step, Stream, Tokens
 from tests.lockstep.simulated import Simulated, model
 from tests.lockstep.test_rows import VOCABULARY
 
@@ -70,8 +70,8 @@ def by_hand(
 
 async def drawn(
     vllm: Simulated, drawings: list[GroupDrawing], semaphore: RowSemaphore
-) -> list[Guided]:
-    async def draw(drawing: GroupDrawing) -> Guided:
+) -> list[GuidedCompletion]:
+    async def draw(drawing: GroupDrawing) -> GuidedCompletion:
         async with semaphore.hold(len(drawing.request.views)):
             return await drawing.draw(vllm.submit)
 
@@ -166,7 +166,7 @@ async def test_a_step_ends_at_its_delimiter_and_the_room_of_the_context_ends_an_
         [drawing(request(4, step=Step(delimiter)))],
         RowSemaphore(8),
     )
-    assert (step.tokens, step.finish) == (tokens[:3], "stop")
+    assert (step.tokens, step.finish) == (tokens[:3], "step")
     short = GroupDrawing(requested, 0, KNOWN, 5)
     [cut] = await drawn(Simulated(0, rows=8, budget=99), [short], RowSemaphore(8))
     assert (cut.tokens, cut.finish) == (tokens[:5], "length")

@@ -23,7 +23,7 @@ from preftilt.engines.base import (
 )
 from preftilt.errors import EngineError
 from preftilt.testing.toy import ToyEngine
-from preftilt.types import Completion, Guided, Tokens
+from preftilt.types import Completion, GuidedCompletion, Tokens
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class RunningToy(Engine):
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         return await self.machine.work(requests[0].prompt, self.machine.toy.score(requests))
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         prompt = requests[0].views[0].prompt
         return await self.machine.work(prompt, self.machine.toy.guide(requests))
 

@@ -106,7 +106,7 @@ async def test_steps_end_at_the_delimiter_over_http(
         for one in drawn:
             text = "".join(sglang_over_http.tokenizer.pieces(one.tokens))
             before = "".join(sglang_over_http.tokenizer.pieces(one.tokens[:-1]))
-            assert (one.finish == "stop") == (delimiter in text.lstrip() and one.finish != "eos")
+            assert (one.finish == "step") == (delimiter in text.lstrip() and one.finish != "eos")
             assert delimiter not in before.lstrip()
 
 

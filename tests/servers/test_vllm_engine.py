@@ -104,7 +104,7 @@ async def test_steps_end_at_the_delimiter_and_go_on_from_there(vllm_engine: Engi
         for one in await _draw(vllm_engine, prompts[0], slots=8, max_tokens=40, step=step):
             text = "".join(vllm_engine.tokenizer.pieces(one.tokens))
             before = "".join(vllm_engine.tokenizer.pieces(one.tokens[:-1]))
-            assert (one.finish == "stop") == (delimiter in text.lstrip() and one.finish != "eos")
+            assert (one.finish == "step") == (delimiter in text.lstrip() and one.finish != "eos")
             assert delimiter not in before.lstrip()
             assert len(one.logprobs) == len(one.tokens)
 

@@ -22,7 +22,7 @@ from preftilt.prompt import ChatTokenizer
 from preftilt.types import (
     Completion,
     Finish,
-    Guided,
+    GuidedCompletion,
     Mask,
     Reader,
     Sampling,
@@ -108,9 +108,9 @@ class GuideRequest:
     step: Step | None = None
     keep: bool = False
 
-    def without_tokens(self) -> list[Guided]:
+    def without_tokens(self) -> list[GuidedCompletion]:
         """What is returned where no token may be drawn."""
-        return [Guided((), np.empty((len(self.views), 0)), "length")] * len(self.slots)
+        return [GuidedCompletion((), np.empty((len(self.views), 0)), "length")] * len(self.slots)
 
     def as_sample(self, view: GuidedView) -> SampleRequest:
         """The request to sample from ``view`` alone."""
@@ -200,13 +200,15 @@ class Partial:
         self.finish, self.absent = increment.finish, increment.absent
 
     def response(self, request: DrawingRequest, finish: Finish) -> Any:
-        """The response as ``request`` returns it (``Completion`` or ``Guided``); ``finish`` if it has not ended."""
+        """The ``Completion`` or ``GuidedCompletion`` that ``request`` returns; ``finish`` if it has not ended."""
         tokens, end = tuple(self.tokens), self.finish or finish
         if isinstance(request, SampleRequest):
             logprobs = np.array(self._columns, dtype=np.float64)
             return Completion(tokens, logprobs, end, self.absent)
         columns = np.array(self._columns, dtype=np.float64)
-        return Guided(tokens, columns.reshape(len(tokens), len(request.views)).T, end, self.absent)
+        return GuidedCompletion(
+            tokens, columns.reshape(len(tokens), len(request.views)).T, end, self.absent
+        )
 
 
 # --- what is known of an engine -----------------------------------------------------
@@ -379,7 +381,7 @@ class Engine(ABC):
         for increment in whole_responses(request, drawn):
             yield increment
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         """As :meth:`sample`, from several views at once; log-probs in the order of the request's views."""
         raise BadInput(f"{self.name} cannot draw from several views at once; open one that can")
 
@@ -410,7 +412,7 @@ class Engine(ABC):
 
 
 def whole_responses(
-    request: DrawingRequest, drawn: Sequence[Completion] | Sequence[Guided]
+    request: DrawingRequest, drawn: Sequence[Completion] | Sequence[GuidedCompletion]
 ) -> list[Increment]:
     """Complete responses as increments."""
     return [
@@ -452,7 +454,7 @@ class EngineWrapper(Engine):
     def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
         return self.inner.stream(request)
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         return await self.inner.guide(requests)
 
     async def propose(self, requests: Sequence[ProposeRequest]) -> list[Proposal]:

@@ -121,7 +121,7 @@ class GenerativeRewardModel:
         )
         [[written]] = await self.engine.sample([request])
         said = "".join(self.engine.tokenizer.pieces(written.tokens))
-        ready = written.finish == "stop" and said.rstrip().endswith(LEAD)
+        ready = written.finish == "step" and said.rstrip().endswith(LEAD)
         return (written.tokens if ready else None), len(written.tokens)
 
     async def _read(self, prompt: Tokens, prefix: Tokens, *, sampled: int) -> JudgeVerdict:

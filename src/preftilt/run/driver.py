@@ -87,7 +87,7 @@ class Run:
         score = self.search_score or rear(self.query, self.reward)
         root = self._root()
         if self.prefix:
-            beginning = Completion(self.prefix, np.zeros(len(self.prefix)), "stop")
+            beginning = Completion(self.prefix, np.zeros(len(self.prefix)), "step")
             [[root]] = await self._together([self._judge(root, [beginning], {})])
         plans = search.plans(root, score, self.max_tokens)
         outcomes = await self._together([self._drive(plan) for plan in plans])
@@ -114,7 +114,7 @@ class Run:
         return [task.result() for task in tasks]
 
     def _root(self) -> Candidate:
-        return Candidate((), np.zeros((len(self.query.views), 0)), "stop")
+        return Candidate((), np.zeros((len(self.query.views), 0)), "step")
 
     async def _drive(self, plan: Plan) -> Outcome:
         try:
@@ -136,7 +136,7 @@ class Run:
         self._report("sampling")
         judged = await self._judge(expand.parent, completions, drawn.known)
         children = [replace(child, slot=slot) for child, slot in zip(judged, slots, strict=True)]
-        self._report("scoring", tuple(child for child in children if child.finish != "stop"))
+        self._report("scoring", tuple(child for child in children if child.finish != "step"))
         return children
 
     def _present(
@@ -236,7 +236,7 @@ class Run:
                 prompt=view.prompt,
                 prefix=parent.tokens,
                 completion=completion.tokens,
-                keep=completion.finish == "stop",
+                keep=completion.finish == "step",
                 reader=view.reader,
             )
             for completion in completions

@@ -59,7 +59,7 @@ class DVTS:
     def _grow(self, root: Candidate, score: Score, max_tokens: int, tree: int) -> Plan:
         slots = tuple(range(tree * self.width, (tree + 1) * self.width))
         node, steps = root, 0
-        while steps < self.max_steps and node.finish == "stop" and len(node.tokens) < max_tokens:
+        while steps < self.max_steps and node.finish == "step" and len(node.tokens) < max_tokens:
             steps += 1
             children = yield Expand(
                 parent=node,
@@ -68,7 +68,7 @@ class DVTS:
                 step=Step(self.delimiter) if steps < self.max_steps else None,
             )
             node = best(children, score)
-        if node.finish == "stop":
+        if node.finish == "step":
             node = replace(node, finish="length")
         stopped = "token budget spent" if node.finish == "length" else "end of the response"
         return Outcome((node,), stopped=stopped, steps=steps)

@@ -26,9 +26,9 @@ from preftilt.engines.base import (
     ScoreRequest,
 )
 from preftilt.errors import EngineError
-from preftilt.types import Completion, Guided, Step, Tokens
+from preftilt.types import Completion, GuidedCompletion, Step, Tokens
 
-D = TypeVar("D", bound=Completion | Guided)
+D = TypeVar("D", bound=Completion | GuidedCompletion)
 R = TypeVar("R", bound=SampleRequest | GuideRequest)
 
 LOOK = 8
@@ -43,7 +43,7 @@ class NewTokens:
 
     tokens: int
     slot: int
-    ended: Completion | Guided | None = None
+    ended: Completion | GuidedCompletion | None = None
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class RequestEngine(EngineWrapper):
         """As the engine's."""
         return [await self._draw(request) for request in requests]
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         """As the engine's, where its capabilities say that it guides."""
         return [await self._draw(request) for request in requests]
 
@@ -256,6 +256,6 @@ class RequestEngine(EngineWrapper):
 
 def _ended(request: SampleRequest | GuideRequest, response: D) -> D:
     """The finish of a whole answer that the engine ended at a stop string is ``stop_string``; a step goes on."""
-    if request.step is None and response.finish == "stop":
+    if request.step is None and response.finish == "step":
         return replace(response, finish="stop_string")
     return response

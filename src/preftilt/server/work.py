@@ -231,7 +231,7 @@ def before_stop(text: str, stops: tuple[str, ...]) -> str:
 
 def _finish_reason(finish: Finish) -> str:
     """In OpenAI's words, which say no more than that an answer ended where nothing is known of its end."""
-    return "stop" if finish in ("eos", "stop_string", "stop", "unknown") else finish
+    return "stop" if finish in ("eos", "stop_string", "step", "unknown") else finish
 
 
 def _late_note(engine: RequestEngine, job: Job) -> str:

@@ -35,7 +35,7 @@ from preftilt.guided import adapted, combine, masked, pick
 from preftilt.messages import Message, Prompt
 from preftilt.prompt import ChatTokenizer
 from preftilt.streams import position_key, stream_key
-from preftilt.types import Completion, Finish, Guided, Reader, Step, Tokens
+from preftilt.types import Completion, Finish, GuidedCompletion, Reader, Step, Tokens
 
 NextLogprobs = Callable[[Tokens], Float[np.ndarray, "V"]]
 """A language model in one function: context → log-probs of the next token (nats, normalised)."""
@@ -190,7 +190,7 @@ class ToyEngine(Engine):
         await asyncio.sleep(0)
         return [self._score(request) for request in requests]
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         await asyncio.sleep(0)
         for request in requests:
             check_guide(request)
@@ -216,7 +216,7 @@ class ToyEngine(Engine):
         )
         return Completion(drawn.tokens, drawn.logprobs[0], drawn.finish)
 
-    def _guided(self, request: GuideRequest, slot: int) -> Guided:
+    def _guided(self, request: GuideRequest, slot: int) -> GuidedCompletion:
         reads = [(view.prompt, self._read_by(view.reader)) for view in request.views]
         return self._draw(request, reads, slot, partial(_guided_pick, request))
 
@@ -226,7 +226,7 @@ class ToyEngine(Engine):
         reads: Sequence[tuple[Tokens, NextLogprobs]],
         slot: int,
         choose: Callable[[Float[np.ndarray, "K V"], int], int],
-    ) -> Guided:
+    ) -> GuidedCompletion:
         """Draw token by token, each chosen from the next-token log-probs after every prompt."""
         for prompt, _ in reads:
             self._check_room(prompt + request.prefix)
@@ -242,7 +242,7 @@ class ToyEngine(Engine):
             finish = self._end(tokens, request.step)
         self.counts["sampled"] += len(tokens)
         rows = np.array(logprobs).reshape(len(tokens), len(reads)).T
-        return Guided(tokens, rows, finish or "length")
+        return GuidedCompletion(tokens, rows, finish or "length")
 
     def _end(self, tokens: Tokens, step: Step | None) -> Finish | None:
         if tokens[-1] == 0:
@@ -250,7 +250,7 @@ class ToyEngine(Engine):
         if step is None:
             return None
         text = "".join(self.tokenizer.pieces(tokens))
-        return "stop" if step_ended(text, step.delimiter) else None
+        return "step" if step_ended(text, step.delimiter) else None
 
     def _propose(self, request: ProposeRequest) -> Proposal:
         self._check_words(request.prefix)

@@ -37,7 +37,7 @@ class StopFinder:
             if tokens[self._length - 1] in self.vocabulary.eos:
                 self.end = self._length, "eos"
             elif self._ends_step(tokens):
-                self.end = self._length, "stop"
+                self.end = self._length, "step"
             elif self._length == self.budget:
                 self.end = self._length, "length"
         return self.end

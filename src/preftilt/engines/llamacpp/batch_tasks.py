@@ -21,7 +21,7 @@ from preftilt.engines.llamacpp.vocabulary import GgufTokenizer
 from preftilt.engines.vocabulary import step_ended
 from preftilt.engines.worker import settle
 from preftilt.streams import position_key
-from preftilt.types import Completion, Finish, Guided, Tokens
+from preftilt.types import Completion, Finish, GuidedCompletion, Tokens
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +36,7 @@ class LlamaDrawJob:
     future: Future[list[Any]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
-    responses: dict[int, Completion | Guided] = field(default_factory=dict)
+    responses: dict[int, Completion | GuidedCompletion] = field(default_factory=dict)
     on_increment: Callable[[Increment], None] | None = None
 
     @property
@@ -71,7 +71,7 @@ class LlamaDrawJob:
                 )
             )
 
-    def finish(self, index: int, response: Completion | Guided) -> None:
+    def finish(self, index: int, response: Completion | GuidedCompletion) -> None:
         """Complete a slot; with the last one, the request."""
         self.responses[index] = response
         if len(self.responses) == len(self.request.slots):
@@ -243,13 +243,13 @@ class DrawTask:
         self.job.emit(self.index, len(self.drawn) - 1, token, column, self.finish)
 
     @property
-    def response(self) -> Completion | Guided:
+    def response(self) -> Completion | GuidedCompletion:
         """The response, once it is done."""
         assert self.finish is not None
         tokens, logprobs = tuple(self.drawn), np.stack(self.logprobs, axis=1)
         if isinstance(self.job.request, SampleRequest):
             return Completion(tokens, logprobs[0], self.finish)
-        return Guided(tokens, logprobs, self.finish)
+        return GuidedCompletion(tokens, logprobs, self.finish)
 
     def _end(self, token: int) -> Finish | None:
         step = self.job.request.step
@@ -258,7 +258,7 @@ class DrawTask:
         if step is not None:
             self.text += self.stop.tokenizer.piece(token, special=True)
             if step_ended(self.text.decode("utf-8", "replace"), step.delimiter):
-                return "stop"
+                return "step"
         return "length" if len(self.drawn) >= self.limit else None
 
 

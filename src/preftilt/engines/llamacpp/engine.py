@@ -25,7 +25,7 @@ from preftilt.engines.llamacpp.batch_tasks import LlamaDrawJob, LlamaJob, LlamaS
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.engines.worker import Worker
-from preftilt.types import Completion, Guided
+from preftilt.types import Completion
 
 
 class LlamaCppEngine(Engine):
@@ -62,7 +62,7 @@ class LlamaCppEngine(Engine):
     async def sample(self, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         return await self._draw(requests)
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         """See :class:`~preftilt.engines.base.Engine`; the views of a response are rows of the same batch.
 
         Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.

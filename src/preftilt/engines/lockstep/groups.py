@@ -27,7 +27,7 @@ from preftilt.engines.loop import together
 from preftilt.engines.vocabulary import Vocabulary, step_ended
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
-from preftilt.types import Finish, Guided, Tokens
+from preftilt.types import Finish, GuidedCompletion, Tokens
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
@@ -118,7 +118,7 @@ class GroupDrawing:
         """Tokens that count."""
         return len(self._tokens)
 
-    async def draw(self, submit: Callable[[Sequence[Any]], None]) -> Guided:
+    async def draw(self, submit: Callable[[Sequence[Any]], None]) -> GuidedCompletion:
         """The continuation, by as many attempts as it takes; ``submit`` hands requests to vLLM, together.
 
         Raises :class:`~preftilt.errors.EngineError` if attempts bring nothing for :data:`PATIENCE_SECONDS`.
@@ -143,7 +143,7 @@ class GroupDrawing:
         self._report(finish)
         columns = np.array(self._columns, dtype=np.float64)
         logprobs = columns.reshape(self.done, len(self.request.views)).T
-        return Guided(tuple(self._tokens), logprobs, finish)
+        return GuidedCompletion(tuple(self._tokens), logprobs, finish)
 
     async def _attempt(self, room: int, submit: Callable[[Sequence[Any]], None]) -> Attempt:
         self.attempts += 1
@@ -198,7 +198,7 @@ class GroupDrawing:
             delimiter = self.request.step.delimiter
             self._text = self.vocabulary.extended_step_text(self._text, self._tokens, delimiter)
             if step_ended(self._text, delimiter):
-                return "stop"
+                return "step"
         self._report(None)
         return None
 

@@ -48,7 +48,7 @@ from preftilt.engines.replicas.replica import (
     watch_replica,
 )
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
-from preftilt.types import Completion, Guided, Tokens
+from preftilt.types import Completion, GuidedCompletion, Tokens
 
 LOAD_SLACK = 1.25
 """A replica's load at most, relative to the mean load."""
@@ -202,7 +202,7 @@ class Replicas(Engine):
         tasks = [RoutedRequest(request.prompt, 1, request) for request in requests]
         return await self._wait(tasks, lambda engine, part: engine.score(part))
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         """See :class:`~preftilt.engines.base.Engine`; a request is routed by its first view."""
         tasks = [self._guide_task(request) for request in requests]
         return await self._wait(tasks, lambda engine, part: engine.guide(part))

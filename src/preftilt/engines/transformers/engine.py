@@ -36,7 +36,7 @@ from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.scheduler import TransformersScheduler
 from preftilt.engines.worker import Worker
 from preftilt.errors import BadInput
-from preftilt.types import Completion, Guided
+from preftilt.types import Completion
 
 if TYPE_CHECKING:
     from preftilt.engines.transformers.expanded import ExpandedPath
@@ -79,7 +79,7 @@ class TransformersEngine(Engine):
             self._checker.check_sample(request)
         return await self._draw(requests)
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         """See :class:`~preftilt.engines.base.Engine`; the views of a row share every forward.
 
         Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.

@@ -22,7 +22,7 @@ from preftilt.engines.base import (
 from preftilt.engines.transformers.prefix_cache import CachedPrompt, CachedTail
 from preftilt.engines.transformers.sampler import GuidanceRule
 from preftilt.engines.worker import settle
-from preftilt.types import Completion, Finish, Guided, Reader, Tokens
+from preftilt.types import Completion, Finish, GuidedCompletion, Reader, Tokens
 
 
 @dataclass(eq=False, slots=True)
@@ -67,7 +67,7 @@ class DrawJob:
     future: Future[list[Any]] = field(default_factory=Future)
     started: int = 0
     done: int = 0
-    drawn: dict[int, Completion | Guided] = field(default_factory=dict)
+    drawn: dict[int, Completion | GuidedCompletion] = field(default_factory=dict)
     on_increment: Callable[[Increment], None] | None = None
 
     def emit(
@@ -95,7 +95,7 @@ class DrawJob:
         if self.rule is None:
             self.drawn[index] = Completion(tuple(tokens), views[0], finish)
         else:
-            self.drawn[index] = Guided(tuple(tokens), views, finish)
+            self.drawn[index] = GuidedCompletion(tuple(tokens), views, finish)
         if len(self.drawn) == len(self.request.slots):
             settle(self.future, [self.drawn[i] for i in range(len(self.request.slots))])
 

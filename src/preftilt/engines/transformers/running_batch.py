@@ -151,7 +151,7 @@ class RowLifecycle:
                 row.text, row.tokens, request.step.delimiter
             )
             if step_ended(row.text, request.step.delimiter):
-                return "stop"
+                return "step"
         full = row.longest + len(row.tokens) >= self._context
         return "length" if full or len(row.tokens) >= request.max_tokens else None
 

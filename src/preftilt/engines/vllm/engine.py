@@ -37,7 +37,7 @@ from preftilt.engines.vllm.sequences import (
 from preftilt.engines.vllm.worker import Submits
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import BadInput, EngineError
-from preftilt.types import Completion, Guided, Tokens
+from preftilt.types import Completion, GuidedCompletion, Tokens
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 """Temperatures besides 0 that vLLM draws at; it would silently raise a lower one, and refuses a higher one."""
@@ -107,7 +107,7 @@ class VllmEngine(Engine):
             for each, request in zip(drawings, requests, strict=True)
         ]
 
-    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[Guided]]:
+    async def guide(self, requests: Sequence[GuideRequest]) -> list[list[GuidedCompletion]]:
         """See :class:`~preftilt.engines.base.Engine`; the views of a response are a group of ``engines/lockstep``.
 
         Errors, and the end of the context (that of the longest view), are as in :meth:`sample`.
@@ -138,7 +138,7 @@ class VllmEngine(Engine):
             for slot in request.slots
         ]
 
-    async def _draw_group(self, group: GroupDrawing) -> Guided:
+    async def _draw_group(self, group: GroupDrawing) -> GuidedCompletion:
         async with self._row_semaphore.hold(len(group.request.views)):
             return await group.draw(self._worker.submit)
 

@@ -140,7 +140,7 @@ class SampleSequence:
             if token in self.vocabulary.eos:
                 return "eos"
             if self._ends_step():
-                return "stop"
+                return "step"
         return "length" if output.finished else None
 
     def _ends_step(self) -> bool:
