@@ -18,8 +18,7 @@ from preftilt.errors import BadInput
 from preftilt.guided import adapted, combine, masked
 from preftilt.result import number
 from preftilt.run import Prepared
-from preftilt.run.guiding import guided_views
-from preftilt.search import GuidedSearch
+from preftilt.run.guiding import guided_views, view_guide
 from preftilt.types import Guide, Tokens
 
 EVERY_TOKEN = 1 << 30
@@ -95,9 +94,7 @@ async def likely_alternatives(
     """
     query, prefix = prepared.query, prepared.prefix
     _check(engine, prepared)
-    search = prepared.settings.search
-    guide = search.guide if isinstance(search, GuidedSearch) else Guide()
-    guide = guide if isinstance(guide, Guide) else Guide()
+    guide = view_guide(prepared.settings.search) or Guide()
     drawn, preferred = guided_views(query, guide)
     prompts = {view.name: view.prompt for view in query.views}
     prompts |= {name: view.prompt for name, view in drawn.items()}

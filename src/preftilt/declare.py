@@ -120,7 +120,8 @@ class Declared:
         """What it must be, in words."""
         facts = self.facts
         if self.choices:
-            return " or ".join([", ".join(self.choices[:-1]), self.choices[-1]])
+            *others, last = self.choices
+            return f"{', '.join(others)} or {last}" if others else last
         if self.kind is bool:
             return "true or false"
         if self.kind is str:

@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from preftilt.arm.spec import ArmSpec, Objective, check_alpha, parse_alpha, read_spec, spec_json
+from preftilt.arm.spec import (
+    ArmSpec,
+    Objective,
+    check_alpha,
+    named_numbers,
+    parse_alpha,
+    read_spec,
+    spec_json,
+)
 from preftilt.errors import BadInput
 
 HELP = Objective("help", "The answer is helpful.", 0.5)
@@ -95,14 +103,20 @@ def test_a_preference_vector_is_read_by_name_in_the_spec_s_order():
         ("help=0.7,safe=0.4", "sums to 1.1"),
         ("help=1.5,safe=-0.5", "alpha of safe is -0.5"),
         ("help=nan,safe=1", "alpha of help is nan"),
-        ("help=much,safe=1", "'much', not a number"),
-        ("help=0.5,help=0.5", "names help twice"),
+        ("help=much,safe=1", "alpha help=much: 'much' is not a number"),
+        ("help=0.5,help=0.5", "alpha is given twice for help"),
         ("0.5,0.5", "is not NAME=NUMBER"),
     ],
 )
 def test_a_wrong_preference_vector_is_refused_with_the_names_that_are_known(text, told):
     with pytest.raises(BadInput, match=told):
         parse_alpha(text, (HELP, SAFE))
+
+
+def test_a_number_without_a_name_is_that_of_all():
+    assert named_numbers(["0.5", "taste = 2"], "--arm-weight") == {"": 0.5, "taste": 2.0}
+    with pytest.raises(BadInput, match="--arm-weight is given twice; give it once"):
+        named_numbers(["0.5", "1"], "--arm-weight")
 
 
 def test_a_preference_vector_of_another_length_is_refused():

@@ -131,7 +131,7 @@ def test_a_smaller_model_stands_beside_the_model(cli: Cli, models: Models, arms:
         (("--arm", "{parm}", "--alpha", "help=0.7,humour=0.3"), "alpha names humour, unknown"),
         (("--arm", "{parm}"), "'parm' weighs help and safe: say how much each counts"),
         (("--arm", "{parm}", "--alpha", "much"), "--alpha 'much' is neither NAME=NUMBER"),
-        (("--arm", "{parm}", "--arm-weight", "x"), "--arm-weight 'x' is not [NAME=]NUMBER"),
+        (("--arm", "{parm}", "--arm-weight", "x"), "--arm-weight x: 'x' is not a number"),
         (("--arm", "{parm}", "--arm", "{parm}"), "--arm parm is given twice"),
         (("--arm", "{parm}/nowhere"), "holds no reward model"),
         (("--arm", "{small}"), "or open that one beside this model (--arm-base"),

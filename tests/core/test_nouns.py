@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import pytest
 
@@ -61,6 +61,16 @@ def test_a_whole_number_is_no_fraction_and_no_truth_value() -> None:
     for value in (2.0, True, "2"):
         with pytest.raises(BadInput, match="n must be a whole number of at least 1"):
             n.check(value, "n")
+
+
+def test_a_setting_of_one_choice_names_it_alone() -> None:
+    @dataclass(frozen=True)
+    class Fixed:
+        unit: Literal["nats"] = "nats"
+
+    [unit] = declarations(Fixed)
+    with pytest.raises(BadInput, match=r"^unit must be nats, not 'bits'$"):
+        unit.check("bits", "unit")
 
 
 def test_the_name_of_a_search_or_method_of_one_kind_is_no_argument() -> None:

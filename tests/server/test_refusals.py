@@ -39,6 +39,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     ),
     "details without a preference": ({"preftilt": {"details": True}}, "preftilt.preference", "no"),
     "an idle setting": ({"preftilt": WISH | {"search": "greedy", "n": 3}}, None, "does not apply"),
+    "a number of candidates twice": (
+        {"preftilt": WISH | {"n": 2, "search": {"name": "best-of-n", "n": 3}}},
+        None,
+        '"n" and "search.n" are the same; give one',
+    ),
     "too many choices": ({"n": 5}, "n", "4 answers at most"),
     "too many candidates": ({"preftilt": WISH | {"n": 10**9}}, "preftilt.search", "64"),
     "a tool's turn": (

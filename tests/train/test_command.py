@@ -47,6 +47,7 @@ def test_flags_become_settings_and_the_summary_names_every_objective(
     ("flags", "told"),
     [
         (("--beta", "much"), "--beta much: 'much' is not a number"),
+        (("--beta", "1", "--beta", "2"), "--beta is given twice; give it once"),
         (("--beta", "kind=1"), "--beta names kind, which no --objective does"),
         (("--objective", "two words"), "cannot name an objective"),
         (("--validation", "1.5"), "validation must be at least 0 and below 1, not 1.5"),

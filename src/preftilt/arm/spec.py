@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -146,23 +146,34 @@ def parse_alpha(text: str, objectives: Sequence[Objective]) -> tuple[float, ...]
     Raises :class:`~preftilt.errors.BadInput` for names that are unknown, missing or repeated, and as
     :func:`check_alpha` does.
     """
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, sign, number = (field.strip() for field in part.partition("="))
-        if not sign:
-            raise BadInput(f"alpha {part.strip()!r} is not NAME=NUMBER; {_known(objectives)}")
-        if name in weights:
-            raise BadInput(f"alpha names {name} twice")
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            raise BadInput(f"alpha of {name} is {number!r}, not a number") from None
+    parts = text.split(",")
+    if nameless := [part.strip() for part in parts if "=" not in part]:
+        raise BadInput(f"alpha {nameless[0]!r} is not NAME=NUMBER; {_known(objectives)}")
+    weights = named_numbers(parts, "alpha")
     names = [objective.name for objective in objectives]
     if unknown := [name for name in weights if name not in names]:
         raise BadInput(f"alpha names {', '.join(unknown)}, unknown here; {_known(objectives)}")
     if missing := [name for name in names if name not in weights]:
         raise BadInput(f"alpha leaves out {', '.join(missing)}; {_known(objectives)}")
     return check_alpha([weights[name] for name in names], objectives)
+
+
+def named_numbers(texts: Iterable[str], what: str) -> dict[str, float]:
+    """The numbers of ``NAME=NUMBER`` each, by name; a ``NUMBER`` alone is under the name "".
+
+    Raises :class:`~preftilt.errors.BadInput` for what is no number and for a name that is there twice; ``what`` is what
+    the reader calls them.
+    """
+    numbers: dict[str, float] = {}
+    for text in texts:
+        name, _, number = (part.strip() for part in text.rpartition("="))
+        if name in numbers:
+            raise BadInput(f"{what} is given twice{f' for {name}' if name else ''}; give it once")
+        try:
+            numbers[name] = float(number)
+        except ValueError:
+            raise BadInput(f"{what} {text.strip()}: {number!r} is not a number") from None
+    return numbers
 
 
 def check_alpha(alpha: Sequence[float], objectives: Sequence[Objective]) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from preftilt.api import Settings
-from preftilt.arm.spec import read_spec
+from preftilt.arm.spec import named_numbers, read_spec
 from preftilt.cli.grouping import Flags, flag
 from preftilt.cli.options import ModelFlags
 from preftilt.declare import declarations
@@ -50,7 +50,7 @@ def settings_from(flags: Flags, arms: Sequence[str] = ()) -> Settings:
     if arms:
         values["arm"] = list(arms)
     if "arm_weight" in values:
-        values["arm_weight"] = _arm_weights(values["arm_weight"])
+        values["arm_weight"] = named_numbers(values["arm_weight"], "--arm-weight")
     name = values.pop("search", "auto")
     mixed = {"alpha": values.pop("alpha")} if "=" in values.get("alpha", "") else {}
     own = {key: values.pop(key) for key in SearchPatch.model_fields if key in values}
@@ -164,20 +164,6 @@ def arms_from(model: ModelFlags) -> dict[str, str]:
             raise BadInput(f"--arm {name} is given twice; name them apart, NAME=FOLDER")
         folders[name] = folder
     return folders
-
-
-def _arm_weights(options: Sequence[str]) -> dict[str, float]:
-    """``--arm-weight [NAME=]W``; a weight of all is under the name ""."""
-    weights: dict[str, float] = {}
-    for option in options:
-        name, _, number = option.rpartition("=")
-        if name in weights:
-            raise BadInput(f"--arm-weight {name or 'of all'} is given twice")
-        try:
-            weights[name] = float(number)
-        except ValueError:
-            raise BadInput(f"--arm-weight {option!r} is not [NAME=]NUMBER") from None
-    return weights
 
 
 def _utility(text: str) -> float:

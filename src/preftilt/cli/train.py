@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from preftilt.arm.spec import Objective
+from preftilt.arm.spec import Objective, named_numbers
 from preftilt.cli.grouping import Flags, option
 from preftilt.cli.options import flags_from
 from preftilt.declare import declarations
@@ -94,17 +94,8 @@ def _settings(flags: Flags, **values: Any) -> TrainSettings:
 def _told(objectives: Sequence[str], betas: Sequence[str]) -> dict[str, Any]:
     """The objectives with their descriptions and betas, and the beta of those not named."""
     [common] = [each.default for each in declarations(TrainSettings) if each.name == "beta"]
-    own: dict[str, float] = {}
-    for text in betas:
-        name, sign, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            raise BadInput(f"--beta {text}: {number!r} is not a number") from None
-        if sign:
-            own[name] = value
-        else:
-            common = value
+    own = named_numbers(betas, "--beta")
+    common = own.pop("", common)
     named: list[Objective] = [_objective(text, own, common) for text in objectives]
     if unknown := own.keys() - {objective.name for objective in named}:
         raise BadInput(

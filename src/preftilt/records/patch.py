@@ -48,6 +48,10 @@ class NamedPatch(Strict):
 
     name: str | None = None
 
+    def changes(self) -> dict[str, Any]:
+        """The settings that it changes, by name, besides which of the kinds it is."""
+        return self.model_dump(exclude_none=True, exclude={"name"})
+
 
 PatchT = TypeVar("PatchT", bound=Strict)
 
@@ -153,7 +157,7 @@ class MethodPatch(patch_of(NamedPatch, KINDS, METHODS)):
     def apply(self, base: Method) -> Method:
         """``base`` with these changes; another kind of method starts from its defaults."""
         named = METHODS[self.name or base.name]
-        changes = self.model_dump(exclude_none=True, exclude={"name"})
+        changes = self.changes()
         for name in ignored_by_method(named.name, changes):
             own = [setting.name for setting in fields(named) if setting.name != "name"]
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
@@ -197,7 +201,7 @@ class SearchPatch(patch_of(NamedPatch, SEARCHES.values(), [*SEARCHES, *PRESETS])
             base = PRESETS[self.name].search
         kind = SEARCHES[search_of(self.name or base.name)]
         own = [setting.name for setting in fields(kind) if setting.name != "name"]
-        changes = self.model_dump(exclude_none=True, exclude={"name"})
+        changes = self.changes()
         for name in ignored_by_search(kind().name, changes):
             has = f"it has {', '.join(own)}" if own else "it has no settings of its own"
             raise BadInput(f"{name} does not apply to the search {kind().name!r}: {has}")

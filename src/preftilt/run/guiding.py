@@ -66,10 +66,17 @@ def count_as_scores(
 
 def drawn_sources(query: Query, search: Search) -> tuple[frozenset[Source], bool]:
     """What log-probs come with drawing for ``search``, and whether that is guided by views."""
-    if isinstance(search, GuidedSearch) and isinstance(search.guide, Guide):
-        views, _ = guided_views(query, search.guide)
-        return frozenset((view.prompt, view.reader) for view in views.values()), True
-    return frozenset({(query.prompt, None)}), False
+    guide = view_guide(search)
+    if guide is None:
+        return frozenset({(query.prompt, None)}), False
+    views, _ = guided_views(query, guide)
+    return frozenset((view.prompt, view.reader) for view in views.values()), True
+
+
+def view_guide(search: Search) -> Guide | None:
+    """How ``search`` mixes the views at every token; None if it does not, or asks a reward model in their place."""
+    guide = search.guide if isinstance(search, GuidedSearch) else None
+    return guide if isinstance(guide, Guide) else None
 
 
 def check_guided(
@@ -86,7 +93,8 @@ def check_guided(
             f"{engine.name} cannot choose token by token, as the search {search.name!r} does: open the model in this"
             " process (--model with its hub id or path), or take another search (--search best-of-n)"
         )
-    if isinstance(search.guide, Guide) and search.guide.strength_by == "divergence":
+    guide = view_guide(search)
+    if guide is not None and guide.strength_by == "divergence":
         _check_single(query)
     if by_reward and reward is None:
         raise BadInput(
@@ -100,10 +108,8 @@ def _check_scored(engine: Engine, search: Search, query: Query) -> None:
     reason = engine.capabilities.unscored
     if not reason:
         return
-    drawn: set[Source] = set()
-    if isinstance(search, GuidedSearch) and isinstance(search.guide, Guide):
-        views, _ = guided_views(query, search.guide)
-        drawn = {(view.prompt, view.reader) for view in views.values()}
+    sources, guided = drawn_sources(query, search)
+    drawn = sources if guided else frozenset()
     missing = [view.name for view in query.views if (view.prompt, view.reader) not in drawn]
     if missing:
         raise BadInput(

@@ -101,7 +101,7 @@ class Knob(SettingsPatch):
     def _not_both(self) -> Knob:
         if self.preference and self.preferences:
             raise ValueError('"preference" and "preferences" exclude each other')
-        if self.n is not None and getattr(self.search, "n", None) is not None:
+        if self.n is not None and self.search is not None and "n" in self.search.changes():
             raise ValueError('"n" and "search.n" are the same; give one')
         return self
 
