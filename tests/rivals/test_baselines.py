@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import pytest
 import preftilt as pt
 from preftilt.errors import BadInput
 from preftilt.result import ScoredCandidate
-from preftilt.rivals import METHODS, AtRandom, ByVote
-from preftilt.testing.toy import ToyEngine
+from preftilt.rivals import METHODS, AtRandom, ByVote, CandidatePool, Judges, pick
+from preftilt.types import Candidate, Query, Stream, View
 from tests.rivals.conftest import QUESTION, WISH, Ask, toy
 
 FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -93,23 +94,35 @@ def test_another_method_picks_among_what_rear_s_tree_ends_with(ask: Ask) -> None
     assert any("REAR's score guided the steps" in note for note in result.notes)
 
 
-def test_the_random_pick_is_the_item_s_own_and_uniform() -> None:
-    unending = ToyEngine(lambda context: np.log(np.full(12, 1 / 12)))
-    settings = pt.Settings(search=pt.BestOfN(n=4), method=AtRandom(), max_tokens=1, lam=1.0)
-    realigner = pt.Realigner(unending, settings)
+async def test_the_random_pick_is_the_item_s_own_and_uniform() -> None:
+    engine, items = toy(), 400
+    candidates = tuple(Candidate((3, 0), np.zeros((1, 2)), "eos", slot) for slot in range(4))
+    pool = CandidatePool(
+        candidates=candidates,
+        texts=("play",) * 4,
+        query=Query(prompt=(1,), views=(View("question", (1,), 1.0),), lam=0.0, ratios=()),
+        reward=pt.Reward(),
+        stream=Stream(0),
+        messages=(),
+        preferences=(),
+        prompt=pt.PromptSettings(),
+    )
 
-    def picked(item: str) -> int:
-        # All four are cut off after one token, so nothing but the draw decides.
-        result = pt.run_sync(realigner.realign(QUESTION, WISH, item=item))
-        ended = [candidate for candidate in result.candidates if candidate.finish == "eos"]
-        return -1 if ended else result.candidates[0].slot
+    async def picked(item: str) -> int:
+        ranking = await pick(replace(pool, stream=Stream(0, item)), AtRandom(), engine, Judges())
+        return ranking.candidates[0].slot
 
-    assert picked("7") == picked("7")
-    counts = Counter(picked(str(i)) for i in range(400))
-    del counts[-1]
-    total = sum(counts.values())
-    spread = math.sqrt(total * 0.25 * 0.75)
-    assert all(abs(counts[slot] - total / 4) < 4 * spread for slot in range(4))
+    assert await picked("7") == await picked("7")
+    counts = Counter([await picked(str(i)) for i in range(items)])
+    spread = math.sqrt(items * 0.25 * 0.75)
+    assert all(abs(counts[slot] - items / 4) < 4 * spread for slot in range(4))
+
+
+def test_a_request_picked_at_random_takes_the_item_s_own_draw(ask: Ask) -> None:
+    first, again = ask(AtRandom()), ask(AtRandom())
+    assert [candidate.slot for candidate in first.candidates] == [
+        candidate.slot for candidate in again.candidates
+    ]
 
 
 def score(responses: list[str], method: ByVote) -> pt.Realigned:
