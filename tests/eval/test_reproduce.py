@@ -187,8 +187,8 @@ def plan(folder: Path, **changes: Any) -> ReproducePlan:
     return ReproducePlan(measure=MeasureSettings(**measured), **known | rest)
 
 
-def report_of(folder: Path, **changes: Any) -> dict[str, Any]:
-    benchmarks = open_benchmarks(("demo-world",), Opening(limit=4, validation=20))
+def report_of(folder: Path, validation: int = 20, **changes: Any) -> dict[str, Any]:
+    benchmarks = open_benchmarks(("demo-world",), Opening(limit=4, validation=validation))
     return reproduce(plan(folder, **changes), benchmarks, "preftilt reproduce all", lambda *_: None)
 
 

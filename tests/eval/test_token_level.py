@@ -110,11 +110,11 @@ def test_cut_off_answers_win_only_where_their_rule_lets_them(tmp_path: Path):
 
 
 def test_what_is_chosen_is_measured_on_validation_items_alone(toy: ToyEngine, tmp_path: Path):
-    report = report_of(tmp_path, experiments=[TOKEN_LEVEL])
+    report = report_of(tmp_path, 6, experiments=[TOKEN_LEVEL])
     report = json.loads(json.dumps(report, allow_nan=False))
     [world] = report["benchmarks"]
     data = world[TOKEN_LEVEL]
-    assert {row["items"] for row in data["validation"]["rows"]} == {20}
+    assert {row["items"] for row in data["validation"]["rows"]} == {6}
     rows = {(row["method"], row["lam"]): row for row in data["tables"]["greedy"]["rows"]}
     assert rows["guided, greedy", 2.0]["items"] == 4
     assert rows["guided draws at λ = 2, random of 4", None]["scored"] > 0
@@ -126,7 +126,7 @@ def test_what_is_chosen_is_measured_on_validation_items_alone(toy: ToyEngine, tm
     text = markdown(blocks(report, pictures))
     assert "Validation items: what was chosen from" in text
     counts = dict(toy.counts)
-    again = report_of(tmp_path, experiments=[TOKEN_LEVEL])
+    again = report_of(tmp_path, 6, experiments=[TOKEN_LEVEL])
     assert json.loads(json.dumps(again)) == report
     assert toy.counts == counts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,7 +25,10 @@ from tests.cli.toys import sampling_alone
 
 @dataclass(slots=True)
 class Odd(Engine):
-    """The toy engine, slow by ``pause`` seconds a call, or failing with ``failure``; counts cancelled calls."""
+    """The toy engine, slow by ``pause`` seconds a call, or failing with ``failure``; counts cancelled calls.
+
+    A call goes on when ``may_go_on`` is set, as it is unless a test clears it.
+    """
 
     pause: float = 0.0
     failure: Exception | None = None
@@ -32,6 +36,10 @@ class Odd(Engine):
     requests: list[SampleRequest] = field(default_factory=list)
     cancelled: int = 0
     closed: bool = False
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.may_go_on.set()
 
     @property
     def info(self) -> EngineInfo:
@@ -41,11 +49,7 @@ class Odd(Engine):
         self.requests.extend(requests)
         if self.failure is not None:
             raise self.failure
-        try:
-            await asyncio.sleep(self.pause)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+        await self._wait()
         return await self.inner.sample(requests)
 
     async def stream(self, request: DrawingRequest) -> AsyncGenerator[Increment, None]:
@@ -58,12 +62,17 @@ class Odd(Engine):
         async for increment in self.inner.stream(request):
             if increment.start == place:
                 place += 1
-                try:
-                    await asyncio.sleep(self.pause)
-                except asyncio.CancelledError:
-                    self.cancelled += 1
-                    raise
+                await self._wait()
             yield increment
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.sleep(self.pause)
+            while not self.may_go_on.is_set():
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
 
     async def score(self, requests: Sequence[ScoreRequest]) -> list[Float[np.ndarray, "T"]]:
         return await self.inner.score(requests)

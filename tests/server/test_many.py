@@ -74,7 +74,8 @@ def test_a_client_that_leaves_takes_its_work_with_it(stream: bool) -> None:
 
 
 def test_a_full_queue_is_told_at_once_and_empties_again() -> None:
-    engine = Odd(pause=1.0)
+    engine = Odd()
+    engine.may_go_on.clear()
     with serving(engine, max_concurrency=1, max_queue=1) as server:
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(ask, server) for _ in range(2)]
@@ -86,6 +87,7 @@ def test_a_full_queue_is_told_at_once_and_empties_again() -> None:
                 assert said.json()["error"]["code"] == "overloaded"
             with server.http as http:
                 assert http.get("/ready").status_code == 503
+            engine.may_go_on.set()
             assert [one.result().status_code for one in waiting] == [200, 200]
         assert ask(server).status_code == 200
         with server.http as http:

@@ -20,8 +20,8 @@ from jaxtyping import Float, Int
 from preftilt.errors import BadInput
 from preftilt.eval.calibrate.reading import RatedPool
 from preftilt.eval.stats import Compared, Interval, compare, mean_interval, weights
-from preftilt.eval.stored import best_of
-from preftilt.reward import Reward
+from preftilt.eval.stored import first_by
+from preftilt.reward import Reward, reduced
 from preftilt.types import Reduction
 
 LAMBDAS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -85,7 +85,7 @@ def calibrate(
     options = options_of(lambdas, reductions)
     rated = [pool for pool in pools if pool.rated]
     size = _size(rated, n, min_items, len(pools) - len(rated))
-    values = np.array([[_quality(pool, size, option) for option in options] for pool in rated])
+    values = np.array([_qualities(pool, size, options) for pool in rated])
     return choose(options, values, n=size, left_out=len(pools) - len(rated), seed=seed)
 
 
@@ -164,11 +164,20 @@ def _size(rated: Sequence[RatedPool], n: int | None, min_items: int, left_out: i
     return size
 
 
-def _quality(pool: RatedPool, size: int, option: Option) -> float:
-    reward = Reward(reduction=option.reduction, gamma=pool.gamma)
-    picked = best_of(pool.candidates[:size], option.lam, reward)
-    assert picked.quality is not None
-    return picked.quality
+def _qualities(pool: RatedPool, size: int, options: Sequence[Option]) -> list[float]:
+    """The quality of what best-of-``size`` picks by each option; the lines in λ are those of its reduction."""
+    candidates = pool.candidates[:size]
+    rewards = {
+        option.reduction: Reward(reduction=option.reduction, gamma=pool.gamma) for option in options
+    }
+    lines = {reduction: reduced(candidates, reward) for reduction, reward in rewards.items()}
+    qualities: list[float] = []
+    for option in options:
+        scores = [line.at(option.lam) for line in lines[option.reduction]]
+        picked = first_by(candidates, scores, rewards[option.reduction])
+        assert picked.quality is not None
+        qualities.append(picked.quality)
+    return qualities
 
 
 def _out_of_bag(
