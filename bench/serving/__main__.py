@@ -21,10 +21,19 @@ from bench.serving.proxy import measure_proxy
 from bench.serving.replicas import measure_replicas
 from bench.serving.report import PARTS, MeasuredPart, load, measured, save
 from bench.serving.scoring import measure_scoring
+from bench.serving.streams import measure_streams
 from bench.serving.words import QuestionMaker
 
 CLIENTS = 200
-REPEATS = {"proxy": 9, "engines": 8, "peers": 4, "clients": 3, "scoring": 8, "replicas": 3}
+REPEATS = {
+    "proxy": 9,
+    "engines": 8,
+    "peers": 4,
+    "clients": 3,
+    "scoring": 8,
+    "replicas": 3,
+    "streams": 4,
+}
 """Values a figure: multiples of the sides, so that each begins equally often."""
 
 
@@ -61,6 +70,8 @@ def _measure(
         return measured(command, *measure_scoring(work, words, repeats, say))
     if name == "replicas":
         return measured(command, *measure_replicas(work, words, repeats, say))
+    if name == "streams":
+        return measured(command, *measure_streams(work, words, repeats, say))
     say(f"clients: {CLIENTS} at once")
     return measured(command, [], {}, [crowd(CLIENTS) for _ in range(repeats)])
 

@@ -18,7 +18,7 @@ from bench.server import LoadResult
 from bench.serving.rows import RatioRow
 
 MODEL = "demo (the bundled one, 5 M parameters), float32"
-PARTS = ("proxy", "engines", "peers", "clients", "scoring", "replicas")
+PARTS = ("proxy", "engines", "peers", "clients", "scoring", "replicas", "streams")
 
 INTRODUCTION = """\
 Medians of n ratios, with the quartiles between which half of them lie. The two sides of a ratio are measured right
@@ -39,7 +39,9 @@ as it is, because a rating must be able to end: at most {new_tokens} tokens a re
   A model of this size rates no better than chance; what is measured is the time.
 - **Replicas** are two vLLM servers of one model. All users ask at once, in another order every round. What is
   compared is a count, by the servers' own metrics: prompt tokens that they had to compute because their caches did not
-  hold them.
+  hold them. vllm-router is vLLM's own router, before the same servers.
+- **Streams** are answers of SmolLM2 in bfloat16, decoded greedily and without a preference, of vLLM's server with 64
+  rows; all clients ask at once, so that most of the wait for a first token is for a row. The clients take CPU, too.
 """
 
 
