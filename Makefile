@@ -96,12 +96,12 @@ reproduce-demo: $(VENV)/.dev  ## every experiment of the paper on the bundled mo
 
 # About an hour and a half on two cores; one thread a process, of which there are two. A run that was killed goes on.
 DATA ?= ../shared/data
-SYS_IFEVAL = OMP_NUM_THREADS=1 $(BIN)/preftilt reproduce --model smollm2 --dtype bfloat16 --max-rows 128 --processes 2 --data $(DATA)
+SYS_IFEVAL = $(BIN)/preftilt reproduce --model smollm2 --dtype bfloat16 --max-rows 128 --data $(DATA)
 reproduce-sys-ifeval: $(VENV)/.dev $(VENV)/.smollm2  ## S-IFEval on SmolLM2, and what to do about wishes to leave something out; writes out/sys-ifeval/ (DATA: the benchmarks' folder)
-	$(SYS_IFEVAL) sys-ifeval --validation 100 --n 8 --drawn 4 --drawn-items 90 --tree-lambdas 3 --tree-items 12 \
-	  --rated-items 30 --other-items 60 --timed-items 3 -o out/sys-ifeval
-	$(SYS_IFEVAL) equal-tokens -b sys-ifeval --validation 100 --n 8 --drawn 4 --drawn-items 90 \
-	  --records out/sys-ifeval/records -o out/equal-tokens
+	$(SYS_IFEVAL) sys-ifeval --validation 100 --n 8 --drawn 4 --tree-lambdas 3 --tree-items 12 --rated-items 30 \
+	  -o out/sys-ifeval
+	$(SYS_IFEVAL) equal-tokens -b sys-ifeval --validation 100 --n 8 --drawn 4 --records out/sys-ifeval/records \
+	  -o out/equal-tokens
 	$(SYS_IFEVAL) avoiding -b sys-ifeval --switches '{"rows": "exclusion"}' --limit 60 --n 2 -o out/avoiding
 
 arms-eval: $(VENV)/.dev  ## train reward models that decode for the bundled model and measure them; writes out/arms-eval/
