@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an idle setting": ({"preftilt": WISH | {"search": "greedy", "n": 3}}, None, "does not apply"),
     "a number of candidates twice": (
         {"preftilt": WISH | {"n": 2, "search": {"name": "best-of-n", "n": 3}}},
-        None,
+        "preftilt",
         '"n" and "search.n" are the same; give one',
     ),
     "too many choices": ({"n": 5}, "n", "4 answers at most"),
