@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from preftilt.arm.layers import Mixing, adapter_output, merged_delta, mixing
 from preftilt.arm.spec import ArmSpec, read_spec
 from preftilt.arm.weights import ArmWeights, load_weights
 from preftilt.errors import BadInput
-from preftilt.types import Reader
 
 SAMPLES = 8
 TOLERANCE = 0.05
@@ -305,39 +304,3 @@ def _to_device(mix: Mixing, place: torch.device) -> Mixing:
             for tensor in (mix.matrix, mix.scale, mix.shift)
         )
     )
-
-
-Readers = tuple[Reader | None, ...]
-"""The reader of every token of a forward; None is the base model."""
-
-MAX_CACHED_HOOKS, MAX_CACHED_ROWS = 4, 128
-"""How many forwards' hooks are cached, and up to how many rows: while no row ends, the readers stay the same."""
-
-
-class AttachedArms:
-    """The ARMs that are attached to one model, by name."""
-
-    def __init__(self, arms: Mapping[str, AttachedArm], device: torch.device) -> None:
-        self.by_name = dict(arms)
-        self._device = device
-        self._cached_hooks = lru_cache(maxsize=MAX_CACHED_HOOKS)(self._hooks)
-
-    @contextmanager
-    def active(self, readers: Readers) -> Iterator[None]:
-        """Within the block, a forward of a batch of len(``readers``) rows computes row i under ``readers[i]``."""
-        hooks = self._cached_hooks if len(readers) <= MAX_CACHED_ROWS else self._hooks
-        with registered_hooks(hooks(readers)):
-            yield
-
-    def _hooks(self, readers: Readers) -> Hooks:
-        """The hooks of every ARM that is active in any row; its preference vectors [M, k] are NaN in the others."""
-        hooks: Hooks = ()
-        for name in sorted({reader.arm for reader in readers if reader is not None}):
-            arm = self.by_name[name]
-            inactive = (float("nan"),) * len(arm.spec.objectives)
-            rows = [
-                reader.alpha if reader is not None and reader.arm == name else inactive
-                for reader in readers
-            ]
-            hooks += arm.hooks(torch.tensor(rows, dtype=torch.float32, device=self._device))
-        return hooks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -76,9 +77,8 @@ def model_folder(name: str) -> str:
     path = gguf_file(name)
     if path is None:
         return name
-    from preftilt.engines.gguf import converted  # Few models are GGUF files.
-
-    return str(converted(path))
+    # Few models are GGUF files, and names are looked up where there is no transformers, too.
+    return str(import_module("preftilt.engines.gguf").converted(path))
 
 
 MAGIC = b"GGUF"

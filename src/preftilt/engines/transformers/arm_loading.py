@@ -1,13 +1,25 @@
-"""Loads reward models (ARMs) and attaches them to the model, or to the smaller model that they were trained on."""
+"""Reward models (ARMs) of an engine: loaded, attached to the model or to the smaller one that they were trained on, and
+active for the tokens of a forward that they read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from preftilt.arm.attach import AttachedArm, AttachedArms, attach, check_base, check_tokenizer
+import torch
+
+from preftilt.arm.attach import (
+    AttachedArm,
+    Hooks,
+    attach,
+    check_base,
+    check_tokenizer,
+    registered_hooks,
+)
 from preftilt.arm.spec import ArmSpec, read_spec
 from preftilt.engines.base import KnownArm
 from preftilt.engines.transformers.loading import (
@@ -20,6 +32,7 @@ from preftilt.engines.transformers.loading import (
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.vocabulary import known_ids
 from preftilt.errors import BadInput
+from preftilt.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 
@@ -148,3 +161,39 @@ def _base_runner(loaded: LoadedModel, base: ModelRunner) -> ModelRunner:
     runner = ModelRunner(loaded.model, vocabulary=size, holes=base.holes)
     runner.stats = base.stats
     return runner
+
+
+Readers = tuple[Reader | None, ...]
+"""The reader of every token of a forward; None is the base model."""
+
+MAX_CACHED_HOOKS, MAX_CACHED_ROWS = 4, 128
+"""How many forwards' hooks are cached, and up to how many rows: while no row ends, the readers stay the same."""
+
+
+class AttachedArms:
+    """The ARMs that are attached to one model, by name."""
+
+    def __init__(self, arms: Mapping[str, AttachedArm], device: torch.device) -> None:
+        self.by_name = dict(arms)
+        self._device = device
+        self._cached_hooks = lru_cache(maxsize=MAX_CACHED_HOOKS)(self._hooks)
+
+    @contextmanager
+    def active(self, readers: Readers) -> Iterator[None]:
+        """Within the block, a forward of a batch of len(``readers``) rows computes row i under ``readers[i]``."""
+        hooks = self._cached_hooks if len(readers) <= MAX_CACHED_ROWS else self._hooks
+        with registered_hooks(hooks(readers)):
+            yield
+
+    def _hooks(self, readers: Readers) -> Hooks:
+        """The hooks of every ARM that is active in any row; its preference vectors [M, k] are NaN in the others."""
+        hooks: Hooks = ()
+        for name in sorted({reader.arm for reader in readers if reader is not None}):
+            arm = self.by_name[name]
+            inactive = (float("nan"),) * len(arm.spec.objectives)
+            rows = [
+                reader.alpha if reader is not None and reader.arm == name else inactive
+                for reader in readers
+            ]
+            hooks += arm.hooks(torch.tensor(rows, dtype=torch.float32, device=self._device))
+        return hooks

@@ -16,7 +16,7 @@ from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Reader
 
 if TYPE_CHECKING:
-    from preftilt.arm.attach import AttachedArms, Readers
+    from preftilt.engines.transformers.arm_loading import AttachedArms, Readers
     from preftilt.engines.transformers.image_embedding import ImageEmbedder
 
 LOGIT_NUMBERS = 1 << 24

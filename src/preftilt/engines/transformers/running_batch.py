@@ -27,7 +27,7 @@ from preftilt.streams import position_key, stream_key
 from preftilt.types import Finish
 
 if TYPE_CHECKING:
-    from preftilt.arm.attach import Readers
+    from preftilt.engines.transformers.arm_loading import Readers
 
 PRIVATE_PROMPT = 512
 """A prompt of at most so many tokens that a single row continues is copied into that row's tail."""
