@@ -212,7 +212,7 @@ def test_all_experiments_come_from_one_pool_and_nothing_is_measured_twice(
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_report(toy: ToyEngine, tmp_path: Path):
-    fast = {"experiments": ["fig2", "fig4"]}
+    fast: dict[str, Any] = {"experiments": ["fig2", "fig4"]}
     whole = report_of(tmp_path, **fast)
     pools = (tmp_path / "records").glob("demo-world-pool-*.jsonl")
     pool = min(pools, key=lambda one: one.read_bytes().count(b"\n"))  # the other is for choosing λ

@@ -25,7 +25,7 @@ from preftilt.engines.llamacpp.batch_tasks import LlamaDrawJob, LlamaJob, LlamaS
 from preftilt.engines.llamacpp.probe import Agreement
 from preftilt.engines.llamacpp.scheduler import LlamaCppScheduler
 from preftilt.engines.worker import Worker
-from preftilt.types import Completion
+from preftilt.types import Completion, GuidedCompletion
 
 
 class LlamaCppEngine(Engine):

@@ -36,7 +36,7 @@ from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.scheduler import TransformersScheduler
 from preftilt.engines.worker import Worker
 from preftilt.errors import BadInput
-from preftilt.types import Completion
+from preftilt.types import Completion, GuidedCompletion
 
 if TYPE_CHECKING:
     from preftilt.engines.transformers.expanded import ExpandedPath
