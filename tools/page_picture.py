@@ -97,10 +97,10 @@ def save(place: Page | Locator, path: Path) -> None:
 
 
 @contextmanager
-def served(model: str) -> Iterator[str]:
+def served(model: str, *flags: str) -> Iterator[str]:
     """The address of a server on the model, stopped in the end."""
     preftilt = Path(sys.executable).with_name("preftilt")
-    command = [preftilt, "serve", "--model", model, "--port", "0"]
+    command = [preftilt, "serve", "--model", model, "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as server:
         assert server.stderr is not None
         for line in server.stderr:

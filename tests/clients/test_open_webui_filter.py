@@ -1,4 +1,6 @@
-"""The filter for Open WebUI, called as Open WebUI documents it: a stand-in, since the program itself is several GB.
+"""The filter for Open WebUI, called as Open WebUI calls it: a stand-in, since the program itself is several GB.
+
+``test_open_webui_itself.py`` is the same with the program.
 
 It does what ``backend/open_webui/utils/filter.py`` does: the file is run by itself, the handlers get those of the extra
 parameters that they name, the user's valves are an object in ``__user__``, and what ``inlet`` returns is sent on. What
@@ -12,6 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +31,7 @@ class WebUI:
     valves: dict[str, Any] = field(default_factory=dict)
     user_valves: dict[str, Any] = field(default_factory=dict)
     old: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
     said: list[dict[str, Any]] = field(default_factory=list)
     filter: Any = None
 
@@ -36,20 +40,23 @@ class WebUI:
         exec(compile(FILE.read_text("utf-8"), FILE.name, "exec"), module)
         self.filter = module["Filter"]()
         self.filter.valves = self.filter.Valves(**self.valves)
+        self.filter.seconds_between = 0
 
-    async def call(self, name: str, first: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    async def emit(self, event: dict[str, Any]) -> None:
+        """Show a status."""
+        self.said.append(event)
+
+    async def call(
+        self, name: str, first: dict[str, Any], emit: Any = None, **metadata: Any
+    ) -> dict[str, Any]:
         """A handler with the parameters that it names."""
-
-        async def emit(event: dict[str, Any]) -> None:
-            self.said.append(event)
-
         handler = getattr(self.filter, name)
         valves = self.user_valves if self.old else self.filter.UserValves(**self.user_valves)
         extra = {
             "__user__": {"id": "7b1c", "role": "user", "valves": valves},
-            "__event_emitter__": emit,
+            "__event_emitter__": emit or self.emit,
             "__metadata__": {"chat_id": "c0ffee", **metadata},
-            "__model__": {},
+            "__model__": self.model,
         }
         known = inspect.signature(handler).parameters
         key = "event" if name == "stream" else "body"
@@ -133,7 +140,64 @@ async def test_progress_is_told_as_events_and_taken_out_of_the_stream(server: Ru
     assert told[0] == "following your preference, λ = 4"
     assert told[-1] == "followed your preference, λ = 4"
     assert any("tokens drawn, " in words for words in told)
-    assert [event["data"]["done"] for event in ui.said] == [False] * (len(told) - 1) + [True]
+    assert all(event["data"]["done"] for event in ui.said)  # Or it would shimmer in a stopped chat.
+
+
+async def test_progress_is_told_no_more_often_than_a_chat_can_be_rewritten_for_it():
+    ui = WebUI(user_valves=WISH)
+    ui.filter.seconds_between = 1e9
+
+    async def emit_for_another(event: dict[str, Any]) -> None:
+        await ui.emit(event)
+
+    for emit in (ui.emit, emit_for_another):
+        for sampled in (1, 2, 3):
+            progress = {"phase": "sampling", "sampled": sampled, "scored": 0}
+            chunk = {"choices": [{"delta": {"preftilt": progress}}]}
+            assert await ui.call("stream", chunk, emit=emit) == {"choices": [{"delta": {}}]}
+    told = [event["data"]["description"] for event in ui.said]
+    assert told == ["sampling: 1 tokens drawn"] * 2
+
+
+@pytest.mark.parametrize(
+    ("strength", "number"), [(4, 4), ("4", 4), (" -1.5 ", -1.5), ("", None), (" ", None)]
+)
+async def test_a_strength_is_a_number_or_the_server_s_default(
+    strength: float | str, number: float | None
+):
+    ui = WebUI(user_valves=WISH | {"strength": strength})
+    preference = (await ui.call("inlet", body()))["preftilt"]["preference"]
+    assert preference == {"text": "No games."} | ({} if number is None else {"lambda": number})
+    await ui.call("outlet", body())
+    ending = "" if number is None else f", λ = {number}"
+    assert [event["data"]["description"] for event in ui.said] == [
+        f"following your preference{ending}",
+        f"followed your preference{ending}",
+    ]
+
+
+@pytest.mark.parametrize("strength", ["much", "nan", "inf", "1e999", "2,5"])
+async def test_a_strength_that_is_no_number_is_refused_in_words(strength: str):
+    ui = WebUI(user_valves=WISH | {"strength": strength})
+    with pytest.raises(ValueError, match=f'must be a number such as 2, not "{strength}"; set it'):
+        await ui.call("inlet", body())
+    assert ui.said == []
+
+
+@pytest.mark.parametrize("valves", [None, SimpleNamespace(preference="Puns.")])
+async def test_settings_that_cannot_be_read_are_not_taken_for_none(valves: Any):
+    """Open WebUI only tells its log, and leaves the valves out, or those of the filter before in their place."""
+    user = {"id": "7b1c", "valves": valves} if valves else {"id": "7b1c"}
+    with pytest.raises(ValueError, match="your settings cannot be read; set them anew"):
+        await WebUI().filter.inlet(body(), user)
+
+
+async def test_a_model_of_the_workspace_counts_as_that_which_it_builds_on():
+    tutor = {"id": "tutor", "info": {"base_model_id": "toy"}}
+    ui = WebUI(valves={"models": "demo, toy"}, user_valves=WISH, model=tutor)
+    assert "preftilt" in await ui.call("inlet", body(model="tutor"))
+    await ui.call("outlet", body(model="tutor"))
+    assert len(ui.said) == 2
 
 
 async def test_a_user_who_wants_no_progress_sees_none():

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -118,10 +118,22 @@ def start(
     port = port or free_port()
     command = [sys.executable, *recipe.command, recipe.model_flag, model]
     command += ["--host", "127.0.0.1", "--port", str(port), *flags]
+    return launch(
+        kind, command, port, log, {**ENVIRONMENT, **recipe.environment, **(environment or {})}
+    )
+
+
+def launch(
+    name: str, command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]
+) -> Server:
+    """Start a command that listens on ``port`` of this machine, and wait until its ``/health`` answers.
+
+    environment: besides ours. Raises :class:`ServerFailed`.
+    """
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **ENVIRONMENT, **recipe.environment, **(environment or {})},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -130,7 +142,7 @@ def start(
         )
     server = Server(f"http://127.0.0.1:{port}", log, process)
     try:
-        _wait(kind, server)
+        _wait(name, server)
     except BaseException:
         server.stop()
         raise
