@@ -3,8 +3,7 @@
 ``OPEN_WEBUI=…/bin/open-webui python -m tools.open_webui`` draws the picture anew, on SmolLM2; the tests in
 ``tests/clients/test_open_webui_itself.py`` run where that variable is set. It is several GB, so nothing installs it:
 
-    python3.11 -m venv webui && webui/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
-    webui/bin/pip install open-webui==0.12.4
+    python3.11 -m venv webui && webui/bin/pip install open-webui==0.12.4
 
 It keeps its data in a temporary folder and asks nobody else for anything.
 """
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tools.chromium import chromium
 from tools.page_picture import PATIENCE, PICTURES, save, served
@@ -94,13 +93,13 @@ class OpenWebUI:
         """The administrator's."""
         self.post(f"{VALVES}/update", self.admin, valves)
 
-    def open(self, browser: Browser, token: str) -> Page:
-        """A new chat as the user sees it."""
+    def open(self, browser: Browser, token: str, patience: int = PATIENCE) -> Page:
+        """A new chat as the user sees it. patience: milliseconds for everything that is waited for."""
         page = browser.new_page(viewport={"width": 1280, "height": 720}, color_scheme="light")
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(patience)
         page.add_init_script(f"localStorage.token = '{token}'")
         page.goto(self.url)
-        expect(page.locator("#chat-input")).to_be_visible(timeout=PATIENCE)
+        page.locator("#chat-input").wait_for()
         return page
 
 
@@ -129,7 +128,7 @@ def open_valves(page: Page) -> None:
     page.get_by_text("Valves", exact=True).first.click()
     page.locator("select", has_text="Functions").first.select_option(label="Functions")
     page.locator("select", has_text="Select a function").select_option(label="preftilt")
-    expect(page.get_by_text("Strength", exact=True)).to_be_visible()
+    page.get_by_text("Strength", exact=True).wait_for()
 
 
 def set_valve(page: Page, name: str, value: str) -> None:
@@ -172,8 +171,7 @@ def main() -> None:
         set_valve(page, "Preference", PREFERENCE)
         set_valve(page, "Strength", STRENGTH)
         say(page, QUESTION)
-        expect(page.get_by_text("followed your preference")).to_be_visible(timeout=PATIENCE)
-        page.wait_for_load_state("networkidle")
+        page.get_by_text("followed your preference").wait_for()
         save(page, flags.out / "open-webui.png")
         browser.close()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from tools.chromium import chromium
 from tools.open_webui import VARIABLE, OpenWebUI, open_valves, running, say, set_valve
 
@@ -53,15 +53,18 @@ class Recorder:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     with serving(ignore_tools=True) as running_server:
+        config = running_server.server.config
+        config.loaded_app = Recorder(config.loaded_app)
         yield running_server
 
 
 @pytest.fixture
-def recorder(server: Running) -> Iterator[Recorder]:
-    config = server.server.config
-    config.loaded_app = Recorder(config.loaded_app)
-    yield config.loaded_app
-    config.loaded_app = config.loaded_app.app
+def recorder(server: Running) -> Recorder:
+    """Of the server, without what earlier tests sent."""
+    recorder = server.server.config.loaded_app
+    assert isinstance(recorder, Recorder)
+    recorder.requests.clear()
+    return recorder
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(webui: OpenWebUI, browser: Browser, ann: str) -> Iterator[Page]:
-    page = webui.open(browser, ann)
+    page = webui.open(browser, ann, patience=120_000)
     yield page
     page.close()
 
@@ -145,6 +148,7 @@ def test_the_administrator_s_models_are_those_that_workspace_models_build_on(
 ):
     tutor = {"id": "tutor", "name": "Tutor", "base_model_id": "toy", "meta": {}, "params": {}}
     webui.post("/api/v1/models/create", webui.admin, tutor)
+    webui.ask("GET", "/api/models", webui.admin)  # It looks for new ones when it is asked for them.
     webui.set_valves(ann, **WISH)
     for names in ("toy", "demo"):
         webui.set_admin_valves(models=names)
@@ -162,7 +166,7 @@ def test_a_chat_in_the_browser_streams_the_answer_and_tells_its_progress(
     set_valve(page, "Preference", "No games.")
     set_valve(page, "Strength", "4")
     say(page, QUESTION)
-    expect(page.get_by_text("followed your preference, λ = 4")).to_be_visible()
+    page.get_by_text("followed your preference, λ = 4").wait_for()
     webui.set_admin_valves()
     [request] = recorder.chats()
     assert request["stream"]
@@ -171,7 +175,7 @@ def test_a_chat_in_the_browser_streams_the_answer_and_tells_its_progress(
         "progress": True,
         "search": {"name": "best-of-n", "n": 3},
     }
-    expect(page.locator(".markdown-prose").last).to_contain_text(answer_of(server, request).strip())
+    page.get_by_text(answer_of(server, request).strip()).last.wait_for()
     told = [status["description"] for status in statuses(webui, ann)]
     assert told[0] == "following your preference, λ = 4"
     assert "tokens drawn" in told[1]
@@ -194,7 +198,7 @@ def test_a_strength_that_is_no_number_is_told_in_the_chat(
     set_valve(page, "Strength", "much")
     say(page, QUESTION)
     refusal = page.get_by_text('the strength must be a number such as 2, not "much"')
-    expect(refusal.first).to_be_visible()
+    refusal.first.wait_for()
     assert recorder.chats() == []
 
 
@@ -202,5 +206,5 @@ def test_what_the_server_refuses_is_told_in_the_chat(webui: OpenWebUI, page: Pag
     webui.set_valves(ann, **WISH)
     webui.set_admin_valves(search="nonsense")
     say(page, QUESTION)
-    expect(page.get_by_text('"preftilt.search.name" must be').first).to_be_visible()
+    page.get_by_text('"preftilt.search.name" must be').first.wait_for()
     webui.set_admin_valves()
