@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tools.chromium import chromium
 from tools.page_picture import PATIENCE, PICTURES, save, served
@@ -172,6 +172,7 @@ def main() -> None:
         set_valve(page, "Strength", STRENGTH)
         say(page, QUESTION)
         page.get_by_text("followed your preference").wait_for()
+        expect(page.get_by_text("Valves updated")).to_have_count(0, timeout=PATIENCE)
         save(page, flags.out / "open-webui.png")
         browser.close()
 
