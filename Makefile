@@ -99,7 +99,7 @@ DATA ?= ../shared/data
 SYS_IFEVAL = $(BIN)/preftilt reproduce --model smollm2 --dtype bfloat16 --max-rows 128 --data $(DATA)
 reproduce-sys-ifeval: $(VENV)/.dev $(VENV)/.smollm2  ## S-IFEval on SmolLM2, and what to do about wishes to leave something out; writes out/sys-ifeval/ (DATA: the benchmarks' folder)
 	$(SYS_IFEVAL) sys-ifeval --validation 100 --n 8 --drawn 4 --tree-lambdas 3 --tree-items 12 --rated-items 30 \
-	  -o out/sys-ifeval
+	  --timed-items 3 -o out/sys-ifeval
 	$(SYS_IFEVAL) equal-tokens -b sys-ifeval --validation 100 --n 8 --drawn 4 --records out/sys-ifeval/records \
 	  -o out/equal-tokens
 	$(SYS_IFEVAL) avoiding -b sys-ifeval --switches '{"rows": "exclusion"}' --limit 60 --n 2 -o out/avoiding
