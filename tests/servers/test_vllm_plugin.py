@@ -49,7 +49,11 @@ def plugged(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         demo_folder(),
         logs / "vllm-plugin.log",
         flags=flags,
-        environment={"VLLM_PLUGINS": "preftilt", "PYTHONPATH": os.pathsep.join(path)},
+        environment={
+            "VLLM_PLUGINS": "preftilt",
+            "PYTHONPATH": os.pathsep.join(path),
+            "VLLM_LOGGING_LEVEL": "INFO",  # An engine in this process asks for errors alone.
+        },
     )
     yield server
     server.stop()

@@ -33,6 +33,7 @@ def plugged(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         "vllm",
         model_folder(SMOLLM2),
         logs / "vllm-plugin-smollm2.log",
+        flags=("--no-enable-chunked-prefill",),
         environment={"VLLM_PLUGINS": "preftilt", "PYTHONPATH": os.pathsep.join(path)},
     )
     yield server
@@ -60,7 +61,7 @@ async def test_a_real_models_guided_answers_are_the_embedded_engines(
 async def test_a_tree_is_grown_and_scored_by_the_same_vllm(plugged: Server, smollm2: Engine):
     """DVTS: steps end at line breaks, four branches a step, all of it in the user's server.
 
-    It draws with a seed, which vLLM on a CPU cannot where it divides a prompt: here no prompt is divided.
+    It draws with a seed, which the plugin leaves out where vLLM on a CPU may divide a prompt: here it may not.
     """
     knob = {"preference": PREFERENCE, "lambda": 3, "details": True}
     sent = body() | {"model": "demo:dvts-2x2-l3", "temperature": 1.0, "max_tokens": 64, "seed": 4}
