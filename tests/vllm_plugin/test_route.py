@@ -105,6 +105,12 @@ def test_the_system_message_is_the_preference_only_where_the_operator_says_so():
     assert stated.guided_model(system.replace("demo", "tiny").encode()) is None
 
 
+def test_tools_are_ignored_only_where_the_operator_says_so():
+    configs = server_configs(("demo",), {"ignore_tools": True})
+    assert configs["demo"].ignore_tools
+    assert not server_configs(("demo",), None)["demo"].ignore_tools
+
+
 def test_the_operators_settings_are_every_names():
     options = {
         "preference_from": "system",

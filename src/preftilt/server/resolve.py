@@ -180,8 +180,8 @@ def _refuse_tools(body: ChatBody | CompletionBody, config: ServerConfig) -> None
     if body.tool_choice != "none" and not config.ignore_tools:
         raise ApiError(
             400,
-            '"tools" is not implemented; turn them off in the client, or start the server with --ignore-tools, which'
-            " answers as if none were offered",
+            '"tools" is not implemented; turn them off in the client, or start the server with --ignore-tools'
+            " (ignore_tools in vLLM's --additional-config), which answers as if none were offered",
             param="tools",
         )
 

@@ -22,6 +22,7 @@ class PluginConfig(Strict):
     preference_from: Literal["none", "system"] = "none"
     presets: dict[str, Knob] = Field(default_factory=dict)
     settings: SettingsPatch = Field(default_factory=SettingsPatch)
+    ignore_tools: bool = False
     max_candidates: Count = 64
     deadline: Annotated[float, Field(gt=0)] | None = None
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
@@ -55,6 +56,7 @@ def server_configs(
             settings=config.settings.apply(Settings()),
             presets=presets,
             preference_from=config.preference_from,
+            ignore_tools=config.ignore_tools,
             max_candidates=config.max_candidates,
             deadline_s=config.deadline,
             timeout_s=config.request_timeout,
