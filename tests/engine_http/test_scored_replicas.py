@@ -110,11 +110,12 @@ async def test_conversations_are_shared_out_and_scored_by_the_one_scorer(
         np.testing.assert_allclose(one.candidates[0].logprobs["question"], alone, atol=1e-5)
     names = [replica.name for replica in pair.replica_statuses]
     asked: dict[str, set[str]] = {name: set() for name in names}
-    for one, question in zip(found, QUESTIONS, strict=True):
-        [first, _] = rank_replicas([*one.prompts.values()][1], names)
+    for answer, question in zip(found, QUESTIONS, strict=True):
+        [first, _] = rank_replicas([*answer.prompts.values()][1], names)
         asked[first].add(question)
-    for name, one in zip(names, (server, doomed.running), strict=True):
-        assert {body["messages"][-1]["content"] for body in one.seen.asked(CHAT)} == asked[name]
+    for name, stand_in in zip(names, (server, doomed.running), strict=True):
+        bodies = stand_in.seen.asked(CHAT)
+        assert {body["messages"][-1]["content"] for body in bodies} == asked[name]
 
 
 async def test_the_scorer_is_opened_once_and_closed_once(pair: ScoredBy, counted: Counted):

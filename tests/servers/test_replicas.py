@@ -94,10 +94,10 @@ def _is_busy(server: Server) -> bool:
 
 
 def _assert_same(killed: Sequence[Realigned], alone: Sequence[Realigned]) -> None:
-    for one, other in zip(alone, killed, strict=True):
-        assert other.text == one.text
-        assert [c.tokens for c in other.candidates] == [c.tokens for c in one.candidates]
-        for a, b in zip(one.candidates, other.candidates, strict=True):
+    for expected, answer in zip(alone, killed, strict=True):
+        assert answer.text == expected.text
+        assert [c.tokens for c in answer.candidates] == [c.tokens for c in expected.candidates]
+        for a, b in zip(expected.candidates, answer.candidates, strict=True):
             for view, row in a.logprobs.items():
                 np.testing.assert_allclose(b.logprobs[view], row, atol=1e-3)
 

@@ -79,8 +79,8 @@ async def test_more_prompts_than_a_step_takes_are_drawn_from_with_seeds(vllm_eng
     """vLLM 0.32 on a CPU ends at a seed whose prompt it divides: here no prompt is divided."""
     requests = [_request(_ids(300, step), slots=1) for step in range(3, 33)]
     drawn, again = [await vllm_engine.sample(requests) for _ in range(2)]
-    assert [[one.tokens for one in row] for row in drawn] == [
-        [one.tokens for one in row] for row in again
+    assert [[completion.tokens for completion in row] for row in drawn] == [
+        [completion.tokens for completion in row] for row in again
     ]
 
 

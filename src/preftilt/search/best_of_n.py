@@ -52,7 +52,7 @@ class Greedy:
         return 1
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_one(root, max_tokens, greedy=True)]
+        return [_single(root, max_tokens, greedy=True)]
 
     def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
         [outcome] = outcomes
@@ -70,14 +70,14 @@ class Sample:
         return 1
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
-        return [_one(root, max_tokens, greedy=False)]
+        return [_single(root, max_tokens, greedy=False)]
 
     def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
         [outcome] = outcomes
         return outcome
 
 
-def _one(root: Candidate, max_tokens: int, *, greedy: bool) -> Plan:
+def _single(root: Candidate, max_tokens: int, *, greedy: bool) -> Plan:
     room = max_tokens - len(root.tokens)
     responses = yield Expand(parent=root, slots=(0,), max_tokens=room, greedy=greedy)
     return Outcome(tuple(responses), stopped="one response drawn")
