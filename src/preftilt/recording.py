@@ -32,6 +32,9 @@ from preftilt.types import Candidate, Preference, Query, View
 LARGE_LAMBDA, WIDE_SPREAD = 10.0, 3.0
 """From this λ on, and beyond this ratio of lengths, a sum is said to depend on length."""
 
+LOOP = 32
+"""Tokens at the end of an answer that are a loop, if they repeat each other."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
@@ -205,7 +208,14 @@ def _notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> tuple[st
             if none_ended
             else f"the answer was cut off at {budget}"
         )
-        notes.append(f"{why}; allow more (max_tokens)")
+        period, times = repeated_end(candidates[0].tokens)
+        if times:
+            notes.append(
+                f"{why}; it ends in a loop (period in tokens: {period}, repeats: {times}), which more tokens would not"
+                " end: draw it (no greedy, a temperature above 0), or try another λ"
+            )
+        else:
+            notes.append(f"{why}; allow more (max_tokens)")
     elif (
         by_rear
         and done.settings.reward.cut_off == "last"
@@ -221,6 +231,21 @@ def _notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> tuple[st
             f"{unanswered} of {len(candidates)} candidates thought and came to no answer; allow more (max_tokens)"
         )
     return (*notes, *_length_notes(done, candidates))
+
+
+def repeated_end(tokens: Sequence[int]) -> tuple[int, int]:
+    """The period and the number of repeats of a loop at the end of ``tokens``; (0, 0) where there is none.
+
+    A loop has three repeats or more, and :data:`LOOP` tokens or more in all of them.
+    """
+    for period in range(1, len(tokens) // 3 + 1):
+        same = 0
+        while same + period < len(tokens) and tokens[-1 - same] == tokens[-1 - same - period]:
+            same += 1
+        times = same // period + 1
+        if times >= 3 and times * period >= LOOP:
+            return period, times
+    return 0, 0
 
 
 def _length_notes(done: FinishedRun, candidates: Sequence[ScoredCandidate]) -> list[str]:

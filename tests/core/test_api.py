@@ -14,10 +14,10 @@ import preftilt as pt
 from preftilt import api
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.path import winner
-from preftilt.recording import beside
+from preftilt.recording import beside, repeated_end
 from preftilt.reward import ScoreLine
 from preftilt.rivals import METHODS
-from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams
+from preftilt.testing.toy import WORDS, ToyEngine, ToyTokenizer, hashed_bigrams
 
 QUESTION = [pt.Message("user", "How do I study maths?")]
 DISLIKE = [pt.Preference("I dislike games.")]
@@ -119,6 +119,36 @@ def test_an_answer_that_was_cut_off_and_won_by_its_score_is_noted(realigner):
     assert all(
         any("was cut off at 6 tokens" in note for note in candidate.notes) for candidate in cut
     )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "loop"),
+    [
+        ([7, 8, 9] * 11, (3, 11)),
+        ([1, 2, 3, 4, 5] + [7] * 32, (1, 32)),
+        ([1, 2] + list(range(20)) * 3, (20, 3)),
+        ([1, 2] + list(range(20)) * 3 + [0, 1, 2], (20, 3)),  # Cut off within the loop.
+        (list(range(20)) * 2, (0, 0)),  # Twice is no loop.
+        ([7, 8, 9] * 10, (0, 0)),  # Nor are few tokens.
+        ([7, 8, 9] * 11 + [1], (0, 0)),  # It went on to something else.
+        ([], (0, 0)),
+    ],
+)
+def test_a_loop_at_the_end_of_an_answer_is_found(tokens, loop):
+    assert repeated_end(tokens) == loop
+
+
+def test_more_tokens_are_not_advised_for_an_answer_that_repeats_itself():
+    def always_the_same(tokens):
+        row = np.full(len(WORDS), -9.0)
+        row[5] = math.log1p(-(len(WORDS) - 1) * math.exp(-9.0))
+        return row
+
+    realigner = pt.Realigner(ToyEngine(always_the_same))
+    result = realign(realigner, search=pt.CFG(), max_tokens=40)
+    [note] = [note for note in result.notes if "cut off at 40 tokens" in note]
+    assert "ends in a loop (period in tokens: 1, repeats: 40)" in note
+    assert "allow more" not in note
 
 
 @pytest.mark.parametrize("method", ["question-logprob", "full-logprob", "preference-gain"])
