@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ def oracles(models: Models, arms: Arms) -> Oracles:
 @pytest.fixture
 def opened(models: Models, arms: Arms) -> Iterator[Opened]:
     """Opens an engine on a random model with its reward models, or those given; closes it when the test is over."""
+    with _opening(models, arms) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="class")
+def opened_for_class(models: Models, arms: Arms) -> Iterator[Opened]:
+    """Likewise; closes it when the tests of a class are over."""
+    with _opening(models, arms) as opened:
+        yield opened
+
+
+@contextmanager
+def _opening(models: Models, arms: Arms) -> Iterator[Opened]:
     engines: list[TransformersEngine] = []
 
     def engine(name: str = "llama", **given: Any) -> TransformersEngine:
@@ -88,8 +102,8 @@ def opened(models: Models, arms: Arms) -> Iterator[Opened]:
         return engines[-1]
 
     yield engine
-    for one in engines:
-        one.close()
+    for opened in engines:
+        opened.close()
 
 
 @pytest.fixture

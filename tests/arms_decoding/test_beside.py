@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preftilt.engines.base import Mixture, NormaliseRequest, ScoreRequest
+from preftilt.engines.base import Engine, Mixture, NormaliseRequest, ScoreRequest
 from preftilt.guided import combine, pick
 from preftilt.streams import position_key, stream_key
-from preftilt.testing.laws import check_laws
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Reader, Sampling
 from tests.arms_decoding.asking import ANSWER, FIRST, SECOND, ask, beside, guide
 from tests.arms_decoding.conftest import Models, Opened, Oracles
@@ -18,6 +18,8 @@ from tests.arms_decoding.made import HELPFUL, PARM, SAFER, UNIARM
 from tests.engine.asking import draw
 
 pytestmark = pytest.mark.model
+
+TIGHT = {"max_rows": 2, "prefill_tokens": 8, "score_tokens": 8, "cache_bytes": 20_000}
 
 
 @pytest.mark.parametrize(
@@ -78,17 +80,24 @@ async def test_a_smaller_model_costs_one_more_forward_a_step(
     assert engine.stats.response_tokens == 2 * (len(drawn.tokens) - 1)
 
 
-@pytest.mark.parametrize("attention", ["auto", "expanded"])
-async def test_all_laws_hold_with_reward_models(attention: str, opened: Opened):
-    await check_laws(opened(attention=attention))
+class TestRewardModels(EngineLaws):
+    @pytest.fixture(scope="class", params=["auto", "expanded"])
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest, opened_for_class: Opened) -> Engine:
+        return opened_for_class(attention=request.param)
 
 
-async def test_all_laws_hold_with_a_smaller_models_reward_models_and_little_room(
+class TestSmallerModelsRewardModelsWithLittleRoom(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, opened_for_class: Opened, models: Models, arms: Any) -> Engine:
+        return opened_for_class(**beside(models, arms), **TIGHT)
+
+
+async def test_a_smaller_models_arms_guide_alike_with_little_room(
     opened: Opened, models: Models, arms: Any
 ):
-    tight = {"max_rows": 2, "prefill_tokens": 8, "score_tokens": 8, "cache_bytes": 20_000}
-    engine = opened(**beside(models, arms), **tight)
-    await check_laws(engine)
+    engine = opened(**beside(models, arms), **TIGHT)
     request = ask((None, PARM, HELPFUL), (1.0, 0.8, 0.5), slots=3, sampling=Sampling())
     roomy = opened(**beside(models, arms))
     both = [[one.tokens for one in await guide(each, request)] for each in (engine, roomy)]

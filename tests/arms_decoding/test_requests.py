@@ -16,7 +16,7 @@ from preftilt.records.schemas import schema_text
 from preftilt.result import Realigned
 from preftilt.search import CFG, DVTS, PRESETS, ArmGuided, BestOfN, Greedy, Sample
 from preftilt.streams import position_key, stream_key
-from preftilt.testing.laws import check_laws
+from preftilt.testing.contract import EngineLaws
 from preftilt.testing.toy import NextLogprobs, ToyEngine
 from preftilt.types import Preference, Sampling, Stream, Tokens
 from tests.arms_decoding.toys import BASE, GAMES, HELPFUL, MESSAGES, SAFER, by, mixed, realign, toy
@@ -273,5 +273,8 @@ async def test_a_given_response_is_read_by_arms_too():
         assert one.score == pytest.approx(expected, abs=1e-9)
 
 
-async def test_the_toy_engine_obeys_the_laws_with_reward_models():
-    await check_laws(toy())
+class TestToyWithRewardModels(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> ToyEngine:
+        return toy()

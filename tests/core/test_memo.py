@@ -11,8 +11,16 @@ from preftilt.engines.base import ScoreRequest
 from preftilt.engines.memo import MemoEngine
 from preftilt.errors import EngineError
 from preftilt.search import DVTS, BestOfN
+from preftilt.testing.contract import EngineLaws
 from preftilt.testing.toy import ToyEngine
 from tests.core.conftest import toy_query, toy_run
+
+
+class TestMemo(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> MemoEngine:
+        return MemoEngine(ToyEngine())
 
 
 def test_a_sweep_over_lambda_shares_what_its_searches_agree_on(engine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,19 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 @pytest.fixture
 def opened(saved: Saved) -> Iterator[Opened]:
     """Opens an engine on a random model, with any options; closes it when the test is over."""
+    with _opening(saved) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="class")
+def opened_for_class(saved: Saved) -> Iterator[Opened]:
+    """Likewise; closes it when the tests of a class are over."""
+    with _opening(saved) as opened:
+        yield opened
+
+
+@contextmanager
+def _opening(saved: Saved) -> Iterator[Opened]:
     engines: list[TransformersEngine] = []
 
     def engine(architecture: str = "qwen2", **given: Any) -> TransformersEngine:
@@ -61,8 +75,8 @@ def opened(saved: Saved) -> Iterator[Opened]:
         return engines[-1]
 
     yield engine
-    for one in engines:
-        one.close()
+    for opened in engines:
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,16 @@
 """The laws of the engine contract, on every architecture and path."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from preftilt.engines.base import SampleRequest
+from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import open_transformers
 from preftilt.errors import EngineError
+from preftilt.testing.contract import EngineLaws
 from preftilt.testing.laws import LAWS, check_laws, default_prompts
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Sampling, Stream
@@ -20,40 +22,68 @@ pytestmark = pytest.mark.model
 ARCHITECTURES = ("llama", "qwen2", "gpt2", "mistral", "gemma2")
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-async def test_law_holds_with_shared_prompts(law, architecture: str, opened: Opened):
-    engine = opened(architecture)
-    assert engine.path == "shared prefix"
-    await law(engine, default_prompts(engine), 1e-4)
+class TestSharedPrompts(EngineLaws):
+    @pytest.fixture(scope="class", params=ARCHITECTURES)
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest, opened_for_class: Opened) -> Engine:
+        engine = opened_for_class(request.param)
+        assert engine.path == "shared prefix"
+        return engine
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "bloom"])
-async def test_all_laws_hold_on_the_expanded_path(architecture: str, opened: Opened):
-    engine = opened(architecture, attention="expanded")
-    assert engine.path == "expanded"
-    await check_laws(engine)
+class TestExpandedPath(EngineLaws):
+    @pytest.fixture(scope="class", params=["qwen2", "gpt2", "bloom"])
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest, opened_for_class: Opened) -> Engine:
+        engine = opened_for_class(request.param, attention="expanded")
+        assert engine.path == "expanded"
+        return engine
 
 
-async def test_all_laws_hold_with_little_room(opened: Opened):
-    await check_laws(
-        opened("qwen2", max_rows=2, prefill_tokens=8, score_tokens=8, cache_bytes=20_000)
-    )
+class TestLittleRoom(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, opened_for_class: Opened) -> Engine:
+        return opened_for_class(
+            "qwen2", max_rows=2, prefill_tokens=8, score_tokens=8, cache_bytes=20_000
+        )
 
 
-async def test_all_laws_hold_for_the_bundled_model():
-    engine = open_engine("demo")
-    try:
-        await check_laws(engine)
+class TestBundledModel(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Iterator[Engine]:
+        engine = open_engine("demo")
         assert engine.versions["attention"] == "shared prefix"
-    finally:
+        yield engine
         engine.close()
 
 
-@pytest.mark.parametrize("attention", ["auto", "expanded"])
-async def test_all_laws_hold_in_bfloat16_by_what_the_engine_claims(opened: Opened, attention: str):
-    engine = opened("llama", dtype="bfloat16", sampler_logprobs="off", attention=attention)
-    await check_laws(engine, tolerance=0.5)
+class TestBfloat16(EngineLaws):
+    """By what the engine claims there, which leaves out exact log-probs."""
+
+    @pytest.fixture(scope="class", params=["auto", "expanded"])
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest, opened_for_class: Opened) -> Engine:
+        return opened_for_class(
+            "llama", dtype="bfloat16", sampler_logprobs="off", attention=request.param
+        )
+
+    @pytest.fixture
+    def tolerance(self) -> float:
+        return 0.5
+
+
+class TestToy(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Engine:
+        return ToyEngine()
+
+
+def test_every_law_is_a_test_of_the_contract():
+    tests = [name for name in vars(EngineLaws) if name.startswith("test_")]
+    assert tests == [f"test_{law.__name__}" for law in LAWS]
 
 
 async def test_a_seed_promises_an_answer_where_that_was_measured(opened: Opened, tmp_path: Path):
@@ -78,10 +108,6 @@ async def test_a_seed_promises_an_answer_where_that_was_measured(opened: Opened,
         assert same or not rounded.capabilities.keyed_streams
     finally:
         rounded.close()
-
-
-async def test_the_toy_engine_obeys_the_same_laws():
-    await check_laws(ToyEngine())
 
 
 async def test_a_broken_engine_is_found_out():

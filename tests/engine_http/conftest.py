@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,17 @@ class Running:
     @property
     def seen(self) -> Seen:
         return self.app.seen
+
+
+@contextmanager
+def stand_in_engine(kind: str, manners: dict[str, Any], **options: Any) -> Iterator[Engine]:
+    """An engine on a stand-in of its own, with these manners."""
+    app = StandIn(byte_tokenizer())
+    app.manners = Manners(**manners)
+    with served(app) as url:
+        engine = open_engine(f"{kind}+{url}", EngineOptions(**options))
+        yield engine
+        engine.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from preftilt.engines.base import SampleRequest, ScoreRequest
-from preftilt.testing.laws import check_laws
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Sampling, Step, Stream
-from tests.engine_http.conftest import Opened, Running
+from tests.engine_http.conftest import Opened, Running, stand_in_engine
 
 SERVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "vLLM": ("vllm", {}),
@@ -29,12 +30,13 @@ SERVERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SERVERS)
-async def test_all_laws_hold(name: str, server: Running, opened: Opened):
-    kind, manners = SERVERS[name]
-    for key, value in manners.items():
-        setattr(server.manners, key, value)
-    await check_laws(opened(kind))
+class TestServer(EngineLaws):
+    @pytest.fixture(scope="class", params=SERVERS)
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest, tokenizer_folder: str) -> Iterator[Engine]:
+        kind, manners = SERVERS[request.param]
+        with stand_in_engine(kind, manners, tokenizer=tokenizer_folder) as engine:
+            yield engine
 
 
 async def test_every_sampling_setting_is_sent(server: Running, opened: Opened):

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.replicas import Replicas
 from preftilt.errors import BadInput, EngineError, EngineTimeout
-from preftilt.testing.laws import check_laws
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Sampling, Stream
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.conftest import Opened, Running
@@ -50,8 +50,15 @@ def test_what_a_name_leaves_out_is_as_in_the_first(
     again.close()
 
 
-async def test_all_laws_hold_on_a_pair(pair: Replicas):
-    await check_laws(pair)
+class TestPair(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, tokenizer_folder: str) -> Iterator[Engine]:
+        with served(StandIn(byte_tokenizer())) as first, served(StandIn(byte_tokenizer())) as other:
+            spec = f"vllm+{first},{other.removeprefix('http://')}"
+            engine = open_engine(spec, EngineOptions(tokenizer=tokenizer_folder))
+            yield engine
+            engine.close()
 
 
 async def test_a_prompt_is_read_by_one_of_them_only(

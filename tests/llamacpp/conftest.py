@@ -6,6 +6,7 @@ Packages that only those tests need are imported inside the fixtures: the other 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture
 def opens(exported: Exported) -> Iterator[Opens]:
     """Opens an engine on the bundled model, with any options and tuning; closes it when the test is over."""
+    with _opening(exported) as opens:
+        yield opens
+
+
+@pytest.fixture(scope="class")
+def opens_for_class(exported: Exported) -> Iterator[Opens]:
+    """Likewise; closes it when the tests of a class are over."""
+    with _opening(exported) as opens:
+        yield opens
+
+
+@contextmanager
+def _opening(exported: Exported) -> Iterator[Opens]:
     engines: list[LlamaCppEngine] = []
 
     def engine(
@@ -51,8 +65,8 @@ def opens(exported: Exported) -> Iterator[Opens]:
         return engines[-1]
 
     yield engine
-    for one in engines:
-        one.close()
+    for opened in engines:
+        opened.close()
 
 
 @pytest.fixture(scope="session")

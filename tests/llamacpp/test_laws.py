@@ -5,15 +5,53 @@ import pytest
 from preftilt.engines.base import Engine
 from preftilt.engines.llamacpp import LlamaCppTuning
 from preftilt.engines.options import EngineOptions
-from preftilt.testing.laws import LAWS, check_laws, default_prompts
+from preftilt.testing.contract import EngineLaws
 from tests.llamacpp.conftest import Opens
 
 pytestmark = pytest.mark.servers
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds(law, llamacpp: Engine):
-    await law(llamacpp, default_prompts(llamacpp), 1e-4)
+class TestDefaults(EngineLaws):
+    @pytest.fixture
+    def engine(self, llamacpp: Engine) -> Engine:
+        return llamacpp
+
+
+class TestLittleRoom(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, opens_for_class: Opens) -> Engine:
+        tuning = LlamaCppTuning(cache_bytes=1, batch=16)
+        return opens_for_class("f32", EngineOptions(max_rows=2), tuning)
+
+
+class TestQuantisedWeights(EngineLaws):
+    """Activations are rounded to 8 bits; one at the edge of a step moves a log-prob by hundredths of a nat."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, opens_for_class: Opens) -> Engine:
+        return opens_for_class("q8_0", EngineOptions(sampler_logprobs="on"))
+
+    @pytest.fixture
+    def tolerance(self) -> float:
+        return 0.05
+
+
+class TestFloat16(EngineLaws):
+    """By what the engine claims there."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, opens_for_class: Opens) -> Engine:
+        rounded = opens_for_class("f16", EngineOptions(dtype="float16"))
+        assert rounded.versions["attention"] == "flash"
+        assert rounded.versions["cache"] == "float16"
+        return rounded
+
+    @pytest.fixture
+    def tolerance(self) -> float:
+        return 0.25
 
 
 def test_what_is_promised_was_measured(opens: Opens):
@@ -29,17 +67,6 @@ def test_what_is_promised_was_measured(opens: Opens):
     assert exact.versions["cache"] == "float32"
 
 
-async def test_all_laws_hold_with_little_room(opens: Opens):
-    await check_laws(
-        opens("f32", EngineOptions(max_rows=2), LlamaCppTuning(cache_bytes=1, batch=16))
-    )
-
-
-async def test_all_laws_hold_for_quantised_weights(opens: Opens):
-    """Activations are rounded to 8 bits; one at the edge of a step moves a log-prob by hundredths of a nat."""
-    await check_laws(opens("q8_0", EngineOptions(sampler_logprobs="on")), tolerance=0.05)
-
-
 def test_quantised_weights_are_promised_nothing_exact(opens: Opens):
     """Gaps are too seldom for a measurement of a few tokens to find one, or to find none."""
     rounded = opens("q8_0")
@@ -47,13 +74,6 @@ def test_quantised_weights_are_promised_nothing_exact(opens: Opens):
     assert not rounded.capabilities.keyed_streams
     assert not rounded.capabilities.sampler_logprobs
     assert opens("f16").agreement.quantised is False
-
-
-async def test_all_laws_that_are_promised_hold_in_16_bits(opens: Opens):
-    rounded = opens("f16", EngineOptions(dtype="float16"))
-    assert rounded.versions["attention"] == "flash"
-    assert rounded.versions["cache"] == "float16"
-    await check_laws(rounded, tolerance=0.25)
 
 
 def test_sampler_logprobs_can_be_switched(opens: Opens):

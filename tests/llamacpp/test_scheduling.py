@@ -11,7 +11,7 @@ from preftilt.engines.base import SampleRequest, ScoreRequest
 from preftilt.engines.llamacpp.batch_tasks import LlamaDrawJob
 from preftilt.engines.llamacpp.engine import LlamaCppEngine
 from preftilt.errors import BadInput, EngineError, PromptTooLong
-from preftilt.testing.laws import check_laws
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens
 from tests.engine.turn_law import one_candidate_waits_for_a_turn_of_every_request
 from tests.llamacpp.stand_in import CONTEXT, engine, oracle, scheduler, scheduler_of, settled
@@ -64,9 +64,15 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-async def test_all_laws_hold_however_little_room_there_is(sizes: dict, opened: Opened):
-    await check_laws(opened(**sizes))
+class TestRoom(EngineLaws):
+    """However little of it there is."""
+
+    @pytest.fixture(scope="class", params=SIZES, ids=str)
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest) -> Iterator[LlamaCppEngine]:
+        opened = engine(**request.param)
+        yield opened
+        opened.close()
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -24,7 +24,7 @@ from preftilt.engines.replicas.replica import WatchIntervals
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.messages import Message
 from preftilt.search import DVTS, BestOfN
-from preftilt.testing.laws import LAWS, default_prompts
+from preftilt.testing.contract import EngineLaws
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
 from preftilt.types import Preference, Sampling, Stream, Tokens
 from tests.replicas.conftest import QUICK, Together
@@ -35,10 +35,14 @@ WISH = [Preference("No games.")]
 PROMPTS = [(i % 12, i // 12, 3, 4) for i in range(20)]
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_on_replicas(law, machines: list[Machine], together: Together):
-    engine = together(machines)
-    await law(engine, default_prompts(engine), 1e-9)
+class TestReplicas(EngineLaws):
+    @pytest.fixture
+    def engine(self, machines: list[Machine], together: Together) -> Engine:
+        return together(machines)
+
+    @pytest.fixture
+    def tolerance(self) -> float:
+        return 1e-9
 
 
 @pytest.mark.parametrize("search", [BestOfN(n=8), DVTS(subtrees=2, width=3)])

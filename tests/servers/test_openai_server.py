@@ -6,12 +6,13 @@ import pytest
 
 from preftilt.engines.base import Engine
 from preftilt.engines.http.engine import ServerEngine
-from preftilt.testing.laws import LAWS, default_prompts
+from preftilt.testing.contract import EngineLaws
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_on_a_plain_openai_server(law, openai_over_http: Engine):
-    await law(openai_over_http, default_prompts(openai_over_http), 1e-4)
+class TestPlainOpenaiServer(EngineLaws):
+    @pytest.fixture
+    def engine(self, openai_over_http: Engine) -> Engine:
+        return openai_over_http
 
 
 def test_the_probe_finds_what_the_server_can_do(openai_over_http: ServerEngine):

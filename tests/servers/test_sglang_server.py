@@ -19,7 +19,7 @@ from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import open_tokenizer
 from preftilt.errors import BadInput
-from preftilt.testing.laws import LAWS, default_prompts
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Sampling, Step, Stream, Tokens
 
 
@@ -31,9 +31,10 @@ def scaling_server(logs: Path) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_on_an_sglang_server(law, sglang_over_http: Engine):
-    await law(sglang_over_http, default_prompts(sglang_over_http), 1e-4)
+class TestSglangServer(EngineLaws):
+    @pytest.fixture
+    def engine(self, sglang_over_http: Engine) -> Engine:
+        return sglang_over_http
 
 
 def test_the_probe_finds_what_the_server_can_do(sglang_over_http: ServerEngine):

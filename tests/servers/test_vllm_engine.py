@@ -16,7 +16,7 @@ from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, UnknownModel
-from preftilt.testing.laws import LAWS, default_prompts
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Completion, Sampling, Step, Stream, Tokens
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from preftilt.engines.vllm.sequences import ScoreSequence
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_in_process(law, vllm_engine: Engine):
-    await law(vllm_engine, default_prompts(vllm_engine), 1e-4)
+class TestInProcess(EngineLaws):
+    @pytest.fixture
+    def engine(self, vllm_engine: Engine) -> Engine:
+        return vllm_engine
 
 
 def test_it_says_what_it_is_and_measures_what_it_can(vllm_engine: Engine):

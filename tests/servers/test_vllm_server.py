@@ -6,12 +6,13 @@ import pytest
 
 from preftilt.engines.base import Engine
 from preftilt.engines.http.engine import ServerEngine
-from preftilt.testing.laws import LAWS, default_prompts
+from preftilt.testing.contract import EngineLaws
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_on_a_vllm_server(law, vllm_over_http: Engine):
-    await law(vllm_over_http, default_prompts(vllm_over_http), 1e-4)
+class TestVllmServer(EngineLaws):
+    @pytest.fixture
+    def engine(self, vllm_over_http: Engine) -> Engine:
+        return vllm_over_http
 
 
 def test_the_probe_finds_what_the_server_can_do(vllm_over_http: ServerEngine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,20 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def opened(llava: str) -> Iterator[Opened]:
     """Opens an engine on the model, with any options; closes it when the test is over."""
+    with opening(llava) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="class")
+def opened_for_class(llava: str) -> Iterator[Opened]:
+    """Likewise; closes it when the tests of a class are over."""
+    with opening(llava) as opened:
+        yield opened
+
+
+@contextmanager
+def opening(folder: str) -> Iterator[Opened]:
+    """Opens engines on the model of a folder; closes them at the end."""
     engines: list[TransformersEngine] = []
 
     def engine(**given: Any) -> TransformersEngine:
@@ -48,13 +63,13 @@ def opened(llava: str) -> Iterator[Opened]:
             if setting.name in given
         }
         engines.append(
-            open_transformers(llava, EngineOptions(**given), TransformersTuning(**tuning))
+            open_transformers(folder, EngineOptions(**given), TransformersTuning(**tuning))
         )
         return engines[-1]
 
     yield engine
-    for one in engines:
-        one.close()
+    for opened in engines:
+        opened.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from preftilt.api import Realigner
-from preftilt.engines.base import ScoreRequest
+from preftilt.engines.base import Engine, ScoreRequest
 from preftilt.engines.images import FIRST
 from preftilt.engines.transformers import image_embedding, image_prompts, open_transformers
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
@@ -19,7 +19,7 @@ from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, build_query
 from preftilt.search import CFG, DVTS, BestOfN
 from preftilt.settings import Settings
-from preftilt.testing.laws import LAWS
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Preference, Tokens
 from tests.engine.asking import draw, score
 from tests.engine.models import TEMPLATE as TEXT_TEMPLATE
@@ -35,12 +35,18 @@ def of_images(prompt: Tokens) -> list[int]:
     return [token for token in prompt if token >= FIRST]
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_with_an_image_in_the_prompt(law, opened: Opened, ask: Ask):
-    engine = opened()
-    assert engine.path == "shared prefix"
-    prompts = [engine.tokenizer.render(ask(1)), engine.tokenizer.render(ask(2, 3, text="And?"))]
-    await law(engine, prompts, 1e-4)
+class TestImagesInThePrompt(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, opened_for_class: Opened) -> Engine:
+        engine = opened_for_class()
+        assert engine.path == "shared prefix"
+        return engine
+
+    @pytest.fixture
+    def prompts(self, engine: Engine, ask: Ask) -> list[Tokens]:
+        render = engine.tokenizer.render
+        return [render(ask(1)), render(ask(2, 3, text="And?"))]
 
 
 @pytest.mark.parametrize("attention", PATHS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,20 @@ import numpy as np
 import pytest
 
 from preftilt.api import Realigner
-from preftilt.engines.base import SampleRequest, ScoreRequest
+from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
 from preftilt.engines.images import FIRST
-from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import (
     TransformersEngine,
-    TransformersTuning,
     image_embedding,
-    open_transformers,
 )
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message, load_image
 from preftilt.search import CFG, DVTS, BestOfN
 from preftilt.settings import Settings
-from preftilt.testing.laws import LAWS
+from preftilt.testing.contract import EngineLaws
 from preftilt.types import Preference, Sampling, Stream, Tokens
 from tests.engine.asking import draw, score
+from tests.vision.conftest import Opened, opening
 from tests.vision.qwen import FAMILY, QwenOracle, grid, qwen_picture, save_qwen
 
 pytestmark = pytest.mark.model
@@ -35,7 +32,6 @@ pytestmark = pytest.mark.model
 PATHS = ("auto", "expanded")
 
 Shown = Callable[..., list[Message]]
-Open = Callable[..., TransformersEngine]
 
 
 @pytest.fixture(scope="session", params=FAMILY)
@@ -51,24 +47,10 @@ def alone(qwen: str) -> QwenOracle:
 
 
 @pytest.fixture
-def opens(qwen: str) -> Iterator[Open]:
+def opens(qwen: str) -> Iterator[Opened]:
     """Opens an engine on the model, with any options; closes it when the test is over."""
-    engines: list[TransformersEngine] = []
-
-    def engine(**given: Any) -> TransformersEngine:
-        tuning = {
-            setting.name: given.pop(setting.name)
-            for setting in fields(TransformersTuning)
-            if setting.name in given
-        }
-        engines.append(
-            open_transformers(qwen, EngineOptions(**given), TransformersTuning(**tuning))
-        )
-        return engines[-1]
-
-    yield engine
-    for one in engines:
-        one.close()
+    with opening(qwen) as opens:
+        yield opens
 
 
 @pytest.fixture
@@ -90,7 +72,7 @@ def equal(found: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("attention", PATHS)
 @pytest.mark.parametrize("seeds", [(1,), (2, 1), (3, 3), ()], ids=str)
 async def test_scores_and_sampled_logprobs_equal_plain_forwards(
-    attention: str, seeds: tuple[int, ...], opens: Open, show: Shown, alone: QwenOracle
+    attention: str, seeds: tuple[int, ...], opens: Opened, show: Shown, alone: QwenOracle
 ):
     engine, asked = opens(attention=attention), show(*seeds, system="Be brief.")
     assert engine.path == ("shared prefix" if attention == "auto" else "expanded")
@@ -104,11 +86,17 @@ async def test_scores_and_sampled_logprobs_equal_plain_forwards(
         equal(drawn[one].logprobs, expected)
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-async def test_law_holds_with_a_picture_in_the_prompt(law, opens: Open, show: Shown):
-    engine = opens()
-    asked = [show(1), show(2, 3, text="And?")]
-    await law(engine, [engine.tokenizer.render(one) for one in asked], 1e-4)
+class TestPicturesInThePrompt(EngineLaws):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, qwen: str) -> Iterator[Engine]:
+        with opening(qwen) as opens:
+            yield opens()
+
+    @pytest.fixture
+    def prompts(self, engine: Engine, show: Shown) -> list[Tokens]:
+        render = engine.tokenizer.render
+        return [render(show(1)), render(show(2, 3, text="And?"))]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +111,7 @@ async def test_law_holds_with_a_picture_in_the_prompt(law, opens: Open, show: Sh
     ids=str,
 )
 async def test_one_response_after_prompts_of_all_lengths_at_once(
-    options: dict[str, Any], opens: Open, show: Shown, alone: QwenOracle
+    options: dict[str, Any], opens: Opened, show: Shown, alone: QwenOracle
 ):
     """Every sequence of a batch has a shift of its own: pictures take fewer positions than tokens."""
     engine = opens(**options)
@@ -153,7 +141,7 @@ async def _only(engine: TransformersEngine, prompt: Tokens, completion: Tokens) 
 
 @pytest.mark.parametrize("attention", PATHS)
 async def test_responses_in_pieces_equal_plain_forwards(
-    attention: str, opens: Open, show: Shown, alone: QwenOracle
+    attention: str, opens: Opened, show: Shown, alone: QwenOracle
 ):
     """A piece goes on after a stored tail, or after a prefix that nothing is stored of, where its prompt left off."""
     asked = show(3, 1)
@@ -176,7 +164,7 @@ async def test_responses_in_pieces_equal_plain_forwards(
 
 
 async def test_prompts_that_begin_alike_share_what_they_have_in_common(
-    opens: Open, show: Shown, alone: QwenOracle
+    opens: Opened, show: Shown, alone: QwenOracle
 ):
     engine = opens()
     for asked in (show(1, text="What do you see there?"), show(1, text="What do you see here?")):
@@ -190,7 +178,7 @@ async def test_prompts_that_begin_alike_share_what_they_have_in_common(
     [BestOfN(n=3), DVTS(subtrees=2, width=2, delimiter="a"), CFG()],
     ids=lambda search: search.name,
 )
-async def test_both_views_see_the_picture(search, opens: Open, show: Shown, alone: QwenOracle):
+async def test_both_views_see_the_picture(search, opens: Opened, show: Shown, alone: QwenOracle):
     """A preference makes the prompt longer, so that the picture stands elsewhere in the two views."""
     settings = Settings(lam=3.0, max_tokens=8, search=search)
     result = await Realigner(opens(), settings).realign(show(2), [Preference("No cats.")])
@@ -203,7 +191,7 @@ async def test_both_views_see_the_picture(search, opens: Open, show: Shown, alon
 
 
 async def test_a_text_after_a_picture_is_read_as_if_there_had_been_none(
-    opens: Open, show: Shown, alone: QwenOracle
+    opens: Opened, show: Shown, alone: QwenOracle
 ):
     """The model remembers the shift of what it was shown last; the engine must not go by it."""
     for attention in PATHS:
@@ -214,7 +202,7 @@ async def test_a_text_after_a_picture_is_read_as_if_there_had_been_none(
 
 
 async def test_without_its_positions_the_model_refuses_pictures_and_reads_text(
-    opens: Open, show: Shown, alone: QwenOracle, monkeypatch: pytest.MonkeyPatch
+    opens: Opened, show: Shown, alone: QwenOracle, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(image_embedding.ImageEmbedder, "shifts", lambda self, tokens: None)
     engine = opens()
@@ -226,7 +214,7 @@ async def test_without_its_positions_the_model_refuses_pictures_and_reads_text(
 
 @pytest.mark.parametrize("attention", PATHS)
 async def test_a_picture_that_is_no_longer_held_fails_its_own_request_alone(
-    attention: str, opens: Open, show: Shown
+    attention: str, opens: Opened, show: Shown
 ):
     engine = opens(attention=attention)
     tokenizer: Any = engine.tokenizer

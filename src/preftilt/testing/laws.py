@@ -1,8 +1,9 @@
-"""The laws that every engine must obey, as executable checks: run :func:`check_laws` against yours.
+"""The laws that every engine must obey, as executable checks.
 
 Each law is a coroutine that takes an engine, two different prompts and a tolerance in nats, and raises
 :class:`~preftilt.errors.EngineError` if the engine breaks it. Abilities that an engine does not claim
-(``Capabilities``) are not checked.
+(``Capabilities``) are not checked. :class:`preftilt.testing.contract.EngineLaws` makes a test of each law;
+:func:`check_laws` runs them all.
 """
 
 from __future__ import annotations
@@ -39,9 +40,16 @@ Law = Callable[[Engine, Sequence[Tokens], float], Awaitable[None]]
 async def check_laws(
     engine: Engine, prompts: Sequence[Tokens] | None = None, tolerance: float = TOLERANCE
 ) -> None:
-    """Check every law in turn; the first broken one raises."""
+    """Check every law in turn, except those about what the engine does not claim; the first broken one raises."""
     for law in LAWS:
-        await law(engine, prompts or default_prompts(engine), tolerance)
+        if unclaimed(engine, law) is None:
+            await law(engine, prompts or default_prompts(engine), tolerance)
+
+
+def unclaimed(engine: Engine, law: Law) -> str | None:
+    """The ability that the law is about, where the engine's capabilities do not claim it."""
+    ability = NEEDS.get(law)
+    return None if ability is None or getattr(engine.capabilities, ability) else ability
 
 
 def default_prompts(engine: Engine) -> list[Tokens]:
@@ -137,8 +145,6 @@ async def sampler_logprobs_equal_scores(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """``sample`` reports unfiltered log-probs at temperature 1, whatever the sampling settings."""
-    if not engine.capabilities.sampler_logprobs:
-        return
     for sampling in (
         Sampling(),
         Sampling(temperature=0.6, top_k=20, top_p=0.9),
@@ -154,8 +160,6 @@ async def sampling_is_batch_invariant(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """The same request draws the same tokens, alone or in any batch; two slots draw the first two responses of four."""
-    if not engine.capabilities.keyed_streams:
-        return
     alone = await _draw(engine, prompts[0], slots=4)
     fewer = await _draw(engine, prompts[0], slots=2)
     crowd = [_request(prompts[1], slots=3, item="other"), _request(prompts[0], slots=4)]
@@ -168,8 +172,6 @@ async def chunked_sampling_equals_one_call(
     engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> None:
     """Continuing a prefix with the same stream draws what one long call draws, with ``keep`` or without."""
-    if not engine.capabilities.keyed_streams:
-        return
     [whole] = await _draw(engine, prompts[0], slots=1, max_tokens=10)
     for keep in (False, True):
         tokens: Tokens = ()
@@ -383,6 +385,13 @@ LAWS: tuple[Law, ...] = (
     adapters_do_not_leak,
     what_is_not_claimed_is_refused,
 )
+
+NEEDS: dict[Law, str] = {
+    sampler_logprobs_equal_scores: "sampler_logprobs",
+    sampling_is_batch_invariant: "keyed_streams",
+    chunked_sampling_equals_one_call: "keyed_streams",
+}
+"""Laws about an ability that an engine may leave out: the field of its capabilities."""
 
 
 def _request(

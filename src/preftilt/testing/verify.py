@@ -16,7 +16,7 @@ import numpy as np
 
 from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.errors import PreftiltError, first_line
-from preftilt.testing.laws import LAWS, default_prompts
+from preftilt.testing.laws import LAWS, Law, default_prompts, unclaimed
 from preftilt.types import Sampling, Stream, Tokens
 
 LAM = 3.0
@@ -105,11 +105,12 @@ async def _milliseconds(work: Callable[[], Awaitable[int]]) -> float:
 
 
 async def _law(
-    law: Callable[..., Awaitable[None]], engine: Engine, prompts: Sequence[Tokens], tolerance: float
+    law: Law, engine: Engine, prompts: Sequence[Tokens], tolerance: float
 ) -> EngineCheck:
     name = getattr(law, "__name__", "law").replace("_", " ")
     try:
-        await law(engine, prompts, tolerance)
+        if unclaimed(engine, law) is None:
+            await law(engine, prompts, tolerance)
     except PreftiltError as failure:
         return EngineCheck(name=name, holds=False, measured=first_line(failure))
     return EngineCheck(name=name, holds=True, measured="")
