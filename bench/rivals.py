@@ -26,8 +26,8 @@ from bench.serving.rows import RatioRow, rotated
 from preftilt.demo.world import WorldItem, items
 from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
-from preftilt.eval.calibrate.choice import LAMBDAS
-from preftilt.eval.stored import best_of
+from preftilt.eval.answers import best_of
+from preftilt.eval.calibrate import LAMBDAS
 from preftilt.rivals.checks import Judges
 from preftilt.rivals.methods import ByJudge, ByRewardModel
 from preftilt.rivals.reward_models import open_reward_model

@@ -10,7 +10,7 @@ import pytest
 
 from preftilt.demo.world import judge, preference, topic
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.formats import FORMS, ComparisonSource, read
+from preftilt.eval.accuracy.formats import FORMS, ComparisonSource, read_comparisons
 from preftilt.eval.accuracy.world import PAST, QUESTIONS, world_comparisons, world_users
 from preftilt.eval.benchmarks.prefeval_data import TOPICS
 from preftilt.types import Preference
@@ -38,7 +38,9 @@ def test_pairs_are_read_with_all_they_may_have(tmp_path: Path):
         "rejected": ["sweet", "cold"],
         "examples": [{"question": "coffee?", "response": "black"}],
     }
-    first, second = read("pairs", asked(lines(tmp_path / "p.jsonl", GOOD, whole))).comparisons
+    first, second = read_comparisons(
+        "pairs", asked(lines(tmp_path / "p.jsonl", GOOD, whole))
+    ).comparisons
     assert (first.id, first.user, first.group, first.rejected) == ("1", "1", "all", ("sweet",))
     assert (second.id, second.user, second.group) == ("x", "ann", "drinks")
     assert second.preferences == (Preference("no sugar"), Preference("hot", 2))
@@ -49,10 +51,14 @@ def test_pairs_are_read_with_all_they_may_have(tmp_path: Path):
 def test_a_preference_of_all_rows_stands_in_where_there_is_none(tmp_path: Path):
     row = {name: value for name, value in GOOD.items() if name != "preference"}
     path = lines(tmp_path / "p.jsonl", row)
-    [found] = read("pairs", asked(path, preferences=(Preference("be kind"),))).comparisons
+    [found] = read_comparisons(
+        "pairs", asked(path, preferences=(Preference("be kind"),))
+    ).comparisons
     assert found.preferences == (Preference("be kind"),)
     with pytest.raises(BadInput, match="leave one out"):
-        read("pairs", asked(lines(tmp_path / "q.jsonl", GOOD), preferences=(Preference("x"),)))
+        read_comparisons(
+            "pairs", asked(lines(tmp_path / "q.jsonl", GOOD), preferences=(Preference("x"),))
+        )
 
 
 @pytest.mark.parametrize(
@@ -73,19 +79,19 @@ def test_a_preference_of_all_rows_stands_in_where_there_is_none(tmp_path: Path):
 def test_a_bad_pair_is_refused_with_line_and_field(tmp_path: Path, changed: dict, told: str):
     path = lines(tmp_path / "p.jsonl", GOOD | changed)
     with pytest.raises(BadInput, match=str(path)) as failure:
-        read("pairs", asked(path))
+        read_comparisons("pairs", asked(path))
     assert told in str(failure.value)
 
 
 def test_a_file_without_pairs_or_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match="no rows"):
-        read("pairs", asked(lines(tmp_path / "p.jsonl")))
+        read_comparisons("pairs", asked(lines(tmp_path / "p.jsonl")))
     with pytest.raises(BadInput, match="cannot read"):
-        read("pairs", asked(tmp_path / "none.jsonl"))
+        read_comparisons("pairs", asked(tmp_path / "none.jsonl"))
     with pytest.raises(BadInput, match="no format 'tea'"):
-        read("tea", asked(tmp_path))
+        read_comparisons("tea", asked(tmp_path))
     with pytest.raises(BadInput, match="belong to the format prefeval"):
-        read("pairs", asked(tmp_path, topics=("x",)))
+        read_comparisons("pairs", asked(tmp_path, topics=("x",)))
 
 
 def test_rewardbench_rows(tmp_path: Path):
@@ -98,12 +104,12 @@ def test_rewardbench_rows(tmp_path: Path):
         ("r.json", json.dumps(rows)),
     ):
         (tmp_path / name).write_text(text)
-        first, second = read("rewardbench", asked(tmp_path / name)).comparisons
+        first, second = read_comparisons("rewardbench", asked(tmp_path / name)).comparisons
         assert (first.id, first.group, first.rejected) == ("0/7", "math", ("5",))
         assert second.rejected == ("b", "c")
     bad = lines(tmp_path / "bad.jsonl", rows[0] | {"chosen": ["a", "b"]})
     with pytest.raises(BadInput, match=r'bad\.jsonl, row 0: field "chosen" has 2'):
-        read("rewardbench", asked(bad))
+        read_comparisons("rewardbench", asked(bad))
 
 
 def test_hh_rlhf_in_both_spellings(tmp_path: Path):
@@ -120,14 +126,14 @@ def test_hh_rlhf_in_both_spellings(tmp_path: Path):
         {"chosen": turns, "rejected": elsewhere},
         {"chosen": turns, "rejected": turns},
     )
-    found = read("hh-rlhf", asked(path, preferences=(Preference("be harmless"),)))
+    found = read_comparisons("hh-rlhf", asked(path, preferences=(Preference("be harmless"),)))
     first, second = found.comparisons
     assert [one.content for one in first.messages] == ["hi", "hel\0lo", "tea?"]
     assert (first.chosen, first.rejected, second.chosen) == ("plain", ("sweet",), "plain")
     assert list(found.left_out.values()) == [2]
     bad = lines(tmp_path / "bad.jsonl", {"chosen": turns[:1], "rejected": other})
     with pytest.raises(BadInput, match='row 0: field "chosen" must be a conversation'):
-        read("hh-rlhf", asked(bad))
+        read_comparisons("hh-rlhf", asked(bad))
 
 
 def test_prefeval_s_options_are_three_pairs_a_row(tmp_path: Path):
@@ -143,13 +149,13 @@ def test_prefeval_s_options_are_three_pairs_a_row(tmp_path: Path):
             for i in range(count)
         ]
         (tmp_path / folder / f"{topic_name}.json").write_text(json.dumps(rows))
-    found = read("prefeval", asked(tmp_path)).comparisons
+    found = read_comparisons("prefeval", asked(tmp_path)).comparisons
     assert len(found) == count
     assert (found[2].chosen, found[2].rejected) == ("fits", ("a", "b", "c"))
     assert (found[2].group, found[2].preferences) == (topic_name, (Preference("p2"),))
-    assert len(read("prefeval", asked(tmp_path, limit=3)).comparisons) == 3
+    assert len(read_comparisons("prefeval", asked(tmp_path, limit=3)).comparisons) == 3
     with pytest.raises(BadInput, match="states its own preferences"):
-        read("prefeval", asked(tmp_path, preferences=(Preference("x"),)))
+        read_comparisons("prefeval", asked(tmp_path, preferences=(Preference("x"),)))
 
 
 def test_the_world_s_pairs_are_told_apart_by_its_checker():
@@ -166,12 +172,11 @@ def test_the_world_s_pairs_are_told_apart_by_its_checker():
             assert [verdict.violates for verdict in verdicts] == [False, True]
 
 
-def test_the_world_s_users_are_the_same_for_the_same_seed_and_their_past_is_no_test():
+def test_the_world_s_users_are_always_the_same_and_their_past_is_no_test():
     world_users.cache_clear()
     first = world_users()
     world_users.cache_clear()
     assert world_users() == first
-    assert world_users(1) != first
     for user in first:
         asked_before = {one.question for one in user.past}
         assert not asked_before & {one.question.text for one in user.to_come}
@@ -184,7 +189,7 @@ def test_the_world_s_users_are_the_same_for_the_same_seed_and_their_past_is_no_t
 def test_the_world_takes_nothing_from_outside(changed: dict):
     given: dict[str, Any] = {"location": "demo"} | changed
     with pytest.raises(BadInput):
-        read("world", ComparisonSource(**given))
+        read_comparisons("world", ComparisonSource(**given))
 
 
 def test_pairs_for_training_are_compared_objective_by_objective(tmp_path: Path):
@@ -194,7 +199,7 @@ def test_pairs_for_training_are_compared_objective_by_objective(tmp_path: Path):
         "preferred": {"helpful": 1, "brief": 0},
     }
     path = lines(tmp_path / "t.jsonl", row, {"prompt": "x?", "chosen": "a", "rejected": "b"})
-    found = read("train", asked(path)).comparisons
+    found = read_comparisons("train", asked(path)).comparisons
     told = [(one.id, one.user, one.group, one.chosen, one.rejected) for one in found]
     assert told == [
         ("1/helpful", "1", "helpful", "sweet and hot", ("plain",)),
@@ -206,7 +211,7 @@ def test_pairs_for_training_are_compared_objective_by_objective(tmp_path: Path):
 def test_a_training_pair_that_says_nothing_is_refused_with_its_row(tmp_path: Path):
     path = lines(tmp_path / "t.jsonl", {"prompt": "x?", "chosen": "a", "rejected": "a"})
     with pytest.raises(BadInput, match="row 1: chosen and rejected are the same"):
-        read("train", asked(path))
+        read_comparisons("train", asked(path))
 
 
 def test_every_format_has_a_test_here():

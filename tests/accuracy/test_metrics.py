@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.metrics import (
+from preftilt.eval.stats import (
     PairRanking,
+    mean_interval,
     rank,
+    ratio_interval,
     tau_b,
     tau_interval,
     top_one,
     top_one_interval,
 )
-from preftilt.eval.stats import mean_interval, ratio_interval
 
 NUMBERS = st.one_of(st.integers(-3, 3).map(float), st.just(-math.inf))
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=30)

@@ -11,9 +11,9 @@ import pytest
 
 from preftilt.cli import configure
 from preftilt.errors import BadInput
+from preftilt.eval.accuracy.behaviour import AnswerSettings, behaviour, parse_methods, write_report
+from preftilt.eval.accuracy.behaviour_report import rouge, settings
 from preftilt.eval.accuracy.evaluate import StudyOptions
-from preftilt.eval.behaviour.evaluate import AnswerSettings, behaviour, parse_methods, write_report
-from preftilt.eval.behaviour.report import rouge, settings
 from preftilt.testing.toy import ToyEngine
 from tests.accuracy.toys import COMPARISONS, comparison, reading
 from tests.cli.conftest import Cli, real_cli, rows

@@ -10,8 +10,8 @@ import pytest
 
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Example
+from preftilt.eval.accuracy.formats import QUESTION_FORMS, WRITE, QuestionSource, read_questions
 from preftilt.eval.accuracy.world import world_comparisons, world_verdict
-from preftilt.eval.behaviour.formats import FORMS, WRITE, QuestionSource, read
 
 GOOD = {"user": "ann", "question": "tea?", "completion": "plain"}
 
@@ -25,11 +25,11 @@ def test_plain_rows(tmp_path: Path):
     past = [{"question": "coffee?", "response": "black"}]
     whole = GOOD | {"id": "x", "group": "g", "preference": "no sugar", "examples": past}
     path = lines(tmp_path / "u.jsonl", GOOD, whole | {"rejected": "sweet"})
-    first, second = read("users", QuestionSource(location=path))
+    first, second = read_questions("users", QuestionSource(location=path))
     assert (first.id, first.user, first.chosen, first.rejected) == ("1", "ann", "plain", ())
     assert second.examples == (Example("coffee?", "black"),)
     assert (second.rejected, second.preferences[0].text) == (("sweet",), "no sugar")
-    assert len(read("users", QuestionSource(location=path, limit=1))) == 1
+    assert len(read_questions("users", QuestionSource(location=path, limit=1))) == 1
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,9 @@ def test_plain_rows(tmp_path: Path):
 )
 def test_a_bad_row_is_refused_with_line_and_field(tmp_path: Path, changed: dict, told: str):
     with pytest.raises(BadInput) as failure:
-        read("users", QuestionSource(location=lines(tmp_path / "u.jsonl", GOOD | changed)))
+        read_questions(
+            "users", QuestionSource(location=lines(tmp_path / "u.jsonl", GOOD | changed))
+        )
     assert told in str(failure.value)
 
 
@@ -64,12 +66,14 @@ def test_lamp_s_profiles_become_what_was_asked_and_written(tmp_path: Path):
             "profile": [{"id": "1", "title": "On sums", "abstract": "We add."}],
         }
     ]
-    [found] = read("lamp", lamp(tmp_path, "LaMP_5", rows, [{"id": "510", "output": "On counting"}]))
+    [found] = read_questions(
+        "lamp", lamp(tmp_path, "LaMP_5", rows, [{"id": "510", "output": "On counting"}])
+    )
     assert (found.chosen, found.messages[0].content) == ("On counting", asked)
     instruction = "Generate a title for the following abstract of a paper: "
     assert found.examples == (Example(f"{instruction}We add.", "On sums"),)
     tweets = [{"id": 7, "input": "Paraphrase this: x", "profile": [{"id": "1", "text": "hey"}]}]
-    [found] = read("lamp", lamp(tmp_path, "LaMP_7", tweets, [{"id": 7, "output": "y"}]))
+    [found] = read_questions("lamp", lamp(tmp_path, "LaMP_7", tweets, [{"id": 7, "output": "y"}]))
     assert found.examples == (Example(WRITE, "hey"),)
 
 
@@ -85,20 +89,20 @@ def test_lamp_s_profiles_become_what_was_asked_and_written(tmp_path: Path):
 def test_a_bad_lamp_file_is_refused_with_file_row_and_field(tmp_path, task, golds, told):
     rows = [{"id": "1", "input": "a: b", "profile": [{"id": "1", "title": "t", "abstract": "a"}]}]
     with pytest.raises(BadInput) as failure:
-        read("lamp", lamp(tmp_path, task, rows, golds))
+        read_questions("lamp", lamp(tmp_path, task, rows, golds))
     assert told in str(failure.value)
     assert "json, row 0" in str(failure.value)
 
 
 def test_lamp_needs_its_outputs_and_nobody_else_does(tmp_path: Path):
     with pytest.raises(BadInput, match="--outputs"):
-        read("lamp", QuestionSource(location="q.json"))
+        read_questions("lamp", QuestionSource(location="q.json"))
     with pytest.raises(BadInput, match="belongs to --format lamp"):
-        read("users", QuestionSource(location="q.json", outputs="o.json"))
+        read_questions("users", QuestionSource(location="q.json", outputs="o.json"))
     with pytest.raises(BadInput, match="no format 'tea'"):
-        read("tea", QuestionSource(location="q.json"))
+        read_questions("tea", QuestionSource(location="q.json"))
     with pytest.raises(BadInput, match="has no questions"):
-        read("longlamp", QuestionSource(location=lines(tmp_path / "l.jsonl")))
+        read_questions("longlamp", QuestionSource(location=lines(tmp_path / "l.jsonl")))
 
 
 def test_longlamp_s_items_are_told_apart_by_their_fields(tmp_path: Path):
@@ -112,7 +116,7 @@ def test_longlamp_s_items_are_told_apart_by_their_fields(tmp_path: Path):
         },
         {"author": "z", "input": "i", "output": "o", "profile": [{"summary": "s", "content": "c"}]},
     ]
-    found = read("longlamp", QuestionSource(location=lines(tmp_path / "l.jsonl", *rows)))
+    found = read_questions("longlamp", QuestionSource(location=lines(tmp_path / "l.jsonl", *rows)))
     assert [one.user for one in found] == ["x", "r9", "z"]
     assert [one.examples[0] for one in found] == [
         Example("t", "a"),
@@ -121,15 +125,15 @@ def test_longlamp_s_items_are_told_apart_by_their_fields(tmp_path: Path):
     ]
     bad = lines(tmp_path / "b.jsonl", {"input": "i", "output": "o", "profile": [{"tea": "x"}]})
     with pytest.raises(BadInput, match="title/abstract or summary/reviewText"):
-        read("longlamp", QuestionSource(location=bad))
+        read_questions("longlamp", QuestionSource(location=bad))
 
 
 def test_the_world_s_users_are_judged_exactly():
-    found = read("world", QuestionSource(location="demo"))
+    found = read_questions("world", QuestionSource(location="demo"))
     assert found == world_comparisons()
     for one in found[:40]:
         assert world_verdict(one.id, one.chosen) == {"following": 1.0, "helpful": 1.0}
         assert world_verdict(one.id, one.rejected[0]) == {"following": 0.0, "helpful": 1.0}
     with pytest.raises(BadInput):
-        read("world", QuestionSource(location="other"))
-    assert set(FORMS) == {"users", "lamp", "longlamp", "world"}
+        read_questions("world", QuestionSource(location="other"))
+    assert set(QUESTION_FORMS) == {"users", "lamp", "longlamp", "world"}

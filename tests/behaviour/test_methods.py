@@ -8,7 +8,7 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.errors import BadInput, PromptTooLong
-from preftilt.eval.behaviour.evaluate import (
+from preftilt.eval.accuracy.behaviour import (
     AnswerSettings,
     answer,
     check,

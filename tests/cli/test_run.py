@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from preftilt.eval.calibrate.reading import read_pools
+from preftilt.eval.rated_pools import read_pools
 from preftilt.records.rows import CheckedRow, InputRow
 from preftilt.testing.toy import ToyTokenizer
 from tests.cli.conftest import Cli, Opener, records, row, validator

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preftilt.eval.stored import best_of
+from preftilt.eval.answers import best_of
 from preftilt.path import upper_envelope, winner
 from preftilt.result import ScoredCandidate
 from preftilt.reward import IMPOSSIBLE, Reward, Sums, contenders, lines, order, reduced

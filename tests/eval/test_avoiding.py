@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.benchmarks import open_benchmarks
 from preftilt.eval.harness.benchmark import Benchmark, Case, Opening
 from preftilt.eval.reproduce import parts
 from preftilt.eval.reproduce.experiments import AVOIDING

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate import RatedCandidate, RatedPool, calibrate, read_pools
-from preftilt.eval.calibrate.report import draw, markdown, to_json
+from preftilt.eval.calibrate import calibrate, draw, markdown, to_json
+from preftilt.eval.rated_pools import RatedCandidate, RatedPool, read_pools
 
 
 def rated(question: float, gain: float, quality: float | None, **rest) -> RatedCandidate:

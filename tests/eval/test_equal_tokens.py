@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.answers import RecordedAnswer
+from preftilt.eval.benchmarks import open_benchmarks
 from preftilt.eval.harness.benchmark import Opening
 from preftilt.eval.report import markdown
 from preftilt.eval.reproduce import equal_tokens
@@ -31,7 +32,6 @@ from preftilt.eval.reproduce.equal_tokens import (
 from preftilt.eval.reproduce.experiments import EQUAL_TOKENS
 from preftilt.eval.reproduce.report import blocks
 from preftilt.eval.reproduce.running import reproduce
-from preftilt.eval.stored import RecordedAnswer
 from preftilt.reward import Reward
 from preftilt.testing.toy import ToyEngine
 from tests.eval.test_reproduce import answer, plan, report_of

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
+from preftilt.eval.benchmarks import open_benchmarks
 from preftilt.eval.benchmarks.prefeval_data import PrefEvalItem, load_items
 from preftilt.eval.benchmarks.prefeval_irrelevant import irrelevant_preference, telling_words
-from preftilt.eval.benchmarks.table import open_benchmarks
 from preftilt.eval.harness.benchmark import Case, Opening, ask
 from tests.eval_inspect.fixtures import write_prefeval
 

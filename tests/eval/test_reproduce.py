@@ -12,7 +12,7 @@ import pytest
 
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput
-from preftilt.eval.benchmarks.table import BENCHMARKS, open_benchmarks
+from preftilt.eval.benchmarks import BENCHMARKS, open_benchmarks
 from preftilt.eval.harness.benchmark import Benchmark, BenchmarkRequest, Case, Opening
 from preftilt.eval.report import Heading, Picture, Table, Text, markdown, page
 from preftilt.eval.reproduce import collecting, experiments, methods

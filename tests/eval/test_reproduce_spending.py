@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.benchmarks import open_benchmarks
 from preftilt.eval.harness.benchmark import Benchmark, Opening
 from preftilt.eval.report import markdown
 from preftilt.eval.reproduce import methods

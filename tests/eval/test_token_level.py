@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from preftilt.errors import BadInput
-from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.benchmarks import open_benchmarks
 from preftilt.eval.harness.benchmark import Opening
 from preftilt.eval.report import markdown
 from preftilt.eval.reproduce import token_level

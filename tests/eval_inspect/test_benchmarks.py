@@ -11,9 +11,9 @@ import pytest
 from inspect_ai.log import EvalLog, EvalSample
 
 from preftilt.eval import provider
-from preftilt.eval.benchmarks.maths_task import aime24
-from preftilt.eval.benchmarks.multifaceted_task import multifaceted
-from preftilt.eval.benchmarks.pingpong_task import pingpong
+from preftilt.eval.benchmarks.maths import aime24
+from preftilt.eval.benchmarks.multifaceted import multifaceted
+from preftilt.eval.benchmarks.pingpong import pingpong
 from preftilt.eval.stats import mean_interval
 from preftilt.rivals.votes import final_answer
 from preftilt.testing.toy import ToyEngine, ToyTokenizer, hashed_bigrams

@@ -11,8 +11,7 @@ from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageSystem, ChatMessageUser, ContentImage, ContentText
 from inspect_ai.solver import generate
 
-from preftilt.eval.benchmarks.mmhal import FOLDER
-from preftilt.eval.benchmarks.mmhal_task import mmhal
+from preftilt.eval.benchmarks.mmhal import FOLDER, mmhal
 from preftilt.testing.toy import ToyEngine
 from tests.eval.mmhal_files import rows, write_pictures, write_rows
 from tests.eval_inspect.conftest import Evaluate, means, mock_judge

@@ -11,7 +11,7 @@ import pytest
 
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.eval.benchmarks.table import open_benchmarks
+from preftilt.eval.benchmarks import open_benchmarks
 from preftilt.eval.harness.benchmark import Opening
 from preftilt.eval.reproduce import collecting, verdicts
 from preftilt.eval.reproduce.collecting import MeasuredModels

@@ -15,13 +15,13 @@ from inspect_ai.model import GenerateConfig, get_model
 from inspect_ai.scorer import includes
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver, system_message
 
-from preftilt.eval.benchmarks.prefeval_task import (
+from preftilt.eval.benchmarks.prefeval import (
     prefeval_choice,
     prefeval_explicit,
     prefeval_mcq,
     prefeval_persona,
 )
-from preftilt.eval.benchmarks.world_task import demo_world
+from preftilt.eval.benchmarks.world import demo_world
 from preftilt.testing.toy import ToyEngine
 from tests.eval_inspect.conftest import JUDGE, Evaluate, means, mock_judge
 from tests.eval_inspect.judge_server import JudgeServer

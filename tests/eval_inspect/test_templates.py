@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.benchmarks.prefeval_task import GAPS, load_prompts
+from preftilt.eval.benchmarks.prefeval import GAPS, load_prompts
 from preftilt.eval.harness.rows import PromptTemplate, load_template
 
 

@@ -26,8 +26,7 @@ from preftilt.eval.arms.decode import (
     views_of,
 )
 from preftilt.eval.arms.experiment import markdown
-from preftilt.eval.fronts.metrics import MethodRewards
-from preftilt.eval.fronts.report import fronts
+from preftilt.eval.fronts import MethodRewards, fronts
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Reader
 
@@ -122,7 +121,7 @@ def test_the_report_tells_strengths_costs_and_what_was_trained():
         "trainings": {one.name: training for one in TRAININGS},
         "keeping": {one.title: 0.5 for one in methods},
     }
-    text = markdown(json.loads(json.dumps(report)))
+    text = markdown(json.loads(json.dumps(report)), "front.png")
     assert "Made by `preftilt arms-eval`, seed 0" in text
     [parm] = [row for row in text.splitlines() if row.startswith("| PARM, guided")]
     assert parm.endswith("| 0.500 | 4 | 2 | 1,000 | 3 |")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.metrics import (
+from preftilt.eval.fronts import (
     RewardScale,
     bootstrapped,
     hypervolume,

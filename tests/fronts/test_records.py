@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.metrics import RewardScale, read_rewards
-from preftilt.eval.fronts.report import draw_front, fronts, table
+from preftilt.eval.fronts import RewardScale, draw_front, fronts, read_rewards, table
 
 FRAME = RewardScale(objectives=("help", "brief"), low=(0, 0), high=(1, 1), reference=(0, 0))
 

@@ -25,6 +25,15 @@ except pt.PreftiltError as error:
     print(type(error).__name__, error)
 """
 
+WITHOUT_INSPECT = """
+import sys
+sys.modules["inspect_ai"] = None
+from preftilt.eval.benchmarks import open_benchmarks, pingpong
+from preftilt.eval.harness.benchmark import Opening
+[benchmark] = open_benchmarks(["demo-world"], Opening(limit=1))
+print(pingpong.pingpong.__name__, len(benchmark.test(0)))
+"""
+
 
 def run(code: str) -> str:
     done = subprocess.run(
@@ -41,6 +50,10 @@ def test_without_torch_opening_a_model_names_the_extra_to_install():
     said = run(WITHOUT_TORCH)
     assert said.startswith("MissingPackage")
     assert 'pip install "preftilt[transformers]"' in said
+
+
+def test_benchmarks_are_opened_without_inspect_though_their_tasks_are_in_the_same_files():
+    assert run(WITHOUT_INSPECT).split() == ["pingpong", "1"]
 
 
 def test_every_public_name_exists_and_is_documented():

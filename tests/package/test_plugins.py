@@ -85,7 +85,7 @@ import json
 from pydantic import ValidationError
 import preftilt as pt
 from preftilt.cli.options import setting_flags
-from preftilt.eval.benchmarks.table import BENCHMARKS
+from preftilt.eval.benchmarks import BENCHMARKS
 from preftilt.records.patch import SettingsPatch
 from preftilt.search import SEARCHES
 from preftilt.testing.toy import ToyEngine

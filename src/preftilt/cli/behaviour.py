@@ -18,10 +18,7 @@ from preftilt.cli.options import FileFlags, ModelFlags, declared_flags, setting_
 from preftilt.cli.policy_accuracy import run_resumable
 from preftilt.cli.progress import spinner
 from preftilt.errors import BadInput
-from preftilt.eval.accuracy.comparisons import Comparison, ScoringSetup
-from preftilt.eval.accuracy.evaluate import StudyOptions
-from preftilt.eval.accuracy.world import world_verdict
-from preftilt.eval.behaviour.evaluate import (
+from preftilt.eval.accuracy.behaviour import (
     AnswerMethod,
     AnswerSettings,
     default_methods,
@@ -29,8 +26,11 @@ from preftilt.eval.behaviour.evaluate import (
     parse_methods,
     write_report,
 )
-from preftilt.eval.behaviour.evaluate import behaviour as compared
-from preftilt.eval.behaviour.formats import QuestionSource, read
+from preftilt.eval.accuracy.behaviour import behaviour as compared
+from preftilt.eval.accuracy.comparisons import Comparison, ScoringSetup
+from preftilt.eval.accuracy.evaluate import StudyOptions
+from preftilt.eval.accuracy.formats import QuestionSource, read_questions
+from preftilt.eval.accuracy.world import world_verdict
 from preftilt.prompt import PromptSettings
 from preftilt.types import Sampling
 
@@ -88,7 +88,9 @@ def behaviour(
         raise BadInput("no method here asks another model; leave reward models and judges out")
     settings = settings_from(prompt)
     drawing = _drawing(answers)
-    questions = read(form, QuestionSource(location=source, outputs=outputs, limit=files.limit))
+    questions = read_questions(
+        form, QuestionSource(location=source, outputs=outputs, limit=files.limit)
+    )
     names = method or default_methods(
         preferences=all(question.preferences for question in questions),
         examples=all(question.examples for question in questions),

@@ -12,10 +12,9 @@ import typer
 
 from preftilt.cli.show import interval
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
-from preftilt.eval.calibrate.choice import calibrate as choose_lambda
-from preftilt.eval.calibrate.reading import read_pools
-from preftilt.eval.calibrate.report import draw, markdown, to_json
+from preftilt.eval.calibrate import LAMBDAS, REDUCTIONS, draw, markdown, to_json
+from preftilt.eval.calibrate import calibrate as choose_lambda
+from preftilt.eval.rated_pools import read_pools
 from preftilt.example import path_intervals
 from preftilt.path import PathSegment
 from preftilt.plots import check_picture

@@ -9,9 +9,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.metrics import RewardScale, read_rewards
-from preftilt.eval.fronts.report import draw_front, scale_in_words, table
-from preftilt.eval.fronts.report import fronts as measure
+from preftilt.eval.fronts import RewardScale, draw_front, read_rewards, scale_in_words, table
+from preftilt.eval.fronts import fronts as measure
 from preftilt.plots.style import check_picture
 from preftilt.records.lines import write_json
 

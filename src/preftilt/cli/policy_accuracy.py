@@ -30,7 +30,7 @@ from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Comparison, ScoringSetup
 from preftilt.eval.accuracy.evaluate import StudyOptions, write_report
 from preftilt.eval.accuracy.evaluate import policy_accuracy as measured
-from preftilt.eval.accuracy.formats import ComparisonSource, LoadedComparisons, read
+from preftilt.eval.accuracy.formats import ComparisonSource, LoadedComparisons, read_comparisons
 from preftilt.eval.accuracy.rules import (
     MODES,
     ArgsRule,
@@ -144,7 +144,7 @@ def policy_accuracy(
         split=split,
         limit=files.limit,
     )
-    loaded = read(form, compared)
+    loaded = read_comparisons(form, compared)
     states = settings.prompt.history == "preference" or _all_state(loaded)
     rules = _chosen_rules(rule or [], loaded, model, preference_in, states=states)
     about = {"source": Path(source).name, "format": form, "left_out": loaded.left_out}

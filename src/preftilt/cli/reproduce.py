@@ -21,7 +21,7 @@ from preftilt.cli.grouping import Defaults, Flags, option
 from preftilt.cli.options import ModelFlags, flags_from
 from preftilt.engines.models import DEMO
 from preftilt.errors import BadInput
-from preftilt.eval.benchmarks.table import BENCHMARKS, open_benchmarks
+from preftilt.eval.benchmarks import BENCHMARKS, open_benchmarks
 from preftilt.eval.harness.benchmark import Benchmark, Opening, json_object
 from preftilt.eval.report import markdown, page
 from preftilt.eval.reproduce.collecting import MeasuredModels, OnItem, identity_of

@@ -24,8 +24,8 @@ from preftilt.cli.grouping import Flags
 from preftilt.cli.options import Input, ModelFlags, setting_flags
 from preftilt.cli.progress import say_line
 from preftilt.errors import BadInput
-from preftilt.eval.fronts.sweep import Rater, grid
-from preftilt.eval.fronts.sweep import sweep as answer_grid
+from preftilt.eval.sweep import Rater, grid
+from preftilt.eval.sweep import sweep as answer_grid
 from preftilt.records.rows import CheckedRow, PromptRow, read_items
 from preftilt.rivals import open_reward_model
 

@@ -47,6 +47,7 @@ from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, PreftiltError
+from preftilt.eval.answers import DrawnAnswer, draw_plain, draw_realigned
 from preftilt.eval.harness.benchmark import (
     BenchmarkProtocol,
     BenchmarkRequest,
@@ -54,7 +55,6 @@ from preftilt.eval.harness.benchmark import (
     patched,
     read_request,
 )
-from preftilt.eval.harness.drawing import DrawnAnswer, draw_plain, draw_realigned
 from preftilt.messages import Message, read_message
 from preftilt.moment import read_moment
 from preftilt.types import Preference

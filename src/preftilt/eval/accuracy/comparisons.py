@@ -12,12 +12,7 @@ from preftilt.api import Realigner
 from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
-from preftilt.prompt import (
-    PromptSettings,
-    build_query,
-    check_contrast,
-    with_preferences,
-)
+from preftilt.prompt import PromptSettings, build_query, check_contrast, with_preferences
 from preftilt.rivals import Judges
 from preftilt.settings import ArmSettings, Settings
 from preftilt.types import Completion, Preference, Query, Tokens, View

@@ -141,13 +141,8 @@ def prepare(
 
 def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
     """``report.json``, ``report.md`` and ``accuracy.png`` in ``out``; returns the Markdown."""
-    return eval_report.write_report(
-        numbers,
-        out,
-        lambda picture: markdown(numbers, command, picture),
-        lambda path: draw(numbers, path),
-        "accuracy.png" if can_draw(numbers) else None,
-    )
+    text, file = partial(markdown, numbers, command), "accuracy.png" if can_draw(numbers) else None
+    return eval_report.write_report(numbers, out, text, partial(draw, numbers), file)
 
 
 def _modes(engine: Engine, wanted: Sequence[Mode]) -> tuple[tuple[Mode, ...], list[str]]:

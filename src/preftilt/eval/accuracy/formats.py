@@ -1,12 +1,13 @@
-"""Comparisons from files: pairs as JSONL, RewardBench-style rows, HH-RLHF, PrefEval, training pairs, the demo world.
+"""Comparisons and users' questions from files, from the hub and from the demo world.
 
-Whatever is wrong with a file is said with its name, the row and the field, before a model is opened.
+A question is a comparison whose preferred response is what the user wrote in the end; it need not have a dispreferred
+one. Whatever is wrong with a file is said with its name, the row and the field, before a model is opened.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,7 +18,15 @@ from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Comparison, Example
 from preftilt.eval.accuracy.world import world_comparisons
 from preftilt.eval.benchmarks.prefeval_data import load_items
-from preftilt.eval.harness.rows import HUB, DataRow, file_rows, hub_rows
+from preftilt.eval.harness.rows import (
+    HUB,
+    DataRow,
+    file_rows,
+    hub_rows,
+    json_rows,
+    parsed,
+    read_bytes,
+)
 from preftilt.messages import Message, read_messages
 from preftilt.records.lines import file_lines
 from preftilt.records.patch import Strict, Visible
@@ -49,10 +58,9 @@ class LoadedComparisons:
     left_out: dict[str, int]
 
 
-def read(form: str, source: ComparisonSource) -> LoadedComparisons:
+def read_comparisons(form: str, source: ComparisonSource) -> LoadedComparisons:
     """The comparisons of ``source``, which has the form called ``form`` (see :data:`FORMS`)."""
-    if form not in FORMS:
-        raise BadInput(f"there is no format {form!r}; there are {', '.join(FORMS)}")
+    _check_form(form, FORMS)
     if source.topics and form != "prefeval":
         raise BadInput("topics belong to the format prefeval")
     loaded = FORMS[form](source)
@@ -61,6 +69,11 @@ def read(form: str, source: ComparisonSource) -> LoadedComparisons:
     if not loaded.comparisons:
         raise BadInput(f"{source.location} has no pairs to compare")
     return loaded
+
+
+def _check_form(form: str, forms: Mapping[str, object]) -> None:
+    if form not in forms:
+        raise BadInput(f"there is no format {form!r}; there are {', '.join(forms)}")
 
 
 class ExampleRow(Strict):
@@ -236,12 +249,16 @@ def _train(source: ComparisonSource) -> LoadedComparisons:
     return LoadedComparisons(tuple(comparisons), {})
 
 
-def _world(source: ComparisonSource) -> LoadedComparisons:
+def _world_pairs(source: ComparisonSource) -> LoadedComparisons:
     if source.preferences:
         raise BadInput("the demo world's users have their own preferences; leave --preference out")
-    if source.location != "demo":
+    return LoadedComparisons(_world(source.location), {})
+
+
+def _world(location: str) -> tuple[Comparison, ...]:
+    if location != "demo":
         raise BadInput('the format world reads nothing; call its source "demo"')
-    return LoadedComparisons(world_comparisons(), {})
+    return world_comparisons()
 
 
 FORMS: dict[str, Callable[[ComparisonSource], LoadedComparisons]] = {
@@ -250,7 +267,7 @@ FORMS: dict[str, Callable[[ComparisonSource], LoadedComparisons]] = {
     "hh-rlhf": _hh_rlhf,
     "prefeval": _prefeval,
     "train": _train,
-    "world": _world,
+    "world": _world_pairs,
 }
 """How a source may be laid out, by the name of ``--format``."""
 
@@ -293,3 +310,158 @@ def _turns(row: DataRow, name: str) -> list[Message]:
     if len(turns) < 2 or turns[-1].role != "assistant" or not turns[-1].content.strip():
         raise row.wrong(name, "must be a conversation whose last turn is the assistant's")
     return turns
+
+
+LAMP = {
+    "LaMP_4": ("text", "title"),
+    "LaMP_5": ("abstract", "title"),
+    "LaMP_7": (None, "text"),
+}
+"""LaMP's tasks with free text for an answer: the fields of a past item that were asked about and written."""
+
+LONGLAMP = (("title", "abstract"), ("summary", "reviewText"), ("summary", "content"))
+"""The same of LongLaMP's past items; the first pair that an item has."""
+
+WRITE = "Write a text of yours."
+"""What a past item without a question is taken to have been asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionSource:
+    """What is read. outputs: LaMP's file of true completions. limit: only so many questions."""
+
+    location: str
+    outputs: str | None = None
+    limit: int | None = None
+
+
+def read_questions(form: str, source: QuestionSource) -> tuple[Comparison, ...]:
+    """The questions of ``source``, which has the form called ``form`` (see :data:`QUESTION_FORMS`)."""
+    _check_form(form, QUESTION_FORMS)
+    if source.outputs is not None and form != "lamp":
+        raise BadInput("--outputs belongs to --format lamp")
+    questions = QUESTION_FORMS[form](source)[: source.limit]
+    if not questions:
+        raise BadInput(f"{source.location} has no questions")
+    return questions
+
+
+class QuestionRow(ConversationRow):
+    """A line of ``preftilt behaviour``'s own format; ``rejected`` makes it a pair for discrimination, too."""
+
+    user: Visible
+    completion: Visible
+    rejected: Annotated[list[Visible], BeforeValidator(several)] | None = None
+
+    @model_validator(mode="after")
+    def _better(self) -> Self:
+        if self.completion in (self.rejected or ()):
+            raise ValueError('"completion" stands in "rejected", too')
+        return self
+
+    def comparison(self, line: int, source: str) -> Comparison:
+        """The row as a question."""
+        stated = self.preference
+        return Comparison(
+            **self.common(line, source),
+            user=self.user,
+            preferences=(Preference(stated.text, stated.strength),) if stated else (),
+            chosen=self.completion,
+            rejected=tuple(self.rejected or ()),
+        )
+
+
+def _users(source: QuestionSource) -> tuple[Comparison, ...]:
+    questions = read_rows(
+        file_lines(Path(source.location)),
+        source=source.location,
+        model=QuestionRow,
+        make=lambda row, line: row.comparison(line, source.location),
+    )
+    return tuple(questions)
+
+
+def _lamp(source: QuestionSource) -> tuple[Comparison, ...]:
+    """LaMP (Salemi et al., 2024): questions with profiles, and a file of golds that says which task it is."""
+    if source.outputs is None:
+        raise BadInput("LaMP's true completions are in a file of their own: give it with --outputs")
+    path = Path(source.outputs)
+    whole = parsed(path.name, read_bytes(path))
+    if not isinstance(whole, dict):
+        raise BadInput(f"{path.name} must hold an object with task and golds")
+    golds_file = DataRow(path.name, 0, whole)
+    task = golds_file.text("task")
+    if task not in LAMP:
+        raise golds_file.wrong("task", f"is {task!r}; ROUGE is for {', '.join(LAMP)}")
+    golds = {_lamp_id(gold): gold.text("output") for gold in golds_file.objects("golds")}
+    questions = []
+    for row in json_rows(Path(source.location)):
+        id, question = _lamp_id(row), row.text("input")
+        if id not in golds:
+            raise row.wrong("id", f"{id!r} has no gold in the file of outputs")
+        # What stands before the text that an input is about, as LaMP writes its inputs, stood before past ones, too.
+        head, colon, _ = question.partition(": ")
+        instruction = f"{head}: " if colon else ""
+        questions.append(_question(row, id, id, golds[id], (LAMP[task],), instruction))
+    return tuple(questions)
+
+
+def _longlamp(source: QuestionSource) -> tuple[Comparison, ...]:
+    """LongLaMP (Kumar et al., 2024): rows of ``input``, ``output`` and ``profile``."""
+    questions = []
+    for row in file_rows(Path(source.location)):
+        names = [field for field in ("reviewerId", "author", "name") if field in row.fields]
+        user = row.text(names[0]) if names else ""
+        questions.append(_question(row, str(row.number), user, row.text("output"), LONGLAMP, ""))
+    return tuple(questions)
+
+
+def _question(
+    row: DataRow,
+    id: str,
+    user: str,
+    written: str,
+    names: tuple[tuple[str | None, str], ...],
+    instruction: str,
+) -> Comparison:
+    return Comparison(
+        id=id,
+        user=user,
+        messages=(Message("user", row.text("input")),),
+        chosen=written,
+        examples=_examples(row, names, instruction),
+        place=f"{row.file}, row {row.number}",
+    )
+
+
+QUESTION_FORMS: dict[str, Callable[[QuestionSource], tuple[Comparison, ...]]] = {
+    "users": _users,
+    "lamp": _lamp,
+    "longlamp": _longlamp,
+    "world": lambda source: _world(source.location),
+}
+"""How a source may be laid out, by the name of ``--format``."""
+
+
+def _examples(
+    row: DataRow, pairs: tuple[tuple[str | None, str], ...], instruction: str
+) -> tuple[Example, ...]:
+    """A profile's items, in their order, as what was asked and what was written."""
+    examples: list[Example] = []
+    for past_item in row.objects("profile"):
+        for question_field, written in pairs:
+            if {written, question_field or written} <= past_item.fields.keys():
+                question = WRITE
+                if question_field is not None:
+                    question = f"{instruction}{past_item.text(question_field)}"
+                examples.append(Example(question, past_item.text(written)))
+                break
+        else:
+            wanted = " or ".join("/".join(filter(None, pair)) for pair in pairs)
+            raise past_item.wrong(pairs[0][1], f"is missing; an item of the profile has {wanted}")
+    return tuple(examples)
+
+
+def _lamp_id(row: DataRow) -> str:
+    value = row.fields.get("id")
+    return str(value) if isinstance(value, int) else row.text("id")

@@ -1,4 +1,4 @@
-"""A report's numbers from records, and the report for people: Markdown and a picture."""
+"""Policy accuracy's numbers from records, and the report for people: Markdown and a picture."""
 
 from __future__ import annotations
 
@@ -11,24 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from preftilt.eval.accuracy.comparisons import Comparison, users_of
 from preftilt.eval.accuracy.measure import values_of
-from preftilt.eval.accuracy.metrics import (
-    FEWEST_METHODS,
-    PairRanking,
-    rank,
-    tau_interval,
-    top_one_interval,
-)
 from preftilt.eval.accuracy.rules import Mode, Rule, RuleValue, rear
-from preftilt.eval.report import (
-    Block,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    percent,
-    with_interval,
-)
+from preftilt.eval.report import Block, Heading, Picture, Table, Text, percent, with_interval
 from preftilt.eval.report import markdown as document
+from preftilt.eval.stats import FEWEST_METHODS, PairRanking, rank, tau_interval, top_one_interval
 from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, Label, picture, place_labels
 
 if TYPE_CHECKING:

@@ -83,23 +83,22 @@ class WorldUser:
 
 
 @cache
-def world_users(seed: int = 0) -> tuple[WorldUser, ...]:
-    """A user for every taste of the world that there are questions enough for; equal seeds give equal users."""
-    users = (_user(taste, seed) for taste in preferences())
+def world_users() -> tuple[WorldUser, ...]:
+    """A user for every taste of the world that there are questions enough for, always the same ones."""
+    users = (_user(taste) for taste in preferences())
     return tuple(user for user in users if user is not None)
 
 
 @cache
-def world_comparisons(seed: int = 0) -> tuple[Comparison, ...]:
+def world_comparisons() -> tuple[Comparison, ...]:
     """Every question to come as a pair, the completion and the violating answer; everybody's first question first."""
-    users = world_users(seed)
-    return tuple(_pair(user, number) for number in range(QUESTIONS) for user in users)
+    return tuple(_pair(user, number) for number in range(QUESTIONS) for user in world_users())
 
 
-def world_verdict(id: str, text: str, seed: int = 0) -> dict[str, float]:
+def world_verdict(id: str, text: str) -> dict[str, float]:
     """What the checker says of an answer to the comparison ``id``: whether it follows the taste, and is helpful."""
     user_id, _, number = id.rpartition("/")
-    [user] = [user for user in world_users(seed) if user.id == user_id]
+    [user] = [user for user in world_users() if user.id == user_id]
     question = user.to_come[int(number)].question
     verdict = judge(topic(question.topic), question.subject, user.taste, text)
     return {"following": float(verdict.following), "helpful": float(verdict.helpful)}
@@ -120,8 +119,8 @@ def _pair(user: WorldUser, number: int) -> Comparison:
     )
 
 
-def _user(taste: Taste, seed: int) -> WorldUser | None:
-    rng = random.Random(f"user {taste.id} {seed}")
+def _user(taste: Taste) -> WorldUser | None:
+    rng = random.Random(f"user {taste.id} 0")
     before, after = _asked(rng, taste, "train", PAST), _asked(rng, taste, "test", QUESTIONS)
     if len(before) < PAST or len(after) < QUESTIONS:
         return None

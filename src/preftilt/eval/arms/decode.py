@@ -19,10 +19,10 @@ from preftilt.demo.world import WorldItem, items
 from preftilt.engines.base import Engine, GuidedView, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
-from preftilt.eval.fronts.metrics import RewardScale, mean_inner_product
+from preftilt.eval.answers import first_by
+from preftilt.eval.fronts import RewardScale, mean_inner_product
 from preftilt.eval.objectives import BRIEF, HELPFUL, MAX_TOKENS, rewards, text_of
 from preftilt.eval.runner import in_shares, resumed
-from preftilt.eval.stored import first_by
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.records.lines import read_records

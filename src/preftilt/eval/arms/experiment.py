@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import as_completed
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,12 @@ from preftilt.eval.arms.decode import (
     Sweep,
     soup_name,
 )
-from preftilt.eval.fronts.metrics import read_rewards
-from preftilt.eval.fronts.report import draw_front, fronts, scale_in_words, table
+from preftilt.eval.fronts import draw_front, fronts, read_rewards, scale_in_words, table
 from preftilt.eval.objectives import PairSettings, objectives, write_pairs
-from preftilt.eval.report import Heading, Picture, Table, Text
+from preftilt.eval.report import Heading, Picture, Table, Text, write_report
 from preftilt.eval.report import markdown as document
 from preftilt.eval.runner import divided
-from preftilt.records.lines import json_line, write_json, write_text
+from preftilt.records.lines import json_line
 from preftilt.train.settings import TrainSettings
 from preftilt.train.soups import soup
 from preftilt.train.start import train
@@ -94,11 +94,8 @@ def experiment(
         "version": preftilt.__version__,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "report.json", report)
-    draw_front(report, out / "front.png")
-    text = markdown(report)
-    write_text(out / "report.md", text)
-    return text
+    draw = partial(draw_front, report)
+    return write_report(report, out, partial(markdown, report), draw, "front.png")
 
 
 def _title(name: str) -> str:
@@ -165,8 +162,8 @@ def _training(folder: Path) -> dict[str, Any]:
     return {name: record[name] for name in kept}
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """The tables with everything needed to judge them."""
+def markdown(report: Mapping[str, Any], picture: str | None) -> str:
+    """The tables with everything needed to judge them; ``picture`` is a file beside the report."""
     sizes = report["sizes"]
     header = [
         "adapter", "trained parameters", "share of the model", "steps", "seconds",
@@ -194,7 +191,11 @@ def markdown(report: Mapping[str, Any]) -> str:
             Text(_objectives(report)),
             Text(_protocol(report)),
             Text(table(report, _columns(report))),
-            Picture("front.png", "Mean rewards as α goes from one objective to the other"),
+            *(
+                [Picture(picture, "Mean rewards as α goes from one objective to the other")]
+                if picture
+                else []
+            ),
             Heading("What was trained"),
             Table(header, rows),
         ]

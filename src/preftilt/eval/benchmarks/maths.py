@@ -19,6 +19,10 @@ steps of a tree search      one line            a paragraph,
 Both draw 16 candidates of at most 8096 tokens with the preference, weigh by λ = 20 and give the answer of the weighted
 vote, in which a candidate's vote weighs 1 plus its score as a mean over tokens. The texts of the three preferences are
 our wording of what the paper describes: a rigorous mathematician, one line, and an author of fiction as the control.
+
+As Inspect tasks::
+
+    inspect eval preftilt/math500 --model preftilt/Qwen/Qwen2.5-7B-Instruct -T data=../shared/data -T lam=20
 """
 
 from __future__ import annotations
@@ -28,9 +32,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from preftilt.errors import MissingPackage
+from preftilt.eval.answers import RecordedAnswer, best_of, elected, recorded_answer
+from preftilt.eval.harness import lazy_inspect
 from preftilt.eval.harness.benchmark import (
     Benchmark,
     BenchmarkProtocol,
@@ -39,12 +45,16 @@ from preftilt.eval.harness.benchmark import (
     Json,
     Opening,
     Rules,
+    TaskMethod,
     Values,
     ask,
+    choose_method,
     choose_rules,
     json_object,
+    read_request,
     rear_protocol,
 )
+from preftilt.eval.harness.budget import Budget
 from preftilt.eval.harness.rows import (
     HUB,
     DataRow,
@@ -54,10 +64,14 @@ from preftilt.eval.harness.rows import (
     jsonl_rows,
     own_text,
 )
-from preftilt.eval.stored import RecordedAnswer, best_of, elected, recorded_answer
 from preftilt.reward import Reward
 from preftilt.rivals.votes import final_answer, maths
 from preftilt.types import GenerateWith
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.scorer import Score, Scorer, Target
+    from inspect_ai.solver import Generate, Solver, TaskState
 
 SetName = Literal["math500", "aime24", "amc23"]
 
@@ -245,7 +259,7 @@ def choose(
     record: Mapping[str, Any], curve_of: Sequence[int], check: Check
 ) -> dict[str, float | None]:
     """Whether each way of choosing gives the right answer, from the whole pool of an answer's record
-    (``harness.drawing.short_record``) and from its first n candidates."""
+    (``eval.answers.short_record``) and from its first n candidates."""
     settings = record["settings"]
     reward = Reward(**{field.name: settings[field.name] for field in fields(Reward)})
     candidates = sorted(record["candidates"], key=lambda candidate: candidate["slot"])
@@ -297,3 +311,140 @@ def _checked(case: Case, answer: str) -> Values:
     """An answer without a final answer is wrong; one whose comparison takes too long has no verdict."""
     correct = right(answer, lambda final: same_answer(case.target, final))
     return {"correct": correct, "no answer": float(final_answer(answer) is None)}
+
+
+GREEDY = "preftilt:greedy"
+"""Where in a sample's store its greedy answer is: in the first epoch, as it is the same in all."""
+
+COUNTS = ("no_answer", "unchecked", "over_budget")
+"""What is counted: answers without a final answer (they are wrong), answers whose check took too long (they have no
+score), and items that the budget did not allow."""
+
+
+def _solved(name: SetName) -> Callable[..., Task]:
+    """The task of one set of problems. All arguments are named: Inspect reads them off the signature."""
+
+    @lazy_inspect.task(name)
+    def solved(
+        data: str,
+        split: str | None = None,
+        preset: str = "rear-paper",
+        preference: str = "full",
+        greedy: bool = True,
+        lam: float | None = None,
+        search: str | None = None,
+        n: int | None = None,
+        method: str | None = None,
+        settings: str | dict[str, Any] | None = None,
+        switches: str | dict[str, Any] | None = None,
+        max_tokens_total: int | None = None,
+    ) -> Task:
+        """Problems of mathematics, answered and checked.
+
+        data: folder, or ``hub:OWNER/NAME``; split: of the hub's. preset: ``rear-paper`` or ``rear-official``; switches:
+        changes to it (:class:`MathsRules`), as JSON. preference: ``full``, ``brief`` or ``unrelated``. greedy: also
+        measure the model's greedy answer. The others are those of every task.
+        """
+        from preftilt.eval.harness.solver import make_task, samples
+
+        budget = Budget(max_tokens_total=max_tokens_total)
+        check_installed()
+        rules = rules_for(preset, preference, switches)
+        chosen = choose_method(
+            method_protocol(rules), lam=lam, search=search, n=n, method=method, settings=settings
+        )
+        cases = [case_of(item, rules) for item in load_items(data, name, split=split)]
+        # Only best-of-n draws candidates of which the first ones are what a smaller n would have drawn.
+        drawn = chosen.settings["search"]
+        sizes = curve(int(drawn["n"])) if drawn["name"] == "best-of-n" else []
+        return make_task(
+            name,
+            samples(cases),
+            method=chosen,
+            budget=budget,
+            solver=maths_answer(chosen.to_json(), greedy, budget),
+            scorer=maths_answers(sizes, greedy),
+            epochs=SOURCES[name].repeats,
+            protocol=rules.to_json(),
+            items=len(cases),
+            items_of_benchmark=SOURCES[name].rows,
+        )
+
+    return solved
+
+
+math500 = _solved("math500")
+"""500 problems of the MATH test set."""
+
+aime24 = _solved("aime24")
+"""30 problems of AIME 2024, each answered 10 times (``--epochs``)."""
+
+amc23 = _solved("amc23")
+"""40 problems of AMC 2023, each answered 10 times (``--epochs``)."""
+
+
+@lazy_inspect.solver
+def maths_answer(
+    method: dict[str, Any], greedy: bool = True, budget: Budget | None = None
+) -> Solver:
+    """Answers ``metadata["request"]`` greedily under the same prompt (``greedy``), and by a method."""
+    from inspect_ai.model import get_model
+
+    from preftilt.eval.harness.solver import answer_request, say, within
+    from preftilt.eval.provider import PreftiltAPI
+
+    how = TaskMethod(settings=method["settings"], chosen=tuple(method["chosen"]))
+    limits = budget or Budget()
+
+    async def answer(state: TaskState) -> None:
+        request = read_request(state.metadata["request"])
+        if greedy and state.epoch == 1 and isinstance(get_model().api, PreftiltAPI):
+            plain = {"search": {"name": "greedy"}, "max_tokens": how.settings["max_tokens"]}
+            text = await say(state, request.conversation(), limits, settings=plain, part="/greedy")
+            state.store.set(GREEDY, text)
+        await answer_request(state, request, how, limits)
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        return await within(limits, state, lambda: answer(state))
+
+    return solve
+
+
+@lazy_inspect.scorer(("correct", "greedy", *(f"{choice}*" for choice in CHOICES)), COUNTS)
+def maths_answers(curve_of: list[int] | None = None, greedy: bool = True) -> Scorer:
+    """Whether the answer is right, and whether other choices from the same candidates are.
+
+    curve_of: sizes at which the pool is looked at besides its own. greedy: whether there is a greedy answer to check.
+    """
+    from inspect_ai.model import get_model
+    from inspect_ai.scorer import Score
+
+    from preftilt.eval.harness.judge import SPENT, no_answer, numbers
+    from preftilt.eval.harness.solver import RECORD
+    from preftilt.eval.provider import PreftiltAPI
+
+    sizes = curve_of or []
+
+    async def score(state: TaskState, target: Target) -> Score:
+        with_pool = isinstance(get_model().api, PreftiltAPI)
+        names = ["correct", *(["greedy"] if greedy and with_pool else [])]
+        names += columns(sizes) if with_pool else []
+        spent = state.store.get(SPENT)
+        if spent is not None:
+            return no_answer(names, spent, COUNTS)
+        text, check = state.output.completion, checker(target.text)
+        values = {"correct": right(text, check)}
+        if (first := state.store.get(GREEDY)) is not None:
+            values["greedy"] = right(first, check)
+        if with_pool and (record := state.store.get(RECORD)) is not None:
+            values |= choose(record, sizes, check)
+        final, unchecked = final_answer(text), values["correct"] is None
+        counted = (float(final is None), float(unchecked), 0.0)
+        return Score(
+            value=numbers(dict.fromkeys(names) | values) | dict(zip(COUNTS, counted, strict=True)),
+            answer=final,
+            explanation="checking this answer took too long" if unchecked else None,
+            reason="invalid_response_format" if final is None else None,
+        )
+
+    return score

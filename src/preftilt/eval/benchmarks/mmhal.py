@@ -23,6 +23,10 @@ an unreadable rating       no score          rated 0              rated 0
 The preference is one text for all items: be careful with what the picture does not show. ``careful`` is our wording of
 REAR's; any other text may be given. The picture and the question stand in both views. Where an answer has no readable
 rating the benchmark and REAR's code rate it 0, which also counts it as made up; by default such an item has no score.
+
+As an Inspect task::
+
+    inspect eval preftilt/mmhal --model preftilt/llava-hf/llava-1.5-7b-hf -T data=../shared/data -T lam=20
 """
 
 from __future__ import annotations
@@ -31,39 +35,49 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from preftilt.errors import BadInput
+from preftilt.eval.harness import lazy_inspect
 from preftilt.eval.harness.benchmark import (
     Benchmark,
     BenchmarkProtocol,
     BenchmarkRequest,
     Case,
-    Json,
     Opening,
     Rules,
     TaskMethod,
     ask,
+    choose_method,
     choose_rules,
     judged_by,
+    one_of,
     own_protocol,
     rear_protocol,
     verdicts_mark,
 )
+from preftilt.eval.harness.budget import Budget, JudgeSettings
 from preftilt.eval.harness.rows import (
     HUB,
     DataRow,
     check_count,
     data_folder,
     json_rows,
+    load_templates,
     own_text,
 )
 from preftilt.messages import Image, load_image
 from preftilt.types import GenerateWith
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.scorer import Score, Scorer, Target
+    from inspect_ai.solver import TaskState
 
 FOLDER = "mmhal_bench"
 FILE = "response_template.json"
@@ -132,9 +146,8 @@ PRESETS = (
 )
 
 
-def rules_for(preset: str, switches: str | Json | None) -> MMHalRules:
-    """A preset's rules with the user's ``switches``."""
-    return choose_rules(PRESETS, preset, switches)
+rules_for = partial(choose_rules, PRESETS)
+"""A preset's rules with the user's switches."""
 
 
 def method_protocol(rules: MMHalRules) -> BenchmarkProtocol:
@@ -287,6 +300,92 @@ def open_mmhal(opening: Opening) -> Benchmark:
         protocol=method_protocol(rules),
         switches=rules.to_json(),
         **opening.cases(items, lambda item: case_of(item, pictures[item.id], rules)),
-        judge=judged_by("mmhal", "mmhal_task:mmhal_ratings", opening, junk=rules.junk),
+        judge=judged_by("mmhal", mmhal_ratings, opening, junk=rules.junk),
         verdicts=verdicts_mark(rules, opening.judge_prompts),
     )
+
+
+JUDGE = JudgeSettings(max_tokens=512, temperature=0.0)
+"""As in the REAR paper; the benchmark's own judge is of 2023 and has no limit of its own."""
+
+GAPS = {"rating": frozenset({"image_content", "question", "reference_answer", "response"})}
+"""The judge's prompts and their gaps."""
+
+
+@lazy_inspect.task("mmhal")
+def mmhal(
+    data: str,
+    fetch: bool = False,
+    preset: str = "rear-paper",
+    lam: float | None = None,
+    search: str | None = None,
+    n: int | None = None,
+    method: str | None = None,
+    settings: str | dict[str, Any] | None = None,
+    switches: str | dict[str, Any] | None = None,
+    judge_prompts: str | None = None,
+    max_judge_calls: int | None = None,
+    max_tokens_total: int | None = None,
+) -> Task:
+    """Questions about pictures; the judge rates how informative an answer is and whether it makes something up.
+
+    data: folder. fetch: get missing pictures from their addresses. preset: ``rear-paper``, ``rear-official`` or
+    ``mmhal``; switches: changes to it (:class:`MMHalRules`), as JSON. judge_prompts: a folder with
+    ``judge_rating.txt``. The others are those of every task.
+    """
+    from preftilt.eval.harness.solver import make_task, samples
+
+    budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
+    rules = rules_for(preset, switches)
+    chosen = choose_method(
+        method_protocol(rules), lam=lam, search=search, n=n, method=method, settings=settings
+    )
+    check_wish(rules, chosen)
+    items = load_items(data)
+    pictures = load_pictures(data, items, fetch=fetch)
+    return make_task(
+        "mmhal",
+        samples(case_of(item, pictures[item.id], rules) for item in items),
+        method=chosen,
+        budget=budget,
+        judge=JUDGE,
+        scorer=mmhal_ratings(judge_prompts, rules.junk, max_judge_calls, max_tokens_total, budget),
+        protocol=rules.to_json(),
+        items=len(items),
+    )
+
+
+@lazy_inspect.scorer(VALUES, by=("rating", "question_type"))
+def mmhal_ratings(
+    judge_prompts: str | None = None,
+    junk: str = "unscored",
+    max_judge_calls: int | None = None,
+    max_tokens_total: int | None = None,
+    budget: object = None,
+) -> Scorer:
+    """How informative an answer is and whether it makes something up, by one judgement of a judge who knows what is in
+    the picture and does not see it. ``budget`` is the task's, shared with its solver."""
+    from preftilt.eval.harness.judge import judge_within, judged, scoring
+
+    prompts = load_templates("mmhal", "judge_{}.txt", GAPS, judge_prompts)
+    one_of("junk", junk, ("unscored", "zero"))
+    judge = judge_within(JUDGE, budget, max_judge_calls, max_tokens_total)
+
+    async def score(state: TaskState, target: Target) -> Score:
+        gaps = {
+            "image_content": ", ".join(state.metadata["image_content"]),
+            "question": str(state.metadata["question"]),
+            "reference_answer": target.text,
+            "response": state.output.completion,
+        }
+        said = await judge.ask(prompts.fill("rating", gaps), read_rating)
+        rating = 0 if said.failure == "junk" and junk == "zero" else said.value
+        return judged(
+            rate(rating),
+            {"rating": said},
+            answer=state.output.completion,
+            metadata={"wording": prompts.to_json()},
+            budget=judge.budget,
+        )
+
+    return scoring(VALUES, score)

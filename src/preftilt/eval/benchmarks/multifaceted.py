@@ -24,6 +24,10 @@ a grade that is missing    the others count  the others count  the row has no sc
 The benchmark's repetition penalty of 1.03 is not one of preftilt's settings and is left out. REAR's code takes the
 first digit behind the first "score" or "result" for the grade, which may stand in the middle of the feedback; here it
 is the digit behind ``[RESULT]``.
+
+As an Inspect task::
+
+    inspect eval preftilt/multifaceted --model preftilt/demo -T data=hub:kaist-ai/Multifaceted-Bench -T lam=20
 """
 
 from __future__ import annotations
@@ -32,26 +36,31 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from preftilt.declare import setting
+from preftilt.engines.loop import together
 from preftilt.errors import BadInput
+from preftilt.eval.harness import lazy_inspect
 from preftilt.eval.harness.benchmark import (
     Benchmark,
     BenchmarkProtocol,
     BenchmarkRequest,
     Case,
-    Json,
     Opening,
     Rules,
     ask,
+    choose_method,
     choose_rules,
     judged_by,
+    one_of,
     own_protocol,
     rear_protocol,
     verdicts_mark,
 )
+from preftilt.eval.harness.budget import Budget, JudgeSettings
 from preftilt.eval.harness.rows import (
     HUB,
     DataRow,
@@ -60,10 +69,16 @@ from preftilt.eval.harness.rows import (
     hub_rows,
     json_rows,
     jsonl_rows,
+    load_templates,
     parsed,
     read_bytes,
 )
 from preftilt.types import GenerateWith
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.scorer import Score, Scorer, Target
+    from inspect_ai.solver import TaskState
 
 FOLDER = "multifaceted_bench"
 ROWS = 921
@@ -107,9 +122,8 @@ PRESETS = (
 )
 
 
-def rules_for(preset: str, switches: str | Json | None) -> MultifacetedRules:
-    """A preset's rules with the user's ``switches``."""
-    return choose_rules(PRESETS, preset, switches)
+rules_for = partial(choose_rules, PRESETS)
+"""A preset's rules with the user's switches."""
 
 
 def method_protocol(rules: MultifacetedRules) -> BenchmarkProtocol:
@@ -258,10 +272,114 @@ def open_multifaceted(opening: Opening) -> Benchmark:
         **opening.cases(items, lambda item: case_of(item, rules)),
         judge=judged_by(
             "multifaceted",
-            "multifaceted_task:multifaceted_rubrics",
+            multifaceted_rubrics,
             opening,
             judge_runs=rules.judge_runs,
             missing=rules.missing,
         ),
         verdicts=verdicts_mark(rules, opening.judge_prompts),
     )
+
+
+JUDGE = JudgeSettings(max_tokens=1024, temperature=1.0, top_p=0.9, attempts=6)
+"""As in the benchmark and in the REAR paper; a grade that cannot be read is asked for up to five times more."""
+
+GAPS: dict[str, frozenset[str]] = {
+    "system": frozenset(),
+    "rubric": frozenset({"instruction", "response", "reference_answer", "rubric"}),
+}
+"""The judge's system message and prompt, and their gaps."""
+
+
+@lazy_inspect.task("multifaceted")
+def multifaceted(
+    data: str,
+    preset: str = "rear-paper",
+    lam: float | None = None,
+    search: str | None = None,
+    n: int | None = None,
+    method: str | None = None,
+    settings: str | dict[str, Any] | None = None,
+    switches: str | dict[str, Any] | None = None,
+    judge_prompts: str | None = None,
+    max_judge_calls: int | None = None,
+    max_tokens_total: int | None = None,
+) -> Task:
+    """The system message states several wishes; the judge grades the answer by a rubric for each.
+
+    data: folder, or ``hub:OWNER/NAME``. preset: ``rear-paper``, ``rear-official`` or ``multifaceted``; switches:
+    changes to it (:class:`MultifacetedRules`), as JSON. judge_prompts: a folder with ``judge_system.txt`` and
+    ``judge_rubric.txt``. The others are those of every task.
+    """
+    from preftilt.eval.harness.solver import make_task, samples
+
+    budget = Budget(max_judge_calls=max_judge_calls, max_tokens_total=max_tokens_total)
+    rules = rules_for(preset, switches)
+    chosen = choose_method(
+        method_protocol(rules), lam=lam, search=search, n=n, method=method, settings=settings
+    )
+    cases = [case_of(item, rules) for item in load_items(data)]
+    return make_task(
+        "multifaceted",
+        samples(cases),
+        method=chosen,
+        budget=budget,
+        judge=JUDGE,
+        scorer=multifaceted_rubrics(
+            judge_prompts,
+            rules.judge_runs,
+            rules.missing,
+            max_judge_calls,
+            max_tokens_total,
+            budget,
+        ),
+        protocol=rules.to_json(),
+        items=len(cases),
+        items_of_benchmark=ROWS,
+    )
+
+
+@lazy_inspect.scorer(VALUES)
+def multifaceted_rubrics(
+    judge_prompts: str | None = None,
+    judge_runs: int = 1,
+    missing: str = "skip-grade",
+    max_judge_calls: int | None = None,
+    max_tokens_total: int | None = None,
+    budget: object = None,
+) -> Scorer:
+    """The mean grade of an answer over its rubrics, by one judgement for each rubric and run.
+
+    ``budget`` is the task's, shared with its solver.
+    """
+    from preftilt.eval.harness.judge import judge_within, judged, scoring
+
+    prompts = load_templates("multifaceted", "judge_{}.txt", GAPS, judge_prompts)
+    rule: Missing = one_of("missing", missing, ("skip-grade", "skip-row"))
+    judge = judge_within(JUDGE, budget, max_judge_calls, max_tokens_total)
+    system = prompts.fill("system", {})
+
+    async def score(state: TaskState, target: Target) -> Score:
+        requests: dict[str, Any] = {}  # Side by side, by rubric and run.
+        for number, rubric in enumerate(state.metadata["rubrics"], start=1):
+            gaps = {
+                "instruction": str(state.metadata["instruction"]),
+                "response": state.output.completion,
+                "reference_answer": str(state.metadata["reference_answer"]),
+                "rubric": str(rubric),
+            }
+            prompt = prompts.fill("rubric", gaps)
+            for run in range(1, judge_runs + 1):
+                name = f"rubric {number}" if judge_runs == 1 else f"rubric {number}, run {run}"
+                requests[name] = judge.ask(prompt, read_grade, system=system, run=run)
+        said = dict(zip(requests, await together(requests.values()), strict=True))
+        grades = {name: judgement.value for name, judgement in said.items()}
+        return judged(
+            rate(list(grades.values()), rule),
+            said,
+            answer=state.output.completion,
+            metadata={"wording": prompts.to_json(), "grades": grades},
+            budget=judge.budget,
+        )
+
+    return scoring(VALUES, score)

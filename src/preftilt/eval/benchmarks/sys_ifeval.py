@@ -11,6 +11,10 @@ Rows of S-IFEval and of the two sets of single constraints that λ and defaults 
 ``messages`` are a system message, which is the preference, and a user message, which is the question.
 ``exclusion_validation.jsonl`` and ``inclusion_validation.jsonl`` (MIT, from llm-steer-instruct) have one constraint
 each, behind the question in ``prompt``: a word to leave out, or to bring in.
+
+As an Inspect task::
+
+    inspect eval preftilt/sys_ifeval --model preftilt/smollm2 -T data=../shared/data --limit 20
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from preftilt.errors import BadInput, MissingPackage
+from preftilt.eval.harness import lazy_inspect
 from preftilt.eval.harness.benchmark import (
     LINE_SEARCHES,
     Benchmark,
@@ -38,9 +43,16 @@ from preftilt.eval.harness.benchmark import (
     Opening,
     Values,
     ask,
+    choose_method,
     one_of,
 )
+from preftilt.eval.harness.budget import Budget
 from preftilt.eval.harness.rows import HUB, DataRow, data_folder, hub_rows, jsonl_rows
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.scorer import Score, Scorer, Target
+    from inspect_ai.solver import TaskState
 
 FOLLOWING, LOOSE, CONSTRAINTS = "following", "following, loose", "constraints met"
 METRICS = (FOLLOWING, LOOSE, CONSTRAINTS)
@@ -225,7 +237,7 @@ def _system_row(row: DataRow) -> SysIFEvalItem:
         raise row.wrong("messages", f"must be a system and a user message, not {', '.join(roles)}")
     constraints, arguments = _constraints(row)
     forbidden = [
-        f"Use the words {', '.join(map(repr, values['forbidden_words']))}."
+        values["forbidden_words"]
         for name, values in zip(constraints, arguments, strict=True)
         if name == "keywords:forbidden_words"
     ]
@@ -236,7 +248,7 @@ def _system_row(row: DataRow) -> SysIFEvalItem:
         prompt=row.text("prompt"),
         constraints=constraints,
         arguments=arguments,
-        opposite=forbidden[0] if len(constraints) == len(forbidden) == 1 else None,
+        opposite=_use(forbidden[0]) if len(constraints) == len(forbidden) == 1 else None,
     )
 
 
@@ -255,8 +267,12 @@ def _single_row(row: DataRow) -> SysIFEvalItem:
         prompt=prompt,
         constraints=constraints,
         arguments=arguments,
-        opposite=f"Use the words {', '.join(map(repr, words))}." if words else None,
+        opposite=_use(words) if words else None,
     )
+
+
+def _use(words: Sequence[str]) -> str:
+    return f"Use the words {', '.join(map(repr, words))}."
 
 
 def _constraints(row: DataRow) -> tuple[tuple[str, ...], tuple[Mapping[str, Any], ...]]:
@@ -340,7 +356,7 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
             constraint_metric(constraint)
             for constraint in sorted({name for item in items for name in item.constraints})
         ),
-        protocol=BenchmarkProtocol(settings=PROTOCOL.settings, searches=PROTOCOL.searches),
+        protocol=PROTOCOL,
         switches={"rows": rows, "rows there": len(test), "if-verifiable": version("if-verifiable")},
         test=lambda inserted: [case_of(item) for item in test[: opening.limit]],
         validation=lambda: [case_of(item) for item in validation[: opening.validation]],
@@ -352,3 +368,68 @@ def open_sys_ifeval(opening: Opening) -> Benchmark:
 def _check(case: Case, answer: str) -> Values:
     facts = case.facts
     return check_answer(facts["constraints"], facts["arguments"], facts["prompt"], answer)
+
+
+SPLITS = ("test", "validation", "all")
+
+
+@lazy_inspect.task("sys_ifeval")
+def sys_ifeval(
+    data: str,
+    hub_split: str = "train",
+    split: str = "test",
+    rows: str = "short",
+    lam: float | None = None,
+    search: str | None = None,
+    n: int | None = None,
+    method: str | None = None,
+    settings: str | dict[str, Any] | None = None,
+    max_tokens_total: int | None = None,
+) -> Task:
+    """S-IFEval: constraints in the system message, checked by IFEval's programs; no judge.
+
+    data: folder, or ``hub:OWNER/NAME``; hub_split: of the hub's. split: ``test``, ``validation`` (the third that λ is
+    chosen on) or ``all``. rows: ``short``, those that an answer of 200 tokens can meet, or ``all``. The others are
+    those of every task.
+    """
+    from preftilt.eval.harness.solver import make_task, samples
+
+    chosen = choose_method(PROTOCOL, lam=lam, search=search, n=n, method=method, settings=settings)
+    which = one_of("split", split, SPLITS)
+    short = one_of("rows", rows, ("short", "all")) == "short"
+    items = [
+        item
+        for item in load_items(data, hub_split)
+        if which in ("all", item.split) and (item.can_be_short or not short)
+    ]
+    return make_task(
+        f"sys_ifeval/{split}",
+        samples(
+            Case(item.id, request_for(item), {"item": asdict(item), "preference": item.preference})
+            for item in items
+        ),
+        method=chosen,
+        budget=Budget(max_tokens_total=max_tokens_total),
+        scorer=constraints_met(),
+        split=split,
+        rows=rows,
+    )
+
+
+@lazy_inspect.scorer(METRICS, ("over_budget",))
+def constraints_met() -> Scorer:
+    """Whether an answer meets its constraints, by IFEval's own checkers."""
+
+    from inspect_ai.scorer import Score
+
+    from preftilt.eval.harness.judge import numbers, scoring
+
+    async def score(state: TaskState, target: Target) -> Score:
+        item = state.metadata["item"]
+        text = state.output.completion
+        checked = check_answer(item["constraints"], item["arguments"], item["prompt"], text)
+        values = {name: checked[name] for name in METRICS}
+        rest = {name: value for name, value in checked.items() if name not in METRICS}
+        return Score(value=numbers(values) | {"over_budget": 0.0}, answer=text, metadata=rest)
+
+    return scoring(METRICS, score, ("over_budget",))

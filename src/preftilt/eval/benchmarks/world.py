@@ -1,4 +1,7 @@
-"""The demo world: exact verdicts, no judge, nothing to fetch."""
+"""The demo world: exact verdicts, no judge, nothing to fetch.
+
+As an Inspect task: ``inspect eval preftilt/demo_world --model preftilt/demo -T lam=3``.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ from dataclasses import asdict
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import preftilt.demo.world
-from preftilt.demo.world import WorldItem, check, items, questions, topic
+from preftilt.demo.world import Split, WorldItem, check, items, questions, topic
 from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput
+from preftilt.eval.harness import lazy_inspect
 from preftilt.eval.harness.benchmark import (
     Benchmark,
     BenchmarkProtocol,
@@ -21,11 +26,19 @@ from preftilt.eval.harness.benchmark import (
     Opening,
     QualityPart,
     Values,
+    ask,
+    choose_method,
     one_of,
     rear_protocol,
 )
+from preftilt.eval.harness.budget import Budget
 from preftilt.messages import Message
 from preftilt.types import Preference
+
+if TYPE_CHECKING:
+    from inspect_ai import Task
+    from inspect_ai.scorer import Score, Scorer, Target
+    from inspect_ai.solver import TaskState
 
 LONGEST = 160
 """Tokens of an answer: the world's are a few sentences long."""
@@ -35,24 +48,29 @@ PRESETS = ("rear-paper", "rear-official")
 FILLER = 60
 """Exchanges about other topics that are kept to insert."""
 
+VALUES = ("following", "helpful", "violates")
+
+TASK_PROTOCOL = BenchmarkProtocol(
+    settings={"lambda": 3.0, "temperature": 1.0, "max_tokens": LONGEST},
+    searches={"best-of-n": {"n": 16}, "dvts": {"subtrees": 4, "width": 4}},
+)
+"""Of the Inspect task: λ and N of the demo's own report, for a model of its world."""
+
 
 def open_world(opening: Opening) -> Benchmark:
     """λ is chosen on the world's own validation split; all of the preset's other settings are REAR's."""
     if opening.switches:
         raise BadInput(f"the demo world has no switch {next(iter(opening.switches))!r}")
-    base = rear_protocol(one_of("preset", opening.preset, PRESETS), max_tokens=LONGEST)
     return Benchmark(
         name="demo-world",
         title="Demo world",
-        metrics=("following", "helpful", "violates"),
+        metrics=VALUES,
         fault="violates",
         parts=(
             QualityPart("helpful", "helpful (%)"),
             QualityPart("violates", "preference kept (%)", inverted=True),
         ),
-        protocol=BenchmarkProtocol(
-            settings=base.settings, search=base.search, searches=base.searches
-        ),
+        protocol=rear_protocol(one_of("preset", opening.preset, PRESETS), max_tokens=LONGEST),
         switches={"preset": opening.preset, "generate_with": "full", "counting": "messages"},
         test=lambda inserted: _cases(items("test")[: opening.limit], inserted),
         validation=lambda: _cases(items("validation")[: opening.validation], 0),
@@ -116,8 +134,60 @@ def _exchanges() -> tuple[tuple[str, tuple[Message, Message]], ...]:
 
 def _check(case: Case, answer: str) -> Values:
     verdict = check(WorldItem(**case.facts), answer)
-    return {
-        "following": float(verdict.helpful and not verdict.violates),
-        "helpful": float(verdict.helpful),
-        "violates": float(verdict.violates),
-    }
+    return {name: float(getattr(verdict, name)) for name in VALUES}
+
+
+@lazy_inspect.task("demo_world")
+def demo_world(
+    split: str = "test",
+    lam: float | None = None,
+    search: str | None = None,
+    n: int | None = None,
+    method: str | None = None,
+    settings: str | dict[str, Any] | None = None,
+    max_tokens_total: int | None = None,
+) -> Task:
+    """Answers to the demo world's questions under a preference, checked exactly; needs no judge and no data."""
+    from preftilt.eval.harness.solver import make_task, samples
+
+    chosen_split: Split = one_of("split", split, get_args(Split))
+    chosen = choose_method(
+        TASK_PROTOCOL, lam=lam, search=search, n=n, method=method, settings=settings
+    )
+    cases = [
+        Case(
+            item.id,
+            ask(item.question, item.preference),
+            {"item": asdict(item), "preference": item.preference},
+        )
+        for item in items(chosen_split)
+    ]
+    return make_task(
+        f"demo_world/{split}",
+        samples(cases),
+        method=chosen,
+        budget=Budget(max_tokens_total=max_tokens_total),
+        scorer=world_check(),
+        split=split,
+    )
+
+
+@lazy_inspect.scorer(VALUES, ("over_budget",))
+def world_check() -> Scorer:
+    """Whether an answer is helpful and does not violate the preference, by the world's own rules."""
+    from inspect_ai.scorer import Score
+
+    from preftilt.eval.harness.judge import numbers, scoring
+
+    async def score(state: TaskState, target: Target) -> Score:
+        text = state.output.completion
+        verdict = check(WorldItem(**state.metadata["item"]), text)
+        values: dict[str, float | None] = {name: float(getattr(verdict, name)) for name in VALUES}
+        return Score(
+            value=numbers(values) | {"over_budget": 0.0},
+            answer=text,
+            explanation=f"not helpful: {verdict.cause}" if verdict.cause else None,
+            metadata={"recommended": list(verdict.recommended)},
+        )
+
+    return scoring(VALUES, score, ("over_budget",))

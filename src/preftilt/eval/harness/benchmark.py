@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from importlib.util import find_spec
-from pkgutil import resolve_name
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,6 +19,9 @@ from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.records.lines import parse_json
 from preftilt.records.patch import SettingsPatch, complaints, ignored_by_search
 from preftilt.types import GenerateWith, Preference
+
+if TYPE_CHECKING:
+    from inspect_ai.scorer import Scorer
 
 Json = Mapping[str, Any]
 
@@ -439,10 +441,12 @@ class Opening:
         return self.data
 
 
-def judged_by(name: str, scorer: str, opening: Opening, **arguments: object) -> JudgeAll:
-    """Has answers judged by a benchmark's ``scorer`` (``MODULE:NAME``), made with ``arguments`` and one budget for all.
+def judged_by(
+    name: str, scorer: Callable[..., Scorer], opening: Opening, **arguments: object
+) -> JudgeAll:
+    """Has answers judged by a benchmark's ``scorer``, made with ``arguments`` and one budget for all.
 
-    Refuses at once if there is no judge to ask. The module imports Inspect, and is loaded when there are answers.
+    Refuses at once if there is no judge to ask. Inspect is loaded when there are answers.
     """
     if opening.judge is None:
         raise BadInput(
@@ -456,8 +460,7 @@ def judged_by(name: str, scorer: str, opening: Opening, **arguments: object) -> 
     def judge_all(answers: Sequence[tuple[Case, str]]) -> list[AnswerVerdict]:
         from preftilt.eval.harness.solver import judge_answers
 
-        make = resolve_name(f"preftilt.eval.benchmarks.{scorer}")
-        made = make(judge_prompts=prompts, budget=budget, **arguments)
+        made = scorer(judge_prompts=prompts, budget=budget, **arguments)
         return judge_answers(name, answers, made, judge, opening.logs)
 
     return judge_all

@@ -1,9 +1,13 @@
-"""What an evaluation may spend; when it is spent, what is left is recorded as not done, and the run ends in order."""
+"""What an evaluation may spend, and how its judge is asked.
+
+When the budget is spent, what is left is recorded as not done, and the run ends in order.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput, PreftiltError
 
 
@@ -73,3 +77,30 @@ class Budget:
     def spend(self, tokens: int) -> None:
         """Count tokens that were read or written."""
         self.tokens += tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """How a judge is asked; sampling as the benchmark's protocol says.
+
+    attempts: how often one judgement is asked for at most. max_retries: how often Inspect repeats one request that the
+    provider calls worth repeating (rate limits, timeouts), unless the run says otherwise (``--max-retries``).
+    """
+
+    max_tokens: int = setting(least=1)
+    temperature: float = setting(0.0, least=0)
+    top_p: float | None = setting(None, above=0, most=1)
+    attempts: int = setting(3, least=1)
+    max_retries: int = setting(4, least=0)
+    timeout_s: int = setting(300, least=1)
+    cache: bool = True
+    role: str = "judge"
+    default: str = "openai/gpt-4.1"
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+COUNTS: tuple[str, ...] = ("judge_junk", "judge_failed", "over_budget")
+"""What is counted beside every judged benchmark's numbers: judgements that cannot be read, that were not given, and
+that were not asked for."""

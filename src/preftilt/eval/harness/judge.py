@@ -35,15 +35,11 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, Value,
 from inspect_ai.solver import TaskState
 from inspect_ai.util import LimitExceededError, apply_limits, token_limit
 
-from preftilt.declare import check_settings, setting
 from preftilt.errors import PreftiltError
-from preftilt.eval.harness.budget import Budget, BudgetSpent
+from preftilt.eval.harness.budget import COUNTS, Budget, BudgetSpent, JudgeSettings
 from preftilt.eval.stats import mean_interval
 
 T = TypeVar("T")
-
-DEFAULT_JUDGE = "openai/gpt-4.1"
-ROLE = "judge"
 
 FIRST_QUESTION = "Reply with the word OK."
 FIRST_CONFIG = GenerateConfig(max_tokens=512, max_retries=2, timeout=60)
@@ -51,28 +47,6 @@ FIRST_CONFIG = GenerateConfig(max_tokens=512, max_retries=2, timeout=60)
 
 Failure = Literal["junk", "failed", "budget"]
 """An answer that cannot be read, no answer, or none that was allowed to be asked for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeSettings:
-    """How a judge is asked; sampling as the benchmark's protocol says.
-
-    attempts: how often one judgement is asked for at most. max_retries: how often Inspect repeats one request that the
-    provider calls worth repeating (rate limits, timeouts), unless the run says otherwise (``--max-retries``).
-    """
-
-    max_tokens: int = setting(least=1)
-    temperature: float = setting(0.0, least=0)
-    top_p: float | None = setting(None, above=0, most=1)
-    attempts: int = setting(3, least=1)
-    max_retries: int = setting(4, least=0)
-    timeout_s: int = setting(300, least=1)
-    cache: bool = True
-    role: str = ROLE
-    default: str = DEFAULT_JUDGE
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +221,6 @@ def _described(error: Exception, model: Model) -> str:
 
 SPENT = "preftilt:budget_spent"
 """Where in a sample's store it says why there is no answer."""
-
-COUNTS: tuple[str, ...] = ("judge_junk", "judge_failed", "over_budget")
-"""What is counted beside every judged benchmark's numbers: judgements that cannot be read, that were not given, and
-that were not asked for."""
 
 _CAUSES = {
     "junk": ("judge_junk", "grader_failed"),

@@ -207,12 +207,10 @@ class PromptTemplates:
         return {name: template.source for name, template in self.of.items()}
 
 
-TEXTS = files("preftilt.eval.benchmarks") / "texts"
-
-
 def own_text(benchmark: str, file: str) -> str:
     """A fixed text of ``benchmark``'s, without outer white space."""
-    return (TEXTS / benchmark / file).read_text("utf-8").strip()
+    texts = files("preftilt.eval.benchmarks") / "texts"
+    return (texts / benchmark / file).read_text("utf-8").strip()
 
 
 def load_templates(

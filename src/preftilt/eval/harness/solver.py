@@ -38,8 +38,8 @@ from preftilt.eval.harness.benchmark import (
     patched,
     read_request,
 )
-from preftilt.eval.harness.budget import Budget, BudgetSpent
-from preftilt.eval.harness.judge import COUNTS, SPENT, InspectJudge, JudgeProbe
+from preftilt.eval.harness.budget import COUNTS, Budget, BudgetSpent, JudgeSettings
+from preftilt.eval.harness.judge import SPENT, InspectJudge, JudgeProbe
 from preftilt.eval.provider import EXTRAS_KEY, SETTINGS, PreftiltAPI, TaskExtras, item_of
 from preftilt.messages import Message
 
@@ -89,18 +89,22 @@ def make_task(
     dataset: Sequence[Sample],
     *,
     method: TaskMethod,
-    solver: Solver,
+    budget: Budget,
     scorer: Scorer,
-    judge: InspectJudge | None = None,
+    solver: Solver | None = None,
+    judge: JudgeSettings | None = None,
     epochs: int | None = None,
     **about: Any,
 ) -> Task:
-    """The task, with the method, the judge and ``about``, for logs and reports, in its metadata."""
-    of_judge = {} if judge is None else {"judge": asdict(judge.settings)}
+    """The task, with the method, the judge and ``about``, for logs and reports, in its metadata.
+
+    solver: what makes the answers; None is :func:`answer`.
+    """
+    of_judge = {} if judge is None else {"judge": asdict(judge)}
     return Task(
         dataset=MemoryDataset(list(dataset), name=name),
-        setup=ready(judge, method),
-        solver=solver,
+        setup=ready(None if judge is None else InspectJudge(judge, budget), method),
+        solver=solver or answer(method.to_json(), budget),
         scorer=scorer,
         epochs=epochs,
         metadata={"method": method.to_json(), **of_judge, **about},

@@ -2,7 +2,7 @@
 
 ::
 
-    benchmarks  what is asked and how answers are judged: ``eval/benchmarks``, one file each (``table.py``: all of them)
+    benchmarks  what is asked and how answers are judged: ``eval/benchmarks``, one file each
     measuring   parts.py: what is measured on an item; collecting.py: many items, several processes, resumable
     methods     every method of the tables, as what it picks from the records; no further model call
     verdicts    exact checks, or a judge through Inspect (``harness/judge.py``), for the answers that were picked

@@ -32,14 +32,13 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.errors import BadInput
+from preftilt.eval.answers import RecordedAnswer, scores
 from preftilt.eval.harness.benchmark import Benchmark
 from preftilt.eval.reproduce import methods
-from preftilt.eval.reproduce.measured import ItemMeasurements
 from preftilt.eval.reproduce.methods import PickAnswers, sizes
 from preftilt.eval.reproduce.numbers import JudgedItems
-from preftilt.eval.reproduce.parts import MeasureSettings, drawn_guidance
+from preftilt.eval.reproduce.parts import MeasureSettings
 from preftilt.eval.stats import compare, mean_interval
-from preftilt.eval.stored import RecordedAnswer, scores
 from preftilt.reward import Reward, Sums, order
 
 MOST = 0.45
@@ -385,17 +384,13 @@ def report(test: JudgedItems, validation: JudgedItems, how: MeasureSettings) -> 
     """Following over M, and every strategy beside best-of-M at equal tokens; a part for each pool of draws."""
     pools: dict[str, PickAnswers] = {"unguided draws": lambda item: methods.first(item.pool, how.n)}
     for lam in how.drawn_lambdas:
-        pools[f"guided draws at λ = {lam:g}"] = partial(_guided_draws, lam, how.drawn)
+        pools[f"guided draws at λ = {lam:g}"] = partial(methods.guided_draws, lam, how.drawn)
     parts = []
     for name, pool in pools.items():
         shown, chosen_on = _draws(test, pool), _draws(validation, pool)
         if shown and chosen_on:
             parts.append({"pool": name, **_pool_report(shown, chosen_on)})
     return {"most": MOST, "pools": parts}
-
-
-def _guided_draws(lam: float, n: int, item: ItemMeasurements) -> Sequence[RecordedAnswer]:
-    return methods.first(item.draws.get(drawn_guidance(lam)), n)
 
 
 def _draws(judged: JudgedItems, pool: PickAnswers) -> list[ItemDraws]:

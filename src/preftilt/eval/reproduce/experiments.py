@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import REDUCTIONS, Calibration
+from preftilt.eval.calibrate import REDUCTIONS, Calibration
 from preftilt.eval.harness.benchmark import Benchmark
 from preftilt.eval.reproduce import methods
 from preftilt.eval.reproduce.methods import LAMBDAS_OF_N, ComparedMethod, over_lambda, sizes
 from preftilt.eval.reproduce.parts import (
     GUIDANCE,
     JUDGED,
+    RATES,
     REWARD_MODEL,
     TIMED,
     MeasureSettings,
@@ -32,10 +33,9 @@ class Experiment:
     contexts: bool = False
 
 
-RATED = frozenset({*JUDGED, REWARD_MODEL})
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment(
-        "Table 1: every method", frozenset({"pool", "trees", "guided", "times", *RATED})
+        "Table 1: every method", frozenset({"pool", "trees", "guided", "times", *RATES})
     ),
     "table2": Experiment("Table 2: long contexts", frozenset({"pool", "guided", "times"}), True),
     "table3": Experiment(
@@ -46,7 +46,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig4": Experiment("Figure 4: samples and score", frozenset({"pool"})),
     "fig5": Experiment("Figure 5: length of context and score", frozenset({"pool", "guided"}), True),
     "fig6": Experiment(
-        "Figure 6: time and tokens", frozenset({"pool", "trees", "guided", "times", *RATED})
+        "Figure 6: time and tokens", frozenset({"pool", "trees", "guided", "times", *RATES})
     ),
 }  # fmt: skip
 """The paper's experiments by name. Its Table 3 is of MMHal-Bench; here it is the same comparison on any benchmark."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from preftilt.eval.answers import RecordedAnswer
 from preftilt.eval.harness.benchmark import Case, Json
-from preftilt.eval.stored import RecordedAnswer
 
 
 @dataclass(frozen=True, slots=True)

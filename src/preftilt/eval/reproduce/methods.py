@@ -12,12 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS
-from preftilt.eval.reproduce.measured import (
-    AnswerCost,
-    ItemMeasurements,
-    SamplePool,
-)
+from preftilt.eval.answers import RecordedAnswer, best_of, elected, first_by
+from preftilt.eval.calibrate import LAMBDAS, REDUCTIONS
+from preftilt.eval.reproduce.measured import AnswerCost, ItemMeasurements, SamplePool
 from preftilt.eval.reproduce.parts import (
     BEST_OF,
     GUIDED,
@@ -25,8 +22,8 @@ from preftilt.eval.reproduce.parts import (
     REWARD_MODEL,
     TREE,
     MeasureSettings,
+    drawn_guidance,
 )
-from preftilt.eval.stored import RecordedAnswer, best_of, elected, first_by
 from preftilt.reward import CUT_OFF, Reward, ScoreLine
 from preftilt.rivals.methods import AnswerKind
 from preftilt.rivals.votes import EXTRACTORS
@@ -243,9 +240,13 @@ def first(pool: SamplePool | None, n: int) -> Sequence[RecordedAnswer]:
     return answers if len(answers) == n else ()
 
 
+def guided_draws(lam: float, n: int, item: ItemMeasurements) -> Sequence[RecordedAnswer]:
+    """The first ``n`` answers that were drawn guided at λ; none if fewer were."""
+    return first(item.draws.get(drawn_guidance(lam)), n)
+
+
 def _pool_spent(item: ItemMeasurements, n: int, views: frozenset[str]) -> AnswerCost:
-    pool: SamplePool | None = item.pool
-    return AnswerCost() if pool is None else pool.spent(n, views)
+    return AnswerCost() if item.pool is None else item.pool.spent(n, views)
 
 
 Scores = Callable[[Sequence[RecordedAnswer], float], list[float]]

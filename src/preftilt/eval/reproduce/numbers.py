@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from preftilt.eval.calibrate.choice import LAMBDAS, REDUCTIONS, Calibration
+from preftilt.eval.answers import scores
+from preftilt.eval.calibrate import LAMBDAS, REDUCTIONS, Calibration
 from preftilt.eval.harness.benchmark import Benchmark
 from preftilt.eval.reproduce import experiments, methods
 from preftilt.eval.reproduce.measured import ItemMeasurements
@@ -18,7 +19,6 @@ from preftilt.eval.reproduce.methods import LAMBDAS_OF_N, ComparedMethod, over_l
 from preftilt.eval.reproduce.parts import BEST_OF, JUDGED, REWARD_MODEL, MeasureSettings
 from preftilt.eval.reproduce.verdicts import Verdicts
 from preftilt.eval.stats import Interval, compare, mean_interval
-from preftilt.eval.stored import scores
 from preftilt.reward import Reward
 
 
@@ -176,13 +176,12 @@ def figure_4(judged: JudgedItems, how: MeasureSettings) -> dict[str, Any]:
         ]
         for lam in LAMBDAS_OF_N
     }
-    for name in (REWARD_MODEL, *JUDGED):
-        curve = [
-            _point(n, judged.interval(methods.rated(name, n))) for n in sizes(min(how.n, pool))
-        ]
-        if any(point["mean"] is not None for point in curve):
-            curves[name] = curve
-    return {"curves": curves, "greedy": _plain(judged.interval(methods.greedy()))}
+    rated = {
+        name: [_point(n, judged.interval(methods.rated(name, n))) for n in sizes(min(how.n, pool))]
+        for name in (REWARD_MODEL, *JUDGED)
+    }
+    greedy = _plain(judged.interval(methods.greedy()))
+    return {"curves": curves | _measured_curves(rated), "greedy": greedy}
 
 
 def figure_5(
@@ -200,8 +199,11 @@ def figure_5(
         ]
         for method in compared
     }
-    known = {name: curve for name, curve in curves.items() if any(p["mean"] is not None for p in curve)}  # fmt: skip
-    return {"prompts": list(prompts.values()), "inserted": list(prompts), "curves": known}
+    return {
+        "prompts": list(prompts.values()),
+        "inserted": list(prompts),
+        "curves": _measured_curves(curves),
+    }
 
 
 def figure_6(
@@ -264,8 +266,18 @@ def curve_of(
 def _curves(
     judged: JudgedItems, members: Mapping[str, Sequence[ComparedMethod]], metric: str | None = None
 ) -> dict[str, Any]:
-    curves = {name: curve_of(judged, each, metric) for name, each in members.items()}
-    return {name: curve for name, curve in curves.items() if any(p["mean"] is not None for p in curve)}  # fmt: skip
+    return _measured_curves(
+        {name: curve_of(judged, each, metric) for name, each in members.items()}
+    )
+
+
+def _measured_curves(curves: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Those of the curves that have a number anywhere."""
+    return {
+        name: curve
+        for name, curve in curves.items()
+        if any(point["mean"] is not None for point in curve)
+    }
 
 
 def _reward(judged: JudgedItems, method: ComparedMethod, part: str) -> Interval | None:

@@ -17,15 +17,15 @@ from preftilt.declare import check_settings, setting
 from preftilt.engines.base import Engine
 from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
-from preftilt.eval.harness.benchmark import BenchmarkProtocol, Case, Json, choose_method, patched
-from preftilt.eval.harness.drawing import DrawnAnswer, draw_plain, draw_realigned
-from preftilt.eval.reproduce.measured import (
-    AnswerCost,
-    CostedAnswer,
-    answer_record,
-    costed_record,
+from preftilt.eval.answers import (
+    DrawnAnswer,
+    RecordedAnswer,
+    draw_plain,
+    draw_realigned,
+    recorded_answer,
 )
-from preftilt.eval.stored import RecordedAnswer, recorded_answer
+from preftilt.eval.harness.benchmark import BenchmarkProtocol, Case, Json, choose_method, patched
+from preftilt.eval.reproduce.measured import AnswerCost, CostedAnswer, answer_record, costed_record
 from preftilt.prompt import with_preferences
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.checks import for_reward_model

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preftilt.eval.calibrate.choice import MIN_ITEMS
+from preftilt.eval.calibrate import MIN_ITEMS
 from preftilt.eval.harness.benchmark import Json
 from preftilt.eval.report import Block, Heading, Picture, Table, Text, percent
 from preftilt.eval.reproduce.experiments import EQUAL_TOKENS, EXPERIMENTS, OWN, TOKEN_LEVEL

@@ -14,14 +14,7 @@ import numpy as np
 import preftilt
 from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput
-from preftilt.eval.calibrate.choice import (
-    LAMBDAS,
-    MIN_ITEMS,
-    REDUCTIONS,
-    Calibration,
-    choose,
-    options_of,
-)
+from preftilt.eval.calibrate import LAMBDAS, MIN_ITEMS, REDUCTIONS, Calibration, choose, options_of
 from preftilt.eval.harness.benchmark import Benchmark, Case
 from preftilt.eval.harness.budget import Budget
 from preftilt.eval.reproduce import equal_tokens, experiments, methods, token_level

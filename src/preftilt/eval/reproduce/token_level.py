@@ -13,17 +13,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from preftilt.eval.calibrate.choice import REDUCTIONS
+from preftilt.eval.answers import RecordedAnswer, first_by, scores
+from preftilt.eval.calibrate import REDUCTIONS
 from preftilt.eval.reproduce import methods
-from preftilt.eval.reproduce.measured import (
-    AnswerCost,
-    ItemMeasurements,
-    SamplePool,
-)
+from preftilt.eval.reproduce.measured import AnswerCost, ItemMeasurements
 from preftilt.eval.reproduce.methods import OTHER_SCORES, ComparedMethod, sizes
 from preftilt.eval.reproduce.numbers import JudgedItems, curve_of, table
 from preftilt.eval.reproduce.parts import GUIDANCE, MeasureSettings, drawn_guidance, guidance_name
-from preftilt.eval.stored import RecordedAnswer, first_by, scores
 from preftilt.reward import Reward
 from preftilt.types import CutOff, Reduction
 
@@ -37,8 +33,6 @@ CHOSEN_BY = frozenset({"pool", "guidance", "other guidance", "draws"})
 """What is measured on validation items."""
 
 CUT_OFFS: tuple[CutOff, ...] = get_args(CutOff)
-
-Score = Callable[[Sequence[RecordedAnswer], float], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +86,7 @@ def fixed(
         methods.greedy(),
         methods.one_sample(),
         methods.random_of(n, how.seed, exact=True),
-        methods.best_by(f"best-of-{n} by q (λ = 0)", n, 0.0, "sum", methods.QUESTION),
-        methods.plain(n, "sum"),
-        methods.best_by(f"best-of-{n} by p − q (λ → ∞)", n, math.inf, "sum"),
-        methods.best_by(f"best-of-{n} by mean log p", n, 1.0, "mean", methods.FULL),
+        *methods.likelihoods(n, "sum"),
         *(methods.rear(n, lam, reduction) for reduction in REDUCTIONS for lam in (3.0, 20.0)),
         *(methods.trees(lam, how.reduction) for lam in how.lambdas),
         *methods.judges(n),
@@ -192,7 +183,7 @@ def _picked_guided(
     reward = Reward(reduction=reduction)
 
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = _drawn(item, lam, n)
+        drawn = methods.guided_draws(lam, n, item)
         return [first_by(drawn, scores(drawn, rank_lam, reward))] if drawn else []
 
     made = ComparedMethod(
@@ -204,7 +195,7 @@ def _picked_guided(
 def _random_guided(lam: float, n: int) -> ComparedMethod:
     return ComparedMethod(
         name=f"guided draws at λ = {lam:g}, random of {n}",
-        pick=lambda item: _drawn(item, lam, n),
+        pick=lambda item: methods.guided_draws(lam, n, item),
         spent=_draws_spent(lam, 1),
     )
 
@@ -213,23 +204,18 @@ def _any_guided(
     lam: float, n: int, right: Callable[[ItemMeasurements, RecordedAnswer], float]
 ) -> ComparedMethod:
     def pick(item: ItemMeasurements) -> Sequence[RecordedAnswer]:
-        drawn = _drawn(item, lam, n)
+        drawn = methods.guided_draws(lam, n, item)
         return [max(drawn, key=lambda answer: right(item, answer))] if drawn else []
 
     name = f"guided draws at λ = {lam:g}, any of {n} (oracle)"
     return ComparedMethod(name=name, pick=pick, spent=_draws_spent(lam, n), oracle=True)
 
 
-def _drawn(item: ItemMeasurements, lam: float, n: int) -> Sequence[RecordedAnswer]:
-    """The first ``n`` answers that were drawn guided at λ."""
-    return methods.first(item.draws.get(drawn_guidance(lam)), n)
-
-
 def _draws_spent(lam: float, n: int) -> Callable[[ItemMeasurements], AnswerCost]:
     """Guided draws bring their scores along; each token was read under both views."""
 
     def spent(item: ItemMeasurements) -> AnswerCost:
-        pool: SamplePool | None = item.draws.get(drawn_guidance(lam))
+        pool = item.draws.get(drawn_guidance(lam))
         return AnswerCost() if pool is None else pool.guided(n)
 
     return spent

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from preftilt.eval.answers import RecordedAnswer
 from preftilt.eval.harness.benchmark import AnswerVerdict, Benchmark, Case
 from preftilt.eval.reproduce.collecting import read_lines
 from preftilt.eval.reproduce.measured import ItemMeasurements
 from preftilt.eval.reproduce.methods import ComparedMethod
 from preftilt.eval.runner import resumed
-from preftilt.eval.stored import RecordedAnswer
 
 AT_ONCE = 400
 """Answers judged in one evaluation: what is lost if it is killed, but for what the judge's cache keeps."""

@@ -1,4 +1,4 @@
-"""A report's numbers from records, and the report for people: Markdown and a picture."""
+"""Behaviour's numbers from records, and the report for people: Markdown and a picture."""
 
 from __future__ import annotations
 
@@ -14,20 +14,11 @@ import numpy as np
 
 from preftilt.errors import MissingPackage
 from preftilt.eval.accuracy.comparisons import Comparison, users_of
-from preftilt.eval.accuracy.metrics import FEWEST_METHODS, PairRanking, rank, tau_interval
 from preftilt.eval.accuracy.report import GAP, StudyRecords, name_points
 from preftilt.eval.accuracy.rules import ViewRule
-from preftilt.eval.report import (
-    Block,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    percent,
-    with_interval,
-)
+from preftilt.eval.report import Block, Heading, Picture, Table, Text, percent, with_interval
 from preftilt.eval.report import markdown as document
-from preftilt.eval.stats import ratio_interval
+from preftilt.eval.stats import FEWEST_METHODS, PairRanking, rank, tau_interval
 from preftilt.plots.style import BLUE, INK, QUIET, VERMILION, Label, picture
 
 if TYPE_CHECKING:
@@ -148,8 +139,7 @@ def _scores(
 
 def _mean(values: np.ndarray, users: Users, seed: int) -> dict[str, Any]:
     """The mean over questions, its interval by the bootstrap over users."""
-    summed = _by_user(values, users)
-    return asdict(ratio_interval(summed.hits, summed.pairs, seed))
+    return asdict(_by_user(values, users).interval(seed))
 
 
 def _by_user(values: np.ndarray, users: Users) -> PairRanking:

@@ -1,6 +1,9 @@
-"""Behaviour from end to end: users' questions and ways to answer them in, records and a report out.
+"""Behaviour against the user's own words: what methods generate, beside what the user wrote.
 
-Methods have the names of the scoring rules whose decoding or choice they are.
+After the direct behavioural evaluation of Rezk et al. ("The Reward Model Selection Crisis in Personalized Alignment",
+arXiv 2512.23067): a user's past examples and the true completion are given, answers are compared with it by ROUGE, and
+the methods' discrimination (policy accuracy) stands beside their generation. Methods have the names of the scoring
+rules whose decoding or choice they are.
 """
 
 from __future__ import annotations
@@ -15,6 +18,14 @@ from preftilt.declare import check_settings, setting
 from preftilt.engines.memo import MemoEngine
 from preftilt.errors import BadInput
 from preftilt.eval import report as eval_report
+from preftilt.eval.accuracy.behaviour_report import (
+    Discrimination,
+    check_rouge,
+    draw,
+    markdown,
+    report,
+    rouge,
+)
 from preftilt.eval.accuracy.comparisons import (
     Comparison,
     ScoringSetup,
@@ -26,14 +37,6 @@ from preftilt.eval.accuracy.evaluate import StudyOptions, carry_out
 from preftilt.eval.accuracy.measure import RecordStore, collect
 from preftilt.eval.accuracy.report import report as accuracy_report
 from preftilt.eval.accuracy.rules import EXAMPLES, ViewRule, parse_rule
-from preftilt.eval.behaviour.report import (
-    Discrimination,
-    check_rouge,
-    draw,
-    markdown,
-    report,
-    rouge,
-)
 from preftilt.prompt import answer_text, build_query
 from preftilt.reward import REDUCTION, Reward
 from preftilt.run import Run, check_guided, fit_max_tokens
@@ -226,13 +229,8 @@ async def behaviour(
 
 def write_report(numbers: Mapping[str, Any], out: Path, command: str) -> str:
     """``report.json``, ``report.md`` and ``behaviour.png`` in ``out``; returns the Markdown."""
-    return eval_report.write_report(
-        numbers,
-        out,
-        lambda picture: markdown(numbers, command, picture),
-        lambda path: draw(numbers, path),
-        "behaviour.png",
-    )
+    text = partial(markdown, numbers, command)
+    return eval_report.write_report(numbers, out, text, partial(draw, numbers), "behaviour.png")
 
 
 async def _answers(

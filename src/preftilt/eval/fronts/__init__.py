@@ -1,1 +1,0 @@
-"""Several objectives at once: how good answers are over all mixes of them (fronts, hypervolume, inner products)."""
