@@ -124,13 +124,9 @@ async def drawn_answers(
         for item in items
     ]
     drawn = await engine.sample(requests)
-    return [[text_of(engine, completion.tokens) for completion in each] for each in drawn]
-
-
-def text_of(engine: Engine, tokens: tuple[int, ...]) -> str:
-    """The text of an answer's tokens, without the one that ends it."""
-    ended = bool(tokens) and tokens[-1] in engine.capabilities.eos
-    return answer_text(engine.tokenizer, tokens[:-1] if ended else tokens)
+    return [
+        [answer_text(engine.tokenizer, completion.tokens) for completion in each] for each in drawn
+    ]
 
 
 def _written(rng: random.Random, item: WorldItem) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.api import Realigner
-from preftilt.engines.base import Engine
 from preftilt.errors import BadInput, PreftiltError
 from preftilt.eval.runner import measure_into, surveyed
 from preftilt.prompt import answer_text, build_query
@@ -102,26 +101,20 @@ async def sweep(
 async def _answered(
     realigner: Realigner, item: CheckedRow, raters: Sequence[Rater], alpha: tuple[float, ...]
 ) -> dict[str, Any]:
-    settings = item.settings
+    engine, settings = realigner.engine, item.settings
     if settings.arms.names:
         mix = ",".join(f"{name}={share!r}" for name, share in _named(raters, alpha).items())
         settings = replace(settings, arms=replace(settings.arms, alpha=mix))
     elif not item.preferences and settings.prompt.history == "both":
-        return await _bare(realigner.engine, item, raters)
+        query = build_query(engine.tokenizer, item.messages, (), settings=settings.prompt)
+        drawn, _ = await plain_completion(engine, query, settings, item.id)
+        text = answer_text(engine.tokenizer, drawn.tokens)
+        return await _rated(raters, item, text, len(drawn.tokens))
     result = await realigner.realign(
         item.messages, item.preferences, settings=settings, item=item.id
     )
     tokens = len(result.candidates[0].tokens)
     return await _rated(raters, item, result.text, tokens)
-
-
-async def _bare(engine: Engine, item: CheckedRow, raters: Sequence[Rater]) -> dict[str, Any]:
-    """The bare model's answer: there is nothing to realign."""
-    query = build_query(engine.tokenizer, item.messages, (), settings=item.settings.prompt)
-    drawn, _ = await plain_completion(engine, query, item.settings, item.id)
-    ended = drawn.tokens[-1:] if drawn.finish == "eos" else ()
-    text = answer_text(engine.tokenizer, drawn.tokens[: len(drawn.tokens) - len(ended)])
-    return await _rated(raters, item, text, len(drawn.tokens))
 
 
 async def _rated(

@@ -21,10 +21,10 @@ from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.eval.answers import first_by
 from preftilt.eval.fronts import RewardScale, mean_inner_product
-from preftilt.eval.objectives import BRIEF, HELPFUL, MAX_TOKENS, rewards, text_of
-from preftilt.eval.runner import in_shares, resumed
+from preftilt.eval.objectives import BRIEF, HELPFUL, MAX_TOKENS, rewards
+from preftilt.eval.runner import in_shares, measure_into, resumed
 from preftilt.messages import Message
-from preftilt.prompt import PromptSettings, with_preferences
+from preftilt.prompt import PromptSettings, answer_text, with_preferences
 from preftilt.records.lines import read_records
 from preftilt.types import Preference, Reader, Sampling, Stream, Tokens
 
@@ -276,7 +276,7 @@ def _score(method: str, sample: RewardedSample, alpha: Alpha, weight: float) -> 
 
 
 def _answer(engine: Engine, item: WorldItem, tokens: Tokens) -> RewardedAnswer:
-    text = text_of(engine, tokens)
+    text = answer_text(engine.tokenizer, tokens)
     return RewardedAnswer(item.id, text, len(tokens), rewards(item, text))
 
 
@@ -404,24 +404,21 @@ def _answers_of(record: Mapping) -> list[RewardedAnswer]:
 def _work(folder: Path, sizes: Sizes, units: Sequence[str], path: Path) -> None:
     """Measure ``units`` on an engine of this process's own."""
     engine = open_engine("demo", EngineOptions(max_rows=ROWS, arms=adapters(folder)))
-    journal = resumed(path)
+    tasks = [partial(_measured, engine, unit, sizes) for unit in units]
     try:
-        for unit in units:
-            journal.write({"id": unit, **asyncio.run(_measured(engine, unit, sizes))})
+        asyncio.run(measure_into(resumed(path), tasks, at_once=1))
     finally:
-        journal.close()
         engine.close()
 
 
-async def _measured(engine: Engine, unit: str, sizes: Sizes) -> dict:
+async def _measured(engine: Engine, unit: str, sizes: Sizes) -> list[dict]:
     part, what, *rest = unit.split("/")
     some = part_items("test" if part == "test" else "validation", sizes)
     if what == "pool":
         start = int(rest[0])
         pools = await pooled(engine, some[start : start + POOL_ITEMS], sizes.seed)
-        return {"pools": [[asdict(sample) for sample in pool] for pool in pools]}
+        return [{"id": unit, "pools": [[asdict(sample) for sample in pool] for pool in pools]}]
     share, weight = float(rest[0]), float(rest[1])
     [alpha] = [mix for mix in (*ALPHAS, *TUNING_ALPHAS) if mix[0] == share][:1]
-    return {
-        "answers": [asdict(answer) for answer in await decoded(engine, what, some, alpha, weight)]
-    }
+    answers = await decoded(engine, what, some, alpha, weight)
+    return [{"id": unit, "answers": [asdict(answer) for answer in answers]}]
