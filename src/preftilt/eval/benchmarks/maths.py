@@ -71,7 +71,7 @@ from preftilt.types import GenerateWith
 if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.scorer import Score, Scorer, Target
-    from inspect_ai.solver import Generate, Solver, TaskState
+    from inspect_ai.solver import Solver, TaskState
 
 SetName = Literal["math500", "aime24", "amc23"]
 
@@ -404,10 +404,7 @@ def maths_answer(
             state.store.set(GREEDY, text)
         await answer_request(state, request, how, limits)
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        return await within(limits, state, lambda: answer(state))
-
-    return solve
+    return within(limits, answer)
 
 
 @lazy_inspect.scorer(("correct", "greedy", *(f"{choice}*" for choice in CHOICES)), COUNTS)

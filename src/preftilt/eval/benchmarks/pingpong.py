@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.dataset import Sample
     from inspect_ai.scorer import Score, Scorer, Target
-    from inspect_ai.solver import Generate, Solver, TaskState
+    from inspect_ai.solver import Solver, TaskState
 
 Language = Literal["en", "ru"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -510,7 +510,8 @@ def pingpong_dialogue(plan: DialoguePlan, budget: Budget) -> Solver:
     """Holds the sample's dialogue by the plan: the interrogator says something, the method answers as the character."""
     from preftilt.eval.harness.solver import RECORD, answer_request, say, within
 
-    async def hold(state: TaskState, item: PingPongItem) -> None:
+    async def hold(state: TaskState) -> None:
+        item = plan.items[str(state.sample_id)]
         said = list(opening(item.character, plan.rules))
         raw = 0
         records = []
@@ -539,11 +540,7 @@ def pingpong_dialogue(plan: DialoguePlan, budget: Budget) -> Solver:
         state.store.set(RAW, raw)
         state.store.set(RECORDS, records)
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        item = plan.items[str(state.sample_id)]
-        return await within(budget, state, lambda: hold(state, item))
-
-    return solve
+    return within(budget, hold)
 
 
 @lazy_inspect.scorer(VALUES, (*COUNTS, *OWN_COUNTS))

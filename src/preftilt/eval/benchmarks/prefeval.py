@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from inspect_ai import Task
     from inspect_ai.dataset import Sample
     from inspect_ai.scorer import Score, Scorer, Target
-    from inspect_ai.solver import Generate, Solver, TaskState
+    from inspect_ai.solver import Solver, TaskState
 
     from preftilt.eval.harness.judge import InspectJudge, Judgement
 
@@ -628,8 +628,8 @@ def prefeval_answer(plan: PrefEvalPlan, budget: Budget) -> Solver:
     """Answers the sample's item by the plan: the acknowledgement, the baseline's turns, the method."""
     from preftilt.eval.harness.solver import answer_request, say, within
 
-    async def answer(state: TaskState, item: PrefEvalItem) -> None:
-        rules, acknowledgement = plan.rules, None
+    async def answer(state: TaskState) -> None:
+        item, rules, acknowledgement = plan.items[str(state.sample_id)], plan.rules, None
         if rules.preference_as == "history" and not item.history:
             acknowledgement = await say(
                 state,
@@ -644,11 +644,7 @@ def prefeval_answer(plan: PrefEvalPlan, budget: Budget) -> Solver:
         if plan.prompting == "self-critic":
             await _revise(state, request, text, plan.method, budget)
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        item = plan.items[str(state.sample_id)]
-        return await within(budget, state, lambda: answer(state, item))
-
-    return solve
+    return within(budget, answer)
 
 
 async def _revise(

@@ -117,11 +117,10 @@ def answer(method: dict[str, Any], budget: Budget | None = None) -> Solver:
     how = TaskMethod(settings=method["settings"], chosen=tuple(method["chosen"]))
     limits = budget or Budget()
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        request = read_request(state.metadata["request"])
-        return await within(limits, state, lambda: answer_request(state, request, how, limits))
+    async def work(state: TaskState) -> None:
+        await answer_request(state, read_request(state.metadata["request"]), how, limits)
 
-    return solve
+    return within(limits, work)
 
 
 @solver
@@ -138,17 +137,19 @@ def ready(judge: InspectJudge | None, method: TaskMethod) -> Solver:
     return solve
 
 
-async def within(
-    budget: Budget, state: TaskState, work: Callable[[], Awaitable[object]]
-) -> TaskState:
-    """Do the work if the budget allows; if not, the sample ends here, without an answer and saying why."""
-    try:
-        budget.check_tokens()
-        await work()
-    except BudgetSpent as spent:
-        state.store.set(SPENT, str(spent))
-        state.completed = True
-    return state
+def within(budget: Budget, work: Callable[[TaskState], Awaitable[None]]) -> Solver:
+    """Does the work if the budget allows; if not, the sample ends there, without an answer and saying why."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        try:
+            budget.check_tokens()
+            await work(state)
+        except BudgetSpent as spent:
+            state.store.set(SPENT, str(spent))
+            state.completed = True
+        return state
+
+    return solve
 
 
 async def answer_request(
