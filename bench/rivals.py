@@ -28,8 +28,7 @@ from preftilt.engines.models import demo_folder
 from preftilt.engines.transformers import TransformersEngine
 from preftilt.eval.answers import best_of
 from preftilt.eval.calibrate import LAMBDAS
-from preftilt.rivals.checks import Judges
-from preftilt.rivals.methods import ByJudge, ByRewardModel
+from preftilt.rivals.methods import ByJudge, ByRewardModel, Judges
 from preftilt.rivals.reward_models import open_reward_model
 from preftilt.types import Reduction
 

@@ -6,7 +6,7 @@
   description of its JSON field.
 
 Who takes a setting: :func:`check_settings` in ``__post_init__``, :func:`preftilt.records.patch.patch_of` in JSON,
-``preftilt.cli.grouping`` on the command line.
+``preftilt.cli.options`` on the command line.
 """
 
 from __future__ import annotations

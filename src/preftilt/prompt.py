@@ -8,6 +8,8 @@ where ``question`` is the log-prob of the response after the conversation withou
 p_i its log-prob after the conversation with preference i alone (REAR, arXiv 2606.30339, eq. 9, for
 one preference). A request may name a contrast, which then stands in ``question`` where a preference
 stands in the others. Text ends here: everything behind this module speaks token ids.
+
+The date and time that chat templates show are chosen here, too: which one a prompt sees, and what it shows of it.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message, check_encodable, check_messages
-from preftilt.moment import Moment
 from preftilt.types import GenerateWith, Placement, Preference, Query, Tokens, View
 
 History = Literal["both", "preference"]
@@ -429,3 +433,37 @@ def _ignored(settings: PromptSettings) -> str:
         "the prompt with the preference equals the prompt without it: the chat template ignores"
         f" {what}; {remedy}"
     )
+
+
+_REQUEST: ContextVar[datetime | None] = ContextVar("moment of the request", default=None)
+
+
+@contextmanager
+def rendered_at(moment: datetime) -> Iterator[None]:
+    """Prompts made in this context see ``moment``, unless their engine was opened with another one (``now``)."""
+    token = _REQUEST.set(moment)
+    try:
+        yield
+    finally:
+        _REQUEST.reset(token)
+
+
+def requested_moment() -> datetime | None:
+    """The moment of the nearest :func:`rendered_at`."""
+    return _REQUEST.get()
+
+
+def read_moment(text: str) -> datetime:
+    """``2026-11-28`` or ``2026-11-28T18:30``; raises :class:`~preftilt.errors.BadInput` for anything else."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is no moment; write 2026-11-28 or 2026-11-28T18:30") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The moment that a chat template sees, and what it can show of it in a prompt."""
+
+    now: datetime
+    shown: tuple[str, ...]

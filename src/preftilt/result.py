@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.effect import StrengthEffect
-from preftilt.moment import Moment
 from preftilt.path import PathSegment
+from preftilt.prompt import Moment
 from preftilt.reward import Sums
 from preftilt.types import Finish, Reduction, Tokens, was_cut_off
 

@@ -14,8 +14,8 @@ from preftilt.eval.accuracy.comparisons import (
     make_context,
 )
 from preftilt.messages import Message
-from preftilt.rivals import Judges, RewardScores
-from preftilt.rivals.reward_models import Pair
+from preftilt.rivals import Judges
+from preftilt.rivals.reward_models import Pair, RewardScores
 from preftilt.testing.toy import ToyEngine
 from preftilt.types import Preference
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from preftilt.arm.adapter import ArmWeights, mixing_shapes, new_weights, save_weights
 from preftilt.arm.attach import (
     fingerprint,
     layer_size,
@@ -15,9 +16,7 @@ from preftilt.arm.attach import (
     usual_targets,
     weights_sample,
 )
-from preftilt.arm.layers import mixing_shapes
 from preftilt.arm.spec import SPEC_FILE, ArmSpec, Objective, spec_json
-from preftilt.arm.weights import ArmWeights, new_weights, save_weights
 from tests.engine.models import build
 
 HELP = Objective("help", "The answer is helpful.", 0.5)

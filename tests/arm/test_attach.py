@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from preftilt.arm.adapter import ArmWeights, extended, mixing
 from preftilt.arm.attach import AttachedArm, attach
-from preftilt.arm.layers import mixing
-from preftilt.arm.weights import ArmWeights, extended
 from preftilt.errors import BadInput
 from tests.arm.arms import HELP, SAFE, WIDTH, base, fresh, saved, shaken, spec_for
 

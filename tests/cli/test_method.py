@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from preftilt.rivals import METHODS, Pair
+from preftilt.rivals import METHODS
+from preftilt.rivals.reward_models import Pair
 from preftilt.testing.toy import ToyEngine, hashed_bigrams
 from tests.cli.conftest import Cli, Opener, records, row
 from tests.cli.test_schema import validator

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from preftilt.engines.base import Engine, EngineInfo, SampleRequest, ScoreRequest
 from preftilt.errors import EngineError
 from preftilt.messages import Message
-from preftilt.moment import Moment, requested_moment
+from preftilt.prompt import Moment, requested_moment
 from preftilt.testing.toy import ToyEngine, ToyTokenizer
 from preftilt.types import Completion, Tokens
 

@@ -8,7 +8,7 @@ import pytest
 
 from preftilt.engines.base import Engine
 from preftilt.reward import Reward
-from preftilt.run import OnProgress, Progress, Run, watch
+from preftilt.run import OnProgress, Progress, Run, driver
 from preftilt.search import BestOfN
 from preftilt.server.request_engine import RequestEngine
 from preftilt.types import Query, Sampling, Stream, View
@@ -34,7 +34,7 @@ def run_on(engine: Engine, on_progress: OnProgress | None) -> Run:
 async def test_progress_ticks_while_tokens_are_sampled_and_scored(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(watch, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(driver, "TICK_SECONDS", 0.001)
     engine = opened(score_tokens=1)
     seen: list[Progress] = []
     run = run_on(engine, seen.append)
@@ -51,7 +51,7 @@ async def test_progress_ticks_while_tokens_are_sampled_and_scored(
 async def test_progress_ticks_through_the_server_s_view_of_an_engine_too(
     deadline: float | None, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(watch, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(driver, "TICK_SECONDS", 0.001)
     seen: list[Progress] = []
     view = RequestEngine(opened(score_tokens=1), deadline=deadline)
     run = run_on(view, seen.append)
@@ -68,7 +68,7 @@ async def test_progress_ticks_through_the_server_s_view_of_an_engine_too(
 
 
 async def test_whoever_watches_changes_nothing(opened: Opened, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(watch, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(driver, "TICK_SECONDS", 0.001)
     watched, alone = run_on(opened(), lambda progress: None), run_on(opened(), None)
     ranked = [(await run.search(BestOfN(n=4))).ranked for run in (watched, alone)]
     assert [one.tokens for one in ranked[0]] == [one.tokens for one in ranked[1]]
@@ -78,7 +78,7 @@ async def test_whoever_watches_changes_nothing(opened: Opened, monkeypatch: pyte
 async def test_a_report_that_fails_fails_the_request_and_leaves_the_engine_usable(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(watch, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(driver, "TICK_SECONDS", 0.001)
 
     def fail(progress: Progress) -> None:
         raise RuntimeError(f"no room to show {progress.phase}")

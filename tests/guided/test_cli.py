@@ -15,7 +15,7 @@ from preftilt.cli.options import setting_flags
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.records.schemas import schema_text
-from preftilt.search import CFG, AutoSearch, Score, default_search, defaults
+from preftilt.search import CFG, AutoSearch, Score, default_search, registry
 from preftilt.server.names import read_suffix
 from preftilt.server.resolve import ServerConfig, defaults_of
 from preftilt.server.wire import Knob
@@ -188,7 +188,7 @@ def test_the_help_tells_the_search_that_every_kind_of_engine_gets():
 def test_given_responses_are_scored_as_where_nothing_is_guided(
     real_cli: Cli, rows, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
+    monkeypatch.setattr(registry, "WHERE_GUIDING", CFG(n=2))
     said = real_cli("score", rows(row("a", response="read")))
     assert said.code == 0, said.out
     scored = said.object
@@ -208,7 +208,7 @@ def test_the_list_of_models_tells_the_search_and_lambda_of_requests_that_name_no
 ):
     presets = {"kind": Knob.model_validate({"search": "dvts", "lambda": 5.0})}
     config = ServerConfig(model="toy", presets=presets)
-    monkeypatch.setattr(defaults, "WHERE_GUIDING", CFG(n=2))
+    monkeypatch.setattr(registry, "WHERE_GUIDING", CFG(n=2))
     told = [defaults_of("toy", config, guides=guides) for guides in (True, False)]
     assert [(settings.search.name, settings.lam) for settings in told] == [
         ("cfg", 2.0),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from preftilt.engines.lockstep.attempts import Attempt, refusals
+from preftilt.engines.lockstep.groups import Attempt, refusals
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.types import Finish, Tokens
 

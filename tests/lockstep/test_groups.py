@@ -12,7 +12,7 @@ import torch
 from preftilt.engines.base import GuidedView, GuideRequest, Increment, Partial
 from preftilt.engines.lockstep import groups
 from preftilt.engines.lockstep.groups import GroupDrawing
-from preftilt.engines.lockstep.row_semaphore import RowSemaphore
+from preftilt.engines.lockstep.limits import RowSemaphore
 from preftilt.engines.vocabulary import Vocabulary
 from preftilt.errors import EngineError
 from preftilt.guided import combine, pick

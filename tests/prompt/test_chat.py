@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.template_files import builtin_templates, load_template
+from preftilt.engines.options import builtin_templates, load_template
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, build_query

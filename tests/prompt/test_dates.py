@@ -7,7 +7,7 @@ from datetime import timedelta
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.engines.replicas.replica import identify
 from preftilt.messages import Message
-from preftilt.moment import Moment, rendered_at
+from preftilt.prompt import Moment, rendered_at
 from preftilt.testing.toy import ToyEngine
 from tests.cli.toys import Dated
 from tests.prompt.test_chat import NOON, Open, Read

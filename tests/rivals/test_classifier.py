@@ -13,8 +13,9 @@ import preftilt as pt
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, NoChatTemplate, PromptTooLong
 from preftilt.messages import Message
-from preftilt.rivals import ByRewardModel, Judges, open_reward_model
+from preftilt.rivals import ByRewardModel, Judges
 from preftilt.rivals.classifier import Classifier
+from preftilt.rivals.reward_models import open_reward_model
 from tests.engine.models import END, END_ID, save
 from tests.rivals.conftest import Ask
 from tests.rivals.models import DEAF, NO_SYSTEM, plain_score, save_reward_model

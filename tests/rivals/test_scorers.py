@@ -11,7 +11,8 @@ import pytest
 import preftilt as pt
 from preftilt import plugins
 from preftilt.errors import BadInput, EngineError
-from preftilt.rivals import ByRewardModel, Judges, Pair, open_reward_model, reward_models
+from preftilt.rivals import ByRewardModel, Judges, reward_models
+from preftilt.rivals.reward_models import Pair, open_reward_model
 from tests.rivals.conftest import QUESTION, Ask
 
 PLACE = "tests.rivals.test_scorers"

@@ -19,7 +19,7 @@ import preftilt as pt
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.messages import Message
-from preftilt.rivals import open_reward_model
+from preftilt.rivals.reward_models import open_reward_model
 from tests.engine.models import VOCABULARY
 from tests.rivals.models import TEMPLATE, tokenizer_with_bos
 

@@ -12,7 +12,7 @@ from preftilt.api import Realigner
 from preftilt.messages import Message
 from preftilt.rivals import Judges
 from preftilt.search import CFG, DVTS, BestOfN, Greedy, LinearAlignment, Sample, Search
-from preftilt.server.cost import cost, sampled_at_most
+from preftilt.server.explaining import cost, sampled_at_most
 from preftilt.server.resolve import Job
 from preftilt.server.work import check
 from preftilt.testing.toy import ToyEngine

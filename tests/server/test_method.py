@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from preftilt.rivals import Judges, Pair, open_reward_model
+from preftilt.rivals import Judges
+from preftilt.rivals.reward_models import Pair, open_reward_model
 from tests.rivals.conftest import toy
 from tests.server.serving import WISH, Running, ask, serving
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from preftilt.arm.layers import Mixing, merged_delta
+from preftilt.arm.adapter import ArmWeights, Mixing, load_weights, merged_delta
 from preftilt.arm.spec import Objective, read_spec
-from preftilt.arm.weights import ArmWeights, load_weights
 from preftilt.cli.app import main
 from preftilt.errors import BadInput
 from preftilt.train.soups import soup

@@ -11,9 +11,9 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine, ScoreRequest
-from preftilt.engines.images import FIRST
 from preftilt.engines.transformers import image_embedding, image_prompts, open_transformers
 from preftilt.engines.transformers.image_prompts import ImageTokenizer
+from preftilt.engines.vocabulary import FIRST_IMAGE_TOKEN
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, build_query
@@ -32,7 +32,7 @@ PATHS = ("auto", "expanded")
 
 
 def of_images(prompt: Tokens) -> list[int]:
-    return [token for token in prompt if token >= FIRST]
+    return [token for token in prompt if token >= FIRST_IMAGE_TOKEN]
 
 
 class TestImagesInThePrompt(EngineLaws):
@@ -226,7 +226,9 @@ def test_images_that_share_token_ids_by_chance_are_not_mixed_up(
     opened: Opened, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ):
     engine = opened()
-    monkeypatch.setattr(image_prompts, "image_tokens", lambda images, count: (FIRST,) * count)
+    monkeypatch.setattr(
+        image_prompts, "image_tokens", lambda images, count: (FIRST_IMAGE_TOKEN,) * count
+    )
     engine.tokenizer.render(ask(1))
     with pytest.raises(EngineError, match="two different images got the same token ids"):
         engine.tokenizer.render(ask(2))

@@ -12,11 +12,11 @@ import pytest
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.images import FIRST
 from preftilt.engines.transformers import (
     TransformersEngine,
     image_embedding,
 )
+from preftilt.engines.vocabulary import FIRST_IMAGE_TOKEN
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message, load_image
 from preftilt.search import CFG, DVTS, BestOfN
@@ -77,7 +77,9 @@ async def test_scores_and_sampled_logprobs_equal_plain_forwards(
     engine, asked = opens(attention=attention), show(*seeds, system="Be brief.")
     assert engine.path == ("shared prefix" if attention == "auto" else "expanded")
     prompt = engine.tokenizer.render(asked)
-    assert sum(one >= FIRST for one in prompt) == sum(np.prod(grid(seed)) for seed in seeds)
+    assert sum(one >= FIRST_IMAGE_TOKEN for one in prompt) == sum(
+        np.prod(grid(seed)) for seed in seeds
+    )
     drawn = {one.tokens: one for one in await draw(engine, prompt, 4, 12)}
     responses = alone.readable(drawn)
     for one, scored in zip(responses, await score(engine, prompt, *responses), strict=True):

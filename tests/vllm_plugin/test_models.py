@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from preftilt.server.names import SUFFIXES, read_suffix
 from preftilt.testing.toy import ToyEngine
 from preftilt.vllm_plugin.config import server_configs
-from preftilt.vllm_plugin.models import ModelsRoute
+from preftilt.vllm_plugin.route import ModelsRoute
 
 OWN = {"object": "model", "owned_by": "vllm", "max_model_len": 99}
 CARDS = [OWN | {"id": "demo"}, OWN | {"id": "other"}, OWN | {"id": "tiny", "parent": "demo"}]

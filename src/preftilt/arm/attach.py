@@ -14,9 +14,15 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from preftilt.arm.layers import Mixing, adapter_output, merged_delta, mixing
+from preftilt.arm.adapter import (
+    ArmWeights,
+    Mixing,
+    adapter_output,
+    load_weights,
+    merged_delta,
+    mixing,
+)
 from preftilt.arm.spec import ArmSpec, read_spec
-from preftilt.arm.weights import ArmWeights, load_weights
 from preftilt.errors import BadInput
 
 SAMPLES = 8

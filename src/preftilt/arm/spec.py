@@ -1,6 +1,6 @@
 """The specification of a trained autoregressive reward model (ARM): the ``arm.json`` in its folder.
 
-Four methods share one shape of adapter, B(M(α) A x + c(α)) beside a linear layer W x (``layers.py``):
+Four methods share one shape of adapter, B(M(α) A x + c(α)) beside a linear layer W x (``adapter.py``):
 
 - ``genarm`` (Xu et al., ICLR 2025): plain LoRA, one objective; a standard peft adapter.
 - ``parm`` (Lin et al., ICML 2025): PBLoRA, M(α) = blockdiag(W₁, Σ αᵢ Uᵢ).

@@ -15,7 +15,6 @@ import typer
 from typer.exceptions import TyperException
 
 import preftilt
-from preftilt.cli.grouping import flag, grouped
 from preftilt.errors import PreftiltError
 
 FIRST, EVALUATION, TRAINING, TOOLS = "Commands to begin with", "Evaluation", "Training", "Tools"
@@ -34,12 +33,12 @@ COMMANDS = {
     "sweep": (EVALUATION, "sweep"),
     "fronts": (EVALUATION, "fronts"),
     "arms-eval": (EVALUATION, "arms_eval"),
-    "soup": (TRAINING, "soup"),
-    "fix-alpha": (TRAINING, "soup"),
-    "demo-pairs": (TRAINING, "demo_pairs"),
+    "soup": (TRAINING, "train"),
+    "fix-alpha": (TRAINING, "train"),
+    "demo-pairs": (TRAINING, "train"),
     "influence": (TOOLS, "influence"),
     "verify": (TOOLS, "verify"),
-    "schema": (TOOLS, "schema"),
+    "schema": (TOOLS, "rows"),
 }
 """Every command: its panel, and the module in ``preftilt.cli`` that has it, as a function of its name."""
 
@@ -62,6 +61,8 @@ def command_line(*names: str) -> typer.Typer:
         panel, module = COMMANDS[name]
         function = name.replace("-", "_")
         if names:
+            from preftilt.cli.options import grouped
+
             command = grouped(getattr(import_module(f"preftilt.cli.{module}"), function))
             program.command(name, rich_help_panel=panel)(command)
         else:
@@ -119,6 +120,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _renamed(failure: TyperException) -> str:
     """What to write instead of a flag that former versions had."""
+    from preftilt.cli.options import flag
     from preftilt.records.patch import RENAMED
 
     name = getattr(failure, "option_name", "").lstrip("-").replace("-", "_")

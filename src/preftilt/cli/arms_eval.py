@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Option
 
-from preftilt.cli.progress import say_line
+from preftilt.cli.show import say_line
 from preftilt.errors import BadInput
 
 

@@ -24,8 +24,7 @@ from preftilt.cli.configure import (
     settings_from,
 )
 from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags, ShowFlags
-from preftilt.cli.progress import Meter, spinner
-from preftilt.cli.show import Show, print_json
+from preftilt.cli.show import Meter, Show, print_json, spinner
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.messages import Message

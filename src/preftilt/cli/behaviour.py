@@ -13,10 +13,17 @@ from typing import Annotated
 from typer import Argument, Option
 
 from preftilt.cli.configure import check_model, engine_from, model_identity, settings_from
-from preftilt.cli.grouping import Flags, FlagsFrom, option
-from preftilt.cli.options import FileFlags, ModelFlags, declared_flags, setting_flags
+from preftilt.cli.options import (
+    FileFlags,
+    Flags,
+    FlagsFrom,
+    ModelFlags,
+    declared_flags,
+    option,
+    setting_flags,
+)
 from preftilt.cli.policy_accuracy import run_resumable
-from preftilt.cli.progress import spinner
+from preftilt.cli.show import spinner
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.behaviour import (
     AnswerMethod,

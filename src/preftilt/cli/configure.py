@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,16 +16,14 @@ from pydantic import ValidationError
 
 from preftilt.api import Settings
 from preftilt.arm.spec import named_numbers, read_spec
-from preftilt.cli.grouping import Flags, flag
-from preftilt.cli.options import ModelFlags
+from preftilt.cli.options import Flags, ModelFlags, flag
 from preftilt.declare import declarations
 from preftilt.engines.base import Engine
 from preftilt.engines.open import open_engine
-from preftilt.engines.options import EngineOptions
+from preftilt.engines.options import EngineOptions, load_template
 from preftilt.errors import BadInput
 from preftilt.messages import Message, check_encodable, load_image, read_messages
-from preftilt.moment import read_moment
-from preftilt.prompt import parse_preference
+from preftilt.prompt import parse_preference, read_moment
 from preftilt.records.lines import file_lines, lines_of, parse_json
 from preftilt.records.patch import (
     MethodPatch,
@@ -37,7 +36,7 @@ from preftilt.records.patch import (
     search_of,
     searches_with,
 )
-from preftilt.rivals import METHODS, ByJudge, ByRewardModel, Judges, open_reward_model, runs_here
+from preftilt.rivals import METHODS, ByJudge, ByRewardModel, Judges
 from preftilt.search import ARGS, SEARCHES
 from preftilt.types import Preference
 
@@ -146,8 +145,6 @@ def check_model(model: ModelFlags) -> None:
     for folder in (options.arms or {}).values():
         read_spec(Path(folder).expanduser())
     if options.chat_template is not None:
-        from preftilt.engines.template_files import load_template
-
         load_template(options.chat_template)
 
 
@@ -214,6 +211,20 @@ def model_identity(model: ModelFlags) -> dict[str, Any]:
         | options
         | {"chat_template": template, "template_kwargs": template_arguments(model)}
     )
+
+
+def parse_lambdas(texts: Sequence[str]) -> list[float]:
+    """``--lambda 1,3 --lambda 20`` as numbers, in order, each once."""
+    lambdas: dict[float, None] = {}
+    for text in ",".join(texts).split(",") if texts else ():
+        try:
+            lam = float(text)
+        except ValueError:
+            raise BadInput(f"--lambda {text!r} is not a number") from None
+        if not math.isfinite(lam):
+            raise BadInput(f"--lambda must be finite, not {text.strip()}")
+        lambdas[lam] = None
+    return list(lambdas)
 
 
 def unescape(text: str) -> str:
@@ -312,6 +323,8 @@ def open_judges(model: ModelFlags) -> Judges:
     with ExitStack() as opened:
         reward_model = judge = None
         if model.reward_model is not None:
+            from preftilt.rivals.reward_models import open_reward_model
+
             reward_model = open_reward_model(model.reward_model, reward_options(model))
             opened.callback(reward_model.close)
         if model.judge_model is not None:
@@ -323,6 +336,8 @@ def open_judges(model: ModelFlags) -> Judges:
 def reward_options(model: ModelFlags) -> EngineOptions:
     """Flags about weights go to a model in this process only; a server or a function knows nothing of them."""
     options = EngineOptions(tokenizer=model.reward_tokenizer)
+    from preftilt.rivals.reward_models import runs_here
+
     if model.reward_model is None or not runs_here(model.reward_model):
         return options
     return replace(

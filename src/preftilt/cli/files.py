@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from preftilt.cli.configure import arms_from, settings_from
-from preftilt.cli.grouping import Flags
-from preftilt.cli.options import FileFlags, ModelFlags
+from preftilt.cli.options import FileFlags, Flags, ModelFlags
 from preftilt.errors import BadInput
 from preftilt.prompt import parse_preference
 from preftilt.records.journal import Journal, JournalEntry, Shown, Survey, dated, survey

@@ -25,10 +25,8 @@ from preftilt.cli.configure import (
     request_from,
     settings_from,
 )
-from preftilt.cli.grouping import Flags, flag
-from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags
-from preftilt.cli.progress import spinner
-from preftilt.cli.show import Show, print_json, safe
+from preftilt.cli.options import Conversation, Flags, ModelFlags, Preferences, SettingFlags, flag
+from preftilt.cli.show import Show, print_json, safe, spinner
 from preftilt.declare import declarations
 from preftilt.errors import BadInput
 from preftilt.explain import signed, visible

@@ -20,12 +20,11 @@ from preftilt.cli.configure import (
     engine_from,
     model_identity,
     open_judges,
+    parse_lambdas,
     settings_from,
 )
-from preftilt.cli.grouping import Flags, option
-from preftilt.cli.options import FileFlags, ModelFlags, setting_flags
-from preftilt.cli.progress import spinner
-from preftilt.cli.tables import parse_lambdas
+from preftilt.cli.options import FileFlags, Flags, ModelFlags, option, setting_flags
+from preftilt.cli.show import spinner
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Comparison, ScoringSetup
 from preftilt.eval.accuracy.evaluate import StudyOptions, write_report

@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from preftilt.cli.configure import check_model, judge_options, options_from, reward_options
-from preftilt.cli.grouping import Defaults, Flags, option
-from preftilt.cli.options import ModelFlags, flags_from
+from preftilt.cli.options import Defaults, Flags, ModelFlags, flags_from, option
 from preftilt.engines.models import DEMO
 from preftilt.errors import BadInput
 from preftilt.eval.benchmarks import BENCHMARKS, open_benchmarks

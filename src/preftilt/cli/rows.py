@@ -1,41 +1,49 @@
-"""``preftilt run`` and ``preftilt score``: every row of a file, many in flight, one record a line as each is done."""
+"""``preftilt run`` and ``preftilt score``: every row of a file, many in flight, one record a line as each is done.
+
+With ``--ray`` the rows go to the actors of a Ray cluster, and their records into the same file. ``preftilt schema``
+prints the JSON Schemas of what is written and read.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from functools import partial
 from itertools import chain, islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from typer import Argument
 
 from preftilt.api import Realigner, Settings
-from preftilt.cli.cluster_rows import answer_on_cluster, check_cluster
 from preftilt.cli.configure import (
     check_judges,
     check_model,
     engine_from,
     model_identity,
     open_judges,
+    options_from,
+    parse_lambdas,
 )
 from preftilt.cli.files import Output, input_rows, plan_output
-from preftilt.cli.grouping import Flags
 from preftilt.cli.options import (
     ClusterFlags,
     FileFlags,
+    Flags,
     Input,
     ModelFlags,
     RowPreferences,
     SettingFlags,
+    flag,
     setting_flags,
 )
-from preftilt.cli.progress import Meter, row_bar, spinner
-from preftilt.cli.tables import parse_lambdas, score_table
+from preftilt.cli.show import Meter, row_bar, spinner
 from preftilt.engines.loop import together
 from preftilt.errors import BadInput
 from preftilt.records.journal import Journal, check_dates, dated, shown_by
@@ -49,10 +57,15 @@ from preftilt.records.work import (
     record_kind,
     record_of,
 )
-from preftilt.reward import LAMBDA
+from preftilt.result import Realigned, ScoredCandidate, number
+from preftilt.reward import LAMBDA, lines, order
 from preftilt.rivals import Method
 from preftilt.run import OnProgress
 from preftilt.search import Search
+from preftilt.types import ArmTerm, Candidate
+
+if TYPE_CHECKING:
+    from preftilt.cluster import ActorRequest
 
 
 def run(
@@ -267,3 +280,120 @@ def _interrupted(output: Output, meter: Meter) -> str:
 
 def _say(words: str) -> None:
     print(f"preftilt: {words}", file=sys.stderr)
+
+
+def check_cluster(cluster: ClusterFlags) -> None:
+    """Refuse flags that do nothing, and a cluster that does not answer, before the rows are read."""
+    if cluster.ray is None:
+        for field in fields(cluster):
+            if getattr(cluster, field.name) is not None:
+                raise BadInput(f"{flag(field.name)} does nothing without --ray")
+        return
+    from preftilt.cluster import check_address, require_ray
+
+    require_ray()
+    check_address(cluster.ray)
+    _asked(cluster)
+
+
+def answer_on_cluster(
+    output: Output,
+    identity: Mapping[str, Any],
+    model: ModelFlags,
+    files: FileFlags,
+    cluster: ClusterFlags,
+    meter: Meter,
+) -> None:
+    """By actors that each open the engine. The output file is opened when the first record is there: by then an actor
+    has the engine and has found the first rows fit for it."""
+    from preftilt.cluster import LOCAL, ClusterJob, RowBatching, answer_rows, joined
+
+    address = cluster.ray or LOCAL
+    options = options_from(model)
+    # One moment for all actors, whenever they open: templates with a date must not tell them apart.
+    moment = options.now or datetime.now()
+    job = ClusterJob(
+        model=model.model,
+        options=options,
+        identity=identity,
+        moment=moment,
+        done=output.records,
+        records=record_kind(files.records),
+    )
+    flow = RowBatching(concurrency=files.concurrency, batch=cluster.ray_batch or 1)
+    with ExitStack() as stack:
+        with spinner() as doing:
+            doing(f"joining the Ray cluster ({address})")
+            stack.enter_context(joined(address))
+        meter.start()
+        stack.enter_context(row_bar(meter, output.todo + output.done, output.done))
+        items = tuple(output.items())
+        answered = stack.enter_context(closing(answer_rows(job, items, _asked(cluster), flow)))
+        journal: Journal | None = None
+        for record in answered:
+            if journal is None:
+                journal = stack.enter_context(closing(output.open()))
+            journal.write(record)
+            meter.finish(record["id"], record)
+
+
+def _asked(cluster: ClusterFlags) -> ActorRequest:
+    from preftilt.cluster import ActorRequest
+
+    return ActorRequest(
+        actors=cluster.ray_actors,
+        cpus=cluster.ray_cpus_per_actor,
+        gpus=cluster.ray_gpus_per_actor,
+    )
+
+
+def schema(
+    name: Annotated[
+        str,
+        Argument(
+            metavar="realigned|scores|text|error|influence|row|score-row",
+            help="Which object: a result, a failed row's record, or a row of the input.",
+        ),
+    ] = "realigned",
+) -> None:
+    """Print the JSON Schema of what preftilt writes or reads."""
+    from preftilt.records.schemas import schema_text
+
+    print(schema_text(name), end="")
+
+
+def score_table(result: Realigned, item: CheckedRow, more: Sequence[float]) -> dict[str, Any]:
+    """``scores``: for every λ, the candidates' scores in their order, and the index of the best.
+
+    A preference with its own strength keeps it under every λ, and so do reward models.
+    """
+    rows: list[dict[str, Any]] = []
+    own = item.settings.strength if item.preferred else result.lam
+    arms = tuple(ArmTerm(view.weight, 0.0) for view in result.views if view.arm is not None)
+    for lam in dict.fromkeys([own, *more]):
+        scores = _scores(result.candidates, lam, item, arms)
+        cut_off = [candidate.cut_off for candidate in result.candidates]
+        best = order(scores, cut_off, item.settings.reward.cut_off)[0]
+        rows.append(
+            {"lambda": lam, "candidate": best, "scores": [number(score) for score in scores]}
+        )
+    return {"scores": rows}
+
+
+def _scores(
+    scored: Sequence[ScoredCandidate], lam: float, item: CheckedRow, arms: tuple[ArmTerm, ...]
+) -> list[float]:
+    """S at λ; the strengths stand in for the ratios, so that λ = 0 needs no division."""
+    strengths = tuple(lam if p.strength is None else p.strength for p in item.preferences)
+    if item.preferred and not strengths:
+        strengths = (lam,)
+    pool = [
+        Candidate(
+            response.tokens,
+            np.stack(list(response.logprobs.values())),
+            response.finish,
+            thoughts=response.thoughts,
+        )
+        for response in scored
+    ]
+    return [line.at(1.0) for line in lines(pool, strengths, item.settings.reward, arms)]

@@ -20,8 +20,7 @@ from preftilt.cli.configure import (
     open_judges,
     settings_from,
 )
-from preftilt.cli.grouping import Flags
-from preftilt.cli.options import ModelFlags, SettingFlags, flags_from
+from preftilt.cli.options import Flags, ModelFlags, SettingFlags, flags_from
 from preftilt.errors import BadInput, MissingPackage
 from preftilt.records.patch import search_of
 from preftilt.server.logs import log, set_up
@@ -143,9 +142,8 @@ def _check_level(level: str) -> None:
 
 def _run(config: Any, access: Any, network: NetworkFlags, model: ModelFlags) -> None:
     """Take the address, open the model, serve until told to stop."""
-    from preftilt.server.admission_queue import AdmissionQueue
+    from preftilt.server.admission_queue import AdmissionQueue, stoppable
     from preftilt.server.app import create_app
-    from preftilt.server.stopping import stoppable
 
     check_model(model)
     set_up(network.log_level)

@@ -20,14 +20,13 @@ from preftilt.cli.configure import (
     settings_from,
     source_lines,
 )
-from preftilt.cli.grouping import Flags
-from preftilt.cli.options import Input, ModelFlags, setting_flags
-from preftilt.cli.progress import say_line
+from preftilt.cli.options import Flags, Input, ModelFlags, setting_flags
+from preftilt.cli.show import say_line
 from preftilt.errors import BadInput
 from preftilt.eval.sweep import Rater, grid
 from preftilt.eval.sweep import sweep as answer_grid
 from preftilt.records.rows import CheckedRow, PromptRow, read_items
-from preftilt.rivals import open_reward_model
+from preftilt.rivals.reward_models import open_reward_model
 
 
 def sweep(

@@ -1,4 +1,8 @@
-"""``preftilt train``: an autoregressive reward model from preference pairs."""
+"""``preftilt train``: an autoregressive reward model from preference pairs.
+
+``soup`` and ``fix-alpha`` make adapters of adapters; ``demo-pairs`` writes preference pairs of the demo world, with
+exact rewards.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from typer import Option
+from typer import Argument, Option
 
 from preftilt.arm.spec import Objective, named_numbers
-from preftilt.cli.grouping import Flags, option
-from preftilt.cli.options import flags_from
+from preftilt.cli.options import Flags, flags_from, option
 from preftilt.declare import declarations
 from preftilt.engines.models import default_model
 from preftilt.errors import BadInput
 from preftilt.train import train as train_model
 from preftilt.train.settings import TrainSettings
+from preftilt.types import Sampling
 
 if TYPE_CHECKING:
     from preftilt.train.loop import StepReport
@@ -166,3 +170,101 @@ def _bar() -> Iterator[Callable[[StepReport], None]]:
             bar.update(task, total=told.steps, completed=told.step, description=words)
 
         yield update
+
+
+def soup(
+    *,
+    adapters: Annotated[
+        list[str],
+        Argument(
+            metavar="DIR=WEIGHT…", help="Adapters of preftilt train --method dpo (or genarm)."
+        ),
+    ],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="For the averaged adapter.")],
+    average: Annotated[
+        str,
+        Option(metavar="delta|factors", help="Average ΔW, or its two factors by themselves."),
+    ] = "delta",
+) -> None:
+    """Average adapters (rewarded soups), a baseline for reward models that decode.
+
+    Example: preftilt soup out/helpful=0.7 out/brief=0.3 --out out/soup
+    """
+    if average not in ("delta", "factors"):
+        raise BadInput(f"--average is {average!r}; use delta or factors")
+    folders: list[Path] = []
+    weights: list[float] = []
+    for text in adapters:
+        folder, _, weight = text.rpartition("=")
+        try:
+            weights.append(float(weight))
+        except ValueError:
+            raise BadInput(f"{text} is not DIR=WEIGHT") from None
+        folders.append(Path(folder))
+    from preftilt.train import soups
+
+    spec = soups.soup(folders, weights, out, cast(Literal["delta", "factors"], average))
+    print(f"{spec.objectives[0].description}: rank {spec.rank}")
+    print(f"written to {out}", file=sys.stderr)
+
+
+def fix_alpha(
+    *,
+    arm: Annotated[Path, Argument(metavar="DIR", help="A reward model of preftilt train.")],
+    alpha: Annotated[str, Option(metavar="NAME=NUMBER,…", help="The preference vector.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="DIR", help="For the adapter.")],
+) -> None:
+    """Write a reward model at one preference vector as a peft LoRA adapter, for other programs.
+
+    Example: preftilt fix-alpha out/parm --alpha helpful=0.7,brief=0.3 --out out/lora
+    """
+    from preftilt.arm.spec import parse_alpha, read_spec
+    from preftilt.train import soups
+
+    vector = parse_alpha(alpha, read_spec(arm).objectives)
+    if soups.fix_alpha(arm, vector, out):
+        print("it has biases (lora_bias), which not every program that loads LoRA adapters takes")
+    print(f"written to {out}", file=sys.stderr)
+
+
+def demo_pairs(
+    *,
+    out: Annotated[
+        Path,
+        Option("--out", "-o", metavar="DIR", help="For train.jsonl, validation.jsonl, test.jsonl."),
+    ],
+    source: Annotated[
+        str,
+        Option(metavar="writer|MODEL", help="Who answers: the world's writer, or a model (demo)."),
+    ] = "writer",
+    items: Annotated[
+        str, Option(metavar="N,N,N", help="Items of train, validation and test.")
+    ] = "1500,200,200",
+    answers: Annotated[
+        int,
+        Option(metavar="K", help="Answers to each; every two that differ in a reward are a pair."),
+    ] = 2,
+    seed: Annotated[int, Option(metavar="N", help="Of items and answers.")] = 0,
+    temperature: Annotated[float, Option(metavar="T", help="Of a model's answers.")] = 1.0,
+    top_p: Annotated[float, Option(metavar="P", help="Nucleus of a model's answers.")] = 1.0,
+) -> None:
+    """Make preference pairs of the demo world: objectives helpful, keeping and brief, judged exactly.
+
+    Example: preftilt demo-pairs --out out/pairs
+    """
+    from preftilt.eval.objectives import PairSettings, write_pairs
+
+    try:
+        train, validation, test = (int(count) for count in items.split(","))
+    except ValueError:
+        raise BadInput(f"--items {items}: give three whole numbers, N,N,N") from None
+    settings = PairSettings(
+        source=source,
+        sizes=(train, validation, test),
+        answers=answers,
+        seed=seed,
+        sampling=Sampling(temperature=temperature, top_p=top_p),
+    )
+    written = write_pairs(out, settings)
+    print(", ".join(f"{count} {split}" for split, count in written.items()) + " pairs")
+    print(f"written to {out}", file=sys.stderr)

@@ -1,7 +1,16 @@
 """A data set over a Ray cluster: every actor holds an engine, and records come back as rows are done."""
 
-from preftilt.cluster.actor_pool import ActorPool, ActorRequest, Node, plan_pool
-from preftilt.cluster.connect import LOCAL, check_address, joined, nodes, require_ray
+from preftilt.cluster.connect import (
+    LOCAL,
+    ActorPool,
+    ActorRequest,
+    Node,
+    check_address,
+    joined,
+    nodes,
+    plan_pool,
+    require_ray,
+)
 from preftilt.cluster.rounds import RowBatching, answer_rows
 from preftilt.cluster.worker import ClusterJob
 

@@ -16,8 +16,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preftilt.cluster.actor_pool import ActorPool, ActorRequest, plan_pool
-from preftilt.cluster.connect import nodes
+from preftilt.cluster.connect import ActorPool, ActorRequest, nodes, plan_pool
 from preftilt.cluster.worker import (
     INDEX,
     RECORD,

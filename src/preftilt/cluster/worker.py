@@ -20,7 +20,7 @@ from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
-from preftilt.moment import rendered_at
+from preftilt.prompt import rendered_at
 from preftilt.records.journal import check_dates, dated, error_record, shown_by
 from preftilt.records.rows import CheckedRow
 from preftilt.records.work import CHECKED_FIRST, RecordKind, check_items, realign_item, record_of

@@ -25,13 +25,11 @@ from preftilt.engines.control_tokens import (
     cannot_tell_apart,
     stand_ins,
 )
-from preftilt.engines.options import EngineOptions
-from preftilt.engines.template_files import load_template
+from preftilt.engines.options import EngineOptions, load_template
 from preftilt.engines.vocabulary import ByteVocabulary, TokenBytes, spell
 from preftilt.errors import BadInput, NoChatTemplate, UnseenImage
 from preftilt.messages import Message, Prompt
-from preftilt.moment import Moment, requested_moment
-from preftilt.prompt import REASONING_TAGS, ChatTokenizer
+from preftilt.prompt import REASONING_TAGS, ChatTokenizer, Moment, requested_moment
 from preftilt.types import Tokens
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ class HfChatTokenizer(ChatTokenizer):
     ``thinking``) is refused if it is asked to think; a model that always thinks ignores it. A variable that the
     template does not read is refused. ``now`` is the same in every prompt of this object (``strftime_now``), and, if it
     is given, also the ``date_string`` of a template that reads one (Llama 3.1; without it such templates show a fixed
-    date of their own); ``None`` takes the request's (:func:`~preftilt.moment.rendered_at`), or the moment this is made.
+    date of their own); ``None`` takes the request's (:func:`~preftilt.prompt.rendered_at`), or the moment this is made.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ import numpy as np
 
 from preftilt.arm.spec import check_alpha
 from preftilt.engines.base import (
+    Capabilities,
     GuidedView,
     GuideRequest,
     KnownArm,
@@ -17,24 +18,21 @@ from preftilt.engines.base import (
     SampleRequest,
     ScoreRequest,
 )
-from preftilt.engines.images import without_images
+from preftilt.engines.vocabulary import without_images
 from preftilt.errors import BadInput, EngineError, PromptTooLong
 from preftilt.types import Completion, Reader, Sampling, Stream, Tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RequestChecker:
-    """Checks requests against a model's limits.
+    """Checks requests against what an engine can do.
 
-    model: its name, for messages. max_context: tokens of prompt and response together. vocabulary: one past its
-    highest token id. arms: its reward models. images: prompts may have image tokens.
+    model: its name, for messages. vocabulary: one past its highest token id.
     """
 
     model: str
-    max_context: int
+    capabilities: Capabilities
     vocabulary: int
-    arms: tuple[KnownArm, ...] = ()
-    images: bool = False
 
     def check_sample(self, request: SampleRequest) -> None:
         """Refuse what cannot be sampled; there must be room for at least one token.
@@ -57,10 +55,11 @@ class RequestChecker:
         """
         if reader is None:
             return
-        arm = next((arm for arm in self.arms if arm.name == reader.arm), None)
+        arms = self.capabilities.arms
+        arm = next((arm for arm in arms if arm.name == reader.arm), None)
         if arm is None:
             raise BadInput(
-                f"{self.model} has no reward model {reader.arm!r} open{_arms(self.arms)}; open it with"
+                f"{self.model} has no reward model {reader.arm!r} open{_arms(arms)}; open it with"
                 " --arm NAME=FOLDER on a model in this process (--model with its hub id or path)"
             )
         check_alpha(reader.alpha, arm.objectives)
@@ -74,14 +73,14 @@ class RequestChecker:
     def _check(self, prompt: Tokens, response: Tokens, what: str, *, spare: int = 0) -> None:
         if not prompt:
             raise BadInput("the prompt has no tokens; the model needs at least one to begin from")
-        needed, room = len(prompt) + len(response) + spare, self.max_context
+        needed, room = len(prompt) + len(response) + spare, self.capabilities.max_context
         if needed > room:
             raise PromptTooLong(
                 f"{what} need {needed} tokens, {needed - room} more than the {room} that {self.model} can read;"
                 " shorten the prompt or use a model with a longer context"
             )
         limit = self.vocabulary
-        words = (without_images(prompt) if self.images else prompt) + response
+        words = (without_images(prompt) if self.capabilities.images else prompt) + response
         if words and not 0 <= min(words) <= max(words) < limit:
             bad = next(token for token in words if not 0 <= token < limit)
             raise BadInput(

@@ -23,7 +23,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from preftilt.engines.cache import FOLDER_VARIABLE, cache_folder
+from preftilt.engines.models import FOLDER_VARIABLE, cache_folder
 from preftilt.errors import BadInput, MissingPackage, PreftiltError, first_line
 
 NEEDED = ("torch", "transformers", "gguf", "accelerate", "filelock", "platformdirs")

@@ -1,11 +1,14 @@
-"""From a model's name to its files on this machine: short names, the default, GGUF files."""
+"""From a model's name to its files on this machine: short names, the default, GGUF files, and the cache folder."""
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import as_file, files
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from preftilt.errors import BadInput, UnknownModel
 
@@ -124,3 +127,13 @@ def _checked(path: Path) -> Path:
             " convert_hf_to_gguf.py makes a GGUF file of such a model"
         )
     return path
+
+
+FOLDER_VARIABLE = "PREFTILT_CACHE"
+"""Environment variable: the cache folder, in place of the platform's own."""
+
+
+def cache_folder() -> Path:
+    """``$PREFTILT_CACHE``, or ``preftilt`` in the platform's folder for caches."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named).expanduser() if named else user_cache_path("preftilt")

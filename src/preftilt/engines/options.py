@@ -1,7 +1,8 @@
 """The options of all kinds of engines, in one place.
 
 An opener is a function ``(name, options) -> Engine``. It calls :func:`refuse_others` first, so that an option that it
-does not support is an error and never ignored.
+does not support is an error and never ignored. A chat template is named by an option, too: the built-in ones by name,
+the user's by path.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 from preftilt.declare import check_settings, declarations, setting
@@ -127,3 +130,37 @@ def refuse_others(
     if "arms" in unsupported:
         remedy += ", or open the model in this process (--model with its hub id or path)"
     raise BadInput(f"{', '.join(flags)} {verb} not apply to {engine}{because}; {remedy}")
+
+
+def builtin_templates() -> list[str]:
+    """Names of the built-in chat templates."""
+    suffix = ".jinja"
+    entries = (files("preftilt") / "chat_templates").iterdir()
+    return sorted(
+        entry.name.removesuffix(suffix) for entry in entries if entry.name.endswith(suffix)
+    )
+
+
+def load_template(name: str) -> str:
+    """A built-in template by name, or a template file by path (``./plain`` is a file).
+
+    Raises :class:`~preftilt.errors.BadInput` if it is neither, cannot be read or is empty.
+    """
+    builtin = builtin_templates()
+    if name in builtin:
+        return (files("preftilt") / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(
+            f"--chat-template {name}: no such file, and no built-in template of that name;"
+            f" built in: {', '.join(builtin)}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"--chat-template {name} cannot be read: {error}; give a text file in Jinja"
+        ) from error
+    if not text.strip():
+        raise BadInput(f"--chat-template {name} is empty; give a file with a template in Jinja")
+    return text

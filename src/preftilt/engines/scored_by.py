@@ -18,8 +18,7 @@ from preftilt.engines.base import (
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions
 from preftilt.errors import BadInput, NoChatTemplate
 from preftilt.messages import Message
-from preftilt.moment import rendered_at
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, rendered_at
 from preftilt.types import Tokens
 
 SAMPLES = (

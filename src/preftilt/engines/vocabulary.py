@@ -1,4 +1,9 @@
-"""What an engine needs to know of a tokenizer: the known ids, those that end a response, the text and bytes of each."""
+"""What an engine needs to know of a tokenizer: the known ids, those that end a response, the text and bytes of each.
+
+A prompt with images has as many image tokens as the model has embeddings for them. Plain placeholders would be the same
+for all images, so they get ids of their own, above every vocabulary: a digest of the prompt's images, and the token's
+number among them. So prompts are plain token ids, and two prompts are equal only if their images are.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
+from preftilt.errors import BadInput
+from preftilt.messages import Image
 from preftilt.prompt import ChatTokenizer
+from preftilt.types import Tokens
 
 PROBE = "preftilt"
 
@@ -205,3 +214,29 @@ def _byte_alphabet() -> dict[str, int]:
     others = [byte for byte in range(256) if byte not in printable]
     letters = {chr(byte): byte for byte in printable}
     return letters | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+FIRST_IMAGE_TOKEN = 1 << 52
+"""The lowest id of an image's token; with all of them below 2^53, JSON readers keep them exact."""
+
+MAX_IMAGE_TOKENS = 1 << 16
+"""Tokens of one prompt's images at most; a token's number is its id modulo this."""
+
+
+def image_tokens(images: Sequence[Image], count: int) -> Tokens:
+    """The ids of ``count`` tokens for a prompt's images, in order."""
+    if count > MAX_IMAGE_TOKENS:
+        raise BadInput(
+            f"the images of a prompt have {count} tokens and may have {MAX_IMAGE_TOKENS}; show fewer or smaller ones"
+        )
+    digests = "/".join(image.digest for image in images).encode()
+    name = int.from_bytes(blake2b(digests, digest_size=8).digest()) % (
+        FIRST_IMAGE_TOKEN // MAX_IMAGE_TOKENS
+    )
+    start = FIRST_IMAGE_TOKEN + name * MAX_IMAGE_TOKENS
+    return tuple(range(start, start + count))
+
+
+def without_images(tokens: Tokens) -> Tokens:
+    """The tokens without image tokens, all of which must be in the vocabulary."""
+    return tuple(token for token in tokens if token < FIRST_IMAGE_TOKEN)

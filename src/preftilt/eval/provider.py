@@ -56,7 +56,7 @@ from preftilt.eval.harness.benchmark import (
     read_request,
 )
 from preftilt.messages import Message, read_message
-from preftilt.moment import read_moment
+from preftilt.prompt import read_moment
 from preftilt.types import Preference
 
 

@@ -19,7 +19,6 @@ from preftilt.messages import Message
 from preftilt.prompt import PromptSettings, with_preferences
 from preftilt.result import MethodScore
 from preftilt.reward import Reward, order
-from preftilt.rivals.checks import Judges, for_reward_model, require_reward_model
 from preftilt.rivals.methods import (
     AddedMethod,
     AtRandom,
@@ -27,8 +26,11 @@ from preftilt.rivals.methods import (
     ByLogprob,
     ByRewardModel,
     ByVote,
+    Judges,
     LogprobName,
     Method,
+    for_reward_model,
+    require_reward_model,
 )
 from preftilt.search import Score, rear
 from preftilt.streams import MASK64, stream_key

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import transformers
 from pydantic import BaseModel
 
-from preftilt.engines.http.connection import Connection, Declined, connect
-from preftilt.engines.http.open_server import chosen_model, close_nothing
+from preftilt.engines.http.connection import Connection, Declined
+from preftilt.engines.http.open_server import chosen_model, close_nothing, connected
 from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.models import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others
@@ -163,7 +163,7 @@ def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
     loop = LoopThread()
     connection: Connection | None = None
     try:
-        connection = loop.run(lambda: _connected(url, options))
+        connection = loop.run(lambda: connected(url, options))
         card = loop.run(lambda: chosen_model(connection, options.served_model))
         names = [options.tokenizer] if options.tokenizer else [card.root, card.id]
         tokenizer, config = _files([name for name in names if name], connection.url)
@@ -175,15 +175,6 @@ def open_served(kind: str, url: str, options: EngineOptions) -> ServedModel:
     except BaseException:
         loop.close(connection.close if connection is not None else close_nothing)
         raise
-
-
-async def _connected(url: str, options: EngineOptions) -> Connection:
-    return connect(
-        url,
-        key_variable=options.api_key_env,
-        timeout=options.timeout,
-        max_connections=options.max_connections,
-    )
 
 
 async def _answering(

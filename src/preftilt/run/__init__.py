@@ -3,7 +3,7 @@
 The driver is the only place where a search meets an engine, and where tokens and seconds are counted.
 """
 
-from preftilt.run.driver import Run
+from preftilt.run.driver import OnProgress, Progress, Run
 from preftilt.run.guiding import check_guided
 from preftilt.run.prepare import (
     DEFAULT_MAX_TOKENS,
@@ -14,7 +14,6 @@ from preftilt.run.prepare import (
     plain_completion,
     prepare,
 )
-from preftilt.run.watch import OnProgress, Progress
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",

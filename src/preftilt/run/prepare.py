@@ -13,8 +13,7 @@ from preftilt.guided import TrajectoryReward
 from preftilt.messages import Message, check_encodable, image_cache
 from preftilt.prompt import REASONING_TAGS, build_query, check_unended
 from preftilt.rivals import Judges, check_method
-from preftilt.rivals.checks import for_reward_model
-from preftilt.rivals.reward_models import trajectory_reward
+from preftilt.rivals.methods import for_reward_model
 from preftilt.run.guiding import GENERATION, check_guided
 from preftilt.search import ARGS, ArmGuided, Greedy
 from preftilt.settings import Settings, resolve, settled, with_arms
@@ -79,6 +78,8 @@ def prepare(
     check_method(settings.method, messages, preferences, settings.strength, prompt, engine, judges)
     trajectory = None
     if isinstance(settings.search, ARGS) and judges.reward_model is not None:
+        from preftilt.rivals.reward_models import trajectory_reward
+
         read = for_reward_model(messages, preferences, prompt, "system")
         judges.reward_model.check(read)
         trajectory = trajectory_reward(judges.reward_model, read, engine.tokenizer)

@@ -2,10 +2,16 @@
 
 from preftilt.search.base import Plan, Score, Search, best, rank, rear
 from preftilt.search.best_of_n import BestOfN, Greedy, Sample
-from preftilt.search.defaults import AutoSearch, default_lam, default_search
 from preftilt.search.dvts import DVTS
 from preftilt.search.guided import ARGS, CFG, Amulet, ArmGuided, GuidedSearch, LinearAlignment
-from preftilt.search.registry import PRESETS, SEARCHES, Preset
+from preftilt.search.registry import (
+    PRESETS,
+    SEARCHES,
+    AutoSearch,
+    Preset,
+    default_lam,
+    default_search,
+)
 
 __all__ = [
     "ARGS",

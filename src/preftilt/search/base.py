@@ -60,6 +60,16 @@ class Search(Protocol):
         ...
 
 
+class OnePlan:
+    """The part of a search that has one plan: what that found is what the search found."""
+
+    __slots__ = ()
+
+    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
+        [outcome] = outcomes
+        return outcome
+
+
 def rank(candidates: Sequence[Candidate], score: Score) -> tuple[Candidate, ...]:
     """A pool in the order drawn, best first (see :mod:`preftilt.reward`)."""
     cut_off = [candidate.cut_off for candidate in candidates]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from preftilt.declare import check_settings, setting
-from preftilt.search.base import Plan, Score, rank
+from preftilt.search.base import OnePlan, Plan, Score, rank
 from preftilt.types import Candidate, Expand, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestOfN:
+class BestOfN(OnePlan):
     """Draw ``n`` responses and take the one with the highest score (REAR, arXiv 2606.30339, section 4).
 
     Attributes:
@@ -31,10 +31,6 @@ class BestOfN:
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
         return [self._plan(root, score, max_tokens)]
 
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
-
     def _plan(self, root: Candidate, score: Score, max_tokens: int) -> Plan:
         room = max_tokens - len(root.tokens)
         responses = yield Expand(parent=root, slots=tuple(range(self.n)), max_tokens=room)
@@ -42,7 +38,7 @@ class BestOfN:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Greedy:
+class Greedy(OnePlan):
     """The most likely token at every position (temperature 0), whatever the sampling settings say."""
 
     name: str = field(default="greedy", init=False)
@@ -54,13 +50,9 @@ class Greedy:
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
         return [_single(root, max_tokens, greedy=True)]
 
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Sample(OnePlan):
     """Draw one response under the sampling settings; it is the first candidate of best-of-N."""
 
     name: str = field(default="sample", init=False)
@@ -71,10 +63,6 @@ class Sample:
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
         return [_single(root, max_tokens, greedy=False)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
 
 
 def _single(root: Candidate, max_tokens: int, *, greedy: bool) -> Plan:

@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 from preftilt.declare import check_settings, setting
 from preftilt.errors import BadInput
 from preftilt.guided import kappa
-from preftilt.search.base import Plan, Score, rank
+from preftilt.search.base import OnePlan, Plan, Score, rank
 from preftilt.types import (
     Candidate,
     Expand,
@@ -45,7 +45,7 @@ class GuidedSearch(Protocol):
         ...
 
 
-class _GuidedSampling(ABC):
+class _GuidedSampling(OnePlan, ABC):
     """The part that all five share: one plan, whose ``n`` responses are ranked by the request's own score."""
 
     __slots__ = ()
@@ -62,10 +62,6 @@ class _GuidedSampling(ABC):
 
     def plans(self, root: Candidate, score: Score, max_tokens: int) -> Sequence[Plan]:
         return [_plan(root, score, max_tokens, self.n, self.guide, self.greedy)]
-
-    def conclude(self, outcomes: Sequence[Outcome], score: Score) -> Outcome:
-        [outcome] = outcomes
-        return outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,9 @@ from preftilt.rivals import Judges
 from preftilt.run.prepare import LONG_CHARACTERS
 from preftilt.server import explaining, replies
 from preftilt.server.admission_queue import AdmissionQueue, client_of
-from preftilt.server.body import parse_body, read_body
-from preftilt.server.cost import cost
+from preftilt.server.body import JsonReply, error_reply, parse_body, read_body
+from preftilt.server.explaining import cost
 from preftilt.server.failures import ApiError, ClientGone, as_api_error, timed_out
-from preftilt.server.jsons import JsonReply, error_reply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 from preftilt.server.middleware import AccessPolicy, RequestMiddleware, note, request_id

@@ -1,4 +1,5 @@
-"""The body of a request: JSON, bounded in bytes, in depth, and in the size of its numbers."""
+"""The bodies of requests and responses: JSON, bounded in bytes, in depth, and in the size of its numbers; responses are
+compact, without NaN, and lone surrogates from a client's text are escaped and never fail."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import asyncio
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from preftilt.errors import BadInput
-from preftilt.records.lines import parse_json
+from preftilt.records.lines import json_line, parse_json
 from preftilt.server.failures import ApiError, ClientGone
 
 MAX_DEPTH = 32
@@ -72,3 +74,17 @@ def _check_shape(value: Any) -> None:
         if not level:
             return
     raise BadInput(f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+class JsonReply(Response):
+    """A response of one JSON value."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json_line(content)
+
+
+def error_reply(error: ApiError) -> JsonReply:
+    """The HTTP response of an error."""
+    return JsonReply(error.body, status_code=error.status, headers=dict(error.headers))

@@ -15,9 +15,9 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from preftilt.moment import rendered_at
+from preftilt.prompt import rendered_at
+from preftilt.server.body import error_reply
 from preftilt.server.failures import ApiError
-from preftilt.server.jsons import error_reply
 from preftilt.server.logs import log
 from preftilt.server.metrics import Metrics
 

@@ -16,8 +16,8 @@ from preftilt.records.lines import json_line
 from preftilt.result import number
 from preftilt.run import Progress
 from preftilt.server import replies
+from preftilt.server.body import error_reply
 from preftilt.server.failures import ClientGone, as_api_error
-from preftilt.server.jsons import error_reply
 from preftilt.server.replies import ResponseMeta
 from preftilt.server.request_engine import NewTokens, RequestEngine
 from preftilt.server.resolve import Job

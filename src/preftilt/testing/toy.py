@@ -292,12 +292,7 @@ class ToyEngine(Engine):
         if reader is None:
             return self.next_logprobs
         able = self.capabilities
-        RequestChecker(
-            model=self.model,
-            max_context=able.max_context,
-            vocabulary=len(self.tokenizer.words),
-            arms=able.arms,
-        ).check_reader(reader)
+        RequestChecker(self.model, able, len(self.tokenizer.words)).check_reader(reader)
         return self.arms[reader.arm].under(reader.alpha)
 
     def _check_words(self, tokens: Tokens) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from preftilt.arm.adapter import ArmWeights, extended, load_weights, new_weights
 from preftilt.arm.attach import (
     AttachedArm,
     check_base,
@@ -20,7 +21,6 @@ from preftilt.arm.attach import (
     weights_sample,
 )
 from preftilt.arm.spec import ArmSpec, Objective, read_spec
-from preftilt.arm.weights import ArmWeights, extended, load_weights, new_weights
 from preftilt.errors import BadInput
 from preftilt.train.base import BaseFiles, FrozenBase, describe, find_base, load_base
 from preftilt.train.loop import OnStep, TrainingRun, drop_checkpoints, run

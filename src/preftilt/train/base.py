@@ -22,7 +22,7 @@ from preftilt.engines.transformers.loading import (
 )
 from preftilt.engines.vocabulary import end_ids, known_ids
 from preftilt.errors import BadInput, MissingPackage
-from preftilt.moment import read_moment
+from preftilt.prompt import read_moment
 from preftilt.train.losses import CausalLM, causal_lm
 from preftilt.train.settings import TrainSettings
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 import preftilt
+from preftilt.arm.adapter import save_weights
 from preftilt.arm.attach import AttachedArm
 from preftilt.arm.spec import SPEC_FILE, ArmSpec, spec_json
-from preftilt.arm.weights import save_weights
 from preftilt.plots.style import BLUE, FAINT, INK, VERMILION, picture
 from preftilt.train.loop import TrainingRun, TrainingState
 

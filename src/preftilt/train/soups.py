@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from safetensors.torch import save_file
 
-from preftilt.arm.layers import mixed_down, mixing
+from preftilt.arm.adapter import ArmWeights, load_weights, mixed_down, mixing, save_weights
 from preftilt.arm.spec import (
     SPEC_FILE,
     WEIGHTS_FILE,
@@ -25,7 +25,6 @@ from preftilt.arm.spec import (
     read_spec,
     spec_json,
 )
-from preftilt.arm.weights import ArmWeights, load_weights, save_weights
 from preftilt.errors import BadInput
 from preftilt.train.report import write_peft_config
 

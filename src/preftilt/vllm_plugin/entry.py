@@ -20,8 +20,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from preftilt.errors import BadInput, PreftiltError
-from preftilt.vllm_plugin.models import ModelsRoute
-from preftilt.vllm_plugin.route import ChatRouter
+from preftilt.vllm_plugin.route import ChatRouter, ModelsRoute
 
 NAME = "preftilt"
 CHAT = "/v1/chat/completions"

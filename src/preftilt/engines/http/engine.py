@@ -83,12 +83,7 @@ class ServerEngine(Engine):
         self._streaming = StreamSupport()
         self._pending_check: SharedWork[None] | None = None
         self._checked = time.monotonic()
-        self._checker = RequestChecker(
-            model=info.name,
-            max_context=info.capabilities.max_context,
-            vocabulary=vocabulary.size,
-            images=info.capabilities.images,
-        )
+        self._checker = RequestChecker(info.name, info.capabilities, vocabulary.size)
         self._finalizer = weakref.finalize(self, LoopThread.close, loop, connection.close)
 
     @property

@@ -42,11 +42,7 @@ class LlamaCppEngine(Engine):
         self.agreement = agreement
         self.stats = scheduler.stats
         self._limits = scheduler.limits
-        self._checker = RequestChecker(
-            model=info.model,
-            max_context=info.capabilities.max_context,
-            vocabulary=scheduler.context.model.size,
-        )
+        self._checker = RequestChecker(info.model, info.capabilities, scheduler.context.model.size)
         self._worker: Worker[LlamaJob] = Worker(
             "llama.cpp",
             scheduler,

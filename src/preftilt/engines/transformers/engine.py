@@ -53,20 +53,13 @@ class TransformersEngine(Engine):
     def __init__(
         self, info: EngineInfo, runner: ModelRunner, path: TransformersScheduler | ExpandedPath
     ) -> None:
-        able = info.capabilities
         self._info = info
         self.path = info.versions["attention"]
         self.kernels = runner.kernels
         self.stats = runner.stats
         self._runner = runner
         self._scheduler = path
-        self._checker = RequestChecker(
-            model=info.model,
-            max_context=able.max_context,
-            vocabulary=runner.vocabulary,
-            arms=able.arms,
-            images=able.images,
-        )
+        self._checker = RequestChecker(info.model, info.capabilities, runner.vocabulary)
         self._worker: Worker[Job] = Worker("transformers", path, within=torch.inference_mode)
         self._finalizer = weakref.finalize(self, Worker.close, self._worker)
 

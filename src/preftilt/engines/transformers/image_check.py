@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from preftilt.engines.base import ScoreRequest
-from preftilt.engines.images import FIRST, SPREAD
 from preftilt.engines.transformers.expanded import ExpandedPath
 from preftilt.engines.transformers.image_prompts import PROBE, ImageTokenizer
 from preftilt.engines.transformers.jobs import score_job
@@ -18,6 +17,7 @@ from preftilt.engines.transformers.probe import tolerance
 from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.engines.transformers.scheduler import TransformersScheduler
+from preftilt.engines.vocabulary import FIRST_IMAGE_TOKEN, MAX_IMAGE_TOKENS
 from preftilt.errors import PreftiltError
 from preftilt.messages import Message, load_image
 from preftilt.types import Tokens
@@ -42,8 +42,8 @@ def probe_image(images: ImageTokenizer, runner: ModelRunner) -> ImageProbe:
         prompt = images.render([Message("user", PROBE, (load_image(_noise()),))])
         response = images.encode(PROBE)
         ids = torch.tensor([*prompt, *response], device=runner.device)
-        first = next(token for token in prompt if token >= FIRST)
-        prompt_images = images.embedder.prompt_images(first - first % SPREAD)
+        first = next(token for token in prompt if token >= FIRST_IMAGE_TOKEN)
+        prompt_images = images.embedder.prompt_images(first - first % MAX_IMAGE_TOKENS)
         token_inputs = {
             name: torch.cat([values, values.new_zeros(1, len(response))], dim=1)
             for name, values in prompt_images.token_inputs.items()

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from preftilt.engines.images import FIRST, SPREAD
+from preftilt.engines.vocabulary import FIRST_IMAGE_TOKEN, MAX_IMAGE_TOKENS
 from preftilt.errors import EngineError
 from preftilt.types import Tokens
 
@@ -82,10 +82,10 @@ class ImageEmbedder:
         :class:`~preftilt.errors.EngineError` as :meth:`prompt_images` does.
         """
         ids = torch.tensor([tokens])
-        is_image = ids >= FIRST
+        is_image = ids >= FIRST_IMAGE_TOKEN
         if self._rope_index is None or not bool(is_image.any()):
             return None
-        number = ids[is_image] % SPREAD
+        number = ids[is_image] % MAX_IMAGE_TOKENS
         prompt_images = self.prompt_images(int(ids[is_image][0] - number[0]))
         token_inputs = {
             name: values.new_zeros(ids.shape) for name, values in prompt_images.token_inputs.items()
@@ -115,15 +115,15 @@ class ImageEmbedder:
 
     def placeholder_ids(self, tokens: Tensor) -> Tensor:
         """``tokens`` with image tokens replaced by the model's own image token id."""
-        return torch.where(tokens >= FIRST, self.token, tokens)
+        return torch.where(tokens >= FIRST_IMAGE_TOKEN, self.token, tokens)
 
     def model_inputs(self, tokens: Tensor) -> dict[str, Tensor]:
         """Model inputs for ``tokens`` [N, L]: ids, or embeddings if some are image tokens."""
-        is_image = tokens >= FIRST
+        is_image = tokens >= FIRST_IMAGE_TOKEN
         if not bool(is_image.any()):
             return {"input_ids": tokens}
         embedded = self.model.get_input_embeddings()(self.placeholder_ids(tokens))
-        number = tokens % SPREAD
+        number = tokens % MAX_IMAGE_TOKENS
         first = tokens - number
         for name in first[is_image].unique().tolist():
             mask = is_image & (first == name)

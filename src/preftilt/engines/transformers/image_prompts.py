@@ -9,13 +9,12 @@ from io import BytesIO
 from typing import Any
 
 from preftilt.engines.chat_template import HfChatTokenizer
-from preftilt.engines.images import image_tokens
-from preftilt.engines.template_files import load_template
+from preftilt.engines.options import load_template
 from preftilt.engines.transformers.image_embedding import ImageEmbedder, PromptImages
+from preftilt.engines.vocabulary import image_tokens
 from preftilt.errors import BadInput, UnseenImage
 from preftilt.messages import ROLES, Image, Message, Prompt, kept
-from preftilt.moment import Moment
-from preftilt.prompt import ChatTokenizer
+from preftilt.prompt import ChatTokenizer, Moment
 from preftilt.types import Tokens
 
 MOST_PIXELS = 50_000_000

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from preftilt.engines.cache import cache_folder
+from preftilt.engines.models import cache_folder
 
 FORMAT = 3
 """A new number measures every shape again."""

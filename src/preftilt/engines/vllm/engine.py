@@ -25,8 +25,7 @@ from preftilt.engines.base import (
 )
 from preftilt.engines.checks import RequestChecker, check_guide
 from preftilt.engines.lockstep.groups import GroupDrawing
-from preftilt.engines.lockstep.limits import GroupLimits
-from preftilt.engines.lockstep.row_semaphore import RowSemaphore
+from preftilt.engines.lockstep.limits import GroupLimits, RowSemaphore
 from preftilt.engines.loop import Channel, together
 from preftilt.engines.vllm.sequences import (
     FirstTokenScore,
@@ -63,11 +62,7 @@ class VllmEngine(Engine):
         seeded: bool = True,
     ) -> None:
         self._info = info
-        self._checker = RequestChecker(
-            model=info.model,
-            max_context=info.capabilities.max_context,
-            vocabulary=vocabulary.size,
-        )
+        self._checker = RequestChecker(info.model, info.capabilities, vocabulary.size)
         self._worker = worker
         self._vocabulary = vocabulary
         self._block_size = block_size

@@ -25,8 +25,7 @@ from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import TokenisedComparison, with_examples
 from preftilt.guided import TrajectoryReward
 from preftilt.messages import Message
-from preftilt.rivals.checks import for_reward_model, require_reward_model
-from preftilt.rivals.methods import PreferenceIn
+from preftilt.rivals.methods import PreferenceIn, for_reward_model, require_reward_model
 from preftilt.rivals.reward_models import trajectory_reward
 from preftilt.run.guiding import guided_views
 from preftilt.search import CFG, PRESETS, Amulet, LinearAlignment, default_lam

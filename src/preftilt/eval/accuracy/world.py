@@ -28,7 +28,7 @@ from preftilt.demo.world.writing import write_answer
 from preftilt.errors import BadInput
 from preftilt.eval.accuracy.comparisons import Comparison, Example
 from preftilt.messages import Message
-from preftilt.rivals import Pair
+from preftilt.rivals.reward_models import Pair
 from preftilt.types import Preference
 
 

@@ -32,7 +32,8 @@ from preftilt.eval.reproduce.parts import (
     OpenModels,
 )
 from preftilt.eval.runner import gather, in_shares, measure_into, resumed, surveyed
-from preftilt.rivals import Judges, open_reward_model
+from preftilt.rivals import Judges
+from preftilt.rivals.reward_models import open_reward_model
 
 IN_FLIGHT = 16
 """Items under way at once in a process."""

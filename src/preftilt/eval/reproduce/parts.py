@@ -28,8 +28,7 @@ from preftilt.eval.harness.benchmark import BenchmarkProtocol, Case, Json, choos
 from preftilt.eval.reproduce.measured import AnswerCost, CostedAnswer, answer_record, costed_record
 from preftilt.prompt import with_preferences
 from preftilt.rivals import ByJudge, ByRewardModel, Judges
-from preftilt.rivals.checks import for_reward_model
-from preftilt.rivals.methods import JudgeMode, Method
+from preftilt.rivals.methods import JudgeMode, Method, for_reward_model
 from preftilt.rivals.verdict import GenerativeRewardModel
 from preftilt.types import Preference, Reduction, Stream
 
