@@ -13,7 +13,7 @@ from preftilt.arm.spec import Objective
 from preftilt.engines.chat_template import HfChatTokenizer
 from preftilt.errors import BadInput
 from preftilt.messages import Message
-from preftilt.train.base import find_base
+from preftilt.train.assembly import find_base
 from preftilt.train.losses import causal_lm, response_logprobs
 from preftilt.train.pairs import PreferencePair
 from preftilt.train.settings import TrainSettings

@@ -1,7 +1,6 @@
 """Processing of one row, in this process or on a cluster: check it, answer or score it, and make its record.
 
-Smaller records lack the log-probs of
-every token, which are most of a record, or hold the answer alone.
+Smaller records lack the log-probs of every token, which are most of a record, or hold the answer alone.
 """
 
 from __future__ import annotations
