@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from preftilt.testing.laws import (
     finish_reasons_are_true,
     one_logprob_per_token,
 )
-from preftilt.types import Sampling, Stream
+from preftilt.types import Sampling, Stream, Tokens
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.conftest import Opened, Running, stand_in_engine
 from tests.engine_http.stand_in import Lie
@@ -232,7 +232,9 @@ class TestDrawnThereAndScoredHere(EngineLaws):
             assert "scored by transformers:" in engine.name
             yield engine
 
-    async def test_the_given_token_is_scored(self) -> None:
+    async def test_the_given_token_is_scored(
+        self, engine: Engine, prompts: Sequence[Tokens], tolerance: float
+    ) -> None:
         pytest.skip("what one model finds likeliest another one need not")
 
 
