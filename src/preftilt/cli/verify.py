@@ -6,7 +6,7 @@ import asyncio
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
@@ -114,14 +114,11 @@ def _page(
         "preftilt": preftilt.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "facts": [
-            {"question": fact.question, "answer": fact.answer, "meaning": fact.meaning}
-            for fact in facts
-        ],
+        "facts": [asdict(fact) for fact in facts],
         "plan": list(plan),
         "capabilities": capabilities or {},
-        "checks": [check.to_json() for check in checks],
-        "cost": None if cost is None else cost.to_json(),
+        "checks": [asdict(check) for check in checks],
+        "cost": None if cost is None else asdict(cost),
         "refused": refused,
     }
 

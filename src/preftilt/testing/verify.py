@@ -39,9 +39,6 @@ class EngineCheck:
     holds: bool | None
     measured: str
 
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "holds": self.holds, "measured": self.measured}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCost:
@@ -50,9 +47,6 @@ class TokenCost:
     plain: float
     guided: float | None
     scored: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {"plain": self.plain, "guided": self.guided, "scored": self.scored}
 
 
 async def check_engine(engine: Engine, tolerance: float) -> list[EngineCheck]:
