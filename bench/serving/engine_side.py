@@ -1,4 +1,4 @@
-"""``python -m bench.serving.engine_side ENGINE``: best-of-16 on an engine of this process, a line of JSON each time."""
+"""``python -m bench.serving.engine_side ENGINE [DTYPE]``: best-of-16, a line of JSON each time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from bench.figures import CANDIDATES, NEW_TOKENS
 from bench.serving.words import WISH
 from preftilt.api import Realigner, Settings
 from preftilt.engines.open import open_engine
+from preftilt.engines.options import EngineOptions
 from preftilt.messages import Message
 from preftilt.search import BestOfN
 from preftilt.types import Preference
 
 
 def main() -> None:
-    engine = open_engine(sys.argv[1])
+    name, dtype = [*sys.argv[1:], "auto"][:2]
+    engine = open_engine(name, EngineOptions(dtype=dtype))
     print(json.dumps({"versions": dict(engine.versions)}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
