@@ -202,18 +202,20 @@ class Settings:
 
 
 def settled(
-    settings: Settings, guides: bool, *, several: bool = False, prefers: bool = True
+    settings: Settings, guides: bool, *, answers: int = 1, prefers: bool = True
 ) -> Settings:
     """``settings`` with the search and λ decided that they leave open; ``guides`` as in :func:`default_search`.
 
-    several: the request wants several answers, each a search of its own. prefers: it has a preference or a reward
-    model; one without is answered by the model as it is.
+    answers: how many the request wants back; a guided search that names no number draws so many. prefers: it has a
+    preference or a reward model; one without is answered by the model as it is.
     """
     if isinstance(settings.search, AutoSearch) and not prefers and settings.search.n is None:
         settings = replace(settings, search=Sample())
     elif isinstance(settings.search, AutoSearch):
         picks = settings.method != ByLogprob()  # It needs answers to pick from.
-        draws = several or settings.sampling != Sampling()
-        search = default_search(guides and not picks, settings.search.n, draws=draws)
+        guides, n = guides and not picks, settings.search.n
+        if guides and n is None and answers > 1:
+            n = answers
+        search = default_search(guides, n, draws=settings.sampling != Sampling())
         settings = replace(settings, search=search)
     return replace(settings, lam=settings.strength)

@@ -170,3 +170,17 @@ def test_a_raw_text_takes_the_slider_at_rest_alone(running: Running):
             for scale in (1, 2)
         ]
     assert statuses == [200, 400]
+
+
+def test_a_request_for_several_answers_that_names_no_search_draws_so_many() -> None:
+    """OpenAI's ``n``; one guided answer is greedy, several are drawn."""
+    with serving(settings=Settings(max_tokens=12), presets={}) as running:
+        said = ask(running, n=3, preftilt={"preference": PREFERENCE, "details": True}).json()
+        alone = ask(running, preftilt={"preference": PREFERENCE, "details": True}).json()
+    assert [choice["index"] for choice in said["choices"]] == [0, 1, 2]
+    assert len({choice["message"]["content"] for choice in said["choices"]}) > 1
+    searches = [reply["preftilt"]["settings"]["search"] for reply in (said, alone)]
+    assert [(search["name"], search["n"], search["greedy"]) for search in searches] == [
+        ("cfg", 3, False),
+        ("cfg", 1, True),
+    ]

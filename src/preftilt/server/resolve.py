@@ -155,7 +155,7 @@ def resolve(body: ChatBody | CompletionBody, config: ServerConfig, *, guides: bo
         messages=messages,
         preferences=preferences,
         settings=settled(
-            _settings(body, knob, named, config, changes), guides, several=(body.n or 1) > 1
+            _settings(body, knob, named, config, changes), guides, answers=body.n or 1
         ),
         prompts=prompts,
         choices=(body.n or 1) * max(1, len(prompts)),
@@ -332,7 +332,9 @@ def _check(
         )
     if job.choices > most:
         raise ApiError(
-            400, f"n is {job.choices}, but the search ends with {most} answers at most", param="n"
+            400,
+            f"n is {job.choices}, but the search ends with {most} answers at most; let it draw more (preftilt.n)",
+            param="n",
         )
 
 
@@ -353,8 +355,8 @@ def _check_plain(
     if job.details or _turned(knob) or (named.asks and from_system != "system"):
         raise ApiError(
             400,
-            "there is no preference to follow: state it in preftilt.preference"
-            + (", or in the system message" if from_system == "system" else ""),
+            "there is no preference to follow: state it in preftilt.preference, or in the system message"
+            + ("" if from_system == "system" else ' with preftilt.preference_from "system"'),
             param="preftilt.preference",
         )
 
