@@ -246,7 +246,10 @@ async def test_cancelling_leaves_the_engine_usable(opened: Opened):
     assert len(await guide(engine, ask(slots=2))) == 2
 
 
-def test_the_rule_in_torch_is_the_rule_in_numpy():
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_the_rule_in_torch_is_the_rule_in_numpy(is_cpu: bool, monkeypatch: pytest.MonkeyPatch):
+    """On a GPU what a view rules out is always looked for: whether there is anything would have to be waited for."""
+    monkeypatch.setattr(sampler, "on_cpu", lambda device: is_cpu)
     logits = 3 * torch.randn(4, 3, 500, generator=torch.Generator().manual_seed(1))
     logits[:, 1, 7] = -torch.inf
     k = kappa(60, alpha=2, anchor=2, eta=10)

@@ -12,7 +12,7 @@ import transformers
 
 from preftilt.arm.attach import tokenizer_hash
 from preftilt.engines.base import GuidedView, GuideRequest, Mixture, NormaliseRequest, ScoreRequest
-from preftilt.engines.transformers import TransformersEngine, scoring
+from preftilt.engines.transformers import TransformersEngine, runner
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.guided import combine, masked
 from preftilt.types import Mask, Reader, Sampling, Stream, Tokens
@@ -116,7 +116,7 @@ async def test_few_positions_at_a_time_change_nothing(
 ):
     engine = opened("qwen2")
     [whole] = await engine.normalise([asked(QUESTION, FULL)])
-    monkeypatch.setattr(scoring, "LOGIT_NUMBERS", 5 * VOCABULARY)
+    monkeypatch.setattr(runner, "LOGIT_NUMBERS", 5 * VOCABULARY)
     [pieces] = await engine.normalise([asked(QUESTION, FULL)])
     assert np.array_equal(np.isneginf(whole), np.isneginf(pieces))
     assert np.nan_to_num(pieces, neginf=0) == pytest.approx(

@@ -28,6 +28,15 @@ SETTINGS = [
 ]
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw as on either device; tensors are the CPU's."""
+    monkeypatch.setattr(sampler, "on_cpu", lambda device: request.param == "cpu")
+
+
+ON_EITHER = pytest.mark.usefixtures("device")
+
+
 def test_uniforms_equal_numpys_bit_for_bit():
     keys = torch.tensor([sampler.signed(key) for key in KEYS])
     ours = sampler.uniforms(keys, 1000).numpy()
@@ -49,6 +58,7 @@ def test_log_exponentials_equal_numpys():
     )
 
 
+@ON_EITHER
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_filters_equal_the_reference(settings: Sampling):
     logits = torch.log_softmax(
@@ -62,12 +72,14 @@ def test_filters_equal_the_reference(settings: Sampling):
         np.testing.assert_allclose(row, wanted, rtol=0, atol=1e-5)
 
 
+@ON_EITHER
 def test_the_nucleus_of_a_flat_distribution_needs_the_whole_vocabulary():
     logits = torch.zeros(2, 5000)
     kept = torch.isfinite(sampler.filtered(logits, Sampling(top_p=0.9))).sum(dim=1)
     assert kept.tolist() == [4500, 4500]
 
 
+@ON_EITHER
 @pytest.mark.parametrize("spread", [0.1, 1.0, 3.0, 9.0])
 def test_the_nucleus_is_found_however_much_of_the_vocabulary_is_rare(spread: float):
     """Looking at likely tokens first must leave out none that belongs to it."""
@@ -81,6 +93,7 @@ def test_the_nucleus_is_found_however_much_of_the_vocabulary_is_rare(spread: flo
             assert np.array_equal(row[nucleus], np.sort(row[wanted])[::-1])
 
 
+@ON_EITHER
 @pytest.mark.parametrize("finalists", [1, 16])
 def test_a_race_is_won_by_the_token_that_wins_numpys(
     finalists: int, monkeypatch: pytest.MonkeyPatch
@@ -95,6 +108,7 @@ def test_a_race_is_won_by_the_token_that_wins_numpys(
     assert sampler.gumbel_argmax(logits, keys).tolist() == winners
 
 
+@ON_EITHER
 def test_draws_equal_numpys_with_mixed_settings_in_one_batch():
     logits = torch.log_softmax(
         2 * torch.randn(16, 400, generator=torch.Generator().manual_seed(2)), 1

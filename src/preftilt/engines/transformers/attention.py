@@ -5,6 +5,7 @@ Every forward of this engine is *packed*: the new tokens of all rows stand one a
 (``decode.py``, ``extend.py``), which the function registered with transformers' ``AttentionInterface`` finds in
 thread-local storage. A plan computes attention in *parts* (over a shared prompt, over a row's own tail) and merges
 them exactly by their log-sum-exps, as in Flash-Decoding and cascade inference (Dao et al., 2023; Ye et al., 2024).
+On a GPU the parts of all prompts are one call of a fused kernel (``fused.py``), for the layers that it can compute.
 
 Shapes: B batch, H query heads, Hkv key/value heads, L queries, S keys, D and Dv head sizes, M packed tokens.
 """
@@ -20,6 +21,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from preftilt.engines.transformers.fused import FusedAttention
+
 ATTENTION = "preftilt_shared_prefix"
 """The name under which the attention function is registered with transformers."""
 
@@ -32,12 +35,21 @@ EXPLICIT_SCORES = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class AttentionParams:
-    """A layer's attention parameters besides queries, keys and values."""
+    """A layer's attention parameters besides queries, keys and values; ``fused``: the kernel of its model, if any."""
 
     scale: float
     window: int | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    fused: FusedAttention | None = None
+
+    def kernel(self, q: Tensor, v: Tensor, reach: int) -> FusedAttention | None:
+        """The fused kernel if it can compute this layer: scores without a cap, queries and values of one head size, and
+        no window that ends inside the ``reach`` tokens of the longest sequence."""
+        windowed = self.window is not None and reach > self.window
+        if windowed or self.softcap is not None or q.shape[-1] != v.shape[-1]:
+            return None
+        return self.fused
 
 
 class AttentionPlan(Protocol):
@@ -50,31 +62,32 @@ class AttentionPlan(Protocol):
 
 class _Active(threading.local):
     plan: AttentionPlan | None = None
-    windows: set[int] | None = None
+    fused: FusedAttention | None = None
+    layers: set[tuple[int | None, float | None]] | None = None
 
 
 _active = _Active()
 
 
 @contextmanager
-def attention_plan(plan: AttentionPlan) -> Iterator[None]:
-    """Forwards of this thread use ``plan`` inside the block."""
-    _active.plan = plan
+def attention_plan(plan: AttentionPlan, fused: FusedAttention | None) -> Iterator[None]:
+    """Forwards of this thread use ``plan`` inside the block, and ``fused`` where it can."""
+    _active.plan, _active.fused = plan, fused
     try:
         yield
     finally:
-        _active.plan = None
+        _active.plan = _active.fused = None
 
 
 @contextmanager
-def recorded_windows() -> Iterator[set[int]]:
-    """Record the sliding windows that layers pass in inside the block (for the check at opening)."""
-    seen: set[int] = set()
-    _active.windows = seen
+def recorded_layers() -> Iterator[set[tuple[int | None, float | None]]]:
+    """Record the sliding windows and caps on scores that layers pass in inside the block (for the check at opening)."""
+    seen: set[tuple[int | None, float | None]] = set()
+    _active.layers = seen
     try:
         yield seen
     finally:
-        _active.windows = None
+        _active.layers = None
 
 
 def shared_prefix_attention(
@@ -94,10 +107,10 @@ def shared_prefix_attention(
     plan = _active.plan
     if plan is None:
         raise RuntimeError(f"{ATTENTION} was called outside a preftilt forward")
-    if _active.windows is not None and sliding_window:
-        _active.windows.add(sliding_window)
+    if _active.layers is not None:
+        _active.layers.add((sliding_window or None, softcap))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    shape = AttentionParams(scale, sliding_window or None, softcap, s_aux)
+    shape = AttentionParams(scale, sliding_window or None, softcap, s_aux, _active.fused)
     layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
     if (
         query.shape[0] > 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from preftilt.engines.transformers.attention import shared_prefix_attention
+from preftilt.engines.transformers.device import on_cpu
 from preftilt.engines.transformers.linears import CpuLinear
 from preftilt.engines.transformers.runner import ModelRunner
 
@@ -33,7 +34,7 @@ def join_layers(runner: ModelRunner) -> bool:
     Layers stay as they are on a GPU, in models that see images (whose positions have three dimensions) and where reward
     models are attached, which add to the output of single linear layers.
     """
-    if runner.device.type != "cpu" or runner.embedder is not None or runner.arms is not None:
+    if not on_cpu(runner.device) or runner.embedder is not None or runner.arms is not None:
         return False
     layers = list(getattr(runner.body, "layers", ()))
     if not layers or not all(_is_known(layer) for layer in layers):

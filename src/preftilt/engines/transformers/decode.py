@@ -2,6 +2,8 @@
 
 Row ``r`` of the buffers is row ``r`` of the batch. Rows of one prompt form a group and read its cache once; a row may
 instead hold a copy of its prompt in its own tail, which is cheaper for a short prompt that no other row shares.
+
+A plan lasts for as long as the batch has the same rows: from token to token it only counts on.
 """
 
 from __future__ import annotations
@@ -12,6 +14,14 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import MASKED, AttentionParams, merge, part, sink
+from preftilt.engines.transformers.device import upload
+from preftilt.engines.transformers.fused import (
+    FusedAttention,
+    PromptGroups,
+    Spans,
+    fold,
+    unfold,
+)
 from preftilt.engines.transformers.prefix_cache import CachedPrompt, Layers
 from preftilt.types import Reader
 
@@ -115,21 +125,43 @@ class DecodePlan:
         self.device = device
         lengths = [place.length for place in places]
         self.longest = max(lengths) + 1
-        buffers.reserve(self.rows, self.longest)
-        self.positions = torch.tensor([place.position for place in places], device=device)
+        self._reach = max(place.position for place in places) + 1
+        self.positions = upload([place.position for place in places], device)
         self.shifts = _shifts(places, device)
-        flat = [row * buffers.width + length for row, length in enumerate(lengths)]
-        self._write = torch.tensor(flat, device=device)
-        self._lengths = torch.tensor(lengths, device=device)
+        self._lengths = upload(lengths, device)
+        self._numbers = torch.arange(self.rows, device=device)
         self._even = min(lengths) == max(lengths)
         self._groups, order = _groups(places)
         sorted_already = not order or order == list(range(self.rows))
-        self._order = None if sorted_already else torch.tensor(order, device=device)
+        self._order = None if sorted_already else upload(order, device)
+        self._prompts = PromptGroups(
+            [prompt.layers for prompt, _ in self._groups],
+            [prompt.length for prompt, _ in self._groups],
+            [count for _, count in self._groups],
+            device,
+        )
+        self._tail_spans: dict[int, Spans] = {}
         self._masks: dict[object, Tensor | None] = {}
+        self._begin_token()
+
+    def advance(self) -> None:
+        """Go on to the next token of every row; the last one is in its tail now."""
+        self.longest += 1
+        self._reach += 1
+        self.positions += 1
+        self._lengths += 1
+        self._masks.clear()
+        self._tail_spans.clear()
+        self._begin_token()
+
+    def _begin_token(self) -> None:
+        """See to it that the buffers have room for the new token of every row, and where."""
+        self.buffers.reserve(self.rows, self.longest)
+        self._write = torch.add(self._lengths, self._numbers, alpha=self.buffers.width)
 
     def tokens_of(self, last: list[int]) -> Tensor:
         """The rows' input tokens [M] on the plan's device."""
-        return torch.tensor(last, device=self.device)
+        return upload(last, self.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shape: AttentionParams) -> Tensor:
         """See :class:`~preftilt.engines.transformers.attention.AttentionPlan`; M is the number of rows."""
@@ -149,6 +181,9 @@ class DecodePlan:
         keys, values = self.buffers.layer_buffers(layer, k, v)
         _write_at(keys, self._write, k)
         _write_at(values, self._write, v)
+        fused = shape.kernel(q, v, self._reach)
+        if fused is not None:
+            return sink(self._fused_over_tails(fused, q, keys, values, shape.scale), shape.sinks)
         heads, groups = k.shape[0], q.shape[0] // k.shape[0]
         folded = q.reshape(heads, groups, self.rows, q.shape[-1]).permute(2, 0, 1, 3)
         keys = keys[: self.rows, : self.longest].transpose(1, 2)
@@ -159,6 +194,10 @@ class DecodePlan:
 
     def _over_prompts(self, layer: int, q: Tensor, shape: AttentionParams) -> tuple[Tensor, Tensor]:
         """[M', H, Dv] and [M', H] of the rows in groups, in group order: ``q`` [H, M', D]."""
+        value = self._groups[0][0].layers[layer][1]
+        fused = shape.kernel(q, value, self._reach)
+        if fused is not None:
+            return self._prompts.attend(fused, layer, q, shape.scale)
         outs: list[Tensor] = []
         sums: list[Tensor] = []
         start = 0
@@ -174,6 +213,22 @@ class DecodePlan:
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
         lse = sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)
         return out.transpose(0, 1), lse.transpose(0, 1)
+
+    def _fused_over_tails(
+        self, fused: FusedAttention, q: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`_over_tails`: every row is a sequence, whose keys are the first of its row of the buffers."""
+        heads, width = keys.shape[2], self.buffers.width
+        times = q.shape[0] // heads
+        if times not in self._tail_spans:
+            begins = torch.arange(self.rows + 1, dtype=torch.int32, device=self.device)
+            used = (self._lengths + 1).to(torch.int32)
+            self._tail_spans[times] = Spans(
+                begins * times, begins * width, times, self.longest, used
+            )
+        k, v = (buffer[: self.rows].flatten(0, 1) for buffer in (keys, values))
+        out, lse = fused(fold(q, heads), k, v, self._tail_spans[times], scale)
+        return unfold(out, lse, self.rows)
 
     def _tail_mask(self, window: int | None) -> Tensor | None:
         """Additive [M, 1, 1, longest]; None if all tails are equally long and wholly visible."""
@@ -215,7 +270,7 @@ def _shifts(places: list[RowPosition], device: torch.device) -> Tensor | None:
     """[3, M] for all rows; None where every position id equals the token's index."""
     if not any(place.shift for place in places):
         return None
-    return torch.tensor([place.shift for place in places], device=device).expand(3, -1)
+    return upload([place.shift for place in places], device).expand(3, -1)
 
 
 def _write_at(buffer: Tensor, positions: Tensor, new: Tensor) -> None:

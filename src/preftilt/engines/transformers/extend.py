@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import MASKED, AttentionParams, merge, part, sink
+from preftilt.engines.transformers.device import upload
+from preftilt.engines.transformers.fused import (
+    FusedAttention,
+    PromptGroups,
+    Spans,
+    fold,
+    starts,
+    unfold,
+)
 from preftilt.engines.transformers.prefix_cache import Layers, concat_layers
 from preftilt.types import Reader, Tokens
 
@@ -90,15 +100,16 @@ class ExtendPlan:
         self.offsets = [0]
         for segment in self.segments:
             self.offsets.append(self.offsets[-1] + len(segment.tokens))
-        self.positions = torch.cat(
-            [torch.arange(s.start, s.start + len(s.tokens), device=device) for s in self.segments]
+        self.positions = upload(
+            [i for s in self.segments for i in range(s.start, s.start + len(s.tokens))], device
         )
-        self.tokens = torch.tensor([t for s in self.segments for t in s.tokens], device=device)
+        self.tokens = upload([t for s in self.segments for t in s.tokens], device)
         self.shifts = _shifts(self.segments, device)
         self.readers = _readers(self.segments)
+        self._reach = max(s.start + len(s.tokens) for s in self.segments)
         self._groups = self._prefix_groups()
-        self._buckets = self._tail_buckets()
         self._masks: dict[object, Tensor | None] = {}
+        self._fused: _FusedExtend | None = None
 
     def layers(self, segment: int) -> Layers:
         """A copy of one segment's tail with its new tokens appended; contiguous, heads first."""
@@ -113,6 +124,11 @@ class ExtendPlan:
         """See :class:`~preftilt.engines.transformers.attention.AttentionPlan`."""
         if self._capture:
             self.captured[layer] = (k, v)
+        fused = shape.kernel(q, v, self._reach)
+        if fused is not None:
+            if self._fused is None:
+                self._fused = _FusedExtend(self.segments, self._groups, self.device)
+            return self._fused.attend(fused, layer, q, k, v, shape)
         out, lse = self._among_themselves(layer, q, k, v, shape)
         for group in self._groups:
             if group.stop - group.start == len(out):
@@ -175,7 +191,8 @@ class ExtendPlan:
                 groups.append(_Group(start, stop, members[0][1]))
         return groups
 
-    def _tail_buckets(self) -> list[_Bucket]:
+    @cached_property
+    def _buckets(self) -> list[_Bucket]:
         """Neighbouring segments whose lengths differ by less than two times are padded together."""
         buckets: list[_Bucket] = []
         run: list[int] = []
@@ -235,6 +252,82 @@ class ExtendPlan:
                 mask = torch.where(distance < window, 0.0, MASKED).repeat(groups, 1)[None, None]
             self._masks[key] = mask
         return self._masks[key]
+
+
+class _FusedExtend:
+    """What :class:`ExtendPlan` attends to, as two calls of a fused kernel a layer: one over the prompts of all groups,
+    and one of all segments over their tails and their new tokens."""
+
+    def __init__(
+        self, segments: Sequence[ExtendSegment], groups: Sequence[_Group], device: torch.device
+    ) -> None:
+        self._segments = segments
+        self._device = device
+        self._new = [len(segment.tokens) for segment in segments]
+        self._counts = [group.stop - group.start for group in groups]
+        self._index = None
+        if sum(self._counts) < sum(self._new):
+            places = [place for group in groups for place in range(group.start, group.stop)]
+            self._index = upload(places, device)
+        prompts = [group.segment for group in groups]
+        self._prompts = PromptGroups(
+            [segment.prefix for segment in prompts],
+            [segment.prefix_length for segment in prompts],
+            self._counts,
+            device,
+        )
+        self._own_spans: dict[int, Spans] = {}
+
+    def attend(
+        self,
+        fused: FusedAttention,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        shape: AttentionParams,
+    ) -> Tensor:
+        """See :class:`~preftilt.engines.transformers.attention.AttentionPlan`."""
+        own = sink(self._over_own(fused, layer, q, k, v, shape.scale), shape.sinks)
+        if not self._counts:
+            return own[0]
+        index = self._index
+        if index is None:
+            return merge(self._prompts.attend(fused, layer, q, shape.scale), own)
+        shared = self._prompts.attend(fused, layer, q[:, index], shape.scale)
+        return own[0].index_copy(0, index, merge(shared, (own[0][index], own[1][index])))
+
+    def _over_own(
+        self, fused: FusedAttention, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """[M, H, Dv] and [M, H]: causal, but for single tokens, which see all."""
+        k, v = self._after_tails(layer, 0, k), self._after_tails(layer, 1, v)
+        single = max(self._new) == 1
+        times = q.shape[0] // k.shape[1] if single else 1
+        if times not in self._own_spans:
+            lengths = [segment.tail_length + len(segment.tokens) for segment in self._segments]
+            self._own_spans[times] = Spans(
+                starts(self._new, self._device, times),
+                starts(lengths, self._device),
+                times * max(self._new),
+                max(lengths),
+            )
+        spans = self._own_spans[times]
+        if single:
+            return unfold(*fused(fold(q, k.shape[1]), k, v, spans, scale), q.shape[1])
+        return fused(q.transpose(0, 1), k, v, spans, scale, causal=True)
+
+    def _after_tails(self, layer: int, kind: int, new: Tensor) -> Tensor:
+        """Keys (``kind`` 0) or values (1) of every segment's tail and new tokens, end to end: [S, Hkv, D]."""
+        tokens = new.transpose(0, 1)
+        if not any(segment.tail_length for segment in self._segments):
+            return tokens
+        parts: list[Tensor] = []
+        for segment, own in zip(self._segments, tokens.split(self._new), strict=True):
+            if segment.tail_length:
+                parts.append(segment.tail[layer][kind].transpose(0, 1))
+            parts.append(own)
+        return torch.cat(parts)
 
 
 def _readers(segments: Sequence[ExtendSegment]) -> tuple[Reader | None, ...] | None:

@@ -1,4 +1,5 @@
-"""Linear layers on the CPU, each in the way that is fastest here: measured once on a machine, on the model's weights.
+"""Linear layers on the CPU, each in the way that is fastest here: measured once on a machine, on the model's weights;
+and the output layer on a GPU.
 
 Which way is fastest differs by processor, shape and dtype, and by several times. MKL packs the whole weight in every
 call of x Wᵀ, which for 16 rows can take longer than multiplying; W xᵀ packs the 16 columns instead. oneDNN can pack a
@@ -123,6 +124,25 @@ class CpuLinear:
         for owner in self.owners:
             owner.weight = nn.Parameter(self.weight, requires_grad=False)
         return self._packed
+
+
+class RoundedHead:
+    """An output layer with ``weight`` [V, C] in 16 bits on a GPU, and its logits in float32.
+
+    The product of 16-bit numbers is added up in float32 either way; the logits are not rounded again, and there is no
+    copy of the weights in float32.
+    """
+
+    __slots__ = ("bias", "weight")
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[n, C] in the weight's dtype → float32 [n, V]."""
+        logits = torch.mm(states, self.weight.t(), out_dtype=torch.float32)
+        return logits if self.bias is None else logits.add_(self.bias)
 
 
 def patch_linears(model: nn.Module) -> list[CpuLinear]:

@@ -16,6 +16,7 @@ from preftilt.engines.chat_template import HfChatTokenizer, open_chat
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
 from preftilt.engines.transformers.blocks import joined_linears
+from preftilt.engines.transformers.device import on_cpu
 from preftilt.engines.transformers.engine import TransformersEngine
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
 from preftilt.engines.transformers.linears import CpuLinear, choose_kernels, patch_linears
@@ -199,6 +200,8 @@ def assemble(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "attention": "shared prefix" if shared else "expanded",
     }
+    if shared and runner.attention_kernel:
+        versions["attention_kernel"] = runner.attention_kernel
     capabilities = Capabilities(
         max_context=limits.context,
         eos=vocabulary.eos,
@@ -233,7 +236,7 @@ def _install(runners: Sequence[ModelRunner], probes: Sequence[probe.Probe]) -> s
                 probe.uninstall(each)
             return reason
     for runner in runners:
-        if runner.device.type == "cpu":
+        if on_cpu(runner.device):
             runner.kernels = choose_kernels(_linears(runner))
     return None
 
@@ -246,7 +249,9 @@ def _linears(runner: ModelRunner) -> list[CpuLinear]:
         for linear in patch_linears(runner.language_model)
         if runner.own_logits or head not in linear.owners
     ]
-    return patched if runner.own_logits else [*patched, runner.head]
+    if runner.own_logits or not isinstance(runner.head, CpuLinear):
+        return patched
+    return [*patched, runner.head]
 
 
 def _vocabulary(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from preftilt.engines.transformers.device import upload
 from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
 from preftilt.engines.transformers.prefix_cache import (
     CachedPrompt,
@@ -131,7 +131,7 @@ def forward_segments(
     All or nothing: after a failure the prefills and the cache are unchanged.
     """
     plan = ExtendPlan(segments, runner.device)
-    last = torch.tensor([stop - 1 for stop in plan.offsets[1:]], device=runner.device)
+    last = upload([stop - 1 for stop in plan.offsets[1:]], runner.device)
     logits = runner.logits(plan, plan.tokens, last)
     results: list[Prefill | CachedPrompt | CachedTail] = []
     for number, prefill in enumerate(prefills):

@@ -6,16 +6,20 @@ model's own plain forward, not guessed from its name.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from preftilt.engines.transformers.attention import ATTENTION, recorded_windows, register
+from preftilt.engines.transformers.attention import ATTENTION, recorded_layers, register
 from preftilt.engines.transformers.blocks import join_layers, separate_layers
 from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
+from preftilt.engines.transformers.device import on_cpu
 from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
+from preftilt.engines.transformers.fused import fused_kernels
 from preftilt.engines.transformers.prefix_cache import CachedPrompt
 from preftilt.engines.transformers.runner import ModelRunner
 
@@ -31,6 +35,9 @@ AGREE_ROUNDED = 0.03
 Rounding moves the log-probs of tokens that are never drawn by half a nat and more, and what moves grows with depth and
 vocabulary; the divergence weighs by probability. SmolLM2 in bfloat16 (30 layers, a vocabulary of 49,152) is at 0.0055.
 """
+
+WAYS = ((True, False), (False, False), (False, True))
+"""Whether layers are joined, and whether logits are the model's own: what is tried in turn."""
 
 PROMPT, RESPONSE = 21, 6
 """Tokens of the probe; the prompt is read in two unequal pieces, so that segments follow a stored cache."""
@@ -89,7 +96,8 @@ def same(logits: Tensor, reference: Tensor, dtype: torch.dtype) -> bool:
 
 
 def install(runner: ModelRunner, probe: Probe) -> str | None:
-    """Switch the model to shared-prefix attention, and to joined layers where these agree, too.
+    """Switch the model to shared-prefix attention: by a fused kernel on a GPU, and with joined layers on a CPU, where
+    these agree, too.
 
     If the check fails, undo it and return the reason.
     """
@@ -102,25 +110,30 @@ def install(runner: ModelRunner, probe: Probe) -> str | None:
         _refuse_unknown_layers(model.config)
         register()
         model.set_attn_implementation(ATTENTION)
-        for joined, own in ((True, False), (False, False), (False, True)):
-            if joined and not join_layers(runner):
-                continue
-            runner.own_logits = own
-            if _agrees(runner, probe):
-                return None
-            separate_layers(runner)
     except Exception as error:  # An unknown architecture may raise anything here.
-        why = _one_line(error)
-    separate_layers(runner)
-    runner.own_logits = False
-    model.set_attn_implementation(before)
+        return _undone(runner, before, _one_line(error))
+    for fused, (joined, own) in product((*fused_kernels(runner.device, model.dtype), None), WAYS):
+        runner.fused, runner.own_logits = fused, own
+        try:
+            if (not joined or join_layers(runner)) and _agrees(runner, probe):
+                return None
+        except Exception as error:  # As above, and a kernel refuses what it is not made for.
+            why = _one_line(error)
+        separate_layers(runner)
+    return _undone(runner, before, why)
+
+
+def _undone(runner: ModelRunner, before: str, why: str) -> str:
+    """Give the model its attention back; returns ``why``."""
+    runner.own_logits, runner.fused = False, None
+    runner.language_model.set_attn_implementation(before)
     return why
 
 
 def uninstall(runner: ModelRunner) -> None:
     """Restore transformers' eager attention, as after :func:`reference`."""
     separate_layers(runner)
-    runner.own_logits = False
+    runner.own_logits, runner.fused = False, None
     if runner.language_model._can_set_attn_implementation():
         runner.language_model.set_attn_implementation("eager")
 
@@ -154,8 +167,10 @@ def _refuse_unknown_layers(config: Any) -> None:
 
 def _agrees(runner: ModelRunner, probe: Probe) -> bool:
     """Prefill in two chunks, score the response in one, decode it token by token in two rows; all must agree."""
-    with recorded_windows() as windows:
+    with recorded_layers() as layers:
         prompt, first = _prefill(runner, probe.tokens[:PROMPT])
+    windows = {window for window, _ in layers}
+    runner.attention_kernel = _kernel_facts(runner, layers)
     window = getattr(runner.model.config.get_text_config(), "sliding_window", None)
     kinds = getattr(runner.model.config.get_text_config(), "layer_types", None) or ()
     if window and "sliding_attention" in kinds and window not in windows:
@@ -167,6 +182,19 @@ def _agrees(runner: ModelRunner, probe: Probe) -> bool:
         same(got, want, runner.model.dtype)
         for got, want in ((first, expected[:1]), (scored, expected[1:]), (decoded, expected[1:]))
     )
+
+
+def _kernel_facts(runner: ModelRunner, layers: Collection[tuple[int | None, float | None]]) -> str:
+    """What computes the attention of layers with these windows and caps on scores; empty if there is no choice."""
+    fused = runner.fused
+    if fused is None:
+        return "" if on_cpu(runner.device) else "explicit"
+    facts = [fused.__name__]
+    if any(window for window, _ in layers):
+        facts.append("explicit in layers with a window, once a text is longer")
+    if any(softcap for _, softcap in layers):
+        facts.append("explicit in layers with a cap on scores")
+    return "; ".join(facts)
 
 
 def _prefill(runner: ModelRunner, tokens: Tensor) -> tuple[CachedPrompt, Tensor]:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from preftilt.engines.transformers.attention import AttentionPlan, attention_plan
-from preftilt.engines.transformers.linears import CpuLinear
+from preftilt.engines.transformers.device import on_cpu
+from preftilt.engines.transformers.fused import FusedAttention
+from preftilt.engines.transformers.linears import CpuLinear, RoundedHead
 from preftilt.engines.transformers.sampler import logprobs_of
 from preftilt.types import Reader
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 LOGIT_NUMBERS = 1 << 24
 """Most logits held at once when scoring (64 MiB in float32)."""
+
+GPU_LOGIT_NUMBERS = 1 << 27
+"""The same on a GPU (512 MiB), which reads the output layer anew for every part."""
 
 
 @dataclass(slots=True)
@@ -65,6 +70,8 @@ class ModelRunner:
     so they are neither sampled nor counted. ``holes`` are unknown ids below that limit.
     kernels: what :func:`~.linears.choose_kernels` told.
     own_logits: take logits from the model's own forward (models that scale or cap them).
+    fused: the kernel for the attention of all sequences of a forward, if it has been found to be right for this model.
+    attention_kernel: what computes attention, in words.
     embedder: embeds images, if the model can; ``language_model`` is then the model's language model, else the model.
     body: what computes hidden states. head: what turns them into logits.
     arms: the reward models attached to it. arm_runners: runners of other base models, by the name of the reward model.
@@ -84,6 +91,8 @@ class ModelRunner:
         self.vocabulary = vocabulary
         self.holes = holes
         self.own_logits = False
+        self.fused: FusedAttention | None = None
+        self.attention_kernel = ""
         self.kernels = ""
         self.arms: AttachedArms | None = None
         self.arm_runners: Mapping[str, ModelRunner] = {}
@@ -95,13 +104,7 @@ class ModelRunner:
         )
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         head = self.model.get_output_embeddings()
-        # Logits are float32 whatever the model is in: a bfloat16 logit near 20 is rounded to multiples of 1/8.
-        bias = getattr(head, "bias", None)
-        self.head = CpuLinear(
-            head.weight.detach()[:vocabulary].float(),
-            None if bias is None else bias.detach()[:vocabulary].float(),
-            (head,),
-        )
+        self.head = output_head(head, vocabulary)
 
     def runner_of(self, reader: Reader | None) -> ModelRunner:
         """The runner of ``reader``: this one, unless its reward model has another base model."""
@@ -114,12 +117,17 @@ class ModelRunner:
     def logprobs(self, plan: PackedPlan, tokens: Tensor, targets: Tensor) -> Tensor:
         """Log-probs (float64 [M]) of ``targets`` [M], one after each of the packed tokens."""
         states = self._states(plan, tokens, None)
-        rows = max(1, LOGIT_NUMBERS // self.vocabulary)
+        rows = self.positions_at_once()
         parts = [
             logprobs_of(self._to_logits(states[r : r + rows]), targets[r : r + rows])
             for r in range(0, len(targets), rows)
         ]
         return torch.cat(parts)
+
+    def positions_at_once(self, views: int = 1) -> int:
+        """For how many positions the logits under so many views are held at once when scoring."""
+        numbers = LOGIT_NUMBERS if on_cpu(self.device) else GPU_LOGIT_NUMBERS
+        return max(1, numbers // (self.vocabulary * views))
 
     def each_logits(
         self, plan: PackedPlan, tokens: Tensor, places: Iterable[Tensor]
@@ -143,7 +151,7 @@ class ModelRunner:
             "position_ids": _packed_position_ids(plan),
             "use_cache": False,
         }
-        with attention_plan(plan):
+        with attention_plan(plan, self.fused):
             if self.own_logits:
                 keep = 0 if positions is None else positions
                 return self.model(**inputs, logits_to_keep=keep).logits[0]
@@ -160,7 +168,7 @@ class ModelRunner:
             "position_ids": plan.positions[:, None],
             "use_cache": False,
         }
-        with attention_plan(plan), self.arms.active(readers):
+        with attention_plan(plan, self.fused), self.arms.active(readers):
             if self.own_logits:
                 states = self.model(**inputs).logits[:, 0]
             else:
@@ -204,12 +212,26 @@ class ModelRunner:
         return self._masked(logits[..., : self.vocabulary].float())
 
     def _to_logits(self, states: Tensor) -> Tensor:
-        return (
-            self.to_float32(states) if self.own_logits else self._masked(self.head(states.float()))
-        )
+        if self.own_logits:
+            return self.to_float32(states)
+        return self._masked(self.head(states.to(self.head.weight.dtype)))
 
     def _masked(self, logits: Tensor) -> Tensor:
         return logits if self.holes is None else logits.index_fill(-1, self.holes, -torch.inf)
+
+
+def output_head(head: Any, vocabulary: int) -> CpuLinear | RoundedHead:
+    """What turns hidden states into float32 logits [V], whatever the model is in: a bfloat16 logit near 20 is rounded
+    to multiples of 1/8. ``head``: the model's own, with padding rows after the known ids.
+
+    On a CPU a product of 16-bit numbers is no faster than one of float32 numbers; on a GPU it is several times, and a
+    copy of the weights in float32 would take as much memory as a small model.
+    """
+    weight, bias = head.weight.detach()[:vocabulary], getattr(head, "bias", None)
+    bias = None if bias is None else bias.detach()[:vocabulary].float()
+    if not on_cpu(weight.device) and weight.dtype in (torch.float16, torch.bfloat16):
+        return RoundedHead(weight, bias)
+    return CpuLinear(weight.float(), bias, (head,))
 
 
 def _packed_position_ids(plan: PackedPlan) -> Tensor:

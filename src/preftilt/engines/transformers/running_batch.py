@@ -52,26 +52,40 @@ class ViewSequence:
 class ModelBatch:
     """The sequences that one model forwards together: row ``r`` of the buffers is sequence ``r``.
 
-    ``offset`` is the index of its first sequence among those of all batches.
+    ``offset`` is the index of its first sequence among those of all batches. ``plan`` is that of the last forward,
+    until the sequences change.
     """
 
     runner: ModelRunner
     sequences: list[ViewSequence] = field(default_factory=list)
     buffers: TailBuffers = field(default_factory=lambda: TailBuffers(0))
     offset: int = 0
+    plan: DecodePlan | None = None
 
     def forward(self) -> Tensor:
         """Logits [S, V] after the last token of every sequence."""
+        if self.plan is None:
+            self.plan = self._new_plan()
+        else:
+            self.plan.advance()
+        last = self.plan.tokens_of([sequence.row.tokens[-1] for sequence in self.sequences])
+        return self.runner.logits(self.plan, last)
+
+    def _new_plan(self) -> DecodePlan:
         places = [
             RowPosition(sequence.prompt, sequence.forwarded, sequence.state.cache.shift)
             for sequence in self.sequences
         ]
-        plan = DecodePlan(self.buffers, places, self.runner.device, self._readers())
-        last = plan.tokens_of([sequence.row.tokens[-1] for sequence in self.sequences])
-        return self.runner.logits(plan, last)
+        return DecodePlan(self.buffers, places, self.runner.device, self._readers())
+
+    def add(self, sequence: ViewSequence) -> None:
+        """Append a sequence."""
+        self.plan = None
+        self.sequences.append(sequence)
 
     def remove(self, number: int) -> None:
         """Remove a sequence; the last one takes its index."""
+        self.plan = None
         last = self.sequences.pop()
         if number < len(self.sequences):
             self.buffers.move(len(self.sequences), number, last.forwarded)
@@ -310,7 +324,7 @@ class RunningBatch:
             row, batch, state, None if owns_prompt else prompt, forwarded, number
         )
         row.sequences.append(sequence)
-        batch.sequences.append(sequence)
+        batch.add(sequence)
 
     def _store_tail(self, sequence: ViewSequence) -> None:
         """Put the tail of an ended row's sequence into the prefix cache."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.base import Proposal
+from preftilt.engines.transformers.device import on_cpu, upload
 from preftilt.guided import ONE_BIT
 from preftilt.streams import GOLDEN, MIX_A, MIX_B
 from preftilt.types import Mask, Sampling, StrengthBy
@@ -25,6 +26,9 @@ LIKELY = 1024
 
 BLOCK = 1 << 18
 """Numbers hashed at once, so that the passes over them run in the processor's cache."""
+
+GPU_BLOCK = 1 << 24
+"""The same on a GPU, where the bound is memory: three copies of 8 bytes a number."""
 
 MIXED = 1 << 19
 """Numbers of a view mixed at once, for the same reason."""
@@ -99,16 +103,22 @@ def log_exponentials(keys: Tensor, vocabulary: int, tokens: Tensor | None = None
 
 def gumbel_argmax(scores: Tensor, keys: Tensor) -> Tensor:
     """Each row's token, drawn by the Gumbel-max trick: ``scores`` [R, V] in nats, ``keys`` int64 [R] → [R]."""
-    vocabulary = scores.shape[1]
-    rows = max(1, BLOCK // vocabulary)
+    block, race = (BLOCK, _race) if on_cpu(scores.device) else (GPU_BLOCK, _race_in_full)
+    rows = max(1, block // scores.shape[1])
     winners = [
-        _race(scores[r : r + rows], keys[r : r + rows]) for r in range(0, scores.shape[0], rows)
+        race(scores[r : r + rows], keys[r : r + rows]) for r in range(0, scores.shape[0], rows)
     ]
     return winners[0] if len(winners) == 1 else torch.cat(winners)
 
 
+def _race_in_full(scores: Tensor, keys: Tensor) -> Tensor:
+    """The same for the rows of a block. A GPU computes all of it sooner than a host learns what it need not compute."""
+    noise = log_exponentials(keys, scores.shape[1])
+    return torch.argmax(scores.double() - noise, dim=1)
+
+
 def _race(scores: Tensor, keys: Tensor) -> Tensor:
-    """The same for the rows of a block.
+    """The same on a CPU.
 
     E = −log(1 − u) is at least u, so that s − log u bounds a token's sum from above. It is computed in float32 for all
     tokens, and the sums themselves, in float64, for the few with the largest bounds; if the best of them does not
@@ -157,13 +167,15 @@ def _tempered(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def nucleus(scores: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """The likeliest tokens [R, k] of ``scores`` [R, V] and their scores [R, k], −inf behind the nucleus of ``top_p``;
-    k is the size of the largest row's."""
+    k is the size of the largest row's, or more."""
     likeliest = scores.amax(dim=1, keepdim=True)
     total = likeliest + (scores - likeliest).exp_().sum(dim=1, keepdim=True).log_()
-    values, order = (_above if scores.device.type == "cpu" else _top)(scores, total, top_p)
+    values, order = (_above if on_cpu(scores.device) else _top)(scores, total, top_p)
     probabilities = torch.exp(values.double() - total.double())
     before = probabilities.cumsum(dim=1) - probabilities
     outside = before >= top_p
+    if not on_cpu(scores.device):  # The width would have to be waited for.
+        return values.masked_fill(outside, -torch.inf), order
     width = int((~outside).sum(dim=1).max())
     return values[:, :width].masked_fill(outside[:, :width], -torch.inf), order[:, :width]
 
@@ -226,13 +238,15 @@ def draw(
 
     ``logits`` float32 [S, V] of all sequences; every one belongs to one row.
     """
-    tokens = choose(logits, row_samplings)
-    picked = [0] * sum(len(row_sampling.logit_rows) for row_sampling in row_samplings)
-    for row_sampling, token in zip(row_samplings, tokens, strict=True):
+    tokens = _chosen(logits, row_samplings, gumbel_argmax)
+    rows = [0] * sum(len(row_sampling.logit_rows) for row_sampling in row_samplings)
+    for row, row_sampling in enumerate(row_samplings):
         for logit_row in row_sampling.logit_rows:
-            picked[logit_row] = token
-    raw = logprobs_of(logits, torch.tensor(picked, device=logits.device)).tolist()
-    return tokens, [
+            rows[logit_row] = row
+    logprobs = logprobs_of(logits, tokens[upload(rows, logits.device)])
+    # All of a step is under way before the host waits for it, here.
+    drawn, raw = tokens.tolist(), logprobs.tolist()
+    return drawn, [
         [raw[logit_row] for logit_row in row_sampling.logit_rows] for row_sampling in row_samplings
     ]
 
@@ -241,20 +255,28 @@ def choose(
     logits: Tensor, row_samplings: Sequence[RowSampling], race: Race = gumbel_argmax
 ) -> list[int]:
     """Every row's token, as :func:`draw` draws it; ``logits`` may have sequences that belong to no row."""
-    tokens = [0] * len(row_samplings)
+    return _chosen(logits, row_samplings, race).tolist()
+
+
+def _chosen(logits: Tensor, row_samplings: Sequence[RowSampling], race: Race) -> Tensor:
+    """The tokens [R] of :func:`choose`."""
     groups: dict[tuple[Sampling, GuidanceRule | None], list[int]] = {}
     for row, row_sampling in enumerate(row_samplings):
         groups.setdefault((row_sampling.sampling, row_sampling.rule), []).append(row)
+    order: list[int] = []
+    parts: list[Tensor] = []
     for (sampling, rule), rows in groups.items():
         for block in _blocks(rows, logits, rule):
             views = list(zip(*(row_samplings[row].logit_rows for row in block), strict=True))
             view_logits = [_select_rows(logits, indices) for indices in views]
             scores = view_logits[0] if rule is None else guided(view_logits, rule)
             keys = [row_samplings[row].key for row in block]
-            drawn = _draw_rows(scores, sampling, keys, race)
-            for row, token in zip(block, drawn.tolist(), strict=True):
-                tokens[row] = token
-    return tokens
+            parts.append(_draw_rows(scores, sampling, keys, race))
+            order += block
+    drawn = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if order == list(range(len(order))):
+        return drawn
+    return torch.empty_like(drawn).index_copy_(0, upload(order, logits.device), drawn)
 
 
 def _blocks(
@@ -262,7 +284,7 @@ def _blocks(
 ) -> Iterator[Sequence[int]]:
     """``rows`` in blocks: on a CPU, what is computed of a block's views stays in the processor's cache."""
     size = len(rows)
-    if rule is not None and logits.device.type == "cpu":
+    if rule is not None and on_cpu(logits.device):
         size = max(1, MIXED // logits.shape[1])
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
@@ -273,14 +295,14 @@ def _select_rows(logits: Tensor, indices: Sequence[int]) -> Tensor:
     first, step = indices[0], indices[1] - indices[0] if len(indices) > 1 else 1
     if step > 0 and tuple(indices) == tuple(range(first, indices[-1] + 1, step)):
         return logits[first : indices[-1] + 1 : step]
-    return logits[list(indices)]
+    return logits[upload(indices, logits.device)]
 
 
 def _draw_rows(scores: Tensor, sampling: Sampling, keys: Sequence[int], race: Race) -> Tensor:
     """The tokens [R] of rows with the same settings: ``scores`` [R, V] in nats."""
     if sampling.temperature == 0:
         return _argmax(scores)
-    signed_keys = torch.tensor([signed(key) for key in keys], device=scores.device)
+    signed_keys = upload([signed(key) for key in keys], scores.device)
     if sampling.top_p >= 1:
         return race(_tempered(scores, sampling), signed_keys)
     # Noise is computed for the nucleus alone: over a wide vocabulary it would take longer than the rest of the draw.
@@ -290,7 +312,7 @@ def _draw_rows(scores: Tensor, sampling: Sampling, keys: Sequence[int], race: Ra
 
 def _argmax(scores: Tensor) -> Tensor:
     """The likeliest token of every row [R], the first of several; torch's own takes several times longer on a CPU."""
-    if scores.device.type == "cpu":
+    if on_cpu(scores.device):
         return torch.from_numpy(scores.numpy().argmax(axis=1))
     return torch.argmax(scores, dim=1)
 
@@ -311,8 +333,9 @@ def guided(logits: Sequence[Tensor], rule: GuidanceRule) -> Tensor:
     for weight, view in zip(weights, others, strict=True):
         difference = view - first
         scores = torch.add(scores, difference, alpha=weight, out=difference)
-    # A token with −inf in one view has a sum of −inf, as it should, or of NaN or +inf, which the maximum shows.
-    if not math.isfinite(float(scores.amax())):
+    # A token with −inf in one view has a sum of −inf, as it should, or of NaN or +inf, which the maximum shows; it is
+    # not worth waiting for.
+    if not (on_cpu(scores.device) and math.isfinite(float(scores.amax()))):
         ruled_out = torch.stack([torch.isneginf(view) for view in logits]).any(dim=0)
         scores = scores.masked_fill(ruled_out, -torch.inf)
     mask = rule.mask

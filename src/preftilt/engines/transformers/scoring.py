@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.base import Mixture
+from preftilt.engines.transformers.device import upload
 from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
 from preftilt.engines.transformers.jobs import NormaliseJob, PrefixState, ScoreJob
 from preftilt.engines.transformers.prefix_cache import CachedPrompt, CachedTail, PrefixCache
-from preftilt.engines.transformers.runner import LOGIT_NUMBERS, ModelRunner
+from preftilt.engines.transformers.runner import ModelRunner
 from preftilt.engines.transformers.sampler import GuidanceRule, guided, logprobs_of
 from preftilt.types import Tokens
 
@@ -51,21 +52,23 @@ def score(
     batch: Sequence[PreparedScore], runner: ModelRunner, cache: PrefixCache
 ) -> list[np.ndarray]:
     """Log-probs (float64) of every request's completion."""
-    first = [_first(prepared) for prepared in batch]
+    first = torch.cat([_first(prepared) for prepared in batch])
     order = [i for i, prepared in enumerate(batch) if prepared.new]
     order.sort(key=lambda i: (id(batch[i].prompt), len(batch[i].new)))
     rest: dict[int, np.ndarray] = {}
     if order:
         rest = _forward([batch[i] for i in order], order, runner, cache)
     runner.stats.scored += sum(len(prepared.job.request.completion) for prepared in batch)
-    return [np.concatenate([logprob, rest.get(i, np.empty(0))]) for i, logprob in enumerate(first)]
+    firsts = first.cpu().numpy()
+    return [
+        np.concatenate([firsts[i : i + 1], rest.get(i, np.empty(0))]) for i in range(len(batch))
+    ]
 
 
-def _first(prepared: PreparedScore) -> np.ndarray:
+def _first(prepared: PreparedScore) -> Tensor:
     """The log-prob [1] of the completion's first token."""
     logits = prepared.state.logits
-    token = torch.tensor(prepared.job.request.completion[:1], device=logits.device)
-    return logprobs_of(logits[None], token).cpu().numpy()
+    return logprobs_of(logits[None], upload(prepared.job.request.completion[:1], logits.device))
 
 
 def _forward(
@@ -76,9 +79,8 @@ def _forward(
 ) -> dict[int, np.ndarray]:
     keep = any(prepared.job.request.keep for prepared in batch)
     plan = ExtendPlan([segment(prepared) for prepared in batch], runner.device, capture=keep)
-    device = runner.device
-    targets = torch.tensor(
-        [t for prepared in batch for t in prepared.job.request.completion[1:]], device=device
+    targets = upload(
+        [t for prepared in batch for t in prepared.job.request.completion[1:]], runner.device
     )
     logprobs = runner.logprobs(plan, plan.tokens, targets)
     runner.stats.response_tokens += len(plan.tokens)
@@ -117,7 +119,7 @@ def normalise(job: NormaliseJob, runner: ModelRunner) -> np.ndarray:
 
 def mixture_logprobs(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens) -> np.ndarray:
     """Log-probs [R, n] of ``tokens`` [n] under every mixture of ``logits`` float32 [n, K, V]."""
-    targets = torch.tensor(tokens, device=logits.device)
+    targets = upload(tokens, logits.device)
     rows = [
         logprobs_of(
             guided(
@@ -133,9 +135,9 @@ def mixture_logprobs(logits: Tensor, mixtures: Sequence[Mixture], tokens: Tokens
 def _normalise_rest(
     readings: Sequence[PreparedScore], mixtures: Sequence[Mixture], runner: ModelRunner
 ) -> list[np.ndarray]:
-    """Log-probs in pieces [R, n] of the tokens after the first; at most ``LOGIT_NUMBERS`` logits exist at a time."""
+    """Log-probs in pieces [R, n] of the tokens after the first, of :meth:`ModelRunner.positions_at_once` at a time."""
     tokens = readings[0].job.request.completion[1:]
-    chunk = max(1, LOGIT_NUMBERS // (runner.vocabulary * len(readings)))
+    chunk = runner.positions_at_once(len(readings))
     starts = range(0, len(tokens), chunk)
     by_runner: dict[int, list[int]] = {}
     for number, view in enumerate(readings):
