@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -39,7 +40,10 @@ WAKE_SECONDS = 0.1
 
 @dataclass(slots=True)
 class Figure:
-    """A measured row: one value a repeat, what the two sides took (seconds or tokens) and their peak memory."""
+    """A measured row: one value a repeat, what the two sides took (seconds or tokens) and their peak memory.
+
+    There are no values where time was up.
+    """
 
     name: str
     aim: float | None
@@ -85,16 +89,29 @@ class Effort:
 
 
 class Bench:
-    """Measures one model; ``seed`` fixes its prompts and draws, ``say`` hears what is being measured."""
+    """Measures one model; ``seed`` fixes its prompts and draws, ``say`` hears what is being measured.
 
-    def __init__(self, subject: Subject, seed: int, say: Callable[[str], None]) -> None:
+    new_tokens: of every response. until: no figure is begun after this reading of ``time.perf_counter``.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        seed: int,
+        say: Callable[[str], None],
+        *,
+        new_tokens: int = NEW_TOKENS,
+        until: float = math.inf,
+    ) -> None:
         self.subject = subject
+        self._new_tokens = new_tokens
+        self._until = until
         self._random = random.Random(seed)
         self._seed = seed
         self._say = say
         self._device = subject.plain.device
 
-    def figures(self, effort: Effort, aims: dict[str, float | None]) -> list[Figure]:
+    def figures(self, effort: Effort, aims: Mapping[str, float | None]) -> list[Figure]:
         """Every row of the table; the two sides of a value are measured right after each other."""
         rows = {name: Figure(name, aim) for name, aim in aims.items()}
         self._warm_up()
@@ -119,7 +136,7 @@ class Bench:
             "start": ("start", effort, lambda: self._start_up(rows["start"])),
         }
         for name, group in groups.items():
-            if name in rows:
+            if name in rows and time.perf_counter() < self._until:
                 self._repeat(*group)
         return list(rows.values())
 
@@ -129,13 +146,15 @@ class Bench:
             measure()
 
     def _warm_up(self) -> None:
-        self._search(self._query(64), BestOfN(n=CANDIDATES), 8)
+        self._search(self._query(64), BestOfN(n=CANDIDATES), min(8, self._new_tokens))
         self._other_side(lambda: self._plain(torch.tensor([self._prompt(64)])))
 
     def _ask(self, whole: Figure, drawing: Figure) -> None:
         """Best-of-16 with its scores, and its drawing alone, at the prompt of an ordinary question."""
         query = self._query(ASK)
-        run, ours = self._timed(lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS))
+        run, ours = self._timed(
+            lambda: self._search(query, BestOfN(n=CANDIDATES), self._new_tokens)
+        )
         _, generated = self._other_side(lambda: self._generate(query.prompt))
         whole.add(ours.seconds, generated.seconds)
         drawing.add(run.clock.seconds["sampling"], generated.seconds)
@@ -143,7 +162,7 @@ class Bench:
             row.held(ours.peak, generated.peak)
 
     def _amulet(self, row: Figure) -> None:
-        row.add(*amulet(self.subject.vocabulary, NEW_TOKENS, self._seed))
+        row.add(*amulet(self.subject.vocabulary, self._new_tokens, self._seed))
 
     def _start_up(self, row: Figure) -> None:
         """An answer of one token by a process of its own, against one that imports what every forward needs."""
@@ -160,8 +179,10 @@ class Bench:
 
     def _against_generate(self, rows: dict[str, Figure]) -> None:
         """Rows 1 to 4: best-of-16 with REAR scores at the middle prompt, and what others do instead."""
-        query = self._query(min(MIDDLE, self.subject.context - NEW_TOKENS))
-        run, ours = self._timed(lambda: self._search(query, BestOfN(n=CANDIDATES), NEW_TOKENS))
+        query = self._query(MIDDLE)
+        run, ours = self._timed(
+            lambda: self._search(query, BestOfN(n=CANDIDATES), self._new_tokens)
+        )
         drawn, generated = self._other_side(lambda: self._generate(query.prompt))
         _, forwards = self._other_side(lambda: self._naive_scores(query, drawn[::EVERY]))
         _, floor = self._other_side(lambda: self._floor(query.views[0].prompt, drawn))
@@ -179,10 +200,10 @@ class Bench:
         """Row 5: best-of-16 with its prompts there already, long against short; their memory is counted."""
         search = BestOfN(n=CANDIDATES)
         timed: list[Timed] = []
-        for length in (min(LONG, self.subject.context - NEW_TOKENS), SHORT):
+        for length in (LONG, SHORT):
             query = self._query(length)
             _, measured = self._timed(
-                lambda query=query: self._search(query, search, NEW_TOKENS),
+                lambda query=query: self._search(query, search, self._new_tokens),
                 before=lambda query=query: self._prefill(query),
             )
             timed.append(measured)
@@ -196,7 +217,7 @@ class Bench:
         stats.reset()
         query = self._query(SHORT)
         search = DVTS(delimiter=self._common_piece(), max_steps=8)
-        _, timed = self._timed(lambda: self._search(query, search, NEW_TOKENS))
+        _, timed = self._timed(lambda: self._search(query, search, self._new_tokens))
         row.add(stats.response_tokens, stats.drawn * len(query.views))
         row.held(timed.peak, None)
 
@@ -226,9 +247,9 @@ class Bench:
         def prefill() -> None:
             self._prefill(query)
 
-        _, two = self._timed(lambda: guided(subject, query, rows, NEW_TOKENS, seed), prefill)
+        _, two = self._timed(lambda: guided(subject, query, rows, self._new_tokens, seed), prefill)
         _, single = self._timed(
-            lambda: plain(subject, query.views[1], rows, NEW_TOKENS, seed), prefill
+            lambda: plain(subject, query.views[1], rows, self._new_tokens, seed), prefill
         )
         row.add(two.seconds, single.seconds)
         row.held(two.peak, single.peak)
@@ -238,7 +259,9 @@ class Bench:
         query = self._query(SHORT)
         took = [
             self._timed(
-                lambda rows=rows: plain(self.subject, query.views[1], rows, NEW_TOKENS, self._seed),
+                lambda rows=rows: plain(
+                    self.subject, query.views[1], rows, self._new_tokens, self._seed
+                ),
                 lambda: self._prefill(query),
             )[1]
             for rows in (2 * CANDIDATES, CANDIDATES)
@@ -281,7 +304,7 @@ class Bench:
             num_return_sequences=CANDIDATES,
             do_sample=True,
             top_k=0,
-            max_new_tokens=NEW_TOKENS,
+            max_new_tokens=self._new_tokens,
             eos_token_id=None,
             pad_token_id=0,
         )
@@ -336,7 +359,9 @@ class Bench:
             torch.cuda.synchronize()
 
     def _query(self, length: int) -> Query:
-        """Two different prompts of one length: nothing is shared between the views but the candidates."""
+        """Two different prompts of one length, or as long as the context allows: nothing is shared between the views
+        but the candidates."""
+        length = min(length, self.subject.context - self._new_tokens)
         question, full = self._prompt(length), self._prompt(length)
         views = (View("question", question, 0.0), View("full", full, 1.0))
         return Query(prompt=full, views=views, lam=20.0, ratios=(1.0,))

