@@ -94,13 +94,13 @@ reproduce-demo: $(VENV)/.dev  ## every experiment of the paper on the bundled mo
 	$(BIN)/preftilt reproduce all --limit 320 --validation 160 --pool 32 --tree-items 80 --rated-items 120 \
 	  --inserted 2,4,6,10 --context-items 60 --timed-items 8 --rm-tokens 64 --settings '{"top_p": 0.9}'
 
-# About an hour and a half on two cores; one thread a process, of which there are two. A run that was killed goes on.
+# About three hours on two cores; less in two processes of one thread each (--processes 2, OMP_NUM_THREADS=1). A run that was killed goes on.
 DATA ?= ../shared/data
 SYS_IFEVAL = $(BIN)/preftilt reproduce --model smollm2 --dtype bfloat16 --max-rows 128 --data $(DATA)
 reproduce-sys-ifeval: $(VENV)/.dev $(VENV)/.smollm2  ## S-IFEval on SmolLM2, and what to do about wishes to leave something out; writes out/sys-ifeval/ (DATA: the benchmarks' folder)
-	$(SYS_IFEVAL) sys-ifeval --validation 100 --n 8 --drawn 4 --tree-lambdas 3 --tree-items 12 --rated-items 30 \
+	$(SYS_IFEVAL) sys-ifeval --validation 100 --n 16 --drawn 4 --tree-lambdas 3 --tree-items 12 --rated-items 120 \
 	  --timed-items 3 -o out/sys-ifeval
-	$(SYS_IFEVAL) equal-tokens -b sys-ifeval --validation 100 --n 8 --drawn 4 --records out/sys-ifeval/records \
+	$(SYS_IFEVAL) equal-tokens -b sys-ifeval --validation 100 --n 16 --drawn 4 --records out/sys-ifeval/records \
 	  -o out/equal-tokens
 	$(SYS_IFEVAL) avoiding -b sys-ifeval --switches '{"rows": "exclusion"}' --limit 60 --n 2 -o out/avoiding
 
