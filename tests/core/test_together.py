@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import EngineError
 from preftilt.search import BestOfN
 from preftilt.testing.toy import ToyEngine

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from preftilt.engines.transformers import kernel_choices, linears
-from preftilt.engines.transformers.blocks import JoinedLayer
+from preftilt.engines.transformers.joined_layers import JoinedLayer
 from preftilt.engines.transformers.linears import CpuLinear, Kernel, choose_kernels, patch_linears
 from tests.engine.asking import draw, prompt, score, tokens
 from tests.engine.conftest import Opened, Oracle

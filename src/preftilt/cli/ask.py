@@ -25,7 +25,7 @@ from preftilt.cli.configure import (
 )
 from preftilt.cli.options import Conversation, ModelFlags, Preferences, SettingFlags, ShowFlags
 from preftilt.cli.show import Meter, Show, print_json, spinner
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput
 from preftilt.messages import Message
 from preftilt.recording import beside

@@ -44,7 +44,7 @@ from preftilt.cli.options import (
     setting_flags,
 )
 from preftilt.cli.show import Meter, row_bar, spinner
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput
 from preftilt.records.journal import Journal, check_dates, dated, shown_by
 from preftilt.records.rows import CheckedRow, InputRow, ScoreRow

@@ -16,9 +16,9 @@ import numpy as np
 
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine
-from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.open import open_engine
 from preftilt.engines.options import EngineOptions
+from preftilt.engines.waiting import LoopThread, together
 from preftilt.errors import BadInput, EngineError, MissingPackage, PreftiltError
 from preftilt.prompt import rendered_at
 from preftilt.records.journal import check_dates, dated, error_record, shown_by

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import EngineWrapper, SampleRequest, ScoreRequest
-from preftilt.engines.loop import SharedWork, together
+from preftilt.engines.waiting import SharedWork, together
 from preftilt.types import Completion
 
 K = TypeVar("K", bound=Hashable)

@@ -12,7 +12,7 @@ from functools import wraps
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from preftilt.engines.base import Increment
-from preftilt.engines.loop import Channel, together
+from preftilt.engines.waiting import Channel, together
 from preftilt.errors import EngineError
 
 ROWS_PER_TURN = 8

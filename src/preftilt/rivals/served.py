@@ -17,9 +17,9 @@ from pydantic import BaseModel
 
 from preftilt.engines.http.connection import Connection, Declined
 from preftilt.engines.http.open_server import chosen_model, close_nothing, connected
-from preftilt.engines.loop import LoopThread, together
 from preftilt.engines.models import model_folder
 from preftilt.engines.options import EngineOptions, refuse_others
+from preftilt.engines.waiting import LoopThread, together
 from preftilt.errors import BadInput, EngineError
 from preftilt.messages import Message
 from preftilt.rivals.reward_models import Pair, RewardScores

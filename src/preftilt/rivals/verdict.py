@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from preftilt.engines.base import Engine, SampleRequest, ScoreRequest
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput, PromptTooLong
 from preftilt.messages import Message
 from preftilt.rivals.methods import ByJudge

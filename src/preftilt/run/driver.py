@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from preftilt.engines.base import Engine, GuideRequest, SampleRequest, ScoreRequest
 from preftilt.engines.checks import completions_with_text
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import EngineError
 from preftilt.guided import TrajectoryReward
 from preftilt.reward import Reward

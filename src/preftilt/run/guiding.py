@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import Capabilities, Engine, GuidedView, GuideRequest, ProposeRequest
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput
 from preftilt.guided import (
     RewardGuidedDraw,

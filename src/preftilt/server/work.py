@@ -11,7 +11,7 @@ from jaxtyping import Float
 from preftilt.api import Realigner
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.checks import completions_with_text
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.messages import Message, check_encodable
 from preftilt.prompt import plain_query
 from preftilt.result import Realigned, ScoredCandidate

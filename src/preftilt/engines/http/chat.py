@@ -37,10 +37,10 @@ from preftilt.engines.http.responses import (
     ReplyMessage,
 )
 from preftilt.engines.http.server_quirks import ModelAlias, RefusedFields
-from preftilt.engines.loop import LoopThread, merged, together
 from preftilt.engines.options import EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer
 from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.waiting import LoopThread, merged, together
 from preftilt.errors import BadInput
 from preftilt.messages import Message, Prompt
 from preftilt.prompt import ChatTokenizer, before_end

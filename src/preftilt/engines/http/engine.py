@@ -30,8 +30,8 @@ from preftilt.engines.http.dialect import Dialect, DrawnTokens, DrawRequest
 from preftilt.engines.http.response_stream import StopFinder, StreamedResponse
 from preftilt.engines.http.responses import ModelList
 from preftilt.engines.http.server_quirks import StreamSupport
-from preftilt.engines.loop import LoopThread, SharedWork, together
 from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.waiting import LoopThread, SharedWork, together
 from preftilt.errors import EngineError
 from preftilt.streams import position_key, stream_key
 from preftilt.types import Completion, Step, Tokens

@@ -12,10 +12,10 @@ from preftilt.engines.http.connection import Connection, connect
 from preftilt.engines.http.dialect import Probe, ProbeContext, ProbeResult, probe_tokens
 from preftilt.engines.http.engine import Canary, ServerEngine
 from preftilt.engines.http.responses import ModelCard, ModelList
-from preftilt.engines.loop import LoopThread
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, refuse_others
 from preftilt.engines.scored_by import ScoredBy, open_scorer, scored_by
 from preftilt.engines.tokenizer import ModelTokenizer, open_tokenizer
+from preftilt.engines.waiting import LoopThread
 from preftilt.errors import BadInput, UnknownModel
 
 HONOURED = CHAT_OPTIONS | {

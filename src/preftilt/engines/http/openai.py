@@ -36,9 +36,9 @@ from preftilt.engines.http.logprob_checks import HIGH_TEMPERATURE, check_sampler
 from preftilt.engines.http.open_server import ServerKind, open_server
 from preftilt.engines.http.responses import CompletionChoice, Completions, ModelCard
 from preftilt.engines.http.server_quirks import ModelAlias, RefusedFields
-from preftilt.engines.loop import merged, together
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.tokenizer import ModelTokenizer
+from preftilt.engines.waiting import merged, together
 from preftilt.errors import BadInput, EngineError
 from preftilt.prompt import before_end
 from preftilt.types import Sampling, Tokens

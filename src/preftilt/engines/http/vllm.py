@@ -45,8 +45,8 @@ from preftilt.engines.http.responses import (
     ModelCard,
     Version,
 )
-from preftilt.engines.loop import together
 from preftilt.engines.options import EngineOptions
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Tokens
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from preftilt.engines.base import GuideRequest, Increment
 from preftilt.engines.lockstep.member_params import MemberParams
-from preftilt.engines.loop import together
 from preftilt.engines.vocabulary import Vocabulary, step_ended
+from preftilt.engines.waiting import together
 from preftilt.errors import EngineError
 from preftilt.streams import stream_key
 from preftilt.types import Finish, GuidedCompletion, Tokens

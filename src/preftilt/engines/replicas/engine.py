@@ -37,7 +37,6 @@ from preftilt.engines.base import (
     ScoreRequest,
 )
 from preftilt.engines.checks import check_guide
-from preftilt.engines.loop import Channel, LoopThread, together
 from preftilt.engines.replicas.replica import (
     ModelIdentity,
     OpenReplica,
@@ -47,6 +46,7 @@ from preftilt.engines.replicas.replica import (
     open_in_thread,
     watch_replica,
 )
+from preftilt.engines.waiting import Channel, LoopThread, together
 from preftilt.errors import BadInput, EngineError, EngineTimeout, PromptTooLong
 from preftilt.types import Completion, GuidedCompletion, Tokens
 

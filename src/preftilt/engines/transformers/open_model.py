@@ -15,10 +15,10 @@ from preftilt.engines.base import Capabilities, EngineInfo, SampleRequest, Score
 from preftilt.engines.chat_template import HfChatTokenizer, open_chat
 from preftilt.engines.options import CHAT_OPTIONS, EngineOptions, Switch, refuse_others
 from preftilt.engines.transformers import probe
-from preftilt.engines.transformers.blocks import joined_linears
 from preftilt.engines.transformers.device import on_cpu
 from preftilt.engines.transformers.engine import TransformersEngine
 from preftilt.engines.transformers.jobs import Job, draw_job, score_job
+from preftilt.engines.transformers.joined_layers import joined_linears
 from preftilt.engines.transformers.linears import CpuLinear, choose_kernels, patch_linears
 from preftilt.engines.transformers.loading import (
     LoadedModel,

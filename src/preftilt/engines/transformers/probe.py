@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from preftilt.engines.transformers.attention import ATTENTION, recorded_layers, register
-from preftilt.engines.transformers.blocks import join_layers, separate_layers
 from preftilt.engines.transformers.decode import DecodePlan, RowPosition, TailBuffers
 from preftilt.engines.transformers.device import on_cpu
 from preftilt.engines.transformers.extend import ExtendPlan, ExtendSegment
 from preftilt.engines.transformers.fused import fused_kernels
+from preftilt.engines.transformers.joined_layers import join_layers, separate_layers
 from preftilt.engines.transformers.prefix_cache import CachedPrompt
 from preftilt.engines.transformers.runner import ModelRunner
 

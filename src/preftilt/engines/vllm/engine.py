@@ -26,7 +26,6 @@ from preftilt.engines.base import (
 from preftilt.engines.checks import RequestChecker, check_guide
 from preftilt.engines.lockstep.groups import GroupDrawing
 from preftilt.engines.lockstep.limits import GroupLimits, RowSemaphore
-from preftilt.engines.loop import Channel, together
 from preftilt.engines.vllm.sequences import (
     FirstTokenScore,
     NotComputed,
@@ -35,6 +34,7 @@ from preftilt.engines.vllm.sequences import (
 )
 from preftilt.engines.vllm.worker import Submits
 from preftilt.engines.vocabulary import Vocabulary
+from preftilt.engines.waiting import Channel, together
 from preftilt.errors import BadInput, EngineError
 from preftilt.types import Completion, GuidedCompletion, Tokens
 

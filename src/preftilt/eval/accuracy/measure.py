@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from preftilt.engines.base import GuidedView, Mixture, NormaliseRequest, ScoreRequest
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput, EngineError
 from preftilt.eval.accuracy.comparisons import Comparison, TokenisedComparison
 from preftilt.eval.accuracy.rules import AskingRule, Blend, MixingRule, Rule, RuleValue

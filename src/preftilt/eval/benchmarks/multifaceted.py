@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from preftilt.declare import setting
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput
 from preftilt.eval.harness import lazy_inspect
 from preftilt.eval.harness.benchmark import (

@@ -40,7 +40,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from preftilt.engines.loop import together
+from preftilt.engines.waiting import together
 from preftilt.errors import BadInput
 from preftilt.eval.benchmarks.prefeval_data import (
     FORMS,

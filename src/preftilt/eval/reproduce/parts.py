@@ -15,8 +15,8 @@ from typing import Any
 from preftilt.api import Realigner, Settings
 from preftilt.declare import check_settings, setting
 from preftilt.engines.base import Engine
-from preftilt.engines.loop import together
 from preftilt.engines.memo import MemoEngine
+from preftilt.engines.waiting import together
 from preftilt.eval.answers import (
     DrawnAnswer,
     RecordedAnswer,
