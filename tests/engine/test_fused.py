@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 from preftilt.engines.base import GuidedView, GuideRequest
 from preftilt.engines.options import EngineOptions
 from preftilt.engines.transformers import (
-    blocks,
     fused,
+    joined_layers,
     open_model,
     open_transformers,
     probe,
@@ -280,7 +280,7 @@ async def test_all_laws_hold_with_a_fused_kernel(opened: Opened, forced: Forced)
 def as_on_gpu(forced: Forced, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that are opened from then on take every way of a GPU; tensors, and their numbers, are the CPU's."""
     forced(flash, efficient)
-    for module in (blocks, open_model, probe, runner, sampler):
+    for module in (joined_layers, open_model, probe, runner, sampler):
         monkeypatch.setattr(module, "on_cpu", lambda device: False)
 
 
