@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvicorn
 
 from preftilt.engines.base import Engine, SampleRequest
 from preftilt.engines.http import connection
@@ -151,6 +152,11 @@ async def test_a_caller_who_leaves_does_not_take_the_check_of_the_model_with_it(
     assert isinstance(answers[0], asyncio.CancelledError)
     assert [answer for answer in answers[1:] if isinstance(answer, BaseException)] == []
     assert [len(drawn[0]) for drawn in answers[1:] if isinstance(drawn, list)] == [2, 2, 2]
+
+
+def test_an_idle_connection_is_given_up_before_uvicorn_closes_it():
+    keep_alive = uvicorn.Config("never:loaded").timeout_keep_alive
+    assert keep_alive > connection.KEEPALIVE_SECONDS
 
 
 @pytest.fixture

@@ -45,6 +45,10 @@ CHECK_SECONDS = 5.0
 LONGER = "give it longer (--timeout), or ask for fewer or shorter responses"
 """The remedy for an answer that takes too long."""
 
+KEEPALIVE_SECONDS = 3.0
+"""An idle connection is given up before uvicorn (vLLM's and SGLang's server) closes it, after 5 s: a request that is sent
+meanwhile would be lost, and may not be sent again."""
+
 SPARE_CONNECTIONS = 4
 MAX_ANSWER_BYTES = 1 << 28
 """Longer answers are refused, before they fill the memory."""
@@ -280,6 +284,7 @@ def connect(url: str, *, key_variable: str, timeout: float, max_connections: int
             # Requests that need a slot, and health checks.
             max_connections=max_connections + SPARE_CONNECTIONS,
             max_keepalive_connections=max_connections,
+            keepalive_expiry=KEEPALIVE_SECONDS,
         ),
     )
     return Connection(
