@@ -46,8 +46,8 @@ LONGER = "give it longer (--timeout), or ask for fewer or shorter responses"
 """The remedy for an answer that takes too long."""
 
 KEEPALIVE_SECONDS = 3.0
-"""An idle connection is given up before uvicorn (vLLM's and SGLang's server) closes it, after 5 s: a request that is sent
-meanwhile would be lost, and may not be sent again."""
+"""An idle connection is given up before uvicorn (vLLM's and SGLang's server) closes it, after 5 s: a request that is
+sent meanwhile would be lost, and may not be sent again."""
 
 SPARE_CONNECTIONS = 4
 MAX_ANSWER_BYTES = 1 << 28
