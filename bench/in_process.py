@@ -6,9 +6,7 @@ minutes; each can be run alone.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import shlex
 import sys
 import tempfile
 import time
@@ -18,8 +16,7 @@ from pathlib import Path
 import torch
 
 from bench.figures import CANDIDATES, NEW_TOKENS
-from bench.limits import Figure, Part, Say, Table
-from bench.report import circumstances
+from bench.limits import Figure, Say, measure_parts, ratios
 from bench.serving.sides import SideProcess
 from bench.serving.words import QUESTIONS, WISH
 from preftilt.engines.base import SampleRequest, ScoreRequest
@@ -163,10 +160,6 @@ def beside_vllm(dtype: str, say: Say) -> list[Figure]:
     ]
 
 
-def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
-
-
 PARTS = {
     "llamacpp": llamacpp,
     "vllm-float32": lambda say: beside_vllm("float32", say),
@@ -176,16 +169,7 @@ PARTS = {
 
 def main() -> None:
     """Measure, print the table, save it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.in_process", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
-    parser.add_argument("--out", type=Path, default=Path("docs/bench"))
-    options = parser.parse_args()
-    command = shlex.join(["python", "-m", "bench.in_process", *sys.argv[1:]])
-    table = Table(options.out / "in-process", "Engines in one process", INTRODUCTION, tuple(PARTS))
-    for name in options.parts:
-        figures = PARTS[name](lambda words: print(words, file=sys.stderr, flush=True))
-        table.add(name, Part(circumstances("cpu", 0, command), figures))
-    print(table.markdown())
+    measure_parts("in_process", __doc__, "Engines in one process", INTRODUCTION, PARTS)
 
 
 if __name__ == "__main__":

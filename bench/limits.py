@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
 import statistics
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.report import processor
+from bench.report import circumstances, processor
 
 Say = Callable[[str], None]
 
@@ -81,3 +84,29 @@ class Table:
         cells = [figure.cells() for part in parts.values() for figure in part.figures]
         lines += ["", "| figure | limit | measured |", "|---|---|---|"]
         return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells), ""])
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Value by value."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def measure_parts(
+    module: str,
+    description: str | None,
+    title: str,
+    introduction: str,
+    parts: Mapping[str, Callable[[Say], list[Figure]]],
+) -> None:
+    """The command ``python -m bench.MODULE [--parts …] [--out …]``: measure, save after every part, print the table."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{module}", description=description)
+    parser.add_argument("--parts", nargs="+", choices=parts, default=[*parts])
+    parser.add_argument("--out", type=Path, default=Path("docs/bench"))
+    options = parser.parse_args()
+    command = shlex.join(["python", "-m", f"bench.{module}", *sys.argv[1:]])
+    path = options.out / module.replace("_", "-")
+    table = Table(path, title, introduction, tuple(parts))
+    for name in options.parts:
+        figures = parts[name](lambda words: print(words, file=sys.stderr, flush=True))
+        table.add(name, Part(circumstances("cpu", 0, command), figures))
+    print(table.markdown())

@@ -6,12 +6,9 @@ the repository: the server that dies is the tests' stand-in.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
-import shlex
-import sys
 import tempfile
 import threading
 import time
@@ -26,9 +23,8 @@ import uvicorn
 from tests.engine.models import byte_tokenizer
 from tests.engine_http.stand_in import StandIn, served
 
-from bench.limits import Figure, Part, Say, Table
+from bench.limits import Figure, Say, measure_parts
 from bench.long_files import first_records, peak_memory, write_rows
-from bench.report import circumstances
 from preftilt.api import Settings
 from preftilt.engines.base import Engine
 from preftilt.engines.chat_template import HfChatTokenizer
@@ -236,19 +232,10 @@ PARTS = {"dead-server": dead_server, "prompts": prompts, "rows": rows, "memory":
 
 def main() -> None:
     """Measure, print the table, save it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.promises", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
-    parser.add_argument("--out", type=Path, default=Path("docs/bench"))
-    options = parser.parse_args()
-    command = shlex.join(["python", "-m", "bench.promises", *sys.argv[1:]])
     transformers.utils.logging.disable_progress_bar()
     logging.disable()  # Of failures that are wanted here.
     http_engine.RECHECK_SECONDS = 0.0  # As after half a minute without a request.
-    table = Table(options.out / "promises", "Limits", INTRODUCTION, tuple(PARTS))
-    for name in options.parts:
-        figures = PARTS[name](lambda words: print(words, file=sys.stderr, flush=True))
-        table.add(name, Part(circumstances("cpu", 0, command), figures))
-    print(table.markdown())
+    measure_parts("promises", __doc__, "Limits", INTRODUCTION, PARTS)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ without the plugin, the processor's share) takes one to three minutes, most of i
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import shlex
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,8 +24,7 @@ import torch
 from tools.servers.launch import Server, start
 from tools.servers.plugin import ROOT, installed
 
-from bench.limits import Figure, Part, Say, Table
-from bench.report import circumstances
+from bench.limits import Figure, Say, measure_parts, ratios
 from preftilt.engines.lockstep.member_params import MemberParams, MemberRow
 from preftilt.engines.lockstep.rows import GroupedRows
 from preftilt.engines.models import DEMO, SMOLLM2, model_folder
@@ -117,10 +114,6 @@ def in_turns(first: Any, second: Any, repeats: int = REPEATS) -> tuple[list[floa
         for index in (0, 1) if repeat % 2 else (1, 0):
             values[index].append(sides[index]())
     return values
-
-
-def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def guided(model: str, say: Say) -> list[Figure]:
@@ -228,19 +221,9 @@ PARTS = {
 
 def main() -> None:
     """Measure, print the table, save it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.vllm_plugin", description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
-    parser.add_argument("--out", type=Path, default=Path("docs/bench"))
-    options = parser.parse_args()
     # So that a run that is ended from outside stops its servers, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    command = shlex.join(["python", "-m", "bench.vllm_plugin", *sys.argv[1:]])
-    title = "Guided decoding inside vLLM"
-    table = Table(options.out / "vllm-plugin", title, INTRODUCTION, tuple(PARTS))
-    for name in options.parts:
-        figures = PARTS[name](lambda words: print(words, file=sys.stderr, flush=True))
-        table.add(name, Part(circumstances("cpu", 0, command), figures))
-    print(table.markdown())
+    measure_parts("vllm_plugin", __doc__, "Guided decoding inside vLLM", INTRODUCTION, PARTS)
 
 
 if __name__ == "__main__":
